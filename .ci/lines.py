@@ -1,0 +1,49 @@
+"""The table of lines per Python file, and the promise that gives minidl its name: the core stays under 6,000 lines.
+
+The core is minidl/ without nn, optim and data, plus backends/. Exits with 1 when it is larger.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+LIMIT = 6000
+SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def count(path: Path) -> int:
+    """Lines of a file, blank ones and comments included."""
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def files(folder: str) -> list[Path]:
+    """The Python files under a folder; minidl/backends is a link to backends and is counted there."""
+    found = (p for p in (ROOT / folder).rglob("*.py") if "minidl/backends/" not in p.as_posix())
+    return sorted(found)
+
+
+def main() -> int:
+    """Print the table; 0 if the core is within its limit."""
+    core = rest = 0
+    for folder in ("minidl", "backends", "tests", "benchmarks", "examples"):
+        total = 0
+        for path in files(folder):
+            name, lines = path.relative_to(ROOT).as_posix(), count(path)
+            inside = folder in ("minidl", "backends") and not name.startswith(SATELLITES)
+            print(f"{lines:6}  {name}" + ("" if inside or folder not in ("minidl", "backends") else "  (satellite)"))
+            total += lines
+            if inside:
+                core += lines
+            else:
+                rest += lines
+        print(f"{total:6}  {folder}/ in all\n")
+    print(f"core (minidl/ without nn, optim and data, plus backends/): {core} of {LIMIT} lines; everything else: {rest}")
+    if core > LIMIT:
+        print(f"the core is {core - LIMIT} lines over its limit", file=sys.stderr)
+    return int(core > LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What a backend is: a namespace of native functions, a few conversions, and `compile(graph)`.
+
+Promises: a backend knows nothing of differentiation, tracing or batching; a primitive that it does not spell itself falls back on the
+primitive's decomposition, and where there is none the error names both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.dtypes import DType
+from minidl.emit import emit, load
+from minidl.graph import Equation, Graph
+from minidl.primitives.core import table
+
+
+class Backend:
+    """The base of all backends: an instance is one array library on one device."""
+
+    name: str = ""
+    device: str = "cpu"
+    version: str = ""
+    needs_scope: bool = False
+
+    def __init__(self) -> None:
+        self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name} on {self.device}>"
+
+    def __reduce__(self) -> tuple:
+        from minidl.backends import get
+
+        return get, (self.name, self.device)
+
+    def __getattr__(self, name: str) -> Any:
+        """A primitive without a native function: its decomposition over the others, kept under its name."""
+        primitive = table.get(name)
+        if primitive is None:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        decompose = primitive.decompose
+        if decompose is None:
+
+            def missing(*args: Any, **params: Any) -> Any:
+                raise NotImplementedError(f"{name}: the {self.name} backend cannot do this; move the data with .to(backend=...) first")
+
+            return missing
+
+        def kernel(*args: Any, **params: Any) -> Any:
+            return decompose(self, *args, **params)
+
+        kernel.__name__ = name
+        setattr(self, name, kernel)
+        return kernel
+
+    # conversions: each backend says these for itself
+    def asarray(self, value: np.ndarray, dtype: DType) -> Any:
+        """A native array with a copy of the data."""
+        raise NotImplementedError
+
+    def to_numpy(self, native: Any) -> np.ndarray:
+        """The data as a NumPy array; may share memory."""
+        raise NotImplementedError
+
+    def scalar(self, value: Any, dtype: DType) -> Any:
+        """A native 0-d array of a Python scalar."""
+        return self.asarray(np.asarray(value, dtype.numpy), dtype)
+
+    def dtype_of(self, native: Any) -> DType:
+        """The minidl dtype of a native array."""
+        raise NotImplementedError
+
+    def is_native(self, value: Any) -> bool:
+        """Whether this is an array of the backend's own library."""
+        raise NotImplementedError
+
+    def synchronize(self) -> None:
+        """Wait until the device has done all work given to it."""
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """What must surround every call into the library; entered only where needs_scope is true."""
+        return contextlib.nullcontext()
+
+    # programs
+    def spell(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        """One line of the emitted program; binds the native function under the primitive's name."""
+        from minidl.emit import spell
+
+        env[equation.primitive.name] = getattr(self, equation.primitive.name)
+        return spell(equation, inputs, outputs, env)
+
+    def literal(self, atom: Any, env: dict[str, Any]) -> str:
+        """A scalar constant of the emitted program: a native 0-d array bound by name."""
+        name = f"k{len(env)}"
+        env[name] = self.scalar(atom.value, atom.dtype)
+        return name
+
+    def callable(self, graph: Graph) -> Callable[..., tuple]:
+        """The program as plain Python over the namespace, without any compiler."""
+        key = (self, "callable")
+        if key not in graph.cache:
+            source, env = emit(graph, self.spell, self.literal, release=True)
+            graph.cache[key] = load(source, env, graph.name)
+        return graph.cache[key]
+
+    def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
+        """The program as fast as this backend can make it; donate: numbers of inputs whose memory may be reused."""
+        return self.callable(graph)

@@ -1,0 +1,284 @@
+"""JAX (XLA) on CPU, CUDA or TPU: an eager operation is one cached dispatch of a jitted kernel, a graph is one program compiled ahead of time.
+
+Promises: float64 and int64 are real while the user's `jax_enable_x64` stays as it is, in every thread; arrays live on the instance's device;
+data are copied in, never shared with the user's NumPy memory; jax.grad and its relatives are not used. Compiled programs are called without
+entering the scope: their dtypes were settled when they were compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import SingleDeviceSharding
+
+from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
+from minidl.backends.base import Backend
+from minidl.backends.jax_kernels import kernels, pad_with
+from minidl.dtypes import DType, all_dtypes
+from minidl.emit import emit, load
+from minidl.graph import Equation, Graph, Literal, Var
+from minidl.primitives.core import table
+
+_DTYPES = {d.numpy: d for d in all_dtypes}
+_x64 = jax.enable_x64
+
+
+class _Scope:
+    """64-bit types in this thread while entered: `jax.enable_x64(True)` at half its price. Not to be entered twice."""
+
+    __slots__ = ("before",)
+
+    def __enter__(self) -> None:
+        self.before = _x64.swap_local(True)
+
+    def __exit__(self, *_: object) -> None:
+        _x64.set_local(self.before)
+
+
+if not hasattr(_x64, "swap_local"):  # another version of jax: the documented spelling
+    _Scope = partial(jax.enable_x64, True)  # type: ignore[misc,assignment]
+
+
+class Namespace:
+    """The primitives for use inside a trace: plain lax code, decompositions over itself, and loops over bodies from the backend."""
+
+    def __init__(self, backend: JaxBackend):
+        self.backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        f = kernels.get(name)
+        if f is None and (primitive := table.get(name)) and primitive.decompose:
+            f = partial(primitive.decompose, self)
+        if f is None:
+            return getattr(self.backend, name)
+        setattr(self, name, f)
+        return f
+
+    def scan(self, *operands: Any, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
+        """lax.scan; the outputs lie in the order of xs, also when it runs in reverse."""
+        f = self.backend.callable(body)
+        consts, carry, xs = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
+
+        def step(state: tuple, x: tuple) -> tuple[tuple, tuple]:
+            out = f(*consts, *state, *x)
+            return out[:n_carry], out[n_carry:]
+
+        carry, ys = lax.scan(step, carry, xs, length=length, reverse=reverse)
+        return (*carry, *ys)
+
+    def while_loop(self, *operands: Any, cond: Graph, body: Graph, n_cond: int, n_body: int) -> tuple:
+        """lax.while_loop."""
+        test, f = self.backend.callable(cond), self.backend.callable(body)
+        first, second, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
+        return tuple(lax.while_loop(lambda s: test(*first, *s)[0], lambda s: f(*second, *s), carry))
+
+    def cond(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
+        """lax.switch with the index clipped."""
+        place = lax.convert_element_type(lax.clamp(np.int64(0), index, np.int64(len(branches) - 1)), np.int32)
+        return tuple(lax.switch(place, [self.backend.callable(b) for b in branches], *operands))
+
+
+class JaxBackend(Backend):
+    """One jax device. `scope()` must surround eager calls; compiled programs need none."""
+
+    name = "jax"
+    version = jax.__version__
+    needs_scope = True
+    scope = _Scope
+
+    def __init__(self, device: jax.Device):
+        super().__init__()
+        self.native_device = device
+        self.device = _device_name(device)
+        self.placement = SingleDeviceSharding(device)
+        self.raw = Namespace(self)
+        self._constants: dict[tuple[str, DType], Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """A primitive as one jitted function of its own (decompositions whole), params being static; kept under its name."""
+        primitive = table.get(name)
+        if name in kernels:
+            static = [p.name for p in signature(kernels[name]).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+            f = kernels[name]
+        elif primitive is not None and primitive.decompose is not None:
+            static, f = list(primitive.params), getattr(self.raw, name)
+        else:
+            return super().__getattr__(name)
+        call = jax.jit(f, static_argnames=static or None, out_shardings=None if primitive and primitive.args else self.placement)
+        setattr(self, name, call)
+        return call
+
+    # conversions
+    def asarray(self, value: np.ndarray, dtype: DType) -> Any:
+        """A copy on this device; XLA may take the memory of what it is given for its own, so it is given a private copy."""
+        with _Scope():
+            return jax.device_put(np.array(value, dtype.numpy, order="C"), self.native_device)
+
+    def to_numpy(self, native: Any) -> np.ndarray:
+        """The data, read-only, shared where the device is the CPU."""
+        return np.asarray(native)
+
+    def dtype_of(self, native: Any) -> DType:
+        """The minidl dtype."""
+        return _DTYPES[native.dtype]
+
+    def native_dtype(self, dtype: DType) -> np.dtype:
+        """JAX uses NumPy's dtypes."""
+        return dtype.numpy
+
+    def is_native(self, value: Any) -> bool:
+        """Whether it is a jax.Array (or one of jax's tracers)."""
+        return isinstance(value, jax.Array)
+
+    def from_dlpack(self, value: Any) -> Any:
+        """An array from another library by DLPack, sharing memory where the device and the alignment allow."""
+        with _Scope():
+            return jax.device_put(jax.dlpack.from_dlpack(value), self.native_device)
+
+    def synchronize(self) -> None:
+        """Wait for every array that is still alive; JAX has no other way to ask for the whole device."""
+        for native in jax.live_arrays():
+            if not native.is_deleted():
+                native.block_until_ready()
+
+    # what jax.jit's cache of static params would get wrong: it takes 0.0 for -0.0, never finds NaN again, and keeps graphs alive
+    def _constant(self, value: Any, dtype: DType) -> Any:
+        key = repr(value), dtype
+        native = self._constants.get(key)
+        if native is None:
+            if len(self._constants) >= 1000:
+                self._constants.clear()
+            native = self._constants[key] = self.scalar(value, dtype)
+        return native
+
+    def full(self, *, shape: tuple[int, ...], value: Any, dtype: DType) -> Any:
+        """A constant array; a fresh one each time, since programs may be given its memory."""
+        return self.broadcast_to(self._constant(value, dtype), shape=shape)
+
+    def pad(self, x: Any, *, widths: tuple[tuple[int, int], ...], value: Any) -> Any:
+        """Pad with a constant."""
+        return self._pad(x, self._constant(value, _DTYPES[x.dtype]), widths=widths)
+
+    _pad = staticmethod(jax.jit(pad_with, static_argnames="widths"))
+
+    def _loop(self, graph: Graph, kind: str, operands: tuple, params: dict[str, Any]) -> tuple:
+        key = (self, kind, *params.values())
+        if key not in graph.cache:
+            graph.cache[key] = jax.jit(partial(getattr(self.raw, kind), **params))
+        return graph.cache[key](*operands)
+
+    def scan(self, *operands: Any, body: Graph, **params: Any) -> tuple:
+        """The loop as one program, kept with its body."""
+        return self._loop(body, "scan", operands, {"body": body, **params})
+
+    def while_loop(self, *operands: Any, body: Graph, **params: Any) -> tuple:
+        """The loop as one program, kept with its body."""
+        return self._loop(body, "while_loop", operands, {"body": body, **params})
+
+    def cond(self, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
+        """The choice as one program, kept with its first branch."""
+        return self._loop(branches[0], "cond", operands, {"branches": branches})
+
+    # programs
+    def spell(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        """Programs call plain lax code: nothing in them is jitted by itself."""
+        from minidl.emit import spell
+
+        env[equation.primitive.name] = getattr(self.raw, equation.primitive.name)
+        return spell(equation, inputs, outputs, env)
+
+    def literal(self, atom: Literal, env: dict[str, Any]) -> str:
+        """A NumPy scalar: XLA folds it, and no transfer takes place while tracing."""
+        name = f"k{len(env)}"
+        env[name] = np.asarray(atom.value, atom.dtype.numpy)[()]
+        return name
+
+    def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
+        """One XLA program, compiled here and now for the graph's shapes and dtypes.
+
+        An input is donated only where an output of its type can take its memory (JAX warns of any other). The result raises TypeError for
+        arguments of other shapes or dtypes than the graph's.
+        """
+        program = load(*emit(graph, self.spell, self.literal), graph.name)
+        avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
+        with _Scope():
+            jitted = jax.jit(program, donate_argnums=_usable(graph, donate), out_shardings=self.placement)
+            compiled = jitted.lower(*avals).compile()
+        try:  # the C++ call behind Compiled.__call__, which adds 0.4 µs of Python and builds the same thing on first use
+            return compiled._executable.create_cpp_call(compiled._params) or compiled
+        except AttributeError:
+            return compiled
+
+
+def _usable(graph: Graph, donate: tuple[int, ...]) -> tuple[int, ...]:
+    produced = {v for e in graph.equations for v in e.outputs}
+    free = Counter((v.shape, v.dtype) for v in set(graph.outputs) if isinstance(v, Var) and v in produced)
+    read = {a for e in graph.equations for a in e.inputs}
+    out = []
+    for i in donate:
+        v = graph.inputs[i]
+        kind = v.shape, v.dtype
+        if v in read and v not in graph.outputs and free[kind]:
+            free[kind] -= 1
+            out.append(i)
+    return tuple(out)
+
+
+# ---- devices --------------------------------------------------------------------------------------------------------------------------
+def _device_name(device: jax.Device) -> str:
+    kind = {"gpu": "cuda"}.get(device.platform, device.platform)
+    return "cpu" if (kind, device.id) == ("cpu", 0) else f"{kind}:{device.id}"
+
+
+@contextlib.contextmanager
+def _without_preallocation() -> Iterator[None]:
+    """JAX's CUDA client takes three quarters of the memory when it starts, which breaks torch in the same process. Where the user chose
+    nothing and the client has not started, it starts without; the environment is put back, and one line of log says so."""
+    key = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    try:
+        started = jax._src.xla_bridge.backends_are_initialized()
+    except AttributeError:
+        started = False
+    if started or key in os.environ:
+        yield
+        return
+    os.environ[key] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[key]
+    if any(d.platform == "gpu" for d in jax.devices()):
+        logging.getLogger("minidl").info("jax: started its CUDA client without preallocation; set %s to choose for yourself", key)
+
+
+def _devices() -> dict[str, jax.Device]:
+    with _without_preallocation():
+        found = [*jax.devices(), *jax.devices("cpu")]
+    return {_device_name(d): d for d in found}
+
+
+def make(device: str | None = None) -> JaxBackend:
+    """The backend on a device: "cpu", "cuda:0", "tpu:0"; None is JAX's own default device.
+
+    Raises ValueError that lists the devices there are.
+
+    >>> make("cpu")
+    <backend jax on cpu>
+    """
+    found = _devices()
+    name = next(iter(found)) if device is None else device
+    if name not in found and f"{name}:0" in found:
+        name += ":0"
+    if name not in found:
+        raise ValueError(f"jax: there is no device {device!r}; this process has {', '.join(map(repr, found))}")
+    return JaxBackend(found[name])

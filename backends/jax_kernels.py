@@ -1,0 +1,488 @@
+"""The primitives as plain lax code, one function each with the table's signature: here the elementwise ones, reductions and structure.
+
+Promises: no function here starts a compilation, touches a setting of JAX or looks at a device; dtypes come out as the table says, given that
+64-bit types are on (the caller's business); values keep minidl's conventions where XLA's own differ (integer division by zero, NaN in
+casts and maxima, ties, rows of -inf). float16 and bfloat16 are computed in float32 wherever rounding would add up. XLA may multiply by the
+reciprocal of a divisor that it broadcasts (off by at most one more ulp).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax import lax
+from jax.extend.random import threefry2x32_p
+
+kernels: dict[str, Callable[..., Any]] = {}
+I64, I32 = np.dtype(np.int64), np.dtype(np.int32)
+
+
+def kernel(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Enter a function into the namespace under its own name, less a trailing underscore."""
+    kernels[f.__name__.rstrip("_")] = f
+    return f
+
+
+def shape_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """NumPy's broadcast_to."""
+    return x if x.shape == shape else lax.broadcast_in_dim(x, shape, tuple(range(len(shape) - len(x.shape), len(shape))))
+
+
+def spread(*xs: Any) -> tuple[Any, ...]:
+    """Arrays of one shape, by NumPy's broadcasting."""
+    shape = xs[0].shape
+    if all(x.shape == shape for x in xs):
+        return xs
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+    return tuple(shape_to(x, shape) for x in xs)
+
+
+def is_float(x: Any) -> bool:
+    return x.dtype.kind not in "biuc"  # ml_dtypes' bfloat16 has a kind of its own
+
+
+def is_half(x: Any) -> bool:
+    return is_float(x) and x.dtype.itemsize == 2
+
+
+def const(value: Any, x: Any) -> Any:
+    """A constant of x's dtype and shape."""
+    return lax.full(x.shape, value, x.dtype)
+
+
+def to(x: Any, dtype: Any) -> Any:
+    return x if x.dtype == dtype else lax.convert_element_type(x, dtype)
+
+
+def isnan(x: Any) -> Any:
+    return lax.ne(x, x)
+
+
+def wide(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute 16-bit floats in float32 and round once."""
+
+    @functools.wraps(f)
+    def call(*xs: Any, **params: Any) -> Any:
+        if not is_half(xs[0]):
+            return f(*xs, **params)
+        return to(f(*(to(x, np.float32) for x in xs), **params), xs[0].dtype)
+
+    return call
+
+
+def double(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Compute narrower floats in float64 and round once."""
+
+    @functools.wraps(f)
+    def call(x: Any, **params: Any) -> Any:
+        return to(f(to(x, np.float64), **params), x.dtype)
+
+    return call
+
+
+def binary(f: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(f)
+    def call(*xs: Any) -> Any:
+        return f(*spread(*xs))
+
+    return call
+
+
+# ---- elementwise ----------------------------------------------------------------------------------------------------------------------
+def _only_float(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Integers are already round."""
+    return lambda x: f(x) if is_float(x) else x
+
+
+def _log_base(base: float) -> Callable[..., Any]:
+    scale = 1 / math.log(base)
+
+    def log(x: Any) -> Any:
+        if is_float(x) and x.dtype.itemsize < 8:  # in double, so that whole powers come out whole
+            return to(lax.mul(lax.log(to(x, np.float64)), const(scale, to(x, np.float64))), x.dtype)
+        return lax.div(lax.log(x), const(math.log(base), x))
+
+    return log
+
+
+for _name in "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh square neg".split():
+    kernels[_name] = getattr(lax, _name)
+for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
+    kernels[_name] = wide(_f)
+kernels |= {
+    "sigmoid": lax.logistic, "log2": _log_base(2.0), "log10": _log_base(10.0),
+    "floor": _only_float(lax.floor), "ceil": _only_float(lax.ceil),
+    "round": _only_float(lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)),
+    "trunc": _only_float(lambda x: lax.select(lax.lt(x, const(0, x)), lax.ceil(x), lax.floor(x))),
+    "abs": lambda x: x if x.dtype.kind in "bu" else lax.abs(x),
+    "real": lambda x: lax.real(x) if x.dtype.kind == "c" else x,
+    "imag": lambda x: lax.imag(x) if x.dtype.kind == "c" else const(0, x),
+    "conj": lambda x: lax.conj(x) if x.dtype.kind == "c" else x,
+    "logical_not": lax.bitwise_not, "bitwise_invert": lax.bitwise_not,
+}  # fmt: skip
+
+
+kernels["lgamma"] = double(lax.lgamma)
+
+
+@kernel
+@double
+def digamma(x: Any) -> Any:
+    return lax.select(lax.eq(x, const(0, x)), copysign(const(np.inf, x), lax.neg(x)), lax.digamma(x))
+
+
+@kernel
+@double
+def polygamma(x: Any, *, n: int) -> Any:
+    """Reflected below 0 (DLMF 5.15.6), where the zeta function that lax sums does not reach."""
+    p = np.poly1d([1.0, 0.0])  # the n-th derivative of the cotangent, as a polynomial in it
+    for _ in range(n):
+        p = p.deriv() * np.poly1d([-1.0, 0.0, -1.0])
+    r = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
+    cot, derivative = lax.div(const(1, x), lax.tan(lax.mul(const(np.pi, x), r))), const(0, x)
+    for c in p.coeffs:
+        derivative = lax.add(lax.mul(derivative, cot), const(c, x))
+    sign, below = (-1) ** (n + 1), lax.lt(x, const(0, x))
+    at = lax.select(below, lax.sub(const(1, x), x), x)
+    right = lax.mul(const(sign * math.factorial(n), x), lax.zeta(const(n + 1, x), at))
+    right = lax.select(lax.eq(at, const(0, x)), const(sign * np.inf, x), lax.select(lax.eq(at, const(np.inf, x)), const(sign * 0.0, x), right))
+    left = lax.sub(lax.mul(const(-sign, x), right), lax.mul(const(np.pi ** (n + 1), x), derivative))
+    left = lax.select(lax.eq(r, const(0, x)), const(np.inf if n % 2 else np.nan, x), left)
+    return lax.select(below, left, right)
+
+
+@kernel
+def relu(x: Any) -> Any:
+    return lax.max(x, const(0, x))
+
+
+@kernel
+@wide
+def softplus(x: Any) -> Any:
+    return lax.add(lax.max(x, const(0, x)), lax.log1p(lax.exp(lax.neg(lax.abs(x)))))
+
+
+@kernel
+def sign(x: Any) -> Any:
+    return lax.select(lax.eq(x, const(0, x)), const(0, x), lax.sign(x))  # sign(-0.) is +0, as in NumPy
+
+
+def _parts(test: Callable[[Any], Any], join: Callable[[Any, Any], Any], exact: bool) -> Callable[[Any], Any]:
+    def call(x: Any) -> Any:
+        if x.dtype.kind == "c":
+            return join(test(lax.real(x)), test(lax.imag(x)))
+        return test(x) if is_float(x) else lax.full(x.shape, exact, np.bool_)
+
+    return call
+
+
+kernels["isnan"] = _parts(isnan, lax.bitwise_or, False)
+kernels["isinf"] = _parts(lambda x: lax.eq(lax.abs(x), const(np.inf, x)), lax.bitwise_or, False)
+kernels["isfinite"] = _parts(lax.is_finite, lax.bitwise_and, True)
+
+
+@kernel
+def signbit(x: Any) -> Any:
+    if is_float(x):
+        x = lax.bitcast_convert_type(x, f"int{x.dtype.itemsize * 8}")
+    return lax.lt(x, const(0, x))
+
+
+def _bool_or(on_bool: Callable[..., Any], f: Callable[..., Any]) -> Callable[..., Any]:
+    return binary(lambda x, y: (on_bool if x.dtype.kind == "b" else f)(x, y))
+
+
+for _name in "sub div atan2 eq ne lt le gt ge shift_left nextafter".split():
+    kernels[_name] = binary(getattr(lax, _name))
+for _name, _f in {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor}.items():
+    kernels["logical_" + _name] = kernels["bitwise_" + _name] = binary(_f)
+kernels |= {
+    "add": _bool_or(lax.bitwise_or, lax.add), "mul": _bool_or(lax.bitwise_and, lax.mul),
+    "maximum": _bool_or(lax.bitwise_or, lax.max), "minimum": _bool_or(lax.bitwise_and, lax.min),
+    "shift_right": binary(lambda x, y: (lax.shift_right_arithmetic if x.dtype.kind == "i" else lax.shift_right_logical)(x, y)),
+}  # fmt: skip
+
+
+def _divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """Floored quotient and remainder, as Python and NumPy define them; integers give 0, 0 for a divisor of 0."""
+    zero = const(0, x)
+    if not is_float(x):
+        none = lax.eq(y, zero)
+        y = lax.select(none, const(1, y), y)
+        q, r = lax.div(x, y), lax.rem(x, y)
+        if x.dtype.kind == "i":
+            off = lax.bitwise_and(lax.ne(r, zero), lax.ne(lax.lt(r, zero), lax.lt(y, zero)))
+            q, r = lax.select(off, lax.sub(q, const(1, q)), q), lax.select(off, lax.add(r, y), r)
+        return lax.select(none, zero, q), lax.select(none, zero, r)
+    r = lax.rem(x, y)
+    q = lax.div(lax.sub(x, r), y)
+    off = lax.bitwise_and(lax.ne(r, zero), lax.ne(lax.lt(r, zero), lax.lt(y, zero)))
+    q = lax.select(off, lax.sub(q, const(1, q)), q)
+    r = lax.select(off, lax.add(r, y), lax.select(lax.eq(r, zero), kernels["copysign"](zero, y), r))
+    down = lax.floor(q)
+    q = lax.select(lax.gt(lax.sub(q, down), const(0.5, q)), lax.add(down, const(1, q)), down)
+    q = lax.select(lax.eq(q, zero), kernels["copysign"](zero, lax.div(x, y)), q)
+    return lax.select(lax.eq(y, zero), lax.div(x, y), q), r
+
+
+kernels["floor_divide"] = binary(wide(lambda x, y: _divmod(x, y)[0]))
+kernels["remainder"] = binary(wide(lambda x, y: _divmod(x, y)[1]))
+
+
+@kernel
+@binary
+def pow_(x: Any, y: Any) -> Any:
+    if is_float(x):
+        return wide(lax.pow)(x, y)
+    if x.dtype.kind == "c":  # exp(y log x) has no value at zero
+        zero, one = const(0, x), const(1, x)
+        at_zero = lax.select(lax.eq(y, zero), one, lax.select(lax.gt(lax.real(y), lax.real(zero)), zero, const(complex(np.nan, np.nan), x)))
+        return lax.select(lax.eq(x, zero), at_zero, lax.select(lax.eq(y, zero), one, lax.pow(x, y)))
+    zero, one = const(0, x), const(1, x)
+    negative = lax.lt(y, zero)
+
+    def step(s: Any) -> Any:  # square and multiply, wrapping as integer products do
+        out, base, e = s
+        out = lax.select(lax.ne(lax.bitwise_and(e, one), zero), lax.mul(out, base), out)
+        return out, lax.mul(base, base), lax.shift_right_logical(e, one)
+
+    def more(s: Any) -> Any:
+        return lax.reduce_or(lax.ne(s[2], zero), tuple(range(len(x.shape))))
+
+    return lax.select(negative, zero, lax.while_loop(more, step, (one, x, lax.select(negative, zero, y)))[0])
+
+
+def _ignore_nan(f: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, y: Any) -> Any:
+        if not is_float(x):
+            return f(x, y)
+        return lax.select(isnan(x), y, lax.select(isnan(y), x, f(x, y)))
+
+    return call
+
+
+kernels["fmax"] = binary(_ignore_nan(kernels["maximum"]))
+kernels["fmin"] = binary(_ignore_nan(kernels["minimum"]))
+
+
+@kernel
+@binary
+@wide
+def hypot(x: Any, y: Any) -> Any:
+    if x.dtype.itemsize == 4:  # double has room for the squares, and rounds once
+        x, y = to(x, np.float64), to(y, np.float64)
+        out = to(lax.sqrt(lax.add(lax.mul(x, x), lax.mul(y, y))), np.float32)
+        x, y = to(x, np.float32), to(y, np.float32)
+    else:
+        out = lax.abs(lax.complex(x, y))
+    inf = const(np.inf, x)
+    return lax.select(lax.bitwise_or(lax.eq(lax.abs(x), inf), lax.eq(lax.abs(y), inf)), inf, out)
+
+
+@kernel
+@binary
+@wide
+def logaddexp(x: Any, y: Any) -> Any:
+    apart = lax.add(lax.max(x, y), lax.log1p(lax.exp(lax.neg(lax.abs(lax.sub(x, y))))))
+    return lax.select(lax.eq(x, y), lax.add(x, const(math.log(2), x)), apart)
+
+
+@kernel
+@binary
+def copysign(x: Any, y: Any) -> Any:
+    return lax.select(lax.ne(signbit(x), signbit(y)), lax.neg(x), x)
+
+
+@kernel
+@binary
+def xlogy(x: Any, y: Any) -> Any:
+    zero = lax.eq(x, const(0, x))
+    return lax.select(lax.bitwise_and(zero, lax.eq(y, y)), const(0, x), lax.mul(x, lax.log(y)))
+
+
+@kernel
+@binary
+def where(cond: Any, x: Any, y: Any) -> Any:
+    return lax.select(cond, x, y)
+
+
+@kernel
+@binary
+def clip(x: Any, lo: Any, hi: Any) -> Any:
+    return lax.min(lax.max(x, lo), hi)
+
+
+@kernel
+def cast(x: Any, *, dtype: Any) -> Any:
+    if dtype.kind == "bool":
+        return x if x.dtype.kind == "b" else lax.ne(x, const(0, x))
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        x = lax.real(x)
+    return to(x, dtype.numpy)  # XLA saturates and sends NaN to 0
+
+
+@kernel
+def bitcast(x: Any, *, dtype: Any) -> Any:
+    return lax.bitcast_convert_type(x, dtype.numpy)
+
+
+@kernel
+def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
+    return tuple(threefry2x32_p.bind(*spread(k0, k1, x0, x1)))
+
+
+# ---- creation -------------------------------------------------------------------------------------------------------------------------
+@kernel
+def full(*, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:
+    return lax.full(shape, np.asarray(value, dtype.numpy)[()], dtype.numpy)
+
+
+@kernel
+def iota(*, size: int, dtype: Any) -> Any:
+    return lax.iota(dtype.numpy, size)
+
+
+# ---- reductions -----------------------------------------------------------------------------------------------------------------------
+def _keep(out: Any, x: Any, axis: Sequence[int], keepdims: bool) -> Any:
+    return lax.reshape(out, tuple(1 if i in axis else s for i, s in enumerate(x.shape))) if keepdims else out
+
+
+def _reduce(f: Callable[..., Any], on_bool: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    def call(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+        return _keep((on_bool if on_bool and x.dtype.kind == "b" else f)(x, axis), x, axis, keepdims)
+
+    return call
+
+
+for _name, _f, _g in (
+    ("sum", lax.reduce_sum, None), ("prod", lax.reduce_prod, None), ("any", lax.reduce_or, None), ("all", lax.reduce_and, None),
+    ("max", lax.reduce_max, lax.reduce_or), ("min", lax.reduce_min, lax.reduce_and),
+):  # fmt: skip
+    kernels[_name] = wide(_reduce(_f, _g)) if _name in ("sum", "prod") else _reduce(_f, _g)
+
+
+def _shifted(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """(x - max, the max with axes kept and 0 for -inf, the sum of exponentials); 0 where x is the maximum, so that inf - inf never arises."""
+    peak = _keep(lax.reduce_max(x, axis), x, axis, True)
+    peak = lax.select(lax.eq(peak, const(-np.inf, peak)), const(0, peak), peak)
+    top = shape_to(peak, x.shape)
+    d = lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
+    return d, peak, _keep(lax.reduce_sum(lax.exp(d), axis), x, axis, True)
+
+
+@kernel
+@wide
+def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    if 0 in x.shape:
+        return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
+    _, peak, total = _shifted(x, axis)
+    out = lax.add(lax.log(total), peak)
+    return out if keepdims else lax.squeeze(out, axis)
+
+
+@kernel
+@wide
+def softmax(x: Any, *, axis: int) -> Any:
+    if 0 in x.shape:
+        return x
+    d, _, total = _shifted(x, (axis,))
+    total = lax.select(lax.eq(total, const(0, total)), const(1, total), total)
+    return lax.div(lax.exp(d), shape_to(total, x.shape))
+
+
+@kernel
+@wide
+def log_softmax(x: Any, *, axis: int) -> Any:
+    if 0 in x.shape:
+        return x
+    d, _, total = _shifted(x, (axis,))
+    total = lax.select(lax.eq(total, const(0, total)), const(1, total), total)
+    return lax.sub(d, shape_to(lax.log(total), x.shape))
+
+
+def _arg(f: Callable[..., Any]) -> Callable[..., Any]:
+    """The extreme first, then the least position that holds it: an eighth of the time of XLA's variadic reduction on a CPU."""
+
+    def call(x: Any, *, axis: int, keepdims: bool) -> Any:
+        if x.dtype.kind == "b":
+            x = to(x, np.int8)
+        best = shape_to(_keep(f(x, (axis,)), x, (axis,), True), x.shape)
+        hit = lax.bitwise_or(lax.eq(x, best), isnan(x)) if is_float(x) else lax.eq(x, best)
+        place = lax.broadcasted_iota(_small_int(x.shape[axis]), x.shape, axis)
+        out = lax.reduce_min(lax.select(hit, place, const(x.shape[axis], place)), (axis,))
+        return _keep(to(out, I64), x, (axis,), keepdims)
+
+    return call
+
+
+def _small_int(n: int) -> np.dtype:
+    return I32 if n < 2**31 - 1 else I64
+
+
+kernels["argmax"] = _arg(lax.reduce_max)
+kernels["argmin"] = _arg(lax.reduce_min)
+
+
+def _cumulative(f: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda x, *, axis, reverse: f(x, axis=axis, reverse=reverse)
+
+
+for _name in "cumsum cumprod cummax cummin cumlogsumexp".split():
+    kernels[_name] = wide(_cumulative(getattr(lax, _name)))
+
+
+@kernel
+def argsort(x: Any, *, axis: int, descending: bool) -> Any:
+    if x.dtype.kind == "b":
+        x = to(x, np.uint8)
+    n = x.shape[axis]
+    if descending:  # sorted backwards and read backwards: equal elements stay in order, and NaN comes first
+        x = lax.rev(x, (axis,))
+    place = lax.broadcasted_iota(_small_int(n), x.shape, axis)
+    _, place = lax.sort((x, place), dimension=axis, is_stable=True, num_keys=1)
+    if descending:
+        place = lax.sub(const(n - 1, place), lax.rev(place, (axis,)))
+    return to(place, I64)
+
+
+# ---- structure ------------------------------------------------------------------------------------------------------------------------
+kernels["reshape"] = lambda x, *, shape: lax.reshape(x, shape)
+kernels["permute"] = lambda x, *, axes: lax.transpose(x, axes)
+kernels["broadcast_to"] = lambda x, *, shape: shape_to(x, shape)
+kernels["flip"] = lambda x, *, axes: lax.rev(x, axes)
+kernels["concat"] = lambda *xs, axis: lax.concatenate(xs, axis)
+kernels["slice"] = lambda x, *, start, stop, step: lax.slice(x, start, tuple(map(max, start, stop)), step)
+
+
+def pad_with(x: Any, value: Any, *, widths: tuple[tuple[int, int], ...]) -> Any:
+    """`pad` with the fill as a 0-d array."""
+    return lax.pad(x, value, [(lo, hi, 0) for lo, hi in widths])
+
+
+@kernel
+def pad(x: Any, *, widths: tuple[tuple[int, int], ...], value: Any) -> Any:
+    return pad_with(x, np.asarray(value, x.dtype)[()], widths=widths)
+
+
+@kernel
+def unslice(x: Any, *, shape: tuple[int, ...], start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Any:
+    if 0 in x.shape:
+        return lax.full(shape, 0, x.dtype)
+    config = [(a, size - a - (n - 1) * s - 1, s - 1) for n, size, a, s in zip(x.shape, shape, start, step, strict=True)]
+    return lax.pad(x, np.zeros((), x.dtype)[()], config)
+
+
+def _triangle(compare: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, *, k: int) -> Any:
+        row, col = (lax.broadcasted_iota(I32, x.shape[-2:], i) for i in (0, 1))
+        return lax.select(shape_to(compare(col, lax.add(row, const(k, row))), x.shape), x, const(0, x))
+
+    return call
+
+
+kernels["tril"] = _triangle(lax.le)
+kernels["triu"] = _triangle(lax.ge)

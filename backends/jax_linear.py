@@ -1,0 +1,276 @@
+"""The primitives as plain lax code, continued: indexing, contractions, convolution, pooling and factorisations.
+
+Promises: those of jax_kernels; besides, products of float32 are never rounded to TF32 or bfloat16 on the way, and duplicates of a "set" have
+one winner, the last, on every device.
+
+Method: max-pooling goes axis by axis over strided slices and keeps the winner's place, which XLA fuses; its gradient is then a comparison
+instead of the variadic reduce-window that jax.grad makes. Convolution's two transposes are the formulations of Dumoulin and Visin (2016).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from minidl.backends.jax_kernels import I32, I64, const, is_float, is_half, kernel, kernels, shape_to, spread, to, wide
+
+_HIGHEST = lax.Precision.HIGHEST
+
+
+# ---- indexing -------------------------------------------------------------------------------------------------------------------------
+def _index(indices: Sequence[Any]) -> Any:
+    indices = spread(*indices)
+    return lax.concatenate([lax.reshape(to(i, I64), (*i.shape, 1)) for i in indices], len(indices[0].shape))
+
+
+@kernel
+def gather(x: Any, *indices: Any) -> Any:
+    k, places = len(indices), _index(indices)
+    lead = places.shape[:-1]
+    if 0 in x.shape or 0 in lead:
+        return lax.full(lead + x.shape[k:], 0, x.dtype)
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(range(len(lead), len(lead) + len(x.shape) - k)), collapsed_slice_dims=tuple(range(k)), start_index_map=tuple(range(k))
+    )
+    return lax.gather(x, places, numbers, (1,) * k + x.shape[k:], mode=lax.GatherScatterMode.CLIP)
+
+
+_SCATTER = {"set": lax.scatter, "add": lax.scatter_add, "mul": lax.scatter_mul, "min": lax.scatter_min, "max": lax.scatter_max}
+
+
+def _scatter(x: Any, u: Any, places: Any, numbers: lax.ScatterDimensionNumbers, board: tuple[tuple[int, ...], Any], mode: str) -> Any:
+    """board: (shape, numbers) of the array of positions in which duplicates of "set" compete: XLA leaves their order open."""
+    drop = lax.GatherScatterMode.FILL_OR_DROP
+    if mode == "set" and math.prod(places.shape[:-1]) > 1:
+        shape, board_numbers = board
+        lead = places.shape[:-1]
+        turn = lax.reshape(lax.iota(I64, math.prod(lead)), lead)
+        winner = lax.scatter_max(lax.full(shape, -1, I64), places, turn, board_numbers, mode=drop)
+        dims = lax.GatherDimensionNumbers(
+            (), board_numbers.inserted_window_dims, board_numbers.scatter_dims_to_operand_dims,
+            board_numbers.operand_batching_dims, board_numbers.scatter_indices_batching_dims,
+        )  # fmt: skip
+        last = lax.eq(lax.gather(winner, places, dims, (1,) * len(shape), mode=lax.GatherScatterMode.CLIP), turn)
+        places = lax.select(shape_to(lax.reshape(last, (*lead, 1)), places.shape), places, const(-1, places))
+    return _SCATTER[mode](x, places, u, numbers, mode=drop)
+
+
+@kernel
+def scatter(x: Any, u: Any, *indices: Any, mode: str) -> Any:
+    if 0 in u.shape or 0 in x.shape:
+        return x
+    k, places = len(indices), _index(indices)
+    lead, axes = len(places.shape) - 1, tuple(range(k))
+    numbers = lax.ScatterDimensionNumbers(tuple(range(lead, len(u.shape))), axes, axes)
+    return _scatter(x, u, places, numbers, (x.shape[:k], lax.ScatterDimensionNumbers((), axes, axes)), mode)
+
+
+@kernel
+def take_along(x: Any, i: Any, *, axis: int) -> Any:
+    if 0 in i.shape or 0 in x.shape:
+        return lax.full(i.shape, 0, x.dtype)
+    rest = tuple(a for a in range(len(x.shape)) if a != axis)
+    numbers = lax.GatherDimensionNumbers((), (axis,), (axis,), rest, rest)
+    return lax.gather(x, _index((i,)), numbers, (1,) * len(x.shape), mode=lax.GatherScatterMode.CLIP)
+
+
+@kernel
+def put_along(x: Any, i: Any, u: Any, *, axis: int, mode: str) -> Any:
+    if 0 in i.shape or 0 in x.shape:
+        return x
+    if i.shape[axis] == 1:  # one place a row: a comparison, which fuses, where a scatter would not
+        hit = lax.eq(lax.broadcasted_iota(i.dtype, x.shape, axis), shape_to(i, x.shape))
+        u = shape_to(u, x.shape)
+        return lax.select(hit, u if mode == "set" else lax.add(x, u), x)
+    rest = tuple(a for a in range(len(x.shape)) if a != axis)
+    numbers = lax.ScatterDimensionNumbers((), (axis,), (axis,), rest, rest)
+    return _scatter(x, u, _index((i,)), numbers, (x.shape, numbers), mode)
+
+
+# ---- contractions ---------------------------------------------------------------------------------------------------------------------
+def _accumulator(x: Any) -> Any:
+    return np.dtype(np.float32) if is_half(x) else x.dtype
+
+
+@kernel
+def dot_general(x: Any, y: Any, *, contract: Any, batch: Any) -> Any:
+    out = lax.dot_general(x, y, (contract, batch), precision=_HIGHEST, preferred_element_type=_accumulator(x))
+    return to(out, x.dtype)
+
+
+def _conv(x: Any, w: Any, numbers: Any, **how: Any) -> Any:
+    if (not is_float(x) and x.dtype.kind != "c") or is_half(x):
+        how["preferred_element_type"] = _accumulator(x)
+    return to(lax.conv_general_dilated(x, w, dimension_numbers=numbers, precision=_HIGHEST, **how), x.dtype)
+
+
+def _layout(n: int, *orders: str) -> tuple[str, ...]:
+    return tuple(order + "DHW"[3 - n :] for order in orders)
+
+
+@kernel
+def conv(x: Any, w: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    numbers = _layout(len(stride), "NC", "OI", "NC")
+    return _conv(x, w, numbers, window_strides=stride, padding=padding, rhs_dilation=dilation, feature_group_count=groups)
+
+
+@kernel
+def conv_dx(g: Any, w: Any, *, x_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    n, (o, c, *kernel_shape) = len(stride), w.shape
+    w = lax.reshape(w, (groups, o // groups, c, *kernel_shape))
+    w = lax.transpose(w, (0, 2, 1, *range(3, 3 + n)))
+    w = lax.rev(lax.reshape(w, (groups * c, o // groups, *kernel_shape)), tuple(range(2, 2 + n)))
+    edges = []
+    for size, out, k, s, d, (lo, _) in zip(x_shape[2:], g.shape[2:], kernel_shape, stride, dilation, padding, strict=True):
+        first = d * (k - 1) - lo
+        edges.append((first, size - (out - 1) * s - 1 - first + d * (k - 1)))
+    numbers = _layout(n, "NC", "OI", "NC")
+    return _conv(g, w, numbers, window_strides=(1,) * n, padding=edges, lhs_dilation=stride, rhs_dilation=dilation, feature_group_count=groups)
+
+
+@kernel
+def conv_dw(x: Any, g: Any, *, w_shape: Any, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
+    edges = []
+    for size, out, k, s, d, (lo, _) in zip(x.shape[2:], g.shape[2:], w_shape[2:], stride, dilation, padding, strict=True):
+        edges.append((lo, (k - 1) * d + (out - 1) * s + 1 - size - lo))
+    numbers = _layout(len(stride), "CN", "IO", "CN")
+    return _conv(x, g, numbers, window_strides=dilation, padding=edges, rhs_dilation=stride, batch_group_count=groups)
+
+
+# ---- pooling --------------------------------------------------------------------------------------------------------------------------
+def _tap(x: Any, axis: int, j: int, s: int, d: int, out: int) -> Any:
+    return lax.slice_in_dim(x, j * d, j * d + (out - 1) * s + 1, s, axis)
+
+
+def _axes(window: Any, stride: Any, padding: Any, dilation: Any, shape: tuple[int, ...]) -> list[tuple]:
+    first = len(shape) - len(window)
+    rows = zip(range(first, len(shape)), window, stride, padding, dilation, shape[first:], strict=True)
+    return [(a, w, s, lo, hi, d, (n + lo + hi - d * (w - 1) - 1) // s + 1) for a, w, s, (lo, hi), d, n in rows]
+
+
+def _place_type(window: Any) -> Any:
+    """The narrowest type of a place in the window; XLA drops the trip through int64 between max_pool and pool_scatter."""
+    return np.dtype(np.int8) if math.prod(window) < 128 else I32
+
+
+@kernel
+def max_pool(x: Any, *, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    low = np.asarray(-np.inf if is_float(x) else np.iinfo(x.dtype).min, x.dtype)[()]
+    place_type, volume = _place_type(window), 1
+    best, place = x, None
+    for axis, w, s, lo, hi, d, out in reversed(_axes(window, stride, padding, dilation, x.shape)):
+        config = [(lo, hi, 0) if a == axis else (0, 0, 0) for a in range(len(x.shape))]
+        values = lax.pad(best, low, config) if lo or hi else best
+        inner = None if place is None else lax.pad(place, place_type.type(0), config) if lo or hi else place
+        begin = np.minimum(np.maximum(-((np.arange(out) * s - lo) // d), 0), w - 1)  # the first place that is not padding
+        for j in range(w):
+            v = _tap(values, axis, j, s, d, out)
+            p = lax.full(v.shape, j * volume, place_type)
+            if inner is not None:
+                p = lax.add(p, _tap(inner, axis, j, s, d, out))
+            if j == 0:
+                best, place = v, p
+                continue
+            take = lax.gt(v, best)
+            if is_float(x):
+                take = lax.bitwise_and(lax.bitwise_not(lax.le(v, best)), lax.eq(best, best))
+            if (begin == j).any():
+                take = lax.bitwise_or(take, lax.broadcast_in_dim(begin == j, v.shape, (axis,)))
+            best, place = lax.select(take, v, best), lax.select(take, p, place)
+        volume *= w
+    if place is None:
+        place = lax.full(x.shape, 0, place_type)
+    return best, to(place, I64)
+
+
+def _windows(axes: list[tuple]) -> list[tuple[int, ...]]:
+    return list(np.ndindex(*(a[1] for a in axes)))
+
+
+def _flat_places(index: Any, axes: list[tuple], spatial: tuple[int, ...]) -> Any:
+    """Where each indexed place lies in the flattened spatial axes; for windows too large to unroll."""
+    flat, rest = const(0, index), index
+    scale = math.prod(spatial)
+    digits = math.prod(a[1] for a in axes)
+    for (axis, w, s, lo, _, d, _), n in zip(axes, spatial, strict=True):
+        digits, scale = digits // w, scale // n
+        j, rest = lax.div(rest, const(digits, rest)), lax.rem(rest, const(digits, rest))
+        o = lax.broadcasted_iota(I64, index.shape, axis)
+        at = lax.add(lax.mul(o, const(s, o)), lax.sub(lax.mul(j, const(d, j)), const(lo, j)))
+        flat = lax.add(flat, lax.mul(at, const(scale, at)))
+    return flat
+
+
+_UNROLL = 32
+
+
+@kernel
+def pool_gather(x: Any, index: Any, *, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    axes = _axes(window, stride, padding, dilation, x.shape)
+    lead = x.shape[: len(x.shape) - len(window)]
+    if math.prod(window) > _UNROLL:
+        spatial = x.shape[len(lead) :]
+        flat = lax.reshape(_flat_places(index, axes, spatial), (*lead, math.prod(index.shape[len(lead) :])))
+        return lax.reshape(take_along(lax.reshape(x, (*lead, math.prod(spatial))), flat, axis=len(lead)), index.shape)
+    index = to(index, _place_type(window))
+    padded = kernels["pad"](x, widths=((0, 0),) * len(lead) + tuple(padding), value=0)
+    out = lax.full(index.shape, 0, x.dtype)
+    for place, js in enumerate(_windows(axes)):
+        v = padded
+        for j, (axis, _, s, _, _, d, n) in zip(js, axes, strict=True):
+            v = _tap(v, axis, j, s, d, n)
+        out = lax.select(lax.eq(index, const(place, index)), v, out)
+    return out
+
+
+@kernel
+def pool_scatter(g: Any, index: Any, *, x_shape: Any, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    axes = _axes(window, stride, padding, dilation, x_shape)
+    lead = len(x_shape) - len(window)
+    zero, place_type = np.zeros((), g.dtype)[()], _place_type(window)
+    if 0 in g.shape:
+        return lax.full(x_shape, 0, g.dtype)
+    if all(s == w and d == 1 for _, w, s, _, _, d, _ in axes):  # windows that tile: nothing meets, and nothing need be added
+        index = to(index, place_type)
+        tiles = g.shape[:lead] + tuple(n for a in axes for n in (a[6], a[1]))
+        kept = (*range(lead), *range(lead, len(tiles), 2))
+        place, volume = lax.full(tiles, 0, place_type), 1
+        for i, a in reversed(list(enumerate(axes))):
+            step = lax.broadcasted_iota(place_type, tiles, lead + 2 * i + 1)
+            place, volume = lax.add(place, lax.mul(step, const(volume, step))), volume * a[1]
+        hit = lax.eq(lax.broadcast_in_dim(index, tiles, kept), place)
+        out = lax.select(hit, lax.broadcast_in_dim(g, tiles, kept), lax.full(tiles, 0, g.dtype))
+        out = lax.reshape(out, g.shape[:lead] + tuple(a[6] * a[1] for a in axes))
+        return lax.pad(out, zero, [(0, 0, 0)] * lead + [(-lo, x_shape[a] - n * w + lo, 0) for a, w, _, lo, _, _, n in axes])
+    if math.prod(window) > _UNROLL:
+        spatial, batch = tuple(x_shape[lead:]), math.prod(x_shape[:lead])
+        flat = lax.reshape(_flat_places(index, axes, spatial), (batch, math.prod(g.shape[lead:])))
+        row = lax.broadcasted_iota(I64, flat.shape, 0)
+        out = scatter(lax.full((batch, math.prod(spatial)), 0, g.dtype), lax.reshape(g, flat.shape), row, flat, mode="add")
+        return lax.reshape(out, x_shape)
+    index, total = to(index, place_type), None
+    for place, js in enumerate(_windows(axes)):
+        config = [(0, 0, 0)] * lead
+        for j, (a, _, s, lo, _, d, n) in zip(js, axes, strict=True):
+            first = j * d - lo
+            config.append((first, x_shape[a] - first - (n - 1) * s - 1, s - 1))
+        part = lax.pad(lax.select(lax.eq(index, const(place, index)), g, const(0, g)), zero, config)
+        total = part if total is None else lax.add(total, part)
+    return total
+
+
+# ---- linear algebra -------------------------------------------------------------------------------------------------------------------
+@kernel
+@wide
+def cholesky(x: Any) -> Any:
+    return lax.linalg.cholesky(x, symmetrize_input=False)
+
+
+@kernel
+@wide
+def triangular_solve(a: Any, b: Any, *, lower: bool, transpose: bool, unit: bool) -> Any:
+    return lax.linalg.triangular_solve(a, b, left_side=True, lower=lower, transpose_a=transpose, unit_diagonal=unit)

@@ -1,0 +1,278 @@
+"""Elementwise equations as numba source: one table of scalar expressions, and one generator that puts a group of them into one loop nest.
+
+Promises: each operation rounds to its dtype, so a fused group gives exactly what its equations give one by one; integers wrap in their own width;
+float16 and bfloat16 are computed in float32 and rounded after every operation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.backends.numpy_special import _cotangent_derivative
+from minidl.dtypes import DType, bfloat16, bool_, float16, float64
+from minidl.graph import Atom, Equation, Literal, Var
+
+# {T}: the dtype, {W}: 64 bits of its kind, {0} {1} {2}: operands, {n}: a param
+_ANY = {
+    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "square": "{0} * {0}", "eq": "{0} == {1}", "ne": "{0} != {1}",
+    "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}", "where": "{1} if {0} else {2}", "broadcast_to": "{0}",
+    "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()", "copy": "{0}", "alias": "{0}", "full": "{0}",
+    "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} != {1}", "logical_not": "not {0}",
+}  # fmt: skip
+_MATH = {n: f"math.{n}({{0}})" for n in "exp expm1 log log1p log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc".split()}
+_FLOAT = _MATH | {
+    "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})", "sigmoid": "sigmoid({0}, {T}(1))",
+    "softplus": "max({0}, {T}(0)) + math.log1p(math.exp(-abs({0})))", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
+    "digamma": "digamma(np.float64({0}))", "relu": "vmax({0}, {T}(0))", "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
+    "floor": "np.floor({0})", "ceil": "np.ceil({0})", "round": "np.rint({0})", "trunc": "np.trunc({0})", "isnan": "{0} != {0}",
+    "isinf": "abs({0}) == {T}(np.inf)", "isfinite": "abs({0}) < {T}(np.inf)", "signbit": "math.copysign({T}(1), {0}) < 0",
+    "div": "{0} / {1}", "floor_divide": "float_floordiv({0}, {1})", "remainder": "float_mod({0}, {1})", "pow": "math.pow({0}, {1})",
+    "maximum": "vmax({0}, {1})", "minimum": "vmin({0}, {1})", "clip": "vmin(vmax({0}, {1}), {2})",
+    "fmax": "{1} if {0} != {0} else ({0} if {1} != {1} else vmax({0}, {1}))", "fmin": "{1} if {0} != {0} else ({0} if {1} != {1} else vmin({0}, {1}))",
+    "atan2": "math.atan2({0}, {1})", "hypot": "math.hypot({0}, {1})", "logaddexp": "logaddexp({0}, {1})", "copysign": "math.copysign({0}, {1})",
+    "xlogy": "xlogy({0}, {1})", "nextafter": "np.nextafter({0}, {1})",
+}  # fmt: skip
+_UNSIGNED = {
+    "neg": "{W}(0) - {0}", "abs": "{0}", "sign": "{0} > {T}(0)", "relu": "{0}", "floor": "{0}", "ceil": "{0}", "round": "{0}", "trunc": "{0}",
+    "isnan": "False", "isinf": "False", "isfinite": "True", "signbit": "False", "floor_divide": "{W}({0}) // {W}({1}) if {1} else {W}(0)",
+    "remainder": "{W}({0}) % {W}({1}) if {1} else {W}(0)", "pow": "uint_pow(np.uint64({0}), np.uint64({1}))",
+    "maximum": "max({0}, {1})", "minimum": "min({0}, {1})", "fmax": "max({0}, {1})", "fmin": "min({0}, {1})", "clip": "min(max({0}, {1}), {2})",
+    "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_invert": "~{0}",
+    "shift_left": "{W}({0}) << {W}({1}) if {1} < {T}({bits}) else {W}(0)", "shift_right": "{W}({0}) >> {W}({1}) if {1} < {T}({bits}) else {W}(0)",
+}  # fmt: skip
+_SIGNED = _UNSIGNED | {
+    "abs": "abs({0})", "sign": "np.int64({0} > 0) - np.int64({0} < 0)", "relu": "max({0}, {T}(0))", "signbit": "{0} < 0",
+    "floor_divide": "int_div({W}({0}), {W}({1}))", "remainder": "int_mod({W}({0}), {W}({1}))",
+    "pow": "np.int64(0) if {1} < 0 else np.int64(uint_pow(np.uint64({0}), np.uint64({1})))",
+    "shift_left": "{W}({0}) << {W}({1}) if 0 <= {1} < {bits} else {W}(0)",
+    "shift_right": "{W}({0}) >> ({W}({1}) if 0 <= {1} < {bits} else {W}({bits} - 1))",
+}  # fmt: skip
+_BOOL = {
+    "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} != {1}", "bitwise_invert": "not {0}", "maximum": "{0} | {1}",
+    "minimum": "{0} & {1}", "fmax": "{0} | {1}", "fmin": "{0} & {1}", "isnan": "False", "isinf": "False", "isfinite": "True", "abs": "{0}",
+    "add": "{0} | {1}", "mul": "{0} & {1}", "square": "{0}", "lt": "(not {0}) & {1}", "gt": "{0} & (not {1})", "le": "(not {0}) | {1}",
+    "ge": "{0} | (not {1})",
+}  # fmt: skip
+_NUMPY_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}
+_COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
+    "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
+    "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",
+    "pow": "np.power({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
+    "isinf": "(abs({0}.real) == np.inf) | (abs({0}.imag) == np.inf)", "isfinite": "(abs({0}.real) < np.inf) & (abs({0}.imag) < np.inf)",
+}  # fmt: skip
+_TABLES = {"float": _ANY | _FLOAT, "int": _ANY | _SIGNED, "uint": _ANY | _UNSIGNED, "bool": _ANY | _BOOL, "complex": _ANY | _COMPLEX}
+_EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs relu maximum minimum fmax fmin clip copysign nextafter floor".split())
+_WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "np.bool_", "complex": "np.complex128"}
+#: Elementwise primitives without an entry above, written out below.
+_SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "root"))
+
+
+def is_half(dtype: DType) -> bool:
+    """Whether numba has no arithmetic for this dtype, so that float32 computes it."""
+    return dtype is float16 or dtype is bfloat16
+
+
+def stored(dtype: DType) -> str:
+    """The type of an element in memory."""
+    return "np.uint16" if is_half(dtype) else "np.bool_" if dtype is bool_ else f"np.{dtype.name}"
+
+
+def computed(dtype: DType) -> str:
+    """The type of an element in a register."""
+    return "np.float32" if is_half(dtype) else stored(dtype)
+
+
+def loaded(dtype: DType, text: str) -> str:
+    """From memory to register."""
+    return f"load_{dtype.short}({text})" if is_half(dtype) else text
+
+
+def packed(dtype: DType, text: str) -> str:
+    """From register to memory."""
+    return f"store_{dtype.short}({text})" if is_half(dtype) else text
+
+
+def _cast(source: DType, target: DType, x: str) -> str:
+    if source.is_complex and not target.is_complex:
+        if target is bool_:
+            return f"({x}.real != 0) | ({x}.imag != 0)"
+        source, x = source.real, f"{x}.real"
+    if target is bool_:
+        return f"{x} != {computed(source)}(0)"
+    if target.is_integer and source.is_float:
+        info, kind = np.iinfo(target.numpy), computed(target)
+        high, low = 2.0 ** (target.bits - (target.kind == "int")), float(info.min)
+        x = f"np.float64({x})"
+        below = f"{kind}({info.min}) if {x} <= {low} else {kind}(0)"
+        return f"({below}) if not {x} > {low} else ({kind}({info.max}) if {x} >= {high} else {kind}({x}))"
+    if target is float16 and source is float64:
+        x = f"to_odd({x})"
+    if target.is_complex and not source.is_complex:
+        x = f"{computed(target.real)}({x})"
+    x = f"{computed(target)}({x})"
+    return f"round_{target.short}({x})" if is_half(target) and target is not source else x
+
+
+def expression(equation: Equation, operands: Sequence[str]) -> str | None:
+    """The scalar expression of an elementwise equation, or None where there is none for its dtypes."""
+    name, out, params = equation.primitive.name, equation.outputs[0].dtype, equation.params
+    source = equation.inputs[-1].dtype if equation.inputs else out
+    if name == "cast":
+        return _cast(source, out, operands[0])
+    if name == "threefry2x32":
+        return f"threefry({', '.join(operands)})"
+    if name == "polygamma":
+        n = params["n"]
+        text = f"polygamma(np.float64({operands[0]}), {n}, {float(math.factorial(n))!r}, {tuple(map(float, _cotangent_derivative(n)))!r})"
+    elif name == "root":
+        text = f"math.sqrt({operands[0]})" if params["p"] == 2 else f"math.pow({operands[0]}, {computed(source)}({1.0 / params['p']!r}))"
+    elif name == "nextafter" and is_half(source):
+        x, y = operands
+        text = f"load_{source.short}(next_half({x}, {y}, store_{source.short}({x}), store_{source.short}({y})))"
+    else:
+        template = _TABLES[source.kind].get(name)
+        if template is None:
+            return None
+        text = template.format(*operands, T=computed(source), W=_WIDE[source.kind], bits=source.bits)
+    text = text if out is bool_ else f"{computed(out)}({text})"
+    return f"round_{out.short}({text})" if is_half(out) and name not in _EXACT else text
+
+
+def is_elementwise(equation: Equation) -> bool:
+    """Whether the generator below can put this equation into a loop."""
+    name = equation.primitive.name
+    known = getattr(equation.primitive, "elementwise", False) or name in ("broadcast_to", "full", "copy")
+    return known and name != "bitcast" and expression(equation, ["x"] * max(1, len(equation.inputs))) is not None
+
+
+def collapse(shape: Sequence[int], flags: Sequence[Sequence[bool]]) -> tuple[list[int], list[tuple[bool, ...]]]:
+    """Drop axes of size one and merge neighbours on which every operand has the same flag."""
+    sizes: list[int] = []
+    columns: list[tuple[bool, ...]] = []
+    for axis, n in enumerate(shape):
+        column = tuple(f[axis] for f in flags)
+        if n == 1:
+            continue
+        if columns and columns[-1] == column:
+            sizes[-1] *= n
+        else:
+            sizes.append(n)
+            columns.append(column)
+    if not sizes:
+        sizes, columns = [1], [(True,) * len(flags)]
+    return sizes, [tuple(c[i] for c in columns) for i in range(len(flags))]
+
+
+def nest(loops: Sequence[tuple[str, str]], before: dict[int, list[str]], body: Sequence[str], depth: int = 1) -> list[str]:
+    """Nested `for v in range(n)` lines; before[d] are the lines that stand inside d loops."""
+    out: list[str] = []
+    for level in range(len(loops) + 1):
+        out += ["    " * (depth + level) + line for line in before.get(level, ())]
+        if level < len(loops):
+            out.append("    " * (depth + level) + f"for {loops[level][0]} in range({loops[level][1]}):")
+    return out + ["    " * (depth + len(loops)) + line for line in body]
+
+
+def group_source(shape: tuple[int, ...], group: Sequence[Equation], stores: Sequence[Var]) -> tuple[str, list[Atom], list[int]]:
+    """One kernel for elementwise equations over one shape: its source, the values that it reads, and the sizes that follow the addresses."""
+    inputs: dict[Any, Atom] = {}
+    inside = {v for e in group for v in e.outputs}
+    for equation in group:
+        for atom in _operands(equation):
+            if atom not in inside:
+                inputs.setdefault(_key(atom), atom)
+    atoms = list(inputs.values())
+    flags = [(False,) * (len(shape) - a.ndim) + tuple(s != 1 or t == 1 for s, t in zip(a.shape, shape[len(shape) - a.ndim :], strict=True)) for a in atoms]
+    sizes, flags = collapse(shape, [*flags, (True,) * len(shape)])
+    rank, count = len(sizes), len(atoms) + len(stores)
+    lines = [f"x{i} = as_ptr(a[{i}], {stored(a.dtype)})" for i, a in enumerate(atoms)]
+    lines += [f"y{i} = as_ptr(a[{len(atoms) + i}], {stored(v.dtype)})" for i, v in enumerate(stores)]
+    lines += [f"n{d} = a[{count + d}]" for d in range(rank)]
+    before: dict[int, list[str]] = {0: lines}
+    names: dict[Any, str] = {}
+    for i, (key, atom) in enumerate(inputs.items()):
+        level = max((d + 1 for d in range(rank) if flags[i][d]), default=0)
+        before.setdefault(level, []).append(f"u{i} = {loaded(atom.dtype, f'x{i}[{_index(flags[i])}]')}")
+        names[key] = f"u{i}"
+    body = before.pop(rank, [])
+    for k, equation in enumerate(group):
+        text = expression(equation, [names[_key(a)] for a in _operands(equation)])
+        for j, v in enumerate(equation.outputs):
+            names[v] = f"v{k}_{j}"
+        body.append(f"{', '.join(names[v] for v in equation.outputs)} = {text}")
+    at = _index(flags[-1])
+    body += [f"y{i}[{at}] = {packed(v.dtype, names[v])}" for i, v in enumerate(stores)]
+    text = "\n".join(["def k(a):", *nest([(f"i{d}", f"n{d}") for d in range(rank)], before, body)]) + "\n"
+    return text, atoms, sizes
+
+
+def _operands(equation: Equation) -> Sequence[Atom]:
+    if equation.primitive.name == "full":
+        return (Literal(equation.params["value"], equation.params["dtype"]),)
+    return equation.inputs
+
+
+def _key(atom: Atom) -> Any:
+    return atom.key() if isinstance(atom, Literal) else atom
+
+
+def _index(flags: Sequence[bool]) -> str:
+    """The position of an element: the sum of i_d times the sizes of the flagged axes after it."""
+    mine = [d for d, flag in enumerate(flags) if flag]
+    return " + ".join("*".join([f"i{d}", *(f"n{e}" for e in mine if e > d)]) for d in mine) or "0"
+
+
+def groups(
+    equations: Sequence[Equation],
+    outputs: Sequence[Atom],
+    least: int,
+    most: int,
+    emit: Callable[[list[Equation], list[Var]], None],
+    single: Callable[[Equation], None],
+) -> None:
+    """Split a program into elementwise groups and other equations, in an order that respects every use.
+
+    An equation joins the open group of its shape if it reads a value of that group, or none at all, and the shape has at least `least` elements; a group is
+    closed when something outside it reads one of its values, or at `most` equations.
+    """
+    users: dict[Var, list[Equation]] = {}
+    for equation in equations:
+        for a in equation.inputs:
+            if isinstance(a, Var):
+                users.setdefault(a, []).append(equation)
+    leaving = {v for v in outputs if isinstance(v, Var)}
+    opened: dict[tuple, list[Equation]] = {}
+    owner: dict[Var, tuple] = {}
+
+    def close(shape: tuple) -> None:
+        group = opened.pop(shape)
+        members = set(group)
+        mine = [v for e in group for v in e.outputs]
+        for v in mine:
+            owner.pop(v)
+        kept = [v for v in mine if v in leaving or any(u not in members for u in users.get(v, ()))]
+        if kept:
+            emit(group, kept)
+
+    for equation in equations:
+        shape = equation.outputs[0].shape if equation.outputs else ()
+        easy = is_elementwise(equation)
+        joins = easy and math.prod(shape) >= least and len(opened.get(shape, ())) < most
+        joins = joins and shape in opened and (not equation.inputs or any(owner.get(a) == shape for a in equation.inputs if isinstance(a, Var)))
+        for a in equation.inputs:
+            if isinstance(a, Var) and a in owner and not (joins and owner[a] == shape):
+                close(owner[a])
+        if not easy:
+            single(equation)
+            continue
+        if shape in opened and not joins:
+            close(shape)
+        opened.setdefault(shape, []).append(equation)
+        owner.update((v, shape) for v in equation.outputs)
+    for shape in list(opened):
+        if shape in opened:
+            close(shape)

@@ -1,0 +1,246 @@
+"""Compiled kernels, and the machine that runs a program of them.
+
+A kernel is a C function of one argument, an array of 64-bit integers: addresses of data, then sizes. Its source depends on dtypes and ranks, never on
+sizes or constants, so that many equations, programs and processes share one compilation (about 50 ms, 4 ms from the disk cache). A program is a
+table of (kernel, arguments); `run` walks over it in nopython mode without the interpreter lock, so a graph costs no compilation of its own.
+
+Promises: kernels are cached under MINIDL_CACHE (default ~/.cache/minidl) by a hash of their source and of all versions that shaped them; an
+unwritable directory means no cache, never an error; several processes may fill one cache at once; no setting of numba is changed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import threading
+import types as python_types
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from minidl.backends.numba_math import INT64S, as_ptr, call, copy_bytes, jit
+
+_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\nfrom minidl.backends.numba_math import _digamma_positive\n"
+_SIGNATURE = types.void(INT64S)
+_kernels: dict[str, Any] = {}
+_lock = threading.RLock()
+
+
+@functools.cache
+def _stamp() -> str:
+    """What besides its own source decides a kernel's machine code; numba itself keys on the processor."""
+    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("numba_math", "numba_kernels", "numpy_special")]
+    return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
+
+
+@functools.cache
+def _directory(setting: str | None) -> Path | None:
+    """The cache directory, created; None where it cannot be written."""
+    try:
+        path = Path(setting) if setting else Path.home() / ".cache" / "minidl"
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return path
+    except (OSError, RuntimeError):
+        return None
+
+
+def kernel(source: str) -> int:
+    """The address of the machine code of `def k(a): ...`, compiled at most once per process."""
+    return compiled(source, numba.cfunc, _SIGNATURE).address
+
+
+def compiled(source: str, compiler: Any, signature: Any) -> Any:
+    """What numba makes of the function `k` of a source text."""
+    found = _kernels.get(source)
+    if found is None:
+        with _lock:
+            found = _kernels.get(source)
+            if found is None:
+                found = _kernels[source] = _compile(_PRELUDE + source, compiler, signature)
+    return found
+
+
+def _compile(text: str, compiler: Any, signature: Any) -> Any:
+    name = "md_" + hashlib.sha256((_stamp() + text).encode()).hexdigest()[:32]
+    directory = _directory(os.environ.get("MINIDL_CACHE"))
+    path = directory / f"{name}.py" if directory else None
+    if path is not None and not path.exists():
+        try:
+            with tempfile.NamedTemporaryFile("w", dir=directory, suffix=".tmp", delete=False) as file:
+                file.write(text)
+            os.utime(file.name, (0, 0))  # numba asks for the date; processes that race must write the same one
+            os.replace(file.name, path)
+        except OSError:
+            path = None
+    module = python_types.ModuleType(name)
+    sys.modules[name] = module  # numba finds the globals of cached code by this name
+    exec(compile(text, str(path or f"<minidl kernel {name}>"), "exec"), module.__dict__)
+    return compiler(signature, error_model="numpy", nogil=True, cache=path is not None)(module.k)
+
+
+# ---- the machine ----------------------------------------------------------------------------------------------------------------------
+# A program's header: number of calls, address of kernels, address of each call's first argument, number of arguments, address of their bases,
+# address of their values, number of bases, bytes of scratch memory. An argument is value + bases[base], or the value itself where base is -1.
+# Base 0 is the scratch memory; the program's inputs and then its outputs follow.
+@jit
+def resolve(header, bases, args):
+    base, value = as_ptr(header[4], np.int64), as_ptr(header[5], np.int64)
+    for j in range(header[3]):
+        args[j] = value[j] if base[j] < 0 else value[j] + bases[base[j]]
+
+
+@jit
+def execute(header, args):
+    functions, first = as_ptr(header[1], np.int64), as_ptr(header[2], np.int64)
+    for i in range(header[0]):
+        call(functions[i], args + 8 * first[i])
+
+
+@jit
+def memory(n):
+    """Scratch memory and its address, at a multiple of 64."""
+    block = np.empty(n + 64, np.uint8)
+    return block, (block.ctypes.data + 63) // 64 * 64
+
+
+@jit
+def run(program, objects, offset):
+    """A program on NumPy arrays: `objects` points to the addresses of the array objects, whose data pointers lie `offset` bytes inside them."""
+    header, place = as_ptr(program, np.int64), as_ptr(objects, np.int64)
+    bases, args = np.empty(header[6], np.int64), np.empty(header[3] + 1, np.int64)
+    b, p = as_ptr(bases.ctypes.data, np.int64), args.ctypes.data
+    for i in range(header[6]):
+        b[i] = as_ptr(place[i] + offset, np.int64)[0]
+    b[0] = (b[0] + 63) // 64 * 64
+    resolve(header, b, as_ptr(p, np.int64))
+    execute(header, p)
+    args[0] = bases[0]  # both must live until here
+
+
+# ---- control flow: kernels that run programs -------------------------------------------------------------------------------------------
+@jit
+def frame(header):
+    """Scratch memory, bases and arguments for one program that runs inside another."""
+    block, address = memory(header[7])
+    bases, args = np.empty(header[6] + 1, np.int64), np.empty(header[3] + 1, np.int64)
+    bases[0] = address
+    return block, bases, args
+
+
+@jit
+def step(header, bases, args):
+    resolve(header, as_ptr(bases.ctypes.data, np.int64), as_ptr(args.ctypes.data, np.int64))
+    execute(header, args.ctypes.data)
+
+
+@jit
+def alive(block, bases, args):
+    """Keeps a frame from being freed before its last step."""
+    args[-1] = bases[-1] + block[0]
+
+
+@jit
+def scan(a):
+    """a: body, length, reverse, n_consts, n_carry, n_xs, n_ys; addresses of consts, carry, xs, results; bytes of carry, of an x, of a y."""
+    header, n, consts, carry, xs, ys = as_ptr(a[0], np.int64), a[1], a[3], a[4], a[5], a[6]
+    first, out, sizes = 7, 7 + consts + carry + xs, 7 + consts + 2 * carry + xs + ys
+    block, bases, args = frame(header)
+    total = 0
+    for i in range(carry):
+        total += (a[sizes + i] + 63) // 64 * 64
+    spare, now = memory(2 * total)
+    after, at = now + total, 0
+    for i in range(carry):
+        copy_bytes(now + at, a[first + consts + i], a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    for i in range(consts):
+        bases[1 + i] = a[first + i]
+    for t in range(n):
+        k = n - 1 - t if a[2] else t
+        at = 0
+        for i in range(carry):
+            bases[1 + consts + i] = now + at
+            bases[1 + consts + carry + xs + i] = after + at
+            at += (a[sizes + i] + 63) // 64 * 64
+        for i in range(xs):
+            bases[1 + consts + carry + i] = a[first + consts + carry + i] + k * a[sizes + carry + i]
+        for i in range(ys):
+            bases[1 + consts + 2 * carry + xs + i] = a[out + carry + i] + k * a[sizes + carry + xs + i]
+        step(header, bases, args)
+        now, after = after, now
+    at = 0
+    for i in range(carry):
+        copy_bytes(a[out + i], now + at, a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    alive(block, bases, args)
+    alive(spare, bases, args)
+
+
+@jit
+def while_loop(a):
+    """a: cond, body, n_cond, n_body, n_carry; addresses of cond consts, body consts, carry, results; bytes of each carry."""
+    test, header, n_cond, n_body, carry = as_ptr(a[0], np.int64), as_ptr(a[1], np.int64), a[2], a[3], a[4]
+    first, out = 5 + n_cond + n_body, 5 + n_cond + n_body + carry
+    sizes = out + carry
+    block, bases, args = frame(header)
+    test_block, test_bases, test_args = frame(test)
+    total = 0
+    for i in range(carry):
+        total += (a[sizes + i] + 63) // 64 * 64
+    spare, now = memory(2 * total + 64)
+    after, at, flag = now + total, 0, now + 2 * total
+    for i in range(carry):
+        copy_bytes(now + at, a[first + i], a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    for i in range(n_cond):
+        test_bases[1 + i] = a[5 + i]
+    for i in range(n_body):
+        bases[1 + i] = a[5 + n_cond + i]
+    test_bases[1 + n_cond + carry] = flag
+    while True:
+        at = 0
+        for i in range(carry):
+            test_bases[1 + n_cond + i] = bases[1 + n_body + i] = now + at
+            bases[1 + n_body + carry + i] = after + at
+            at += (a[sizes + i] + 63) // 64 * 64
+        step(test, test_bases, test_args)
+        if not as_ptr(flag, np.uint8)[0]:
+            break
+        step(header, bases, args)
+        now, after = after, now
+    at = 0
+    for i in range(carry):
+        copy_bytes(a[out + i], now + at, a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    alive(block, bases, args)
+    alive(test_block, test_bases, test_args)
+    alive(spare, bases, args)
+
+
+@jit
+def cond(a):
+    """a: address of the index, number of branches, number of addresses; the branches; the addresses of operands and results."""
+    i = min(max(as_ptr(a[0], np.int64)[0], 0), a[1] - 1)
+    header = as_ptr(a[3 + i], np.int64)
+    block, bases, args = frame(header)
+    for j in range(a[2]):
+        bases[1 + j] = a[3 + a[1] + j]
+    step(header, bases, args)
+    alive(block, bases, args)
+
+
+CONTROL = {n: f"from minidl.backends.numba_kernels import {n} as run\ndef k(a):\n    run(a)\n" for n in ("scan", "while_loop", "cond")}
+
+
+def machine() -> Any:
+    """`run` compiled: (address of a program, address of the objects' addresses, offset) → None."""
+    source = "from minidl.backends.numba_kernels import run\ndef k(program, objects, offset):\n    run(program, objects, offset)\n"
+    return compiled(source, numba.njit, types.void(types.int64, types.int64, types.int64))

@@ -1,0 +1,440 @@
+"""The definition of each primitive in NumPy: one function per primitive, taking arrays and keyword params.
+
+Where NumPy's own function has the meaning wanted, it is bound as it is. Promises: results have exactly the dtype of the primitive's rule; inputs are
+never changed; 0-d results may be NumPy scalars. Beyond NumPy's values: x // 0 = x % 0 = 0 for integers, casts from float to integer saturate and
+take nan to 0, a softmax row of -inf is 0, a negative integer power is 0. Floating-point warnings are the caller's business: SILENT kernels never
+warn, NOISY ones may.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.backends import numpy_special, numpy_windows
+from minidl.backends.numpy_helpers import is_half, where, widened
+from minidl.backends.numpy_windows import padded
+from minidl.dtypes import DType
+
+Array = np.ndarray
+Kernel = Callable[..., Any]
+
+#: NumPy functions that are the primitive, and never warn.
+SILENT: dict[str, Kernel] = {}
+SILENT.update(
+    neg=np.negative, floor=np.floor, ceil=np.ceil, trunc=np.trunc, conj=np.conjugate, real=np.real, imag=np.imag,
+    isnan=np.isnan, isinf=np.isinf, isfinite=np.isfinite, signbit=np.signbit, logical_not=np.logical_not, bitwise_invert=np.invert,
+    logical_and=np.logical_and, logical_or=np.logical_or, logical_xor=np.logical_xor, bitwise_and=np.bitwise_and, bitwise_or=np.bitwise_or,
+    bitwise_xor=np.bitwise_xor, shift_left=np.left_shift, shift_right=np.right_shift, eq=np.equal, ne=np.not_equal, copysign=np.copysign,
+    where=where,
+)  # fmt: skip
+
+#: NumPy functions that are the primitive, and may warn (comparisons do for a bfloat16 nan).
+NOISY: dict[str, Kernel] = {}
+NOISY.update(
+    exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, log10=np.log10, sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan,
+    asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh,
+    atanh=np.arctanh, abs=np.abs, sign=np.sign, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
+    floor_divide=np.floor_divide, remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
+    atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, nextafter=np.nextafter, lt=np.less, le=np.less_equal, gt=np.greater,
+    ge=np.greater_equal,
+    erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
+    polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
+    max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
+)  # fmt: skip
+
+
+def silent(f: Kernel) -> Kernel:
+    """Register a kernel that never warns."""
+    SILENT[f.__name__.rstrip("_")] = f
+    return f
+
+
+def noisy(f: Kernel) -> Kernel:
+    """Register a kernel that may warn."""
+    NOISY[f.__name__.rstrip("_")] = f
+    return f
+
+
+@functools.cache
+def _zero(dtype: np.dtype) -> Array:
+    return np.zeros((), dtype)
+
+
+# ---- elementwise ----------------------------------------------------------------------------------------------------------------------
+@noisy
+def rsqrt(x: Array) -> Array:
+    return np.reciprocal(np.sqrt(x))
+
+
+@noisy
+@widened
+def sigmoid(x: Array) -> Array:
+    if x.dtype.kind == "c":
+        return np.reciprocal(1 + np.exp(-x))
+    z = np.exp(-np.abs(x))  # never overflows, and loses no digits on either side
+    return np.where(x >= 0, x.dtype.type(1), z) / (1 + z)
+
+
+@noisy
+def relu(x: Array, out: Array | None = None) -> Array:
+    return np.maximum(x, _zero(x.dtype), out=out)
+
+
+@noisy
+def softplus(x: Array) -> Array:
+    return np.logaddexp(x, _zero(x.dtype))
+
+
+@silent
+def round_(x: Array) -> Array:
+    return x.copy() if x.dtype.kind in "iu" else np.rint(x)
+
+
+@noisy
+def pow_(x: Array, y: Array) -> Array:
+    if np.asarray(y).dtype.kind != "i":
+        return np.power(x, y)
+    negative = np.less(y, 0)
+    return np.where(negative, _zero(x.dtype), np.power(x, np.where(negative, _zero(x.dtype), y)))
+
+
+@noisy
+def xlogy(x: Array, y: Array) -> Array:
+    return np.where((x == 0) & ~np.isnan(y), _zero(x.dtype), x * np.log(y))
+
+
+@noisy
+def clip(x: Array, lo: Array, hi: Array) -> Array:
+    return np.minimum(np.maximum(x, lo), hi)
+
+
+@noisy
+def cast(x: Array, *, dtype: DType) -> Array:
+    target = dtype.numpy
+    if dtype is dtypes.bool_:
+        return np.not_equal(x, _zero(x.dtype))
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        x = x.real
+    if not dtype.is_integer or x.dtype.kind in "iub":
+        return x.astype(target)
+    if is_half(x.dtype):
+        x = x.astype(np.float32)
+    bounds = np.iinfo(target)
+    low, high = (
+        np.less(x, float(bounds.min)),
+        np.greater_equal(x, 2.0 ** (dtype.bits - (dtype.kind == "int"))),
+    )  # a float holds max + 1 exactly, not max
+    kept = np.where(low | high | np.isnan(x), _zero(x.dtype), x).astype(target)
+    return np.where(high, target.type(bounds.max), np.where(low, target.type(bounds.min), kept))
+
+
+@silent
+def bitcast(x: Array, *, dtype: DType) -> Array:
+    return x.view(dtype.numpy)
+
+
+@silent
+def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
+    """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
+    shape = np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
+    a, b, high = (np.empty(shape, np.uint32) for _ in range(3))
+    np.add(x0, k0, out=a)
+    np.add(x1, k1, out=b)
+    for i in range(5):
+        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            a += b
+            np.left_shift(b, np.uint32(r), out=high)
+            np.right_shift(b, np.uint32(32 - r), out=b)
+            b |= high
+            b ^= a
+        a += keys[(i + 1) % 3]
+        b += keys[(i + 2) % 3]
+        b += np.uint32(i + 1)
+    return a, b
+
+
+# ---- creation -------------------------------------------------------------------------------------------------------------------------
+@silent
+def full(*, shape: tuple[int, ...], value: complex, dtype: DType) -> Array:
+    out = np.empty(shape, dtype.numpy)
+    out.fill(value)
+    return out
+
+
+@silent
+def iota(*, size: int, dtype: DType) -> Array:
+    return np.arange(size).astype(dtype.numpy)
+
+
+# ---- reductions and running sums ------------------------------------------------------------------------------------------------------
+def _reduction(ufunc: np.ufunc, widen: bool = False) -> Kernel:
+    reduce = ufunc.reduce
+
+    def kernel(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+        if widen and is_half(x.dtype):
+            return reduce(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
+        return reduce(x, axis=axis, keepdims=keepdims)
+
+    return kernel
+
+
+def _running(ufunc: np.ufunc, widen: bool = False) -> Kernel:
+    def kernel(x: Array, *, axis: int, reverse: bool) -> Array:
+        if reverse:
+            return np.flip(kernel(np.flip(x, axis), axis=axis, reverse=False), axis)
+        if widen and is_half(x.dtype):
+            return ufunc.accumulate(x, axis=axis, dtype=np.float32).astype(x.dtype)
+        return ufunc.accumulate(x, axis=axis)
+
+    return kernel
+
+
+NOISY.update(
+    sum=_reduction(np.add, True), prod=_reduction(np.multiply, True), max=_reduction(np.maximum), min=_reduction(np.minimum),
+    cumsum=_running(np.add, True), cumprod=_running(np.multiply, True), cummax=_running(np.maximum), cummin=_running(np.minimum),
+    cumlogsumexp=widened(_running(np.logaddexp)),
+)  # fmt: skip
+SILENT.update(any=_reduction(np.logical_or), all=_reduction(np.logical_and))
+
+
+def _shift(x: Array, axis: Any) -> tuple[Array, Array]:
+    """The maximum along axis, and x minus it wherever that is finite, so that exp cannot overflow; elsewhere x itself."""
+    high = np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf)
+    return high, x - np.where(np.isfinite(high), high, _zero(x.dtype))
+
+
+@noisy
+@widened
+def logsumexp(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+    high, shifted = _shift(x, axis)
+    out = np.log(np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)) + np.where(np.isfinite(high), high, _zero(x.dtype))
+    return out if keepdims else np.squeeze(out, axis)
+
+
+@noisy
+@widened
+def softmax(x: Array, *, axis: int) -> Array:
+    high, shifted = _shift(x, axis)
+    e = np.exp(shifted)
+    if np.isinf(high).any():  # the limit: +inf takes all, evenly; a row of -inf has nothing to give
+        e = np.where(high == np.inf, (x == np.inf).astype(x.dtype), e)
+    total = np.add.reduce(e, axis=axis, keepdims=True)
+    e /= np.where(total == 0, np.ones((), x.dtype), total)
+    return e
+
+
+@noisy
+@widened
+def log_softmax(x: Array, *, axis: int) -> Array:
+    high, shifted = _shift(x, axis)
+    if np.isinf(high).any():
+        shifted = np.where(high == np.inf, np.where(np.isnan(x), x, np.where(x == np.inf, _zero(x.dtype), x.dtype.type(-np.inf))), shifted)
+    total = np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)
+    shifted -= np.log(np.where(total == 0, np.ones((), x.dtype), total))
+    return shifted
+
+
+def _sortable(x: Array) -> Array:
+    return x.astype(np.float32) if is_half(x.dtype) else x  # ml_dtypes does not know where to put a nan
+
+
+@noisy
+def argmax(x: Array, *, axis: int, keepdims: bool) -> Array:
+    return np.argmax(_sortable(x), axis=axis, keepdims=keepdims)
+
+
+@noisy
+def argmin(x: Array, *, axis: int, keepdims: bool) -> Array:
+    return np.argmin(_sortable(x), axis=axis, keepdims=keepdims)
+
+
+@noisy
+def argsort(x: Array, *, axis: int, descending: bool) -> Array:
+    x = _sortable(x)
+    if not descending:
+        return np.argsort(x, axis=axis, kind="stable")
+    return x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)  # flipped twice: ties stay in index order
+
+
+# ---- structure ------------------------------------------------------------------------------------------------------------------------
+@silent
+def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:
+    return x.reshape(shape)
+
+
+@silent
+def permute(x: Array, *, axes: tuple[int, ...]) -> Array:
+    return x.transpose(axes)
+
+
+@silent
+def broadcast_to(x: Array, *, shape: tuple[int, ...]) -> Array:
+    if x.size <= 64 and functools.reduce(operator.mul, shape, 1) <= 65536:  # copying 64 KB costs less than np.broadcast_to's own 2.3 µs
+        out = np.empty(shape, x.dtype)
+        out[...] = x
+        return out
+    return np.broadcast_to(x, shape)
+
+
+@silent
+def flip(x: Array, *, axes: tuple[int, ...]) -> Array:
+    return np.flip(x, axes)
+
+
+@silent
+def concat(*xs: Array, axis: int) -> Array:
+    return np.concatenate(xs, axis=axis)
+
+
+@silent
+def slice_(x: Array, *, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Array:
+    return x[tuple(map(slice, start, stop, step))]
+
+
+@silent
+def unslice(x: Array, *, shape: tuple[int, ...], start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Array:
+    out = np.zeros(shape, x.dtype)
+    out[tuple(map(slice, start, stop, step))] = x
+    return out
+
+
+@silent
+def pad(x: Array, *, widths: tuple[tuple[int, int], ...], value: complex) -> Array:
+    out = padded(x, widths, value)  # type: ignore[arg-type]
+    return x.copy() if out is x else out
+
+
+@silent
+def tril(x: Array, *, k: int) -> Array:
+    return np.tril(x, k)
+
+
+@silent
+def triu(x: Array, *, k: int) -> Array:
+    return np.triu(x, k)
+
+
+# ---- indexing -------------------------------------------------------------------------------------------------------------------------
+@silent
+def gather(x: Array, i: Array) -> Array:
+    return np.take(x, i.astype(np.intp), axis=0, mode="clip")
+
+
+_AT = {"add": np.add.at, "mul": np.multiply.at, "min": np.minimum.at, "max": np.maximum.at}
+
+
+@noisy
+def scatter(x: Array, u: Array, *indices: Array, mode: str) -> Array:
+    if mode in ("add", "mul") and is_half(x.dtype):
+        return scatter(x.astype(np.float32), u.astype(np.float32), *indices, mode=mode).astype(x.dtype)
+    lead, rest = x.shape[: len(indices)], x.shape[len(indices) :]
+    row: Array = np.zeros((), np.intp)
+    inside: Array = np.ones((), bool)
+    for i, n in zip(indices, lead, strict=True):
+        inside = inside & (i >= 0) & (i < n)
+        row = row * n + i.astype(np.intp)
+    if not u.size:
+        return x.copy()
+    width = functools.reduce(operator.mul, rest, 1)
+    out, row = x.copy().reshape(-1, width), row.reshape(-1)
+    u = u.reshape(row.size, width)
+    if not inside.all():
+        row, u = row[inside.reshape(-1)], u[inside.reshape(-1)]
+    if mode == "set":
+        out[row] = u
+    elif mode == "add":  # np.add.at is five times faster along one axis
+        np.add.at(out.reshape(-1), (row[:, None] * width + np.arange(width)).reshape(-1), u.reshape(-1))
+    else:
+        _AT[mode](out, row, u)
+    return out.reshape(x.shape)
+
+
+def _along(i: Array, axis: int) -> list[Array]:
+    """Indices for all axes: i at axis, and the position itself elsewhere."""
+    return [i if a == axis else np.arange(n).reshape((n,) + (1,) * (i.ndim - a - 1)) for a, n in enumerate(i.shape)]
+
+
+@silent
+def take_along(x: Array, i: Array, *, axis: int) -> Array:
+    return x[tuple(_along(np.minimum(np.maximum(i, _zero(i.dtype)), x.shape[axis] - 1), axis))]
+
+
+@noisy
+def put_along(x: Array, i: Array, u: Array, *, axis: int, mode: str) -> Array:
+    return scatter(x, u, *_along(i, axis), mode=mode)
+
+
+# ---- linear algebra -------------------------------------------------------------------------------------------------------------------
+Axes = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+@functools.lru_cache(4096)
+def dot_plan(contract: Axes, batch: Axes, x_ndim: int, y_ndim: int) -> Callable[[Array, Array], Array]:
+    """How to do one kind of dot_general: one np.matmul of transposed and regrouped views."""
+    if x_ndim == y_ndim == 2 and not batch[0] and len(contract[0]) == 1:
+        return _MATMUL[contract[0][0], contract[1][0]]
+    x_free = tuple(i for i in range(x_ndim) if i not in contract[0] and i not in batch[0])
+    y_free = tuple(i for i in range(y_ndim) if i not in contract[1] and i not in batch[1])
+    x_axes, y_axes = batch[0] + x_free + contract[0], batch[1] + contract[1] + y_free
+    n, m, k = len(batch[0]), len(x_free), len(contract[0])
+
+    def dot(x: Array, y: Array) -> Array:
+        x, y = x.transpose(x_axes), y.transpose(y_axes)
+        xs, ys = x.shape, y.shape
+        lead, rows, columns = xs[:n], xs[n : n + m], ys[n + k :]
+        if not k:
+            return x.reshape(lead + rows + (1,) * len(columns)) * y.reshape(lead + (1,) * m + columns)
+        size = functools.partial(functools.reduce, operator.mul)
+        inner = size(xs[n + m :], 1)
+        out = np.matmul(x.reshape(*lead, size(rows, 1), inner), y.reshape(*lead, inner, size(columns, 1)))
+        return out.reshape(lead + rows + columns)
+
+    return dot
+
+
+_MATMUL: dict[tuple[int, int], Callable[[Array, Array], Array]] = {
+    (1, 0): np.matmul,
+    (0, 0): lambda x, y: np.matmul(x.T, y),
+    (1, 1): lambda x, y: np.matmul(x, y.T),
+    (0, 1): lambda x, y: np.matmul(x.T, y.T),
+}
+
+
+@noisy
+def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -> Array:
+    dot = dot_plan(contract, batch, x.ndim, y.ndim)
+    return widened(dot)(x, y) if is_half(x.dtype) else dot(x, y)
+
+
+@noisy
+@widened
+def cholesky(x: Array) -> Array:
+    try:
+        return np.linalg.cholesky(x)
+    except np.linalg.LinAlgError:
+        if x.ndim == 2:
+            return np.full_like(x, np.nan)
+        return np.stack([cholesky(m) for m in x])
+
+
+@noisy
+@widened
+def triangular_solve(a: Array, b: Array, *, lower: bool, transpose: bool, unit: bool) -> Array:
+    """Substitution, one row of the result at a time, for all matrices and columns at once."""
+    if transpose:
+        a, lower = a.swapaxes(-1, -2), not lower
+    n = a.shape[-1]
+    x = np.empty(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + b.shape[-2:], b.dtype)
+    for i in range(n) if lower else reversed(range(n)):
+        known = slice(0, i) if lower else slice(i + 1, n)
+        x[..., i, :] = b[..., i, :] - np.matmul(a[..., i : i + 1, known], x[..., known, :])[..., 0, :]
+        if not unit:
+            x[..., i, :] /= a[..., i, i, None]
+    return x

@@ -1,0 +1,458 @@
+"""The primitives in PyTorch: torch's own functions where they mean what the table says, and the difference where they do not.
+
+Promises: results have exactly the dtype of the primitive's rule; arguments are never changed, but results may show their memory; the second
+operand of a function of two arrays may be a Python scalar, as derivative rules write it.
+
+torch has next to no arithmetic on uint16, uint32 and uint64. The same bits viewed as signed integers do it: sums, products and moves are the
+same modulo 2**n, and with the sign bit flipped the order is the same, too.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidl import dtypes
+from minidl.backends import torch_windows as windows
+from minidl.backends.torch_windows import HALF, SIGNED
+from minidl.dtypes import DType
+
+Tensor = torch.Tensor
+Kernel = Callable[..., Any]
+Axes = tuple[int, ...]
+
+NATIVE: dict[DType, torch.dtype] = {d: getattr(torch, d.name) for d in dtypes.all_dtypes}
+LOWEST = {s: torch.iinfo(s).min for s in SIGNED.values()}
+#: Every primitive's function by name.
+KERNELS: dict[str, Kernel] = {}
+
+
+# ---- unsigned integers ----------------------------------------------------------------------------------------------------------------
+def _ordered(x: Tensor, signed: torch.dtype) -> Tensor:
+    """Signed integers in the order of these unsigned ones; on signed ones, the way back."""
+    return x.view(signed).bitwise_xor(LOWEST[signed])
+
+
+def _as_signed(fn: Kernel, mode: str, args: tuple, params: dict) -> Any:
+    """fn on unsigned arrays. mode: "ring" for arithmetic modulo 2**n and moves, "order" for a choice of values, "rank" for an answer about
+    order, "same" for what does nothing to unsigned integers."""
+    if mode == "same":
+        return args[0]
+    some = next(a for a in args if isinstance(a, Tensor) and a.dtype in SIGNED)
+    dtype, signed = some.dtype, SIGNED[some.dtype]
+
+    def there(a: Any) -> Any:
+        if not isinstance(a, Tensor):
+            a = torch.tensor(a, dtype=dtype, device=some.device)
+        elif a.dtype is not dtype:
+            return a
+        return a.view(signed) if mode == "ring" else _ordered(a, signed)
+
+    out = fn(*map(there, args), **params)
+    if mode == "rank":
+        return out
+    return out.view(dtype) if mode == "ring" else _ordered(out, signed).view(dtype)
+
+
+def _late(fn: Kernel, mode: str) -> Kernel:
+    """A torch function that refuses unsigned integers: tried first, since a try costs nothing."""
+
+    def call(*args: Any) -> Any:
+        try:
+            return fn(*args)
+        except RuntimeError:
+            if not any(isinstance(a, Tensor) and a.dtype in SIGNED for a in args):
+                raise
+            return _as_signed(fn, mode, args, {})
+
+    return call
+
+
+def _early(mode: str) -> Callable[[Kernel], Kernel]:
+    """A kernel whose first array may be unsigned, where torch might accept it and be wrong, or is slow to refuse."""
+
+    def decorate(fn: Kernel) -> Kernel:
+        @functools.wraps(fn)
+        def call(x: Tensor, *more: Any, **params: Any) -> Any:
+            return fn(x, *more, **params) if x.dtype not in SIGNED else _as_signed(fn, mode, (x, *more), params)
+
+        return call
+
+    return decorate
+
+
+def kernel(fn: Kernel) -> Kernel:
+    """Register fn under its name."""
+    KERNELS[fn.__name__.rstrip("_")] = fn
+    return fn
+
+
+# ---- elementwise ----------------------------------------------------------------------------------------------------------------------
+_ANY = (
+    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma"
+    " floor ceil round trunc signbit mul div atan2 hypot logaddexp copysign nextafter xlogy eq ne logical_not logical_and logical_or logical_xor"
+    " bitwise_and bitwise_or bitwise_xor where"
+).split()
+_SIGNED_ONLY = dict.fromkeys("neg square add sub bitwise_invert".split(), "ring") | dict.fromkeys("maximum minimum fmax fmin".split(), "order")
+_SIGNED_ONLY |= dict.fromkeys("lt le gt ge".split(), "rank") | {"abs": "same"}
+#: Functions that are the primitive as they stand, unsigned integers apart, and that take `out=`.
+PLAIN: dict[str, Kernel] = {n: getattr(torch, n) for n in (*_ANY, *_SIGNED_ONLY) if n != "bitwise_invert"} | {"bitwise_invert": torch.bitwise_not}
+KERNELS.update((n, _late(f, _SIGNED_ONLY[n]) if n in _SIGNED_ONLY else f) for n, f in PLAIN.items())
+KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, relu=_late(torch.relu, "same"))
+
+
+@kernel
+def sign(x: Tensor) -> Tensor:
+    """torch.sign(nan) is 0; minidl's is nan."""
+    if x.is_floating_point():
+        return torch.where(x == x, torch.sign(x), x)
+    if x.is_complex():
+        return torch.sgn(x)
+    return (x != 0).to(x.dtype) if x.dtype in SIGNED else torch.sign(x)
+
+
+@kernel
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)); from 40 on it is x itself in every float dtype (torch's usual threshold, 20, is too low for float64)."""
+    return torch._C._nn.softplus(x, 1.0, 40.0)
+
+
+@kernel
+def polygamma(x: Tensor, *, n: int) -> Tensor:
+    """(-1)**(n+1) n! zeta(n+1, x), since torch.polygamma(1, x) has a relative error of 1e-9; far out the leading term (n-1)! / x**n."""
+    if x.dtype in HALF:
+        return polygamma(x.float(), n=n).to(x.dtype)
+    near = torch.special.zeta(torch.full((), n + 1.0, dtype=x.dtype, device=x.device), x).mul_(float(math.factorial(n)))
+    out = torch.where(x > 1e17, x.pow(-n).mul_(float(math.factorial(n - 1))), near)
+    return out if n % 2 else out.neg_()
+
+
+def _divide_integers(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Floor quotient and remainder with 0 for a zero divisor. The native division traps on zero and on lowest / -1."""
+    dtype, zero = x.dtype, y == 0
+    if dtype is torch.uint64:
+        a, b = x.view(torch.int64), y.view(torch.int64)
+        large = b < 0  # 2**63 and more: the quotient is 0 or 1
+        safe = b.masked_fill(zero | large, 1)
+        half = torch.floor_divide(a.bitwise_right_shift(1).bitwise_and(2**63 - 1), safe).bitwise_left_shift(1)
+        q = half + (_ordered(a - half * safe, torch.int64) >= _ordered(safe, torch.int64))
+        q = torch.where(large, (_ordered(a, torch.int64) >= _ordered(b, torch.int64)).to(torch.int64), q)
+        q = torch.where(zero, 0, q)
+        return q.view(dtype), torch.where(zero, 0, a - q * b).view(dtype)
+    if dtype in SIGNED:
+        q, r = _divide_integers(x.to(torch.int64), y.to(torch.int64))
+        return q.to(dtype), r.to(dtype)
+    minus = y == -1 if dtype is not torch.uint8 else torch.zeros_like(zero)
+    safe = y.masked_fill(zero | minus, 1)
+    q = torch.where(minus, torch.neg(x), torch.floor_divide(x, safe))
+    return torch.where(zero, 0, q), torch.remainder(x, safe)
+
+
+@kernel
+def floor_divide(x: Tensor, y: Tensor) -> Tensor:
+    return torch.floor_divide(x, y) if x.is_floating_point() else _divide_integers(x, y)[0]
+
+
+@kernel
+def remainder(x: Tensor, y: Tensor) -> Tensor:
+    """A zero remainder has the sign of the divisor."""
+    if not x.is_floating_point():
+        return _divide_integers(x, y)[1]
+    r = torch.remainder(x, y)
+    return torch.where(r == 0, torch.copysign(r, y), r)
+
+
+@kernel
+def pow_(x: Tensor, y: Any) -> Tensor:
+    """Integers: modulo 2**n, and 0 for a negative exponent. Complex: x**0 is 1 everywhere."""
+    if x.is_floating_point():
+        return torch.pow(x, y)
+    y = y if isinstance(y, Tensor) else torch.tensor(y, dtype=x.dtype, device=x.device)
+    if x.is_complex():
+        return torch.where(y == 0, 1.0, torch.pow(x, y))
+    if x.dtype not in SIGNED:
+        return torch.pow(x, y) if x.dtype is torch.uint8 else torch.where(y < 0, 0, torch.pow(x, y.clamp(min=0)))
+    base, bits = x.view(SIGNED[x.dtype]), y.view(SIGNED[x.dtype])
+    out = torch.ones_like(base)
+    for i in range(x.dtype.itemsize * 8):
+        out = torch.where(bits.bitwise_right_shift(i).bitwise_and(1) == 1, out * base, out)
+        base = base * base
+    return out.view(x.dtype)
+
+
+@kernel
+def shift_left(x: Tensor, y: Tensor) -> Tensor:
+    signed = SIGNED.get(x.dtype)
+    return torch.bitwise_left_shift(x.view(signed), y.view(signed)).view(x.dtype) if signed else torch.bitwise_left_shift(x, y)
+
+
+@kernel
+def shift_right(x: Tensor, y: Tensor) -> Tensor:
+    """Arithmetic for signed integers, logical for unsigned ones."""
+    signed = SIGNED.get(x.dtype)
+    if not signed:
+        return torch.bitwise_right_shift(x, y)
+    if signed is not torch.int64:  # one step wider the sign bit is free
+        return torch.bitwise_right_shift(x.to(torch.int64), y.to(torch.int64)).to(x.dtype)
+    a, n = x.view(signed), y.view(signed)
+    low = torch.bitwise_right_shift(a.bitwise_right_shift(1).bitwise_and(2**63 - 1), n - 1)
+    return torch.where(n == 0, a, torch.where((n < 0) | (n > 63), 0, low)).view(x.dtype)
+
+
+@kernel
+def real(x: Tensor) -> Tensor:
+    return x.real
+
+
+@kernel
+def imag(x: Tensor) -> Tensor:
+    return x.imag if x.is_complex() else torch.zeros_like(x)
+
+
+@kernel
+def conj(x: Tensor) -> Tensor:
+    """In memory: torch's lazy conjugate cannot leave torch."""
+    return torch.conj_physical(x) if x.is_complex() else x
+
+
+@kernel
+@_early("order")
+def clip(x: Tensor, lo: Any, hi: Any) -> Tensor:
+    if isinstance(lo, Tensor) is not isinstance(hi, Tensor):
+        lo, hi = (b if isinstance(b, Tensor) else torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lo, hi))
+    return torch.clamp(x, lo, hi)
+
+
+def _saturate(x: Tensor, native: torch.dtype) -> Tensor:
+    """Float to integer: the nearest representable integer towards zero, nan to 0. The plain conversion wraps, or is undefined."""
+    low, high = torch.iinfo(native).min, torch.iinfo(native).max
+    if native not in (torch.int64, torch.uint64):
+        return x.to(torch.float64).nan_to_num(0.0, float(high), float(low)).clamp_(low, high).to(torch.int64).to(native)
+    x = x if x.dtype is torch.float64 else x.float()
+    over = x >= float(high + 1)  # high itself is no float
+    safe = torch.where(over | ~(x >= low), 0.0, x)
+    if native is torch.int64:
+        return torch.where(over, high, torch.where(x < low, low, safe.to(native)))
+    upper = safe >= 2.0**63
+    part = torch.where(upper, safe - 2.0**63, safe).to(torch.int64)
+    return torch.where(over, -1, torch.where(upper, part ^ LOWEST[torch.int64], part)).view(native)
+
+
+@functools.cache
+def caster(source: torch.dtype, target: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The function that converts arrays of one dtype to another."""
+    if source.is_complex and not target.is_complex:
+        if target is torch.bool:
+            return lambda x: x != 0
+        return lambda x: caster(source.to_real(), target)(x.real)
+    if source.is_floating_point and not (target.is_floating_point or target.is_complex or target is torch.bool):
+        return lambda x: _saturate(x, target)
+    return lambda x: x.to(target)
+
+
+@kernel
+def cast(x: Tensor, *, dtype: DType) -> Tensor:
+    return caster(x.dtype, NATIVE[dtype])(x)
+
+
+@kernel
+def bitcast(x: Tensor, *, dtype: DType) -> Tensor:
+    return x.view(NATIVE[dtype])
+
+
+@kernel
+def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
+    """Threefry-2x32 with 20 rounds on signed views, whose sums wrap alike; the right shift needs a mask.
+
+    Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
+    """
+    k0, k1, x0, x1 = (a.view(torch.int32) for a in (k0, k1, x0, x1))
+    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
+    shape = torch.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    a, b = (torch.add(x, k).expand(shape).clone(memory_format=torch.contiguous_format) for x, k in ((x0, k0), (x1, k1)))
+    spare = torch.empty_like(a)
+    for block in range(5):
+        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[block % 2]:
+            a.add_(b)
+            torch.bitwise_right_shift(b, 32 - r, out=spare)
+            b.bitwise_left_shift_(r).bitwise_or_(spare.bitwise_and_((1 << r) - 1)).bitwise_xor_(a)
+        a.add_(keys[(block + 1) % 3])
+        b.add_(keys[(block + 2) % 3]).add_(block + 1)
+    return a.view(torch.uint32), b.view(torch.uint32)
+
+
+# ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
+@kernel
+@_early("ring")
+def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
+    return torch.sum(x, axis, keepdims, dtype=x.dtype) if axis else x  # to torch no axis means all axes
+
+
+@kernel
+@_early("ring")
+def prod(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
+    for a in reversed(axis):
+        x = torch.prod(x, a, keepdims, dtype=x.dtype)
+    return x
+
+
+def _over_axes(fn: Kernel) -> Kernel:
+    return lambda x, *, axis, keepdims: fn(x, axis, keepdims) if axis else x
+
+
+def _position_of(fn: Kernel) -> Kernel:
+    return lambda x, *, axis, keepdims: fn(x if x.dtype is not torch.bool else x.view(torch.uint8), axis, keepdims)
+
+
+def _cumulative(fn: Kernel) -> Kernel:
+    return lambda x, *, axis, reverse: fn(x.flip(axis), axis).flip(axis) if reverse else fn(x, axis)
+
+
+KERNELS.update(
+    max=_early("order")(_over_axes(torch.amax)), min=_early("order")(_over_axes(torch.amin)), any=_over_axes(torch.any), all=_over_axes(torch.all),
+    argmax=_early("rank")(_position_of(torch.argmax)), argmin=_early("rank")(_position_of(torch.argmin)),
+    cumsum=_early("ring")(_cumulative(lambda x, a: torch.cumsum(x, a, dtype=x.dtype))),
+    cumprod=_early("ring")(_cumulative(lambda x, a: torch.cumprod(x, a, dtype=x.dtype))),
+    cummax=_early("order")(_cumulative(lambda x, a: torch.cummax(x, a).values)),
+    cummin=_early("order")(_cumulative(lambda x, a: torch.cummin(x, a).values)),
+    cumlogsumexp=_cumulative(torch.logcumsumexp),
+)  # fmt: skip
+
+
+@kernel
+def logsumexp(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
+    if x.dtype in HALF:
+        return logsumexp(x.float(), axis=axis, keepdims=keepdims).to(x.dtype)
+    return torch.logsumexp(x, axis, keepdims) if axis else x
+
+
+@kernel
+@_early("rank")
+def argsort(x: Tensor, *, axis: int, descending: bool) -> Tensor:
+    return torch.sort(x, dim=axis, descending=descending, stable=True).indices
+
+
+def _to_repair(x: Tensor, axis: int, out: Tensor) -> bool:
+    """Whether any row needs repair. A row of softmax is nan all over if it is at all, so one element of each is looked at; on CUDA looking
+    would stop the queue, so the repair always runs."""
+    return x.shape[axis] > 0 and (x.is_cuda or bool(out.select(axis, 0).isnan().any()))
+
+
+@kernel
+def softmax(x: Tensor, *, axis: int) -> Tensor:
+    """Rows of -inf give 0, and the mass is on the +inf where there are any."""
+    out = torch.softmax(x, axis)
+    if _to_repair(x, axis, out):
+        top = torch.amax(x, axis, True)
+        at_top = (x == math.inf).to(x.dtype)
+        out = torch.where(top == math.inf, at_top / torch.sum(at_top, axis, True), torch.where(top == -math.inf, 0.0, out))
+    return out
+
+
+@kernel
+def log_softmax(x: Tensor, *, axis: int) -> Tensor:
+    """Rows of -inf give -inf; the logarithm of softmax where there are +inf."""
+    out = torch.log_softmax(x, axis)
+    if _to_repair(x, axis, out):
+        out = torch.where(torch.amax(x, axis, True).isinf(), torch.log(softmax(x, axis=axis)), out)
+    return out
+
+
+# ---- structure ------------------------------------------------------------------------------------------------------------------------
+KERNELS.update(
+    reshape=lambda x, *, shape: torch.reshape(x, shape), permute=lambda x, *, axes: torch.permute(x, axes),
+    broadcast_to=lambda x, *, shape: x.expand(shape), concat=lambda *xs, axis: torch.cat(xs, axis),
+    flip=_early("ring")(lambda x, *, axes: torch.flip(x, axes)),
+    tril=_early("ring")(lambda x, *, k: torch.tril(x, k)), triu=_early("ring")(lambda x, *, k: torch.triu(x, k)),
+)  # fmt: skip
+
+
+@functools.lru_cache(4096)
+def slices(start: Axes, stop: Axes, step: Axes) -> tuple:
+    """What to index with for a slice."""
+    return tuple(map(slice, start, stop, step))
+
+
+@kernel
+def slice_(x: Tensor, *, start: Axes, stop: Axes, step: Axes) -> Tensor:
+    return x[slices(start, stop, step)]
+
+
+@kernel
+def unslice(x: Tensor, *, shape: Axes, start: Axes, stop: Axes, step: Axes) -> Tensor:
+    out = torch.zeros(shape, dtype=x.dtype, device=x.device)
+    out[slices(start, stop, step)] = x
+    return out
+
+
+@kernel
+def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
+    out = torch.full([lo + n + hi for (lo, hi), n in zip(widths, x.shape, strict=True)], value, dtype=x.dtype, device=x.device)
+    out[tuple(slice(lo, lo + n) for (lo, _), n in zip(widths, x.shape, strict=True))] = x
+    return out
+
+
+# ---- indexing -------------------------------------------------------------------------------------------------------------------------
+def _position(i: Tensor) -> Tensor:
+    """Indices as int64; what only uint64 can hold becomes the largest."""
+    if i.dtype is torch.uint64:
+        i = i.view(torch.int64)
+        return torch.where(i < 0, 2**63 - 1, i)
+    return i.to(torch.int64)
+
+
+def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there."""
+    n = x.shape[axis]
+    shape = list(x.shape)
+    shape[axis] = 1
+    return torch.cat((x, torch.zeros(shape, dtype=x.dtype, device=x.device)), axis), torch.where((at >= 0) & (at < n), at, n)
+
+
+@kernel
+def gather(x: Tensor, i: Tensor) -> Tensor:
+    at = _position(i).clamp(0, max(x.shape[0] - 1, 0))
+    if at.ndim == 1:
+        return torch.index_select(x, 0, at)
+    return torch.index_select(x, 0, at.reshape(-1)).reshape(at.shape + x.shape[1:])
+
+
+@kernel
+def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
+    if x.dtype in SIGNED:
+        return _as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, _position(i)), {"mode": mode})
+    at = _position(i).reshape(-1)
+    rows = u.reshape(at.shape + x.shape[1:])
+    out, at = _with_spare(x, at, 0)
+    if mode == "add":
+        out.index_add_(0, at, rows)
+    elif mode == "set":  # torch says nothing about which duplicate wins: write the last one's value from each of them
+        last = torch.zeros(out.shape[:1], dtype=torch.int64, device=x.device)
+        last.scatter_reduce_(0, at, torch.arange(at.numel(), device=x.device), "amax")
+        out.index_copy_(0, at, rows.index_select(0, last[at]))
+    else:
+        places = at.reshape(-1, *(1,) * (rows.ndim - 1)).expand(rows.shape)
+        out.scatter_reduce_(0, places, rows, {"mul": "prod", "min": "amin", "max": "amax"}[mode])
+    return out[:-1]
+
+
+@kernel
+@_early("ring")
+def take_along(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
+    return torch.gather(x, axis, _position(i).clamp(0, max(x.shape[axis] - 1, 0)))
+
+
+@kernel
+@_early("ring")
+def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tensor:
+    """The sum (the only mode) of x and of u at the places i."""
+    out, at = _with_spare(x, _position(i), axis)
+    return out.scatter_add_(axis, at, u).narrow(axis, 0, x.shape[axis]).contiguous()
+
+
+for _name in ("dot_general", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter", "cholesky", "triangular_solve"):
+    KERNELS[_name] = getattr(windows, _name)

@@ -1,0 +1,282 @@
+"""PyTorch: products (dot_general, triangular systems) and windows (convolution, pooling).
+
+Promises: float32 convolution and its transpose in x run in full float32 on CUDA too (the flag is an argument of torch._convolution); its transpose
+in w follows `torch.backends.cudnn.allow_tf32`, the only switch torch has there, and products follow `torch.backends.cuda.matmul.allow_tf32`.
+float16 and bfloat16 accumulate in float32; integers are exact in their own dtype.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+Ints = tuple[int, ...]
+Pads = tuple[tuple[int, int], ...]
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+HALF = frozenset((torch.float16, torch.bfloat16))
+_NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
+
+
+def _carrier(x: Tensor) -> torch.dtype:
+    """The dtype to compute products of this dtype in, on this device: exact, or at least as precise."""
+    if x.dtype in HALF:
+        return x.dtype if x.is_cuda else torch.float32
+    return x.dtype if x.is_floating_point() or x.is_complex() else torch.int64
+
+
+def _carried(fn: Callable[..., Tensor], x: Tensor, y: Tensor, **params: Any) -> Tensor:
+    """fn in the carrier dtype; modulo 2**64 and narrowed, an integer product is the product modulo its own width."""
+    dtype, carrier = x.dtype, _carrier(x)
+    if dtype is torch.uint64:
+        return fn(x.view(carrier), y.view(carrier), **params).view(dtype)
+    return fn(x.to(carrier), y.to(carrier), **params).to(dtype)
+
+
+# ---- products -------------------------------------------------------------------------------------------------------------------------
+def _integer_matmul(x: Tensor, y: Tensor) -> Tensor:
+    """[..., M, K] @ [..., K, N] where the library has none for integers (CUDA): sums of outer products, some of K at a time."""
+    k = x.shape[-1]
+    out = torch.zeros((*x.shape[:-1], y.shape[-1]), dtype=x.dtype, device=x.device)
+    some = max(1, 2**24 // max(1, out.numel()))
+    for i in range(0, k, some):
+        out += (x[..., i : i + some, None] * y[..., None, i : i + some, :]).sum(-2)
+    return out
+
+
+@functools.lru_cache(4096)
+def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function that computes one kind of dot_general on arrays of xn and yn axes, matrix products directly."""
+    (cx, cy), (bx, by) = contract, batch
+    fx = tuple(a for a in range(xn) if a not in cx and a not in bx)
+    fy = tuple(a for a in range(yn) if a not in cy and a not in by)
+    if not bx and len(cx) == 1 and xn <= 2 and yn <= 2:
+        if xn == yn == 1:
+            return lambda x, y: torch.dot(x, y) if _direct(x) else torch.mul(x, y).sum(dtype=x.dtype)
+        two_x, two_y = (xn == 2 and cx == (0,)), (yn == 2 and cy == (1,))
+        if xn == yn == 2:
+            if two_x:
+                return (lambda x, y: _mm(x.t(), y.t())) if two_y else (lambda x, y: _mm(x.t(), y))
+            return (lambda x, y: _mm(x, y.t())) if two_y else _mm
+    if not cx:  # an outer product: broadcasting keeps it exact and in order
+        px, py = (*bx, *fx), (*by, *fy)
+        one_x, one_y = (1,) * len(fy), (1,) * len(fx)
+
+        def outer(x: Tensor, y: Tensor) -> Tensor:
+            x, y = x.permute(px), y.permute(py)
+            k = len(bx)
+            return torch.mul(x.reshape(*x.shape, *one_x), y.reshape(*y.shape[:k], *one_y, *y.shape[k:]))
+
+        return outer
+    x_first = _in_order((*bx, *cx, *fx))  # then a transposed view serves, without a copy
+    y_last = _in_order((*by, *fy, *cy))
+    px = (*bx, *cx, *fx) if x_first else (*bx, *fx, *cx)
+    py = (*by, *fy, *cy) if y_last else (*by, *cy, *fy)
+
+    def general(x: Tensor, y: Tensor) -> Tensor:
+        lead = [x.shape[a] for a in bx]
+        m, n = [x.shape[a] for a in fx], [y.shape[a] for a in fy]
+        b, mm, nn, k = math.prod(lead), math.prod(m), math.prod(n), math.prod([x.shape[a] for a in cx])
+        head = [b] if lead else []
+        x = x.permute(px).reshape(head + ([k, mm] if x_first else [mm, k]))
+        y = y.permute(py).reshape(head + ([nn, k] if y_last else [k, nn]))
+        x, y = x.mT if x_first else x, y.mT if y_last else y
+        out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
+        return out.reshape(lead + m + n)
+
+    return general
+
+
+def _in_order(axes: Ints) -> bool:
+    return axes == tuple(range(len(axes)))
+
+
+def _direct(x: Tensor) -> bool:
+    return not (x.is_cuda and x.dtype is torch.int64)
+
+
+def _mm(x: Tensor, y: Tensor) -> Tensor:
+    return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
+
+
+def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Tensor:
+    plan = dot_plan(x.ndim, y.ndim, contract, batch)
+    return plan(x, y) if x.dtype in _NATIVE else _carried(plan, x, y)
+
+
+def cholesky(x: Tensor) -> Tensor:
+    """The factor of each matrix, read from its lower triangle; a matrix that is not positive definite gives nan all over."""
+    if x.dtype not in _NATIVE:
+        return cholesky(x.float()).to(x.dtype)
+    factor, info = torch.linalg.cholesky_ex(x)
+    return torch.where(info[..., None, None] > 0, math.nan, factor)
+
+
+def triangular_solve(a: Tensor, b: Tensor, *, lower: bool, transpose: bool, unit: bool) -> Tensor:
+    if a.dtype not in _NATIVE:
+        return triangular_solve(a.float(), b.float(), lower=lower, transpose=transpose, unit=unit).to(a.dtype)
+    return torch.linalg.solve_triangular(a.mT if transpose else a, b, upper=lower == transpose, unitriangular=unit)
+
+
+# ---- convolution ----------------------------------------------------------------------------------------------------------------------
+def _convolution(x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, groups: int, transposed: bool = False, more: Ints = ()) -> Tensor:
+    cudnn = torch.backends.cudnn
+    extra = more or (0,) * len(stride)
+    return torch._convolution(  # type: ignore[attr-defined]
+        x, w, None, stride, pad, dilation, transposed, extra, groups, cudnn.benchmark, cudnn.deterministic, cudnn.enabled, False
+    )
+
+
+def _even(padding: Pads) -> Ints | None:
+    """The padding as torch takes it, or None where the two sides differ."""
+    return tuple(lo for lo, _ in padding) if all(lo == hi for lo, hi in padding) else None
+
+
+def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
+    return torch.constant_pad_nd(x, [n for pair in reversed(padding) for n in pair], value)
+
+
+def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+    if x.dtype not in _NATIVE and _carrier(x) is not x.dtype:
+        return _carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    pad = _even(padding)
+    if pad is None:
+        x, pad = _padded(x, padding), (0,) * len(padding)
+    return _convolution(x, w, stride, pad, dilation, groups)
+
+
+def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+    if g.dtype not in _NATIVE and _carrier(g) is not g.dtype:
+        return _carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    pad = _even(padding)
+    sizes = x_shape[2:] if pad is not None else tuple(n + lo + hi for n, (lo, hi) in zip(x_shape[2:], padding, strict=True))
+    inner = pad if pad is not None else (0,) * len(padding)
+    # what the windows leave untouched at the end
+    more = tuple(
+        n - ((t - 1) * s - 2 * p + d * (k - 1) + 1)
+        for n, t, s, p, d, k in zip(sizes, g.shape[2:], stride, inner, dilation, w.shape[2:], strict=True)
+    )
+    out = _convolution(g, w, stride, inner, dilation, groups, True, more)
+    return out if pad is not None else out[(..., *(slice(lo, lo + n) for n, (lo, _) in zip(x_shape[2:], padding, strict=True)))].contiguous()
+
+
+def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+    if x.dtype not in _NATIVE and _carrier(x) is not x.dtype:
+        return _carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    pad = _even(padding)
+    if pad is None:
+        x, pad = _padded(x, padding), (0,) * len(padding)
+    if x.is_floating_point():
+        w = x.new_empty(()).expand(w_shape)  # of which only the shape is read
+        mask, extra = [False, True, False], [0] * len(stride)
+        return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1]
+    # torch has no such kernel for integers and complex numbers. dw correlates x with g, stride and dilation changing places: the channels of
+    # a group become the batch, the batch becomes the channels.
+    n, c = x.shape[0], x.shape[1] // groups
+    data = x.reshape(n, groups, c, *x.shape[2:]).movedim((2, 1, 0), (0, 1, 2)).reshape(c, groups * n, *x.shape[2:])
+    out = _convolution(data, g.transpose(0, 1), dilation, pad, stride, groups)
+    return out[(..., *(slice(0, k) for k in w_shape[2:]))].transpose(0, 1).contiguous()
+
+
+# ---- pooling --------------------------------------------------------------------------------------------------------------------------
+@functools.lru_cache(256)
+def _places(sizes: Ints, out: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints, device: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """How an index in the window and a flat position in the input correspond: position = base[window's place] + offset[index], and
+    index = inverse[position - base]."""
+    steps = [math.prod(sizes[a + 1 :]) for a in range(len(sizes))]
+    base, offset = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    for n, k, s, (lo, _), d, step in zip(out, window, stride, padding, dilation, steps, strict=True):
+        base = base[..., None] + (torch.arange(n) * s - lo) * step
+        offset = offset[..., None] + torch.arange(k) * (d * step)
+    offset = offset.reshape(-1)
+    inverse = torch.zeros(int(offset.max()) + 1, dtype=torch.int64)
+    inverse[offset] = torch.arange(offset.numel())
+    return base.to(device), offset.to(device), inverse.to(device)
+
+
+def _pool_any(x: Tensor, out: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> tuple[Tensor, Tensor]:
+    """max_pool for every dtype and value, one place of the window after the other: the first maximum wins, the first nan before it."""
+    n = len(window)
+    low = -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
+    sizes = x.shape[x.ndim - n :]
+    x = _padded(x, padding, low)
+    best = index = seen = None
+    for i, place in enumerate(itertools.product(*map(range, window))):
+        starts = [k * d for k, d in zip(place, dilation, strict=True)]
+        v = x[(..., *(slice(a, a + (t - 1) * s + 1, s) for a, t, s in zip(starts, out, stride, strict=True)))]
+        inside = torch.ones((), dtype=torch.bool, device=x.device)
+        for a, t, s, (lo, _), m in zip(starts, out, stride, padding, sizes, strict=True):
+            at = torch.arange(t, device=x.device) * s + a - lo
+            inside = inside[..., None] & (at >= 0) & (at < m)
+        if best is None or index is None or seen is None:
+            best, index, seen = v.clone(), torch.zeros(v.shape, dtype=torch.int64, device=x.device), inside
+            continue
+        take = inside & (~seen | (v > best) | ((v != v) & (best == best)))
+        best, index, seen = torch.where(take, v, best), torch.where(take, i, index), seen | inside
+    assert best is not None and index is not None
+    return best, index
+
+
+_POOL = {1: torch._C._nn.max_pool2d_with_indices, 2: torch._C._nn.max_pool2d_with_indices, 3: torch._C._nn.max_pool3d_with_indices}
+
+
+def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
+    """The maxima and their places: positions in the window, or with `flat` in the input's spatial plane (as pool_scatter then takes them).
+
+    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides.
+    """
+    if x.dtype in SIGNED:
+        signed = SIGNED[x.dtype]
+        flip = torch.iinfo(signed).min
+        out, index = max_pool(x.view(signed) ^ flip, window=window, stride=stride, padding=padding, dilation=dilation, flat=flat)
+        return (out ^ flip).view(x.dtype), index
+    n = len(window)
+    lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
+    spatial = tuple(
+        (s + lo + hi - d * (k - 1) - 1) // t + 1 for s, k, t, (lo, hi), d in zip(sizes, window, stride, padding, dilation, strict=True)
+    )
+    pad = _even(padding)
+    if n in _POOL and pad is not None and x.is_floating_point() and x.numel():
+        planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)
+        one, zero = ((1,), (0,)) if n == 1 else ((), ())
+        out, where = _POOL[n](planes, one + window, one + stride, zero + pad, one + dilation)
+        if math.isfinite(out.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item()):
+            out, where = out.reshape(*lead, *spatial), where.reshape(*lead, *spatial)
+            if flat:
+                return out, where
+            base, _, inverse = _places(sizes, spatial, window, stride, padding, dilation, x.device)
+            return out, torch.take(inverse, where - base)
+    out, index = _pool_any(x, spatial, window, stride, padding, dilation)
+    if flat:
+        base, offset, _ = _places(sizes, spatial, window, stride, padding, dilation, x.device)
+        return out, base + torch.take(offset, index)
+    return out, index
+
+
+def _flat(i: Tensor, sizes: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> Tensor:
+    base, offset, _ = _places(sizes, tuple(i.shape[i.ndim - len(window) :]), window, stride, padding, dilation, i.device)
+    return base + torch.take(offset, i)
+
+
+def pool_gather(x: Tensor, i: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> Tensor:
+    n = len(window)
+    lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
+    at = i if flat else _flat(i, sizes, window, stride, padding, dilation)
+    rows, plane = math.prod(lead), math.prod(sizes)
+    return torch.gather(x.reshape(rows, plane), 1, at.reshape(rows, math.prod(i.shape[len(lead) :]))).reshape(i.shape)
+
+
+def pool_scatter(
+    g: Tensor, i: Tensor, *, x_shape: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False
+) -> Tensor:
+    n = len(window)
+    lead, sizes = x_shape[: len(x_shape) - n], tuple(x_shape[len(x_shape) - n :])
+    at = i if flat else _flat(i, sizes, window, stride, padding, dilation)
+    rows, plane, places = math.prod(lead), math.prod(sizes), math.prod(i.shape[len(lead) :])
+    out = torch.zeros((rows, plane), dtype=g.dtype, device=g.device)
+    return out.scatter_add_(1, at.reshape(rows, places), g.reshape(rows, places)).reshape(x_shape)

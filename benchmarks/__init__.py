@@ -1,0 +1,1 @@
+"""Speed of the engine against its peers: `python benchmarks/run.py`."""

@@ -1,0 +1,74 @@
+"""call8: what a call of a jitted function on 8 numbers costs over a raw jax.jit call of the same function, all guards on.
+
+Once with nothing but the argument, and once with what guards are for: a captured tensor (read anew each call, so raw jax gets it as an
+argument) and a global number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.timing import Side, spread
+
+X = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
+W = np.linspace(0.5, 1.2, 8, dtype=np.float32)
+SCALE = 2.0
+
+
+def minidl_call(backend: str, captured: bool) -> Side:
+    """A jitted minidl function; captured: with a tensor and a global in it."""
+    import minidl as md
+
+    with md.use_backend(backend):
+        x, w = md.tensor(X), md.tensor(W)
+
+    def plain(x: Any) -> Any:
+        return md.sin(x) * 2.0 + 1.0
+
+    def capturing(x: Any) -> Any:
+        return md.sin(x * w) * SCALE + 1.0
+
+    f = md.jit(capturing if captured else plain)
+    return Side(lambda: f(x), lambda: [f(x).numpy()], lambda out: out.numpy())
+
+
+def jax_call(captured: bool) -> Side:
+    """The same with jax.jit."""
+    import jax
+    import jax.numpy as jnp
+
+    x, w = jnp.asarray(X), jnp.asarray(W)
+    if captured:
+        g = jax.jit(lambda x, w: jnp.sin(x * w) * SCALE + 1.0)
+        return Side(lambda: g(x, w), lambda: [np.asarray(g(x, w))], np.asarray)
+    f = jax.jit(lambda x: jnp.sin(x) * 2.0 + 1.0)
+    return Side(lambda: f(x), lambda: [np.asarray(f(x))], np.asarray)
+
+
+def numpy_call(captured: bool) -> Side:
+    """Three or four NumPy calls."""
+    f = (lambda: np.sin(X * W) * SCALE + 1.0) if captured else (lambda: np.sin(X) * 2.0 + 1.0)
+    return Side(f, lambda: [f()])
+
+
+def run(bench: Any) -> None:
+    """The difference to raw jax.jit (goal 2.5 µs) and the ratio."""
+    for captured, kind in ((False, "argument only"), (True, "captured tensor and global")):
+        label = f"call8, {kind}"
+        builders: dict[str, Callable[[], Side]] = {"NumPy by hand": partial(numpy_call, captured)} if "numpy" in bench.peers else {}
+        builders |= {f"minidl {b} jit": partial(minidl_call, b, captured) for b in bench.backends}
+        if "jax" in bench.peers:
+            builders["jax.jit"] = partial(jax_call, captured)
+        times = bench.measure(label, builders, 1e-5, 10.0, 0.005)
+        ours, raw = times.get("minidl jax jit"), times.get("jax.jit")
+        if ours and raw:
+            pairs = [(a - b) * 1e6 for a, b in zip(ours.samples, raw.samples, strict=True)]
+            bench.row(f"{label}: minidl jax jit - jax.jit", (ours.best - raw.best) * 1e6, "µs", 2.5, spread(pairs))
+        elif {"jax"} <= {*bench.peers} & {*bench.backends}:
+            bench.row(f"{label}: minidl jax jit - jax.jit", None, "µs", 2.5)
+        bench.ratio(label, times, "minidl jax jit", "jax.jit")
+        bench.each(label, times, "µs")

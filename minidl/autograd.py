@@ -1,0 +1,242 @@
+"""The eager tape as users meet it: backward, no_grad, grad of outputs with respect to inputs, checkpointing of seeds and errors.
+
+`md.autograd.grad` and `Tensor.backward` follow PyTorch; the functional transforms are in transforms.py and use the same passes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape
+from minidl.backends import using
+from minidl.context import busy, grad_mode, state
+from minidl.tape import ALIAS, LEAF, RELEASED, Node
+from minidl.tensor import Tensor, describe, ns, write_grad
+
+
+class no_grad(contextlib.ContextDecorator):
+    """Operations inside are not recorded on the tape; works as a context manager and as a decorator.
+
+    >>> import minidl as md
+    >>> x = md.tensor([1.0], requires_grad=True)
+    >>> with md.no_grad():
+    ...     (x * 2).requires_grad
+    False
+    """
+
+    on = False
+
+    def __enter__(self) -> None:
+        self._stack = getattr(self, "_stack", [])
+        block = grad_mode(self.on)
+        block.__enter__()
+        self._stack.append(block)
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.pop().__exit__(*error)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return super().__call__(function)
+
+    def _recreate_cm(self) -> no_grad:
+        return type(self)()
+
+
+class enable_grad(no_grad):
+    """Operations inside are recorded, also within no_grad."""
+
+    on = True
+
+
+def home(xp: Any) -> Any:
+    """The backend below all interpreters: where constants without an operand are made."""
+    while not hasattr(xp, "asarray"):
+        xp = xp.home
+    return xp
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations are recorded in this thread."""
+    return state.grad
+
+
+def payload_here(t: Tensor) -> Any:
+    """The payload of a Tensor in the current context (lifted if it belongs to an outer one)."""
+    interp = state.interpreter
+    return t.payload if interp is None else interp.lift(t)[0]
+
+
+def conjugated(g: Any, dtype: Any, xp: Any) -> Any:
+    """Cotangents are plain transposes inside the engine and directions of steepest ascent outside: conjugate once at the border."""
+    return xp.conj(g) if dtype.is_complex else g
+
+
+def seeds(name: str, outputs: Sequence[Tensor], grads: Sequence[Tensor | None] | None) -> list[tuple[Node, Tensor]]:
+    """The (node, cotangent) pairs that start a reverse pass. Raises RuntimeError for a missing seed, ValueError for one of another shape."""
+    out = []
+    for i, t in enumerate(outputs):
+        if t.node is None:
+            raise RuntimeError(f"{name}: output {describe(t)} does not require grad; nothing that led to it was recorded (no_grad, detach or no input with requires_grad=True)")
+        g = grads[i] if grads is not None else None
+        if g is None:
+            if t.dtype.is_complex:
+                raise RuntimeError(f"{name}: the output {describe(t)} is complex; pass a gradient, or reduce it to a real number (abs, real, imag)")
+            if t.size != 1:
+                raise RuntimeError(f"{name}: {describe(t)} has {t.size} elements; pass a gradient of that shape, or reduce it with .sum() or .mean()")
+            g = constant(t, 1)
+        elif not isinstance(g, Tensor):
+            raise TypeError(f"{name}: the gradient must be a Tensor, not {type(g).__name__}")
+        if g.shape != t.shape:
+            raise ValueError(f"{name}: gradient {describe(g)} for output {describe(t)}; the shapes must be equal")
+        if g.dtype is not t.dtype:
+            g = ns.cast(g, dtype=t.dtype)
+        out.append((t.node, ns.conj(g) if t.dtype.is_complex and grads is not None else g))
+    return out
+
+
+def constant(like: Tensor, value: float) -> Tensor:
+    """A tensor of one value with the shape and dtype of another, made in the current context and on its backend."""
+    xp = state.interpreter or like.xp
+    with xp.scope():
+        return Tensor(xp.full(shape=like.shape, value=value, dtype=like.dtype), xp, like.dtype)
+
+
+def _needs_tensors(roots: Sequence[tuple[Node, Tensor]]) -> bool:
+    """Inside an interpreter a pass may meet nodes of an outer level, which never run raw."""
+    return bool(busy[0]) and state.interpreter is not None and _foreign([n for n, _ in roots])
+
+
+def _foreign(roots: Sequence[Node]) -> bool:
+    level, seen, stack = state.interpreter, set(), list(roots)
+    while stack:
+        node = stack.pop()
+        if node[0] in seen:
+            continue
+        seen.add(node[0])
+        if node[1] is not LEAF and node[2] is not level:
+            return True
+        if node[1] is not RELEASED:
+            stack.extend(tape.parents_of(node))
+    return False
+
+
+def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
+    g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks else g
+    interp = state.interpreter
+    have = leaf.grad if interp is None else interp.read_grad(leaf)
+    write_grad(leaf, g if have is None else ns.add(have, g))
+
+
+def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
+    """Add the gradient of this tensor to the `.grad` of every leaf that led to it.
+
+    gradient: the cotangent, needed unless the tensor has one element. create_graph: record the pass, so that it can be differentiated again.
+    retain_graph: keep the tape for another pass (default: create_graph). Raises RuntimeError for an untracked tensor or a released graph.
+
+    >>> import minidl as md
+    >>> x = md.tensor([3.0], requires_grad=True)
+    >>> (x * x).backward()
+    >>> x.grad.tolist()
+    [6.0]
+    """
+    retain = create_graph if retain_graph is None else retain_graph
+    xp = state.interpreter or tensor.xp
+    roots = seeds("backward", (tensor,), None if gradient is None else (gradient,))
+    if create_graph or _needs_tensors(roots):
+
+        def arrive_tensor(node: Node, g: Tensor) -> None:
+            _accumulate(node[3], ns.conj(g) if g.dtype.is_complex else g)
+
+        with grad_mode(create_graph), using(home(xp)):
+            tape.pull_tensors(roots, None, None, arrive_tensor, ns)
+        if not retain:
+            release([n for n, _ in roots])
+        return
+
+    def arrive(node: Node, g: Any) -> None:
+        leaf = node[3]
+        dtype = xp.dtype_of(g)
+        new = conjugated(g, dtype, xp)
+        if leaf.hooks or state.interpreter is not None:
+            _accumulate(leaf, Tensor(new, xp, dtype))
+            return
+        have = leaf.grad
+        leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
+
+    raw = [(n, payload_here(g)) for n, g in roots]
+    if xp.needs_scope:
+        with xp.scope():
+            tape.pull_raw(raw, None, None, retain, arrive)
+    else:
+        tape.pull_raw(raw, None, None, retain, arrive)
+
+
+def release(roots: Sequence[Node]) -> None:
+    """Free the memory of everything recorded below these nodes; another pass over them raises."""
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if node[1] not in (LEAF, RELEASED, ALIAS):
+            stack.extend(tape.parents_of(node))
+            node[1] = RELEASED
+            del node[3:]
+
+
+def pullback(name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None) -> list[Tensor | None]:
+    """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again."""
+    nodes = [n for n, _ in roots]
+    _, tracked, leads = tape.reach(nodes, targets)
+    tracked = tracked or any(g.node is not None for _, g in roots)
+    results: dict[int, Any] = dict.fromkeys((t[0] for t in targets), None)
+    nothing = lambda node, g: None  # noqa: E731
+    if create_graph if create_graph is not None else tracked and state.grad:
+        with using(home(nodes[0][2])):
+            tape.pull_tensors(roots, results, leads, nothing, ns)
+    elif _foreign(nodes):
+        with grad_mode(False), using(home(nodes[0][2])):
+            tape.pull_tensors(roots, results, leads, nothing, ns)
+    else:
+        xp = state.interpreter or nodes[0][2]
+        with xp.scope():
+            tape.pull_raw([(n, payload_here(g)) for n, g in roots], results, leads, True, nothing)
+        results = {k: None if g is None else Tensor(g, xp, xp.dtype_of(g)) for k, g in results.items()}
+    if not retain:
+        release(nodes)
+    return [results[t[0]] for t in targets]
+
+
+def grad(
+    outputs: Tensor | Sequence[Tensor],
+    inputs: Tensor | Sequence[Tensor],
+    grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
+) -> tuple[Tensor | None, ...]:
+    """The gradients of outputs with respect to inputs, as a tuple, without touching any `.grad`.
+
+    Raises RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None).
+
+    >>> import minidl as md
+    >>> x = md.tensor([3.0], requires_grad=True)
+    >>> md.autograd.grad(x * x, x)[0].tolist()
+    [6.0]
+    """
+    outs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
+    ins = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    given = (grad_outputs,) if isinstance(grad_outputs, Tensor) else grad_outputs
+    for t in ins:
+        if t.node is None:
+            raise RuntimeError(f"autograd.grad: input {describe(t)} does not require grad")
+    roots = seeds("autograd.grad", outs, given)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = pullback("autograd.grad", roots, [t.node for t in ins if t.node is not None], retain, create_graph)
+    for t, g in zip(ins, found, strict=True):
+        if g is None and not allow_unused:
+            raise RuntimeError(f"autograd.grad: input {describe(t)} was not used by the outputs; pass allow_unused=True to get None for it")
+    return tuple(None if g is None else (ns.conj(g) if g.dtype.is_complex else g) for g in found)
+
+
+Tensor.backward = backward  # type: ignore[attr-defined]

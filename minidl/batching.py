@@ -1,0 +1,211 @@
+"""vmap: the interpreter whose payloads are batches.
+
+Inside a level a payload is either `Batched` (a Tensor of the level outside, its batch on axis 0) or a plain Tensor or number of the level
+outside, the same for all lanes. A primitive's batching rule runs one level up, so nesting, tapes of outer levels and traces need no care here.
+
+Promises: the number of primitive calls does not depend on the batch size.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from minidl import tree
+from minidl.autograd import home
+from minidl.backends import using
+from minidl.context import Symbolic, interpreting, state
+from minidl.dtypes import DType, canonical
+from minidl.primitives import table
+from minidl.primitives.core import Primitive
+from minidl.tensor import Tensor, batch_call, bind, describe, promoted
+
+
+class Batched(Symbolic):
+    """One value per lane: a Tensor of the level outside whose first axis is the batch."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: Tensor):
+        self.inner = inner
+
+    @property
+    def shape(self) -> tuple[int, ...]:  # type: ignore[override]
+        """The shape of one lane."""
+        return self.inner.shape[1:]
+
+    @property
+    def dtype(self) -> DType:  # type: ignore[override]
+        """The dtype."""
+        return self.inner.dtype
+
+
+class Level:
+    """One vmap: an xp whose functions apply batching rules in the context outside."""
+
+    name = "vmap"
+    needs_scope = False
+
+    def __init__(self, size: int, parent: Any, home: Any):
+        self.size, self.parent, self.home, self.device = size, parent, home, home.device
+        self.scope = nullcontext
+
+    def gone(self) -> None:
+        """Complain about a tensor that left its vmap."""
+        raise RuntimeError("vmap: a tensor of a finished vmap was used outside it; return it from the function instead")
+
+    def __getattr__(self, name: str) -> Any:
+        primitive = table.get(name)
+        if primitive is None:
+            raise AttributeError(name)
+
+        def call(*args: Any, **params: Any) -> Any:
+            return self.call(primitive, list(args), params)
+
+        setattr(self, name, call)
+        return call
+
+    def dtype_of(self, payload: Any) -> DType:
+        """The dtype of a payload of this level."""
+        return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
+
+    def scalar(self, value: Any, dtype: DType) -> Any:
+        """Numbers stay numbers; the level outside types them."""
+        return value
+
+    def call(self, primitive: Primitive, payloads: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Apply a primitive to payloads of this level."""
+        batched = [isinstance(p, Batched) for p in payloads]
+        with interpreting(self.parent):
+            if not any(batched):
+                with using(self.home):
+                    return bind(primitive, payloads, params)
+            inner = [p.inner if isinstance(p, Batched) else p for p in payloads]
+            inner, _ = promoted(primitive, inner, self.parent or _xp(inner))
+            if primitive.batch is None:
+                raise NotImplementedError(f"{primitive.name}: no batching rule")
+            out = primitive.batch(primitive, batch_call(self.parent), self.size, inner, batched, params)
+        return tuple(Batched(o) for o in out) if primitive.multiple else Batched(out)
+
+    def lift(self, t: Tensor) -> tuple[Any, Any]:
+        """A Tensor as a payload of this level: its own, or one of an outer level, the same for all lanes and constant here."""
+        return (t.payload, t.node) if t.xp is self else (t, None)
+
+    def constant(self, t: Tensor) -> None:
+        """A Tensor was made from host data; a trace outside may want to know."""
+        if self.parent is not None:
+            self.parent.constant(t)
+
+    def detach(self, t: Tensor) -> Tensor:
+        """No derivative flows through the result, at this level or outside."""
+        payload = self.lift(t)[0]
+        with interpreting(self.parent):
+            payload = Batched(payload.inner.detach()) if isinstance(payload, Batched) else payload.detach()
+        return Tensor(payload, self, t.dtype)
+
+    def assign(self, target: Tensor, value: Tensor) -> None:
+        """In-place update: of a tensor of this level, or of an outer one by a value that is the same for all lanes."""
+        payload, node = self.lift(value)
+        if target.xp is self:
+            target.payload, target.node = payload, node
+        elif isinstance(payload, Batched):
+            raise RuntimeError(f"vmap: {describe(target)} from outside cannot take a value that differs between lanes; return the value instead")
+        else:
+            with interpreting(self.parent):
+                target.assign(payload)
+
+    def read_grad(self, leaf: Any) -> Any:
+        """The gradient of a leaf, as the level outside sees it."""
+        return leaf.grad if self.parent is None else self.parent.read_grad(leaf)
+
+    def write_grad(self, leaf: Any, value: Tensor | None) -> None:
+        """Set a leaf's gradient; one that differs between lanes can only belong to a leaf made inside."""
+        leaf.grad = value
+
+    def concretize(self, t: Tensor, what: str) -> Any:
+        """Batched values have no single Python value."""
+        payload = self.lift(t)[0]
+        if isinstance(payload, Batched):
+            raise TypeError(
+                f"{what}: the value {describe(t)} is batched by md.vmap and differs between lanes; use md.where for a choice, md.while_loop or md.cond"
+                " for control flow, or keep the argument out of vmap with in_axes=None"
+            )
+        return payload
+
+
+def _xp(inner: Sequence[Any]) -> Any:
+    return next(t.xp for t in inner if isinstance(t, Tensor))
+
+
+def _to_front(t: Tensor, axis: int) -> Tensor:
+    from minidl.ops import moveaxis
+
+    return t if axis == 0 else moveaxis(t, axis, 0)
+
+
+def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+    """Map f over axes of its arguments, as one batched computation.
+
+    in_axes: an integer or None (not mapped) for all arguments, or a pytree prefix of the tuple of arguments; out_axes likewise for the result.
+    Raises ValueError where the mapped sizes differ or nothing is mapped.
+
+    >>> import minidl as md
+    >>> vmap(lambda x, y: x @ y, in_axes=(0, None))(md.ones((3, 2)), md.ones((2,))).tolist()
+    [2.0, 2.0, 2.0]
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        from minidl.ops import asarray
+
+        axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes
+        if isinstance(axes, tuple) and len(axes) != len(args):
+            raise ValueError(f"vmap: in_axes has {len(axes)} entries for {len(args)} arguments")
+        leaves, structure = tree.flatten((args, kwargs))
+        where = tree.broadcast_prefix("vmap", axes, args) + [0] * len(tree.leaves(kwargs))
+        leaves = [asarray(v) if w is not None and not isinstance(v, Tensor) else v for v, w in zip(leaves, where, strict=True)]
+        sizes = {}
+        for v, w in zip(leaves, where, strict=True):
+            if w is not None:
+                if not -v.ndim <= w < v.ndim:
+                    raise ValueError(f"vmap: axis {w} is out of range for the argument {describe(v)}")
+                sizes[v.shape[w]] = v
+        if len(sizes) != 1:
+            if not sizes:
+                raise ValueError("vmap: no argument is mapped; give at least one in_axes that is not None")
+            raise ValueError(f"vmap: the mapped axes differ in size: {', '.join(describe(v) for v in sizes.values())} along in_axes {in_axes}")
+        (size,) = sizes
+        parent = state.interpreter
+        first = next(iter(sizes.values()))
+        level = Level(size, parent, home(first.xp))
+        inside = [
+            Tensor(Batched(_to_front(v, w % v.ndim)), level, v.dtype) if w is not None else v for v, w in zip(leaves, where, strict=True)
+        ]
+        a, k = tree.unflatten(structure, inside)
+        with interpreting(level):
+            out = f(*a, **k)
+            outs, out_structure = tree.flatten(out)
+            payloads = [level.lift(o)[0] if isinstance(o, Tensor) else o for o in outs]
+        return _collect(payloads, tree.broadcast_prefix("vmap", out_axes, out), size, out_structure)
+
+    return wrapped
+
+
+def _collect(payloads: Sequence[Any], out_axes: Sequence[Any], size: int, structure: tree.Structure) -> Any:
+    from minidl.ops import asarray, broadcast_to, moveaxis
+
+    results = []
+    for p, w in zip(payloads, out_axes, strict=True):
+        if isinstance(p, Batched):
+            if w is None:
+                raise ValueError(f"vmap: an output {describe(p)} differs between lanes, but out_axes is None for it")
+            results.append(p.inner if w == 0 else moveaxis(p.inner, 0, w))
+        elif w is None:
+            results.append(p)
+        else:
+            t = p if isinstance(p, Tensor) else asarray(p)
+            t = broadcast_to(t, (size, *t.shape))
+            results.append(t if w == 0 else moveaxis(t, 0, w))
+    return tree.unflatten(structure, results)

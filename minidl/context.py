@@ -1,0 +1,86 @@
+"""Which interpreter and which grad mode are in force in this thread, and the one counter that tells the happy path to look.
+
+Promises: while no interpreter and no no_grad block is alive in any thread, `busy[0]` is 0 and nobody reads a thread-local.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+
+class _State(threading.local):
+    interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
+    grad: bool = True  # whether operations are recorded on the tape
+
+
+state = _State()
+busy = [0]
+_lock = threading.Lock()
+
+
+def _count(step: int) -> None:
+    with _lock:
+        busy[0] += step
+
+
+@contextlib.contextmanager
+def interpreting(interpreter: Any) -> Iterator[Any]:
+    """Make `interpreter` (a trace, a vmap level, or None for eager) the current one in this thread."""
+    before = state.interpreter
+    state.interpreter = interpreter
+    _count(1)
+    try:
+        yield interpreter
+    finally:
+        state.interpreter = before
+        _count(-1)
+
+
+@contextlib.contextmanager
+def grad_mode(on: bool) -> Iterator[None]:
+    """Record operations on the tape, or not, in this thread."""
+    before = state.grad
+    state.grad = on
+    _count(1)
+    try:
+        yield
+    finally:
+        state.grad = before
+        _count(-1)
+
+
+class Symbolic:
+    """Operators for payloads that are not arrays (Var, Batched), so that a rule's text reads the same on all of them."""
+
+    __slots__ = ()
+    __array_ufunc__ = None
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+def _operator(name: str, reverse: bool = False) -> Any:
+    def method(self: Any, other: Any) -> Any:
+        function = getattr(state.interpreter, name)
+        return function(other, self) if reverse else function(self, other)
+
+    return method
+
+
+for _symbol, _name in {
+    "add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "pow": "pow", "floordiv": "floor_divide", "mod": "remainder",
+    "and": "bitwise_and", "or": "bitwise_or", "xor": "bitwise_xor", "lshift": "shift_left", "rshift": "shift_right",
+}.items():  # fmt: skip
+    setattr(Symbolic, f"__{_symbol}__", _operator(_name))
+    setattr(Symbolic, f"__r{_symbol}__", _operator(_name, reverse=True))
+for _name in ("lt", "le", "gt", "ge"):  # no == here: payloads are kept in dicts, which must compare them by identity
+    setattr(Symbolic, f"__{_name}__", _operator(_name))
+Symbolic.__neg__ = lambda self: state.interpreter.neg(self)  # type: ignore[attr-defined]
+Symbolic.__invert__ = lambda self: state.interpreter.bitwise_invert(self)  # type: ignore[attr-defined]

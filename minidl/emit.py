@@ -1,0 +1,105 @@
+"""One emitter for every backend: a Graph becomes Python source, and a hook decides how each equation is spelled.
+
+Promises: the text that `print(graph)` shows is what runs (annotations aside); sources are registered with linecache, so tracebacks and
+debuggers show them; each variable is dropped after its last use, so a program holds no more memory than it must.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import linecache
+import types
+from collections.abc import Callable
+from typing import Any
+
+from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
+
+_serial = itertools.count()
+#: spell(equation, input names, output names, globals) -> one line of Python. It may add what the line needs to globals.
+Spell = Callable[[Equation, list[str], list[str], dict[str, Any]], str]
+
+
+def static(value: Any, env: dict[str, Any]) -> str:
+    """A param as source text; what has no literal text is bound in env under a fresh name."""
+    if value is None or type(value) in (bool, int, str):
+        return repr(value)
+    if type(value) is float:
+        return repr(value) if value == value and abs(value) != float("inf") else f'float("{value}")'
+    if type(value) is tuple:
+        return "(" + "".join(static(v, env) + ", " for v in value).rstrip(" " if len(value) == 1 else ", ") + ")"
+    name = getattr(value, "name", type(value).__name__)
+    if env.get(name, value) is not value or isinstance(value, Graph):  # a nested graph may be called what the program is called
+        name = f"{name}_{len(env)}"
+    env[name] = value
+    return name
+
+
+def spell(equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+    """`c = mul(a, b)`: how an equation reads unless a backend says otherwise."""
+    params = [f"{k}={static(v, env)}" for k, v in equation.params.items()]
+    left = ", ".join(outputs) + ("," if equation.primitive.multiple and len(outputs) == 1 else "")
+    return f"{left} = {equation.primitive.name}({', '.join(inputs + params)})"
+
+
+def literal_text(atom: Literal, env: dict[str, Any]) -> str:
+    """A scalar constant, as plain Python."""
+    return static(atom.value, env) if not isinstance(atom.value, complex) else repr(atom.value)
+
+
+def emit(
+    graph: Graph,
+    spell: Spell = spell,
+    literal: Callable[[Literal, dict[str, Any]], str] = literal_text,
+    annotate: bool = False,
+    release: bool = False,
+) -> tuple[str, dict[str, Any]]:
+    """The program's source and the globals that it needs (besides the namespace of primitives).
+
+    annotate: add the type of each variable, for readers. release: `del` each variable after its last use, for running.
+    """
+    names = graph.names()
+    env: dict[str, Any] = {}
+
+    def text(atom: Atom) -> str:
+        return names[atom] if isinstance(atom, Var) else literal(atom, env)
+
+    head = ", ".join(f"{names[v]}: '{describe(v)}'" if annotate else names[v] for v in graph.inputs)
+    lines = [f"def {graph.name}({head}):"]
+    last = last_uses(graph) if release else {}
+    for i, equation in enumerate(graph.equations):
+        line = spell(equation, [text(a) for a in equation.inputs], [names[v] for v in equation.outputs], env)
+        note = "  # " + " ".join(describe(v) for v in equation.outputs) if annotate else ""
+        lines += ["    " + part for part in line.split("\n")]
+        lines[-1] += note
+        if dead := last.get(i):
+            lines.append("    del " + ", ".join(names[v] for v in dead))
+    lines.append("    return (" + "".join(text(a) + ", " for a in graph.outputs).rstrip(" ") + ")")
+    return "\n".join(lines) + "\n", env
+
+
+def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
+    """Run a source text and return the function `name` that it defines; tracebacks will show its lines."""
+    filename = f"<minidl {name} {next(_serial)}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), env)
+    function = env[name]
+    function.__source__ = source
+    return function
+
+
+def load_alike(source: str, env: dict[str, Any], name: str) -> Any:
+    """`load` for one of many functions that differ only in their own name and in calls of `xp.name`: each shape of text is compiled once, which
+    is most of what making a hundred operations costs at import. The source must define one function without defaults."""
+    code = _template(source.replace(f"def {name}(", "def OPERATION(").replace(f"xp.{name}(", "xp.OPERATION("))
+    filename = f"<minidl {name} {next(_serial)}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    names = tuple(name if n == "OPERATION" else n for n in code.co_names)
+    function = types.FunctionType(code.replace(co_name=name, co_qualname=name, co_filename=filename, co_names=names), env, name)
+    function.__source__ = source  # type: ignore[attr-defined]
+    return function
+
+
+@functools.cache
+def _template(source: str) -> types.CodeType:
+    return next(c for c in compile(source, "<minidl>", "exec").co_consts if isinstance(c, types.CodeType))

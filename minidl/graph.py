@@ -1,0 +1,209 @@
+"""The static graph: variables, equations and the program they make; printed, it is typed Python that runs.
+
+Promises: shapes and dtypes are static; equations are in execution order and each variable is assigned once; a Graph is immutable after
+tracing and passes return a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from minidl.context import Symbolic
+from minidl.dtypes import DType
+
+
+class Var(Symbolic):
+    """A symbolic value: a shape and a dtype, told apart by identity."""
+
+    __slots__ = ("__weakref__", "dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: DType):
+        self.shape = shape
+        self.dtype = dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the value occupies."""
+        n = self.dtype.itemsize
+        for s in self.shape:
+            n *= s
+        return n
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
+class Literal:
+    """A scalar constant of the program, with its dtype."""
+
+    __slots__ = ("dtype", "value")
+    shape: tuple[int, ...] = ()
+    ndim = 0
+    nbytes = 0
+
+    def __init__(self, value: bool | int | float | complex, dtype: DType):
+        self.value = value
+        self.dtype = dtype
+
+    def key(self) -> tuple:
+        """Equal for literals that are the same constant (zeros of both signs apart)."""
+        return ("literal", repr(self.value), self.dtype.name)
+
+    def __repr__(self) -> str:
+        return f"{self.value!r}:{self.dtype.short}"
+
+
+Atom = Var | Literal
+
+
+def describe(atom: Any) -> str:
+    """`f32[3,4]` for anything with a dtype and a shape."""
+    return f"{atom.dtype.short}[{','.join(map(str, atom.shape))}]"
+
+
+class Equation:
+    """One application of a primitive: outputs = primitive(*inputs, **params)."""
+
+    __slots__ = ("inputs", "outputs", "params", "primitive", "where")
+
+    def __init__(self, primitive: Any, inputs: tuple[Atom, ...], params: dict[str, Any], outputs: tuple[Var, ...], where: str | None = None):
+        self.primitive = primitive
+        self.inputs = inputs
+        self.params = params
+        self.outputs = outputs
+        self.where = where  # the user's line, for error messages
+
+    def __repr__(self) -> str:
+        return f"{', '.join(map(repr, self.outputs))} = {self.primitive.name}({', '.join(map(repr, self.inputs))})"
+
+
+class Graph:
+    """A traced program: `inputs` → `equations` → `outputs`.
+
+    `print(graph)` shows typed single-assignment Python, and `emit` gives the text that a backend runs.
+    """
+
+    __slots__ = ("__weakref__", "cache", "equations", "inputs", "name", "outputs")
+
+    def __init__(self, inputs: Sequence[Var], equations: Sequence[Equation], outputs: Sequence[Atom], name: str = "program"):
+        self.inputs = tuple(inputs)
+        self.equations = tuple(equations)
+        self.outputs = tuple(outputs)
+        self.name = name
+        self.cache: dict[Any, Any] = {}  # what backends and transforms derive from this graph once
+
+    def __str__(self) -> str:
+        from minidl.emit import emit
+
+        return emit(self, annotate=True)[0]
+
+    def __repr__(self) -> str:
+        args = ", ".join(describe(v) for v in self.inputs)
+        outs = ", ".join(describe(v) for v in self.outputs)
+        return f"Graph({args} -> {outs}; {len(self.equations)} equations)"
+
+    def names(self) -> dict[Var, str]:
+        """A short name for each variable, in order of definition: a, b, …, z, aa, ab, …"""
+        return {v: letters(i) for i, v in enumerate(self.variables())}
+
+    def variables(self) -> Iterator[Var]:
+        """Every variable: the inputs, then the outputs of each equation."""
+        yield from self.inputs
+        for equation in self.equations:
+            yield from equation.outputs
+
+    def walk(self) -> Iterator[Equation]:
+        """Every equation, those of nested graphs (loop bodies, branches) included."""
+        for equation in self.equations:
+            yield equation
+            for inner in subgraphs(equation.params):
+                yield from inner.walk()
+
+    def run(self, call: Callable[[Any, list[Any], dict[str, Any]], Any], args: Sequence[Any], literal: Callable[[Literal], Any]) -> list[Any]:
+        """Interpret the program: `call(primitive, inputs, params)` gives one result, or a sequence for a primitive with several."""
+        env: dict[Var, Any] = dict(zip(self.inputs, args, strict=True))
+        last = last_uses(self)
+
+        def read(atom: Atom) -> Any:
+            return literal(atom) if isinstance(atom, Literal) else env[atom]
+
+        for i, equation in enumerate(self.equations):
+            out = call(equation.primitive, [read(a) for a in equation.inputs], equation.params)
+            env.update(zip(equation.outputs, out if equation.primitive.multiple else (out,), strict=True))
+            for v in last.get(i, ()):
+                del env[v]
+        return [read(a) for a in self.outputs]
+
+    def check(self) -> Graph:
+        """Re-derive every shape and dtype and the order of definitions; returns the graph itself.
+
+        Raises AssertionError that names the first equation which is wrong.
+        """
+        from minidl.passes import check
+
+        check(self)
+        return self
+
+    def to_dot(self) -> str:
+        """The graph in the dot language of Graphviz."""
+        from minidl.draw import to_dot
+
+        return to_dot(self)
+
+    def to_svg(self) -> str:
+        """The graph as an SVG picture, drawn without any other program."""
+        from minidl.draw import to_svg
+
+        return to_svg(self)
+
+    _repr_svg_ = to_svg
+
+    def peak_memory(self) -> int:
+        """Estimated peak bytes of live values when equations run in order and each value dies at its last use."""
+        from minidl.passes import peak_memory
+
+        return peak_memory(self)
+
+
+def subgraphs(params: dict[str, Any]) -> Iterator[Graph]:
+    """The graphs among an equation's params."""
+    for value in params.values():
+        if isinstance(value, Graph):
+            yield value
+        elif isinstance(value, tuple):
+            yield from (v for v in value if isinstance(v, Graph))
+
+
+def last_uses(graph: Graph) -> dict[int, list[Var]]:
+    """For each equation number, the variables that nobody reads after it (program outputs never die)."""
+    keep = {v for v in graph.outputs if isinstance(v, Var)}
+    last: dict[Var, int] = {}
+    for i, equation in enumerate(graph.equations):
+        for v in equation.outputs:
+            last[v] = i
+        for a in equation.inputs:
+            if isinstance(a, Var):
+                last[a] = i
+    out: dict[int, list[Var]] = {}
+    for v, i in last.items():
+        if v not in keep:
+            out.setdefault(i, []).append(v)
+    return out
+
+
+def letters(i: int) -> str:
+    """0 → a, 25 → z, 26 → aa; never a Python keyword or a name that an emitted program uses."""
+    name = ""
+    i += 1
+    while i:
+        i, r = divmod(i - 1, 26)
+        name = chr(97 + r) + name
+    return name + "_" if name in _TAKEN else name
+
+
+_TAKEN = frozenset(
+    "as if in is or and def del for not try any all abs cos sin tan exp log erf add sub mul div neg pow max min sum pad int len map str set"
+    " prod full iota conv cast flip tril triu real imag conj sign ceil relu sqrt atan acos asin cosh sinh tanh fmax fmin scan cond eq ne lt le gt"
+    " ge where clip else elif from with None pass True".split()
+)

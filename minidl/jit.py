@@ -1,0 +1,497 @@
+"""jit: trace once, check guards, run the compiled program, and put state back.
+
+A call of a jitted function tries the programs that exist for it: one generated function per program checks every guard, reads the inputs,
+runs, stores what the traced code stored, and returns the result or MISS. Only on MISS is the function traced again.
+
+Promises: everything that the traced code read is an input or a guard; state is stored only after the program has run, so a failing call leaves
+it as it was; under an outer trace, vmap or another jit the function is simply called.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes, tape, tree
+from minidl.autograd import pullback
+from minidl.context import busy, interpreting, state
+from minidl.emit import load
+from minidl.graph import Graph, Var
+from minidl.guards import Walk, stateful
+from minidl.passes import dead_code
+from minidl.tensor import Tensor, bind, ns, scalar_payload
+from minidl.tracing import Host, Trace, asarray_here, finish, persistent
+
+MISS = object()
+_PLAIN = (bool, str, bytes, type(None))
+
+
+class Jitted:
+    """A compiled function; see jit."""
+
+    def __init__(self, f: Callable[..., Any], backend: str | None, static_argnames: Sequence[str], donate: Sequence[int], check: bool):
+        functools.update_wrapper(self, f, updated=())
+        self.__minidl_jitted__ = f
+        self.backend, self.static, self.donate, self.always = backend, frozenset(static_argnames), tuple(donate), check
+        self.programs: list[Program] = []
+        self.compiles = 0  # how often the function was traced
+        self._lock = threading.RLock()
+        self._names: dict[int, str] = {}
+        if self.static:
+            import inspect
+
+            self._names = dict(enumerate(inspect.signature(f).parameters))
+            for n in self.static:
+                if n not in self._names.values():
+                    raise ValueError(f"jit: static_argnames names {n!r}, which is no parameter of {getattr(f, '__name__', f)}")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if busy[0]:
+            if state.interpreter is not None:
+                return self.__minidl_jitted__(*args, **kwargs)
+            grad = state.grad
+        else:
+            grad = True
+        for program in self.programs:
+            if program.grad is grad:
+                out = program.call(args, kwargs)
+                if out is not MISS:
+                    return out
+        return self._trace(args, kwargs, grad)
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else functools.partial(self, instance)
+
+    def _trace(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
+        with self._lock:
+            for program in self.programs:  # another thread may have been here meanwhile
+                if program.grad is grad and not self.always:
+                    out = program.call(args, kwargs)
+                    if out is not MISS:
+                        return out
+            self.compiles += 1
+            program = Program(self, args, kwargs, grad)
+            if not self.always and program.reusable:
+                self.programs.insert(0, program)
+                del self.programs[64:]
+        out = program.call(args, kwargs)
+        if out is MISS:
+            raise RuntimeError("jit: the guards of a new program do not hold for the call that made it; does the function change what it reads?")
+        return out
+
+    def lower(self, *args: Any, **kwargs: Any) -> Graph:
+        """The graph that a call with these arguments would run."""
+        return Program(self, args, kwargs, state.grad).graph
+
+
+class _Source:
+    """The guard text and environment of a program under construction."""
+
+    def __init__(self) -> None:
+        self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "busy": busy, "Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion}
+        self.unpack: list[str] = []
+        self.terms: list[str] = []
+
+    def name(self, value: Any, prefix: str) -> str:
+        name = f"{prefix}{id(value)}"
+        self.env[name] = value
+        return name
+
+
+class Program:
+    """One traced and compiled version of a function, with its guards."""
+
+    def __init__(self, owner: Jitted, args: tuple, kwargs: dict[str, Any], grad: bool):
+        self.grad, self.reusable = grad, True
+        self.source = _Source()
+        self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
+        t = Trace()
+        walk = Walk()
+        walk.env = self.source.env
+        self.walk = walk
+        full = self._arguments(owner, args, kwargs, t)
+        f = owner.__minidl_jitted__
+        walk.function(f)
+        snapshot = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
+        try:
+            with interpreting(t):
+                out = f(*full[0], **full[1])
+                stored = self._changes(snapshot, t)
+                leaves, self.out_structure = tree.flatten(out)
+                self._finish(owner, t, leaves, stored)
+        finally:
+            t.closed = True
+            for box, before in snapshot.values():
+                box.clear()
+                (box.update if isinstance(box, dict) else box.extend)(before)
+
+    # ---- arguments ------------------------------------------------------------------------------------------------------------------------
+    def _arguments(self, owner: Jitted, args: tuple, kwargs: dict[str, Any], t: Trace) -> tuple[list[Any], dict[str, Any]]:
+        s = self.source
+        s.terms.append(f"len(args) == {len(args)}")
+        s.terms.append(f"len(kwargs) == {len(kwargs)}" if kwargs else "not kwargs")
+        new_args = []
+        for i, a in enumerate(args):
+            s.unpack.append(f"a{i} = args[{i}]")
+            new_args.append(self._argument(a, f"a{i}", t, owner._names.get(i) in owner.static))
+        new_kwargs = {k: self._argument(v, f"kwargs[{k!r}]", t, k in owner.static) for k, v in kwargs.items()}
+        return new_args, new_kwargs
+
+    def _argument(self, a: Any, text: str, t: Trace, static: bool) -> Any:
+        s = self.source
+        kind = type(a)
+        if static:
+            s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')} and {text} == {s.name(a, 'V')}")
+            hash(a)
+            return a
+        if isinstance(a, Tensor):
+            self.reads.append((a, text))
+            return a
+        if stateful(a) or callable(a):
+            self.walk.value(a, text) if stateful(a) else (s.terms.append(f"{text} is {s.name(a, 'F')}"), self.walk.function(a))
+            return a
+        if isinstance(a, _PLAIN):
+            s.terms.append(f"{text} is {a!r}" if a is None or isinstance(a, bool) else f"{text} == {a!r}")
+            return a
+        if kind in (int, float):
+            s.terms.append(f"{text}.__class__ is {kind.__name__}")
+            return Host(t, text, a)
+        if isinstance(a, (np.ndarray, np.generic)):
+            from minidl.ops import asarray
+
+            name = f"n{len(s.unpack)}"
+            s.env["asarray"] = asarray
+            s.unpack.append(f"{name} = asarray({text})")
+            fresh = asarray(a)
+            self.reads.append((fresh, name))
+            return fresh
+        found = tree._children(a)
+        if found is None:
+            try:
+                hash(a)
+            except TypeError:
+                raise TypeError(f"jit: an argument of type {kind.__name__} is neither a tensor, a number, a container nor hashable") from None
+            s.terms.append(f"{text} == {s.name(a, 'V')}")
+            return a
+        _, aux, children = found
+        s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')}")
+        if kind in (tuple, list):
+            s.terms.append(f"len({text}) == {len(children)}")
+            return kind(self._argument(c, f"{text}[{i}]", t, False) for i, c in enumerate(children))
+        if isinstance(a, dict):
+            s.terms.append(f"len({text}) == {len(children)}")
+            parts = [self._argument(a[k], f"{text}[{k!r}]" if isinstance(k, (str, int)) else f"{text}[{s.name(k, 'K')}]", t, False) for k in aux]
+            return kind(zip(aux, parts, strict=True))
+        # any other container: flatten it on each call
+        name = f"c{len(s.unpack)}"
+        s.env["flat"] = tree._children
+        s.unpack.append(f"{name} = flat({text})")
+        s.terms.append(f"{name}[1] == {s.name(aux, 'V')} and len({name}[2]) == {len(children)}")
+        parts = [self._argument(c, f"{name}[2][{i}]", t, False) for i, c in enumerate(children)]
+        structure = tree.Structure(kind, aux, (tree.LEAF,) * len(parts))
+        return tree.unflatten(structure, parts)
+
+    # ---- what the traced code stored -----------------------------------------------------------------------------------------------------
+    def _changes(self, snapshot: dict[int, tuple[Any, Any]], t: Trace) -> list[tuple[Any, Any, Any]]:
+        """(container, key, new value) for every tensor (or container of tensors) that was stored in a reachable container."""
+        out = []
+        for box, before in snapshot.values():
+            now = box.items() if isinstance(box, dict) else enumerate(box)
+            old = before if isinstance(before, dict) else dict(enumerate(before))
+            for k, v in now:
+                if k in old and v is old[k]:
+                    continue
+                leaves = tree.leaves(v) if isinstance(v, (dict, list, tuple)) else [v]
+                if not all(isinstance(x, Tensor) for x in leaves):
+                    if k in old and type(v) is type(old[k]) and not isinstance(v, (Host, dict, list)) and v == old[k]:
+                        continue
+                    raise RuntimeError(
+                        f"jit: the traced function changed {k!r} from {old.get(k)!r} to {v!r}, which would happen only once; keep counters in a tensor buffer"
+                        " (register_buffer) and update it in place"
+                    )
+                out.append((box, k, v))
+            if len(box) < len(before):
+                raise RuntimeError("jit: the traced function removed an entry from a Module, optimizer or container, which would happen only once")
+        return out
+
+    # ---- the program ------------------------------------------------------------------------------------------------------------------------
+    def _finish(self, owner: Jitted, t: Trace, leaves: list[Any], stored: list[tuple[Any, Any, Any]]) -> None:
+        s = self.source
+        results = [asarray_here(v) if isinstance(v, (Tensor, Host)) else v for v in leaves]
+        self.constants = [None if isinstance(v, Tensor) else v for v in results]
+        tensors = [v for v in results if isinstance(v, Tensor)]
+        lifted = [t.lift(v) for v in tensors]
+        tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and n[1] is not tape.RELEASED]
+        outputs: list[Any] = [p for p, _ in lifted]
+        writes: list[str] = []
+
+        def out(payload: Any) -> str:
+            outputs.append(payload)
+            return f"o[{len(outputs) - 1}]"
+
+        for key, target in t.written.items():
+            writes.append(f"{self._where(target)}.payload = {out(t.view[key][0])}")
+        for leaf, g in t.grads.items():
+            before = t.grad_reads.get(leaf, MISS)
+            if g is before:
+                continue
+            where = f"{s.name(leaf, 'L')}.grad"
+            if g is None:
+                writes.append(f"{where} = None")
+            else:
+                writes.append(f"{where} = Tensor({out(t.lift(g)[0])}, X, {s.name(g.dtype, 'D')})")
+        for box, key, value in stored:
+            rebuilt = tree.map(lambda v: f"Tensor({out(t.lift(v)[0])}, X, {s.name(v.dtype, 'D')})", value)
+            where = f"{s.name(box, 'B')}[{repr(key) if isinstance(key, (str, int)) else s.name(key, 'K')}]"
+            writes.append(f"{where} = {_source_of(rebuilt, s)}" if not isinstance(box, list) else f"{where} = {_source_of(rebuilt, s)}")
+        inputs, texts, nodes = self._inputs(t, stored)
+        self.xp = t.home
+        s.env["X"] = t.home
+        mark = len(t.equations)
+        back = self._backward(t, tracked, lifted, nodes) if tracked else None
+        computed: list[Var] = []
+        if back is not None:
+            tail = dead_code(Graph((), t.equations[mark:], [g for g in back[1] if g is not None]))
+            defined = {v for e in tail.equations for v in e.outputs} | set(back[0])
+            wanted = [a for e in tail.equations for a in e.inputs] + list(tail.outputs)
+            residuals = list(dict.fromkeys(a for a in wanted if isinstance(a, Var) and a not in defined))
+            given = set(inputs)
+            computed = [v for v in residuals if v not in given]
+            passed = [v for v in residuals if v in given]
+            self.back = self.xp.compile(finish(_Recorded(tail.equations), [*computed, *passed, *back[0]], tail.outputs, "backward"))
+            self.back_holes = [g is None for g in back[1]]
+        graph = finish(_Recorded(t.equations[:mark]), inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
+        used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs) | set(passed if back is not None else ())
+        keep = [i for i, v in enumerate(inputs) if v in used]
+        self.graph = Graph([inputs[i] for i in keep], graph.equations, graph.outputs, graph.name)
+        places = {v: k for k, v in enumerate(self.graph.inputs)}
+        if back is not None:
+            self.passed = [places[v] for v in passed]
+        self.tracked_places = [places.get(v) for _, _, v in nodes]
+        run = _on_backend(self.graph, self.xp, owner.backend)
+        self._generate(run, [texts[i] for i in keep], tensors, tracked, [text for _, text, _ in nodes], len(outputs), writes, t)
+
+    def _where(self, target: Tensor) -> str:
+        for tensor, text in self.reads:
+            if tensor is target:
+                return text
+        return self.source.name(target, "W")
+
+    def _inputs(self, t: Trace, stored: list[tuple[Any, Any, Any]]) -> tuple[list[Var], list[str], list[tuple[Any, str, Var]]]:
+        """The program's inputs, the expressions that read them on each call, and the tracked ones: (node in the trace, expression, symbol)."""
+        s, walk = self.source, self.walk
+        inputs: list[Var] = []
+        texts: list[str] = []
+        tracked: list[tuple[Any, str, Var]] = []
+        rewritten = {(id(box), key) for box, key, _ in stored}
+        arguments = {id(x): text for x, text in self.reads}
+        grads = {id(g): leaf for leaf, g in t.grad_reads.items() if g is not None}
+        for leaf, g in t.grad_reads.items():
+            where = f"{s.name(leaf, 'L')}.grad"
+            if g is None:
+                s.terms.append(f"{where} is None")
+            else:
+                s.terms.append(f"{where}.__class__ is Tensor and {where}.dtype is {s.name(g.dtype, 'D')}")
+        for tensor, text in self.reads:  # also those that the traced code did not read
+            self._guard_argument(tensor, text, t)
+        for key, (tensor, var, node) in t.captured.items():
+            if key in arguments:
+                text = arguments[key]
+            elif key in grads:
+                text = f"{s.name(grads[key], 'L')}.grad"
+            elif key in walk.tensors:
+                _, place, box, name = walk.tensors[key]
+                if box is not None and (id(box), name) in rewritten:
+                    text = place
+                    self._guard_argument(tensor, text, t)
+                else:
+                    text = s.name(tensor, "W")
+                    s.terms.append(f"{place} is {text}")
+                    s.terms.append(_node_term(text, tensor))
+            else:
+                text = s.name(tensor, "W")
+                if key not in t.root.constants and all(tensor is not p for p in persistent):
+                    self.reusable = False
+            inputs.append(var)
+            texts.append(f"{text}.payload")
+            if node is not None and self.grad:
+                tracked.append((node, text, var))
+        for host, var in t.hosts.values():
+            inputs.append(var)
+            texts.append(f"number(X, {host.text}, {s.name(var.dtype, 'D')})")
+        s.env.update(t.host_env)
+        s.env["number"] = lambda xp, v, d: scalar_payload(xp, _typed(v, d), d)
+        return inputs, texts, tracked
+
+    def _guard_argument(self, x: Tensor, text: str, t: Trace) -> None:
+        s = self.source
+        s.terms.append(f"{text}.__class__ is {s.name(type(x), 'T')} and {text}.xp is {s.name(x.xp, 'X')} and {text}.dtype is {s.name(x.dtype, 'D')}")
+        s.terms.append(f"{text}.payload.shape == {tuple(x.payload.shape)!r}")
+        s.terms.append(_node_term(text, x))
+
+    def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any]]:
+        """Run the reverse pass symbolically: (cotangent symbols, cotangent of each tracked input or None)."""
+        seeds = [Var(lifted[i][0].shape, lifted[i][0].dtype) for i in tracked]
+        results: dict[int, Any] = dict.fromkeys((n[0] for n, _, _ in nodes), None)
+        roots = [(lifted[i][1], seed) for i, seed in zip(tracked, seeds, strict=True)]
+        tape.pull_raw(roots, results, None, True, lambda node, g: None)
+        return seeds, [results[n[0]] for n, _, _ in nodes]
+
+    def _generate(
+        self, run: Any, texts: list[str], tensors: list[Tensor], tracked: list[int], parents: list[str], n_out: int, writes: list[str], t: Trace
+    ) -> None:
+        """The function that checks the guards, runs the program and stores what it must."""
+        s = self.source
+        terms = s.terms + [text for text, place in self.walk.terms if place is None or place not in t.host_keys] + t.guards
+        terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
+        s.env.update(run=run, unflatten=tree.unflatten, S=self.out_structure, attach=self._attach)
+        lines = ["def call(args, kwargs):", "    try:"]
+        lines += [f"        {u}" for u in s.unpack]
+        lines += [f"        if not ({' and '.join(dict.fromkeys(terms))}): return MISS", f"        i = ({''.join(x + ', ' for x in texts)})"]
+        lines += ["    except (AttributeError, KeyError, IndexError, TypeError): return MISS", "    o = run(*i)"]
+        if tracked:
+            lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in parents)}), {tuple(tracked)!r}, {n_out})")
+        made, k = [], 0
+        for c in self.constants:
+            if c is None:
+                node = f", nodes[{tracked.index(k)}]" if k in tracked else ""
+                made.append(f"Tensor(o[{k}], X, {s.name(tensors[k].dtype, 'D')}{node})")
+                k += 1
+            else:
+                made.append(s.name(c, "R"))
+        lines += [f"    {w}" for w in writes]
+        if self.out_structure == tree.LEAF:
+            lines.append(f"    return {made[0]}")
+        elif self.out_structure.kind is tuple and all(c == tree.LEAF for c in self.out_structure.children):
+            lines.append(f"    return ({''.join(m + ', ' for m in made)})")
+        else:
+            lines.append(f"    return unflatten(S, ({''.join(m + ', ' for m in made)}))")
+        self.call = load("\n".join(lines) + "\n", s.env, "call")
+
+    # ---- one node of the tape -----------------------------------------------------------------------------------------------------------------
+    def _attach(self, natives: tuple, outs: tuple, parents: tuple, tracked: tuple[int, ...], n_out: int) -> list[Any]:
+        """The tape nodes of a tracked call: its backward pass is a compiled program too."""
+        xp = self.xp
+        residuals = [*outs[n_out:], *(natives[k] for k in self.passed)]
+
+        def replay(inputs: list[Tensor]) -> list[Tensor]:
+            """The call on Tensors, recorded equation by equation: for derivatives of derivatives, and forward mode."""
+            run = self.graph.run(bind, inputs, lambda c: ns.full(shape=(), value=c.value, dtype=c.dtype))
+            return [run[i] for i in tracked]
+
+        def inputs(nodes: Sequence[Any]) -> list[Tensor]:
+            out = [Tensor(p, xp, xp.dtype_of(p)) for p in natives]
+            for place, node in zip(self.tracked_places, nodes, strict=True):
+                if place is not None:
+                    out[place].node = node
+            return out
+
+        def vjp(cts: list[Any], tracked: bool) -> list[Any]:
+            if tracked:
+                results = replay(inputs(parents))
+                roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
+                return pullback("jit", roots, parents, retain=True, create_graph=True)
+            full = [_zeros(xp, o) if c is None else c.payload for o, c in zip([outs[i] for i in order], cts, strict=True)]
+            got = iter(self.back(*residuals, *full))
+            return [None if hole else Tensor(g := next(got), xp, xp.dtype_of(g)) for hole in self.back_holes]
+
+        def jvp(tangents: list[Any]) -> list[Any]:
+            from minidl.transforms import _push, alias
+
+            start = inputs(parents)
+            moved = [(p, t) for p, t in zip(self.tracked_places, tangents, strict=True) if t is not None and p is not None]
+            for place, _ in moved:
+                start[place] = alias(start[place])
+            return _push(replay(start), [start[p] for p, _ in moved], [t for _, t in moved])
+
+        order = tracked
+        return tape.opaque_nodes(xp, "jit", parents, len(tracked), vjp, jvp)
+
+
+def _zeros(xp: Any, like: Any) -> Any:
+    with xp.scope():
+        return xp.full(shape=tuple(like.shape), value=0, dtype=xp.dtype_of(like))
+
+
+class _Recorded:
+    """Equations in the form that `finish` reads."""
+
+    def __init__(self, equations: Sequence[Any]):
+        self.equations = list(equations)
+
+
+def _typed(value: Any, dtype: dtypes.DType) -> Any:
+    return float(value) if dtype.is_float else value
+
+
+def _name(f: Any) -> str:
+    name = getattr(f, "__name__", "program")
+    return name if name.isidentifier() else "program"
+
+
+def _node_term(text: str, x: Tensor) -> str:
+    if x.node is None:
+        return f"{text}.node is None"
+    return f"{text}.node is not None"
+
+
+def _source_of(value: Any, s: _Source) -> str:
+    """Source text that rebuilds a small container of expressions."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k!r}: {_source_of(v, s)}" if isinstance(k, (str, int)) else f"{s.name(k, 'K')}: {_source_of(v, s)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_source_of(v, s) for v in value) + "]"
+    return "(" + "".join(_source_of(v, s) + ", " for v in value) + ")"
+
+
+def _on_backend(graph: Graph, xp: Any, backend: str | None) -> Callable[..., tuple]:
+    """The compiled program; with another backend asked for, arrays cross over and back."""
+    if backend is None or backend == xp.name:
+        return xp.compile(graph)
+    from minidl.backends import get
+
+    other = get(backend)
+    run = other.compile(graph)
+
+    def crossing(*natives: Any) -> tuple:
+        with other.scope():
+            inside = [other.asarray(xp.to_numpy(n), xp.dtype_of(n)) for n in natives]
+        outs = run(*inside)
+        with xp.scope():
+            return tuple(xp.asarray(other.to_numpy(o), other.dtype_of(o)) for o in outs)
+
+    return crossing
+
+
+def jit(
+    f: Callable[..., Any] | None = None,
+    *,
+    backend: str | None = None,
+    static_argnames: Sequence[str] | str = (),
+    donate: Sequence[int] = (),
+    check: bool = False,
+) -> Any:
+    """Compile a function: the first call traces it, later calls run the compiled program. Use as `md.jit(f)` or `@md.jit`.
+
+    Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
+    and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are.
+    check: trace on every call and say what changed. Other Python side effects happen once, while tracing.
+
+    >>> import minidl as md
+    >>> double = jit(lambda x: x * 2.0)
+    >>> double(md.ones((2,))).tolist()
+    [2.0, 2.0]
+    """
+    names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+    if f is None:
+        return lambda g: Jitted(g, backend, names, donate, check)
+    if not callable(f):
+        raise TypeError(f"jit: expected a function, got {type(f).__name__}")
+    return Jitted(f, backend, names, donate, check)
+

@@ -1,0 +1,41 @@
+"""Parameter: a Tensor that a Module counts among the things to train."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import minidl as md
+
+
+class Parameter(md.Tensor):
+    """A leaf Tensor that becomes part of `module.parameters()` when it is set as an attribute of a Module.
+
+    data: any Tensor, NumPy array or nested list; its values are taken over, its place on the tape is not. Raises RuntimeError for an integer
+    dtype with requires_grad=True.
+
+    >>> Parameter(md.zeros(2)).requires_grad
+    True
+    """
+
+    __slots__ = ()
+
+    def __init__(self, data: Any, requires_grad: bool = True):
+        data = (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
+        super().__init__(data.payload, data.xp, data.dtype)
+        if requires_grad:
+            self.requires_grad_()
+
+    def __repr__(self) -> str:
+        return f"Parameter containing:\n{super().__repr__()}"
+
+    def __reduce__(self) -> tuple:
+        return Parameter, (self.detach(), self.requires_grad)
+
+    def __copy__(self) -> Parameter:
+        return Parameter(self.detach(), self.requires_grad)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        copy = Parameter(self.detach(), self.requires_grad)
+        if self.grad is not None:
+            copy.grad = self.grad.detach()
+        return copy

@@ -1,0 +1,160 @@
+"""The elementwise array functions: one table from public names to primitives, and the few that need more than their primitive.
+
+Operands are Tensors, Python numbers (weak: they never widen a dtype) or NumPy arrays; shapes broadcast as in NumPy; two tensors share the promoted
+dtype. Raises ValueError for shapes that do not broadcast, TypeError for a dtype the function does not take, RuntimeError for two backends.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minidl.ops.common import Tensor, cast, dtypes, eager_on_cpu, fresh, ns, operand, scalar_type, values
+
+_FLOAT, _SAME, _BOOL = "Integers become the default float.", "The dtype stays.", "The result is bool."
+
+#: public name -> (primitive, what it computes, what happens to the dtype)
+_TABLE: dict[str, tuple[str, str, str]] = {}
+
+
+def _rows(note: str, **rows: str) -> None:
+    for name, text in rows.items():
+        primitive, _, what = text.rpartition("|")
+        _TABLE[name] = (primitive or name, what, note)
+
+
+_rows(
+    _FLOAT,
+    exp="e to the power x", expm1="exp(x) - 1, accurate near 0", log="The natural logarithm", log1p="log(1 + x), accurate near 0",
+    log2="The logarithm to base 2", log10="The logarithm to base 10", sqrt="The square root", rsqrt="1 / sqrt(x)", sin="The sine", cos="The cosine",
+    tan="The tangent", asin="The inverse sine", acos="The inverse cosine", atan="The inverse tangent", sinh="The hyperbolic sine",
+    cosh="The hyperbolic cosine", tanh="The hyperbolic tangent", asinh="The inverse hyperbolic sine", acosh="The inverse hyperbolic cosine",
+    atanh="The inverse hyperbolic tangent", sigmoid="1 / (1 + exp(-x))", softplus="log(1 + exp(x))", erf="The error function",
+    erfc="1 - erf(x)", erfinv="The inverse of erf", lgamma="The logarithm of the absolute gamma function", digamma="The derivative of lgamma",
+    divide="div|x / y", atan2="The angle of the point (y, x), first argument the ordinate", hypot="sqrt(x**2 + y**2) without overflow",
+    logaddexp="log(exp(x) + exp(y)) without overflow", copysign="The size of x with the sign of y", nextafter="The next number after x towards y",
+    xlogy="x * log(y), 0 where both are 0",
+)  # fmt: skip
+_rows(
+    _SAME,
+    negative="neg|-x", sign="The sign of x: -1, 0 or 1; x / |x| for complex x", square="x * x", relu="max(x, 0), with derivative 0 at 0",
+    floor="The largest integer not above x", ceil="The smallest integer not below x", round="The nearest integer, halves to even",
+    trunc="The integer part", conj="The complex conjugate", add="x + y", subtract="sub|x - y", multiply="mul|x * y",
+    floor_divide="floor(x / y); 0 for an integer division by 0", remainder="x - floor(x / y) * y; 0 for an integer division by 0",
+    maximum="The larger one; nan if either is; a tie shares the gradient", minimum="The smaller one; nan if either is; a tie shares the gradient",
+    fmax="The larger one, ignoring nan", fmin="The smaller one, ignoring nan",
+    bitwise_invert="~x", bitwise_and="x & y", bitwise_or="x | y", bitwise_xor="x ^ y", bitwise_left_shift="shift_left|x << y",
+    bitwise_right_shift="shift_right|x >> y, arithmetic for signed integers",
+    abs="The absolute value, with derivative 0 at 0; real for complex x", real="The real part", imag="The imaginary part",
+)  # fmt: skip
+_rows(
+    _BOOL,
+    isnan="Whether x is nan", isinf="Whether x is infinite", isfinite="Whether x is neither infinite nor nan", signbit="Whether the sign bit is set",
+    logical_not="not x", logical_and="x and y", logical_or="x or y", logical_xor="Either x or y", equal="eq|x == y", not_equal="ne|x != y",
+    less="lt|x < y", less_equal="le|x <= y", greater="gt|x > y", greater_equal="ge|x >= y",
+)  # fmt: skip
+
+for _name, (_primitive, _what, _note) in _TABLE.items():
+    _function = getattr(ns, _primitive)
+    _function.__name__ = _function.__qualname__ = _name
+    _function.__doc__ = f"{_what}, element by element. {_note}"
+    _function.__module__ = __name__
+    globals()[_name] = _function
+
+__all__ = [*_TABLE, "astype", "clip", "polygamma", "positive", "pow", "reciprocal", "where"]  # noqa: PLE0604
+
+
+def pow(x: Any, y: Any, /) -> Tensor:
+    """x ** y, element by element; squares and square roots take their own primitives.
+
+    Raises ValueError for an integer with a negative integer exponent, where the values can be looked at; elsewhere such elements are 0.
+
+    >>> pow(operand(3.0), 2).item()
+    9.0
+    """
+    kind = y.__class__
+    if (kind is int or kind is float) and isinstance(x, Tensor):
+        if y == 2 and x.dtype is not dtypes.bool_ and (kind is int or x.dtype.inexact):
+            return ns.square(x)
+        if y == 0.5:
+            return ns.sqrt(x)
+    if not (isinstance(x, Tensor) and x.dtype.inexact):
+        _check_exponent(x, y)
+    return ns.pow(x, y)
+
+
+def _check_exponent(x: Any, y: Any) -> None:
+    integer = scalar_type(x) in (int, bool) if not isinstance(x, Tensor) else not x.dtype.inexact
+    if not integer:
+        return
+    if scalar_type(y) is int:
+        negative = y < 0
+    else:
+        negative = isinstance(y, Tensor) and y.dtype.kind == "int" and eager_on_cpu(y) and bool((values(y, "pow") < 0).any())
+    if negative:
+        raise ValueError("pow: an integer to a negative integer power is no integer; convert the base with .to(md.float32)")
+
+
+def reciprocal(x: Any, /) -> Tensor:
+    """1 / x, element by element. Integers become the default float."""
+    return ns.div(1, x)
+
+
+def positive(x: Any, /) -> Tensor:
+    """+x: the same values as a tensor of its own."""
+    return fresh(operand(x))
+
+
+def polygamma(x: Any, /, n: int) -> Tensor:
+    """The n-th derivative of digamma, n >= 0, element by element. Raises ValueError for a negative n."""
+    if n < 0:
+        raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0")
+    return ns.polygamma(x, n=n) if n else ns.digamma(x)
+
+
+def where(condition: Any, x: Any, y: Any, /) -> Tensor:
+    """x where the condition holds and y elsewhere; the three broadcast, x and y share the promoted dtype.
+
+    A derivative of nan or inf in the branch not taken still spoils the sum: make the argument harmless first (the "double where").
+
+    >>> where(operand(True), 1.0, 2.0).item()
+    1.0
+    """
+    if not isinstance(condition, Tensor):
+        condition = operand(condition, x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None)
+    return ns.where(condition, x, y)
+
+
+def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
+    """minimum(maximum(x, min), max). Python-number bounds are constants, at which the derivative is 0; at tensor bounds a tie is shared.
+
+    >>> clip(operand(5.0), 0, 1).item()
+    1.0
+    """
+    x = operand(x)
+    if (min is None or scalar_type(min)) and (max is None or scalar_type(max)):
+        if min is None and max is None:
+            return fresh(x)
+        if x.dtype.inexact or isinstance(min, float) or isinstance(max, float):
+            return ns.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
+        signed = x.dtype.kind != "uint"
+        bits = 64 if x.dtype is dtypes.bool_ else x.dtype.bits
+        lowest = -(2 ** (bits - 1)) if signed else 0
+        highest = lowest + 2**bits - 1
+        lo, hi = (bound if b is None else sorted((lowest, int(b), highest))[1] for b, bound in ((min, lowest), (max, highest)))
+        return ns.clip(x, lo, hi)
+    if min is not None:
+        x = ns.maximum(x, min)
+    return x if max is None else ns.minimum(x, max)
+
+
+def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tensor:
+    """x in another dtype. float to integer saturates and takes nan to 0; complex to real takes the real part; to bool is x != 0.
+
+    >>> astype(operand(2.7), "int32").item()
+    2
+    """
+    x, dtype = operand(x), dtypes.canonical(dtype)
+    out = cast(x, dtype)
+    return fresh(x) if out is x and copy else out
+

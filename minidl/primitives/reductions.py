@@ -1,0 +1,222 @@
+"""Reductions, cumulative operations, softmax and ordering.
+
+Ties of max, min, cummax and cummin are split evenly; argsort is stable. Products and cumulative products differentiate without division, so zeros
+are no special case.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import shapes
+from minidl.dtypes import bool_
+from minidl.primitives.core import Primitive, batch_reduction, expand, index_dtype, reduction
+
+
+def _sum_vjp(xp: Any, g: Any, x_shape: Any, axis: Any, keepdims: bool) -> Any:
+    return xp.broadcast_to(expand(xp, g, x_shape, axis, keepdims), shape=x_shape)
+
+
+sum = reduction("sum", vjp=_sum_vjp, jvp="linear")
+
+
+def _extreme(xp: Any, g: Any, x: Any, out: Any, x_dtype: Any, axis: Any) -> Any:
+    chosen = xp.logical_or(xp.eq(x, out), xp.isnan(x))
+    count = xp.sum(xp.cast(chosen, dtype=x_dtype), axis=axis, keepdims=True)
+    return xp.where(chosen, g / count, 0.0)
+
+
+max = reduction("max", _extreme, only="real", identity=False)
+min = reduction("min", _extreme, only="real", identity=False)
+
+
+def _bool(_: Any) -> Any:
+    return bool_
+
+
+reduction("any", only="bool", out=_bool)
+reduction("all", only="bool", out=_bool)
+
+
+def _infer_arg(name: str) -> Any:
+    def infer(x: Any, *, axis: int, keepdims: bool) -> Any:
+        if x.dtype.is_complex:
+            raise TypeError(f"{name}: dtype {x.dtype.short} has no order; take abs or real first")
+        if x.shape[axis] == 0:
+            raise ValueError(f"{name}: axis {axis} of {shapes.show(x)} is empty")
+        return shapes.reduced(x.shape, (axis,), keepdims), index_dtype(x.dtype)
+
+    return infer
+
+
+for _name in ("argmax", "argmin"):
+    Primitive(_name, "x", "axis keepdims", infer=_infer_arg(_name), batch=batch_reduction, promote="none", check_first=True)
+
+
+# ---- along one axis -------------------------------------------------------------------------------------------------------------------
+def _edge(xp: Any, x: Any, axis: int, n: int, reverse: bool, fill: float) -> Any:
+    """x shifted by n places along axis (towards higher places, or lower if reverse), filled with a scalar."""
+    size = x.shape[axis]
+    n = n if n < size else size
+    start, stop = [0] * len(x.shape), list(x.shape)
+    if reverse:
+        start[axis] = n
+    else:
+        stop[axis] = size - n
+    widths = tuple(((0, n) if reverse else (n, 0)) if i == axis else (0, 0) for i in range(len(x.shape)))
+    return xp.pad(xp.slice(x, start=tuple(start), stop=tuple(stop), step=(1,) * len(x.shape)), widths=widths, value=fill)
+
+
+def affine_scan(xp: Any, a: Any, b: Any, axis: int, reverse: bool) -> Any:
+    """y[i] = b[i] + a[i] * y[i-1] along axis (y[i+1] if reverse), in log2(n) vector steps.
+
+    Source: W. D. Hillis and G. L. Steele, Data parallel algorithms (CACM 1986): affine maps are combined by doubling.
+    """
+    n = 1
+    while n < b.shape[axis]:
+        b = b + a * _edge(xp, b, axis, n, reverse, 0.0)
+        a = a * _edge(xp, a, axis, n, reverse, 0.0)
+        n *= 2
+    return b
+
+
+def _along(name: str, vjp: Any, jvp: Any, only: str = "number", promote: str = "same") -> Primitive:
+    from minidl.primitives.core import _ONLY
+
+    check, want = _ONLY[only]
+
+    def infer(x: Any, *, axis: int, reverse: bool) -> Any:
+        if check is not None and not check(x.dtype):
+            raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants {want}")
+        return x.shape, x.dtype
+
+    return Primitive(name, "x", "axis reverse", infer=infer, vjps=(vjp,), jvps=(jvp,), batch=batch_reduction, promote=promote)
+
+
+_along("cumsum", lambda xp, g, axis, reverse: xp.cumsum(g, axis=axis, reverse=not reverse), "linear")
+
+
+def _before(xp: Any, x: Any, axis: int, reverse: bool) -> Any:
+    """The product of all elements before each one."""
+    return _edge(xp, xp.cumprod(x, axis=axis, reverse=reverse), axis, 1, reverse, 1.0)
+
+
+def _cumprod_vjp(xp: Any, g: Any, x: Any, axis: int, reverse: bool) -> Any:
+    later = _edge(xp, x, axis, 1, not reverse, 0.0)
+    return _before(xp, x, axis, reverse) * affine_scan(xp, later, g, axis, not reverse)
+
+
+def _cumprod_jvp(xp: Any, t: Any, x: Any, axis: int, reverse: bool) -> Any:
+    return affine_scan(xp, x, _before(xp, x, axis, reverse) * t, axis, reverse)
+
+
+_along("cumprod", _cumprod_vjp, _cumprod_jvp)
+
+
+def _prod_weight(xp: Any, g: Any, x: Any, axis: tuple[int, ...]) -> Any:
+    (a,) = axis  # the array function makes one axis of several
+    return g * (_before(xp, x, a, False) * _before(xp, x, a, True))
+
+
+prod = reduction("prod", _prod_weight)
+
+
+def _runs(xp: Any, x: Any, out: Any, axis: int, reverse: bool) -> tuple[Any, Any, Any]:
+    """For a running extreme: which elements attain it, whether the run goes on from the element before, and how many share it so far."""
+    dtype = xp.dtype_of(x)
+    nan = xp.logical_and(xp.isnan(x), xp.isnan(out))
+    attains = xp.cast(xp.logical_or(xp.eq(x, out), nan), dtype=dtype)
+    before = _edge(xp, out, axis, 1, reverse, 0.0)
+    same = xp.logical_or(xp.eq(out, before), xp.logical_and(xp.isnan(out), xp.isnan(before)))
+    goes_on = xp.cast(same, dtype=dtype)
+    return attains, goes_on, affine_scan(xp, goes_on * _edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0), attains, axis, reverse)
+
+
+def _cumextreme_vjp(xp: Any, g: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
+    attains, goes_on, count = _runs(xp, x, out, axis, reverse)
+    return attains * affine_scan(xp, _edge(xp, goes_on, axis, 1, not reverse, 0.0), g / count, axis, not reverse)
+
+
+def _cumextreme_jvp(xp: Any, t: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
+    attains, goes_on, count = _runs(xp, x, out, axis, reverse)
+    first = _edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0)
+    return affine_scan(xp, goes_on * first, attains * t, axis, reverse) / count
+
+
+_along("cummax", _cumextreme_vjp, _cumextreme_jvp, only="real")
+_along("cummin", _cumextreme_vjp, _cumextreme_jvp, only="real")
+
+
+def _exp_gap(xp: Any, low: Any, high: Any) -> Any:
+    """exp(low - high), which is 1 where they are equal, infinities included."""
+    tie = xp.eq(low, high)
+    return xp.exp(xp.where(tie, 0.0, low - high))
+
+
+def _cumlogsumexp_vjp(xp: Any, g: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
+    step = _edge(xp, _exp_step(xp, out, axis, reverse), axis, 1, not reverse, 0.0)
+    return _exp_gap(xp, x, out) * affine_scan(xp, step, g, axis, not reverse)
+
+
+def _cumlogsumexp_jvp(xp: Any, t: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
+    return affine_scan(xp, _exp_step(xp, out, axis, reverse), _exp_gap(xp, x, out) * t, axis, reverse)
+
+
+def _exp_step(xp: Any, out: Any, axis: int, reverse: bool) -> Any:
+    """exp(out[i-1] - out[i]); 0 before the first element, and where nothing but -inf came before."""
+    before = _edge(xp, out, axis, 1, reverse, float("-inf"))
+    return xp.where(xp.eq(before, float("-inf")), 0.0, _exp_gap(xp, before, out))
+
+
+_along("cumlogsumexp", _cumlogsumexp_vjp, _cumlogsumexp_jvp, only="float", promote="float")
+
+# ---- softmax and its kin --------------------------------------------------------------------------------------------------------------
+logsumexp = reduction("logsumexp", lambda xp, g, x, axis: g * xp.softmax(x, axis=axis[0]), only="float", promote="float")
+
+
+def _infer_axis(name: str) -> Any:
+    def infer(x: Any, *, axis: int) -> Any:
+        if not x.dtype.is_float:
+            raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants a float dtype")
+        return x.shape, x.dtype
+
+    return infer
+
+
+def _softmax_rule(xp: Any, g: Any, out: Any, axis: int) -> Any:
+    return out * (g - xp.sum(g * out, axis=(axis,), keepdims=True))
+
+
+def _alive(xp: Any, p: Any, axis: int) -> Any:
+    """1 for each row, 0 for a row of -inf, which has no softmax."""
+    return xp.sum(p, axis=(axis,), keepdims=True) > 0.5
+
+
+def _log_softmax_vjp(xp: Any, g: Any, out: Any, axis: int) -> Any:
+    p = xp.exp(out)
+    d = g - p * xp.sum(g, axis=(axis,), keepdims=True)
+    return xp.where(_alive(xp, p, axis), d, 0.0)
+
+
+def _log_softmax_jvp(xp: Any, t: Any, out: Any, axis: int) -> Any:
+    p = xp.exp(out)
+    d = t - xp.sum(t * p, axis=(axis,), keepdims=True)
+    return xp.where(_alive(xp, p, axis), d, 0.0)
+
+
+softmax = Primitive(
+    "softmax", "x", "axis", infer=_infer_axis("softmax"), vjps=(_softmax_rule,), jvps=(_softmax_rule,), batch=batch_reduction, promote="float"
+)
+log_softmax = Primitive(
+    "log_softmax", "x", "axis", infer=_infer_axis("log_softmax"), vjps=(_log_softmax_vjp,), jvps=(_log_softmax_jvp,), batch=batch_reduction,
+    promote="float",
+)  # fmt: skip
+
+
+def _infer_argsort(x: Any, *, axis: int, descending: bool) -> Any:
+    if x.dtype.is_complex:
+        raise TypeError(f"argsort: dtype {x.dtype.short} has no order; take abs or real first")
+    return x.shape, index_dtype(x.dtype)
+
+
+argsort = Primitive("argsort", "x", "axis descending", infer=_infer_argsort, batch=batch_reduction, promote="none", check_first=True)

@@ -1,0 +1,71 @@
+"""Arithmetic on shapes and axes, and how they are shown in messages."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+Shape = tuple[int, ...]
+prod = math.prod
+
+
+def broadcast(*shapes: Sequence[int]) -> Shape:
+    """The common shape under NumPy's broadcasting. Raises ValueError where sizes differ and none is 1."""
+    first = tuple(shapes[0])
+    if all(tuple(s) == first for s in shapes[1:]):
+        return first
+    out: list[int] = []
+    for i in range(1, max(map(len, shapes)) + 1):
+        sizes = {s[-i] for s in shapes if len(s) >= i} - {1}
+        if len(sizes) > 1:
+            raise ValueError(f"shapes {', '.join(map(str, shapes))} do not broadcast")
+        out.append(sizes.pop() if sizes else 1)
+    return tuple(reversed(out))
+
+
+def reduced(shape: Sequence[int], axis: Sequence[int], keepdims: bool) -> Shape:
+    """The shape after reducing over the axes."""
+    if keepdims:
+        return tuple(1 if i in axis else s for i, s in enumerate(shape))
+    return tuple(s for i, s in enumerate(shape) if i not in axis)
+
+
+def show(*xs: Any) -> str:
+    """`f32[3,4], i64[]` for arrays; what has no shape is shown as it is."""
+    return ", ".join(f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x) for x in xs)
+
+
+def axis_index(name: str, axis: Any, ndim: int) -> int:
+    """One axis, counted from the front. Raises TypeError or IndexError with the operation's name."""
+    try:
+        i = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"{name}: axis must be an integer, not {axis!r}") from None
+    if not -ndim <= i < ndim:
+        raise IndexError(f"{name}: axis {i} is out of range for {ndim} dimension{'s' * (ndim != 1)}")
+    return i + ndim if i < 0 else i
+
+
+def axes_tuple(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
+    """None (all axes), one axis or several → a sorted tuple of axes from the front. Raises for repeated ones."""
+    if axis is None:
+        return tuple(range(ndim))
+    if isinstance(axis, (tuple, list)):
+        axes = tuple(sorted(axis_index(name, a, ndim) for a in axis))
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"{name}: axis {tuple(axis)} names an axis twice")
+        return axes
+    return (axis_index(name, axis, ndim),)
+
+
+def size_tuple(name: str, shape: Any) -> Shape:
+    """A shape from an integer or a sequence of integers. Raises TypeError or ValueError with the operation's name."""
+    try:
+        out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(operator.index(s) for s in shape)
+    except TypeError:
+        raise TypeError(f"{name}: a shape is made of integers, not {shape!r}; under jit sizes must be static") from None
+    if any(s < 0 for s in out):
+        raise ValueError(f"{name}: negative size in shape {out}")
+    return out

@@ -1,0 +1,393 @@
+"""The tape: what an operation leaves behind for differentiation, and the passes over it.
+
+A node is a flat list `[number, kind, xp, parents..., residuals...]`. Numbers fall (-1, -2, …), so a heap of nodes pops the newest first and the
+reverse pass needs no recursion. A kind knows the layout of its nodes and carries `pull`, straight-line code generated once per (primitive,
+tracked inputs, broadcast or not).
+
+Promises: the tape never knows what payloads are, so the raw pass over native arrays, over symbols (which captures) and over batches is one and
+the same code; `out` is kept as a payload, never as a Tensor, so there are no cycles; a pass releases each node behind it unless told to retain.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+from minidl.context import state
+from minidl.emit import load_alike
+from minidl.primitives.core import Primitive
+from minidl.primitives.structural import unbroadcast
+
+Node = list
+count = itertools.count(-1, -1)  # next() on it is atomic
+
+
+class Kind:
+    """The layout and the code of one sort of node."""
+
+    __slots__ = ("broadcast", "live", "n", "primitive", "pull", "residuals", "width")
+
+    def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int):
+        self.primitive, self.live, self.broadcast, self.width = primitive, live, broadcast, width
+        self.n = len(live)
+        names: dict[str, None] = {}
+        for i in live:
+            for rule in (primitive.vjp(i), primitive.jvp(i)):
+                names.update(dict.fromkeys(primitive.needs.get(rule, ())))
+            if primitive.jvp(i) == "linear":
+                names.update(dict.fromkeys(a for j, a in enumerate(primitive.args) if j != i))
+                names.update(dict.fromkeys(primitive.params))
+            if broadcast:
+                names[f"{primitive.args[i]}_shape"] = None
+        if broadcast:
+            names["out_shape"] = None
+        names.pop("index", None)
+        self.residuals = tuple(names)
+        self.pull = self._generate()
+
+    def _generate(self) -> Callable[..., None]:
+        p = self.primitive
+        env: dict[str, Any] = {"heappush": heappush, "unbroadcast": unbroadcast}
+        parents = [f"p{k}" for k in range(self.n)]
+        lines = ["def pull(node, g, pending, heap):", "    " + ", ".join(["_", "_", "xp", *parents, *(f"r_{r}" for r in self.residuals)]) + " = node"]
+        for k, i in enumerate(self.live):
+            rule = p.vjp(i)
+            env[f"rule{k}"] = rule
+            values = [str(i) if n == "index" else f"r_{n}" for n in p.needs[rule]]
+            lines.append(f"    d = rule{k}({', '.join(['xp', 'g', *values])})")
+            if self.broadcast:
+                lines.append(f"    d = unbroadcast(xp, d, r_{p.args[i]}_shape)")
+            lines += [
+                f"    n = p{k}[0]",
+                "    if n in pending: pending[n] = xp.add(pending[n], d)",
+                f"    else: pending[n] = d; heappush(heap, p{k})",
+            ]
+        return load_alike("\n".join(lines) + "\n", env, "pull")
+
+    def values(self, node: Node, wrap: Callable[[Any, Any], Any] | None) -> dict[str, Any]:
+        """The residuals by name; wrap(payload, node) makes Tensors of those that are payloads."""
+        out = dict(zip(self.residuals, node[3 + self.n :], strict=True))
+        if wrap is not None:
+            parents = dict(zip(self.live, node[3 : 3 + self.n], strict=True))
+            for i, a in enumerate(self.primitive.args):
+                if a in out:
+                    out[a] = wrap(out[a], parents.get(i))
+            for a in ("out", "out0", "out1"):
+                if a in out:
+                    out[a] = wrap(out[a], None if a == "out1" else node)
+        return out
+
+    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
+        """One cotangent per parent, computed on Tensors."""
+        p, values = self.primitive, self.values(node, wrap)
+        out = []
+        for i in self.live:
+            rule = p.vjp(i)
+            d = rule(ns, g, *(i if n == "index" else values[n] for n in p.needs[rule]))
+            out.append(unbroadcast(ns, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
+        return out
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        """The output's tangent from those of the parents (None for zero); ns and wrap as in pull_tensors, wrap None for raw payloads."""
+        p, values, total = self.primitive, self.values(node, wrap), None
+        for i, t in zip(self.live, tangents, strict=True):
+            if t is None:
+                continue
+            rule = p.jvp(i)
+            if rule == "linear":
+                inputs = [t if j == i else values[a] for j, a in enumerate(p.args)]
+                d = getattr(ns, p.name)(*inputs, **{k: values[k] for k in p.params})
+                d = d[0] if p.multiple else d
+            else:
+                d = rule(ns, t, *(i if n == "index" else values[n] for n in p.needs[rule]))
+            total = d if total is None else ns.add(total, d)
+        if self.broadcast and total is not None and tuple(total.shape) != values["out_shape"]:
+            total = ns.broadcast_to(total, shape=values["out_shape"])
+        return total
+
+
+@functools.cache
+def kind_of(primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int) -> Kind:
+    """The kind of nodes that `primitive` leaves behind when these inputs are tracked."""
+    return Kind(primitive, live, broadcast, width)
+
+
+class _Special:
+    """Kinds without a primitive: leaves, aliases, released nodes."""
+
+    __slots__ = ("n", "name")
+
+    def __init__(self, name: str, n: int):
+        self.name, self.n = name, n
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        if self is RELEASED:
+            raise RuntimeError(
+                "backward: this graph was already differentiated and its memory released; call backward(retain_graph=True) the first time"
+            )
+        if len(node) > 3 and self is ALIAS and node[3] is not None:
+            deposit(node[3], g, pending, heap, node[2])
+
+    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
+        if self is RELEASED:
+            self.pull(node, g, {}, [])
+        return [g]
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        return tangents[0]
+
+
+LEAF = _Special("leaf", 0)
+ALIAS = _Special("alias", 1)
+RELEASED = _Special("released", 0)
+
+
+class Leaf:
+    """What a leaf tensor and its node share: the accumulated gradient and the hooks."""
+
+    __slots__ = ("__weakref__", "grad", "hooks")
+
+    def __init__(self) -> None:
+        self.grad: Any = None
+        self.hooks: list[Callable[..., Any]] = []
+
+
+def leaf_node(xp: Any) -> Node:
+    """The node of a tensor that the user marked with requires_grad."""
+    return [next(count), LEAF, xp, Leaf()]
+
+
+def alias_node(xp: Any, parent: Node | None) -> Node:
+    """A fresh node above `parent`: what tells one differentiation from another."""
+    return [next(count), ALIAS, xp, parent]
+
+
+def parents_of(node: Node) -> list[Node]:
+    """The nodes that this one pulls back to."""
+    return [p for p in node[3 : 3 + node[1].n] if p is not None]
+
+
+class Opaque:
+    """A node kind made for one call whose derivative is a function: jitted programs, loops, checkpoint, custom rules.
+
+    vjp(cotangents) -> one cotangent or None per parent; jvp(tangents) -> one tangent or None per output. Both on Tensors; lists may hold None.
+    `tracked` tells vjp whether its own work must be recorded.
+    """
+
+    __slots__ = ("jvp", "n", "name", "outputs", "vjp")
+
+    def __init__(self, name: str, n: int, outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]):
+        self.name, self.n, self.outputs, self.vjp, self.jvp = name, n, outputs, vjp, jvp
+
+    def pull(self, node: Node, g: list, pending: dict, heap: list) -> None:
+        xp = node[2]
+        cts = [None if c is None else _wrapper(xp)(c, None) for c in g]
+        for parent, d in zip(node[3 : 3 + self.n], self.vjp(cts, tracked=False), strict=True):
+            if d is not None and parent is not None:
+                deposit(parent, xp.lift(d)[0] if d.xp is not xp else d.payload, pending, heap, xp)
+
+    def pull_tensors(self, node: Node, g: list, ns: Any, wrap: Any) -> list[Any]:
+        return self.vjp(g, tracked=True)
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        if wrap is None:
+            wrap_raw = _wrapper(node[2])
+            outs = self.jvp([None if t is None else wrap_raw(t, None) for t in tangents])
+            return [None if o is None else (node[2].lift(o)[0] if o.xp is not node[2] else o.payload) for o in outs]
+        return self.jvp(list(tangents))
+
+
+class Projection:
+    """One output of an Opaque node."""
+
+    __slots__ = ("i",)
+    n = 1
+    name = "projection"
+
+    def __init__(self, i: int):
+        self.i = i
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        parent = node[3]
+        if parent[1] is RELEASED:
+            RELEASED.pull(parent, g, pending, heap)
+        if parent[0] not in pending:
+            pending[parent[0]] = [None] * parent[1].outputs
+            heappush(heap, parent)
+        pending[parent[0]][self.i] = g
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        return tangents[0][self.i] if tangents[0] is not None else None
+
+
+def opaque_nodes(xp: Any, name: str, parents: Sequence[Node], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Node]:
+    """The nodes of the outputs of a call with its own derivative."""
+    node: Node = [next(count), Opaque(name, len(parents), outputs, vjp, jvp), xp, *parents]
+    return [[next(count), Projection(i), xp, node] for i in range(outputs)]
+
+
+class Hooked:
+    """A kind with the user's hooks in front of it."""
+
+    __slots__ = ("hooks", "inner", "n")
+
+    def __init__(self, inner: Any):
+        self.inner, self.n = inner, inner.n
+        self.hooks: list[Callable[..., Any]] = []
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        xp = node[2]
+        t = apply_hooks(self.hooks, _wrapper(xp)(g, None))
+        self.inner.pull(node, xp.lift(t)[0] if t.xp is not xp else t.payload, pending, heap)
+
+    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
+        return self.inner.pull_tensors(node, apply_hooks(self.hooks, g), ns, wrap)
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        return self.inner.push(node, tangents, ns, wrap)
+
+
+def apply_hooks(hooks: Sequence[Callable[..., Any]], g: Any) -> Any:
+    """Each hook may replace the gradient by returning another one."""
+    for hook in list(hooks):
+        new = hook(g)
+        g = g if new is None else new
+    return g
+
+
+def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequence[Node | None], outs: Sequence[Any], params: dict) -> Node | None:
+    """The node of an operation's (first) output, or None if no tracked input has a derivative. The generated operations inline this."""
+    live = tuple(i for i, n in enumerate(nodes) if n is not None and primitive.vjp(i) is not None)
+    if not live:
+        return None
+    broadcast = primitive.elementwise and any(tuple(payloads[i].shape) != tuple(outs[0].shape) for i in live)
+    kind = kind_of(primitive, live, broadcast, len(payloads))
+    names = {"out": outs[0], "out0": outs[0], "out1": outs[-1]}
+    values = []
+    for r in kind.residuals:
+        if r in names:
+            values.append(names[r])
+        elif r in params:
+            values.append(params[r])
+        elif r == "shapes":
+            values.append(tuple(tuple(p.shape) for p in payloads))
+        elif r == "out_shape":
+            values.append(tuple(outs[0].shape))
+        elif r in primitive.args:
+            values.append(payloads[primitive.args.index(r)])
+        elif r.endswith("_shape"):
+            values.append(tuple(getattr(payloads[primitive.args.index(r[:-6])], "shape", ())))
+        else:
+            values.append(xp.dtype_of(payloads[primitive.args.index(r[:-6])]))
+    return [next(count), kind, xp, *(nodes[i] for i in live), *values]
+
+
+def deposit(parent: Node, d: Any, pending: dict, heap: list, ns: Any) -> None:
+    """Add a cotangent to what waits for a node."""
+    n = parent[0]
+    if n in pending:
+        pending[n] = ns.add(pending[n], d)
+    else:
+        pending[n] = d
+        heappush(heap, parent)
+
+
+@functools.cache
+def _tensor_layer() -> Any:
+    from minidl import tensor
+
+    return tensor
+
+
+def _wrapper(xp: Any) -> Callable[[Any, Any], Any]:
+    """Payload and node → Tensor, on this xp."""
+    make = _tensor_layer().Tensor
+    return lambda payload, node: make(payload, xp, xp.dtype_of(payload), node) if hasattr(payload, "shape") else payload
+
+
+def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], bool, set[int]]:
+    """The nodes between targets and roots, oldest first; whether they must be differentiated on Tensors; and the numbers of the nodes that lead
+    to a target.
+
+    Tensors are needed when something else that is tracked feeds the result (another leaf, an alias with a parent): the outcome may be
+    differentiated again.
+    """
+    level = state.interpreter
+    seen: dict[int, Node] = {}
+    stack = list(roots)
+    stop = {t[0] for t in targets}
+    tracked = False
+    while stack:
+        node = stack.pop()
+        if node[0] in seen:
+            continue
+        seen[node[0]] = node
+        if node[0] in stop:
+            tracked = tracked or (node[1] is ALIAS and node[3] is not None)
+            continue
+        kind = node[1]
+        if kind is RELEASED:
+            RELEASED.pull(node, None, {}, [])
+        tracked = tracked or kind is LEAF or (level is not None and node[2] is not level)
+        stack.extend(parents_of(node))
+    ordered = sorted(seen.values(), key=lambda n: -n[0])
+    leads = set(stop)
+    for node in ordered:
+        if any(p[0] in leads for p in parents_of(node)) and node[0] not in stop:
+            leads.add(node[0])
+    return [n for n in ordered if n[0] in leads], tracked, leads
+
+
+def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, retain: bool, arrive: Any) -> None:
+    """The reverse pass over payloads. Cotangents of targets are stored in `targets`; those of leaves go to arrive(leaf node, cotangent)."""
+    pending: dict[int, Any] = {}
+    heap: list[Node] = []
+    for node, g in roots:
+        deposit(node, g, pending, heap, node[2])
+    while heap:
+        node = heappop(heap)
+        g = pending.pop(node[0])
+        kind = node[1]
+        if targets is not None and node[0] in targets:
+            targets[node[0]] = g
+        elif kind is LEAF:
+            arrive(node, g)
+        elif leads is None or node[0] in leads:
+            kind.pull(node, g, pending, heap)
+            if not retain and kind is not ALIAS:
+                node[1] = RELEASED
+                del node[3:]
+
+
+def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any) -> None:
+    """The reverse pass over Tensors, which records itself on the tape and so can be differentiated again."""
+    pending: dict[int, Any] = {}
+    heap: list[Node] = []
+    for node, g in roots:
+        deposit(node, g, pending, heap, ns)
+    while heap:
+        node = heappop(heap)
+        g = pending.pop(node[0])
+        kind = node[1]
+        if targets is not None and node[0] in targets:
+            targets[node[0]] = g
+        elif kind is LEAF:
+            arrive(node, g)
+        elif isinstance(kind, Projection):
+            kind.pull(node, g, pending, heap)
+        elif leads is None or node[0] in leads:
+            for parent, d in zip(node[3 : 3 + kind.n], kind.pull_tensors(node, g, ns, _wrapper(node[2])), strict=True):
+                if parent is not None and d is not None:
+                    deposit(parent, d, pending, heap, ns)
+
+
+def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool) -> None:
+    """The forward pass: fill in the tangent of every node, oldest first. ns is the namespace to compute on: the payloads' own, or Tensors'."""
+    for node in nodes:
+        if node[0] not in tangents:
+            incoming = [None if p is None else tangents.get(p[0]) for p in node[3 : 3 + node[1].n]]
+            if any(t is not None for t in incoming):
+                tangents[node[0]] = node[1].push(node, incoming, ns if tracked else node[2], _wrapper(node[2]) if tracked else None)

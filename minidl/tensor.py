@@ -1,0 +1,452 @@
+"""Tensor, and how a primitive is applied to Tensors.
+
+A Tensor is (payload, xp, dtype, node): a native array and its backend when eager; a symbol and the trace while tracing; a batch and the vmap
+level inside vmap. `bind` is the general way to apply a primitive; `fast` holds generated straight-line code for the happy case of
+elementwise primitives (eager, one backend, one dtype), which falls back on `bind`.
+
+Promises: the happy path looks at no thread-local; a kernel's failure becomes the shape rule's message, alike on every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.backends import default
+from minidl.context import busy, interpreting, state
+from minidl.dtypes import DType
+from minidl.emit import load_alike
+from minidl.graph import Var
+from minidl.primitives import table
+from minidl.primitives.core import Primitive
+from minidl.tape import LEAF, Hooked, Leaf, Node, count, kind_of, leaf_node, record
+
+
+class Tensor:
+    """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
+
+    Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "node", "payload", "xp")
+    __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor
+    __array_priority__ = 1000
+
+    def __init__(self, payload: Any, xp: Any, dtype: DType, node: Node | None = None):
+        self.payload = payload
+        self.xp = xp
+        self.dtype = dtype
+        self.node = node
+
+    # ---- what it is -------------------------------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes. Never consults the context: a Tensor's shape and dtype do not change."""
+        return tuple(self.payload.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.payload.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        n = 1
+        for s in self.payload.shape:
+            n *= s
+        return n
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that holds the data."""
+        return self.xp.name
+
+    @property
+    def device(self) -> str:
+        """Where the data lies, e.g. "cpu" or "cuda:0"."""
+        return self.xp.device
+
+    # ---- the tape ---------------------------------------------------------------------------------------------------------------------
+    @property
+    def requires_grad(self) -> bool:
+        """Whether operations on this tensor are recorded for differentiation."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, on: bool) -> None:
+        self.requires_grad_(on)
+
+    def requires_grad_(self, on: bool = True) -> Tensor:
+        """Mark this leaf as one whose gradient is wanted, in place. Raises RuntimeError for integer dtypes and non-leaves."""
+        if on and self.node is None:
+            if not self.dtype.inexact:
+                raise RuntimeError(f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)")
+            self.node = leaf_node(self.xp)
+        elif not on and self.node is not None:
+            if self.leaf is None:
+                raise RuntimeError("requires_grad: only leaves can be switched off; use .detach() for the result of an operation")
+            self.node = None
+        return self
+
+    @property
+    def leaf(self) -> Leaf | None:
+        """What a leaf shares with its node; None for results of operations and untracked tensors."""
+        node = self.node
+        return node[3] if node is not None and node[1] is LEAF else None
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether this tensor is no recorded result."""
+        return self.node is None or self.node[1] is LEAF
+
+    @property
+    def grad(self) -> Tensor | None:
+        """The gradient that backward passes have accumulated in this leaf, or None."""
+        leaf = self.leaf
+        if leaf is None:
+            return None
+        interp = state.interpreter if busy[0] else None
+        return leaf.grad if interp is None else interp.read_grad(leaf)
+
+    @grad.setter
+    def grad(self, value: Tensor | None) -> None:
+        leaf = self.leaf
+        if leaf is None:
+            if value is None:
+                return
+            raise RuntimeError("grad: only a leaf that requires grad has .grad")
+        if value is not None and (value.shape != self.shape or value.dtype is not self.dtype):
+            raise ValueError(f"grad: wanted {describe(self)} as the tensor, not {describe(value)}")
+        write_grad(leaf, value)
+
+    def register_hook(self, hook: Any) -> Any:
+        """Call hook(gradient) when the gradient of this tensor is computed; a returned Tensor replaces it. Returns a function that removes it."""
+        if self.node is None:
+            raise RuntimeError("register_hook: this tensor does not require grad")
+        leaf = self.leaf
+        if leaf is not None:
+            hooks = leaf.hooks
+        else:
+            if not isinstance(self.node[1], Hooked):
+                self.node[1] = Hooked(self.node[1])
+            hooks = self.node[1].hooks
+        hooks.append(hook)
+        return lambda: hooks.remove(hook) if hook in hooks else None
+
+    def detach(self) -> Tensor:
+        """The same values without a place on the tape."""
+        interp = state.interpreter if busy[0] else None
+        if interp is None:
+            return Tensor(self.payload, self.xp, self.dtype)
+        return interp.detach(self)
+
+    def assign(self, value: Tensor) -> Tensor:
+        """Give this Tensor another value of the same shape and dtype, in place; the heart of `x += y`, `x[i] = y` and optimizers.
+
+        Raises RuntimeError for a leaf that requires grad outside no_grad, ValueError for another shape or dtype.
+        """
+        if value.shape != self.shape or value.dtype is not self.dtype:
+            raise ValueError(f"in-place: {describe(value)} cannot be stored in {describe(self)}; shape and dtype of a tensor do not change")
+        if self.leaf is not None:
+            if state.grad:
+                raise RuntimeError("in-place: a leaf that requires grad can only be changed under md.no_grad()")
+            value = value.detach()
+        interp = state.interpreter if busy[0] else None
+        if interp is not None:
+            interp.assign(self, value)
+        else:
+            if value.xp is not self.xp:
+                mixed("in-place", self.xp, value.xp)
+            self.payload = value.payload
+            if self.leaf is None:
+                self.node = value.node
+        return self
+
+    __hash__ = object.__hash__
+
+
+def write_grad(leaf: Leaf, value: Tensor | None) -> None:
+    """Set a leaf's gradient in the current context."""
+    interp = state.interpreter if busy[0] else None
+    if interp is None:
+        leaf.grad = value
+    else:
+        interp.write_grad(leaf, value)
+
+
+def describe(x: Any) -> str:
+    """`f32[3,4]` for messages."""
+    return f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x)
+
+
+def mixed(name: str, a: Any, b: Any) -> None:
+    """Raise the error for operands on two backends."""
+    raise RuntimeError(
+        f"{name}: operands live on two backends, {a.name} ({a.device}) and {b.name} ({b.device}); move one with .to(backend={a.name!r})"
+    )
+
+
+# ---- applying a primitive ---------------------------------------------------------------------------------------------------------------
+def scalar_payload(xp: Any, value: Any, dtype: DType) -> Any:
+    """A Python scalar as a native 0-d array, from the backend's cache where it may be (not NaN; zeros of both signs are apart)."""
+    key = (value, value.__class__, dtype)
+    keep = value == value and (value or value.__class__ is int)
+    if keep and key in xp.scalars:
+        return xp.scalars[key]
+    if xp.needs_scope:
+        with xp.scope():
+            out = xp.scalar(_in_range(value, dtype), dtype)
+    else:
+        out = xp.scalar(_in_range(value, dtype), dtype)
+    if keep and len(xp.scalars) < 4096:
+        xp.scalars[key] = out
+    return out
+
+
+def _in_range(value: Any, dtype: DType) -> Any:
+    if dtype.is_integer and not -(2 ** (dtype.bits - 1)) * (dtype.kind == "int") <= value < 2 ** (dtype.bits - (dtype.kind == "int")):
+        raise OverflowError(f"the Python integer {value} does not fit {dtype.name}; convert the tensor with .to(md.int64) first")
+    return value
+
+
+_SCALARS = (bool, int, float, complex)
+
+
+def scalar_type(value: Any) -> type | None:
+    """bool, int, float or complex for a weak Python scalar (np.float64 and np.complex128 are such); None for anything else."""
+    for kind in _SCALARS:
+        if isinstance(value, kind):
+            return kind
+    return getattr(value, "kind", None) if not hasattr(value, "dtype") else None  # a Host scalar knows its kind
+
+
+def _array(value: Any, name: str, xp: Any) -> Tensor:
+    """An operand that is no Tensor and no Python scalar: NumPy data becomes a Tensor on the same backend."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        backend = xp if hasattr(xp, "asarray") else xp.home
+        return from_numpy(np.asarray(value), backend)
+    raise TypeError(f"{name}: expected a Tensor, a Python number or a NumPy array, got {type(value).__name__}; convert it with md.asarray")
+
+
+def from_numpy(value: np.ndarray, xp: Any, dtype: DType | None = None) -> Tensor:
+    """A Tensor with a copy of NumPy data, on the given backend."""
+    dtype = dtype or dtypes.from_numpy(value.dtype)
+    with xp.scope():
+        out = Tensor(xp.asarray(value, dtype), xp, dtype)
+    if state.interpreter is not None:
+        state.interpreter.constant(out)
+    return out
+
+
+def promoted(primitive: Primitive, args: Sequence[Any], xp: Any) -> tuple[list[Any], DType | None]:
+    """The operands with their common dtype applied: Tensors are cast, Python scalars left for the payload step."""
+    out = list(args)
+    joins = primitive.joins if primitive.joins is not None else range(len(out))
+    common: DType | None = None
+    weak: type | None = None
+    for i, a in enumerate(out):
+        if not isinstance(a, Tensor):
+            kind = scalar_type(a)
+            if kind is None:
+                a = out[i] = _array(a, primitive.name, xp)
+            elif i in joins:
+                weak = kind if weak is None or _SCALARS.index(kind) > _SCALARS.index(weak) else weak
+                continue
+        if i in joins:
+            if common is not None and common is not a.dtype and dtypes.StrictPromotion.on:
+                raise TypeError(f"{primitive.name}: {common.short} with {a.dtype.short} under md.strict_promotion(); convert one with .to(...)")
+            try:
+                common = a.dtype if common is None else dtypes.promote(common, a.dtype)
+            except TypeError as error:
+                raise TypeError(f"{primitive.name}: {error}") from None
+    if primitive.promote == "none" or not out:
+        return out, common
+    if weak is not None:
+        common = dtypes.of_scalar_type(weak) if common is None else dtypes.promote_scalar(common, weak)
+    assert common is not None
+    if primitive.promote == "float" and not common.inexact:
+        common = dtypes.Defaults.floating
+    for i, a in enumerate(out):
+        if isinstance(a, Tensor):
+            want = common if i in joins else primitive.others
+            if want is not None and a.dtype is not want and (i in joins or _loses_nothing(a.dtype, want, primitive)):
+                out[i] = bind(table["cast"], (a,), {"dtype": want})
+    return out, common
+
+
+def _loses_nothing(have: DType, want: DType, primitive: Primitive) -> bool:
+    """Indices of any integer dtype become int64; a condition must be bool already."""
+    if have.is_integer and want.is_integer:
+        return True
+    raise TypeError(f"{primitive.name}: expected {want.name} where {have.name} came; convert it with .to(md.{want.name}) or compare it with 0")
+
+
+def avals(payloads: Sequence[Any], xp: Any, common: DType | None) -> list[Var]:
+    """Shapes and dtypes of operands, for a shape rule."""
+    return [Var(tuple(p.shape), xp.dtype_of(p)) if hasattr(p, "shape") else Var((), common or dtypes.float32) for p in payloads]
+
+
+def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Apply a primitive in the current context and record it. Returns a Tensor, or a tuple of them for a primitive with several results."""
+    interp = state.interpreter
+    xp = interp
+    if interp is None:
+        for a in args:
+            if isinstance(a, Tensor):
+                if xp is None:
+                    xp = a.xp
+                elif a.xp is not xp:
+                    mixed(primitive.name, xp, a.xp)
+        if xp is None:
+            xp = default()
+        elif not hasattr(xp, "asarray"):
+            xp.gone()
+    args, common = promoted(primitive, args, xp)
+    payloads: list[Any] = []
+    nodes: list[Node | None] = []
+    for i, a in enumerate(args):
+        if isinstance(a, Tensor):
+            if interp is None:
+                payload, node = a.payload, a.node
+            else:
+                payload, node = interp.lift(a)
+            payloads.append(payload)
+            nodes.append(node)
+        else:
+            dtype = primitive.others if primitive.joins is not None and i not in primitive.joins else common
+            if dtype is None:  # a primitive that does not promote
+                dtype = dtypes.of_scalar_type(scalar_type(a) or float)
+            payloads.append(scalar_payload(xp, a, dtype) if interp is None else interp.scalar(a, dtype))
+            nodes.append(None)
+    if interp is None:
+        try:
+            if primitive.check_first:
+                primitive.infer(*avals(payloads, xp, common), **params)
+            if xp.needs_scope:
+                with xp.scope():
+                    out = getattr(xp, primitive.name)(*payloads, **params)
+            else:
+                out = getattr(xp, primitive.name)(*payloads, **params)
+        except NotImplementedError:
+            raise
+        except Exception:
+            primitive.infer(*avals(payloads, xp, common), **params)  # raises the message that every backend shares
+            raise
+    else:
+        out = interp.call(primitive, payloads, params)
+    if primitive.multiple:
+        outs = tuple(out)
+        tracked = state.grad and any(n is not None for n in nodes) and primitive.differentiable and xp.dtype_of(outs[0]).inexact
+        node = record(primitive, xp, payloads, nodes, outs, params) if tracked else None
+        return tuple(Tensor(o, xp, xp.dtype_of(o), None if i else node) for i, o in enumerate(outs))
+    dtype = xp.dtype_of(out)
+    node = None
+    if state.grad and dtype.inexact and primitive.differentiable and any(n is not None for n in nodes):
+        node = record(primitive, xp, payloads, nodes, (out,), params)
+    return Tensor(out, xp, dtype, node)
+
+
+# ---- generated code for the happy case ------------------------------------------------------------------------------------------------
+_CHECK = {"number": "", "any": "", "inexact": "dt.inexact and ", "float": "dt.is_float and ", "real": "not dt.is_complex and "}
+
+
+def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:
+    kind = kind_of(primitive, live, False, len(primitive.args))
+    name = "K" + "".join(map(str, live))
+    env[name] = kind
+    text = {"x": "a", "y": "b", "out": "out", "x_shape": "a.shape", "y_shape": "b.shape", "x_dtype": "dt", "y_dtype": "dt"}
+    parts = ["next(count)", name, "xp", *("nm"[i] for i in live), *(text[r] for r in kind.residuals)]
+    return f"[{', '.join(parts)}]"
+
+
+def _operation(name: str, operands: str, indent: str) -> list[str]:
+    return [f"{indent}if xp.needs_scope:", f"{indent}    with xp.scope(): out = xp.{name}({operands})", f"{indent}else: out = xp.{name}({operands})"]
+
+
+def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
+    """The eager operation of an elementwise primitive with one or two arguments, as one straight-line function."""
+    name, env = primitive.name, {"Tensor": Tensor, "busy": busy, "count": count, "P": primitive, "bind": bind, "record": record, "NONE": {}}
+    env["bool_"] = dtypes.bool_
+    new = f"Tensor(out, xp, {out_dtype}, "
+    track = primitive.differentiable
+    check = _CHECK[only]
+    if len(primitive.args) == 1:
+        lines = [f"def {name}(x, /):", "    try:", "        xp = x.xp; dt = x.dtype", f"        if {check}not busy[0]:", "            a = x.payload"]
+        lines += _operation(name, "a", " " * 12)
+        lines += ["            n = x.node", f"            if n is None: return {new}None)"] if track else [f"            return {new}None)"]
+        if track:
+            lines.append(f"            return {new}{_node(primitive, (0,), env)})")
+        lines += ["    except Exception: pass", "    return bind(P, (x,), NONE)"]
+        return load_alike("\n".join(lines) + "\n", env, name)
+    both = [
+        "        if n is None:",
+        f"            if m is None: return {new}None)",
+    ]
+    lines = [
+        f"def {name}(x, y, /):", "    try:", "        xp = x.xp; dt = x.dtype; c = y.__class__",
+        "        if c is float or c is int:",
+        f"            if {check}(dt.inexact or c is int) and not busy[0]:",
+        "                a = x.payload; b = xp.scalars[y, c, dt]",
+        *_operation(name, "a, b", " " * 16),
+        *(["                n = x.node", f"                if n is None: return {new}None)"] if track and primitive.vjp(0) else [f"                return {new}None)"]),
+        *([f"                return {new}{_node(primitive, (0,), env)})"] if track and primitive.vjp(0) else []),
+        f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
+        "            a = x.payload; b = y.payload",
+        *_operation(name, "a, b", " " * 12),
+    ]  # fmt: skip
+    if not track:
+        lines.append(f"            return {new}None)")
+    else:
+        lines += ["            n = x.node; m = y.node", *("    " + b for b in both)]
+        lines += [
+            f"                if a.shape == b.shape: return {new}{_node(primitive, (1,), env)})",
+            "            elif a.shape == b.shape:",
+            f"                if m is None: return {new}{_node(primitive, (0,), env)})",
+            f"                return {new}{_node(primitive, (0, 1), env)})",
+            f"            return {new}record(P, xp, (a, b), (n, m), (out,), NONE))",
+        ]
+    lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
+    return load_alike("\n".join(lines) + "\n", env, name)
+
+
+def _general(primitive: Primitive) -> Any:
+    def apply(*args: Any, **params: Any) -> Any:
+        return bind(primitive, args, params)
+
+    apply.__name__ = primitive.name
+    return apply
+
+
+class Namespace(SimpleNamespace):
+    """The primitives as functions of Tensors: the xp on which rules compute when they must be differentiable themselves."""
+
+    @staticmethod
+    def dtype_of(x: Any) -> DType:
+        """The dtype of a Tensor."""
+        return x.dtype
+
+
+def _make_namespace() -> Namespace:
+    ns = Namespace()
+    for name, primitive in table.items():
+        quick = primitive.fast is not None and primitive.fast[0] in _CHECK
+        setattr(ns, name, generate(primitive, *primitive.fast) if quick else _general(primitive))
+    return ns
+
+
+ns = _make_namespace()
+
+
+def batch_call(parent: Any) -> Any:
+    """`call(name, *tensors, **params)` for batching rules: primitives applied one level up."""
+
+    def call(name: str, *args: Any, **params: Any) -> Any:
+        with interpreting(parent):
+            return bind(table[name], args, params)
+
+    return call

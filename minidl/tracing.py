@@ -1,0 +1,385 @@
+"""Tracing: the interpreter whose payloads are symbols and whose functions record equations.
+
+Concrete tensors that the traced code reads are lifted: found by identity, they become inputs of the graph. Writing to one (in place, `.grad`)
+changes only the trace's view; what was written comes back as outputs. Numbers that may change from call to call (`md.host`, number arguments of
+a jitted function) are Host scalars, whose Python arithmetic is replayed on each call.
+
+Promises: nothing outside the trace changes while it runs; a symbol that escapes raises when it is used.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+from minidl import tape, tree
+from minidl.backends import default
+from minidl.context import interpreting, state
+from minidl.dtypes import DType, canonical, promote, promote_scalar
+from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.primitives import table
+from minidl.primitives.core import Primitive
+from minidl.tensor import Tensor, describe, mixed
+
+_HERE = __file__.rsplit("/", 1)[0]
+#: Tensors that belong to the library itself and live as long as it does (the random generator's key): any trace may lift them.
+persistent: list[Tensor] = []
+
+
+def user_line() -> str | None:
+    """`file:line` of the innermost frame outside minidl."""
+    frame = sys._getframe(2)
+    while frame is not None and frame.f_code.co_filename.startswith((_HERE, "<minidl")):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
+
+
+class Trace:
+    """One tracing in progress: an xp that records."""
+
+    name = "trace"
+    needs_scope = False
+
+    def __init__(self, parent: Any = None, home: Any = None):
+        self.parent, self._home = parent, home
+        self.root: Trace = parent.root if isinstance(parent, Trace) else self
+        self.closed = False
+        self.equations: list[Equation] = []
+        self.captured: dict[int, tuple[Tensor, Var, Any]] = {}  # tensors from outside: (tensor, its symbol, node)
+        self.view: dict[int, tuple[Any, Any]] = {}  # tensors from outside that were written: (payload, node)
+        self.written: dict[int, Tensor] = {}
+        self.grads: dict[tape.Leaf, Tensor | None] = {}  # the view of .grad
+        self.grad_reads: dict[tape.Leaf, Tensor | None] = {}  # what .grad was before, where it was read before being written
+        self.constants: dict[int, Tensor] = {}  # made from host data while tracing
+        self.hosts: dict[tuple[str, str], tuple[Host, Var]] = {}
+        self.host_env: dict[str, Any] = {}
+        self.host_keys: set[tuple[int, Any]] = set()
+        self.guards: list[str] = []
+        self.scope = nullcontext
+
+    @property
+    def home(self) -> Any:
+        """The backend that the program is for: that of the first tensor it reads."""
+        if self._home is None:
+            self._home = self.parent.home if self.parent is not None else default()
+        return self._home
+
+    @property
+    def device(self) -> str:
+        """Where the program will run."""
+        return self.home.device
+
+    def gone(self) -> None:
+        """Complain about a symbol that left its trace."""
+        raise RuntimeError(
+            "jit: a symbolic tensor was used after its trace ended; return it from the traced function, or store it on a Module, an optimizer or .grad"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        primitive = table.get(name)
+        if primitive is None:
+            raise AttributeError(name)
+
+        def call(*args: Any, **params: Any) -> Any:
+            return self.call(primitive, args, params)
+
+        setattr(self, name, call)
+        return call
+
+    def dtype_of(self, payload: Any) -> DType:
+        """The dtype of a symbol."""
+        return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
+
+    def scalar(self, value: Any, dtype: DType) -> Atom:
+        """A Python number as a constant of the program; a Host scalar as an input."""
+        if isinstance(value, Host):
+            return self.host_input(value, dtype)
+        if dtype.is_integer or dtype.kind == "bool":
+            from minidl.tensor import _in_range
+
+            return Literal(bool(value) if dtype.kind == "bool" else int(_in_range(value, dtype)), dtype)
+        return Literal(complex(value) if dtype.is_complex else float(value), dtype)
+
+    def call(self, primitive: Primitive, payloads: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Record an equation; rule text may pass Python numbers and mixed dtypes, which are settled here."""
+        atoms = self._settle(primitive, payloads)
+        found = primitive.infer(*atoms, **params)
+        outs = tuple(Var(tuple(s), d) for s, d in found) if primitive.multiple else (Var(tuple(found[0]), found[1]),)
+        self.equations.append(Equation(primitive, atoms, params, outs, user_line()))
+        return outs if primitive.multiple else outs[0]
+
+    def _settle(self, primitive: Primitive, payloads: Sequence[Any]) -> tuple[Atom, ...]:
+        joins = primitive.joins if primitive.joins is not None else range(len(payloads))
+        common: DType | None = None
+        plain = True
+        for i, p in enumerate(payloads):
+            if isinstance(p, (Var, Literal)):
+                if i in joins and common is not p.dtype:
+                    plain = plain and common is None
+                    common = p.dtype if common is None else promote(common, p.dtype)
+            else:
+                plain = False
+        if plain or primitive.promote == "none":
+            return tuple(payloads)
+        for i, p in enumerate(payloads):
+            if i in joins and not isinstance(p, (Var, Literal)) and common is not None:
+                common = promote_scalar(common, getattr(p, "kind", type(p)))
+        out = []
+        for i, p in enumerate(payloads):
+            want = common if i in joins else primitive.others or canonical(type(p) if not hasattr(p, "dtype") else p.dtype)
+            if not isinstance(p, (Var, Literal)):
+                p = self.scalar(p, want or canonical(type(p)))
+            elif p.dtype is not want:
+                p = self.scalar(p.value, want) if isinstance(p, Literal) else self.call(table["cast"], (p,), {"dtype": want})
+            out.append(p)
+        return tuple(out)
+
+    # ---- tensors from outside -----------------------------------------------------------------------------------------------------------
+    def lift(self, t: Tensor) -> tuple[Any, Any]:
+        """(symbol, node) of a Tensor: its own, the trace's view of it, or a new input."""
+        if t.xp is self:
+            return t.payload, t.node
+        key = id(t)
+        if key in self.view:
+            return self.view[key]
+        if key not in self.captured:
+            self.capture(t)
+        found = self.captured[key]
+        return found[1], found[2]
+
+    def capture(self, t: Tensor) -> Var:
+        """Make an outside Tensor an input of the program."""
+        xp = t.xp
+        if getattr(xp, "closed", False):
+            xp.gone()
+        if hasattr(xp, "asarray"):
+            if self._home is None:
+                self._home = xp
+            elif xp is not self.home:
+                mixed("jit", self.home, xp)
+        node = t.node
+        if node is not None and node[1] is not tape.LEAF:
+            node = tape.alias_node(self, None)
+        var = Var(t.shape, t.dtype)
+        self.captured[id(t)] = (t, var, node)
+        return var
+
+    def constant(self, t: Tensor) -> None:
+        """Remember that a Tensor was made from host data here, and so is a constant of the program."""
+        self.root.constants[id(t)] = t
+
+    def detach(self, t: Tensor) -> Tensor:
+        """The same symbol without a node."""
+        return Tensor(self.lift(t)[0], self, t.dtype)
+
+    def assign(self, target: Tensor, value: Tensor) -> None:
+        """Change the trace's view of an outside Tensor, or a Tensor of this trace in place."""
+        payload, node = self.lift(value)
+        if target.xp is self:
+            target.payload = payload
+            if target.leaf is None:
+                target.node = node
+            return
+        if id(target) not in self.captured:
+            self.capture(target)
+        self.view[id(target)] = (payload, target.node if target.leaf is not None else node)
+        self.written[id(target)] = target
+
+    def read_grad(self, leaf: tape.Leaf) -> Tensor | None:
+        """`.grad` as the traced code sees it."""
+        if leaf not in self.grads:
+            before = leaf.grad if self.parent is None else self.parent.read_grad(leaf)
+            self.grad_reads[leaf] = before
+            self.grads[leaf] = before
+            if before is not None and id(before) not in self.captured and before.xp is not self:
+                self.capture(before)
+        return self.grads[leaf]
+
+    def write_grad(self, leaf: tape.Leaf, value: Tensor | None) -> None:
+        """Set `.grad` in the trace's view."""
+        self.grads[leaf] = value
+
+    # ---- host numbers ---------------------------------------------------------------------------------------------------------------------
+    def host(self, container: Any, key: Any) -> Host:
+        """The number container[key], read anew on each call."""
+        root = self.root
+        name = f"H{id(container)}"
+        root.host_env[name] = container
+        root.host_keys.add((id(container), key))
+        return Host(root, f"{name}[{key!r}]", container[key])
+
+    def host_input(self, host: Host, dtype: DType) -> Any:
+        """A Host scalar as an input symbol of that dtype."""
+        if self is not self.root:
+            return self.lift(host.tensor(dtype))[0]
+        key = (host.text, dtype.name)
+        if key not in self.hosts:
+            self.hosts[key] = (host, Var((), dtype))
+        return self.hosts[key][1]
+
+    def concretize(self, t: Tensor, what: str) -> Any:
+        """Symbols have no value yet."""
+        line = user_line()
+        raise TypeError(
+            f"{what}: the tensor {describe(t)} is symbolic while md.jit or md.trace runs{f' ({line})' if line else ''}, so it has no value yet; use md.where for"
+            " a choice, md.cond or md.while_loop for control flow, or make the argument static with static_argnames"
+        )
+
+
+class Host:
+    """A Python number that may differ on the next call: arithmetic on it is recorded as text, decisions on it become guards."""
+
+    __slots__ = ("kind", "text", "trace", "value")
+    __array_ufunc__ = None
+
+    def __init__(self, trace: Trace, text: str, value: Any):
+        self.trace, self.text, self.value = trace, text, value
+        self.kind = type(value)
+
+    def tensor(self, dtype: DType) -> Tensor:
+        """A Tensor of the root trace that holds this number."""
+        return Tensor(self.trace.host_input(self, dtype), self.trace, dtype)
+
+    def _guard(self) -> Any:
+        self.trace.guards.append(f"{self.text} == {self.value!r}")
+        return self.value
+
+    def __bool__(self) -> bool:
+        self.trace.guards.append(f"bool({self.text}) is {bool(self.value)}")
+        return bool(self.value)
+
+    def __index__(self) -> int:
+        return self._guard().__index__()
+
+    def __float__(self) -> float:
+        return float(self._guard())
+
+    def __int__(self) -> int:
+        return int(self._guard())
+
+    def __hash__(self) -> int:
+        return hash(self._guard())
+
+    def __repr__(self) -> str:
+        return f"Host({self.value!r})"
+
+
+def _host_operator(symbol: str, name: str) -> None:
+    from operator import add, eq, floordiv, ge, gt, le, lt, mod, mul, ne, sub, truediv
+
+    functions: dict[str, Callable[..., Any]] = {
+        "+": add, "-": sub, "*": mul, "/": truediv, "//": floordiv, "%": mod, "**": pow, "<": lt, "<=": le, ">": gt, ">=": ge, "==": eq, "!=": ne,
+    }  # fmt: skip
+    f = functions[symbol]
+
+    def forward(self: Host, other: Any) -> Any:
+        if isinstance(other, Host):
+            return Host(self.trace, f"({self.text} {symbol} {other.text})", f(self.value, other.value))
+        if type(other) in (int, float, bool):
+            return Host(self.trace, f"({self.text} {symbol} {other!r})", f(self.value, other))
+        return NotImplemented
+
+    def backward(self: Host, other: Any) -> Any:
+        if type(other) in (int, float, bool):
+            return Host(self.trace, f"({other!r} {symbol} {self.text})", f(other, self.value))
+        return NotImplemented
+
+    setattr(Host, f"__{name}__", forward)
+    if symbol not in ("<", "<=", ">", ">=", "==", "!="):
+        setattr(Host, f"__r{name}__", backward)
+
+
+for _symbol, _name in {
+    "+": "add", "-": "sub", "*": "mul", "/": "truediv", "//": "floordiv", "%": "mod", "**": "pow", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
+    "==": "eq", "!=": "ne",
+}.items():  # fmt: skip
+    _host_operator(_symbol, _name)
+Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # type: ignore[attr-defined]
+
+
+def host(container: Any, key: Any) -> Any:
+    """container[key], a number that jit must read on each call instead of baking it in (optimizers read their hyper-parameters so).
+
+    >>> host({"lr": 0.1}, "lr")
+    0.1
+    """
+    value = container[key]
+    interp = state.interpreter
+    while interp is not None and not isinstance(interp, Trace):
+        interp = interp.parent
+    return value if interp is None or type(value) not in (int, float) else interp.host(container, key)
+
+
+# ---- tracing a function --------------------------------------------------------------------------------------------------------------------
+def finish(t: Trace, inputs: Sequence[Var], outputs: Sequence[Atom], name: str = "program") -> Graph:
+    """The recorded equations that the outputs need, as a Graph."""
+    from minidl.passes import simplify
+
+    return simplify(Graph(inputs, t.equations, outputs, name))
+
+
+def subgraph(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]], tracked: Sequence[bool] | None = None) -> tuple[Graph, list[Tensor], Any]:
+    """Trace f on new symbols, in a trace nested in the current context.
+
+    Returns the graph, whose inputs are those symbols followed by what f read from outside; those outside Tensors; and the output's pytree
+    structure. Tensors written inside raise: loops carry their state explicitly.
+    """
+    inner = Trace(state.interpreter)
+    args = [Tensor(Var(tuple(s), d), inner, d) for s, d in avals]
+    with interpreting(inner):
+        out = f(*args)
+        leaves, structure = tree.flatten(out)
+        payloads = [inner.lift(asarray_here(v))[0] for v in leaves]
+    inner.closed = True
+    if inner.written or any(g is not inner.grad_reads.get(leaf, None) for leaf, g in inner.grads.items()):
+        raise RuntimeError("control flow: a tensor from outside was changed inside a loop or branch; carry it as part of the loop's state instead")
+    extra = list(inner.captured.values())
+    return finish(inner, [a.payload for a in args] + [e[1] for e in extra], payloads, "body"), [e[0] for e in extra], structure
+
+
+def asarray_here(value: Any) -> Tensor:
+    """A Tensor in the current context, from a Tensor, a number or a Host scalar."""
+    if isinstance(value, Tensor):
+        return value
+    from minidl.dtypes import of_scalar_type
+    from minidl.tensor import scalar_type
+
+    kind = value.kind if isinstance(value, Host) else scalar_type(value)
+    if kind is None:
+        from minidl.ops import asarray
+
+        return asarray(value)
+    dtype = of_scalar_type(kind)
+    interp = state.interpreter
+    if isinstance(value, Host):
+        return value.tensor(dtype)
+    return Tensor(interp.call(table["full"], (), {"shape": (), "value": value, "dtype": dtype}), interp, dtype)
+
+
+def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
+    """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs.
+
+    >>> import minidl as md
+    >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
+    def program(a: 'f32[3]'):
+        b = sin(a)  # f32[3]
+        c = mul(b, 2.0)  # f32[3]
+        return (c,)
+    <BLANKLINE>
+    """
+
+    def traced(*args: Any, **kwargs: Any) -> Graph:
+        leaves, _ = tree.flatten((args, kwargs))
+        t = Trace(state.interpreter)
+        with interpreting(t):
+            inputs = [t.lift(v)[0] for v in leaves if isinstance(v, Tensor)]
+            outs = tree.leaves(f(*args, **kwargs))
+            payloads = [t.lift(asarray_here(o))[0] for o in outs]
+        t.closed = True
+        known = set(inputs)
+        rest = [e[1] for e in t.captured.values() if e[1] not in known] + [v for _, v in t.hosts.values()]
+        return finish(t, [*dict.fromkeys(inputs), *rest], payloads)
+
+    return traced

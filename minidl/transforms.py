@@ -1,0 +1,375 @@
+"""Functional transforms on the one tape: grad, value_and_grad, vjp, jvp, linearize, jacobians, checkpoint and custom rules.
+
+Each puts a fresh alias node above its inputs, runs the function, and passes over what was recorded between the aliases and the outputs:
+backwards for grad and vjp, forwards for jvp. Fresh nodes are all that keeps nested differentiations apart (the perturbation confusion of
+Siskind and Pearlmutter, Confusion of tagged perturbations in forward automatic differentiation, IFL 2005).
+
+Promises: outside jit the user's Python runs on concrete values; the result is tracked exactly where something else tracked feeds it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape, tree
+from minidl.autograd import constant, home, payload_here, pullback
+from minidl.backends import using
+from minidl.context import grad_mode, state
+from minidl.tensor import Tensor, describe, ns
+
+Function = Callable[..., Any]
+
+
+def here(t: Tensor) -> tuple[Any, Any, Any]:
+    """(payload, xp, node) of a Tensor in the current context."""
+    interp = state.interpreter
+    if interp is None:
+        return t.payload, t.xp, t.node
+    payload, node = interp.lift(t)
+    return payload, interp, node
+
+
+def alias(t: Tensor) -> Tensor:
+    """The same value with a fresh node above whatever was recorded for it."""
+    payload, xp, node = here(t)
+    return Tensor(payload, xp, t.dtype, tape.alias_node(xp, node if state.grad else None))
+
+
+def stop_gradient(x: Any) -> Any:
+    """The same values (of every tensor in a pytree), through which no derivative flows."""
+    return tree.map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
+
+
+def _argnums(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]:
+    nums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    for i in nums:
+        if not -n <= i < n:
+            raise ValueError(f"{name}: argnums {argnums} but {n} positional argument{'s' * (n != 1)} came")
+    return tuple(i % n for i in nums)
+
+
+def _tensors(name: str, values: Sequence[Any], integers: bool = False) -> list[Tensor]:
+    out = []
+    for v in values:
+        if not isinstance(v, Tensor):
+            from minidl.ops import asarray
+
+            v = asarray(v)
+        if not v.dtype.inexact and not integers:
+            raise TypeError(f"{name}: differentiation wants float or complex inputs, not {describe(v)}; convert it, or leave it out of argnums")
+        out.append(v)
+    return out
+
+
+def _aliased(name: str, args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+    """The arguments with every float tensor (and number) replaced by an alias, and those aliases."""
+    leaves, structure = tree.flatten(list(args))
+    aliases = [alias(t) for t in _tensors(name, leaves)]
+    return tree.unflatten(structure, aliases), aliases
+
+
+def _cut(x: Any, numbers: set[int], tracked: bool) -> Any:
+    """Values that leave a transform: without the nodes of its aliases, but still tracked where something foreign is."""
+    if not isinstance(x, Tensor) or x.node is None:
+        return x
+    return x if tracked else x.detach()
+
+
+def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    if state.grad:
+        return f(*args, **kwargs)
+    with grad_mode(True):  # a transform differentiates also under no_grad; only its results are then untracked
+        return f(*args, **kwargs)
+
+
+def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False) -> Function:
+    """A function that returns (f(...), gradients): one pytree of gradients for argnums, a tuple of them for a sequence of argnums.
+
+    f returns one real number (and auxiliary data, if has_aux). Raises TypeError for an output that is no scalar, ValueError for bad argnums.
+
+    >>> import minidl as md
+    >>> value, g = value_and_grad(lambda x: (x * x).sum())(md.tensor([1.0, 2.0]))
+    >>> value.item(), g.tolist()
+    (5.0, [2.0, 4.0])
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nums = _argnums("grad", argnums, len(args))
+        chosen, aliases = _aliased("grad", [args[i] for i in nums])
+        full = list(args)
+        for i, a in zip(nums, chosen, strict=True):
+            full[i] = a
+        out = _run(f, full, kwargs)
+        out, aux = out if has_aux else (out, None)
+        if not isinstance(out, Tensor) or out.size != 1:
+            what = describe(out) if isinstance(out, Tensor) else type(out).__name__
+            raise TypeError(f"grad: the function must return one number, not {what}; reduce it with .sum() or .mean(), or use md.jacrev")
+        if out.dtype.is_complex and not holomorphic:
+            raise TypeError(f"grad: the output {describe(out)} is complex; take its real part or abs, or pass holomorphic=True")
+        if not out.dtype.inexact:
+            raise TypeError(f"grad: the output {describe(out)} is no float; derivatives need one")
+        seed = constant(out, 1)
+        grads = _pull("grad", [out], [seed], aliases, retain=False)
+        if holomorphic:
+            grads = [ns.conj(g) if g.dtype.is_complex else g for g in grads]
+        nested = tree.unflatten(tree.flatten(chosen)[1], grads)
+        result = nested[0] if isinstance(argnums, int) else tuple(nested)
+        value = leave(out, aliases)
+        return ((value, leave(aux, aliases)) if has_aux else value), result
+
+    return wrapped
+
+
+def leave(x: Any, aliases: Sequence[Tensor]) -> Any:
+    """Cut outputs from the graph of a finished transform, unless they depend on something else that is tracked."""
+
+    def cut(t: Any) -> Any:
+        if not isinstance(t, Tensor) or t.node is None:
+            return t
+        if not state.grad or t.node[1] is tape.RELEASED:
+            return t.detach()
+        _, tracked, _ = tape.reach([t.node], [a.node for a in aliases if a.node is not None])
+        return t if tracked else t.detach()
+
+    return tree.map(cut, x)
+
+
+def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tensor], retain: bool) -> list[Tensor]:
+    """Gradients in the user's convention (conjugated), zeros for inputs that were not used."""
+    roots = []
+    for o, c in zip(outs, cts, strict=True):
+        if not isinstance(c, Tensor) or c.shape != o.shape:
+            raise ValueError(f"{name}: cotangent {describe(c)} for output {describe(o)}; they must agree in shape")
+        if o.node is not None and o.dtype.inexact:
+            c = c if c.dtype is o.dtype else ns.cast(c, dtype=o.dtype)
+            roots.append((o.node, ns.conj(c) if c.dtype.is_complex else c))
+    targets = [a.node for a in aliases]
+    found = pullback(name, roots, targets, retain=True) if roots else [None] * len(targets)
+    return [constant(a, 0) if g is None else (ns.conj(g) if g.dtype.is_complex else g) for a, g in zip(aliases, found, strict=True)]
+
+
+def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False) -> Function:
+    """The function that computes f's gradient; see value_and_grad. Nests with every other transform.
+
+    >>> import minidl as md
+    >>> grad(grad(lambda x: x * x * x))(md.tensor(2.0)).item()
+    12.0
+    """
+    both = value_and_grad(f, argnums, has_aux, holomorphic)
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        value, g = both(*args, **kwargs)
+        return (g, value[1]) if has_aux else g
+
+    return wrapped
+
+
+def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """(f(*primals), pull) where pull(cotangent) gives a tuple with one pytree of cotangents per primal; pull may be called many times.
+
+    >>> import minidl as md
+    >>> out, pull = vjp(lambda x: x * 3.0, md.tensor([1.0, 2.0]))
+    >>> pull(md.tensor([1.0, 10.0]))[0].tolist()
+    [3.0, 30.0]
+    """
+    chosen, aliases = _aliased("vjp", primals)
+    out = _run(f, chosen, {})
+    out, aux = out if has_aux else (out, None)
+    outs, structure = tree.flatten(out)
+    in_structure = tree.flatten(chosen)[1]
+
+    def pull(cotangent: Any) -> tuple[Any, ...]:
+        cts, s = tree.flatten(cotangent)
+        if s != structure:
+            raise ValueError("vjp: the cotangent's structure differs from the output's")
+        return tuple(tree.unflatten(in_structure, _pull("vjp", outs, cts, aliases, retain=True)))
+
+    value = leave(out, aliases)
+    return (value, pull, leave(aux, aliases)) if has_aux else (value, pull)
+
+
+def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
+    roots = [o.node for o in outs if isinstance(o, Tensor) and o.node is not None]
+    nodes, tracked, _ = tape.reach(roots, [a.node for a in aliases])
+    level = state.interpreter
+    on_tensors = (tracked and state.grad) or any(t.node is not None for t in tangents) or any(n[2] is not level for n in nodes if level is not None)
+    known: dict[int, Any] = {}
+    for a, t in zip(aliases, tangents, strict=True):
+        if t.shape != a.shape:
+            raise ValueError(f"jvp: tangent {describe(t)} for primal {describe(a)}; they must agree in shape")
+        t = t if t.dtype is a.dtype else ns.cast(t, dtype=a.dtype)
+        known[a.node[0]] = t if on_tensors else payload_here(t)
+    if on_tensors:
+        with using(home(nodes[0][2] if nodes else aliases[0].xp)):
+            tape.push(nodes, known, ns, True)
+    else:
+        xp = level or (nodes[0][2] if nodes else None)
+        if xp is not None:
+            with xp.scope():
+                tape.push(nodes, known, xp, False)
+    results = []
+    for o in outs:
+        if not isinstance(o, Tensor):
+            raise TypeError(f"jvp: outputs must be tensors, not {type(o).__name__}")
+        t = known.get(o.node[0]) if o.node is not None else None
+        if t is None:
+            t = constant(o, 0)
+        elif not on_tensors:
+            xp = level or o.xp
+            t = Tensor(t, xp, o.dtype)
+        results.append(t)
+    return results
+
+
+def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
+    """(f(*primals), its derivative in the direction of tangents).
+
+    >>> import minidl as md
+    >>> jvp(lambda x: x * x, (md.tensor(3.0),), (md.tensor(1.0),))[1].item()
+    6.0
+    """
+    if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)) or len(primals) != len(tangents):
+        raise TypeError("jvp: primals and tangents are tuples of the same length")
+    chosen, aliases = _aliased("jvp", primals)
+    given = _tensors("jvp", tree.leaves(list(tangents)))
+    if len(given) != len(aliases):
+        raise ValueError("jvp: the tangents' structure differs from the primals'")
+    out = _run(f, chosen, {})
+    out, aux = out if has_aux else (out, None)
+    outs, structure = tree.flatten(out)
+    moved = tree.unflatten(structure, _push(outs, aliases, given))
+    value = leave(out, aliases)
+    return (value, moved, leave(aux, aliases)) if has_aux else (value, moved)
+
+
+def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
+    """(f(*primals), the linear map tangents → output tangent), f being run once.
+
+    >>> import minidl as md
+    >>> out, push = linearize(lambda x: x * x, md.tensor(3.0))
+    >>> push(md.tensor(2.0)).item()
+    12.0
+    """
+    chosen, aliases = _aliased("linearize", primals)
+    out = _run(f, chosen, {})
+    outs, structure = tree.flatten(out)
+
+    def push(*tangents: Any) -> Any:
+        given = _tensors("linearize", tree.leaves(list(tangents)))
+        if len(given) != len(aliases):
+            raise ValueError("linearize: the tangents' structure differs from the primals'")
+        return tree.unflatten(structure, _push(outs, aliases, given))
+
+    return leave(out, aliases), push
+
+
+# ---- jacobians --------------------------------------------------------------------------------------------------------------------------
+def _basis(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    """For each tensor, the standard basis of all of them restricted to it: [total, *shape] with ones on its own rows."""
+    from minidl.ops import eye, reshape, zeros
+
+    total = sum(t.size for t in tensors)
+    out, row = [], 0
+    for t in tensors:
+        unit = eye(total, t.size, k=-row, dtype=t.dtype, like=t) if total else zeros((0, t.size), dtype=t.dtype, like=t)
+        out.append(reshape(unit, (total, *t.shape)))
+        row += t.size
+    return out
+
+
+def _split_rows(columns: Tensor, owners: Sequence[Tensor], front: bool) -> list[Tensor]:
+    """Cut the basis axis (first) into blocks, one per owner, and give each the owner's shape."""
+    from minidl.ops import moveaxis, reshape
+
+    out, row = [], 0
+    for t in owners:
+        block = columns[row : row + t.size]
+        row += t.size
+        block = reshape(block, (*t.shape, *columns.shape[1:]))
+        if not front:
+            n, rest = len(t.shape), len(columns.shape) - 1
+            block = moveaxis(block, tuple(range(n)), tuple(range(rest, rest + n)))
+        out.append(block)
+    return out
+
+
+def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
+    """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs.
+
+    >>> import minidl as md
+    >>> jacfwd(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    from minidl.batching import vmap
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nums = _argnums("jacfwd", argnums, len(args))
+        chosen = [args[i] for i in nums]
+        leaves, structure = tree.flatten(chosen)
+        leaves = _tensors("jacfwd", leaves)
+
+        def call(*xs: Any) -> Any:
+            full = list(args)
+            for i, a in zip(nums, tree.unflatten(structure, xs), strict=True):
+                full[i] = a
+            return f(*full, **kwargs)
+
+        moved = vmap(lambda ts: jvp(call, tuple(leaves), tuple(ts))[1])(_basis(leaves))
+
+        def assemble(columns: Tensor) -> Any:
+            nested = tree.unflatten(structure, _split_rows(columns, leaves, front=False))
+            return nested[0] if isinstance(argnums, int) else tuple(nested)
+
+        return tree.map(assemble, moved)
+
+    return wrapped
+
+
+def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
+    """The Jacobian by reverse mode: one pass for all outputs at once (vmapped); best where inputs outnumber outputs.
+
+    >>> import minidl as md
+    >>> jacrev(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
+    [[2.0, 0.0], [0.0, 4.0]]
+    """
+    from minidl.batching import vmap
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        nums = _argnums("jacrev", argnums, len(args))
+
+        def call(*chosen: Any) -> Any:
+            full = list(args)
+            for i, a in zip(nums, chosen, strict=True):
+                full[i] = a
+            return f(*full, **kwargs)
+
+        out, pull = vjp(call, *(args[i] for i in nums))
+        outs, structure = tree.flatten(out)
+        rows = vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
+        if holomorphic:
+            rows = tree.map(lambda g: ns.conj(g) if g.dtype.is_complex else g, rows)
+        leaves, in_structure = tree.flatten(rows)
+        blocks = [_split_rows(r, outs, front=True) for r in leaves]
+        per_out = []
+        for k in range(len(outs)):
+            nested = tree.unflatten(in_structure, [b[k] for b in blocks])
+            per_out.append(nested[0] if isinstance(argnums, int) else tuple(nested))
+        return tree.unflatten(structure, per_out)
+
+    return wrapped
+
+
+def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
+    """The matrix of second derivatives, forward over reverse.
+
+    >>> import minidl as md
+    >>> hessian(lambda x: (x * x * x).sum())(md.tensor([1.0, 2.0])).tolist()
+    [[6.0, 0.0], [0.0, 12.0]]
+    """
+    return jacfwd(jacrev(f, argnums), argnums)

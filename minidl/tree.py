@@ -1,0 +1,164 @@
+"""Pytrees: nested containers whose leaves are tensors or anything else; transforms and jit take and return them.
+
+tuple, list, dict, namedtuple, dataclass and None are containers from the start; `register` adds a type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+_registry: dict[type, tuple[Callable[[Any], tuple[Sequence[Any], Any]], Callable[[Any, Sequence[Any]], Any]]] = {}
+
+
+class Structure(NamedTuple):
+    """The shape of a pytree: hashable, compared by value. kind is None for a leaf."""
+
+    kind: Any
+    aux: Any
+    children: tuple[Structure, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of leaves."""
+        return 1 if self.kind is None else sum(c.size for c in self.children)
+
+
+LEAF = Structure(None, None, ())
+
+
+def register(cls: type, flatten: Callable[[Any], tuple[Sequence[Any], Any]], unflatten: Callable[[Any, Sequence[Any]], Any]) -> None:
+    """Make instances of cls containers: flatten(x) -> (children, aux), unflatten(aux, children) -> x; aux must be hashable.
+
+    >>> class Pair:
+    ...     def __init__(self, a, b): self.a, self.b = a, b
+    >>> register(Pair, lambda p: ((p.a, p.b), None), lambda _, c: Pair(*c))
+    >>> flatten(Pair(1, 2))[0]
+    [1, 2]
+    """
+    _registry[cls] = (flatten, unflatten)
+
+
+def _entry(tree: Any) -> Any:
+    for cls in type(tree).__mro__:
+        if cls in _registry:
+            return _registry[cls]
+    return None
+
+
+def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
+    """(kind, aux, children), or None for a leaf."""
+    if tree is None:
+        return type(None), None, ()
+    t = type(tree)
+    if t is tuple or t is list:
+        return t, None, tree
+    if t is dict:
+        try:
+            keys = tuple(sorted(tree))
+        except TypeError:
+            keys = tuple(tree)
+        return dict, keys, [tree[k] for k in keys]
+    entry = _entry(tree)
+    if entry is not None:
+        children, aux = entry[0](tree)
+        return t, aux, children
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return t, None, tree
+    if isinstance(tree, dict):
+        return t, tuple(tree), list(tree.values())
+    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+        names = tuple(f.name for f in dataclasses.fields(tree))
+        return t, names, [getattr(tree, n) for n in names]
+    return None
+
+
+def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[list[Any], Structure]:
+    """The leaves from left to right, and the structure that puts them back.
+
+    >>> flatten({"b": 1, "a": (2, None)})[0]
+    [2, 1]
+    """
+    leaves: list[Any] = []
+
+    def walk(t: Any) -> Structure:
+        found = None if is_leaf is not None and is_leaf(t) else _children(t)
+        if found is None:
+            leaves.append(t)
+            return LEAF
+        kind, aux, children = found
+        return Structure(kind, aux, tuple([walk(c) for c in children]))
+
+    return leaves, walk(tree)
+
+
+def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
+    """The pytree of that structure with these leaves."""
+    it = iter(leaves)
+
+    def build(s: Structure) -> Any:
+        kind = s.kind
+        if kind is None:
+            return next(it)
+        if kind is type(None):
+            return None
+        children = [build(c) for c in s.children]
+        if kind is list:
+            return children
+        if kind is tuple:
+            return tuple(children)
+        if kind is dict:
+            return dict(zip(s.aux, children, strict=True))
+        for cls in kind.__mro__:
+            if cls in _registry:
+                return _registry[cls][1](s.aux, children)
+        if issubclass(kind, tuple):
+            return kind(*children)
+        if issubclass(kind, dict):
+            return kind(zip(s.aux, children, strict=True))
+        return kind(**dict(zip(s.aux, children, strict=True)))
+
+    return build(structure)
+
+
+def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Apply function to corresponding leaves. Raises ValueError where the structures differ.
+
+    >>> map(lambda a, b: a + b, (1, [2]), (10, [20]))
+    (11, [22])
+    """
+    leaves, structure = flatten(tree)
+    columns = [leaves]
+    for other in rest:
+        others, s = flatten(other)
+        if s != structure:
+            raise ValueError(f"tree.map: the pytrees differ in structure: {structure} and {s}")
+        columns.append(others)
+    return unflatten(structure, [function(*row) for row in zip(*columns, strict=True)])
+
+
+def leaves(tree: Any) -> list[Any]:
+    """The leaves from left to right."""
+    return flatten(tree)[0]
+
+
+def broadcast_prefix(name: str, prefix: Any, tree: Any) -> list[Any]:
+    """One value of `prefix` per leaf of `tree`, where prefix may stop at any container (as vmap's in_axes do)."""
+    out: list[Any] = []
+
+    def walk(p: Any, t: Any) -> None:
+        if p is None or not isinstance(p, (tuple, list, dict)):
+            out.extend([p] * len(leaves(t)))
+            return
+        found = _children(t)
+        parts = list(p.values()) if isinstance(p, dict) else list(p)
+        if found is None or len(found[2]) != len(parts):
+            raise ValueError(f"{name}: {p!r} does not match the structure of its argument")
+        if isinstance(p, dict) and found[0] is dict:
+            parts = [p[k] for k in found[1]]
+        for a, b in zip(parts, found[2], strict=True):
+            walk(a, b)
+
+    walk(prefix, tree)
+    return out

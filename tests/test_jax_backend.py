@@ -1,0 +1,231 @@
+"""What is peculiar to the jax backend: 64-bit types beside an untouched jax setting, compiled calls, donation, devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+
+import minidl.primitives.contraction  # noqa: E402
+import minidl.primitives.elementwise  # noqa: E402
+import minidl.primitives.structural  # noqa: E402, F401
+from minidl.backends import jax_backend  # noqa: E402
+from minidl.dtypes import bool_, float32, float64, int64  # noqa: E402
+from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
+from minidl.primitives.core import table  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def xp():
+    return jax_backend.make("cpu")
+
+
+def program(*steps, inputs, outputs):
+    """A graph from (name, inputs, output) triples of elementwise primitives."""
+    return Graph(inputs, [Equation(table[n], i, {}, (o,)) for n, i, o in steps], outputs)
+
+
+def vars_(n, shape=(8,), dtype=float64):
+    return tuple(Var(shape, dtype) for _ in range(n))
+
+
+def x64_is_off():
+    jnp = jax.numpy
+    return jnp.arange(3).dtype == np.int32 and jnp.ones(3).dtype == np.float32 and not jax.config.jax_enable_x64
+
+
+def test_float64_and_int64_are_real_and_the_setting_stays(xp):
+    assert x64_is_off()
+    x = xp.asarray(np.array([1.0, 1 / 3]), float64)
+    big = xp.asarray(np.array([2**60 + 1]), int64)
+    with xp.scope():
+        y, z = xp.mul(x, xp.scalar(1.5, float64)), xp.add(big, big)
+        with xp.scope():  # a backward pass inside an operation's scope, or the other way round
+            place = xp.argmax(x, axis=0, keepdims=False)
+        assert xp.full(shape=(2,), value=0.1, dtype=float64)[0] == 0.1
+        assert jax.config.jax_enable_x64
+    assert x64_is_off()
+    assert xp.dtype_of(y) is float64 and xp.dtype_of(place) is int64
+    assert xp.to_numpy(y)[1] == 1 / 3 * 1.5
+    assert int(xp.to_numpy(z)[0]) == 2**61 + 2
+
+
+def test_scope_is_left_when_an_operation_raises(xp):
+    with pytest.raises(TypeError), xp.scope():
+        xp.add(xp.asarray(np.ones(2), float64), "no array")
+    assert x64_is_off()
+
+
+def test_scopes_of_threads_are_their_own(xp):
+    inside, checked, failures = threading.Event(), threading.Event(), []
+
+    def other():
+        try:
+            with xp.scope():
+                inside.set()
+                assert checked.wait(30)
+                assert xp.dtype_of(xp.iota(size=3, dtype=int64)) is int64
+        except BaseException as e:
+            failures.append(e)
+
+    t = threading.Thread(target=other)
+    t.start()
+    assert inside.wait(30)
+    try:
+        assert x64_is_off()  # while the other thread is inside
+    finally:
+        checked.set()
+        t.join()
+    assert not failures
+
+
+def test_a_user_who_turned_x64_on_keeps_it(xp):
+    with jax.enable_x64(True):
+        with xp.scope():
+            pass
+        assert jax.numpy.ones(1).dtype == np.float64
+    assert x64_is_off()
+
+
+def test_compiled_program_keeps_float64_outside_the_scope(xp):
+    a, b, c, d = vars_(4)
+    f = xp.compile(program(("mul", (a, b), c), ("add", (c, Literal(0.1, float64)), d), inputs=(a, b), outputs=(d, Literal(2.5, float64), c)))
+    x = np.linspace(0, 1, 8)
+    native = xp.asarray(x, float64)
+    results = f(native, native)
+    assert type(results) is tuple and x64_is_off()
+    d_, k, c_ = results
+    assert all(xp.dtype_of(r) is float64 for r in results)
+    np.testing.assert_allclose(xp.to_numpy(d_), x * x + 0.1, rtol=4e-16)  # XLA may fuse the multiply-add
+    assert float(k) == 2.5
+    assert np.array_equal(xp.to_numpy(c_), x * x)
+
+    found = []
+    t = threading.Thread(target=lambda: found.append(f(native, native)[2].dtype))
+    t.start()
+    t.join()
+    assert found == [np.float64]
+
+
+def test_compiled_program_refuses_what_it_was_not_compiled_for(xp):
+    a, b = vars_(2)
+    f = xp.compile(program(("sin", (a,), b), inputs=(a,), outputs=(b,)))
+    f(xp.asarray(np.ones(8), float64))
+    with pytest.raises(TypeError):
+        f(xp.asarray(np.ones(8), float32))
+    with pytest.raises(TypeError):
+        f(xp.asarray(np.ones(9), float64))
+
+
+def test_donation_frees_what_it_can_and_warns_of_nothing(xp):
+    a, b, c = vars_(3)
+    flag = Var((3,), bool_)
+    g = program(("mul", (a, b), c), inputs=(a, b, flag), outputs=(c, b))
+    f = xp.compile(g, donate=(0, 1, 2))  # b is returned as it is, flag is never read: neither can be donated, and no warning may arise
+    fresh = np.arange(8.0)
+    x = xp.mul(xp.asarray(fresh, float64), xp.asarray(np.full(8, 2.0), float64))
+    y, z = xp.asarray(np.ones(8), float64), xp.asarray(np.ones(3, bool), bool_)
+    product, same = f(x, y, z)
+    assert x.is_deleted() and not y.is_deleted() and not z.is_deleted()
+    assert np.array_equal(xp.to_numpy(product), fresh * 2) and np.array_equal(xp.to_numpy(same), np.ones(8))
+
+
+def test_numpy_memory_is_copied_in(xp):
+    block = np.empty(1024 + 16, np.float32)
+    offset = (-block.ctypes.data) % 64 // 4
+    for start in (offset, offset + 1):  # aligned, which XLA would take for its own, and not
+        source = block[start : start + 1000]
+        source[:] = 1
+        native = xp.asarray(source, float32)
+        source[:] = 2
+        assert np.all(xp.to_numpy(native) == 1)
+
+
+def test_constants_differ_by_sign_of_zero_and_type(xp):
+    with xp.scope():
+        assert not np.signbit(xp.to_numpy(xp.full(shape=(1,), value=0.0, dtype=float32)))[0]
+        assert np.signbit(xp.to_numpy(xp.full(shape=(1,), value=-0.0, dtype=float32)))[0]
+        x = xp.asarray(np.ones(1), float32)
+        xp.pad(x, widths=((0, 1),), value=0.0)
+        assert np.signbit(xp.to_numpy(xp.pad(x, widths=((0, 1),), value=-0.0))[1])
+
+
+def test_a_constant_never_shares_memory_with_the_next(xp):
+    a, b = vars_(2, ())
+    f = xp.compile(program(("neg", (a,), b), inputs=(a,), outputs=(b,)), donate=(0,))
+    with xp.scope():
+        for _ in range(2):
+            assert float(f(xp.full(shape=(), value=3.0, dtype=float64))[0]) == -3.0
+
+
+def test_kernels_do_not_transfer(xp):
+    x = xp.asarray(np.ones((2, 3)), float32)
+    with xp.scope(), jax.transfer_guard("disallow"):
+        y = xp.dot_general(xp.exp(x), xp.pad(x, widths=((1, 0), (0, 0)), value=0.0), contract=((1,), (1,)), batch=((), ()))
+        y = xp.add(y, xp.full(shape=(2, 3), value=0.25, dtype=float32))
+    assert y.shape == (2, 3)
+
+
+def test_loops_run_eagerly_and_inside_programs(xp):
+    c, x, y, total = vars_(4, ())
+    body = program(("mul", (c, x), y), ("add", (c, x), total), inputs=(c, x), outputs=(total, y))
+    xs = np.arange(1.0, 5.0)
+    params = {"body": body, "length": 4, "n_consts": 0, "n_carry": 1}
+    start, native = xp.asarray(np.float64(0), float64), xp.asarray(xs, float64)
+    for reverse in (False, True):
+        order = xs[::-1] if reverse else xs
+        before = np.cumsum(order) - order
+        want = (before * order)[::-1] if reverse else before * order
+        with xp.scope():
+            eager = xp.scan(start, native, reverse=reverse, **params)
+            traced = jax.jit(lambda s, n, reverse=reverse: xp.raw.scan(s, n, reverse=reverse, **params))(start, native)
+        for final, ys in (eager, traced):
+            assert float(final) == 10 and np.array_equal(xp.to_numpy(ys), want)
+
+    i, j, limit = vars_(3, (), int64)
+    more = Var((), bool_)
+    test = program(("lt", (i, limit), more), inputs=(limit, i), outputs=(more,))
+    step = program(("add", (i, Literal(3, int64)), j), inputs=(i,), outputs=(j,))
+    with xp.scope():
+        (out,) = xp.while_loop(xp.scalar(2**40, int64), xp.scalar(2**40 - 4, int64), cond=test, body=step, n_cond=1, n_body=0)
+    assert int(out) == 2**40 + 2
+
+    a, p, q = vars_(3, ())
+    branches = (program(("sin", (a,), p), inputs=(a,), outputs=(p,)), program(("neg", (a,), q), inputs=(a,), outputs=(q,)))
+    with xp.scope():
+        for index, want in ((0, np.sin(2.0)), (1, -2.0), (2**33, -2.0), (-5, np.sin(2.0))):
+            (out,) = xp.cond(xp.scalar(index, int64), xp.scalar(2.0, float64), branches=branches)
+            assert float(out) == pytest.approx(want, rel=1e-15)
+
+
+def test_dlpack_and_bfloat16(xp):
+    from minidl.dtypes import bfloat16
+
+    x = np.arange(4, dtype=np.float64)
+    assert xp.dtype_of(xp.from_dlpack(x)) is float64
+    half = xp.asarray(np.array([1.0, 0.1]), bfloat16)
+    assert xp.dtype_of(half) is bfloat16 and xp.to_numpy(half).dtype == bfloat16.numpy
+    assert xp.is_native(half) and not xp.is_native(x)
+    xp.synchronize()
+    assert x64_is_off()
+
+
+def test_unknown_devices_are_refused_with_a_list():
+    with pytest.raises(ValueError, match=r"no device 'cpu:77'.*'cpu'"):
+        jax_backend.make("cpu:77")
+    assert repr(jax_backend.make("cpu")) == "<backend jax on cpu>"
+
+
+def test_making_a_backend_leaves_the_environment_alone():
+    code = (
+        "import os; b = dict(os.environ)\nfrom minidl.backends import jax_backend\njax_backend.make('cpu')\nassert dict(os.environ) == b, os.environ"
+    )
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_PYTHON_CLIENT_PREALLOCATE", None)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=os.path.dirname(os.path.dirname(__file__)))
