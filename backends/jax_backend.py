@@ -189,6 +189,12 @@ class JaxBackend(Backend):
         """The choice as one program, kept with its first branch."""
         return self._loop(branches[0], "cond", operands, {"branches": branches})
 
+    fuses = True
+
+    def fuse(self, rule: Callable[..., Any], static: tuple[int, ...]) -> Callable[..., Any]:
+        """`rule(xp, *values)` as one dispatch instead of one an operation; static: the numbers of the values that are no arrays."""
+        return jax.jit(partial(rule, self.raw), static_argnums=static)
+
     # programs
     def spell(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
         """Programs call plain lax code: nothing in them is jitted by itself."""

@@ -18,6 +18,7 @@ from jax import lax
 from jax.extend.random import threefry2x32_p
 
 kernels: dict[str, Callable[..., Any]] = {}
+_f: Callable[..., Any]
 I64, I32 = np.dtype(np.int64), np.dtype(np.int32)
 
 

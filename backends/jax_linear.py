@@ -161,7 +161,8 @@ def _place_type(window: Any) -> Any:
 def max_pool(x: Any, *, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
     low = np.asarray(-np.inf if is_float(x) else np.iinfo(x.dtype).min, x.dtype)[()]
     place_type, volume = _place_type(window), 1
-    best, place = x, None
+    best: Any = x
+    place: Any = None
     for axis, w, s, lo, hi, d, out in reversed(_axes(window, stride, padding, dilation, x.shape)):
         config = [(lo, hi, 0) if a == axis else (0, 0, 0) for a in range(len(x.shape))]
         values = lax.pad(best, low, config) if lo or hi else best
@@ -253,12 +254,12 @@ def pool_scatter(g: Any, index: Any, *, x_shape: Any, window: Any, stride: Any, 
         out = scatter(lax.full((batch, math.prod(spatial)), 0, g.dtype), lax.reshape(g, flat.shape), row, flat, mode="add")
         return lax.reshape(out, x_shape)
     index, total = to(index, place_type), None
-    for place, js in enumerate(_windows(axes)):
+    for number, js in enumerate(_windows(axes)):
         config = [(0, 0, 0)] * lead
         for j, (a, _, s, lo, _, d, n) in zip(js, axes, strict=True):
             first = j * d - lo
             config.append((first, x_shape[a] - first - (n - 1) * s - 1, s - 1))
-        part = lax.pad(lax.select(lax.eq(index, const(place, index)), g, const(0, g)), zero, config)
+        part = lax.pad(lax.select(lax.eq(index, const(number, index)), g, const(0, g)), zero, config)
         total = part if total is None else lax.add(total, part)
     return total
 

@@ -20,7 +20,7 @@ from minidl.graph import Atom, Equation, Literal, Var
 _ANY = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "square": "{0} * {0}", "eq": "{0} == {1}", "ne": "{0} != {1}",
     "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}", "where": "{1} if {0} else {2}", "broadcast_to": "{0}",
-    "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()", "copy": "{0}", "alias": "{0}", "full": "{0}",
+    "real": "{0}", "imag": "{T}(0)", "conj": "{0}", "copy": "{0}", "alias": "{0}", "full": "{0}",
     "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} != {1}", "logical_not": "not {0}",
 }  # fmt: skip
 _MATH = {n: f"math.{n}({{0}})" for n in "exp expm1 log log1p log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc".split()}
@@ -58,7 +58,7 @@ _BOOL = {
     "ge": "{0} | (not {1})",
 }  # fmt: skip
 _NUMPY_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}
-_COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
+_COMPLEX = {"real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()"} | {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
     "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
     "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",
     "pow": "np.power({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
@@ -66,7 +66,7 @@ _COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "l
 }  # fmt: skip
 _TABLES = {"float": _ANY | _FLOAT, "int": _ANY | _SIGNED, "uint": _ANY | _UNSIGNED, "bool": _ANY | _BOOL, "complex": _ANY | _COMPLEX}
 _EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs relu maximum minimum fmax fmin clip copysign nextafter floor".split())
-_WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "np.bool_", "complex": "np.complex128"}
+_WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "bool", "complex": "np.complex128"}
 #: Elementwise primitives without an entry above, written out below.
 _SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "root"))
 
@@ -78,22 +78,22 @@ def is_half(dtype: DType) -> bool:
 
 def stored(dtype: DType) -> str:
     """The type of an element in memory."""
-    return "np.uint16" if is_half(dtype) else "np.bool_" if dtype is bool_ else f"np.{dtype.name}"
+    return "np.uint16" if is_half(dtype) else "np.uint8" if dtype is bool_ else f"np.{dtype.name}"
 
 
 def computed(dtype: DType) -> str:
     """The type of an element in a register."""
-    return "np.float32" if is_half(dtype) else stored(dtype)
+    return "np.float32" if is_half(dtype) else "bool" if dtype is bool_ else stored(dtype)
 
 
 def loaded(dtype: DType, text: str) -> str:
     """From memory to register."""
-    return f"load_{dtype.short}({text})" if is_half(dtype) else text
+    return f"load_{dtype.short}({text})" if is_half(dtype) else f"({text} != 0)" if dtype is bool_ else text
 
 
 def packed(dtype: DType, text: str) -> str:
     """From register to memory."""
-    return f"store_{dtype.short}({text})" if is_half(dtype) else text
+    return f"store_{dtype.short}({text})" if is_half(dtype) else f"np.uint8({text})" if dtype is bool_ else text
 
 
 def _cast(source: DType, target: DType, x: str) -> str:
@@ -102,7 +102,7 @@ def _cast(source: DType, target: DType, x: str) -> str:
             return f"({x}.real != 0) | ({x}.imag != 0)"
         source, x = source.real, f"{x}.real"
     if target is bool_:
-        return f"{x} != {computed(source)}(0)"
+        return x if source is bool_ else f"{x} != {computed(source)}(0)"
     if target.is_integer and source.is_float:
         info, kind = np.iinfo(target.numpy), computed(target)
         high, low = 2.0 ** (target.bits - (target.kind == "int")), float(info.min)

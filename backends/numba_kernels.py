@@ -27,7 +27,7 @@ from numba import types
 
 from minidl.backends.numba_math import INT64S, as_ptr, call, copy_bytes, jit
 
-_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\nfrom minidl.backends.numba_math import _digamma_positive\n"
+_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\n"
 _SIGNATURE = types.void(INT64S)
 _kernels: dict[str, Any] = {}
 _lock = threading.RLock()

@@ -170,20 +170,20 @@ def _triangle(plan: Any, e: Equation) -> None:
 @lower("iota")
 def _iota(plan: Any, e: Equation) -> None:
     d = e.outputs[0].dtype
-    value = packed(d, f"{computed(d)}({'i' if d is not bool_ else 'i != 0'})")
+    value = packed(d, f"{computed(d)}(i)")
     plan.call(source(pointers(stored(d)), f"for i in range(a[1]):\n    x0[i] = {value}"), plan.out(e.outputs[0]), e.params["size"])
 
 
 # ---- reductions -------------------------------------------------------------------------------------------------------------------------
 def wide(dtype: DType) -> str:
     """The type that sums and products accumulate in."""
-    return {"float": "np.float64", "complex": "np.complex128", "int": "np.int64", "uint": "np.uint64"}.get(dtype.kind, "np.bool_")
+    return {"float": "np.float64", "complex": "np.complex128", "int": "np.int64", "uint": "np.uint64"}.get(dtype.kind, "np.uint8")
 
 
 def lowest(dtype: DType, sign: int = -1) -> str:
     """The start of a maximum (sign -1) or a minimum (+1)."""
     if dtype is bool_:
-        return str(sign > 0)
+        return f"np.uint8({int(sign > 0)})"
     if dtype.is_integer:
         info = np.iinfo(dtype.numpy)
         return f"{computed(dtype)}({info.min if sign < 0 else info.max})"
@@ -194,15 +194,15 @@ def extreme(dtype: DType, name: str) -> str:
     """`f({0}, {1})`, the larger or smaller of two."""
     if dtype is bool_:
         return "{0} | {1}" if name == "max" else "{0} & {1}"
-    return f"{'v' if dtype.is_float else ''}{name}({{0}}, {{1}})" if dtype.is_float else f"{computed(dtype)}({name}({{0}}, {{1}}))"
+    return f"v{name}({{0}}, {{1}})" if dtype.is_float else f"{computed(dtype)}({name}({{0}}, {{1}}))"
 
 
 def _monoid(name: str, dtype: DType) -> tuple[str, str, str]:
     """(type, start, update) of a reduction's accumulator."""
     if name in ("max", "min"):
-        return computed(dtype), lowest(dtype, -1 if name == "max" else 1), extreme(dtype, name)
+        return stored(dtype) if dtype is bool_ else computed(dtype), lowest(dtype, -1 if name == "max" else 1), extreme(dtype, name)
     if name in ("any", "all"):
-        return "np.bool_", str(name == "all"), "{0} | {1}" if name == "any" else "{0} & {1}"
+        return "np.uint8", f"np.uint8({int(name == 'all')})", "{0} | {1}" if name == "any" else "{0} & {1}"
     kind = wide(dtype)
     return kind, f"{kind}({int(name == 'prod')})", f"{{0}} {'*' if name == 'prod' else '+'} {kind}({{1}})"
 
@@ -256,8 +256,8 @@ def _reduce(plan: Any, e: Equation) -> None:
     kept, gone, at, o = _walk(flags)
     kind, start, update = _monoid(name, x.dtype)
     names = [f"n{d}" for d in range(len(n))]
-    last, finish = len(n) - 1, packed(v.dtype, f"{computed(v.dtype)}({{}})" if v.dtype is not bool_ else "{}")
-    value = loaded(x.dtype, f"x0[{at}]")
+    last, finish = len(n) - 1, packed(v.dtype, f"{computed(v.dtype)}({{}})") if v.dtype is not bool_ else "{}"
+    value = loaded(x.dtype, f"x0[{at}]") if x.dtype is not bool_ else f"x0[{at}]"
     if flags[last]:
         loops, init, done = _loops(gone[:-1]), [f"acc = {start}"], "acc"
         if name == "sum" and x.dtype.inexact:

@@ -196,7 +196,7 @@ def threefry(k0, k1, x0, x1):
 @jit
 def float_mod(x, y):
     """x - y * floor(x / y) without cancellation: the sign of y."""
-    r = math.fmod(x, y)
+    r = np.fmod(x, y)
     if r != 0:
         return r + y if (y < 0) != (r < 0) else r
     return math.copysign(r, y) if y == y and y != 0 else r
@@ -206,7 +206,7 @@ def float_mod(x, y):
 def float_floordiv(x, y):
     if y == 0:
         return x / y
-    r = math.fmod(x, y)
+    r = np.fmod(x, y)
     q = (x - r) / y
     if r != 0 and (y < 0) != (r < 0):
         q -= 1
@@ -259,15 +259,24 @@ def erfinv(x):
     return math.copysign(v, x) / math.sqrt(2.0)
 
 
-_ROOT_SERIES = _zeta_series(_DIGAMMA_ROOT[0], 24)
+_ROOT_SERIES = _zeta_series(_DIGAMMA_ROOT[0], 44)
 _DIGAMMA_TAIL = tuple(b / (2 * k) for k, b in reversed(list(enumerate(_BERNOULLI[:9], 1))))
 
 
 @jit
-def _digamma_positive(x):
+def digamma_at_root(x):
     d = (x - _DIGAMMA_ROOT[0]) - _DIGAMMA_ROOT[1]
-    if abs(d) < 0.25:
-        return d * horner(d, _ROOT_SERIES)
+    return d * horner(d, _ROOT_SERIES)
+
+
+@jit
+def digamma_positive(x):
+    if x < 0.86:
+        return digamma_at_root(x + 1) - 1 / x
+    if x < 2.06:
+        return digamma_at_root(x)
+    if x < 3.06:
+        return digamma_at_root(x - 1) + 1 / (x - 1)
     total = 0.0
     while x < 10:
         total -= 1 / x
@@ -280,17 +289,17 @@ def _digamma_positive(x):
 def digamma(x):
     """Recurrence, asymptotic series and reflection, as in numpy_special."""
     if x > 0:
-        return _digamma_positive(x)
+        return digamma_positive(x)
     if x == 0:
         return math.copysign(np.inf, -x)
     r = x - np.rint(x)
     if r != r or r == 0:
         return np.nan
-    return _digamma_positive(1 - x) - math.pi / math.tan(math.pi * r)
+    return digamma_positive(1 - x) - math.pi / math.tan(math.pi * r)
 
 
 @jit
-def _hurwitz(s, x):
+def hurwitz(s, x):
     if x == np.inf:
         return 0.0
     terms = 10 + s
@@ -316,7 +325,7 @@ def polygamma(x, n, factorial, cotangent):
     """Hurwitz's zeta function and reflection, as in numpy_special; `cotangent` is the polynomial of the n-th derivative of cot."""
     sign = 1.0 if n % 2 else -1.0
     if x > 0:
-        return sign * factorial * _hurwitz(n + 1, x)
+        return sign * factorial * hurwitz(n + 1, x)
     if x == 0:
         return sign * np.inf
     r = x - np.rint(x)
@@ -324,7 +333,7 @@ def polygamma(x, n, factorial, cotangent):
         return np.nan
     if r == 0:
         return np.inf if n % 2 else np.nan
-    return -factorial * _hurwitz(n + 1, 1 - x) - math.pi ** (n + 1) * horner(1 / math.tan(math.pi * r), cotangent)
+    return -factorial * hurwitz(n + 1, 1 - x) - math.pi ** (n + 1) * horner(1 / math.tan(math.pi * r), cotangent)
 
 
 # ---- loops that several kernels share --------------------------------------------------------------------------------------------------

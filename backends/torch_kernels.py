@@ -397,14 +397,6 @@ def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
 
 
 # ---- indexing -------------------------------------------------------------------------------------------------------------------------
-def _position(i: Tensor) -> Tensor:
-    """Indices as int64; what only uint64 can hold becomes the largest."""
-    if i.dtype is torch.uint64:
-        i = i.view(torch.int64)
-        return torch.where(i < 0, 2**63 - 1, i)
-    return i.to(torch.int64)
-
-
 def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there."""
     n = x.shape[axis]
@@ -414,8 +406,9 @@ def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 @kernel
+@_early("ring")
 def gather(x: Tensor, i: Tensor) -> Tensor:
-    at = _position(i).clamp(0, max(x.shape[0] - 1, 0))
+    at = i.to(torch.int64).clamp(0, max(x.shape[0] - 1, 0))
     if at.ndim == 1:
         return torch.index_select(x, 0, at)
     return torch.index_select(x, 0, at.reshape(-1)).reshape(at.shape + x.shape[1:])
@@ -424,8 +417,8 @@ def gather(x: Tensor, i: Tensor) -> Tensor:
 @kernel
 def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
     if x.dtype in SIGNED:
-        return _as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, _position(i)), {"mode": mode})
-    at = _position(i).reshape(-1)
+        return _as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
+    at = i.to(torch.int64).reshape(-1)
     rows = u.reshape(at.shape + x.shape[1:])
     out, at = _with_spare(x, at, 0)
     if mode == "add":
@@ -443,14 +436,14 @@ def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
 @kernel
 @_early("ring")
 def take_along(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
-    return torch.gather(x, axis, _position(i).clamp(0, max(x.shape[axis] - 1, 0)))
+    return torch.gather(x, axis, i.to(torch.int64).clamp(0, max(x.shape[axis] - 1, 0)))
 
 
 @kernel
 @_early("ring")
 def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tensor:
     """The sum (the only mode) of x and of u at the places i."""
-    out, at = _with_spare(x, _position(i), axis)
+    out, at = _with_spare(x, i.to(torch.int64), axis)
     return out.scatter_add_(axis, at, u).narrow(axis, 0, x.shape[axis]).contiguous()
 
 

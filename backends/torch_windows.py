@@ -33,6 +33,9 @@ def _carrier(x: Tensor) -> torch.dtype:
 def _carried(fn: Callable[..., Tensor], x: Tensor, y: Tensor, **params: Any) -> Tensor:
     """fn in the carrier dtype; modulo 2**64 and narrowed, an integer product is the product modulo its own width."""
     dtype, carrier = x.dtype, _carrier(x)
+    if dtype.is_complex:  # torch convolves real numbers only
+        a, b, c, d = x.real, x.imag, y.real, y.imag
+        return torch.complex(fn(a, c, **params) - fn(b, d, **params), fn(a, d, **params) + fn(b, c, **params))
     if dtype is torch.uint64:
         return fn(x.view(carrier), y.view(carrier), **params).view(dtype)
     return fn(x.to(carrier), y.to(carrier), **params).to(dtype)
@@ -132,6 +135,10 @@ def _convolution(x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, 
     )
 
 
+def _indirect(x: Tensor) -> bool:
+    return x.is_complex() or _carrier(x) is not x.dtype
+
+
 def _even(padding: Pads) -> Ints | None:
     """The padding as torch takes it, or None where the two sides differ."""
     return tuple(lo for lo, _ in padding) if all(lo == hi for lo, hi in padding) else None
@@ -142,7 +149,7 @@ def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
 
 
 def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
-    if x.dtype not in _NATIVE and _carrier(x) is not x.dtype:
+    if _indirect(x):
         return _carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     pad = _even(padding)
     if pad is None:
@@ -151,7 +158,7 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
 
 
 def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
-    if g.dtype not in _NATIVE and _carrier(g) is not g.dtype:
+    if _indirect(g):
         return _carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     pad = _even(padding)
     sizes = x_shape[2:] if pad is not None else tuple(n + lo + hi for n, (lo, hi) in zip(x_shape[2:], padding, strict=True))
@@ -166,7 +173,7 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
 
 
 def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
-    if x.dtype not in _NATIVE and _carrier(x) is not x.dtype:
+    if _indirect(x):
         return _carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     pad = _even(padding)
     if pad is None:
@@ -175,8 +182,10 @@ def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads,
         w = x.new_empty(()).expand(w_shape)  # of which only the shape is read
         mask, extra = [False, True, False], [0] * len(stride)
         return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1]
-    # torch has no such kernel for integers and complex numbers. dw correlates x with g, stride and dilation changing places: the channels of
+    # torch has no such kernel for integers. dw correlates x with g, stride and dilation changing places: the channels of
     # a group become the batch, the batch becomes the channels.
+    if not x.numel():
+        return torch.zeros(w_shape, dtype=x.dtype, device=x.device)
     n, c = x.shape[0], x.shape[1] // groups
     data = x.reshape(n, groups, c, *x.shape[2:]).movedim((2, 1, 0), (0, 1, 2)).reshape(c, groups * n, *x.shape[2:])
     out = _convolution(data, g.transpose(0, 1), dilation, pad, stride, groups)
@@ -189,13 +198,14 @@ def _places(sizes: Ints, out: Ints, window: Ints, stride: Ints, padding: Pads, d
     """How an index in the window and a flat position in the input correspond: position = base[window's place] + offset[index], and
     index = inverse[position - base]."""
     steps = [math.prod(sizes[a + 1 :]) for a in range(len(sizes))]
-    base, offset = torch.zeros((), dtype=torch.int64), torch.zeros((), dtype=torch.int64)
+    cpu: dict[str, Any] = {"dtype": torch.int64, "device": "cpu"}
+    base = offset = torch.zeros((), **cpu)
     for n, k, s, (lo, _), d, step in zip(out, window, stride, padding, dilation, steps, strict=True):
-        base = base[..., None] + (torch.arange(n) * s - lo) * step
-        offset = offset[..., None] + torch.arange(k) * (d * step)
+        base = base[..., None] + (torch.arange(n, **cpu) * s - lo) * step
+        offset = offset[..., None] + torch.arange(k, **cpu) * (d * step)
     offset = offset.reshape(-1)
-    inverse = torch.zeros(int(offset.max()) + 1, dtype=torch.int64)
-    inverse[offset] = torch.arange(offset.numel())
+    inverse = torch.zeros(int(offset.max()) + 1, **cpu)
+    inverse[offset] = torch.arange(offset.numel(), **cpu)
     return base.to(device), offset.to(device), inverse.to(device)
 
 
@@ -264,6 +274,9 @@ def _flat(i: Tensor, sizes: Ints, window: Ints, stride: Ints, padding: Pads, dil
 
 
 def pool_gather(x: Tensor, i: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> Tensor:
+    if x.dtype in SIGNED:
+        signed = x.view(SIGNED[x.dtype])
+        return pool_gather(signed, i, window=window, stride=stride, padding=padding, dilation=dilation, flat=flat).view(x.dtype)
     n = len(window)
     lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
     at = i if flat else _flat(i, sizes, window, stride, padding, dilation)

@@ -1,0 +1,54 @@
+"""minidl: one small tensor and autodiff front end over NumPy, Numba, PyTorch and JAX.
+
+    import minidl as md
+
+    x = md.tensor([2.0], requires_grad=True)
+    (x * x).backward()              # the eager tape
+    md.grad(lambda x: x * x)(3.0)   # functional transforms
+    md.jit(md.vmap(md.grad(f)))     # traced, compiled by the chosen backend
+
+The backend is chosen by MINIDL_BACKEND, `md.set_backend` or `with md.use_backend("torch"):`; see `md.backends()`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from minidl import autograd, dtypes, ops, tree
+from minidl.autograd import enable_grad, is_grad_enabled, no_grad
+from minidl.backends import available as backends
+from minidl.backends import set_backend, use_backend
+from minidl.batching import vmap
+from minidl.control import cond, fori_loop, map, scan, switch, while_loop
+from minidl.custom import checkpoint, custom_jvp, custom_vjp
+from minidl.dtypes import (
+    DType, bfloat16, complex64, complex128, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64,
+)  # fmt: skip
+from minidl.dtypes import bool_ as bool
+from minidl.graph import Graph
+from minidl.jit import jit
+from minidl.ops import *  # noqa: F403
+from minidl.random import manual_seed
+from minidl.settings import get_default_dtype, set_default_dtype, strict_promotion
+from minidl.tensor import Tensor
+from minidl.tracing import host, trace
+from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
+
+__version__ = "0.1.0"
+_SATELLITES = ("nn", "optim", "data", "random", "testing")
+
+__all__ = [
+    "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
+    "custom_vjp", "dtypes", "enable_grad", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian", "host", "int8",
+    "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "scan",
+    "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64",
+    "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Satellites are loaded when first used: md.nn, md.optim, md.data."""
+    if name in _SATELLITES:
+        return importlib.import_module(f"minidl.{name}")
+    raise AttributeError(f"module 'minidl' has no attribute {name!r}")

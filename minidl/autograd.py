@@ -166,10 +166,7 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
         leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
 
     raw = [(n, payload_here(g)) for n, g in roots]
-    if xp.needs_scope:
-        with xp.scope():
-            tape.pull_raw(raw, None, None, retain, arrive)
-    else:
+    with xp.scope():
         tape.pull_raw(raw, None, None, retain, arrive)
 
 

@@ -18,12 +18,13 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.autograd import pullback
+from minidl.control import run_graph
 from minidl.context import busy, interpreting, state
 from minidl.emit import load
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, stateful
 from minidl.passes import dead_code
-from minidl.tensor import Tensor, bind, ns, scalar_payload
+from minidl.tensor import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, persistent
 
 MISS = object()
@@ -380,7 +381,7 @@ class Program:
 
         def replay(inputs: list[Tensor]) -> list[Tensor]:
             """The call on Tensors, recorded equation by equation: for derivatives of derivatives, and forward mode."""
-            run = self.graph.run(bind, inputs, lambda c: ns.full(shape=(), value=c.value, dtype=c.dtype))
+            run = run_graph(self.graph, inputs)
             return [run[i] for i in tracked]
 
         def inputs(nodes: Sequence[Any]) -> list[Tensor]:

@@ -352,7 +352,8 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
 
 
 # ---- generated code for the happy case ------------------------------------------------------------------------------------------------
-_CHECK = {"number": "", "any": "", "inexact": "dt.inexact and ", "float": "dt.is_float and ", "real": "not dt.is_complex and "}
+_CHECK = {"number": "", "any": "", "inexact": "dt.inexact and ", "float": "dt.is_float and ", "real": "not dt.is_complex and ",
+          "numeric": "dt is not bool_ and ", "ordered": "not dt.is_complex and dt is not bool_ and "}  # fmt: skip
 
 
 def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:

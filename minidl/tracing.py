@@ -320,23 +320,35 @@ def finish(t: Trace, inputs: Sequence[Var], outputs: Sequence[Atom], name: str =
     return simplify(Graph(inputs, t.equations, outputs, name))
 
 
-def subgraph(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]], tracked: Sequence[bool] | None = None) -> tuple[Graph, list[Tensor], Any]:
+def subgraph(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]]) -> tuple[Graph, list[Tensor], Any]:
     """Trace f on new symbols, in a trace nested in the current context.
 
     Returns the graph, whose inputs are those symbols followed by what f read from outside; those outside Tensors; and the output's pytree
-    structure. Tensors written inside raise: loops carry their state explicitly.
+    structure. Raises RuntimeError if f changes a tensor from outside.
     """
+    graph, extra, structure, written = subgraph_writing(f, avals)
+    if written:
+        raise RuntimeError("control flow: a derivative changed a tensor from outside")
+    return graph, extra, structure
+
+
+def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]]) -> tuple[Graph, list[Tensor], Any, list[Tensor]]:
+    """As subgraph, for functions that change tensors from outside: these are returned too; they are inputs after the symbols and before what was
+    only read, and their final values are the last outputs."""
     inner = Trace(state.interpreter)
     args = [Tensor(Var(tuple(s), d), inner, d) for s, d in avals]
     with interpreting(inner):
-        out = f(*args)
-        leaves, structure = tree.flatten(out)
+        leaves, structure = tree.flatten(f(*args))
         payloads = [inner.lift(asarray_here(v))[0] for v in leaves]
+        written = list(inner.written.values())
+        payloads += [inner.lift(t)[0] for t in written]
     inner.closed = True
-    if inner.written or any(g is not inner.grad_reads.get(leaf, None) for leaf, g in inner.grads.items()):
-        raise RuntimeError("control flow: a tensor from outside was changed inside a loop or branch; carry it as part of the loop's state instead")
-    extra = list(inner.captured.values())
-    return finish(inner, [a.payload for a in args] + [e[1] for e in extra], payloads, "body"), [e[0] for e in extra], structure
+    if any(g is not inner.grad_reads.get(leaf) for leaf, g in inner.grads.items()):
+        raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
+    changed = [inner.captured[id(t)][1] for t in written]
+    extra = [e for k, e in inner.captured.items() if k not in inner.written]
+    graph = finish(inner, [a.payload for a in args] + changed + [e[1] for e in extra], payloads, "body")
+    return graph, [e[0] for e in extra], structure, written
 
 
 def asarray_here(value: Any) -> Tensor:

@@ -1,11 +1,13 @@
 """What the documents say is true: their Python blocks run, and the examples in docstrings give what they show.
 
-A block fenced as `python` runs as a program of its own, blocks of one file after another; a block fenced as `text` right after one is what it
-prints. The other fences (shell lines, sketches) are not run.
+A block fenced as `python` runs as a program of its own; `python file=NAME` is a module that the later blocks of the document can import; a
+block fenced as `text` right after one is what it prints. The other fences (shell lines, sketches) are not run. Entry points that a document
+shows (`ini`) are installed for its blocks.
 """
 
 from __future__ import annotations
 
+import configparser
 import doctest
 import importlib
 import os
@@ -17,23 +19,38 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r"^```python(?: file=(\S+))?\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
+ENTRY_POINTS = re.compile(r"^```ini\n(\[options\.entry_points\]\n.*?)^```\n", re.DOTALL | re.MULTILINE)
 DOCUMENTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if BLOCK.search(p.read_text(encoding="utf-8"))]
+
+
+def install(text: str, folder: Path) -> None:
+    """Make the entry points of a document known, as pip would."""
+    for found in ENTRY_POINTS.finditer(text):
+        config = configparser.ConfigParser()
+        config.read_string(found[1])
+        info = folder / "documented-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: documented\nVersion: 1.0\n")
+        groups = config["options.entry_points"].items()
+        (info / "entry_points.txt").write_text("".join(f"[{group}]{lines}\n" for group, lines in groups))
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_blocks_of_the_document_run(path, tmp_path):
     text = path.read_text(encoding="utf-8")
+    install(text, tmp_path)
+    paths = [str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MINIDL_BACKEND": "numpy"}
     for found in BLOCK.finditer(text):
-        line = text[: found.start()].count("\n") + 1
-        code = "\n" * line + found[1]  # so that a traceback names the document's own line
-        script = tmp_path / path.name
-        script.write_text(code, encoding="utf-8")
-        env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "MINIDL_BACKEND": "numpy"}
+        name, code, printed = found.groups()
+        line = text[: found.start(2)].count("\n")
+        script = tmp_path / (name or path.name)
+        script.write_text("\n" * line + code, encoding="utf-8")  # a traceback names the document's own line
         done = subprocess.run([sys.executable, "-W", "error", script], cwd=tmp_path, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{path.name}, block at line {line}:\n{done.stderr}"
-        if found[2] is not None:
-            assert done.stdout.strip() == found[2].strip(), f"{path.name}, block at line {line}"
+        if printed is not None:
+            assert done.stdout.strip() == printed.strip(), f"{path.name}, block at line {line}"
 
 
 def modules() -> list[str]:

@@ -164,6 +164,18 @@ def test_a_constant_never_shares_memory_with_the_next(xp):
             assert float(f(xp.full(shape=(), value=3.0, dtype=float64))[0]) == -3.0
 
 
+def test_a_fused_rule_equals_its_operations(xp):
+    def rule(xp, g, x, x_shape, x_dtype):
+        return g * (1.0 - xp.tanh(x) * 0.5), xp.full(shape=x_shape, value=2.0, dtype=x_dtype)
+
+    x = xp.asarray(np.linspace(-1, 1, 5), float64)
+    with xp.scope():
+        one, two = xp.fuse(rule, (2, 3))(x, x, (5,), float64)
+        want, _ = rule(xp, x, x, (5,), float64)
+    assert one.dtype == two.dtype == np.float64
+    np.testing.assert_allclose(xp.to_numpy(one), xp.to_numpy(want), rtol=1e-15)
+
+
 def test_kernels_do_not_transfer(xp):
     x = xp.asarray(np.ones((2, 3)), float32)
     with xp.scope(), jax.transfer_guard("disallow"):

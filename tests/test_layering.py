@@ -21,14 +21,15 @@ SATELLITES = ("nn", "optim", "data")
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("dtypes", "shapes", "pytree", "context"),
+    ("dtypes", "shapes", "tree", "context"),
     ("primitives",),
     ("graph", "emit", "passes", "draw"),
     ("backends",),
-    ("tensor", "ops", "tape"),
-    ("tracing", "batching"),
+    ("tape", "tensor"),
+    ("autograd", "ops"),
+    ("tracing", "batching", "guards"),
     ("transforms", "jit", "control"),
-    ("random", "autograd", "testing"),
+    ("random", "testing"),
     ("__init__",),
     SATELLITES,
     ("__main__", "demo"),

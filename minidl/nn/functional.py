@@ -1,7 +1,7 @@
 """Layers and losses as functions, with PyTorch's names, argument order and defaults.
 
-Convolution, pooling and normalisation are in `windows` and `normalization`, losses in `losses`; all are names of this module too. At kinks
-and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0, silu(-inf) is 0.
+Convolution and pooling are written in `windows`, losses in `lossfunctions`; all are names of this module too. At kinks and at infinity the values
+and derivatives follow minidl's convention table: a fully masked softmax row is 0, silu(-inf) is 0.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 
 import minidl as md
-from minidl.nn._losses import (
+from minidl.nn.lossfunctions import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
+    hot,
     huber_loss,
     l1_loss,
     mse_loss,
     nll_loss,
     smooth_l1_loss,
 )
-from minidl.nn._windows import (
+from minidl.nn.windows import (
     avg_pool1d,
     avg_pool2d,
     avg_pool3d,
@@ -174,13 +175,6 @@ def one_hot(x: md.Tensor, num_classes: int = -1) -> md.Tensor:
     if num_classes < 0:
         num_classes = int(md.max(x).item()) + 1
     return hot(x, num_classes).to(md.int64)
-
-
-def hot(x: md.Tensor, n: int, axis: int = -1) -> md.Tensor:
-    """bool: whether x equals 0..n-1 along a new axis; a comparison, because gather and its scatter are slow where this is used."""
-    axis = axis % (x.ndim + 1)
-    numbers = md.arange(n, dtype=x.dtype, like=x)
-    return md.expand_dims(x, axis=axis) == numbers.reshape((n,) + (1,) * (x.ndim - axis))
 
 
 def dropout(x: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:

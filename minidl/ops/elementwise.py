@@ -137,11 +137,11 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
             return fresh(x)
         if x.dtype.inexact or isinstance(min, float) or isinstance(max, float):
             return ns.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
-        signed = x.dtype.kind != "uint"
         bits = 64 if x.dtype is dtypes.bool_ else x.dtype.bits
-        lowest = -(2 ** (bits - 1)) if signed else 0
+        lowest = 0 if x.dtype.kind == "uint" else -(2 ** (bits - 1))
         highest = lowest + 2**bits - 1
-        lo, hi = (bound if b is None else sorted((lowest, int(b), highest))[1] for b, bound in ((min, lowest), (max, highest)))
+        lo = lowest if min is None or min < lowest else int(min)
+        hi = highest if max is None or max > highest else int(max)
         return ns.clip(x, lo, hi)
     if min is not None:
         x = ns.maximum(x, min)

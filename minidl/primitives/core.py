@@ -166,6 +166,8 @@ def elementwise(
 _ONLY: dict[str, tuple[Callable[[DType], bool] | None, str]] = {
     "any": (None, ""),
     "number": (None, ""),
+    "numeric": (lambda d: d is not bool_, "a number dtype"),
+    "ordered": (lambda d: not d.is_complex and d is not bool_, "a real number dtype"),
     "real": (lambda d: not d.is_complex, "a real dtype"),
     "inexact": (lambda d: d.inexact, "a float or complex dtype"),
     "float": (lambda d: d.is_float, "a float dtype"),

@@ -69,11 +69,11 @@ root = elementwise(
     decompose=lambda xp, x, p: xp.sqrt(x) if p == 2 else xp.pow(x, 1.0 / p),
 )  # fmt: skip
 
-neg = elementwise("neg", "x", lambda xp, g: -g)
-square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0))
+neg = elementwise("neg", "x", lambda xp, g: -g, only="numeric")
+square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0), only="numeric")
 relu = elementwise("relu", "x", lambda xp, g, x: _where0(xp, xp.logical_not(x > 0), g), only="real")
 for _name in ("floor", "ceil", "round", "trunc"):
-    elementwise(_name, "x", _zero, only="real")
+    elementwise(_name, "x", _zero, only="ordered")
 
 
 def _real_of(dtype: DType) -> DType:
@@ -103,12 +103,12 @@ def _sign_jvp(xp: Any, t: Any, x: Any, out: Any, x_shape: Any, x_dtype: DType) -
 
 
 abs = elementwise("abs", "x", _abs_vjp, jvps=(_abs_jvp,), out=_real_of)
-sign = elementwise("sign", "x", _sign_vjp, jvps=(_sign_jvp,))
+sign = elementwise("sign", "x", _sign_vjp, jvps=(_sign_jvp,), only="numeric")
 real = elementwise("real", "x", lambda xp, g, x_dtype: xp.cast(g, dtype=x_dtype), jvps=(lambda xp, t: xp.real(t),), out=_real_of)
 imag = elementwise(
     "imag", "x", lambda xp, g, x_dtype: xp.cast(g, dtype=x_dtype) * -1j, jvps=(lambda xp, t: xp.imag(t),), out=_real_of
 )
-conj = elementwise("conj", "x", lambda xp, g: xp.conj(g), jvps=(lambda xp, t: xp.conj(t),))
+conj = elementwise("conj", "x", lambda xp, g: xp.conj(g), jvps=(lambda xp, t: xp.conj(t),), only="numeric")
 
 
 def _bool(_: DType) -> DType:
@@ -123,11 +123,11 @@ elementwise("bitwise_invert", "x", None, only="bits")
 
 # ---- two arguments --------------------------------------------------------------------------------------------------------------------
 add = elementwise("add", "x y", lambda xp, g: g, lambda xp, g: g)
-sub = elementwise("sub", "x y", lambda xp, g: g, lambda xp, g: -g)
+sub = elementwise("sub", "x y", lambda xp, g: g, lambda xp, g: -g, only="numeric")
 mul = elementwise("mul", "x y", lambda xp, g, y: g * y, lambda xp, g, x: g * x)
 div = elementwise("div", "x y", lambda xp, g, y: g / y, lambda xp, g, y, out: -(g * out) / y, promote="float", only="inexact")
-floor_divide = elementwise("floor_divide", "x y", _zero, _zero_y, only="real")
-remainder = elementwise("remainder", "x y", lambda xp, g: g, lambda xp, g, x, y: -(g * xp.floor(x / y)), only="real")
+floor_divide = elementwise("floor_divide", "x y", _zero, _zero_y, only="ordered")
+remainder = elementwise("remainder", "x y", lambda xp, g: g, lambda xp, g, x, y: -(g * xp.floor(x / y)), only="ordered")
 
 
 def _pow_x(xp: Any, g: Any, x: Any, y: Any) -> Any:
@@ -141,7 +141,7 @@ def _pow_y(xp: Any, g: Any, x: Any, y: Any, out: Any, x_dtype: DType) -> Any:
     return _where0(xp, dead, g * out * xp.log(x))
 
 
-pow = elementwise("pow", "x y", _pow_x, _pow_y)
+pow = elementwise("pow", "x y", _pow_x, _pow_y, only="numeric")
 
 
 def _chosen(better: Any) -> tuple[Any, Any]:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import minidl as md
-from minidl.nn import functional as F
+
+
+def hot(x: md.Tensor, n: int, axis: int = -1) -> md.Tensor:
+    """bool: whether x equals 0..n-1 along a new axis; a comparison, because gather and its scatter are slow where this is used."""
+    axis = axis % (x.ndim + 1)
+    numbers = md.arange(n, dtype=x.dtype, like=x)
+    return md.expand_dims(x, axis=axis) == numbers.reshape((n,) + (1,) * (x.ndim - axis))
 
 
 def reduced(name: str, loss: md.Tensor, reduction: str) -> md.Tensor:
@@ -71,7 +77,7 @@ def nll_loss(
             f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
         )
     n = x.shape[axis]
-    at = F.hot(target, n, axis)
+    at = hot(target, n, axis)
     valid = target != ignore_index
     if 0 <= ignore_index < n:
         at = md.logical_and(at, md.expand_dims(valid, axis=axis))
@@ -89,7 +95,7 @@ def _count(target: md.Tensor, valid: md.Tensor, weight: md.Tensor | None, n: int
     """The sum of the weights of the targets that count."""
     if weight is None:
         return md.sum(valid.to(dtype))
-    at = md.logical_and(F.hot(target, n, axis), md.expand_dims(valid, axis=axis))
+    at = md.logical_and(hot(target, n, axis), md.expand_dims(valid, axis=axis))
     return md.sum(md.where(at, _along(weight, target.ndim + 1, axis), 0.0))
 
 

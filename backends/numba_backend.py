@@ -1,0 +1,349 @@
+"""The numba backend: NumPy when eager; a traced graph becomes a program of kernels compiled in nopython mode.
+
+Promises: values and dtypes are those of the NumPy definitions; kernels are shared between programs and processes (see numba_kernels), so compiling a
+graph whose kernels exist takes microseconds an equation; large elementwise chains run as one loop; an equation without a kernel calls NumPy between
+two compiled segments. A compiled program may run in several threads at once and holds no interpreter lock while it runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+
+from minidl.backends.numba_emit import group_source, groups, is_elementwise
+from minidl.backends.numba_kernels import kernel, machine
+from minidl.backends.numba_lower import LOWER, object_mode
+from minidl.backends.numpy_backend import NumpyBackend
+from minidl.dtypes import DType
+from minidl.emit import load
+from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
+
+__all__ = ["NumbaBackend", "make", "object_mode"]
+Ref = tuple["Storage", int]
+_ALIGN = 64
+
+
+class Storage:
+    """A block of memory of a running program: scratch memory until it is given a number, then an input or an output."""
+
+    __slots__ = ("base", "first", "last", "nbytes", "offset")
+
+    def __init__(self, nbytes: int, base: int = 0):
+        self.nbytes = -(-max(nbytes, 1) // _ALIGN) * _ALIGN
+        self.base = base
+        self.offset = 0
+        self.first: int | None = None  # the calls between which scratch memory is alive
+        self.last = 0
+
+
+class Plan:
+    """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`
+    and `nested`."""
+
+    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int):
+        self.calls: list[tuple[str, tuple]] = []
+        self.notes: list[str] = []
+        self.keep: list[Any] = []  # arrays whose addresses are in the table
+        self.constants: dict[Any, int] = {}
+        self.place: dict[Var, Ref] = {}
+        self.fuse = fuse_least, fuse_most
+        self.inputs = [Storage(v.nbytes, 1 + i) for i, v in enumerate(graph.inputs)]
+        for v, s in zip(graph.inputs, self.inputs, strict=True):
+            self.place[v] = s, 0
+        groups(graph.equations, graph.outputs, fuse_least, fuse_most, self._group, self._single)
+        self._finish(graph)
+
+    # what lowerings use
+    def at(self, atom: Atom) -> Any:
+        """The address of a value."""
+        return self.const(atom.value, atom.dtype) if isinstance(atom, Literal) else self.place[atom]
+
+    def temp(self, nbytes: int) -> Ref:
+        """Scratch memory."""
+        return Storage(nbytes), 0
+
+    def out(self, v: Var) -> Ref:
+        """Memory for a variable."""
+        self.place[v] = ref = self.temp(v.nbytes)
+        return ref
+
+    def alias(self, v: Var, ref: Any) -> None:
+        """Let a variable be some memory that exists."""
+        self.place[v] = ref
+
+    def raw(self, value: Any) -> int:
+        """The address of constant bytes."""
+        value = np.ascontiguousarray(value)
+        key = (value.dtype.str, value.tobytes())
+        if key not in self.constants:
+            self.keep.append(value)
+            self.constants[key] = value.ctypes.data
+        return self.constants[key]
+
+    def const(self, value: Any, dtype: DType) -> int:
+        """The address of a scalar."""
+        array = np.array(value, dtype.numpy)
+        return self.raw(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+
+    def call(self, source: str, *args: Any) -> None:
+        """Run a kernel on addresses and integers."""
+        self.calls.append((source, args))
+
+    def nested(self, graph: Graph) -> int:
+        """The address of the program of a loop body or branch."""
+        plan = Plan(graph, *self.fuse)
+        self.keep.append(plan)
+        self.notes += ["  | " + line for line in plan.notes]
+        return plan.header.ctypes.data
+
+    # equations
+    def _group(self, group: list[Equation], stores: list[Var]) -> None:
+        source, atoms, sizes = group_source(stores[0].shape, group, stores)
+        self.notes.append(f"{', '.join(map(describe, stores))} = loop({'; '.join(e.primitive.name for e in group)})")
+        self.call(source, *map(self.at, atoms), *map(self.out, stores), *sizes)
+
+    def _single(self, equation: Equation) -> None:
+        lowering = LOWER[equation.primitive.name]
+        first = len(self.calls)
+        lowering(self, equation)
+        used = len(self.calls) - first
+        self.notes.append(f"{', '.join(map(describe, equation.outputs))} = {equation.primitive.name}  # {used} kernel{'s' * (used != 1)}")
+
+    # outputs and memory
+    def _finish(self, graph: Graph) -> None:
+        inputs, taken = set(self.inputs), set()
+        for i, atom in enumerate(graph.outputs):
+            ref, number = self.at(atom), 1 + len(self.inputs) + i
+            if not isinstance(ref, int) and ref[0] not in inputs and ref[0] not in taken and ref[1] == 0 and ref[0].nbytes == Storage(atom.nbytes or 1).nbytes:
+                ref[0].base = number  # computed where it leaves
+                taken.add(ref[0])
+            else:
+                copy = Equation(_Copy, (), {}, (Var(atom.shape, atom.dtype),))
+                target = Storage(atom.dtype.itemsize * math.prod(atom.shape), number)
+                source, _, sizes = group_source(atom.shape, [Equation(_Copy, (Var(atom.shape, atom.dtype),), {}, copy.outputs)], copy.outputs)
+                self.call(source, ref, (target, 0), *sizes)
+                taken.add(target)
+        arena = self._arrange()
+        values, bases, starts = [], [], []
+        for _, args in self.calls:
+            starts.append(len(values))
+            for a in args:
+                values.append(a if isinstance(a, int) else a[1] + (a[0].offset if a[0].base == 0 else 0))
+                bases.append(-1 if isinstance(a, int) else a[0].base)
+        functions = [kernel(source) for source, _ in self.calls]
+        table = [np.array(column, np.int64) for column in (functions, starts, bases, values)]
+        addresses = [t.ctypes.data for t in table]
+        header = [len(functions), addresses[0], addresses[1], len(values), *addresses[2:], 1 + len(self.inputs) + len(graph.outputs), arena]
+        self.keep += table
+        self.arena = arena
+        self.header = np.array(header, np.int64)
+
+    def _arrange(self) -> int:
+        """Give scratch memory its offsets: a block is reused once its last call has run. Returns the size of it all."""
+        ends: dict[int, list[Storage]] = {}
+        for i, (_, args) in enumerate(self.calls):
+            for s in {a[0] for a in args if not isinstance(a, int)}:
+                s.first = i if s.first is None else s.first
+                s.last = i
+        blocks = [s for s in dict.fromkeys(a[0] for _, args in self.calls for a in args if not isinstance(a, int)) if s.base == 0]
+        for s in blocks:
+            ends.setdefault(s.last, []).append(s)
+        starts: dict[int, list[Storage]] = {}
+        for s in blocks:
+            starts.setdefault(s.first or 0, []).append(s)
+        free: list[tuple[int, int]] = []  # (offset, size), sorted
+        top = 0
+        for i in range(len(self.calls)):
+            for s in starts.get(i, ()):
+                fitting = min(((size, at) for at, size in free if size >= s.nbytes), default=None)
+                if fitting is None:
+                    s.offset, top = top, top + s.nbytes
+                else:
+                    size, s.offset = fitting
+                    free.remove((s.offset, size))
+                    if size > s.nbytes:
+                        free.append((s.offset + s.nbytes, size - s.nbytes))
+            for s in ends.get(i, ()):
+                free.append((s.offset, s.nbytes))
+            free = _coalesced(free)
+        return top
+
+
+class _Copy:
+    name = "copy"
+    multiple = False
+    elementwise = True
+
+
+def _coalesced(free: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for at, size in sorted(free):
+        if out and out[-1][0] + out[-1][1] == at:
+            out[-1] = out[-1][0], out[-1][1] + size
+        else:
+            out.append((at, size))
+    return out
+
+
+# ---- calling a plan from Python -------------------------------------------------------------------------------------------------------------
+# Asking NumPy for an array's address costs 1.2 µs; reading it from the array object in memory costs nothing. Where the layout is not the
+# one of CPython 3.11 and NumPy 2, the slow way is taken.
+_DATA, _BYTES = 16, 32
+
+
+@functools.cache
+def _layout_is_known() -> bool:
+    array, packed = np.zeros(3), struct.pack("2q", 7, 9)
+    try:
+        there = ctypes.c_int64.from_address(id(array) + _DATA).value == array.ctypes.data
+        return there and ctypes.string_at(id(packed) + _BYTES, 16) == packed
+    except (ValueError, OSError):
+        return False
+
+
+def fix(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """An argument as the contiguous array that the program was compiled for."""
+    array = np.asarray(value)
+    if array.dtype != dtype or array.shape != shape:
+        raise TypeError(f"compiled program: got {array.dtype}{list(array.shape)}, wanted {dtype}{list(shape)}; trace and compile again for new types")
+    return np.require(array, None, ["C", "ALIGNED"])
+
+
+_ENTRY = """def {name}({args}):
+{checks}    scratch = pool.pop() if pool else empty({arena}, u8)
+{outs}    {pointers}
+    pool.append(scratch)
+    return ({results})
+"""
+_FAST = "places = pack({ids})\n    run({header}, id(places) + {bytes}, {data})"
+_SLOW = "places = addresses({arrays})\n    run({header}, places.ctypes.data, 0)"
+
+
+def _addresses(*arrays: np.ndarray) -> np.ndarray:
+    """Where the addresses of arrays are to be found: pointers to pointers."""
+    n = len(arrays)
+    out = np.empty(2 * n, np.int64)
+    out[n:] = [a.ctypes.data for a in arrays]
+    out[:n] = out.ctypes.data + 8 * np.arange(n, 2 * n)
+    return out
+
+
+def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
+    """The Python function that checks arguments, allocates results and runs the plan."""
+    ins, outs = [f"x{i}" for i in range(len(graph.inputs))], [f"y{i}" for i in range(len(graph.outputs))]
+    arrays = ["scratch", *ins, *outs]
+    env: dict[str, Any] = {
+        "pool": [], "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "run": machine(), "plan": plan,
+        "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
+    }  # fmt: skip
+
+    def dtype(d: DType) -> str:
+        env[d.name] = d.numpy
+        return d.name
+
+    checks = "".join(
+        f"    if type({x}) is not ndarray or {x}.dtype is not {dtype(v.dtype)} or {x}.shape != {v.shape!r} or not {x}.flags.c_contiguous:\n"
+        f"        {x} = fix({x}, {v.dtype.name}, {v.shape!r})\n"
+        for x, v in zip(ins, graph.inputs, strict=True)
+    )
+    makes = "".join(f"    {y} = empty({v.shape!r}, {dtype(v.dtype)})\n" for y, v in zip(outs, graph.outputs, strict=True))
+    header = plan.header.ctypes.data
+    text = _FAST if _layout_is_known() else _SLOW
+    pointers = text.format(ids=", ".join(f"id({a})" for a in arrays), arrays=", ".join(arrays), header=header, bytes=_BYTES, data=_DATA)
+    source = _ENTRY.format(
+        name=graph.name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results="".join(y + ", " for y in outs)
+    )
+    program = load(source, env, graph.name)
+    program.listing = plan.notes
+    program.plan = plan
+    return program
+
+
+# ---- the backend ----------------------------------------------------------------------------------------------------------------------------
+class NumbaBackend(NumpyBackend):
+    """Eager operations are NumPy's; graphs are compiled.
+
+    fuse_least: the number of elements from which a chain of elementwise equations becomes one kernel of its own. Below it the loop saves less than
+    its compilation costs (0.1 s), and kernels of single equations are shared by all programs. fuse_most: equations in one kernel.
+    """
+
+    name = "numba"
+    version = numba.__version__
+    fuse_least = 4096
+    fuse_most = 24
+
+    def compile(self, graph: Graph, donate: Sequence[int] = ()) -> Callable[..., tuple]:
+        """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
+        key = (self, "compile", self.fuse_least, self.fuse_most)
+        if key not in graph.cache:
+            if all(_compilable(e) for e in graph.equations):
+                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most), graph)
+            else:
+                graph.cache[key] = self._segmented(graph)
+        return graph.cache[key]
+
+    def _segmented(self, graph: Graph) -> Callable[..., tuple]:
+        """Compiled stretches with NumPy calls between them."""
+        parts: list[tuple[bool, list[Equation]]] = []
+        for e in graph.equations:
+            fast = _compilable(e)
+            if fast and parts and parts[-1][0]:
+                parts[-1][1].append(e)
+            else:
+                parts.append((fast, [e]))
+        steps: list[tuple[Callable[..., Any], list[Atom], list[Var]]] = []
+        position, last = 0, {v: i for i, dead in last_uses(graph).items() for v in dead}
+        for fast, equations in parts:
+            position += len(equations)
+            made = {v: None for e in equations for v in e.outputs}
+            if fast:
+                read = list(dict.fromkeys(a for e in equations for a in e.inputs if isinstance(a, Var) and a not in made))
+                outs = [v for v in made if last.get(v, len(graph.equations)) >= position]
+                steps.append((self.compile(Graph(read, equations, outs)), list(read), outs))
+            else:
+                (e,) = equations
+                call = functools.partial(getattr(self, e.primitive.name), **e.params)
+                steps.append((call if e.primitive.multiple else _one(call), list(e.inputs), list(e.outputs)))
+        return _Segments(self, graph, steps)
+
+
+class _Segments:
+    def __init__(self, backend: NumbaBackend, graph: Graph, steps: list[tuple[Callable[..., Any], list[Atom], list[Var]]]):
+        self.backend, self.graph, self.steps = backend, graph, steps
+        self.listing = [line for f, _, outs in steps for line in getattr(f, "listing", [f"{', '.join(map(describe, outs))} = NumPy"])]
+
+    def __call__(self, *args: Any) -> tuple:
+        env: dict[Any, Any] = dict(zip(self.graph.inputs, args, strict=True))
+
+        def read(a: Atom) -> Any:
+            return self.backend.scalar(a.value, a.dtype) if isinstance(a, Literal) else env[a]
+
+        for f, ins, outs in self.steps:
+            env.update(zip(outs, f(*map(read, ins)), strict=True))
+        return tuple(np.array(read(a)) for a in self.graph.outputs)
+
+
+def _one(f: Callable[..., Any]) -> Callable[..., tuple]:
+    return lambda *args: (f(*args),)
+
+
+def _compilable(equation: Equation) -> bool:
+    from minidl.graph import subgraphs
+
+    if equation.primitive.name in object_mode or not (is_elementwise(equation) or equation.primitive.name in LOWER):
+        return False
+    return all(_compilable(e) for g in subgraphs(equation.params) for e in g.equations)
+
+
+def make(device: str | None = None) -> NumbaBackend:
+    """The backend on a device. Raises ValueError for any device but the CPU; without numba its import says what to install."""
+    if device not in (None, "cpu"):
+        raise ValueError(f"backend numba: no device {device!r}; it runs on 'cpu' only (for accelerators use the torch or jax backend)")
+    return NumbaBackend()

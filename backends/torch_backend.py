@@ -1,0 +1,248 @@
+"""PyTorch as a backend, on the CPU and on CUDA: one instance per device.
+
+Promises: native arrays are torch.Tensors that never require grad, and torch.autograd is never used; no setting of torch is changed (which precision
+products have on CUDA is said in torch_windows); a compiled program's results share no memory with its inputs or with each other, and inputs are
+never written to, donated or not, so that a call which fails leaves them as they were.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from minidl import dtypes
+from minidl.backends.base import Backend
+from minidl.backends.reuse import Reuse, with_copies
+from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
+from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
+from minidl.dtypes import DType
+from minidl.emit import emit, load
+from minidl.graph import Equation, Graph
+from minidl.shapes import prod
+
+Tensor = torch.Tensor
+Kernel = Callable[..., Any]
+OURS = {native: ours for ours, native in NATIVE.items()}
+_UNSIGNED = frozenset(OURS[d] for d in SIGNED)
+_HALF = frozenset(OURS[d] for d in HALF)
+_HOISTED = 2**16  # a constant of up to so many elements is made once for the program, a larger one in each call
+
+
+class TorchBackend(Backend):
+    """PyTorch on one device."""
+
+    name = "torch"
+    version = torch.__version__
+
+    def __init__(self, device: str = "cpu"):
+        super().__init__()
+        self.device = device
+        self.torch_device = torch.device(device)
+
+    # conversions
+    def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:
+        """A copy of the data on this device."""
+        value = np.asarray(value)
+        source = dtypes.from_numpy(value.dtype)
+        copy = np.array(value, source.numpy, order="C")
+        native = torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16) if source is dtypes.bfloat16 else torch.from_numpy(copy)
+        native = native.to(self.torch_device)
+        return native if source is dtype else caster(native.dtype, NATIVE[dtype])(native)
+
+    def to_numpy(self, native: Tensor) -> np.ndarray:
+        """The data; shares memory on the CPU."""
+        native = native.detach().cpu()
+        if native.dtype is torch.bfloat16:
+            return native.view(torch.int16).numpy().view(dtypes.bfloat16.numpy)
+        return native.resolve_conj().resolve_neg().numpy()
+
+    def scalar(self, value: Any, dtype: DType) -> Tensor:
+        """A 0-d tensor."""
+        return torch.tensor(value, dtype=NATIVE[dtype], device=self.torch_device)
+
+    def native_dtype(self, dtype: DType) -> torch.dtype:
+        """torch's dtype."""
+        return NATIVE[dtype]
+
+    def dtype_of(self, native: Tensor) -> DType:
+        """The minidl dtype of a tensor."""
+        return OURS[native.dtype]
+
+    def is_native(self, value: Any) -> bool:
+        """Whether this is a torch.Tensor."""
+        return isinstance(value, Tensor)
+
+    def from_dlpack(self, value: Any) -> Tensor:
+        """A tensor that shares the memory of another library's array where the device is the same."""
+        return torch.from_dlpack(value).detach().to(self.torch_device)
+
+    def synchronize(self) -> None:
+        """Wait for the device's queue; the CPU has none."""
+        if self.torch_device.type == "cuda":
+            torch.cuda.synchronize(self.torch_device)
+
+    # creation
+    def full(self, *, shape: Sequence[int], value: Any, dtype: DType) -> Tensor:
+        """A tensor of one value."""
+        return torch.full(shape, value, dtype=NATIVE[dtype], device=self.torch_device)
+
+    def iota(self, *, size: int, dtype: DType) -> Tensor:
+        """0, 1, …, size - 1."""
+        return torch.arange(size, device=self.torch_device).to(NATIVE[dtype])
+
+    # control flow
+    def scan(self, *operands: Tensor, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
+        """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs."""
+        step = self.callable(body)
+        consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
+        rows = [x.unbind(0) for x in operands[n_consts + n_carry :]]
+        ys: list[tuple] = []
+        for i in reversed(range(length)) if reverse else range(length):
+            out = step(*consts, *carry, *[row[i] for row in rows])
+            carry = out[:n_carry]
+            ys.append(out[n_carry:])
+        if not length:
+            empty = [torch.empty((0, *v.shape), dtype=NATIVE[v.dtype], device=self.torch_device) for v in body.outputs[n_carry:]]
+            return (*carry, *empty)
+        return (*carry, *map(torch.stack, zip(*(reversed(ys) if reverse else ys), strict=True)))
+
+    def while_loop(self, *operands: Tensor, cond: Graph, body: Graph, n_cond: int, n_body: int) -> tuple:
+        """body(consts, carry) → carry, as long as cond(consts, carry)."""
+        test, step = self.callable(cond), self.callable(body)
+        test_consts, consts, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
+        while test(*test_consts, *carry)[0]:
+            carry = step(*consts, *carry)
+        return tuple(carry)
+
+    def cond(self, index: Tensor, *operands: Tensor, branches: tuple[Graph, ...]) -> tuple:
+        """The results of the branch that index (clipped) names."""
+        return self.callable(branches[min(max(int(index), 0), len(branches) - 1)])(*operands)
+
+    # programs
+    def callable(self, graph: Graph) -> Kernel:
+        """The program in torch calls: results may show the memory of arguments and constants."""
+        return self._program(graph, copy=False)
+
+    def compile(self, graph: Graph, donate: Sequence[int] = ()) -> Kernel:
+        """The program in torch calls, writing over its own dead values; results share no memory with anything."""
+        return self._program(graph, copy=True)
+
+    def _program(self, graph: Graph, copy: bool) -> Kernel:
+        key = (self, copy)
+        if key not in graph.cache:
+            program, reuse = graph, Reuse(graph, _is_fresh, _can_overwrite)
+            if copy and reuse.shared:
+                program = with_copies(graph, reuse.shared)
+                reuse = Reuse(program, _is_fresh, _can_overwrite)
+            flat = _flat_pools(program)
+            source, env = emit(program, functools.partial(self._spell, reuse, flat), self.literal, release=True)
+            graph.cache[key] = load(source, env, graph.name)
+        return graph.cache[key]
+
+    def _spell(self, reuse: Reuse, flat: set[Equation], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        over = inputs[reuse.over[equation]] if equation in reuse.over else None
+        text = self._direct(equation, inputs, env, over)
+        if text is not None:
+            return f"{outputs[0]} = {text}"
+        line = self.spell(equation, inputs, outputs, env)
+        return f"{line[:-1]}, flat=True)" if equation in flat else line
+
+    def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None) -> str | None:
+        """The call that the primitive's function would end in, where shapes and dtypes decide it; None to call that function."""
+        name, params = equation.primitive.name, equation.params
+        x = equation.inputs[0] if equation.inputs else None
+        if name == "full" and prod(params["shape"]) <= _HOISTED:
+            return _bind(env, "constant", self.full(**params))
+        if x is None:
+            return None
+        a, unsigned = inputs[0], any(i.dtype in _UNSIGNED for i in equation.inputs)
+        if name in PLAIN and not unsigned:
+            return f"{_bind(env, 'torch_' + name, PLAIN[name])}({', '.join(inputs)}{f', out={over}' if over else ''})"
+        if name == "relu" and not unsigned:
+            return f"{_bind(env, *(('torch_relu_', torch.relu_) if over else ('torch_relu', torch.relu)))}({a})"
+        if name == "copy":
+            return f"{a}.clone()"
+        if name in ("reshape", "permute", "broadcast_to"):
+            method = {"broadcast_to": "expand"}.get(name, name)
+            return f"{a}.{method}({params['axes' if name == 'permute' else 'shape']!r})"
+        if name == "slice":
+            return f"{a}[{_bind(env, 'index', slices(**params))}]"
+        if name == "cast":
+            return f"{_bind(env, 'cast', caster(NATIVE[x.dtype], NATIVE[params['dtype']]))}({a})"
+        if name in ("sum", "max", "min") and params["axis"] and x.dtype.inexact:
+            function = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[name]
+            return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
+        if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
+            (cx, cy), (bx, _) = params["contract"], params["batch"]
+            if x.ndim == equation.inputs[1].ndim == 2 and len(cx) == 1 and not bx:
+                return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''})"
+            return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
+        return None
+
+
+def _bind(env: dict[str, Any], stem: str, value: Any) -> str:
+    """The name of a value among the program's globals; the digits keep it apart from every variable."""
+    name = f"{stem}_0"
+    if env.setdefault(name, value) is not value:
+        name = f"{stem}_{len(env)}"
+        env[name] = value
+    return name
+
+
+def _is_fresh(equation: Equation) -> bool:
+    """Whether the results are new memory: not where a function hands its argument back, or a constant of the program."""
+    name, params = equation.primitive.name, equation.params
+    if name == "copy":
+        return True
+    if name == "cast":
+        return params["dtype"] is not equation.inputs[0].dtype
+    if name in ("abs", "relu"):
+        return equation.inputs[0].dtype not in _UNSIGNED
+    return name in KERNELS and params.get("axis") != ()
+
+
+def _can_overwrite(equation: Equation) -> bool:
+    name = equation.primitive.name
+    return (name in PLAIN or name == "relu") and not any(a.dtype in _UNSIGNED for a in equation.inputs)
+
+
+def _flat_pools(graph: Graph) -> set[Equation]:
+    """The poolings whose places nobody else sees: they keep torch's own flat positions instead of converting them there and back."""
+    users: dict[Any, list[Equation]] = {}
+    for equation in graph.equations:
+        for a in equation.inputs:
+            users.setdefault(a, []).append(equation)
+
+    def window(e: Equation) -> tuple:
+        n = len(e.params["window"])
+        plane = e.params["x_shape"] if "x_shape" in e.params else e.inputs[0].shape
+        return (plane[len(plane) - n :], *(e.params[k] for k in ("window", "stride", "padding", "dilation")))
+
+    flat: set[Equation] = set()
+    for equation in graph.equations:
+        if equation.primitive.name == "max_pool":
+            places = equation.outputs[1]
+            ours = [e for e in users.get(places, []) if e.primitive.name in ("pool_gather", "pool_scatter") and window(e) == window(equation)]
+            if len(ours) == len(users.get(places, [])) and all(e.inputs[0] is not places for e in ours) and places not in graph.outputs:
+                flat.update((equation, *ours))
+    return flat
+
+
+for _name, _kernel in KERNELS.items():
+    setattr(TorchBackend, _name, staticmethod(_kernel))
+
+
+def make(device: str | None = None) -> TorchBackend:
+    """The backend on a device: "cpu" (the default), "cuda" (the first GPU) or "cuda:<n>".
+
+    Raises ValueError for a device that torch does not have here, and lists those that it has.
+    """
+    usable = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
+    wanted = "cpu" if device is None else "cuda:0" if device == "cuda" else device
+    if wanted not in usable:
+        raise ValueError(f"backend torch: no device {device!r} here; it can use {', '.join(usable)}")
+    return TorchBackend(wanted)

@@ -1,0 +1,257 @@
+"""Derivatives of the user's own making, and checkpointing: functions that become one node of the tape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape, tree
+from minidl.autograd import pullback
+from minidl.context import grad_mode, state
+from minidl.tensor import Tensor, describe, ns
+from minidl.transforms import _push, alias, here
+
+
+def _bare(t: Tensor) -> Tensor:
+    payload, xp, _ = here(t)
+    return Tensor(payload, xp, t.dtype)
+
+
+def _with(t: Tensor, node: Any) -> Tensor:
+    return Tensor(t.payload, t.xp, t.dtype, node)
+
+
+def _node(t: Any) -> Any:
+    return here(t)[2] if isinstance(t, Tensor) and t.dtype.inexact else None
+
+
+def _conj(g: Any) -> Any:
+    return ns.conj(g) if isinstance(g, Tensor) and g.dtype.is_complex else g
+
+
+def _attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Any]:
+    """Give the float outputs of a call nodes whose derivatives are vjp and jvp over the tracked leaves."""
+    nodes = [_node(t) for t in leaves]
+    live = [i for i, n in enumerate(nodes) if n is not None]
+    floats = [i for i, o in enumerate(outs) if isinstance(o, Tensor) and o.dtype.inexact]
+    if not (state.grad and live and floats):
+        return outs
+    xp = here(outs[floats[0]])[1]
+
+    def pull(cts: list[Any], tracked: bool) -> list[Any]:
+        full = [cts[floats.index(i)] if i in floats else None for i in range(len(outs))]
+        found = vjp(nodes if tracked else [None] * len(nodes), full, tracked)
+        return [found[i] for i in live]
+
+    def push(tangents: list[Any]) -> list[Any]:
+        full: list[Any] = [None] * len(leaves)
+        for i, t in zip(live, tangents, strict=True):
+            full[i] = t
+        moved = jvp(nodes, full)
+        return [moved[i] for i in floats]
+
+    made = iter(tape.opaque_nodes(xp, name, [nodes[i] for i in live], len(floats), pull, push))
+    return [Tensor(*here(o)[:2], o.dtype, next(made)) if i in floats else o for i, o in enumerate(outs)]
+
+
+def _zeros(t: Tensor) -> Tensor:
+    return ns.full(shape=t.shape, value=0, dtype=t.dtype)
+
+
+class custom_vjp:
+    """A function with a reverse rule of its own.
+
+    f.defvjp(fwd, bwd): fwd(*args) -> (out, residuals); bwd(residuals, cotangent) -> one cotangent (or None) per argument. Forward mode through
+    it transposes bwd, which must be linear in the cotangent. Complex cotangents follow PyTorch's convention.
+
+    >>> import minidl as md
+    >>> f = custom_vjp(lambda x: x * 2.0)
+    >>> f.defvjp(lambda x: (x * 2.0, None), lambda res, g: (g * 100.0,))
+    >>> md.grad(f)(md.tensor(1.0)).item()
+    100.0
+    """
+
+    def __init__(self, f: Callable[..., Any]):
+        functools.update_wrapper(self, f, updated=())
+        self.f = f
+        self.fwd: Callable[..., Any] | None = None
+        self.bwd: Callable[..., Any] | None = None
+
+    def defvjp(self, fwd: Callable[..., Any], bwd: Callable[..., Any]) -> None:
+        """Set the forward and the reverse rule."""
+        self.fwd, self.bwd = fwd, bwd
+
+    def __call__(self, *args: Any) -> Any:
+        if self.fwd is None or self.bwd is None:
+            raise TypeError(f"custom_vjp: {getattr(self.f, '__name__', 'the function')} has no rule yet; call .defvjp(fwd, bwd) first")
+        leaves, structure = tree.flatten(args)
+        if not state.grad or all(_node(t) is None for t in leaves):
+            return self.f(*args)
+        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        with grad_mode(False):
+            out, residuals = self.fwd(*tree.unflatten(structure, bare))
+        outs, out_structure = tree.flatten(out)
+        fwd, bwd = self.fwd, self.bwd
+
+        def reverse(res: Any, cts: list[Any]) -> list[Any]:
+            full = [_zeros(o) if c is None and isinstance(o, Tensor) else _conj(c) for o, c in zip(outs, cts, strict=True)]
+            found = bwd(res, tree.unflatten(out_structure, full))
+            if not isinstance(found, tuple) or len(found) != len(args):
+                raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
+            flat: list[Any] = []
+            for a, g in zip(args, found, strict=True):
+                n = len(tree.leaves(a))
+                flat += [None] * n if g is None else tree.leaves(g)
+            for t, g in zip(leaves, flat, strict=True):
+                if isinstance(t, Tensor) and isinstance(g, Tensor) and g.shape != t.shape:
+                    raise ValueError(f"custom_vjp: bwd returned {describe(g)} for the argument {describe(t)}")
+            return [_conj(g) for g in flat]
+
+        def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+            if not tracked:
+                with grad_mode(False):
+                    return reverse(residuals, cts)
+            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
+            _, res = fwd(*tree.unflatten(structure, start))
+            return reverse(res, cts)
+
+        def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
+            """The tangent map is the transpose of bwd: pull the tangents back through a bwd run on cotangent variables."""
+            _, res = fwd(*tree.unflatten(structure, [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]))
+            variables = [alias(_zeros(o)) if isinstance(o, Tensor) and o.dtype.inexact else None for o in outs]
+            with grad_mode(True):
+                found = reverse(res, variables)
+            pairs = [(g, t) for g, t in zip(found, tangents, strict=True) if isinstance(g, Tensor) and g.node is not None and t is not None]
+            targets = [v.node for v in variables if v is not None]
+            moved = iter(pullback("custom_vjp", [(g.node, t) for g, t in pairs], targets, retain=True) if pairs else [None] * len(targets))
+            return [next(moved) if v is not None else None for v in variables]
+
+        return tree.unflatten(out_structure, _attach("custom_vjp", leaves, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, jvp))
+
+
+class custom_jvp:
+    """A function with a forward rule of its own; reverse mode transposes it, so the rule must be linear in the tangents.
+
+    f.defjvp(rule): rule(primals, tangents) -> (out, tangent out).
+
+    >>> import minidl as md
+    >>> f = custom_jvp(lambda x: md.sin(x))
+    >>> f.defjvp(lambda primals, tangents: (md.sin(primals[0]), tangents[0] * 5.0))
+    >>> md.grad(f)(md.tensor(0.0)).item()
+    5.0
+    """
+
+    def __init__(self, f: Callable[..., Any]):
+        functools.update_wrapper(self, f, updated=())
+        self.f = f
+        self.rule: Callable[..., Any] | None = None
+
+    def defjvp(self, rule: Callable[..., Any]) -> Callable[..., Any]:
+        """Set the forward rule; usable as a decorator."""
+        self.rule = rule
+        return rule
+
+    def __call__(self, *args: Any) -> Any:
+        if self.rule is None:
+            raise TypeError(f"custom_jvp: {getattr(self.f, '__name__', 'the function')} has no rule yet; call .defjvp(rule) first")
+        leaves, structure = tree.flatten(args)
+        if not state.grad or all(_node(t) is None for t in leaves):
+            return self.f(*args)
+        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        with grad_mode(False):
+            out = self.f(*tree.unflatten(structure, bare))
+        outs, out_structure = tree.flatten(out)
+        rule = self.rule
+
+        def run(nodes: list[Any], tangents: list[Any]) -> list[Any]:
+            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
+            full = [(_zeros(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(bare, tangents, strict=True)]
+            _, moved = rule(tree.unflatten(structure, start), tree.unflatten(structure, full))
+            return tree.leaves(moved)
+
+        def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+            variables = [alias(_zeros(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in bare]
+            with grad_mode(True):
+                moved = run(nodes, variables)
+            pairs = [(m.node, c) for m, c in zip(moved, cts, strict=True) if c is not None and m.node is not None]
+            targets = [v.node for v in variables if v is not None]
+            found = iter(pullback("custom_jvp", pairs, targets, retain=True, create_graph=tracked or None) if pairs else [None] * len(targets))
+            return [next(found) if v is not None else None for v in variables]
+
+        return tree.unflatten(out_structure, _attach("custom_jvp", leaves, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, run))
+
+
+def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
+    """f, whose intermediate values are not kept but computed again in the backward pass (less memory for more time).
+
+    Random draws are replayed: the second run starts from the generator state of the first. Source: T. Chen et al., Training deep nets with
+    sublinear memory cost (2016).
+
+    >>> import minidl as md
+    >>> md.grad(checkpoint(lambda x: md.sin(md.sin(x))))(md.tensor(0.0)).item()
+    1.0
+    """
+
+    @functools.wraps(f)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        from minidl.random import default_generator
+
+        leaves, structure = tree.flatten((args, kwargs))
+        captured = _outside(f)
+        sources = [*leaves, *captured]
+        if not state.grad or all(_node(t) is None for t in sources):
+            return f(*args, **kwargs)
+        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        key_before = default_generator.key.detach()
+        a, k = tree.unflatten(structure, bare)
+        with grad_mode(False):
+            out = f(*a, **k)
+        outs, out_structure = tree.flatten(out)
+
+        def again(nodes: list[Any], fresh: Sequence[int] = ()) -> tuple[list[Any], list[Tensor]]:
+            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=False)]
+            aliases = []
+            for i in fresh:
+                start[i] = alias(start[i])
+                aliases.append(start[i])
+            key_now = default_generator.key.detach()
+            default_generator.key.assign(key_before)
+            try:
+                a, k = tree.unflatten(structure, start)
+                with grad_mode(True):
+                    return tree.leaves(f(*a, **k)), aliases
+            finally:
+                default_generator.key.assign(key_now)
+
+        def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+            fresh = [i for i, t in enumerate(bare) if isinstance(t, Tensor) and t.dtype.inexact]
+            results, aliases = again(nodes, fresh)
+            pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
+            targets = [x.node for x in aliases] + [n for t in captured if (n := _node(t)) is not None]
+            found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
+            result: list[Any] = [None] * len(sources)
+            places = [*fresh, *(len(leaves) + j for j, t in enumerate(captured) if _node(t) is not None)]
+            for i, g in zip(places, found, strict=True):
+                result[i] = g
+            return result
+
+        def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
+            fresh = [i for i, t in enumerate(tangents[: len(leaves)]) if t is not None]
+            results, aliases = again(nodes, fresh)
+            given = [tangents[i] for i in fresh] + [t for t in tangents[len(leaves) :] if t is not None]
+            more = [c for c, t in zip(captured, tangents[len(leaves) :], strict=True) if t is not None]
+            return _push(results, [*aliases, *more], given)
+
+        return tree.unflatten(out_structure, _attach("checkpoint", sources, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, jvp))
+
+    return wrapped
+
+
+def _outside(f: Callable[..., Any]) -> list[Tensor]:
+    """The tracked tensors that f reads besides its arguments: parameters of Modules, closures, globals."""
+    from minidl.guards import Walk
+
+    walk = Walk()
+    walk.function(f)
+    return [t for t, _, _, _ in walk.tensors.values() if t.node is not None]

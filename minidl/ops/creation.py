@@ -1,0 +1,278 @@
+"""Making tensors: from data, from shapes, from ranges.
+
+`backend` and `device` say where ("torch", "cuda:0"); by default it is where `md.set_backend` or `md.use_backend` says, and for the `*_like`
+functions where the model tensor is. While tracing, constants become part of the graph.
+"""
+
+from __future__ import annotations
+
+import copy as _copy
+from typing import Any
+
+import numpy as np
+
+from minidl import shapes
+from minidl.backends import get
+from minidl.dtypes import DType, canonical
+from minidl.ops.common import Tensor, busy, cast, choose, constant, create, dtypes, from_numpy, home, ns, operand, reshaped, scalar_type, state
+
+__all__ = [
+    "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid", "ones", "ones_like", "tensor",
+    "tril", "triu", "zeros", "zeros_like",
+]  # fmt: skip
+
+
+def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A new tensor with a copy of the data: numbers, nested lists, NumPy arrays, tensors.
+
+    Python floats get the default float dtype, integers int64; NumPy data keeps its dtype.
+
+    >>> tensor([[1, 2], [3, 4]]).shape
+    (2, 2)
+    """
+    out = asarray(data, dtype, copy=True, backend=backend, device=device)
+    if isinstance(data, Tensor):
+        out = out.detach()
+    return out.requires_grad_() if requires_grad else out
+
+
+def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A tensor of the data; a tensor that is already as asked for is returned itself.
+
+    copy: True always copies; None copies NumPy data but not tensors; False never does: the tensor then shows the memory of NumPy or DLPack data
+    (do not write to it afterwards), and ValueError is raised where that is impossible.
+
+    >>> asarray(3.0).dtype
+    minidl.float32
+    """
+    want = None if dtype is None else canonical(dtype)
+    if isinstance(data, Tensor):
+        out = data if backend is None and device is None else data.to(backend=backend, device=device)  # type: ignore[attr-defined]
+        if want is not None and out.dtype is not want:
+            if copy is False:
+                raise ValueError(f"asarray: {out.dtype.short} as {want.short} needs a copy, but copy=False")
+            return ns.cast(out, dtype=want)
+        return _copied(out) if copy else out
+    xp = choose(backend, device)
+    kind = scalar_type(data)
+    if kind is not None and not isinstance(data, np.generic):
+        if copy is False:
+            raise ValueError("asarray: a Python number needs a copy, but copy=False")
+        return constant(xp, (), data, want or dtypes.of_scalar_type(kind))
+    if isinstance(data, (list, tuple)):
+        if copy is False:
+            raise ValueError("asarray: a list needs a copy, but copy=False")
+        return _from_list(data, want, xp)
+    if copy is False:
+        return _shared(data, want, xp)
+    if xp.is_native(data) and not isinstance(data, np.generic):
+        return from_numpy(xp.to_numpy(data), xp, want)
+    if hasattr(data, "__array__") or hasattr(data, "__array_interface__") or hasattr(data, "__buffer__") or isinstance(data, memoryview):
+        return from_numpy(np.asarray(data), xp, want)
+    if hasattr(data, "__dlpack__"):
+        return _copied(cast(_shared(data, None, xp), want) if want else _shared(data, None, xp))
+    raise TypeError(f"asarray: cannot make a tensor of {type(data).__name__}; numbers, lists, NumPy arrays and DLPack objects work")
+
+
+def _copied(x: Tensor) -> Tensor:
+    from minidl.ops.common import fresh
+
+    if x.node is not None or busy[0] and state.interpreter is not None:
+        return fresh(x)
+    with x.xp.scope():
+        return Tensor(_copy.deepcopy(x.payload), x.xp, x.dtype)
+
+
+def _leaf(data: Any) -> Any:
+    while isinstance(data, (list, tuple)) and len(data):
+        data = data[0]
+    return data
+
+
+def _holds_tensor(data: Any) -> bool:
+    return isinstance(data, Tensor) or isinstance(data, (list, tuple)) and any(map(_holds_tensor, data))
+
+
+def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
+    if _holds_tensor(data):
+        from minidl.ops.manipulation import stack
+
+        out = stack([operand(d) if not isinstance(d, (list, tuple)) else _from_list(d, None, xp) for d in data])
+        return cast(out, want) if want else out
+    try:
+        array = np.asarray(data, None if want is None or want.is_integer or want.bits == 16 else want.numpy)
+    except ValueError:
+        raise ValueError("asarray: the nested lists are ragged: all lists of one depth must have the same length") from None
+    if array.dtype == object:
+        raise TypeError("asarray: the lists hold something that is no number, or integers beyond 64 bits")
+    leaf = _leaf(data)
+    if want is None and (scalar_type(leaf) is not None or not array.size):
+        want = dtypes.of_scalar_type({"b": bool, "i": int, "u": int, "f": float, "c": complex}[array.dtype.kind]) if array.dtype.kind in "biufc" else None
+        want = dtypes.uint64 if array.dtype.kind == "u" else want  # only integers beyond int64 come as uint64
+    if want is not None and want.is_integer and array.dtype.kind in "iu" and array.size:
+        info = np.iinfo(want.numpy)
+        if int(array.min()) < info.min or int(array.max()) > info.max:
+            raise OverflowError(f"asarray: a value does not fit {want.name}")
+    return from_numpy(array, xp, want)
+
+
+def _shared(data: Any, want: DType | None, xp: Any) -> Tensor:
+    native = data if xp.is_native(data) else None
+    if native is None:
+        try:
+            with xp.scope():
+                native = xp.from_dlpack(data)
+        except (AttributeError, TypeError, BufferError, RuntimeError, ValueError) as error:
+            raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {type(data).__name__} ({error}); use copy=True") from error
+    dtype = xp.dtype_of(native)
+    if want is not None and want is not dtype:
+        raise ValueError(f"asarray: {dtype.short} as {want.short} needs a copy, but copy=False")
+    return Tensor(native, xp, dtype)
+
+
+def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = None, backend: str | None = None) -> Tensor:
+    """A tensor of anything with `__dlpack__` (arrays of NumPy, PyTorch, JAX, CuPy …), sharing its memory where the backend can.
+
+    Raises ValueError where the memory cannot be shared and copy is False.
+
+    >>> from_dlpack(np.arange(3.0)).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    xp = choose(backend, device)
+    try:
+        out = _shared(x, None, xp)
+    except ValueError:
+        if copy is False:
+            raise
+        return asarray(x, copy=True, backend=xp.name, device=xp.device)
+    return _copied(out) if copy else out
+
+
+def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A tensor of one value. dtype: by default that of the value (float → the default float).
+
+    >>> full((2,), 7).tolist()
+    [7, 7]
+    """
+    size = shapes.size_tuple("full", shape)
+    if isinstance(fill_value, Tensor):
+        return ns.broadcast_to(fill_value if dtype is None else cast(fill_value, canonical(dtype)), shape=size)
+    kind = scalar_type(fill_value)
+    if kind is None:
+        fill_value = np.asarray(fill_value).item()
+        kind = type(fill_value)
+    return constant(choose(backend, device), size, fill_value, canonical(dtype) if dtype is not None else dtypes.of_scalar_type(kind))
+
+
+def zeros(*shape: Any, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)) or zeros(2, 3)."""
+    return full(shape[0] if len(shape) == 1 else shape, 0, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+
+
+def ones(*shape: Any, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)) or ones(2, 3)."""
+    return full(shape[0] if len(shape) == 1 else shape, 1, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+
+
+def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """A constant with the shape, dtype and backend of x."""
+    x = operand(x)
+    xp = home(x.xp) if backend is None and device is None else get(backend or home(x.xp).name, device)
+    return constant(xp, x.shape, fill_value, x.dtype if dtype is None else canonical(dtype))
+
+
+def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """Zeros with the shape, dtype and backend of x."""
+    return full_like(x, 0, dtype=dtype, backend=backend, device=device)
+
+
+def ones_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """Ones with the shape, dtype and backend of x."""
+    return full_like(x, 1, dtype=dtype, backend=backend, device=device)
+
+
+empty, empty_like = zeros, zeros_like  # minidl shows no uninitialised memory
+
+
+def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """start, start + step, … up to but without stop; arange(n) counts from 0. int64 for integers, else the default float.
+
+    Raises ValueError for a step of 0.
+
+    >>> arange(2, 8, 3).tolist()
+    [2, 5]
+    """
+    if stop is None:
+        start, stop = 0, start
+    if step == 0:
+        raise ValueError("arange: step is 0")
+    whole = all(isinstance(v, (int, np.integer)) for v in (start, stop, step))
+    want = canonical(dtype) if dtype is not None else dtypes.int64 if whole else dtypes.Defaults.floating
+    size = max(0, -((start - stop) // step)) if whole else max(0, int(np.ceil((stop - start) / step)))
+    xp = choose(backend, device)
+    if whole and start == 0 and step == 1 and want.is_integer:
+        return create("iota", xp, want, size=size)
+    work = dtypes.int64 if whole else dtypes.float64
+    steps = cast(create("iota", xp, dtypes.int64, size=size), work)
+    return cast(ns.add(ns.mul(steps, step), start), want)
+
+
+def linspace(
+    start: Any, stop: Any, /, num: int, *, dtype: Any = None, endpoint: bool = True, backend: str | None = None, device: str | None = None
+) -> Tensor:
+    """num evenly spaced numbers from start to stop, stop itself included if endpoint. Computed in double precision and rounded once.
+
+    >>> linspace(0, 1, 5).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    if num < 0:
+        raise ValueError(f"linspace: num is {num}; it must be at least 0")
+    is_complex = isinstance(start, complex) or isinstance(stop, complex)
+    want = canonical(dtype) if dtype is not None else dtypes.of_scalar_type(complex if is_complex else float)
+    i = create("iota", choose(backend, device), dtypes.int64, size=num)
+    gaps = num - 1 if endpoint else num
+    out = ns.add(ns.mul(cast(i, dtypes.complex128 if is_complex else dtypes.float64), (stop - start) / gaps if gaps > 0 else 0.0), start)
+    if endpoint and num > 1:
+        out = ns.where(ns.eq(i, num - 1), stop, out)
+    return cast(out, want)
+
+
+def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+    """Ones on the k-th diagonal, zeros elsewhere.
+
+    >>> eye(2).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    xp = choose(backend, device)
+    rows = create("iota", xp, dtypes.int64, size=n_rows)
+    cols = create("iota", xp, dtypes.int64, size=n_rows if n_cols is None else n_cols)
+    on = ns.eq(ns.reshape(ns.add(rows, k), shape=(n_rows, 1)), cols)
+    return cast(on, canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
+
+
+def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Tensor]:
+    """Coordinate grids of 1-d arrays; "xy" lets the second array run along the rows, "ij" the first. Raises ValueError for another indexing."""
+    if indexing not in ("xy", "ij"):
+        raise ValueError(f"meshgrid: indexing {indexing!r} is neither 'xy' nor 'ij'")
+    xs = [operand(a) for a in arrays]
+    order = [1, 0, *range(2, len(xs))] if indexing == "xy" and len(xs) > 1 else list(range(len(xs)))
+    shape = tuple(xs[i].size for i in order)
+    return [
+        ns.broadcast_to(reshaped(x, tuple(x.size if a == i else 1 for a in order)), shape=shape) for i, x in enumerate(xs)
+    ]  # fmt: skip
+
+
+def _triangle(name: str) -> Any:
+    def function(x: Any, /, *, k: int = 0) -> Tensor:
+        x = operand(x)
+        if x.ndim < 2:
+            raise ValueError(f"{name}: at least two axes wanted, {x.ndim} came")
+        return getattr(ns, name)(x, k=k)
+
+    function.__name__ = function.__qualname__ = name
+    part = "above" if name == "tril" else "below"
+    function.__doc__ = f"x with zeros {part} the k-th diagonal of its last two axes. Raises ValueError for fewer than two axes."
+    return function
+
+
+tril, triu = _triangle("tril"), _triangle("triu")

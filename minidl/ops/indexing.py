@@ -1,0 +1,376 @@
+"""Reading and writing at positions: x[...] in all of NumPy's forms, x.at[...], take, take_along_axis.
+
+An index expression is first reduced to one slice (with steps and flips), then, where it holds index arrays, to one gather or scatter on a leading
+axis. Bounds: negative positions count from the end; a position out of range raises IndexError where it can be looked at (Python and NumPy indices
+always, tensors when eager on the CPU); elsewhere reads are clipped and writes dropped. Results are values, never views.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from minidl import shapes
+from minidl.ops.common import (
+    Tensor, bind, busy, cast, constant, describe, dtypes, eager_on_cpu, fresh, from_numpy, home, ns, operand, permuted, reshaped, state, table, values,
+)  # fmt: skip
+from minidl.ops.manipulation import broadcast_to
+
+__all__ = ["getitem", "set_at", "take", "take_along_axis"]
+
+
+def _out_of_bounds(index: int, axis: int, size: int) -> IndexError:
+    return IndexError(f"index {index} is out of bounds for axis {axis} with size {size}")
+
+
+class Plan:
+    """What an index expression means for an array of one shape: a slice, and index arrays on some axes."""
+
+    __slots__ = ("arrays", "axes", "dropped", "flips", "layout", "sliced", "start", "step", "stop", "together")
+
+    def __init__(self, x: Tensor, index: Any):
+        items = _expand(x, index if isinstance(index, tuple) else (index,))
+        shape = x.shape
+        advanced = any(isinstance(i, (np.ndarray, Tensor)) for i in items)
+        self.start, self.stop, self.step = [0] * len(shape), list(shape), [1] * len(shape)
+        self.flips: list[int] = []
+        self.axes: list[int] = []  # axes that index arrays address
+        self.arrays: list[Any] = []
+        self.dropped: list[int] = []  # axes that an integer removes
+        self.layout: list[int | None] = []  # axes of the sliced array in the order of the result, None for new ones
+        places: list[int] = []  # where in the layout the arrays stand
+        axis = 0
+        gap = 0
+        for number, item in enumerate(items):
+            if item is None:
+                self.layout.append(None)
+                continue
+            if item is Ellipsis:
+                continue  # of no axes, but it separates index arrays
+            n = shape[axis]
+            if isinstance(item, slice):
+                self._slice(axis, item, n)
+                self.layout.append(axis)
+            elif isinstance(item, int) and not advanced:
+                if not -n <= item < n:
+                    raise _out_of_bounds(item, axis, n)
+                self.start[axis] = item % n
+                self.stop[axis] = item % n + 1
+                self.dropped.append(axis)
+            else:
+                if places and number != gap + 1:
+                    places.append(-1)  # not next to each other
+                gap = number
+                places.append(len(self.layout))
+                self.axes.append(axis)
+                self.arrays.append(np.asarray(item) if isinstance(item, int) else item)
+            axis += 1
+        self.together = 0 if -1 in places or not places else places[0]
+        self.sliced = any(a or b != n or s != 1 for a, b, s, n in zip(self.start, self.stop, self.step, shape, strict=True)) or bool(self.flips)
+
+    def _slice(self, axis: int, item: slice, n: int) -> None:
+        start, stop, step = item.indices(n)
+        count = len(range(start, stop, step))
+        if step < 0:
+            last = start + (count - 1) * step
+            start, stop, step = (last, start + 1, -step) if count else (0, 0, 1)
+            if count > 1:
+                self.flips.append(axis)
+        elif not count:
+            stop = start = min(start, n)
+        self.start[axis], self.stop[axis], self.step[axis] = start, stop, step
+
+    def cut(self, x: Tensor) -> Tensor:
+        """The slice, all axes kept."""
+        if not self.sliced:
+            return x
+        window = (self.start, self.stop, self.step)
+        if any(a or b != n or s != 1 for a, b, s, n in zip(*window, x.shape, strict=True)):
+            x = ns.slice(x, start=tuple(self.start), stop=tuple(self.stop), step=tuple(self.step))
+        return ns.flip(x, axes=tuple(self.flips)) if self.flips else x
+
+    def paste(self, x: Tensor, part: Tensor, mode: str) -> Tensor:
+        """x with `part` combined into the slice."""
+        if self.flips:
+            part = ns.flip(part, axes=tuple(self.flips))
+        if not self.sliced or part.shape == x.shape:
+            return _combine(x, part, mode)
+        window = {"shape": x.shape, "start": tuple(self.start), "stop": tuple(self.stop), "step": tuple(self.step)}
+        wide = ns.unslice(part, **window)
+        if mode == "add":
+            return ns.add(x, wide)
+        inside = ns.unslice(constant(home(x.xp), part.shape, True, dtypes.bool_), **window)
+        return ns.where(inside, _combine(x, wide, mode), x)
+
+
+def _combine(x: Tensor, v: Tensor, mode: str) -> Tensor:
+    if mode == "set":
+        return broadcast_to(v, x.shape)
+    return {"add": ns.add, "mul": ns.mul, "min": ns.minimum, "max": ns.maximum}[mode](x, v)
+
+
+def _expand(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
+    """Integers, slices, None and index arrays, one entry per axis but for None; an Ellipsis becomes full slices (one of no axes stays)."""
+    out: list[Any] = []
+    for item in items:
+        if item is None or item is Ellipsis or isinstance(item, slice):
+            out.append(item)
+        elif isinstance(item, (bool, np.bool_)):
+            raise IndexError("indexing: a single bool is no index; use a mask of the array's shape, or md.where")
+        elif isinstance(item, Tensor):
+            out.extend(_mask(item) if item.dtype is dtypes.bool_ else (item,))
+            if not item.dtype.is_integer and item.dtype is not dtypes.bool_:
+                raise IndexError(f"indexing: an index array must be of integers or bool, not {describe(item)}")
+        elif isinstance(item, (list, tuple, np.ndarray)):
+            out.extend(_array(item))
+        else:
+            try:
+                out.append(operator.index(item))
+            except TypeError:
+                raise IndexError(
+                    f"indexing: {type(item).__name__} is no index; integers, slices, None, ... and integer or bool arrays are"
+                ) from None
+    used = sum(i is not None and i is not Ellipsis for i in out)
+    if used > x.ndim:
+        raise IndexError(f"indexing: {used} indices for {describe(x)}, which has {x.ndim}")
+    dots = [i for i, item in enumerate(out) if item is Ellipsis]
+    if len(dots) > 1:
+        raise IndexError("indexing: more than one Ellipsis (...)")
+    missing = [slice(None)] * (x.ndim - used)
+    if dots:
+        return [*out[: dots[0]], *(missing or [Ellipsis]), *out[dots[0] + 1 :]]
+    return out + missing
+
+
+def _array(item: Any) -> list[Any]:
+    from minidl.ops.creation import _holds_tensor, asarray
+
+    if _holds_tensor(item):
+        t = asarray(item)
+        return _mask(t) if t.dtype is dtypes.bool_ else [t]
+    array = np.asarray(item)
+    if not array.size and not isinstance(item, np.ndarray):
+        array = array.astype(np.int64)
+    if array.dtype == bool:
+        return _nonzero(array)
+    if array.dtype.kind not in "iu":
+        raise IndexError(f"indexing: an index array must be of integers or bool, not {array.dtype}")
+    return [int(array) if not array.ndim else array.astype(np.int64)]
+
+
+class _Found(np.ndarray):
+    """The positions along one axis of a mask's true elements, and the size the axis must have."""
+
+    wanted: int
+
+
+def _nonzero(mask: np.ndarray) -> list[np.ndarray]:
+    if not mask.ndim:
+        raise IndexError("indexing: a single bool is no index; use a mask of the array's shape, or md.where")
+    found = [i.view(_Found) for i in np.nonzero(mask)]
+    for i, n in zip(found, mask.shape, strict=True):
+        i.wanted = n
+    return list(found)
+
+
+def _mask(mask: Tensor) -> list[np.ndarray]:
+    try:
+        return _nonzero(values(mask, "indexing with a mask"))
+    except TypeError as error:
+        raise TypeError(
+            f"indexing: the values of the mask {describe(mask)} are unknown here, and so the size of the result; use md.where(mask, x, other) ({error})"
+        ) from None
+
+
+def _positions(x: Tensor, plan: Plan, write: bool) -> Tensor:
+    """One int64 array of positions on the leading axis that the addressed axes make together."""
+    sizes = [x.shape[a] for a in plan.axes]
+    if all(isinstance(i, np.ndarray) for i in plan.arrays):  # all known here: checked, wrapped and combined by NumPy
+        known = [_checked(i, a, n) for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True)]
+        flat = known[0] if len(known) == 1 else np.ravel_multi_index(np.broadcast_arrays(*known), sizes) if shapes.prod(sizes) else known[0] + sum(known)
+        return from_numpy(np.asarray(flat, np.int64), home(x.xp))
+    parts, inside = [], None
+    for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True):
+        if isinstance(i, np.ndarray):
+            parts.append(from_numpy(_checked(i, a, n), home(x.xp)))
+            continue
+        i, sure = wrapped(i, a, n)
+        if not sure and len(sizes) > 1:
+            ok = ns.logical_and(ns.ge(i, 0), ns.lt(i, n))
+            inside = ok if inside is None else ns.logical_and(inside, ok)
+            i = ns.clip(i, 0, max(n - 1, 0))
+        parts.append(i)
+    out = parts[0]
+    for i, n in zip(parts[1:], sizes[1:], strict=True):
+        out = ns.add(ns.mul(out, n), i)
+    return ns.where(inside, out, shapes.prod(sizes)) if write and inside is not None else out
+
+
+def _checked(i: np.ndarray, axis: int, n: int) -> np.ndarray:
+    if isinstance(i, _Found):
+        if i.wanted != n:
+            raise IndexError(f"indexing: a mask with size {i.wanted} does not fit axis {axis} with size {n}")
+        return i.view(np.ndarray)
+    if i.size:
+        low, high = int(i.min()), int(i.max())
+        if low < -n or high >= n:
+            raise _out_of_bounds(low if low < -n else high, axis, n)
+        if low < 0:
+            return np.where(i < 0, i + n, i)
+    return i
+
+
+def wrapped(i: Tensor, axis: int, n: int) -> tuple[Tensor, bool]:
+    """An index tensor as int64 with negative positions counted from the end, and whether all are known to lie inside."""
+    i = cast(i, dtypes.int64)
+    if eager_on_cpu(i):
+        found = values(i, "indexing")
+        checked = _checked(found, axis, n)
+        return (i if checked is found else ns.where(ns.lt(i, 0), ns.add(i, n), i)), True
+    return ns.where(ns.lt(i, 0), ns.add(i, n), i), False
+
+
+def getitem(x: Any, index: Any, /) -> Tensor:
+    """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a value, not a view.
+
+    >>> from minidl.ops import arange
+    >>> getitem(arange(5), slice(None, None, -2)).tolist()
+    [4, 2, 0]
+    """
+    x = operand(x)
+    plan = Plan(x, index)
+    y = plan.cut(x)
+    if not plan.axes:
+        shape = tuple(1 if a is None else y.shape[a] for a in plan.layout)
+        y = reshaped(y, shape)
+        return fresh(x) if y is x else y
+    i = _positions(x, plan, write=False)
+    out = ns.gather(_front(y, plan), i)
+    order, shape = _placed(plan, i.ndim, out.shape)
+    return reshaped(permuted(out, order), shape)
+
+
+def _front(y: Tensor, plan: Plan) -> Tensor:
+    """The addressed axes as one leading axis."""
+    rest = [a for a in range(y.ndim) if a not in plan.axes]
+    y = permuted(y, (*plan.axes, *rest))
+    k = len(plan.axes)
+    return y if k == 1 else ns.reshape(y, shape=(shapes.prod(y.shape[:k]), *y.shape[k:]))
+
+
+def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where NumPy puts the n axes of the index arrays: the order of the gathered axes, and the shape with new axes."""
+    before = sum(a is not None for a in plan.layout[: plan.together])
+    rest = range(n, len(shape))
+    order = (*rest[:before], *range(n), *rest[before:])
+    sizes = iter(shape[n:])
+    entries = [1 if a is None else next(sizes) for a in plan.layout]
+    return order, (*entries[: plan.together], *shape[:n], *entries[plan.together :])
+
+
+def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
+    """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added."""
+    x = operand(x)
+    value = cast(value if isinstance(value, Tensor) else operand(value, x, "indexing"), x.dtype)
+    if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
+        if index.shape != x.shape[: index.ndim]:
+            raise IndexError(f"indexing: the mask {describe(index)} does not fit {describe(x)}")
+        mask = ns.reshape(index, shape=(*index.shape, *(1,) * (x.ndim - index.ndim)))
+        return ns.where(mask, _combine(x, value, mode), x)
+    plan = Plan(x, index)
+    if not plan.axes:
+        part_shape = _cut_shape(plan)
+        shown = tuple(1 if a is None else part_shape[a] for a in plan.layout)
+        return plan.paste(x, reshaped(_fitted(value, shown), part_shape), mode)
+    part = plan.cut(x)
+    i = _positions(x, plan, write=True)
+    front = _front(part, plan)
+    order, shape = _placed(plan, i.ndim, (*i.shape, *front.shape[1:]))
+    updates = reshaped(_fitted(value, shape), tuple(np.take((*i.shape, *front.shape[1:]), order).tolist()))
+    updates = permuted(updates, tuple(np.argsort(order).tolist()))
+    new = bind(table["scatter"], (front, updates, i), {"mode": mode})
+    rest = [a for a in range(part.ndim) if a not in plan.axes]
+    new = reshaped(new, tuple(part.shape[a] for a in (*plan.axes, *rest)))
+    new = permuted(new, tuple(np.argsort((*plan.axes, *rest)).tolist()))
+    return plan.paste(x, new, "set") if plan.sliced else new
+
+
+def _cut_shape(plan: Plan) -> tuple[int, ...]:
+    return tuple(max(0, -((a - b) // s)) for a, b, s in zip(plan.start, plan.stop, plan.step, strict=True))
+
+
+def _fitted(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if value.shape == shape:
+        return value
+    extra = value.ndim - len(shape)
+    if extra > 0 and all(n == 1 for n in value.shape[:extra]):
+        value = ns.reshape(value, shape=value.shape[extra:])
+    return ns.broadcast_to(value, shape=shape)
+
+
+class At:
+    """`x.at[index]`: functional updates of the elements there; each method returns a new tensor."""
+
+    __slots__ = ("index", "x")
+
+    def __init__(self, x: Tensor, index: Any = None):
+        self.x, self.index = x, index
+
+    def __getitem__(self, index: Any) -> At:
+        return At(self.x, index)
+
+    def get(self) -> Tensor:
+        """The elements themselves."""
+        return getitem(self.x, self.index)
+
+    def set(self, value: Any) -> Tensor:
+        """Replaced; of several values for one position the last."""
+        return set_at(self.x, self.index, value, "set")
+
+    def add(self, value: Any) -> Tensor:
+        """Plus the value; several values for one position add up."""
+        return set_at(self.x, self.index, value, "add")
+
+    def multiply(self, value: Any) -> Tensor:
+        """Times the value."""
+        return set_at(self.x, self.index, value, "mul")
+
+    def min(self, value: Any) -> Tensor:
+        """The smaller of the two."""
+        return set_at(self.x, self.index, value, "min")
+
+    def max(self, value: Any) -> Tensor:
+        """The larger of the two."""
+        return set_at(self.x, self.index, value, "max")
+
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
+    """The elements at these positions along an axis (which may be left out for a 1-d array). Raises IndexError out of range, see above."""
+    x = operand(x)
+    if axis is None and x.ndim != 1:
+        raise ValueError(f"take: {describe(x)} has {x.ndim} axes; say which one with axis=")
+    a = shapes.axis_index("take", 0 if axis is None else axis, x.ndim)
+    return getitem(x, (*(slice(None),) * a, indices))
+
+
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
+    """x[..., indices[..., i, ...], ...] along an axis; the other axes broadcast. Raises IndexError out of range, see above.
+
+    >>> from minidl.ops import tensor
+    >>> take_along_axis(tensor([[1, 2], [3, 4]]), tensor([[1], [0]])).tolist()
+    [[2], [3]]
+    """
+    x = operand(x)
+    indices = operand(indices if not isinstance(indices, list) else np.asarray(indices), x)
+    if indices.ndim != x.ndim:
+        raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(indices)} must have as many axes")
+    a = shapes.axis_index("take_along_axis", axis, x.ndim)
+    i, _ = wrapped(indices, a, x.shape[a])
+    try:
+        rest = shapes.broadcast(shapes.reduced(x.shape, (a,), False), shapes.reduced(i.shape, (a,), False))
+    except ValueError:
+        raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(i)} differ outside axis {a}") from None
+    whole, wanted = (*rest[:a], x.shape[a], *rest[a:]), (*rest[:a], i.shape[a], *rest[a:])
+    return ns.take_along(x if x.shape == whole else ns.broadcast_to(x, shape=whole), i if i.shape == wanted else ns.broadcast_to(i, shape=wanted), axis=a)

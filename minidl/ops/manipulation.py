@@ -1,0 +1,285 @@
+"""Rearranging arrays: shapes, axes, joining, splitting, repeating, padding. All linear, all values (no views that alias)."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from minidl import shapes
+from minidl.dtypes import DType
+from minidl.ops.common import Tensor, describe, fresh, ns, operand, pairs, permuted, reshaped
+
+__all__ = [
+    "broadcast_arrays", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
+    "permute_dims", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "view",
+]  # fmt: skip
+
+
+def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
+    """x in another shape of as many elements, in row-major order; one size may be -1. Raises ValueError where the number does not fit.
+
+    >>> reshape(operand(1.0), (1, -1)).shape
+    (1, 1)
+    """
+    x = operand(x)
+    sizes = tuple(map(operator.index, shape)) if not isinstance(shape, int) else (shape,)
+    if -1 in sizes:
+        known = -shapes.prod(sizes)
+        if sizes.count(-1) > 1 or known < 0 or (known and x.size % known) or (not known and x.size):
+            raise ValueError(f"reshape: {describe(x)} with {x.size} elements does not fit shape {sizes}")
+        sizes = tuple((x.size // known if known else 0) if s == -1 else s for s in sizes)
+    elif sizes == x.shape:
+        return fresh(x)
+    return ns.reshape(x, shape=shapes.size_tuple("reshape", sizes))
+
+
+def view(x: Any, /, *shape: Any) -> Tensor:
+    """reshape with the sizes as arguments, or the same bits as another dtype of the same width: view(x, 2, -1), view(x, md.int32)."""
+    if len(shape) == 1 and isinstance(shape[0], DType):
+        return ns.bitcast(operand(x), dtype=shape[0])
+    return reshape(x, shape[0] if len(shape) == 1 else shape)
+
+
+def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+    """Make the axes from start_axis to end_axis, both included, one axis."""
+    x = operand(x)
+    if not x.ndim:
+        return ns.reshape(x, shape=(1,))
+    a, b = shapes.axis_index("flatten", start_axis, x.ndim), shapes.axis_index("flatten", end_axis, x.ndim)
+    if a > b:
+        raise ValueError(f"flatten: start_axis {start_axis} lies after end_axis {end_axis}")
+    return reshape(x, (*x.shape[:a], shapes.prod(x.shape[a : b + 1]), *x.shape[b + 1 :]))
+
+
+def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
+    """x with its axes in the given order. Raises ValueError for what is no permutation."""
+    x = operand(x)
+    order = tuple(shapes.axis_index("permute_dims", a, x.ndim) for a in axes)
+    return ns.permute(x, axes=order)
+
+
+def matrix_transpose(x: Any, /) -> Tensor:
+    """The last two axes exchanged. Raises ValueError for fewer than two axes."""
+    x = operand(x)
+    if x.ndim < 2:
+        raise ValueError(f"matrix_transpose: at least two axes wanted, {describe(x)} came")
+    return swapaxes(x, -1, -2)
+
+
+def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
+    """Two axes exchanged."""
+    x = operand(x)
+    order = list(range(x.ndim))
+    a, b = shapes.axis_index("swapaxes", axis1, x.ndim), shapes.axis_index("swapaxes", axis2, x.ndim)
+    order[a], order[b] = b, a
+    return ns.permute(x, axes=tuple(order))
+
+
+def transpose(x: Any, /, *axes: Any) -> Tensor:
+    """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy)."""
+    x = operand(x)
+    if not axes or axes == (None,):
+        return ns.permute(x, axes=tuple(reversed(range(x.ndim))))
+    return permute_dims(x, axes[0]) if len(axes) == 1 else swapaxes(x, *axes)
+
+
+def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
+    """Axes moved to other places, the rest in order. Raises ValueError for unequal or repeated axes."""
+    x = operand(x)
+    src, dst = ([shapes.axis_index("moveaxis", a, x.ndim) for a in ((v,) if isinstance(v, int) else v)] for v in (source, destination))
+    if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
+        raise ValueError(f"moveaxis: source {source} and destination {destination} must be equally many different axes")
+    order = [a for a in range(x.ndim) if a not in src]
+    for d, s in sorted(zip(dst, src, strict=True)):
+        order.insert(d, s)
+    return ns.permute(x, axes=tuple(order))
+
+
+def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
+    """New axes of size one at these places of the result."""
+    x = operand(x)
+    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    places = shapes.axes_tuple("expand_dims", given, x.ndim + len(given))
+    rest = iter(x.shape)
+    return ns.reshape(x, shape=tuple(1 if i in places else next(rest) for i in range(x.ndim + len(given))))
+
+
+def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
+    """x without these axes, or without all axes of size one. Raises ValueError for an axis of another size."""
+    x = operand(x)
+    axes = tuple(i for i, s in enumerate(x.shape) if s == 1) if axis is None else shapes.axes_tuple("squeeze", axis, x.ndim)
+    for a in axes:
+        if x.shape[a] != 1:
+            raise ValueError(f"squeeze: axis {a} of {describe(x)} has size {x.shape[a]}, not 1")
+    return reshape(x, shapes.reduced(x.shape, axes, False))
+
+
+def broadcast_to(x: Any, /, shape: Any) -> Tensor:
+    """x repeated along axes of size one and new leading axes. Raises ValueError where it does not fit."""
+    x, size = operand(x), shapes.size_tuple("broadcast_to", shape)
+    return fresh(x) if size == x.shape else ns.broadcast_to(x, shape=size)
+
+
+def broadcast_arrays(*arrays: Any) -> list[Tensor]:
+    """All arrays in their common shape."""
+    xs = [operand(a) for a in arrays]
+    shape = shapes.broadcast(*(x.shape for x in xs)) if xs else ()
+    return [broadcast_to(x, shape) for x in xs]
+
+
+def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+    """Arrays joined along an axis they have (axis None: flattened first). Raises ValueError where other sizes differ."""
+    xs = [operand(a) for a in arrays]
+    if not xs:
+        raise ValueError("concat: no arrays came")
+    if axis is None:
+        xs, axis = [reshaped(x, (x.size,)) for x in xs], 0
+    if not xs[0].ndim:
+        raise ValueError("concat: 0-d arrays have no axis to join along; use stack")
+    return ns.concat(*xs, axis=shapes.axis_index("concat", axis, xs[0].ndim))
+
+
+def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+    """Arrays of one shape joined along a new axis. Raises ValueError for different shapes.
+
+    >>> stack([operand(1.0), operand(2.0)]).tolist()
+    [1.0, 2.0]
+    """
+    xs = [operand(a) for a in arrays]
+    if not xs:
+        raise ValueError("stack: no arrays came")
+    for x in xs[1:]:
+        if x.shape != xs[0].shape:
+            raise ValueError(f"stack: shapes differ: {shapes.show(*xs)}")
+    a = shapes.axis_index("stack", axis, xs[0].ndim + 1)
+    return ns.concat(*(ns.reshape(x, shape=(*x.shape[:a], 1, *x.shape[a:])) for x in xs), axis=a)
+
+
+def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
+    """x[..., start:stop:step, ...] along one axis, bounds already normalised."""
+    n = x.ndim
+    return ns.slice(
+        x, start=tuple(start if i == axis else 0 for i in range(n)), stop=tuple(stop if i == axis else s for i, s in enumerate(x.shape)),
+        step=tuple(step if i == axis else 1 for i in range(n)),
+    )  # fmt: skip
+
+
+def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """The slices along an axis, without it. Raises IndexError for a 0-d array."""
+    x = operand(x)
+    a = shapes.axis_index("unstack", axis, x.ndim)
+    rest = shapes.reduced(x.shape, (a,), False)
+    return tuple(ns.reshape(cut(x, a, i, i + 1), shape=rest) for i in range(x.shape[a]))
+
+
+def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tensor, ...]:
+    """Pieces along an axis, as in PyTorch: an integer is the size of each piece (the last may be smaller), a sequence gives every size.
+
+    Raises ValueError for sizes that do not add up.
+    """
+    x = operand(x)
+    a = shapes.axis_index("split", axis, x.ndim)
+    n = x.shape[a]
+    if isinstance(sizes, int):
+        if sizes < 1:
+            raise ValueError(f"split: the size of a piece is {sizes}; it must be at least 1")
+        sizes = [min(sizes, n - i) for i in range(0, n, sizes)] or [0]
+    if sum(sizes) != n or any(s < 0 for s in sizes):
+        raise ValueError(f"split: sizes {tuple(sizes)} do not add up to {n}, axis {a} of {describe(x)}")
+    out, start = [], 0
+    for s in sizes:
+        out.append(cut(x, a, start, start + s))
+        start += s
+    return tuple(out)
+
+
+def chunk(x: Any, /, chunks: int, *, axis: int = 0) -> tuple[Tensor, ...]:
+    """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch)."""
+    x = operand(x)
+    if chunks < 1:
+        raise ValueError(f"chunk: {chunks} chunks; at least 1 is wanted")
+    return split(x, max(1, -(-x.shape[shapes.axis_index("chunk", axis, x.ndim)] // chunks)), axis=axis)
+
+
+def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
+    """The order of elements reversed along axes (all by default)."""
+    x = operand(x)
+    axes = shapes.axes_tuple("flip", axis, x.ndim)
+    return ns.flip(x, axes=axes) if axes else fresh(x)
+
+
+def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> Tensor:
+    """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array)."""
+    x = operand(x)
+    if axis is None:
+        return ns.reshape(roll(ns.reshape(x, shape=(x.size,)), shift, axis=0), shape=x.shape)
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    steps = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+    if len(steps) != len(axes):
+        raise ValueError(f"roll: {len(steps)} shifts for {len(axes)} axes")
+    out = fresh(x)
+    for s, given in zip(steps, axes, strict=True):
+        a = shapes.axis_index("roll", given, x.ndim)
+        n = x.shape[a]
+        if n and s % n:
+            k = n - s % n
+            out = ns.concat(cut(out, a, k, n), cut(out, a, 0, k), axis=a)
+    return out
+
+
+def tile(x: Any, /, repetitions: Any) -> Tensor:
+    """The whole array repeated along each axis; missing repetitions or axes count as one on the left."""
+    x, reps = operand(x), shapes.size_tuple("tile", repetitions)
+    n = max(x.ndim, len(reps))
+    shape, reps = (1,) * (n - x.ndim) + x.shape, (1,) * (n - len(reps)) + reps
+    wide = ns.broadcast_to(ns.reshape(x, shape=tuple(v for s in shape for v in (1, s))), shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
+    return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
+
+
+def repeat(x: Any, repeats: int, /, *, axis: int | None = None) -> Tensor:
+    """Each element repeated, along an axis or over the flattened array. Raises ValueError for negative repeats."""
+    x = operand(x)
+    if isinstance(repeats, bool) or not hasattr(repeats, "__index__") or repeats < 0:
+        raise ValueError(f"repeat: {repeats!r} is no number of repeats; an integer of at least 0 is wanted (for one count per element use take)")
+    if axis is None:
+        x, axis = reshaped(x, (x.size,)), 0
+    a = shapes.axis_index("repeat", axis, x.ndim)
+    lead, rest = x.shape[: a + 1], x.shape[a + 1 :]
+    wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, int(repeats), *rest))
+    return ns.reshape(wide, shape=(*lead[:-1], lead[-1] * int(repeats), *rest))
+
+
+def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
+    """A border of one value. widths: an integer, a pair (before, after) for all axes, or one of these per axis; negative ones crop.
+
+    >>> pad(stack([operand(1), operand(2)]), (1, 0)).tolist()
+    [0, 1, 2]
+    """
+    x = operand(x)
+    both = pairs("pad", widths, x.ndim)
+    if any(w < 0 for p in both for w in p):
+        start = tuple(max(-lo, 0) for lo, _ in both)
+        stop = tuple(max(a, n + min(hi, 0)) for a, n, (_, hi) in zip(start, x.shape, both, strict=True))
+        if any(a > n for a, n in zip(start, x.shape, strict=True)):
+            raise ValueError(f"pad: widths {both} crop more of {describe(x)} than there is")
+        x = ns.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
+        both = tuple((max(lo, 0), max(hi, 0)) for lo, hi in both)
+    return ns.pad(x, widths=both, value=value)
+
+
+def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
+    """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes."""
+    x = operand(x)
+    a, b = shapes.axis_index("diagonal", axis1, x.ndim), shapes.axis_index("diagonal", axis2, x.ndim)
+    if a == b:
+        raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
+    rest = [i for i in range(x.ndim) if i not in (a, b)]
+    x = permuted(x, (*rest, a, b))
+    rows, cols = x.shape[-2:]
+    count = max(0, min(rows, cols - offset) if offset >= 0 else min(rows + offset, cols))
+    flat = ns.reshape(x, shape=(*x.shape[:-2], rows * cols))
+    start = min(offset if offset >= 0 else -offset * cols, rows * cols)
+    return cut(flat, flat.ndim - 1, start, start + (count - 1) * (cols + 1) + 1 if count else start, cols + 1)
+
+

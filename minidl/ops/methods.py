@@ -1,0 +1,424 @@
+"""What a Tensor can do: operators, array functions as methods, conversion to Python and NumPy, in-place updates, moving between backends.
+
+Promises: `x op= v` and `x[i] = v` change this Tensor alone, never another one that had the same values (there are no views); what needs values
+raises TypeError on a traced or batched tensor, and names the alternatives; PyTorch's `dim` and `keepdim` work where `axis` and `keepdims` do.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes, ops
+from minidl.backends import BUILTIN, default, get, names
+from minidl.dtypes import DType
+from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, values
+from minidl.ops.indexing import At, getitem, set_at
+from minidl.ops.linear import matmul
+from minidl.tape import Node, count, deposit
+from minidl.tensor import Tensor
+
+Method = Callable[..., Any]
+
+
+def attach(name: str) -> Callable[[Method], Method]:
+    """Make the function a method of Tensor under this name."""
+
+    def decorate(f: Method) -> Method:
+        setattr(Tensor, name, f)
+        return f
+
+    return decorate
+
+
+# ---- operators ------------------------------------------------------------------------------------------------------------------------
+_BINARY = {
+    "add": ns.add, "sub": ns.sub, "mul": ns.mul, "truediv": ns.div, "floordiv": ns.floor_divide, "mod": ns.remainder, "pow": ops.pow,
+    "matmul": matmul, "and": ns.bitwise_and, "or": ns.bitwise_or, "xor": ns.bitwise_xor, "lshift": ns.shift_left, "rshift": ns.shift_right,
+}  # fmt: skip
+_COMMUTES = ("add", "mul", "and", "or", "xor")
+
+
+def _reflected(f: Method) -> Method:
+    return lambda self, other: f(other, self)
+
+
+def _in_place(f: Method) -> Method:
+    def update(self: Tensor, other: Any, /) -> Tensor:
+        return _store(self, f(self, other))
+
+    return update
+
+
+def _store(self: Tensor, value: Tensor) -> Tensor:
+    """assign, narrowing within a kind as PyTorch does (f32 += f64 stays f32; i64 += f32 is an error)."""
+    if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not value.dtype.inexact):
+        value = cast(value, self.dtype)
+    return self.assign(value)
+
+
+for _name, _f in _BINARY.items():
+    setattr(Tensor, f"__{_name}__", _f)
+    setattr(Tensor, f"__r{_name}__", _f if _name in _COMMUTES else _reflected(_f))
+    setattr(Tensor, f"__i{_name}__", _in_place(_f))
+for _name, _f in {"lt": ns.lt, "le": ns.le, "gt": ns.gt, "ge": ns.ge, "neg": ns.neg, "abs": ns.abs, "invert": ns.bitwise_invert}.items():
+    setattr(Tensor, f"__{_name}__", _f)
+
+_OPERANDS = (Tensor, bool, int, float, complex, np.ndarray, np.generic)
+
+
+def _equality(f: Method) -> Method:
+    def compare(self: Tensor, other: Any) -> Any:
+        """Elements compared; Python's own answer (False, True) for what is no number or array."""
+        return f(self, other) if isinstance(other, _OPERANDS) else NotImplemented
+
+    return compare
+
+
+Tensor.__eq__ = _equality(ns.eq)  # type: ignore[method-assign]
+Tensor.__ne__ = _equality(ns.ne)  # type: ignore[method-assign]
+Tensor.__hash__ = object.__hash__  # type: ignore[assignment,method-assign]
+Tensor.__pos__ = ops.positive  # type: ignore[attr-defined]
+Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
+
+
+@attach("__divmod__")
+def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
+    return ns.floor_divide(self, other), ns.remainder(self, other)
+
+
+@attach("__setitem__")
+def _setitem(self: Tensor, index: Any, value: Any) -> None:
+    self.assign(set_at(self, index, value, "set"))
+
+
+# ---- array functions as methods -------------------------------------------------------------------------------------------------------
+def _method(f: Method) -> Method:
+    """f, which also takes dim for axis and keepdim for keepdims."""
+    if "axis" not in inspect.signature(f).parameters:
+        return f
+
+    def method(self: Tensor, *args: Any, **params: Any) -> Any:
+        if params:
+            if "dim" in params:
+                params["axis"] = params.pop("dim")
+            if "keepdim" in params:
+                params["keepdims"] = params.pop("keepdim")
+        return f(self, *args, **params)
+
+    method.__name__, method.__doc__ = f.__name__, f.__doc__
+    return method
+
+
+_NO_METHODS = {
+    "arange", "asarray", "broadcast_arrays", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full", "getitem", "iinfo", "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack",
+    "tensor", "where", "zeros",
+}  # fmt: skip
+for _name in ops.functions:
+    if _name not in _NO_METHODS:
+        setattr(Tensor, _name, _method(getattr(ops, _name)))
+
+
+def _variadic(f: Method) -> Method:
+    return lambda self, *sizes, **params: f(self, sizes[0] if len(sizes) == 1 else sizes, **params)
+
+
+for _name, _f in {
+    "reshape": ops.reshape, "permute": ops.permute_dims, "permute_dims": ops.permute_dims, "tile": ops.tile, "broadcast_to": ops.broadcast_to
+}.items():  # fmt: skip
+    setattr(Tensor, _name, _variadic(_f))
+for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.positive, "contiguous": ops.positive}.items():
+    setattr(Tensor, _name, _method(_f))
+Tensor.real = property(ns.real, doc="The real part.")  # type: ignore[attr-defined]
+Tensor.imag = property(ns.imag, doc="The imaginary part.")  # type: ignore[attr-defined]
+Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
+Tensor.T = property(ops.transpose, doc="All axes reversed.")  # type: ignore[attr-defined]
+Tensor.at = property(At, doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor.")  # type: ignore[attr-defined]
+Tensor.dim = lambda self: self.ndim  # type: ignore[attr-defined]
+Tensor.numel = lambda self: self.size  # type: ignore[attr-defined]
+Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Bytes of the elements.")  # type: ignore[attr-defined]
+
+# ---- in place -------------------------------------------------------------------------------------------------------------------------
+for _name in ("add", "sub", "mul", "div", "pow", "clamp"):
+    _f = {"sub": ns.sub, "mul": ns.mul, "div": ns.div, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
+    setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: _store(self, f(self, *args, **params)))(_f))
+
+
+@attach("copy_")
+def copy_(self: Tensor, other: Any, /) -> Tensor:
+    """Take the values of another tensor, broadcast and cast to this one, in place. Data of another backend is moved."""
+    other = operand(other, self)
+    if other.xp is not self.xp and hasattr(other.xp, "asarray") and hasattr(self.xp, "asarray"):
+        other = to(other, backend=self.xp.name, device=self.xp.device)
+    return self.assign(ops.broadcast_to(cast(other, self.dtype), self.shape))
+
+
+@attach("fill_")
+def fill_(self: Tensor, value: Any, /) -> Tensor:
+    """One value everywhere, in place."""
+    return self.assign(ops.full_like(self, value))
+
+
+@attach("zero_")
+def zero_(self: Tensor) -> Tensor:
+    """Zeros everywhere, in place."""
+    return self.assign(ops.zeros_like(self))
+
+
+# ---- values -----------------------------------------------------------------------------------------------------------------------------
+@attach("numpy")
+def numpy(self: Tensor) -> np.ndarray:
+    """A NumPy copy of the values. Raises RuntimeError for a tensor that requires grad, TypeError for a traced one."""
+    if self.node is not None:
+        raise RuntimeError("numpy: this tensor requires grad, which NumPy would lose; use .detach().numpy()")
+    return np.array(values(self, "numpy"))
+
+
+@attach("__array__")
+def _array(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    if self.node is not None:
+        raise RuntimeError("__array__: this tensor requires grad, which NumPy would lose; use .detach()")
+    data = values(self, "conversion to a NumPy array")
+    if copy is False:
+        if dtype is not None and np.dtype(dtype) != data.dtype:
+            raise ValueError(f"__array__: {data.dtype} as {dtype} needs a copy, but copy=False")
+        data = data.view()
+        data.flags.writeable = False
+        return data
+    return np.array(data, dtype)
+
+
+def _one(self: Tensor, what: str, hint: str) -> Any:
+    if self.size != 1:
+        raise ValueError(f"{what}: {describe(self)} has {self.size} elements; {hint}")
+    return values(self, what).reshape(()).item()
+
+
+@attach("item")
+def item(self: Tensor) -> bool | int | float | complex:
+    """The only element as a Python number. Raises ValueError for another number of elements, TypeError for a traced tensor."""
+    return _one(self, "item", "exactly one is wanted; use .tolist()")
+
+
+@attach("tolist")
+def tolist(self: Tensor) -> Any:
+    """The values as nested lists of Python numbers (a number for a 0-d tensor)."""
+    data = values(self, "tolist")
+    return (data.astype(np.float32) if self.dtype is dtypes.bfloat16 else data).tolist()
+
+
+Tensor.__bool__ = lambda self: bool(_one(self, "bool", "use .any() or .all()"))  # type: ignore[attr-defined]
+Tensor.__int__ = lambda self: int(_one(self, "int", "exactly one is wanted"))  # type: ignore[attr-defined]
+Tensor.__float__ = lambda self: float(_one(self, "float", "exactly one is wanted"))  # type: ignore[attr-defined]
+Tensor.__complex__ = lambda self: complex(_one(self, "complex", "exactly one is wanted"))  # type: ignore[attr-defined]
+
+
+@attach("__index__")
+def _index(self: Tensor) -> int:
+    if not self.dtype.is_integer or self.ndim:
+        raise TypeError(f"index: only a 0-d integer tensor can be a Python index, not {describe(self)}")
+    return int(_one(self, "index", ""))
+
+
+@attach("__len__")
+def _len(self: Tensor) -> int:
+    if not self.ndim:
+        raise TypeError("len: a 0-d tensor has no length")
+    return self.shape[0]
+
+
+@attach("__iter__")
+def _iter(self: Tensor) -> Iterator[Tensor]:
+    if not self.ndim:
+        raise TypeError("iteration over a 0-d tensor")
+    return iter(ops.unstack(self))
+
+
+@attach("__contains__")
+def _contains(self: Tensor, value: Any) -> bool:
+    return bool(ops.any(ns.eq(self, value)))
+
+
+@attach("__format__")
+def _format(self: Tensor, spec: str) -> str:
+    return format(_one(self, "format", "a format is for one number"), spec) if spec else str(self)
+
+
+@attach("__repr__")
+def _repr(self: Tensor) -> str:
+    if busy[0] and state.interpreter is not None or not hasattr(self.xp, "asarray"):
+        return f"tensor({describe(self)}, {getattr(self.xp, 'name', 'traced')})"
+    data = self.xp.to_numpy(self.payload)
+    if self.dtype is dtypes.bfloat16:
+        data = data.astype(np.float32)
+    text = np.array2string(np.asarray(data), separator=", ", prefix="tensor(", threshold=1000)
+    where = self.backend if self.device == "cpu" else f"{self.backend} {self.device}"
+    size = f", shape={self.shape}" if 0 in self.shape else ""
+    return f"tensor({text}{size}, dtype={self.dtype.name}, backend={where}{', requires_grad=True' if self.node is not None else ''})"
+
+
+# ---- copies, pickles, exchange ----------------------------------------------------------------------------------------------------------
+def _twin(self: Tensor, payload: Any) -> Tensor:
+    """Another object of the same class and attributes, with its own place on the tape if this is a leaf."""
+    out = type(self).__new__(type(self))
+    Tensor.__init__(out, payload, self.xp, self.dtype)
+    out.__dict__.update(self.__dict__) if hasattr(self, "__dict__") else None
+    return out.requires_grad_() if self.leaf is not None else out
+
+
+@attach("__copy__")
+def _copy(self: Tensor) -> Tensor:
+    if busy[0] and state.interpreter is not None or self.node is not None and self.leaf is None:
+        return fresh(self)
+    return _twin(self, self.payload)
+
+
+@attach("__deepcopy__")
+def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
+    if self.node is not None and self.leaf is None:
+        raise RuntimeError("deepcopy: this tensor is the result of a recorded operation; only leaves can be copied, use .detach()")
+    values(self, "deepcopy")
+    with self.xp.scope():
+        out = memo[id(self)] = _twin(self, copy.deepcopy(self.payload, {}))
+    if hasattr(self, "__dict__"):
+        out.__dict__.update(copy.deepcopy(self.__dict__, memo))
+    if self.leaf is not None and self.leaf.grad is not None:
+        out.grad = copy.deepcopy(self.leaf.grad, memo)
+    return out
+
+
+@attach("__reduce_ex__")
+def _reduce(self: Tensor, protocol: Any) -> tuple:
+    if self.node is not None and self.leaf is None:
+        raise RuntimeError("pickle: this tensor is the result of a recorded operation; use .detach()")
+    data = np.array(values(self, "pickle"))
+    return _rebuild, (type(self), data, self.dtype, self.xp.name, self.xp.device, self.leaf is not None), getattr(self, "__dict__", None) or None
+
+
+def _rebuild(cls: type, data: np.ndarray, dtype: DType, backend: str, device: str, tracked: bool) -> Tensor:
+    """A pickled tensor on its backend, or on the default one where that is not to be had."""
+    try:
+        xp = get(backend, device)
+    except (ImportError, ValueError, RuntimeError):
+        xp = default()
+    made = from_numpy(data, xp, dtype)
+    out = cls.__new__(cls)
+    Tensor.__init__(out, made.payload, xp, dtype)
+    return out.requires_grad_() if tracked else out
+
+
+@attach("__dlpack__")
+def _dlpack(self: Tensor, **params: Any) -> Any:
+    if self.node is not None:
+        raise BufferError("__dlpack__: this tensor requires grad; use .detach()")
+    values(self, "__dlpack__")
+    payload = np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload
+    return payload.__dlpack__(**params)
+
+
+@attach("__dlpack_device__")
+def _dlpack_device(self: Tensor) -> tuple[int, int]:
+    values(self, "__dlpack_device__")
+    return (np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload).__dlpack_device__()
+
+
+@attach("__array_namespace__")
+def _namespace(self: Tensor, *, api_version: str | None = None) -> Any:
+    if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
+        raise ValueError(f"__array_namespace__: version {api_version} of the Array API; minidl follows 2024.12")
+    return sys.modules["minidl"]
+
+
+# ---- moving ---------------------------------------------------------------------------------------------------------------------------
+def _moved(payload: Any, have: Any, want: Any) -> Any:
+    """A native array of one backend as one of another, by way of NumPy."""
+    dtype = have.dtype_of(payload)
+    with want.scope():
+        return want.asarray(have.to_numpy(payload), dtype)
+
+
+class _Crossing:
+    """The kind of node where a value changes its backend: cotangents cross back, tangents forward."""
+
+    n = 1
+    name = "to"
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        parent = node[3]
+        deposit(parent, _moved(g, node[2], parent[2]), pending, heap, parent[2])
+
+    def pull_tensors(self, node: Node, g: Tensor, xp: Any, wrap: Any) -> list[Tensor]:
+        return [to(g, backend=node[3][2].name, device=node[3][2].device)]
+
+    def push(self, node: Node, tangents: Any, xp: Any, wrap: Any) -> Any:
+        t = tangents[0]
+        if t is None:
+            return None
+        return _moved(t, node[3][2], node[2]) if wrap is None else to(t, backend=node[2].name, device=node[2].device)
+
+
+_CROSSING = _Crossing()
+
+
+@attach("to")
+def to(
+    self: Tensor, target: Any = None, /, *more: Any, dtype: Any = None, device: str | None = None, backend: str | None = None, copy: bool = False
+) -> Tensor:
+    """This tensor as another dtype, on another device or on another backend, differentiably; itself where nothing changes (unless copy).
+
+    target: a dtype or its name, a backend ("torch"), a device ("cuda:0"), or a tensor to follow in all three. Raises RuntimeError for a move inside
+    a trace, ImportError for a backend that is not installed.
+
+    >>> ops.tensor([1.5]).to("int32").tolist()
+    [1]
+    """
+    for t in (target, *more):
+        if isinstance(t, Tensor):
+            dtype, backend, device = t.dtype, home(t.xp).name, home(t.xp).device
+        elif isinstance(t, str) and t not in dtypes.by_name:
+            if t in BUILTIN or ":" not in t and t in names():
+                backend = t
+            else:
+                device = t
+        elif t is not None:
+            dtype = t
+    have = home(self.xp)
+    want = have
+    if backend is not None or device is not None:
+        want = get(backend or have.name, device if device is not None or backend not in (None, have.name) else have.device)
+    out = self
+    if want is not have:
+        if not hasattr(self.xp, "asarray") or busy[0] and state.interpreter is not None:
+            raise RuntimeError(f"to: a traced tensor cannot move from {have.name} ({have.device}) to {want.name} ({want.device}); move it before")
+        node = None if self.node is None or not state.grad else [next(count), _CROSSING, want, self.node]
+        out = Tensor(_moved(self.payload, have, want), want, self.dtype, node)
+    if dtype is not None:
+        out = cast(out, dtypes.canonical(dtype))
+    return fresh(out) if copy and out is self else out
+
+
+def _converter(name: str, **where: Any) -> None:
+    @attach(name)
+    def convert(self: Tensor) -> Tensor:
+        return to(self, **where)
+
+    convert.__name__, convert.__doc__ = name, f"The tensor as {next(iter(where.values()))}; itself if it is that already."
+
+
+for _name, _dtype in {
+    "float": dtypes.float32, "double": dtypes.float64, "half": dtypes.float16, "bfloat16": dtypes.bfloat16, "long": dtypes.int64, "int": dtypes.int32,
+    "bool": dtypes.bool_,
+}.items():  # fmt: skip
+    _converter(_name, dtype=_dtype)
+_converter("cpu", device="cpu")
+
+
+@attach("cuda")
+def cuda(self: Tensor, index: int = 0) -> Tensor:
+    """The tensor on a CUDA device. Raises ValueError where its backend has none."""
+    return to(self, device=f"cuda:{index}")

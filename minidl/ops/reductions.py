@@ -1,0 +1,283 @@
+"""Reductions, cumulative operations, softmax and norms.
+
+`axis` is None (all axes), an integer or a tuple. Sums and products of integers and bools are int64 (uint64 for unsigned); statistics of integers are
+of the default float. Ties of max, min and their running forms share the gradient; norms have derivative 0 at 0; a row of -inf has softmax 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from minidl import shapes
+from minidl.dtypes import canonical
+from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand, permuted, reshaped
+
+__all__ = [
+    "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_logsumexp", "cumulative_max", "cumulative_min", "cumulative_prod",
+    "cumulative_sum", "log_softmax", "logsumexp", "max", "mean", "median", "min", "norm", "prod", "quantile", "softmax", "std", "sum", "var",
+    "vector_norm",
+]  # fmt: skip
+
+Axis = int | tuple[int, ...] | None
+
+
+def _wide(x: Tensor, dtype: Any) -> Tensor:
+    if dtype is not None:
+        return cast(x, canonical(dtype))
+    if x.dtype.inexact:
+        return x
+    return cast(x, dtypes.uint64 if x.dtype.kind == "uint" else dtypes.int64)
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x if x.dtype.inexact else cast(x, dtypes.Defaults.floating)
+
+
+def _one_axis(name: str, x: Tensor, axis: Axis, keepdims: bool, f: Callable[[Tensor, int, bool], Tensor]) -> Tensor:
+    """f(x, axis, keepdims) for a function of one axis, over several: they are made one first."""
+    axes = shapes.axes_tuple(name, axis, x.ndim)
+    if len(axes) == 1:
+        return f(x, axes[0], keepdims)
+    rest = tuple(a for a in range(x.ndim) if a not in axes)
+    kept = tuple(x.shape[a] for a in rest)
+    flat = ns.reshape(permuted(x, (*rest, *axes)), shape=(*kept, shapes.prod(x.shape[a] for a in axes)))
+    out = f(flat, len(rest), False)
+    return reshaped(out, shapes.reduced(x.shape, axes, True)) if keepdims else out
+
+
+def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum over axes; 0 over none. dtype: computed in it.
+
+    >>> sum(operand(True)).dtype
+    minidl.int64
+    """
+    x = operand(x)
+    x = x if dtype is None and x.dtype.inexact else _wide(x, dtype)
+    axes = shapes.axes_tuple("sum", axis, x.ndim)
+    return ns.sum(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+
+
+def prod(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product over axes; 1 over none. Its derivative divides by nothing, so zeros are no special case."""
+    return _one_axis("prod", _wide(operand(x), dtype), axis, keepdims, lambda v, a, keep: ns.prod(v, axis=(a,), keepdims=keep))
+
+
+def _extreme(name: str, text: str) -> Any:
+    primitive = getattr(ns, name)
+
+    def function(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        x = operand(x)
+        axes = shapes.axes_tuple(name, axis, x.ndim)
+        return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The {text} element over axes; nan if there is one; ties share the gradient. Raises ValueError over nothing."
+    return function
+
+
+def _test(name: str, text: str) -> Any:
+    primitive = getattr(ns, name)
+
+    def function(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+        x = operand(x)
+        x = x if x.dtype is dtypes.bool_ else ns.ne(x, 0)
+        axes = shapes.axes_tuple(name, axis, x.ndim)
+        return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"Whether {text} over axes is true (not 0). The result is bool."
+    return function
+
+
+def _place(name: str, text: str) -> Any:
+    primitive = getattr(ns, name)
+
+    def function(x: Any, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
+        x = operand(x)
+        if axis is None:
+            out = primitive(ns.reshape(x, shape=(x.size,)), axis=0, keepdims=False)
+            return ns.reshape(out, shape=(1,) * x.ndim) if keepdims else out
+        return primitive(x, axis=shapes.axis_index(name, axis, x.ndim), keepdims=keepdims)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The int64 position of the first {text} element along an axis (or in the flattened array); nan counts as the {text}."
+    return function
+
+
+max, min = _extreme("max", "largest"), _extreme("min", "smallest")
+any, all = _test("any", "anything"), _test("all", "everything")
+argmax, argmin = _place("argmax", "largest"), _place("argmin", "smallest")
+
+
+def _count(x: Tensor, axes: tuple[int, ...]) -> int:
+    return shapes.prod(x.shape[a] for a in axes)
+
+
+def mean(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over axes; nan over none. 16-bit floats are summed in float32."""
+    x = operand(x)
+    x = _floating(x) if dtype is None else cast(x, canonical(dtype))
+    axes = shapes.axes_tuple("mean", axis, x.ndim)
+    if not axes:
+        return fresh(x)
+    total = ns.sum(cast(x, dtypes.float32) if x.dtype.bits == 16 else x, axis=axes, keepdims=keepdims)
+    return cast(ns.div(total, float(_count(x, axes))), x.dtype)
+
+
+def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """The mean squared distance from the mean over axes, divided by (count - correction): 0 as in the Array API, 1 for the unbiased estimate
+    that PyTorch has by default."""
+    x = _floating(operand(x))
+    axes = shapes.axes_tuple("var", axis, x.ndim)
+    wide = cast(x, dtypes.float32) if x.dtype.bits == 16 else x
+    total = sum(_squares(ns.sub(wide, mean(wide, axes, True))), axes, keepdims)
+    n = _count(x, axes) - correction
+    return cast(ns.div(total, float(n if n > 0 else 0)), x.dtype.real)
+
+
+def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
+    """The square root of var, with derivative 0 where it is 0."""
+    return ns.root(var(x, axis, correction=correction, keepdims=keepdims), p=2)
+
+
+def _squares(x: Tensor) -> Tensor:
+    return ns.add(ns.square(ns.real(x)), ns.square(ns.imag(x))) if x.dtype.is_complex else ns.square(x)
+
+
+def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+    """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any p > 0. Derivative 0 at 0.
+
+    >>> from minidl.ops import tensor
+    >>> vector_norm(tensor([3.0, 4.0])).item()
+    5.0
+    """
+    x = _floating(operand(x))
+    if ord == 2:
+        return ns.root(sum(_squares(x), axis, keepdims), p=2)
+    if ord == 0:
+        return sum(cast(ns.ne(x, 0), x.dtype.real), axis, keepdims)
+    size = ns.abs(x)
+    if ord == 1:
+        return sum(size, axis, keepdims)
+    if math.isinf(ord):
+        return (max if ord > 0 else min)(size, axis, keepdims)
+    if ord < 0:
+        raise ValueError(f"vector_norm: ord {ord}; it is 0, positive, inf or -inf")
+    return ns.root(sum(ns.pow(size, float(ord)), axis, keepdims), p=float(ord))
+
+
+def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """vector_norm under its short name; ord None or "fro" is 2."""
+    return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord in (None, "fro") else ord)
+
+
+def count_nonzero(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """How many elements over axes are not 0, as int64."""
+    return sum(cast(ns.ne(operand(x), 0), dtypes.int64), axis, keepdims)
+
+
+def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) over axes without overflow; -inf (with derivative 0) where all elements are -inf."""
+    return _one_axis("logsumexp", _floating(operand(x)), axis, keepdims, lambda v, a, keep: ns.logsumexp(v, axis=(a,), keepdims=keep))
+
+
+def _softmax(name: str, text: str) -> Any:
+    primitive = getattr(ns, name)
+
+    def function(x: Any, /, axis: int = -1) -> Tensor:
+        x = operand(x)
+        return primitive(x, axis=shapes.axis_index(name, axis, x.ndim))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{text} along an axis; integers become the default float."
+    return function
+
+
+softmax = _softmax("softmax", "exp(x) / sum(exp(x)), 0 where all elements are -inf,")
+log_softmax = _softmax("log_softmax", "The logarithm of softmax, -inf where all elements are -inf,")
+
+
+def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool) -> Any:
+    def function(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False, reverse: bool = False) -> Tensor:
+        x = operand(x)
+        x = _wide(x, dtype) if wide or dtype is not None else x
+        if axis is None:
+            if x.ndim > 1:
+                raise ValueError(f"{name}: {describe(x)} has {x.ndim} axes; say which one with axis=")
+            x, axis = reshaped(x, (x.size,)), 0
+        a = shapes.axis_index(name, axis, x.ndim)
+        out = getattr(ns, primitive)(x, axis=a, reverse=reverse)
+        if not include_initial:
+            return out
+        if start is None:
+            raise ValueError(f"{name}: there is no initial element to include")
+        ends = (0, 1) if reverse else (1, 0)
+        return ns.pad(out, widths=tuple(ends if i == a else (0, 0) for i in range(x.ndim)), value=start)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The running {text} along an axis, from the end if reverse; include_initial puts the empty one in front."
+    return function
+
+
+cumulative_sum = _cumulative("cumulative_sum", "cumsum", "sum", 0, True)
+cumulative_prod = _cumulative("cumulative_prod", "cumprod", "product", 1, True)
+cumulative_max = _cumulative("cumulative_max", "cummax", "maximum (nan from the first nan on)", None, False)
+cumulative_min = _cumulative("cumulative_min", "cummin", "minimum (nan from the first nan on)", None, False)
+cumulative_logsumexp = _cumulative("cumulative_logsumexp", "cumlogsumexp", "logsumexp", -math.inf, False)
+
+
+def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The q-quantiles over axes, interpolated linearly between the two nearest elements; nan if there is one. q: a number in [0, 1], or several,
+    which become the first axis of the result. The gradient goes to the elements at these places in stable order.
+
+    Raises ValueError for q outside [0, 1] or an empty axis.
+
+    >>> from minidl.ops import tensor
+    >>> quantile(tensor([1.0, 2.0, 3.0, 4.0]), 0.5).item()
+    2.5
+    """
+    from minidl.ops.manipulation import cut, stack
+
+    x = _floating(operand(x))
+    many = hasattr(q, "__len__") or getattr(q, "ndim", 0) == 1
+    levels = [float(v) for v in (q if many else (q,))]
+    if not shapes.prod(x.shape):
+        raise ValueError(f"quantile: {describe(x)} is empty")
+    for v in levels:
+        if not 0 <= v <= 1:
+            raise ValueError(f"quantile: q is {v}; it lies between 0 and 1")
+
+    def over(v: Tensor, a: int, keep: bool) -> Tensor:
+        n = v.shape[a]
+        ordered = ns.take_along(v, ns.argsort(v, axis=a, descending=False), axis=a)
+        last = cut(ordered, a, n - 1, n)  # nan sorts last
+        outs = []
+        for level in levels:
+            place = level * (n - 1)
+            low = int(place)
+            part = place - low
+            out = cut(ordered, a, low, low + 1)
+            if part:
+                out = ns.add(ns.mul(out, 1 - part), ns.mul(cut(ordered, a, low + 1, low + 2), part))
+            outs.append(ns.where(ns.isnan(last), last, out))
+        shape = shapes.reduced(v.shape, (a,), keep)
+        return stack([reshaped(o, shape) for o in outs], axis=-1)
+
+    axes = shapes.axes_tuple("quantile", axis, x.ndim)
+    if not axes:
+        x, axes = ns.reshape(x, shape=(*x.shape, 1)), (x.ndim,)
+        keepdims = False
+    out = _one_axis("quantile", x, axes, False, over)
+    shape = shapes.reduced(x.shape, axes, keepdims)
+    if not many:
+        return reshaped(out, shape)
+    return reshaped(permuted(out, (out.ndim - 1, *range(out.ndim - 1))), (len(levels), *shape))
+
+
+def median(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+    """The middle element over axes in sorted order, or the mean of the two middle ones; nan if there is one."""
+    return quantile(x, 0.5, axis, keepdims)
+
+

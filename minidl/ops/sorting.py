@@ -1,0 +1,146 @@
+"""Order: sort, argsort, topk, search, and the distinct values.
+
+Everything is stable, in index order both ways; nan comes last ascending and first descending. What depends on the number of distinct or non-zero
+elements has a shape that only values know, and so works eagerly alone.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl import shapes
+from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, values
+
+__all__ = ["argsort", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
+
+
+def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
+    """The int64 positions that sort x along an axis. Raises TypeError for complex numbers."""
+    x = operand(x)
+    return ns.argsort(x, axis=shapes.axis_index("argsort", axis, x.ndim), descending=descending)
+
+
+def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
+    """x sorted along an axis; the gradient follows each element to where it went."""
+    x = operand(x)
+    a = shapes.axis_index("sort", axis, x.ndim)
+    return ns.take_along(x, ns.argsort(x, axis=a, descending=descending), axis=a)
+
+
+class TopK(NamedTuple):
+    """What topk returns."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def topk(x: Any, /, k: int, axis: int = -1, *, largest: bool = True) -> TopK:
+    """The k largest (or smallest) elements along an axis, in order, and their int64 positions; of equal ones the first.
+
+    Raises ValueError for a k beyond the axis.
+
+    >>> from minidl.ops import tensor
+    >>> topk(tensor([1.0, 3.0, 2.0]), 2).indices.tolist()
+    [1, 2]
+    """
+    from minidl.ops.manipulation import cut
+
+    x = operand(x)
+    a = shapes.axis_index("topk", axis, x.ndim)
+    if not 0 <= k <= x.shape[a]:
+        raise ValueError(f"topk: k is {k}; axis {a} of {describe(x)} has {x.shape[a]} elements")
+    places = cut(ns.argsort(x, axis=a, descending=largest), a, 0, k)
+    return TopK(ns.take_along(x, places, axis=a), places)
+
+
+def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
+    """Where the elements of x2 belong in the sorted 1-d array x1: before equal ones ("left") or after ("right"). nan counts as the largest.
+
+    Binary search in log2(n) steps over all of x2 at once. Raises ValueError for another side or an x1 that is not 1-d.
+    """
+    x1 = operand(x1)
+    x2 = operand(x2, x1)
+    if side not in ("left", "right"):
+        raise ValueError(f"searchsorted: side {side!r} is neither 'left' nor 'right'")
+    if x1.ndim != 1:
+        raise ValueError(f"searchsorted: the sorted array must be 1-d, not {describe(x1)}")
+    if sorter is not None:
+        x1 = ns.gather(x1, sorter)
+    n = x1.shape[0]
+    low = ns.broadcast_to(create("full", home(x1.xp), dtypes.int64, shape=(), value=0), shape=x2.shape)
+    high = ns.add(low, n)
+    isnan = ns.isnan(x2) if x2.dtype.inexact else None
+    for _ in range(n.bit_length()):
+        middle = ns.shift_right(ns.add(low, high), 1)
+        v = ns.gather(x1, middle)
+        if side == "left":
+            after = ns.lt(v, x2) if isnan is None else ns.logical_or(ns.lt(v, x2), ns.logical_and(isnan, ns.logical_not(ns.isnan(v))))
+        else:
+            after = ns.le(v, x2) if isnan is None else ns.logical_or(ns.le(v, x2), isnan)
+        after = ns.logical_and(after, ns.lt(low, high))
+        low, high = ns.where(after, ns.add(middle, 1), low), ns.where(after, high, middle)
+    return low
+
+
+def nonzero(x: Any, /) -> tuple[Tensor, ...]:
+    """The int64 positions of the elements that are not 0, one array per axis, in row-major order.
+
+    Raises TypeError while tracing, where the number of such elements is unknown: use md.where; ValueError for a 0-d array.
+    """
+    x = operand(x)
+    if not x.ndim:
+        raise ValueError("nonzero: a 0-d array has no positions; compare it with 0")
+    return tuple(from_numpy(i, x.xp, dtypes.int64) for i in np.nonzero(values(x, "nonzero")))
+
+
+class UniqueAll(NamedTuple):
+    """What unique_all returns."""
+
+    values: Tensor
+    indices: Tensor
+    inverse_indices: Tensor
+    counts: Tensor
+
+
+class UniqueCounts(NamedTuple):
+    """What unique_counts returns."""
+
+    values: Tensor
+    counts: Tensor
+
+
+class UniqueInverse(NamedTuple):
+    """What unique_inverse returns."""
+
+    values: Tensor
+    inverse_indices: Tensor
+
+
+def unique_all(x: Any, /) -> UniqueAll:
+    """The distinct values in ascending order (each nan is one), where each occurs first, where each element went, and how often each occurs.
+
+    Raises TypeError while tracing, where the number of values is unknown. The values are differentiable.
+    """
+    x = operand(x)
+    found = np.unique(values(x, "unique_all"), return_index=True, return_inverse=True, return_counts=True, equal_nan=False)
+    index, inverse, counts = (from_numpy(np.asarray(v), x.xp, dtypes.int64) for v in found[1:])
+    return UniqueAll(ns.gather(ns.reshape(x, shape=(x.size,)), index), index, ns.reshape(inverse, shape=x.shape), counts)
+
+
+def unique_values(x: Any, /) -> Tensor:
+    """The distinct values in ascending order. Raises TypeError while tracing."""
+    return unique_all(x).values
+
+
+def unique_counts(x: Any, /) -> UniqueCounts:
+    """The distinct values and how often each occurs. Raises TypeError while tracing."""
+    out = unique_all(x)
+    return UniqueCounts(out.values, out.counts)
+
+
+def unique_inverse(x: Any, /) -> UniqueInverse:
+    """The distinct values and where each element of x went. Raises TypeError while tracing."""
+    out = unique_all(x)
+    return UniqueInverse(out.values, out.inverse_indices)

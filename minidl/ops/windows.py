@@ -1,0 +1,145 @@
+"""Sliding windows: convolution, its transpose, and pooling, over 1 to 3 spatial axes behind [batch, channels].
+
+strides, dilations and windows are an integer for all spatial axes or one per axis; padding is an integer, one entry (integer or pair) per axis, or
+"same" (output size = ceil(input / stride)) or "valid".
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minidl import shapes
+from minidl.ops.common import Tensor, bind, constant, describe, dtypes, home, ints, ns, operand, pairs, table
+from minidl.ops.reductions import mean
+from minidl.primitives.contraction import conv_sizes
+
+__all__ = ["avg_pool", "conv", "conv_transpose", "max_pool"]
+
+
+def _padding(name: str, padding: Any, sizes: Any, window: Any, stride: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
+    if padding == "valid":
+        return ((0, 0),) * len(window)
+    if padding == "same":
+        totals = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in zip(sizes, window, stride, dilation, strict=True)]
+        return tuple((t // 2, t - t // 2) for t in totals)
+    if isinstance(padding, str):
+        raise ValueError(f"{name}: padding {padding!r} is neither 'same' nor 'valid'")
+    both = pairs(name, padding, len(window)) if not _flat(padding, len(window)) else tuple((p, p) for p in padding)
+    if any(p < 0 for pair in both for p in pair):
+        raise ValueError(f"{name}: padding {padding!r} is negative; slice the input instead")
+    return both
+
+
+def _flat(padding: Any, n: int) -> bool:
+    return not isinstance(padding, int) and len(padding) == n and all(isinstance(p, int) for p in padding)
+
+
+def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    n = len(window)
+    if not 1 <= n <= 3 and name.startswith("conv") or x.ndim < n:
+        raise ValueError(f"{name}: {describe(x)} with a window of {n} axes; [batch, channels] and 1 to 3 spatial axes are wanted")
+    stride, dilation = ints(f"{name}: stride", stride, n), ints(f"{name}: dilation", dilation, n)
+    if min((*stride, *dilation, *window)) < 1:
+        raise ValueError(f"{name}: window {window}, stride {stride} and dilation {dilation} must be at least 1")
+    return {"stride": stride, "padding": _padding(name, padding, x.shape[x.ndim - n :], window, stride, dilation), "dilation": dilation}
+
+
+def conv(x: Any, w: Any, /, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    """The correlation of x [N, C, *spatial] with the weight w [O, C/groups, *kernel] → [N, O, *out], spatial axes 1 to 3.
+
+    Raises ValueError where channels, groups or sizes do not fit.
+
+    >>> from minidl.ops import ones
+    >>> conv(ones((1, 3, 8, 8)), ones((6, 3, 5, 5))).shape
+    (1, 6, 4, 4)
+    """
+    x = operand(x)
+    w = operand(w, x)
+    more = _settings("conv", x, w.shape[2:], stride, padding, dilation)
+    return ns.conv(x, w, **more, groups=groups)
+
+
+def conv_transpose(
+    x: Any, w: Any, /, *, stride: Any = 1, padding: Any = 0, output_padding: Any = 0, dilation: Any = 1, groups: int = 1
+) -> Tensor:
+    """The transpose of conv: x [N, C, *spatial] with w [C, O/groups, *kernel] → [N, O, *out].
+
+    out = (in - 1) * stride - padding + dilation * (kernel - 1) + output_padding + 1. Raises ValueError where channels or sizes do not fit.
+    """
+    x = operand(x)
+    w = operand(w, x)
+    if x.ndim != w.ndim or w.ndim < 3 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
+        raise ValueError(f"conv_transpose: {describe(x)} with weight {describe(w)} and groups={groups}: x is [N, C, ...], the weight [C, O/groups, ...]")
+    if isinstance(padding, str):
+        raise ValueError("conv_transpose: padding must be given in numbers")
+    kernel = w.shape[2:]
+    more = _settings("conv_transpose", x, kernel, stride, padding, dilation)
+    extra = ints("conv_transpose: output_padding", output_padding, len(kernel))
+    if any(e >= max(s, d) or e < 0 for e, s, d in zip(extra, more["stride"], more["dilation"], strict=True)):
+        raise ValueError(f"conv_transpose: output_padding {extra} must be at least 0 and smaller than the stride or the dilation")
+    sizes = tuple(
+        (n - 1) * s - lo - hi + d * (k - 1) + e + 1
+        for n, k, e, s, (lo, hi), d in zip(x.shape[2:], kernel, extra, more["stride"], more["padding"], more["dilation"], strict=True)
+    )
+    if min(sizes) < 1:
+        raise ValueError(f"conv_transpose: {describe(x)} with weight {describe(w)} leaves spatial sizes {sizes}")
+    return ns.conv_dx(x, w, x_shape=(x.shape[0], w.shape[1] * groups, *sizes), **more, groups=groups)
+
+
+def _window(name: str, x: Tensor, window: Any) -> tuple[int, ...]:
+    return (window,) * (x.ndim - 2) if isinstance(window, int) else ints(f"{name}: window", window, len(window))
+
+
+def max_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, return_indices: bool = False) -> Any:
+    """The maximum of each window over the last axes (all behind [N, C] for an integer window); of equal ones the first gets the gradient.
+
+    stride: the window by default. Padding is never chosen. return_indices: also the int64 positions inside the windows, row-major.
+    """
+    x = operand(x)
+    window = _window("max_pool", x, window)
+    more = _settings("max_pool", x, window, window if stride is None else stride, padding, dilation)
+    out, index = bind(table["max_pool"], (x,), {"window": window, **more})
+    return (out, index) if return_indices else out
+
+
+def avg_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, count_include_pad: bool = True) -> Tensor:
+    """The mean of each window over the last axes (all behind [N, C] for an integer window). stride: the window by default.
+
+    count_include_pad: whether the zeros of the padding count. Raises ValueError where the window does not fit.
+    """
+    x = operand(x)
+    if not x.dtype.inexact:
+        x = ns.cast(x, dtype=dtypes.Defaults.floating)
+    window = _window("avg_pool", x, window)
+    n = len(window)
+    more = _settings("avg_pool", x, window, window if stride is None else stride, padding, 1)
+    lead, spatial, both = x.shape[: x.ndim - n], x.shape[x.ndim - n :], more["padding"]
+    out = conv_sizes(spatial, window, more["stride"], both, more["dilation"])
+    if 0 in out:
+        raise ValueError(f"avg_pool: the window {window} is larger than the padded input {describe(x)}")
+    padded = any(p for pair in both for p in pair)
+    if not padded and more["stride"] == window and all(s % k == 0 for s, k in zip(spatial, window, strict=True)):  # tiles: one reshape
+        tiles = ns.reshape(x, shape=(*lead, *(v for s, k in zip(spatial, window, strict=True) for v in (s // k, k))))
+        return mean(tiles, tuple(len(lead) + 2 * i + 1 for i in range(n)))
+    widths = ((0, 0),) * len(lead) + both
+    total = _window_sum(ns.pad(x, widths=widths, value=0) if padded else x, window, more["stride"], out)
+    if count_include_pad or not padded:
+        return ns.div(total, float(shapes.prod(window)))
+    ones = ns.pad(constant(home(x.xp), spatial, 1, x.dtype), widths=both, value=0)
+    return ns.div(total, _window_sum(ones, window, more["stride"], out))
+
+
+def _window_sum(x: Tensor, window: Any, stride: Any, out: Any) -> Tensor:
+    """The sum over each window, one axis after the other: k slices per axis instead of k**n."""
+    k = x.ndim - len(window)
+    for axis, (size, step, count) in enumerate(zip(window, stride, out, strict=True), start=k):
+        total = None
+        for offset in range(size):
+            part = ns.slice(
+                x, start=tuple(offset if i == axis else 0 for i in range(x.ndim)),
+                stop=tuple(offset + (count - 1) * step + 1 if i == axis else s for i, s in enumerate(x.shape)),
+                step=tuple(step if i == axis else 1 for i in range(x.ndim)),
+            )  # fmt: skip
+            total = part if total is None else ns.add(total, part)
+        x = total  # type: ignore[assignment]
+    return x

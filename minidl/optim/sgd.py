@@ -1,0 +1,53 @@
+"""Stochastic gradient descent with momentum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import minidl as md
+from minidl.optim.optimizer import Optimizer
+
+
+class SGD(Optimizer):
+    """p -= lr * g, with momentum, dampening, weight decay and Nesterov's look-ahead as in torch.optim.SGD.
+
+    The momentum buffer is the first gradient, then momentum * buffer + (1 - dampening) * g (I. Sutskever et al., ICML 2013, in PyTorch's form).
+    Raises ValueError for negative settings and for nesterov without momentum or with dampening.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ):
+        super().__init__(params, dict(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov, maximize=maximize))
+
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
+            raise ValueError("SGD: nesterov wants a momentum and zero dampening")
+
+    def _start(self, p: md.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        # zeros make the first buffer the gradient itself when there is no dampening; with it, the buffer has to wait for that gradient
+        return {"momentum_buffer": md.zeros_like(p)} if group["momentum"] and not group["dampening"] else {}
+
+    def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+        decay, momentum = md.host(group, "weight_decay"), md.host(group, "momentum")
+        if decay != 0:
+            grad = grad + p * decay
+        if momentum != 0:
+            buffer = state.get("momentum_buffer")
+            if buffer is None:
+                buffer = state["momentum_buffer"] = grad * 1.0
+            else:
+                dampening = md.host(group, "dampening")
+                buffer.assign(buffer * momentum + (grad * (1 - dampening) if dampening != 0 else grad))
+            grad = grad + buffer * momentum if group["nesterov"] else buffer
+        p.assign(p - grad * md.host(group, "lr"))
