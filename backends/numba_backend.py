@@ -17,6 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from minidl.backends import numba_linear  # noqa: F401  (registers its lowerings)
 from minidl.backends.numba_emit import group_source, groups, is_elementwise
 from minidl.backends.numba_kernels import kernel, machine
 from minidl.backends.numba_lower import LOWER, object_mode
@@ -120,16 +121,14 @@ class Plan:
     def _finish(self, graph: Graph) -> None:
         inputs, taken = set(self.inputs), set()
         for i, atom in enumerate(graph.outputs):
-            ref, number = self.at(atom), 1 + len(self.inputs) + i
-            if not isinstance(ref, int) and ref[0] not in inputs and ref[0] not in taken and ref[1] == 0 and ref[0].nbytes == Storage(atom.nbytes or 1).nbytes:
+            ref, number, nbytes = self.at(atom), 1 + len(self.inputs) + i, math.prod(atom.shape) * atom.dtype.itemsize
+            if not isinstance(ref, int) and ref[0] not in inputs | taken and ref[1] == 0 and ref[0].nbytes == Storage(nbytes).nbytes:
                 ref[0].base = number  # computed where it leaves
                 taken.add(ref[0])
             else:
-                copy = Equation(_Copy, (), {}, (Var(atom.shape, atom.dtype),))
-                target = Storage(atom.dtype.itemsize * math.prod(atom.shape), number)
-                source, _, sizes = group_source(atom.shape, [Equation(_Copy, (Var(atom.shape, atom.dtype),), {}, copy.outputs)], copy.outputs)
-                self.call(source, ref, (target, 0), *sizes)
-                taken.add(target)
+                copy = Equation(_Copy, (Var(atom.shape, atom.dtype),), {}, (Var(atom.shape, atom.dtype),))
+                source, _, sizes = group_source(atom.shape, [copy], copy.outputs)
+                self.call(source, ref, (Storage(nbytes, number), 0), *sizes)
         arena = self._arrange()
         values, bases, starts = [], [], []
         for _, args in self.calls:
@@ -257,8 +256,9 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     header = plan.header.ctypes.data
     text = _FAST if _layout_is_known() else _SLOW
     pointers = text.format(ids=", ".join(f"id({a})" for a in arrays), arrays=", ".join(arrays), header=header, bytes=_BYTES, data=_DATA)
+    results = "".join(y + ", " for y in outs)
     source = _ENTRY.format(
-        name=graph.name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results="".join(y + ", " for y in outs)
+        name=graph.name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results=results
     )
     program = load(source, env, graph.name)
     program.listing = plan.notes

@@ -96,7 +96,8 @@ def packed(dtype: DType, text: str) -> str:
     return f"store_{dtype.short}({text})" if is_half(dtype) else f"np.uint8({text})" if dtype is bool_ else text
 
 
-def _cast(source: DType, target: DType, x: str) -> str:
+def cast_text(source: DType, target: DType, x: str) -> str:
+    """The conversion of a register: floats saturate to integers and nan becomes 0."""
     if source.is_complex and not target.is_complex:
         if target is bool_:
             return f"({x}.real != 0) | ({x}.imag != 0)"
@@ -122,7 +123,7 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
     name, out, params = equation.primitive.name, equation.outputs[0].dtype, equation.params
     source = equation.inputs[-1].dtype if equation.inputs else out
     if name == "cast":
-        return _cast(source, out, operands[0])
+        return cast_text(source, out, operands[0])
     if name == "threefry2x32":
         return f"threefry({', '.join(operands)})"
     if name == "polygamma":
@@ -186,8 +187,8 @@ def group_source(shape: tuple[int, ...], group: Sequence[Equation], stores: Sequ
             if atom not in inside:
                 inputs.setdefault(_key(atom), atom)
     atoms = list(inputs.values())
-    flags = [(False,) * (len(shape) - a.ndim) + tuple(s != 1 or t == 1 for s, t in zip(a.shape, shape[len(shape) - a.ndim :], strict=True)) for a in atoms]
-    sizes, flags = collapse(shape, [*flags, (True,) * len(shape)])
+    broadcast = [(1,) * (len(shape) - a.ndim) + tuple(a.shape) for a in atoms]
+    sizes, flags = collapse(shape, [*(tuple(s != 1 or t == 1 for s, t in zip(b, shape, strict=True)) for b in broadcast), (True,) * len(shape)])
     rank, count = len(sizes), len(atoms) + len(stores)
     lines = [f"x{i} = as_ptr(a[{i}], {stored(a.dtype)})" for i, a in enumerate(atoms)]
     lines += [f"y{i} = as_ptr(a[{len(atoms) + i}], {stored(v.dtype)})" for i, v in enumerate(stores)]

@@ -1,23 +1,19 @@
 """How each primitive that is not elementwise becomes calls of kernels: one function per family, registered by name in `LOWER`.
 
-A lowering is `f(plan, equation)`; it asks the plan for addresses and adds calls. Promises: kernels depend on dtypes and ranks alone; elements that are
-only moved are moved as bits; sums are at least as accurate as NumPy's; float16 and bfloat16 accumulate in float32 or wider.
+A lowering is `f(plan, equation)`; it asks the plan for addresses and adds calls. Promises: kernels depend on dtypes and ranks alone; elements that are only
+moved are moved as bits; sums are at least as accurate as NumPy's; float16 and bfloat16 accumulate in float32 or wider.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends.numba_emit import collapse, computed, is_half, loaded, nest, packed, stored
-from minidl.backends.numba_kernels import CONTROL
-from minidl.dtypes import DType, bool_, complex64, complex128, float32, float64, int64
+from minidl.backends.numba_emit import cast_text, collapse, computed, is_half, loaded, nest, packed, stored
+from minidl.dtypes import DType, bool_, complex128, float32, float64, int64
 from minidl.graph import Atom, Equation, Var
 
 LOWER: dict[str, Callable[[Any, Equation], None]] = {}
@@ -76,7 +72,8 @@ def move(plan: Any, x: Any, out: Any, dtype: DType, shape: Sequence[int], xs: Se
     loops = [(f"i{i}", f"n{i}") for i in range(rank)]
     if tiled:
         i, j = rank - 2, rank - 1
-        loops[i:] = [("p", f"(n{i} + 15) // 16"), ("q", f"(n{j} + 15) // 16"), (f"i{i}", f"p*16, min(p*16 + 16, n{i})"), (f"i{j}", f"q*16, min(q*16 + 16, n{j})")]
+        inside = [(f"i{d}", f"{b}*16, min({b}*16 + 16, n{d})") for d, b in ((i, "p"), (j, "q"))]
+        loops[i:] = [("p", f"(n{i} + 15) // 16"), ("q", f"(n{j} + 15) // 16"), *inside]
     body = nest(loops, {}, [f"x1[{here[1]}] = x0[{here[0]}]"], depth=0)
     t = moved(dtype)
     plan.call(source(pointers(t, t), sizes(2, *names), *body), x, out, *(a[0] for a in axes), *(a[1] for a in axes), *(a[2] for a in axes))
@@ -162,8 +159,9 @@ def _concat(plan: Any, e: Equation) -> None:
 def _triangle(plan: Any, e: Equation) -> None:
     (x,), (v,), t = e.inputs, e.outputs, moved(e.inputs[0].dtype)
     kept = "j - i <= k" if e.primitive.name == "tril" else "j - i >= k"
-    body = f"for b in range(a[2]):\n    for i in range(n):\n        for j in range(m):\n            x1[(b*n + i)*m + j] = x0[(b*n + i)*m + j] if {kept} else {t}(0)"
-    text = source(pointers(t, t), sizes(3, "n", "m", "k"), body)
+    at = "(b*n + i)*m + j"
+    body = nest([("b", "a[2]"), ("i", "n"), ("j", "m")], {}, [f"x1[{at}] = x0[{at}] if {kept} else {t}(0)"], depth=0)
+    text = source(pointers(t, t), sizes(3, "n", "m", "k"), *body)
     plan.call(text, plan.at(x), plan.out(v), math.prod(x.shape[:-2]), *x.shape[-2:], e.params["k"])
 
 
@@ -385,7 +383,8 @@ def _logsumexp_axes(plan: Any, e: Equation) -> None:
 def _argsort(plan: Any, e: Equation) -> None:
     d, n = e.inputs[0].dtype, e.inputs[0].shape[e.params["axis"]]
     if d.is_float:  # an order-preserving map to unsigned integers; every nan becomes the largest
-        key = "u = to_u64(np.float64(v) + 0.0)\nu = ~u if u >> np.uint64(63) else u | np.uint64(1 << 63)\nu = np.uint64(18446744073709551615) if v != v else u"
+        key = "u = to_u64(np.float64(v) + 0.0)\nu = ~u if u >> np.uint64(63) else u | np.uint64(1 << 63)\n"
+        key += "u = np.uint64(18446744073709551615) if v != v else u"
     elif d.kind == "int":
         key = "u = np.uint64(np.int64(v)) ^ np.uint64(1 << 63)"
     else:
@@ -406,12 +405,10 @@ for j in range(n):
 # ---- indexing -----------------------------------------------------------------------------------------------------------------------------
 def cast(plan: Any, x: Any, n: int, source_dtype: DType, target: DType) -> Any:
     """A converted copy of n elements in scratch memory."""
-    from minidl.backends.numba_emit import _cast
-
     out = plan.temp(n * target.itemsize)
-    value = packed(target, _cast(source_dtype, target, "v"))
-    text = source(pointers(stored(source_dtype), stored(target)), f"for i in range(a[2]):\n    v = {loaded(source_dtype, 'x0[i]')}\n    x1[i] = {value}")
-    plan.call(text, x, out, n)
+    value = packed(target, cast_text(source_dtype, target, "v"))
+    loop = f"for i in range(a[2]):\n    v = {loaded(source_dtype, 'x0[i]')}\n    x1[i] = {value}"
+    plan.call(source(pointers(stored(source_dtype), stored(target)), loop), x, out, n)
     return out
 
 
@@ -444,18 +441,16 @@ def _gather(plan: Any, e: Equation) -> None:
     if e.primitive.name == "gather":
         n, inner = x.shape[0], math.prod(x.shape[1:])
         body = "for i in range(m):\n    j = min(max(x2[i], 0), n - 1)\n    for q in range(inner):\n        x1[i*inner + q] = x0[j*inner + q]"
-        plan.call(source(pointers(t, t, "np.int64"), sizes(3, "m", "n", "inner"), body), plan.at(x), plan.out(v), index_of(plan, i), _count(i, n), n, inner)
+        text = source(pointers(t, t, "np.int64"), sizes(3, "m", "n", "inner"), body)
+        plan.call(text, plan.at(x), plan.out(v), index_of(plan, i), math.prod(i.shape) if n else 0, n, inner)  # an empty axis has nothing to read
         return
     outer, m, inner = split(i.shape, e.params["axis"])
     n = x.shape[e.params["axis"]]
     at = "(o*m + k)*inner + q"
-    body = f"for o in range(outer):\n    for k in range(m):\n        for q in range(inner):\n            x1[{at}] = x0[(o*n + min(max(x2[{at}], 0), n - 1))*inner + q]"
-    text = source(pointers(t, t, "np.int64"), sizes(3, "outer", "m", "inner", "n"), body)
+    loops = [("o", "outer"), ("k", "m"), ("q", "inner")]
+    body = nest(loops, {}, [f"x1[{at}] = x0[(o*n + min(max(x2[{at}], 0), n - 1))*inner + q]"], depth=0)
+    text = source(pointers(t, t, "np.int64"), sizes(3, "outer", "m", "inner", "n"), *body)
     plan.call(text, plan.at(x), plan.out(v), index_of(plan, i), outer if n else 0, m, inner, n)
-
-
-def _count(i: Atom, n: int) -> int:
-    return math.prod(i.shape) if n else 0  # nothing can be read from an empty axis
 
 
 @lower("scatter", "put_along")
@@ -490,285 +485,3 @@ for o in range(outer):
                 x1[p] = {text}"""
     full = source(pointers(t, t, "np.int64", t), sizes(4, "outer", "m", "inner", "n"), body)
     narrow(plan, v, d, lambda out: plan.call(full, ur, out, index_of(plan, i), xr, outer, m, inner, n))
-
-
-# ---- products -------------------------------------------------------------------------------------------------------------------------------
-@functools.cache
-def gemm(name: str) -> int | None:
-    """The address of a BLAS routine (Fortran calling convention, 32-bit integers), which SciPy carries; None without SciPy."""
-    try:
-        capsule = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__[name]
-    except ImportError:
-        return None
-    api = ctypes.pythonapi
-    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    api.PyCapsule_GetPointer.restype, api.PyCapsule_GetPointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
-
-
-_BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zgemm"}
-
-
-class Product:
-    """z[m, n] = x[m, k] @ y[k, n], row-major; tx, ty: the operand is stored transposed; keep: add to z.
-
-    `args` are the numbers that a kernel passes on, `text(i, x, y, z)` the line that does it, where they begin at a[i].
-    """
-
-    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False):
-        self.dtype = dtype
-        function = gemm(_BLAS[dtype]) if dtype in _BLAS else None
-        if function is None:
-            self.fast, self.args = False, [int(tx), int(ty), m, n, k, int(keep)]
-            return
-        # Fortran sees each row-major matrix transposed: z' = y' x'
-        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else n), max(1, m if tx else k), max(1, n))]
-        letters = [plan.raw(np.frombuffer(b"T" if t else b"N", np.uint8)) for t in (ty, tx)]
-        one, beta = plan.const(1, dtype), plan.const(int(keep), dtype)
-        self.fast = True
-        self.args = [function, *letters, *numbers[:3], one, numbers[3], numbers[4], beta, numbers[5]]
-
-    def text(self, i: str, x: str, y: str, z: str) -> str:
-        """One line; x, y, z are addresses."""
-        if self.fast:
-            return f"blas(a, {i}, {y}, {x}, {z})"
-        t = stored(self.dtype)
-        p = ", ".join(f"as_ptr({v}, {t})" for v in (x, y, z))
-        return f"product({p}, a[{i}], a[{i} + 1], a[{i} + 2], a[{i} + 3], a[{i} + 4], a[{i} + 5], {wide(self.dtype)}(0))"
-
-
-def _grouped(shape: Sequence[int], order: Sequence[int]) -> list[int]:
-    s = strides(shape)
-    return [s[i] for i in order]
-
-
-@lower("dot_general")
-def _dot(plan: Any, e: Equation) -> None:
-    (x, y), (v,) = e.inputs, e.outputs
-    (cx, cy), (bx, by) = e.params["contract"], e.params["batch"]
-    fx = [i for i in range(len(x.shape)) if i not in cx and i not in bx]
-    fy = [i for i in range(len(y.shape)) if i not in cy and i not in by]
-    batch, m, n, k = (math.prod(shape[i] for i in axes) for shape, axes in ((x.shape, bx), (x.shape, fx), (y.shape, fy), (x.shape, cx)))
-
-    def operand(a: Atom, first: Sequence[int], second: Sequence[int]) -> tuple[Any, DType, bool]:
-        """The address, and whether it is stored as (batch, second, first)."""
-        ref, d = widen(plan, a)
-        for order, flipped in (([*first, *second], False), ([*first[: len(bx)], *second, *first[len(bx) :]], True)):
-            shape = [a.shape[i] for i in order]
-            if all(w[1] == w[2] for w in merged(shape, _grouped(a.shape, order), strides(shape))) or math.prod(a.shape) == 0:
-                return ref, d, flipped
-        order = [*first, *second]
-        shape = [a.shape[i] for i in order]
-        out = plan.temp(math.prod(shape) * d.itemsize)
-        move(plan, ref, out, d, shape, _grouped(a.shape, order), strides(shape))
-        return out, d, False
-
-    xr, d, tx = operand(x, [*bx, *fx], cx)
-    yr, _, ty = operand(y, [*by, *cy], fy)
-    product = Product(plan, d, m, n, k, tx, ty)
-    text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
-    steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
-    narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch if m * n else 0, *steps, *product.args))
-
-
-# ---- windows --------------------------------------------------------------------------------------------------------------------------------
-def _three(values: Sequence[int], default: int) -> list[int]:
-    return [default] * (3 - len(values)) + list(values)
-
-
-def _geometry(channels: int, x: Sequence[int], w: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
-    """The numbers that `columns` and the pooling kernels read: always three spatial axes."""
-    low = _three([lo for lo, _ in p["padding"]], 0)
-    return [channels, *_three(x, 1), *_three(w, 1), *_three(out, 1), *_three(p["stride"], 1), *low, *_three(p["dilation"], 1)]
-
-
-@lower("conv", "conv_dx", "conv_dw")
-def _conv(plan: Any, e: Equation) -> None:
-    name, (v,), p = e.primitive.name, e.outputs, e.params
-    shapes: dict[str, tuple[int, ...]] = {"x": p.get("x_shape", ()), "w": p.get("w_shape", ()), "o": v.shape}
-    order = {"conv": "xw", "conv_dx": "ow", "conv_dw": "xo"}[name]
-    shapes.update(zip(order, (a.shape for a in e.inputs), strict=True))
-    d = float32 if is_half(v.dtype) else v.dtype
-    places = dict(zip(order, (widen(plan, a)[0] for a in e.inputs), strict=True))
-    xs, ws, os, groups = shapes["x"], shapes["w"], shapes["o"], p["groups"]
-    g = _geometry(xs[1], xs[2:], ws[2:], os[2:], p)
-    rows_, cols, points = os[1] // groups, math.prod(ws[1:]), math.prod(os[2:])
-    size = d.itemsize
-    step = {"x": math.prod(xs[1:]) * size, "o": math.prod(os[1:]) * size}
-    in_group = {"w": rows_ * cols * size, "o": rows_ * points * size, "c": cols * points * size}
-    t = stored(d)
-    col = plan.temp(max(1, groups * cols * points * size))
-    # a: x, w, o, col; N; steps of x and o; groups, steps of w, o, col; geometry (19); product; product that keeps
-    at = {"w": "a[1] + j*a[8]", "o": "a[2] + i*a[6] + j*a[9]", "c": "a[3] + j*a[10]"}
-    head = "for i in range(a[4]):\n    x, c = as_ptr(a[0] + i*a[5], %s), as_ptr(a[3], %s)\n    g = as_ptr(a[11], np.int64)\n" % (t, t)
-    unfold = f"    columns(x, c, g, {t}(0), False)\n"
-    loop = "    for j in range(a[7]):\n        "
-    if name == "conv":
-        products = [Product(plan, d, rows_, points, cols, False, False)]
-        body = head + unfold + loop + products[0].text("12", at["w"], at["c"], at["o"])
-    elif name == "conv_dx":
-        products = [Product(plan, d, cols, points, rows_, True, False)]
-        clear = "    for q in range(a[5] // %d):\n        x[q] = %s(0)\n" % (size, t)
-        body = head + loop + products[0].text("12", at["w"], at["o"], at["c"]) + "\n" + clear + f"    columns(x, c, g, {t}(0), True)"
-    else:
-        products = [Product(plan, d, rows_, cols, points, False, True, keep) for keep in (False, True)]
-        here = f"(12 + {len(products[0].args)} * (i > 0))"
-        body = head + unfold + loop + products[0].text(here, at["o"], at["c"], at["w"])
-    result = {"conv": "o", "conv_dx": "x", "conv_dw": "w"}[name]
-    numbers = [xs[0], step["x"], step["o"], groups, in_group["w"], in_group["o"], in_group["c"], plan.raw(np.array(g, np.int64))]
-    parts = [a for q in products for a in q.args]
-
-    def compute(out: Any) -> None:
-        if name == "conv_dw" and not (xs[0] and points):
-            fill(plan, out, d, math.prod(ws))
-            return
-        where = {**places, result: out}
-        plan.call(source(body), where["x"], where["w"], where["o"], col, *numbers, *parts)
-
-    narrow(plan, v, d, compute)
-
-
-_POOL = """for b in range(g[0]):
-    for p0 in range(g[7]):
-        for p1 in range(g[8]):
-            for p2 in range(g[9]):
-                o = ((b*g[7] + p0)*g[8] + p1)*g[9] + p2
-"""
-_PLACE = """z0, z1, z2 = p0*g[10] - g[13] + i0*g[16], p1*g[11] - g[14] + i1*g[17], p2*g[12] - g[15] + i2*g[18]
-inside = z0 >= 0 and z0 < g[1] and z1 >= 0 and z1 < g[2] and z2 >= 0 and z2 < g[3]
-at = ((b*g[1] + z0)*g[2] + z1)*g[3] + z2
-"""
-
-
-def _pool(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
-    k = len(p["window"])
-    return _geometry(math.prod(x[: len(x) - k]), x[len(x) - k :], p["window"], out[len(out) - k :], p)
-
-
-def _indent(text: str, depth: int) -> str:
-    return "".join("    " * depth + line + "\n" for line in text.strip("\n").split("\n"))
-
-
-@lower("max_pool")
-def _max_pool(plan: Any, e: Equation) -> None:
-    (x,), (v, i), d = e.inputs, e.outputs, e.inputs[0].dtype
-    visit = f"""if inside:
-    w = {loaded(d, "x0[at]")}
-    if best < 0 or (high == high and (w > high or w != w)):
-        high, best = w, (i0*g[5] + i1)*g[6] + i2
-"""
-    search = "for i0 in range(g[4]):\n    for i1 in range(g[5]):\n        for i2 in range(g[6]):\n" + _indent(_PLACE + visit, 3)
-    body = f"high, best = {lowest(d)}, -1\n" + search + f"x1[o] = {packed(d, 'high')}\nx2[o] = max(best, 0)"
-    text = source(pointers(stored(d), stored(d), "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
-    plan.call(text, plan.at(x), plan.out(v), plan.out(i), plan.raw(np.array(_pool(x.shape, v.shape, e.params), np.int64)))
-
-
-@lower("pool_gather", "pool_scatter")
-def _pool_moves(plan: Any, e: Equation) -> None:
-    (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
-    ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
-    t = moved(d) if gathers else stored(d)
-    find = "w = x2[o]\ni0, i1, i2 = w // (g[5]*g[6]), w // g[6] % g[5], w % g[6]\n" + _PLACE
-    body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
-    text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
-    numbers = plan.raw(np.array(_pool(x.shape if gathers else v.shape, i.shape, e.params), np.int64))
-
-    def compute(out: Any) -> None:
-        if not gathers:
-            fill(plan, out, d, math.prod(v.shape))
-        plan.call(text, ref, out, index_of(plan, i), numbers)
-
-    narrow(plan, v, d if not gathers else v.dtype, compute)
-
-
-# ---- linear algebra -----------------------------------------------------------------------------------------------------------------------
-@lower("cholesky")
-def _cholesky(plan: Any, e: Equation) -> None:
-    (x,), (v,) = e.inputs, e.outputs
-    ref, d = widen(plan, x)
-    t, w = stored(d), wide(d)
-    conj = ".conjugate()" if d.is_complex else ""
-    body = f"""for b in range(a[2]):
-    z, bad = b*n*n, False
-    for j in range(n):
-        for i in range(n):
-            s = {w}(x0[z + i*n + j])
-            if i >= j:
-                for k in range(j):
-                    s -= {w}(x1[z + i*n + k]) * {w}(x1[z + j*n + k]){conj}
-                if i == j:
-                    r = s.real
-                    bad = bad or not r > 0 or r == np.inf
-                    x1[z + i*n + j] = {t}(math.sqrt(r))
-                else:
-                    x1[z + i*n + j] = {t}(s / {w}(x1[z + j*n + j]))
-            else:
-                x1[z + i*n + j] = {t}(0)
-    if bad:
-        for i in range(n*n):
-            x1[z + i] = {t}(np.nan)"""
-    narrow(plan, v, d, lambda out: plan.call(source(pointers(t, t), sizes(3, "n"), body), ref, out, math.prod(x.shape[:-2]), x.shape[-1]))
-
-
-@lower("triangular_solve")
-def _triangular_solve(plan: Any, e: Equation) -> None:
-    (m, y), (v,), p = e.inputs, e.outputs, e.params
-    (mr, d), (yr, _) = widen(plan, m), widen(plan, y)
-    t, w, lead = stored(d), wide(d), v.shape[:-2]
-    full = math.prod(lead)
-    parts = []
-    for a, ref in ((m, mr), (y, yr)):
-        if a.shape[:-2] != lead:  # broadcast over the batch
-            s = [0] * (len(v.shape) - len(a.shape)) + [0 if n == 1 and i < len(a.shape) - 2 else k for i, (n, k) in enumerate(zip(a.shape, strides(a.shape), strict=True))]
-            shape = (*lead, *a.shape[-2:])
-            copy = plan.temp(math.prod(shape) * d.itemsize)
-            if math.prod(shape):
-                move(plan, ref, copy, d, shape, s, strides(shape))
-            ref = copy
-        parts.append(ref)
-    body = f"""for b in range(batch):
-    for q in range(n):
-        i = q if lower != transpose else n - 1 - q
-        for c in range(columns_):
-            s = {w}(x1[(b*n + i)*columns_ + c])
-            for r in range(q):
-                k = r if lower != transpose else n - 1 - r
-                s -= {w}(x0[(b*n + k)*n + i] if transpose else x0[(b*n + i)*n + k]) * {w}(x2[(b*n + k)*columns_ + c])
-            if not unit:
-                s = s / {w}(x0[(b*n + i)*n + i])
-            x2[(b*n + i)*columns_ + c] = {t}(s)"""
-    text = source(pointers(t, t, t), sizes(3, "batch", "n", "columns_", "lower", "transpose", "unit"), body)
-    flags = [int(p[k]) for k in ("lower", "transpose", "unit")]
-    narrow(plan, v, d, lambda out: plan.call(text, *parts, out, full, *v.shape[-2:], *flags))
-
-
-# ---- control flow ---------------------------------------------------------------------------------------------------------------------------
-def _bytes(v: Any) -> int:
-    return math.prod(v.shape) * v.dtype.itemsize
-
-
-@lower("scan")
-def _scan(plan: Any, e: Equation) -> None:
-    p, consts, carry = e.params, e.params["n_consts"], e.params["n_carry"]
-    header = plan.nested(p["body"])
-    operands = [plan.at(a) for a in e.inputs]
-    outs = [plan.out(v) for v in e.outputs]
-    xs, ys = p["body"].inputs[consts + carry :], p["body"].outputs[carry:]
-    numbers = [_bytes(v) for v in (*e.outputs[:carry], *xs, *ys)]
-    plan.call(CONTROL["scan"], header, p["length"], int(p["reverse"]), consts, carry, len(xs), len(ys), *operands, *outs, *numbers)
-
-
-@lower("while_loop")
-def _while(plan: Any, e: Equation) -> None:
-    p = e.params
-    operands = [plan.at(a) for a in e.inputs]
-    outs = [plan.out(v) for v in e.outputs]
-    headers = plan.nested(p["cond"]), plan.nested(p["body"])
-    plan.call(CONTROL["while_loop"], *headers, p["n_cond"], p["n_body"], len(outs), *operands, *outs, *(_bytes(v) for v in e.outputs))
-
-
-@lower("cond")
-def _cond(plan: Any, e: Equation) -> None:
-    headers = [plan.nested(g) for g in e.params["branches"]]
-    places = [plan.at(a) for a in e.inputs[1:]] + [plan.out(v) for v in e.outputs]
-    plan.call(CONTROL["cond"], index_of(plan, e.inputs[0]), len(headers), len(places), *headers, *places)

@@ -1,7 +1,7 @@
 """vmap: the interpreter whose payloads are batches.
 
-Inside a level a payload is either `Batched` (a Tensor of the level outside, its batch on axis 0) or a plain Tensor or number of the level
-outside, the same for all lanes. A primitive's batching rule runs one level up, so nesting, tapes of outer levels and traces need no care here.
+Inside a level a payload is a `Batched`: a Tensor of the level outside with its batch on axis 0, or one that is the same for all lanes
+(`mapped` False). A primitive's batching rule runs one level up, so nesting, tapes of outer levels and traces need no care here.
 
 Promises: the number of primitive calls does not depend on the batch size.
 """
@@ -24,17 +24,17 @@ from minidl.tensor import Tensor, batch_call, bind, describe, promoted
 
 
 class Batched(Symbolic):
-    """One value per lane: a Tensor of the level outside whose first axis is the batch."""
+    """A Tensor of the level outside: one value per lane along its first axis, or (mapped False) the same value for all."""
 
-    __slots__ = ("inner",)
+    __slots__ = ("inner", "mapped")
 
-    def __init__(self, inner: Tensor):
-        self.inner = inner
+    def __init__(self, inner: Tensor, mapped: bool = True):
+        self.inner, self.mapped = inner, mapped
 
     @property
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         """The shape of one lane."""
-        return self.inner.shape[1:]
+        return self.inner.shape[1:] if self.mapped else self.inner.shape
 
     @property
     def dtype(self) -> DType:  # type: ignore[override]
@@ -77,21 +77,23 @@ class Level:
 
     def call(self, primitive: Primitive, payloads: Sequence[Any], params: dict[str, Any]) -> Any:
         """Apply a primitive to payloads of this level."""
-        batched = [isinstance(p, Batched) for p in payloads]
+        batched = [isinstance(p, Batched) and p.mapped for p in payloads]
+        inner = [p.inner if isinstance(p, Batched) else p for p in payloads]
+        mapped = any(batched)
         with interpreting(self.parent):
-            if not any(batched):
+            if not mapped:
                 with using(self.home):
-                    return bind(primitive, payloads, params)
-            inner = [p.inner if isinstance(p, Batched) else p for p in payloads]
-            inner, _ = promoted(primitive, inner, self.parent or _xp(inner))
-            if primitive.batch is None:
+                    out = bind(primitive, inner, params)
+            elif primitive.batch is None:
                 raise NotImplementedError(f"{primitive.name}: no batching rule")
-            out = primitive.batch(primitive, batch_call(self.parent), self.size, inner, batched, params)
-        return tuple(Batched(o) for o in out) if primitive.multiple else Batched(out)
+            else:
+                inner, _ = promoted(primitive, inner, self.parent or self.home)
+                out = primitive.batch(primitive, batch_call(self.parent), self.size, inner, batched, params)
+        return tuple(Batched(o, mapped) for o in out) if primitive.multiple else Batched(out, mapped)
 
     def lift(self, t: Tensor) -> tuple[Any, Any]:
         """A Tensor as a payload of this level: its own, or one of an outer level, the same for all lanes and constant here."""
-        return (t.payload, t.node) if t.xp is self else (t, None)
+        return (t.payload, t.node) if t.xp is self else (Batched(t, False), None)
 
     def constant(self, t: Tensor) -> None:
         """A Tensor was made from host data; a trace outside may want to know."""
@@ -102,7 +104,7 @@ class Level:
         """No derivative flows through the result, at this level or outside."""
         payload = self.lift(t)[0]
         with interpreting(self.parent):
-            payload = Batched(payload.inner.detach()) if isinstance(payload, Batched) else payload.detach()
+            payload = Batched(payload.inner.detach(), payload.mapped)
         return Tensor(payload, self, t.dtype)
 
     def assign(self, target: Tensor, value: Tensor) -> None:
@@ -110,11 +112,11 @@ class Level:
         payload, node = self.lift(value)
         if target.xp is self:
             target.payload, target.node = payload, node
-        elif isinstance(payload, Batched):
+        elif payload.mapped:
             raise RuntimeError(f"vmap: {describe(target)} from outside cannot take a value that differs between lanes; return the value instead")
         else:
             with interpreting(self.parent):
-                target.assign(payload)
+                target.assign(payload.inner)
 
     def read_grad(self, leaf: Any) -> Any:
         """The gradient of a leaf, as the level outside sees it."""
@@ -127,16 +129,12 @@ class Level:
     def concretize(self, t: Tensor, what: str) -> Any:
         """Batched values have no single Python value."""
         payload = self.lift(t)[0]
-        if isinstance(payload, Batched):
+        if payload.mapped:
             raise TypeError(
                 f"{what}: the value {describe(t)} is batched by md.vmap and differs between lanes; use md.where for a choice, md.while_loop or md.cond"
                 " for control flow, or keep the argument out of vmap with in_axes=None"
             )
-        return payload
-
-
-def _xp(inner: Sequence[Any]) -> Any:
-    return next(t.xp for t in inner if isinstance(t, Tensor))
+        return payload.inner
 
 
 def _to_front(t: Tensor, axis: int) -> Tensor:
@@ -198,14 +196,14 @@ def _collect(payloads: Sequence[Any], out_axes: Sequence[Any], size: int, struct
 
     results = []
     for p, w in zip(payloads, out_axes, strict=True):
-        if isinstance(p, Batched):
+        if isinstance(p, Batched) and p.mapped:
             if w is None:
                 raise ValueError(f"vmap: an output {describe(p)} differs between lanes, but out_axes is None for it")
             results.append(p.inner if w == 0 else moveaxis(p.inner, 0, w))
         elif w is None:
-            results.append(p)
+            results.append(p.inner if isinstance(p, Batched) else p)
         else:
-            t = p if isinstance(p, Tensor) else asarray(p)
+            t = p.inner if isinstance(p, Batched) else asarray(p)
             t = broadcast_to(t, (size, *t.shape))
             results.append(t if w == 0 else moveaxis(t, 0, w))
     return tree.unflatten(structure, results)

@@ -32,7 +32,7 @@ def _aval(t: Any) -> Aval:
 
 def _tensors(x: Any) -> tuple[list[Tensor], tree.Structure]:
     leaves, structure = tree.flatten(x)
-    return [asarray_here(v) if state.interpreter is not None or not isinstance(v, Tensor) else v for v in map(_eager, leaves)], structure
+    return [asarray_here(v) if state.interpreter is not None else _eager(v) for v in leaves], structure
 
 
 def _eager(v: Any) -> Any:
@@ -625,13 +625,13 @@ def _batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Sequ
     args = [Tensor(Var((size, *v.shape) if b else v.shape, v.dtype), t, v.dtype) for v, b in zip(graph.inputs, batched, strict=True)]
     with interpreting(t):
         level = Level(size, t, t.home)
-        inside = [Tensor(Batched(a) if b else a, level, a.dtype) for a, b in zip(args, batched, strict=True)]
+        inside = [Tensor(Batched(a, b), level, a.dtype) for a, b in zip(args, batched, strict=True)]
         with interpreting(level), grad_mode(False):
             outs = [level.lift(o)[0] for o in run_graph(graph, inside)]
-        flags = [isinstance(o, Batched) for o in outs]
+        flags = [o.mapped for o in outs]
         wide = []
         for o, f, must in zip(outs, flags, force, strict=True):
-            inner = o.inner if f else o
+            inner = o.inner
             if must and not f:
                 inner = ns.broadcast_to(inner, shape=(size, *inner.shape))
             wide.append(t.lift(inner)[0])

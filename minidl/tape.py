@@ -11,6 +11,7 @@ the same code; `out` is kept as a payload, never as a Tensor, so there are no cy
 from __future__ import annotations
 
 import functools
+import importlib
 import itertools
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
@@ -46,7 +47,11 @@ class Kind:
             names["out_shape"] = None
         names.pop("index", None)
         self.residuals = tuple(names)
-        self.pull = self._generate()
+        self.pull: Callable[..., None] = self._first
+
+    def _first(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        self.pull = self._generate()  # at first use: importing minidl makes a hundred kinds, a program uses a dozen
+        self.pull(node, g, pending, heap)
 
     def _generate(self) -> Callable[..., None]:
         p = self.primitive
@@ -297,9 +302,7 @@ def deposit(parent: Node, d: Any, pending: dict, heap: list, ns: Any) -> None:
 
 @functools.cache
 def _tensor_layer() -> Any:
-    from minidl import tensor
-
-    return tensor
+    return importlib.import_module("minidl.tensor")  # `minidl.tensor` as an attribute is the function
 
 
 def _wrapper(xp: Any) -> Callable[[Any, Any], Any]:

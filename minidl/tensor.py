@@ -64,7 +64,10 @@ class Tensor:
     @property
     def backend(self) -> str:
         """The name of the backend that holds the data."""
-        return self.xp.name
+        xp = self.xp
+        while not hasattr(xp, "asarray"):  # a trace or vmap level: where its program runs
+            xp = xp.home
+        return xp.name
 
     @property
     def device(self) -> str:

@@ -202,13 +202,16 @@ class Trace:
         self.grads[leaf] = value
 
     # ---- host numbers ---------------------------------------------------------------------------------------------------------------------
-    def host(self, container: Any, key: Any) -> Host:
+    def host(self, container: Any, key: Any) -> Any:
         """The number container[key], read anew on each call."""
         root = self.root
         name = f"H{id(container)}"
         root.host_env[name] = container
         root.host_keys.add((id(container), key))
-        return Host(root, f"{name}[{key!r}]", container[key])
+        text, value = f"{name}[{key!r}]", container[key]
+        if isinstance(value, tuple):  # such as betas: the tuple is read anew too
+            return tuple(Host(root, f"{text}[{i}]", v) for i, v in enumerate(value))
+        return Host(root, text, value)
 
     def host_input(self, host: Host, dtype: DType) -> Any:
         """A Host scalar as an input symbol of that dtype."""
@@ -300,7 +303,7 @@ Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # 
 
 
 def host(container: Any, key: Any) -> Any:
-    """container[key], a number that jit must read on each call instead of baking it in (optimizers read their hyper-parameters so).
+    """container[key], a number (or tuple of them) that jit must read on each call instead of baking it in: optimizers read their settings so.
 
     >>> host({"lr": 0.1}, "lr")
     0.1
@@ -309,7 +312,8 @@ def host(container: Any, key: Any) -> Any:
     interp = state.interpreter
     while interp is not None and not isinstance(interp, Trace):
         interp = interp.parent
-    return value if interp is None or type(value) not in (int, float) else interp.host(container, key)
+    numbers = value if type(value) is tuple else (value,)
+    return value if interp is None or any(type(v) not in (int, float) for v in numbers) else interp.host(container, key)
 
 
 # ---- tracing a function --------------------------------------------------------------------------------------------------------------------

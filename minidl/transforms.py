@@ -17,6 +17,7 @@ from minidl import tape, tree
 from minidl.autograd import constant, home, payload_here, pullback
 from minidl.backends import using
 from minidl.context import grad_mode, state
+from minidl.dtypes import int64
 from minidl.tensor import Tensor, describe, ns
 
 Function = Callable[..., Any]
@@ -270,13 +271,13 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
 # ---- jacobians --------------------------------------------------------------------------------------------------------------------------
 def _basis(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """For each tensor, the standard basis of all of them restricted to it: [total, *shape] with ones on its own rows."""
-    from minidl.ops import eye, reshape, zeros
-
     total = sum(t.size for t in tensors)
     out, row = [], 0
     for t in tensors:
-        unit = eye(total, t.size, k=-row, dtype=t.dtype, like=t) if total else zeros((0, t.size), dtype=t.dtype, like=t)
-        out.append(reshape(unit, (total, *t.shape)))
+        with using(home(t.xp)):
+            rows = ns.reshape(ns.iota(size=total, dtype=int64), shape=(total, 1))
+            unit = ns.cast(ns.eq(rows, ns.add(ns.iota(size=t.size, dtype=int64), row)), dtype=t.dtype)
+            out.append(ns.reshape(unit, shape=(total, *t.shape)))
         row += t.size
     return out
 

@@ -21,14 +21,14 @@ SATELLITES = ("nn", "optim", "data")
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("dtypes", "shapes", "tree", "context"),
+    ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
     ("graph", "emit", "passes", "draw"),
     ("backends",),
     ("tape", "tensor"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards"),
-    ("transforms", "jit", "control"),
+    ("transforms", "jit", "control", "custom"),
     ("random", "testing"),
     ("__init__",),
     SATELLITES,

@@ -8,8 +8,8 @@ import minidl as md
 def hot(x: md.Tensor, n: int, axis: int = -1) -> md.Tensor:
     """bool: whether x equals 0..n-1 along a new axis; a comparison, because gather and its scatter are slow where this is used."""
     axis = axis % (x.ndim + 1)
-    numbers = md.arange(n, dtype=x.dtype, like=x)
-    return md.expand_dims(x, axis=axis) == numbers.reshape((n,) + (1,) * (x.ndim - axis))
+    numbers = md.arange(n, backend=x.backend, device=x.device)
+    return md.expand_dims(x.to(md.int64), axis=axis) == numbers.reshape((n,) + (1,) * (x.ndim - axis))
 
 
 def reduced(name: str, loss: md.Tensor, reduction: str) -> md.Tensor:

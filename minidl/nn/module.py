@@ -34,6 +34,8 @@ class Module:
     [6.0]
     """
 
+    __minidl_state__ = ("forward",)  # the methods that jit looks into
+
     training: bool
     _parameters: dict[str, Any]
     _buffers: dict[str, Any]

@@ -118,3 +118,44 @@ def max_pool2d(x: md.Tensor, kernel_size: Size, *args: Any, **kwargs: Any) -> md
 def max_pool3d(x: md.Tensor, kernel_size: Size, *args: Any, **kwargs: Any) -> md.Tensor:
     """max_pool over the last three axes: (x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False)."""
     return max_pool(3, x, kernel_size, *args, **kwargs)
+
+
+def avg_pool(
+    n: int,
+    x: md.Tensor,
+    kernel_size: Size,
+    stride: Size | None = None,
+    padding: Size = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> md.Tensor:
+    """The mean of each window of the last n axes; count_include_pad: whether the zeros of the padding count."""
+    x, single = _batched(f"avg_pool{n}d", x, n)
+    window = per_axis("kernel_size", kernel_size, n)
+    stride = per_axis("stride", kernel_size if stride is None else stride, n)
+    pad = per_axis("padding", padding, n)
+    sides = tuple((p, p) for p in pad)
+    wide = _ceil_sides(x, window, stride, pad, (1,) * n) if ceil_mode else sides
+    if wide == sides:
+        out = md.avg_pool(x, window, stride=stride, padding=sides, count_include_pad=count_include_pad)
+    else:  # what ceil_mode adds on the far side never counts
+        inner, outer = ((0, 0),) * (x.ndim - n) + (sides if count_include_pad else ((0, 0),) * n), [(0, 0)] * (x.ndim - n)
+        outer += [(w[0], w[1]) if not count_include_pad else (0, w[1] - s[1]) for w, s in zip(wide, sides, strict=True)]
+        counted = md.pad(md.pad(md.ones_like(x[:1, :1].detach()), inner, 1), outer)
+        out = md.avg_pool(x, window, stride=stride, padding=wide) / md.avg_pool(counted, window, stride=stride)
+    return out[0] if single else out
+
+
+def avg_pool1d(x: md.Tensor, kernel_size: Size, *args: Any, **kwargs: Any) -> md.Tensor:
+    """avg_pool over the last axis: (x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True)."""
+    return avg_pool(1, x, kernel_size, *args, **kwargs)
+
+
+def avg_pool2d(x: md.Tensor, kernel_size: Size, *args: Any, **kwargs: Any) -> md.Tensor:
+    """avg_pool over the last two axes: (x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True)."""
+    return avg_pool(2, x, kernel_size, *args, **kwargs)
+
+
+def avg_pool3d(x: md.Tensor, kernel_size: Size, *args: Any, **kwargs: Any) -> md.Tensor:
+    """avg_pool over the last three axes: (x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True)."""
+    return avg_pool(3, x, kernel_size, *args, **kwargs)

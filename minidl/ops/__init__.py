@@ -1,7 +1,7 @@
 """The array functions on top of the primitives, under the names of the Array API standard 2024.12, and what makes Tensors behave.
 
-creation, elementwise, reductions, manipulation, indexing, sorting, linear, windows and info hold the functions by topic; methods attaches operators and
-methods to Tensor.
+creation, elementwise, reductions, manipulation, indexing, sorting, linear, windows and info hold the functions by topic; methods attaches
+operators and methods to Tensor.
 """
 
 from minidl.ops import creation, elementwise, indexing, info, linear, manipulation, reductions, sorting, windows
@@ -18,6 +18,6 @@ from minidl.ops.windows import *  # noqa: F403
 functions = tuple(
     name for module in (creation, elementwise, indexing, info, linear, manipulation, reductions, sorting, windows) for name in module.__all__
 )
-__all__ = [*functions]  # noqa: PLE0604
+__all__ = [*functions]
 
 from minidl.ops import methods as _methods  # noqa: E402, F401

@@ -25,6 +25,11 @@ def home(xp: Any) -> Any:
     return xp
 
 
+def traced() -> bool:
+    """Whether an interpreter (a trace or vmap) is at work in this thread."""
+    return bool(busy[0]) and state.interpreter is not None
+
+
 def choose(backend: str | None, device: str | None) -> Any:
     """The backend that a creation function was asked for."""
     if backend is None and device is None:
@@ -34,7 +39,7 @@ def choose(backend: str | None, device: str | None) -> Any:
 
 def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
     """Apply a primitive without array arguments on xp, or in the current trace."""
-    if busy[0] and state.interpreter is not None:
+    if traced():
         return bind(table[primitive], (), {**params, "dtype": dtype})
     with xp.scope():
         return Tensor(getattr(xp, primitive)(**params, dtype=dtype), xp, dtype)
@@ -102,7 +107,7 @@ def values(x: Tensor, what: str) -> np.ndarray:
 
 def eager_on_cpu(x: Tensor) -> bool:
     """Whether looking at the values is allowed and cheap."""
-    return (not busy[0] or state.interpreter is None) and x.xp.device == "cpu"
+    return not traced() and x.xp.device == "cpu"
 
 
 def pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
@@ -132,5 +137,5 @@ def adjacent(axes: tuple[int, ...]) -> bool:
 
 __all__ = [
     "Tensor", "adjacent", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fresh",
-    "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "state", "table", "values",
+    "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "state", "table", "traced", "values",
 ]  # fmt: skip

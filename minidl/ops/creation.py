@@ -14,7 +14,7 @@ import numpy as np
 from minidl import shapes
 from minidl.backends import get
 from minidl.dtypes import DType, canonical
-from minidl.ops.common import Tensor, busy, cast, choose, constant, create, dtypes, from_numpy, home, ns, operand, reshaped, scalar_type, state
+from minidl.ops.common import Tensor, cast, choose, constant, create, dtypes, from_numpy, home, ns, operand, reshaped, scalar_type, traced
 
 __all__ = [
     "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid", "ones", "ones_like", "tensor",
@@ -77,7 +77,7 @@ def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: 
 def _copied(x: Tensor) -> Tensor:
     from minidl.ops.common import fresh
 
-    if x.node is not None or busy[0] and state.interpreter is not None:
+    if x.node is not None or traced():
         return fresh(x)
     with x.xp.scope():
         return Tensor(_copy.deepcopy(x.payload), x.xp, x.dtype)
@@ -90,7 +90,7 @@ def _leaf(data: Any) -> Any:
 
 
 def _holds_tensor(data: Any) -> bool:
-    return isinstance(data, Tensor) or isinstance(data, (list, tuple)) and any(map(_holds_tensor, data))
+    return isinstance(data, Tensor) or (isinstance(data, (list, tuple)) and any(map(_holds_tensor, data)))
 
 
 def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
@@ -107,8 +107,8 @@ def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
         raise TypeError("asarray: the lists hold something that is no number, or integers beyond 64 bits")
     leaf = _leaf(data)
     if want is None and (scalar_type(leaf) is not None or not array.size):
-        want = dtypes.of_scalar_type({"b": bool, "i": int, "u": int, "f": float, "c": complex}[array.dtype.kind]) if array.dtype.kind in "biufc" else None
-        want = dtypes.uint64 if array.dtype.kind == "u" else want  # only integers beyond int64 come as uint64
+        kind = {"b": bool, "i": int, "f": float, "c": complex}.get(array.dtype.kind)
+        want = dtypes.uint64 if kind is None else dtypes.of_scalar_type(kind)  # only integers beyond int64 come as uint64
     if want is not None and want.is_integer and array.dtype.kind in "iu" and array.size:
         info = np.iinfo(want.numpy)
         if int(array.min()) < info.min or int(array.max()) > info.max:
@@ -123,7 +123,8 @@ def _shared(data: Any, want: DType | None, xp: Any) -> Tensor:
             with xp.scope():
                 native = xp.from_dlpack(data)
         except (AttributeError, TypeError, BufferError, RuntimeError, ValueError) as error:
-            raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {type(data).__name__} ({error}); use copy=True") from error
+            what = type(data).__name__
+            raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {what} ({error}); use copy=True") from error
     dtype = xp.dtype_of(native)
     if want is not None and want is not dtype:
         raise ValueError(f"asarray: {dtype.short} as {want.short} needs a copy, but copy=False")

@@ -19,8 +19,8 @@ _TABLE: dict[str, tuple[str, str, str]] = {}
 
 def _rows(note: str, **rows: str) -> None:
     for name, text in rows.items():
-        primitive, _, what = text.rpartition("|")
-        _TABLE[name] = (primitive or name, what, note)
+        primitive, _, what = text.partition("|")
+        _TABLE[name] = (primitive, what, note) if primitive.isidentifier() else (name, text, note)
 
 
 _rows(
@@ -37,7 +37,7 @@ _rows(
 )  # fmt: skip
 _rows(
     _SAME,
-    negative="neg|-x", sign="The sign of x: -1, 0 or 1; x / |x| for complex x", square="x * x", relu="max(x, 0), with derivative 0 at 0",
+    negative="neg|-x", sign="The sign of x: -1, 0 or 1; x / abs(x) for complex x", square="x * x", relu="max(x, 0), with derivative 0 at 0",
     floor="The largest integer not above x", ceil="The smallest integer not below x", round="The nearest integer, halves to even",
     trunc="The integer part", conj="The complex conjugate", add="x + y", subtract="sub|x - y", multiply="mul|x * y",
     floor_divide="floor(x / y); 0 for an integer division by 0", remainder="x - floor(x / y) * y; 0 for an integer division by 0",
@@ -61,7 +61,7 @@ for _name, (_primitive, _what, _note) in _TABLE.items():
     _function.__module__ = __name__
     globals()[_name] = _function
 
-__all__ = [*_TABLE, "astype", "clip", "polygamma", "positive", "pow", "reciprocal", "where"]  # noqa: PLE0604
+__all__ = [*_TABLE, "astype", "clip", "polygamma", "positive", "pow", "reciprocal", "where"]
 
 
 def pow(x: Any, y: Any, /) -> Tensor:

@@ -14,7 +14,22 @@ import numpy as np
 
 from minidl import shapes
 from minidl.ops.common import (
-    Tensor, bind, busy, cast, constant, describe, dtypes, eager_on_cpu, fresh, from_numpy, home, ns, operand, permuted, reshaped, state, table, values,
+    Tensor,
+    bind,
+    cast,
+    constant,
+    describe,
+    dtypes,
+    eager_on_cpu,
+    fresh,
+    from_numpy,
+    home,
+    ns,
+    operand,
+    permuted,
+    reshaped,
+    table,
+    values,
 )  # fmt: skip
 from minidl.ops.manipulation import broadcast_to
 
@@ -179,9 +194,8 @@ def _mask(mask: Tensor) -> list[np.ndarray]:
     try:
         return _nonzero(values(mask, "indexing with a mask"))
     except TypeError as error:
-        raise TypeError(
-            f"indexing: the values of the mask {describe(mask)} are unknown here, and so the size of the result; use md.where(mask, x, other) ({error})"
-        ) from None
+        text = f"indexing: the values of the mask {describe(mask)} are unknown here, and so the size of the result"
+        raise TypeError(f"{text}; use md.where(mask, x, other) ({error})") from None
 
 
 def _positions(x: Tensor, plan: Plan, write: bool) -> Tensor:
@@ -189,7 +203,9 @@ def _positions(x: Tensor, plan: Plan, write: bool) -> Tensor:
     sizes = [x.shape[a] for a in plan.axes]
     if all(isinstance(i, np.ndarray) for i in plan.arrays):  # all known here: checked, wrapped and combined by NumPy
         known = [_checked(i, a, n) for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True)]
-        flat = known[0] if len(known) == 1 else np.ravel_multi_index(np.broadcast_arrays(*known), sizes) if shapes.prod(sizes) else known[0] + sum(known)
+        flat = known[0]
+        for i, n in zip(known[1:], sizes[1:], strict=True):
+            flat = flat * n + i
         return from_numpy(np.asarray(flat, np.int64), home(x.xp))
     parts, inside = [], None
     for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True):
@@ -373,4 +389,5 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
     except ValueError:
         raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(i)} differ outside axis {a}") from None
     whole, wanted = (*rest[:a], x.shape[a], *rest[a:]), (*rest[:a], i.shape[a], *rest[a:])
-    return ns.take_along(x if x.shape == whole else ns.broadcast_to(x, shape=whole), i if i.shape == wanted else ns.broadcast_to(i, shape=wanted), axis=a)
+    x, i = (v if v.shape == s else ns.broadcast_to(v, shape=s) for v, s in ((x, whole), (i, wanted)))
+    return ns.take_along(x, i, axis=a)

@@ -180,7 +180,7 @@ def _parse(subscripts: str, sizes: tuple[tuple[int, ...], ...]) -> tuple[tuple[s
             if n < 0:
                 raise ValueError(f"einsum: {t!r} has more labels than {shape} has axes")
             t = t.replace("...", hidden[widest - n :], 1)
-        if len(t) != len(shape) or not t.isalpha() and t:
+        if len(t) != len(shape) or (t and not t.isalpha()):
             raise ValueError(f"einsum: {t!r} does not label an array of shape {shape}")
         for c, n in zip(t, shape, strict=True):
             if known.setdefault(c, n) != n and 1 not in (known[c], n):

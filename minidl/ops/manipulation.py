@@ -233,7 +233,8 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     x, reps = operand(x), shapes.size_tuple("tile", repetitions)
     n = max(x.ndim, len(reps))
     shape, reps = (1,) * (n - x.ndim) + x.shape, (1,) * (n - len(reps)) + reps
-    wide = ns.broadcast_to(ns.reshape(x, shape=tuple(v for s in shape for v in (1, s))), shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
+    split = ns.reshape(x, shape=tuple(v for s in shape for v in (1, s)))
+    wide = ns.broadcast_to(split, shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
 
 

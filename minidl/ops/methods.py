@@ -17,7 +17,7 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
-from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, values
+from minidl.ops.common import cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.tape import Node, count, deposit
@@ -251,7 +251,7 @@ def _format(self: Tensor, spec: str) -> str:
 
 @attach("__repr__")
 def _repr(self: Tensor) -> str:
-    if busy[0] and state.interpreter is not None or not hasattr(self.xp, "asarray"):
+    if traced() or not hasattr(self.xp, "asarray"):
         return f"tensor({describe(self)}, {getattr(self.xp, 'name', 'traced')})"
     data = self.xp.to_numpy(self.payload)
     if self.dtype is dtypes.bfloat16:
@@ -273,7 +273,7 @@ def _twin(self: Tensor, payload: Any) -> Tensor:
 
 @attach("__copy__")
 def _copy(self: Tensor) -> Tensor:
-    if busy[0] and state.interpreter is not None or self.node is not None and self.leaf is None:
+    if traced() or (self.node is not None and self.leaf is None):
         return fresh(self)
     return _twin(self, self.payload)
 
@@ -381,7 +381,7 @@ def to(
         if isinstance(t, Tensor):
             dtype, backend, device = t.dtype, home(t.xp).name, home(t.xp).device
         elif isinstance(t, str) and t not in dtypes.by_name:
-            if t in BUILTIN or ":" not in t and t in names():
+            if t in BUILTIN or (":" not in t and t in names()):
                 backend = t
             else:
                 device = t
@@ -393,7 +393,7 @@ def to(
         want = get(backend or have.name, device if device is not None or backend not in (None, have.name) else have.device)
     out = self
     if want is not have:
-        if not hasattr(self.xp, "asarray") or busy[0] and state.interpreter is not None:
+        if not hasattr(self.xp, "asarray") or traced():
             raise RuntimeError(f"to: a traced tensor cannot move from {have.name} ({have.device}) to {want.name} ({want.device}); move it before")
         node = None if self.node is None or not state.grad else [next(count), _CROSSING, want, self.node]
         out = Tensor(_moved(self.payload, have, want), want, self.dtype, node)

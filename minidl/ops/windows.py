@@ -36,7 +36,7 @@ def _flat(padding: Any, n: int) -> bool:
 
 def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
     n = len(window)
-    if not 1 <= n <= 3 and name.startswith("conv") or x.ndim < n:
+    if (name.startswith("conv") and not 1 <= n <= 3) or x.ndim < n:
         raise ValueError(f"{name}: {describe(x)} with a window of {n} axes; [batch, channels] and 1 to 3 spatial axes are wanted")
     stride, dilation = ints(f"{name}: stride", stride, n), ints(f"{name}: dilation", dilation, n)
     if min((*stride, *dilation, *window)) < 1:
@@ -69,7 +69,8 @@ def conv_transpose(
     x = operand(x)
     w = operand(w, x)
     if x.ndim != w.ndim or w.ndim < 3 or x.shape[1] != w.shape[0] or w.shape[0] % groups:
-        raise ValueError(f"conv_transpose: {describe(x)} with weight {describe(w)} and groups={groups}: x is [N, C, ...], the weight [C, O/groups, ...]")
+        text = f"conv_transpose: {describe(x)} with weight {describe(w)} and groups={groups}"
+        raise ValueError(f"{text}: x is [N, C, ...], the weight [C, O/groups, ...]")
     if isinstance(padding, str):
         raise ValueError("conv_transpose: padding must be given in numbers")
     kernel = w.shape[2:]

@@ -1,0 +1,305 @@
+"""Lowerings of products, convolutions, pooling, factorisations and control flow to numba kernels; the rest is in numba_lower.
+
+Promises: floating products run on BLAS (through SciPy; without it on plain loops), integers on loops that are exact in their own dtype; one kernel
+serves all floating dtypes; a convolution holds the columns of one example at a time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minidl.backends.numba_emit import is_half, loaded, packed, stored
+from minidl.backends.numba_kernels import CONTROL
+from minidl.backends.numba_lower import fill, index_of, lower, lowest, merged, move, moved, narrow, pointers, sizes, source, strides, wide, widen
+from minidl.dtypes import DType, complex64, complex128, float32, float64
+from minidl.graph import Atom, Equation
+
+
+# ---- products -------------------------------------------------------------------------------------------------------------------------------
+@functools.cache
+def gemm(name: str) -> int | None:
+    """The address of a BLAS routine (Fortran calling convention, 32-bit integers), which SciPy carries; None without SciPy."""
+    try:
+        capsule = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__[name]
+    except ImportError:
+        return None
+    api = ctypes.pythonapi
+    api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    api.PyCapsule_GetPointer.restype, api.PyCapsule_GetPointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+
+
+_BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zgemm"}
+
+
+class Product:
+    """z[m, n] = x[m, k] @ y[k, n], row-major; tx, ty: the operand is stored transposed; keep: add to z.
+
+    `args` are the numbers that a kernel passes on, `text(i, x, y, z)` the line that does it, where they begin at a[i].
+    """
+
+    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False):
+        self.dtype = dtype
+        function = gemm(_BLAS[dtype]) if dtype in _BLAS else None
+        if function is None:
+            self.fast, self.args = False, [int(tx), int(ty), m, n, k, int(keep)]
+            return
+        # Fortran sees each row-major matrix transposed: z' = y' x'
+        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else n), max(1, m if tx else k), max(1, n))]
+        letters = [plan.raw(np.frombuffer(b"T" if t else b"N", np.uint8)) for t in (ty, tx)]
+        one, beta = plan.const(1, dtype), plan.const(int(keep), dtype)
+        self.fast = True
+        self.args = [function, *letters, *numbers[:3], one, numbers[3], numbers[4], beta, numbers[5]]
+
+    def text(self, i: str, x: str, y: str, z: str) -> str:
+        """One line; x, y, z are addresses."""
+        if self.fast:
+            return f"blas(a, {i}, {y}, {x}, {z})"
+        t = stored(self.dtype)
+        p = ", ".join(f"as_ptr({v}, {t})" for v in (x, y, z))
+        return f"product({p}, a[{i}], a[{i} + 1], a[{i} + 2], a[{i} + 3], a[{i} + 4], a[{i} + 5], {wide(self.dtype)}(0))"
+
+
+def _grouped(shape: Sequence[int], order: Sequence[int]) -> list[int]:
+    s = strides(shape)
+    return [s[i] for i in order]
+
+
+@lower("dot_general")
+def _dot(plan: Any, e: Equation) -> None:
+    (x, y), (v,) = e.inputs, e.outputs
+    (cx, cy), (bx, by) = e.params["contract"], e.params["batch"]
+    fx = [i for i in range(len(x.shape)) if i not in cx and i not in bx]
+    fy = [i for i in range(len(y.shape)) if i not in cy and i not in by]
+    batch, m, n, k = (math.prod(shape[i] for i in axes) for shape, axes in ((x.shape, bx), (x.shape, fx), (y.shape, fy), (x.shape, cx)))
+
+    def operand(a: Atom, first: Sequence[int], second: Sequence[int]) -> tuple[Any, DType, bool]:
+        """The address, and whether it is stored as (batch, second, first)."""
+        ref, d = widen(plan, a)
+        for order, flipped in (([*first, *second], False), ([*first[: len(bx)], *second, *first[len(bx) :]], True)):
+            shape = [a.shape[i] for i in order]
+            if all(w[1] == w[2] for w in merged(shape, _grouped(a.shape, order), strides(shape))) or math.prod(a.shape) == 0:
+                return ref, d, flipped
+        order = [*first, *second]
+        shape = [a.shape[i] for i in order]
+        out = plan.temp(math.prod(shape) * d.itemsize)
+        move(plan, ref, out, d, shape, _grouped(a.shape, order), strides(shape))
+        return out, d, False
+
+    xr, d, tx = operand(x, [*bx, *fx], cx)
+    yr, _, ty = operand(y, [*by, *cy], fy)
+    product = Product(plan, d, m, n, k, tx, ty)
+    text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
+    steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
+    narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch if m * n else 0, *steps, *product.args))
+
+
+# ---- windows --------------------------------------------------------------------------------------------------------------------------------
+def _three(values: Sequence[int], default: int) -> list[int]:
+    return [default] * (3 - len(values)) + list(values)
+
+
+def _geometry(channels: int, x: Sequence[int], w: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
+    """The numbers that `columns` and the pooling kernels read: always three spatial axes."""
+    low = _three([lo for lo, _ in p["padding"]], 0)
+    return [channels, *_three(x, 1), *_three(w, 1), *_three(out, 1), *_three(p["stride"], 1), *low, *_three(p["dilation"], 1)]
+
+
+@lower("conv", "conv_dx", "conv_dw")
+def _conv(plan: Any, e: Equation) -> None:
+    name, (v,), p = e.primitive.name, e.outputs, e.params
+    shapes: dict[str, tuple[int, ...]] = {"x": p.get("x_shape", ()), "w": p.get("w_shape", ()), "o": v.shape}
+    order = {"conv": "xw", "conv_dx": "ow", "conv_dw": "xo"}[name]
+    shapes.update(zip(order, (a.shape for a in e.inputs), strict=True))
+    d = float32 if is_half(v.dtype) else v.dtype
+    places = dict(zip(order, (widen(plan, a)[0] for a in e.inputs), strict=True))
+    xs, ws, os, groups = shapes["x"], shapes["w"], shapes["o"], p["groups"]
+    g = _geometry(xs[1], xs[2:], ws[2:], os[2:], p)
+    rows_, cols, points = os[1] // groups, math.prod(ws[1:]), math.prod(os[2:])
+    size = d.itemsize
+    step = {"x": math.prod(xs[1:]) * size, "o": math.prod(os[1:]) * size}
+    in_group = {"w": rows_ * cols * size, "o": rows_ * points * size, "c": cols * points * size}
+    t = stored(d)
+    col = plan.temp(max(1, groups * cols * points * size))
+    # a: x, w, o, col; N; steps of x and o; groups, steps of w, o, col; geometry (19); product; product that keeps
+    at = {"w": "a[1] + j*a[8]", "o": "a[2] + i*a[6] + j*a[9]", "c": "a[3] + j*a[10]"}
+    head = f"for i in range(a[4]):\n    x, c = as_ptr(a[0] + i*a[5], {t}), as_ptr(a[3], {t})\n    g = as_ptr(a[11], np.int64)\n"
+    unfold = f"    columns(x, c, g, {t}(0), False)\n"
+    loop = "    for j in range(a[7]):\n        "
+    if name == "conv":
+        products = [Product(plan, d, rows_, points, cols, False, False)]
+        body = head + unfold + loop + products[0].text("12", at["w"], at["c"], at["o"])
+    elif name == "conv_dx":
+        products = [Product(plan, d, cols, points, rows_, True, False)]
+        clear = f"    for q in range(a[5] // {size}):\n        x[q] = {t}(0)\n"
+        body = head + loop + products[0].text("12", at["w"], at["o"], at["c"]) + "\n" + clear + f"    columns(x, c, g, {t}(0), True)"
+    else:
+        products = [Product(plan, d, rows_, cols, points, False, True, keep) for keep in (False, True)]
+        here = f"(12 + {len(products[0].args)} * (i > 0))"
+        body = head + unfold + loop + products[0].text(here, at["o"], at["c"], at["w"])
+    result = {"conv": "o", "conv_dx": "x", "conv_dw": "w"}[name]
+    numbers = [xs[0], step["x"], step["o"], groups, in_group["w"], in_group["o"], in_group["c"], plan.raw(np.array(g, np.int64))]
+    parts = [a for q in products for a in q.args]
+
+    def compute(out: Any) -> None:
+        if name == "conv_dw" and not (xs[0] and points):
+            fill(plan, out, d, math.prod(ws))
+            return
+        where = {**places, result: out}
+        plan.call(source(body), where["x"], where["w"], where["o"], col, *numbers, *parts)
+
+    narrow(plan, v, d, compute)
+
+
+_POOL = """for b in range(g[0]):
+    for p0 in range(g[7]):
+        for p1 in range(g[8]):
+            for p2 in range(g[9]):
+                o = ((b*g[7] + p0)*g[8] + p1)*g[9] + p2
+"""
+_PLACE = """z0, z1, z2 = p0*g[10] - g[13] + i0*g[16], p1*g[11] - g[14] + i1*g[17], p2*g[12] - g[15] + i2*g[18]
+inside = z0 >= 0 and z0 < g[1] and z1 >= 0 and z1 < g[2] and z2 >= 0 and z2 < g[3]
+at = ((b*g[1] + z0)*g[2] + z1)*g[3] + z2
+"""
+
+
+def _pool(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
+    k = len(p["window"])
+    return _geometry(math.prod(x[: len(x) - k]), x[len(x) - k :], p["window"], out[len(out) - k :], p)
+
+
+def _indent(text: str, depth: int) -> str:
+    return "".join("    " * depth + line + "\n" for line in text.strip("\n").split("\n"))
+
+
+@lower("max_pool")
+def _max_pool(plan: Any, e: Equation) -> None:
+    (x,), (v, i), d = e.inputs, e.outputs, e.inputs[0].dtype
+    visit = f"""if inside:
+    w = {loaded(d, "x0[at]")}
+    if best < 0 or (high == high and (w > high or w != w)):
+        high, best = w, (i0*g[5] + i1)*g[6] + i2
+"""
+    search = "for i0 in range(g[4]):\n    for i1 in range(g[5]):\n        for i2 in range(g[6]):\n" + _indent(_PLACE + visit, 3)
+    body = f"high, best = {lowest(d)}, -1\n" + search + f"x1[o] = {packed(d, 'high')}\nx2[o] = max(best, 0)"
+    text = source(pointers(stored(d), stored(d), "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
+    plan.call(text, plan.at(x), plan.out(v), plan.out(i), plan.raw(np.array(_pool(x.shape, v.shape, e.params), np.int64)))
+
+
+@lower("pool_gather", "pool_scatter")
+def _pool_moves(plan: Any, e: Equation) -> None:
+    (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
+    ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
+    t = moved(d) if gathers else stored(d)
+    find = "w = x2[o]\ni0, i1, i2 = w // (g[5]*g[6]), w // g[6] % g[5], w % g[6]\n" + _PLACE
+    body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
+    text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
+    numbers = plan.raw(np.array(_pool(x.shape if gathers else v.shape, i.shape, e.params), np.int64))
+
+    def compute(out: Any) -> None:
+        if not gathers:
+            fill(plan, out, d, math.prod(v.shape))
+        plan.call(text, ref, out, index_of(plan, i), numbers)
+
+    narrow(plan, v, d if not gathers else v.dtype, compute)
+
+
+# ---- linear algebra -----------------------------------------------------------------------------------------------------------------------
+@lower("cholesky")
+def _cholesky(plan: Any, e: Equation) -> None:
+    (x,), (v,) = e.inputs, e.outputs
+    ref, d = widen(plan, x)
+    t, w = stored(d), wide(d)
+    conj = ".conjugate()" if d.is_complex else ""
+    body = f"""for b in range(a[2]):
+    z, bad = b*n*n, False
+    for j in range(n):
+        for i in range(n):
+            s = {w}(x0[z + i*n + j])
+            if i >= j:
+                for k in range(j):
+                    s -= {w}(x1[z + i*n + k]) * {w}(x1[z + j*n + k]){conj}
+                if i == j:
+                    r = s.real
+                    bad = bad or not r > 0 or r == np.inf
+                    x1[z + i*n + j] = {t}(math.sqrt(r))
+                else:
+                    x1[z + i*n + j] = {t}(s / {w}(x1[z + j*n + j]))
+            else:
+                x1[z + i*n + j] = {t}(0)
+    if bad:
+        for i in range(n*n):
+            x1[z + i] = {t}(np.nan)"""
+    narrow(plan, v, d, lambda out: plan.call(source(pointers(t, t), sizes(3, "n"), body), ref, out, math.prod(x.shape[:-2]), x.shape[-1]))
+
+
+@lower("triangular_solve")
+def _triangular_solve(plan: Any, e: Equation) -> None:
+    (m, y), (v,), p = e.inputs, e.outputs, e.params
+    (mr, d), (yr, _) = widen(plan, m), widen(plan, y)
+    t, w, lead = stored(d), wide(d), v.shape[:-2]
+    full = math.prod(lead)
+    parts = []
+    for a, ref in ((m, mr), (y, yr)):
+        if a.shape[:-2] != lead:  # broadcast over the batch
+            lead_strides = [0 if n == 1 else k for n, k in zip(a.shape[:-2], strides(a.shape), strict=False)]
+            s = [0] * (len(v.shape) - len(a.shape)) + lead_strides + strides(a.shape[-2:])
+            shape = (*lead, *a.shape[-2:])
+            copy = plan.temp(math.prod(shape) * d.itemsize)
+            if math.prod(shape):
+                move(plan, ref, copy, d, shape, s, strides(shape))
+            ref = copy
+        parts.append(ref)
+    body = f"""for b in range(batch):
+    for q in range(n):
+        i = q if lower != transpose else n - 1 - q
+        for c in range(columns_):
+            s = {w}(x1[(b*n + i)*columns_ + c])
+            for r in range(q):
+                k = r if lower != transpose else n - 1 - r
+                s -= {w}(x0[(b*n + k)*n + i] if transpose else x0[(b*n + i)*n + k]) * {w}(x2[(b*n + k)*columns_ + c])
+            if not unit:
+                s = s / {w}(x0[(b*n + i)*n + i])
+            x2[(b*n + i)*columns_ + c] = {t}(s)"""
+    text = source(pointers(t, t, t), sizes(3, "batch", "n", "columns_", "lower", "transpose", "unit"), body)
+    flags = [int(p[k]) for k in ("lower", "transpose", "unit")]
+    narrow(plan, v, d, lambda out: plan.call(text, *parts, out, full, *v.shape[-2:], *flags))
+
+
+# ---- control flow ---------------------------------------------------------------------------------------------------------------------------
+def _bytes(v: Any) -> int:
+    return math.prod(v.shape) * v.dtype.itemsize
+
+
+@lower("scan")
+def _scan(plan: Any, e: Equation) -> None:
+    p, consts, carry = e.params, e.params["n_consts"], e.params["n_carry"]
+    header = plan.nested(p["body"])
+    operands = [plan.at(a) for a in e.inputs]
+    outs = [plan.out(v) for v in e.outputs]
+    xs, ys = p["body"].inputs[consts + carry :], p["body"].outputs[carry:]
+    numbers = [_bytes(v) for v in (*e.outputs[:carry], *xs, *ys)]
+    plan.call(CONTROL["scan"], header, p["length"], int(p["reverse"]), consts, carry, len(xs), len(ys), *operands, *outs, *numbers)
+
+
+@lower("while_loop")
+def _while(plan: Any, e: Equation) -> None:
+    p = e.params
+    operands = [plan.at(a) for a in e.inputs]
+    outs = [plan.out(v) for v in e.outputs]
+    headers = plan.nested(p["cond"]), plan.nested(p["body"])
+    plan.call(CONTROL["while_loop"], *headers, p["n_cond"], p["n_body"], len(outs), *operands, *outs, *(_bytes(v) for v in e.outputs))
+
+
+@lower("cond")
+def _cond(plan: Any, e: Equation) -> None:
+    headers = [plan.nested(g) for g in e.params["branches"]]
+    places = [plan.at(a) for a in e.inputs[1:]] + [plan.out(v) for v in e.outputs]
+    plan.call(CONTROL["cond"], index_of(plan, e.inputs[0]), len(headers), len(places), *headers, *places)

@@ -1,0 +1,245 @@
+"""What is numba's alone: sharing and caching of kernels, fused loops, memory reuse, arguments of every layout, programs that call NumPy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from minidl import dtypes  # noqa: E402
+from minidl.backends import get, numba_emit, numba_kernels, numba_lower  # noqa: E402
+from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
+from minidl.primitives.core import Primitive, table  # noqa: E402
+
+f32 = dtypes.float32
+
+
+@pytest.fixture
+def backend():
+    return get("numba")
+
+
+def graph_of(build, *shapes, dtype=f32):
+    """A graph from a function of (op, *variables); op(name, *atoms, **params) adds an equation."""
+    equations = []
+
+    def op(name, *atoms, **params):
+        primitive = table[name]
+        inferred = primitive.infer(*atoms, **params)
+        outs = tuple(Var(*i) for i in (inferred if primitive.multiple else (inferred,)))
+        equations.append(Equation(primitive, atoms, params, outs))
+        return outs if primitive.multiple else outs[0]
+
+    inputs = [Var(s, dtype) for s in shapes]
+    out = build(op, *inputs)
+    return Graph(inputs, equations, out if isinstance(out, tuple) else (out,))
+
+
+def chain(op, x, y):
+    z = op("exp", op("mul", x, y))
+    return op("sub", op("tanh", z), op("where", op("gt", y, Literal(0.0, f32)), z, x)), op("add", z, Literal(2.0, f32))
+
+
+def test_nearly_every_primitive_has_kernels(backend):
+    known = set(numba_lower.LOWER) | {n for t in numba_emit._TABLES.values() for n in t} | numba_emit._SPECIAL
+    missing = set(table) - known
+    assert len(missing | set(numba_lower.object_mode)) <= 0.05 * len(table), missing
+    assert not set(numba_lower.object_mode) & set(numba_lower.LOWER)
+
+
+def test_a_fused_group_is_one_loop_and_gives_the_bits_of_its_equations(backend, monkeypatch):
+    rng = np.random.default_rng(0)
+    args = rng.normal(size=(8, 9)).astype(np.float32), rng.normal(size=(9,)).astype(np.float32)
+    single = backend.compile(graph_of(chain, (8, 9), (9,)))
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    fused = backend.compile(graph_of(chain, (8, 9), (9,)))
+    assert [line.count("loop(") for line in fused.listing] == [1, 1]  # `y > 0` has a shape of its own
+    assert len(single.listing) == 7
+    for a, b in zip(single(*args), fused(*args), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [dtypes.float16, dtypes.bfloat16])
+def test_fused_half_precision_rounds_after_every_operation(backend, monkeypatch, dtype):
+    def build(op, x, y):
+        return op("sub", op("mul", op("add", x, y), y), x)
+
+    rng = np.random.default_rng(1)
+    x, y = (rng.normal(size=500).astype(dtype.numpy) for _ in range(2))
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    (got,) = backend.compile(graph_of(build, (500,), (500,), dtype=dtype))(x, y)
+    np.testing.assert_array_equal(got.view(np.uint16), ((x + y) * y - x).view(np.uint16))
+
+
+def test_groups_close_before_a_reader_outside(backend, monkeypatch):
+    def build(op, x):
+        e = op("exp", x)
+        total = op("sum", e, axis=(1,), keepdims=True)
+        return op("div", e, total), op("permute", op("neg", e), axes=(1, 0))
+
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    x = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
+    p, q = backend.compile(graph_of(build, (3, 4)))(x)
+    np.testing.assert_allclose(p, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-6)
+    np.testing.assert_allclose(q, -np.exp(x).T, rtol=1e-6)
+
+
+def test_kernels_are_shared_between_shapes_and_programs(backend):
+    def build(op, x, y):
+        return op("sum", op("add", op("mul", x, y), x), axis=(0,), keepdims=False)
+
+    backend.compile(graph_of(build, (5, 7), (7,)))
+    before = len(numba_kernels._kernels)
+    backend.compile(graph_of(build, (11, 3), (3,)))
+    backend.compile(graph_of(lambda op, x, y: op("add", op("mul", x, y), x), (2, 4, 3), (3,)))
+    assert len(numba_kernels._kernels) == before
+
+
+def test_memory_of_dead_values_is_reused(backend):
+    def build(op, x):
+        for _ in range(50):
+            x = op("neg", x)
+        return x
+
+    program = backend.compile(graph_of(build, (1000,)))
+    assert program.plan.arena <= 3 * 4096
+    np.testing.assert_array_equal(program(np.arange(1000, dtype=np.float32))[0], np.arange(1000))
+
+
+def test_results_share_no_memory(backend):
+    def build(op, x):
+        y = op("exp", x)
+        return x, y, y, op("reshape", y, shape=(4,)), Literal(3.0, f32), op("slice", y, start=(0, 0), stop=(1, 2), step=(1, 1))
+
+    x = np.zeros((2, 2), np.float32)
+    out = backend.compile(graph_of(build, (2, 2)))(x)
+    for i, a in enumerate(out):
+        for b in (x, *out[:i]):
+            assert not np.shares_memory(a, b)
+    assert [o.shape for o in out] == [(2, 2), (2, 2), (2, 2), (4,), (), (1, 2)]
+    assert out[4] == 3
+
+
+def test_arguments_of_every_layout(backend):
+    program = backend.compile(graph_of(lambda op, x, s: op("mul", x, s), (3, 4), ()))
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    wide = np.zeros((3, 8), np.float32)
+    wide[:, ::2] = x
+    shifted = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(3, 4)
+    for a in (x, np.asfortranarray(x), frozen, wide[:, ::2], shifted):
+        np.testing.assert_array_equal(program(a, np.float32(2))[0], x * 2)
+    np.testing.assert_array_equal(program(x[::-1], np.array(2, np.float32))[0], x[::-1] * 2)
+    with pytest.raises(TypeError, match=r"got float64\[3, 4\], wanted float32\[3, 4\]"):
+        program(x.astype(np.float64), np.float32(2))
+    with pytest.raises(TypeError, match="wanted"):
+        program(x[:2], np.float32(2))
+
+
+def test_the_slow_way_to_addresses_gives_the_same(backend, monkeypatch):
+    from minidl.backends import numba_backend as module
+
+    monkeypatch.setattr(module, "_layout_is_known", lambda: False)
+    program = backend.compile(graph_of(chain, (3, 5), (5,)))
+    assert "addresses" in program.__source__
+    args = np.full((3, 5), 0.5, np.float32), np.ones(5, np.float32)
+    np.testing.assert_allclose(program(*args)[1], np.exp(np.float32(0.5)) + np.full((3, 5), 2), rtol=1e-6)
+
+
+def test_sums_are_at_least_as_accurate_as_numpys(backend):
+    rng = np.random.default_rng(2)
+    for dtype in (np.float32, np.float64):
+        d = dtypes.from_numpy(np.dtype(dtype))
+        program = backend.compile(graph_of(lambda op, x: op("sum", x, axis=(1,), keepdims=False), (20, 50000), dtype=d))
+        x = rng.uniform(size=(20, 50000)).astype(dtype)
+        exact = x.astype(np.longdouble).sum(1)
+        assert np.abs(program(x)[0] - exact).max() <= np.abs(x.sum(1) - exact).max()
+
+
+def test_an_unknown_primitive_calls_numpy_between_compiled_segments(backend, monkeypatch):
+    primitive = Primitive("test_numba_reverse", "x", infer=lambda x: (x.shape, x.dtype))
+    try:
+        monkeypatch.setattr(type(backend), "test_numba_reverse", staticmethod(lambda x: np.flip(x)), raising=False)
+        program = backend.compile(graph_of(lambda op, x: op("add", op("test_numba_reverse", op("neg", x)), x), (4,)))
+        np.testing.assert_array_equal(program(np.arange(4, dtype=np.float32))[0], [-3, -1, 1, 3])
+        assert any("NumPy" in line for line in program.listing)
+    finally:
+        del table[primitive.name]
+
+
+def test_threads_run_one_program_at_once(backend):
+    program = backend.compile(graph_of(chain, (64, 65), (65,)))
+    rng = np.random.default_rng(3)
+    cases = [(rng.normal(size=(64, 65)).astype(np.float32), rng.normal(size=65).astype(np.float32)) for _ in range(4)]
+    wanted = [program(*c) for c in cases]
+    wrong = []
+
+    def work(i):
+        for _ in range(50):
+            wrong.extend(not np.array_equal(a, b) for a, b in zip(program(*cases[i]), wanted[i], strict=True) if not np.array_equal(a, b))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong
+
+
+SCRIPT = """
+    import sys, time, warnings
+    warnings.simplefilter("error")
+    import numpy as np
+    from minidl.backends import get, numba_kernels
+    from minidl.dtypes import float32
+    from minidl.graph import Equation, Graph, Var
+    from minidl.primitives.core import table
+    import numba.core.dispatcher, numba.core.ccallback as c
+    compiled = []
+    old = c.CFunc._compile_uncached
+    c.CFunc._compile_uncached = lambda self: compiled.append(1) or old(self)
+    x, y, z = (Var((3, 4), float32) for _ in range(3))
+    graph = Graph([x], [Equation(table["erfinv"], (x,), {}, (y,)), Equation(table["cumsum"], (y,), {"axis": 1, "reverse": True}, (z,))], [z])
+    out, = get("numba").compile(graph)(np.full((3, 4), 0.5, np.float32))
+    print(len(compiled), out[0, 0])
+"""
+
+
+def run_script(cache):
+    env = {**os.environ, "MINIDL_CACHE": str(cache)}
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], env=env, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split()
+
+
+def test_a_second_process_starts_warm(tmp_path):
+    cold, warm = run_script(tmp_path), run_script(tmp_path)
+    assert int(cold[0]) > 0 and int(warm[0]) == 0
+    assert cold[1] == warm[1]
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_an_unwritable_cache_means_no_cache(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a directory")
+    first = run_script(blocked / "cache")
+    assert int(first[0]) > 0 and float(first[1]) == pytest.approx(4 * 0.4769363, rel=1e-6)
+
+
+def test_nothing_global_of_numba_changes(backend):
+    settings = {k: v for k, v in vars(numba.config).items() if k.isupper()}
+    backend.compile(graph_of(chain, (6,), (6,)))
+    assert settings == {k: v for k, v in vars(numba.config).items() if k.isupper()}
+
+
+def test_only_the_cpu():
+    with pytest.raises(ValueError, match="backend numba: no device 'cuda:0'"):
+        get("numba", "cuda:0")
