@@ -25,6 +25,8 @@ class Backend:
     device: str = "cpu"
     version: str = ""
     needs_scope: bool = False
+    fuses: bool = False  # whether `fuse(rule, static)` makes a rule one dispatch, for backends whose dispatch is dear
+    widens: bool = False  # whether native operators widen bfloat16 next to a Python number
 
     def __init__(self) -> None:
         self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer

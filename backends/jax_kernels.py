@@ -33,8 +33,15 @@ def shape_to(x: Any, shape: tuple[int, ...]) -> Any:
     return x if x.shape == shape else lax.broadcast_in_dim(x, shape, tuple(range(len(shape) - len(x.shape), len(shape))))
 
 
+def _weak(x: Any) -> bool:
+    return isinstance(x, (bool, int, float, complex)) or getattr(x, "weak_type", False)
+
+
 def spread(*xs: Any) -> tuple[Any, ...]:
-    """Arrays of one shape, by NumPy's broadcasting."""
+    """Arrays of one shape, by NumPy's broadcasting; a Python number takes the dtype of the arrays beside it."""
+    if any(map(_weak, xs)):
+        dtype = [x.dtype for x in xs if not _weak(x)][-1]
+        xs = tuple(lax.convert_element_type(x, dtype) if _weak(x) else x for x in xs)
     shape = xs[0].shape
     if all(x.shape == shape for x in xs):
         return xs

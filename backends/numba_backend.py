@@ -119,7 +119,7 @@ class Plan:
 
     # outputs and memory
     def _finish(self, graph: Graph) -> None:
-        inputs, taken = set(self.inputs), set()
+        inputs, taken = set(self.inputs), set[Storage]()
         for i, atom in enumerate(graph.outputs):
             ref, number, nbytes = self.at(atom), 1 + len(self.inputs) + i, math.prod(atom.shape) * atom.dtype.itemsize
             if not isinstance(ref, int) and ref[0] not in inputs | taken and ref[1] == 0 and ref[0].nbytes == Storage(nbytes).nbytes:
@@ -130,7 +130,9 @@ class Plan:
                 source, _, sizes = group_source(atom.shape, [copy], copy.outputs)
                 self.call(source, ref, (Storage(nbytes, number), 0), *sizes)
         arena = self._arrange()
-        values, bases, starts = [], [], []
+        values: list[int] = []
+        bases: list[int] = []
+        starts: list[int] = []
         for _, args in self.calls:
             starts.append(len(values))
             for a in args:

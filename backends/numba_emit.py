@@ -16,7 +16,7 @@ from minidl.backends.numpy_special import _cotangent_derivative
 from minidl.dtypes import DType, bfloat16, bool_, float16, float64
 from minidl.graph import Atom, Equation, Literal, Var
 
-# {T}: the dtype, {W}: 64 bits of its kind, {0} {1} {2}: operands, {n}: a param
+# {T}: the dtype, {W}: 64 bits of its kind, {S}: f32 or f64, {0} {1} {2}: operands, {n}: a param
 _ANY = {
     "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "square": "{0} * {0}", "eq": "{0} == {1}", "ne": "{0} != {1}",
     "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}", "where": "{1} if {0} else {2}", "broadcast_to": "{0}",
@@ -24,15 +24,18 @@ _ANY = {
     "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} != {1}", "logical_not": "not {0}",
 }  # fmt: skip
 _MATH = {n: f"math.{n}({{0}})" for n in "exp expm1 log log1p log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc".split()}
+_E = "exp_{S}(-abs({0}))"
 _FLOAT = _MATH | {
-    "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})", "sigmoid": "sigmoid({0}, {T}(1))",
-    "softplus": "max({0}, {T}(0)) + math.log1p(math.exp(-abs({0})))", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
+    "exp": "exp_{S}({0})", "log": "log_{S}({0})", "tanh": "tanh_{S}({0})",
+    "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})", "sigmoid": f"({{T}}(1) if {{0}} >= 0 else {_E}) / ({{T}}(1) + {_E})",
+    "softplus": "max({0}, {T}(0)) + math.log1p(" + _E + ")", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
     "digamma": "digamma(np.float64({0}))", "relu": "vmax({0}, {T}(0))", "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
     "floor": "np.floor({0})", "ceil": "np.ceil({0})", "round": "np.rint({0})", "trunc": "np.trunc({0})", "isnan": "{0} != {0}",
     "isinf": "abs({0}) == {T}(np.inf)", "isfinite": "abs({0}) < {T}(np.inf)", "signbit": "math.copysign({T}(1), {0}) < 0",
     "div": "{0} / {1}", "floor_divide": "float_floordiv({0}, {1})", "remainder": "float_mod({0}, {1})", "pow": "math.pow({0}, {1})",
     "maximum": "vmax({0}, {1})", "minimum": "vmin({0}, {1})", "clip": "vmin(vmax({0}, {1}), {2})",
-    "fmax": "{1} if {0} != {0} else ({0} if {1} != {1} else vmax({0}, {1}))", "fmin": "{1} if {0} != {0} else ({0} if {1} != {1} else vmin({0}, {1}))",
+    "fmax": "{1} if {0} != {0} else ({0} if {1} != {1} else vmax({0}, {1}))",
+    "fmin": "{1} if {0} != {0} else ({0} if {1} != {1} else vmin({0}, {1}))",
     "atan2": "math.atan2({0}, {1})", "hypot": "math.hypot({0}, {1})", "logaddexp": "logaddexp({0}, {1})", "copysign": "math.copysign({0}, {1})",
     "xlogy": "xlogy({0}, {1})", "nextafter": "np.nextafter({0}, {1})",
 }  # fmt: skip
@@ -58,7 +61,8 @@ _BOOL = {
     "ge": "{0} | (not {1})",
 }  # fmt: skip
 _NUMPY_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}
-_COMPLEX = {"real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()"} | {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
+_COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
+    "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()",
     "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
     "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",
     "pow": "np.power({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
@@ -84,6 +88,11 @@ def stored(dtype: DType) -> str:
 def computed(dtype: DType) -> str:
     """The type of an element in a register."""
     return "np.float32" if is_half(dtype) else "bool" if dtype is bool_ else stored(dtype)
+
+
+def in_vector(dtype: DType) -> str:
+    """The suffix of the functions of numba_vector."""
+    return "f64" if dtype is float64 else "f32"
 
 
 def loaded(dtype: DType, text: str) -> str:
@@ -138,7 +147,7 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
         template = _TABLES[source.kind].get(name)
         if template is None:
             return None
-        text = template.format(*operands, T=computed(source), W=_WIDE[source.kind], bits=source.bits)
+        text = template.format(*operands, T=computed(source), W=_WIDE[source.kind], S=in_vector(source), bits=source.bits)
     text = text if out is bool_ else f"{computed(out)}({text})"
     return f"round_{out.short}({text})" if is_half(out) and name not in _EXACT else text
 
@@ -237,8 +246,8 @@ def groups(
 ) -> None:
     """Split a program into elementwise groups and other equations, in an order that respects every use.
 
-    An equation joins the open group of its shape if it reads a value of that group, or none at all, and the shape has at least `least` elements; a group is
-    closed when something outside it reads one of its values, or at `most` equations.
+    An equation joins the open group of its shape if it reads a value of that group, or none at all, and the shape has at least `least` elements;
+    a group is closed when something outside it reads one of its values, or at `most` equations.
     """
     users: dict[Var, list[Equation]] = {}
     for equation in equations:

@@ -27,7 +27,7 @@ from numba import types
 
 from minidl.backends.numba_math import INT64S, as_ptr, call, copy_bytes, jit
 
-_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\n"
+_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\nfrom minidl.backends.numba_vector import *\n"
 _SIGNATURE = types.void(INT64S)
 _kernels: dict[str, Any] = {}
 _lock = threading.RLock()
@@ -36,7 +36,7 @@ _lock = threading.RLock()
 @functools.cache
 def _stamp() -> str:
     """What besides its own source decides a kernel's machine code; numba itself keys on the processor."""
-    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("numba_math", "numba_kernels", "numpy_special")]
+    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("numba_math", "numba_vector", "numba_kernels", "numpy_special")]
     return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
 
 

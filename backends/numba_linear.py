@@ -165,9 +165,15 @@ _POOL = """for b in range(g[0]):
                 o = ((b*g[7] + p0)*g[8] + p1)*g[9] + p2
 """
 _PLACE = """z0, z1, z2 = p0*g[10] - g[13] + i0*g[16], p1*g[11] - g[14] + i1*g[17], p2*g[12] - g[15] + i2*g[18]
-inside = z0 >= 0 and z0 < g[1] and z1 >= 0 and z1 < g[2] and z2 >= 0 and z2 < g[3]
+inside = {inside}
 at = ((b*g[1] + z0)*g[2] + z1)*g[3] + z2
 """
+
+
+def _place_text(p: dict[str, Any]) -> str:
+    """Where a place of the window lies; without padding every place is inside."""
+    tests = " and ".join(f"z{i} >= 0 and z{i} < g[{1 + i}]" for i in range(3))
+    return _PLACE.format(inside=tests if any(map(any, p["padding"])) else "True")
 
 
 def _pool(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
@@ -187,7 +193,8 @@ def _max_pool(plan: Any, e: Equation) -> None:
     if best < 0 or (high == high and (w > high or w != w)):
         high, best = w, (i0*g[5] + i1)*g[6] + i2
 """
-    search = "for i0 in range(g[4]):\n    for i1 in range(g[5]):\n        for i2 in range(g[6]):\n" + _indent(_PLACE + visit, 3)
+    k0, k1, k2 = _three(e.params["window"], 1)  # as constants: LLVM unrolls the window
+    search = f"for i0 in range({k0}):\n    for i1 in range({k1}):\n        for i2 in range({k2}):\n" + _indent(_place_text(e.params) + visit, 3)
     body = f"high, best = {lowest(d)}, -1\n" + search + f"x1[o] = {packed(d, 'high')}\nx2[o] = max(best, 0)"
     text = source(pointers(stored(d), stored(d), "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
     plan.call(text, plan.at(x), plan.out(v), plan.out(i), plan.raw(np.array(_pool(x.shape, v.shape, e.params), np.int64)))
@@ -198,7 +205,7 @@ def _pool_moves(plan: Any, e: Equation) -> None:
     (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
     ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
     t = moved(d) if gathers else stored(d)
-    find = "w = x2[o]\ni0, i1, i2 = w // (g[5]*g[6]), w // g[6] % g[5], w % g[6]\n" + _PLACE
+    find = "w = x2[o]\ni0, i1, i2 = w // (g[5]*g[6]), w // g[6] % g[5], w % g[6]\n" + _place_text(e.params)
     body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
     text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
     numbers = plan.raw(np.array(_pool(x.shape if gathers else v.shape, i.shape, e.params), np.int64))

@@ -1,7 +1,7 @@
 """How each primitive that is not elementwise becomes calls of kernels: one function per family, registered by name in `LOWER`.
 
-A lowering is `f(plan, equation)`; it asks the plan for addresses and adds calls. Promises: kernels depend on dtypes and ranks alone; elements that are only
-moved are moved as bits; sums are at least as accurate as NumPy's; float16 and bfloat16 accumulate in float32 or wider.
+A lowering is `f(plan, equation)`; it asks the plan for addresses and adds calls. Promises: kernels depend on dtypes and ranks alone; elements that
+are only moved are moved as bits; sums are at least as accurate as NumPy's; float16 and bfloat16 accumulate in float32 or wider.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.numba_emit import cast_text, collapse, computed, is_half, loaded, nest, packed, stored
+from minidl.backends.numba_emit import cast_text, collapse, computed, in_vector, is_half, loaded, nest, packed, stored
 from minidl.dtypes import DType, bool_, complex128, float32, float64, int64
 from minidl.graph import Atom, Equation, Var
 
@@ -302,13 +302,18 @@ def _load(e: Equation, index: str) -> str:
 
 @lower("argmax", "argmin")
 def _arg(plan: Any, e: Equation) -> None:
-    op = ">" if e.primitive.name == "argmax" else "<"
+    d, name = e.inputs[0].dtype, e.primitive.name[3:]
+    x = "x0[b + j*inner]" if d is bool_ else _load(e, "b + j*inner")
     body = f"""
-best, at = {_load(e, "b")}, 0
-for j in range(1, n):
-    v = {_load(e, "b + j*inner")}
-    if best == best and (v {op} best or v != v):
-        best, at = v, j
+best = {lowest(d, -1 if name == "max" else 1)}
+for j in range(n):
+    best = {extreme(d, name).format("best", x)}
+at = 0
+for j in range(n):
+    v = {x}
+    if v == best or v != v:
+        at = j
+        break
 x1[o*inner + i] = at
 """
     rows(plan, e, e.params["axis"], body)
@@ -332,37 +337,42 @@ for k in range(n):
 
 
 _SHIFT = """
-high = -np.inf
+high = T(-np.inf)
 for j in range(n):
-    v = np.float64({x})
-    high = v if v > high or v != v else high
-low = high if high - high == 0 else 0.0
+    high = vmax(high, {x})
+low = high if high - high == 0 else T(0)
 total = 0.0
-for j in range(n):
-    v = np.float64({x})
-    total += ({one} if high == np.inf else np.exp(v - low))
+if high == np.inf:
+    for j in range(n):
+        total += 1.0 if {x} == np.inf else 0.0
+else:
+    for j in range(n):
+        total = fadd(total, np.float64(exp({x} - low)))
 """
 
 
 @lower("softmax", "log_softmax", "logsumexp")
 def _softmax(plan: Any, e: Equation) -> None:
     name, d, axis = e.primitive.name, e.inputs[0].dtype, e.params["axis"]
-    x, kind = _load(e, "b + j*inner"), computed(d)
-    one = "(1.0 if v == np.inf else (v if v != v else 0.0))"
-    text = _SHIFT.format(x=x, one=one)
-    if name == "logsumexp":
-        if len(axis) != 1:
-            _logsumexp_axes(plan, e)
-            return
-        end = "math.log(total) + low if high < np.inf or high != high else high"
-        rows(plan, e, axis[0], text + f"x1[o*inner + i] = {packed(d, f'{kind}({end})')}")
+    if name == "logsumexp" and len(axis) != 1:
+        _logsumexp_axes(plan, e)
         return
+    text = _SHIFT.format(x=_load(e, "b + j*inner")).replace("T(", f"{computed(d)}(").replace("exp(", f"exp_{in_vector(d)}(")
+    if name == "logsumexp":
+        value = f"{computed(d)}(math.log(total) + low)"
+        rows(plan, e, axis[0], text + f"x1[o*inner + i] = {packed(d, value)} if high - high == 0 else {packed(d, 'high')}")
+        return
+    # a row with +inf gives it all, evenly; a row of -inf has nothing to give
     if name == "softmax":
-        value = f"(({one} if high == np.inf else np.exp(v - low)) / (total if total != 0 else 1.0))"
+        usual, at_inf = f"exp_{in_vector(d)}(v - low) / t", f"{computed(d)}(1) / t if v == np.inf else {computed(d)}(0)"
+        scale = "1.0 if total == 0 else total"
     else:
-        inf = "(0.0 if v == np.inf else (v if v != v else -np.inf))"
-        value = f"(({inf} if high == np.inf else v - low) - (math.log(total) if total != 0 else 0.0))"
-    rows(plan, e, axis, text + f"for j in range(n):\n    v = np.float64({x})\n    x1[b + j*inner] = {packed(d, f'{kind}({value})')}")
+        usual, at_inf = "(v - low) - t", f"-t if v == np.inf else {computed(d)}(-np.inf)"
+        scale = "0.0 if total == 0 else math.log(total)"
+    text += f"t = {computed(d)}({scale})\n"
+    for test, value in (("high != np.inf", usual), ("high == np.inf", at_inf)):
+        text += f"if {test}:\n    for j in range(n):\n        v = {_load(e, 'b + j*inner')}\n        x1[b + j*inner] = {packed(d, value)}\n"
+    rows(plan, e, axis, text)
 
 
 def _logsumexp_axes(plan: Any, e: Equation) -> None:
@@ -440,8 +450,8 @@ def _gather(plan: Any, e: Equation) -> None:
     (x, i), (v,), t = e.inputs, e.outputs, moved(e.inputs[0].dtype)
     if e.primitive.name == "gather":
         n, inner = x.shape[0], math.prod(x.shape[1:])
-        body = "for i in range(m):\n    j = min(max(x2[i], 0), n - 1)\n    for q in range(inner):\n        x1[i*inner + q] = x0[j*inner + q]"
-        text = source(pointers(t, t, "np.int64"), sizes(3, "m", "n", "inner"), body)
+        lines = "for i in range(m):\n    j = min(max(x2[i], 0), n - 1)\n    for q in range(inner):\n        x1[i*inner + q] = x0[j*inner + q]"
+        text = source(pointers(t, t, "np.int64"), sizes(3, "m", "n", "inner"), lines)
         plan.call(text, plan.at(x), plan.out(v), index_of(plan, i), math.prod(i.shape) if n else 0, n, inner)  # an empty axis has nothing to read
         return
     outer, m, inner = split(i.shape, e.params["axis"])

@@ -217,12 +217,6 @@ def float_floordiv(x, y):
 
 
 @jit
-def sigmoid(x, one):
-    e = math.exp(-abs(x))
-    return one / (one + e) if x >= 0 else e / (one + e)
-
-
-@jit
 def logaddexp(x, y):
     if x == y:
         return x + math.log(2.0)

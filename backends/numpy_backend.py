@@ -70,6 +70,7 @@ class NumpyBackend(Backend):
 
     name = "numpy"
     version = np.__version__
+    widens = True
     array_types: tuple[type, ...] = (np.ndarray, np.generic)
 
     def asarray(self, value: np.ndarray, dtype: DType) -> Array:

@@ -200,7 +200,7 @@ def _is_fresh(equation: Equation) -> bool:
         return True
     if name == "cast":
         return params["dtype"] is not equation.inputs[0].dtype
-    if name in ("abs", "relu"):
+    if name in ("abs", "relu", "floor", "ceil", "round", "trunc"):
         return equation.inputs[0].dtype not in _UNSIGNED
     return name in KERNELS and params.get("axis") != ()
 

@@ -92,16 +92,17 @@ def kernel(fn: Kernel) -> Kernel:
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------------------------------------
-_ANY = (
-    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma"
-    " floor ceil round trunc signbit mul div atan2 hypot logaddexp copysign nextafter xlogy eq ne logical_not logical_and logical_or logical_xor"
-    " bitwise_and bitwise_or bitwise_xor where"
-).split()
-_SIGNED_ONLY = dict.fromkeys("neg square add sub bitwise_invert".split(), "ring") | dict.fromkeys("maximum minimum fmax fmin".split(), "order")
-_SIGNED_ONLY |= dict.fromkeys("lt le gt ge".split(), "rank") | {"abs": "same"}
+#: How torch's functions do on unsigned integers: by a mode of _as_signed where they may refuse, or never meeting any.
+_MODES: dict[str, str | None] = dict.fromkeys(
+    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma div"
+    " signbit atan2 hypot logaddexp copysign nextafter xlogy logical_not logical_and logical_or logical_xor".split()
+)
+_MODES |= dict.fromkeys("neg square add sub mul where bitwise_and bitwise_or bitwise_xor bitwise_invert".split(), "ring")
+_MODES |= dict.fromkeys("maximum minimum fmax fmin".split(), "order") | dict.fromkeys("eq ne lt le gt ge".split(), "rank")
+_MODES |= dict.fromkeys("abs floor ceil round trunc".split(), "same")
 #: Functions that are the primitive as they stand, unsigned integers apart, and that take `out=`.
-PLAIN: dict[str, Kernel] = {n: getattr(torch, n) for n in (*_ANY, *_SIGNED_ONLY) if n != "bitwise_invert"} | {"bitwise_invert": torch.bitwise_not}
-KERNELS.update((n, _late(f, _SIGNED_ONLY[n]) if n in _SIGNED_ONLY else f) for n, f in PLAIN.items())
+PLAIN: dict[str, Kernel] = {n: getattr(torch, {"bitwise_invert": "bitwise_not"}.get(n, n)) for n in _MODES}
+KERNELS.update((n, _late(PLAIN[n], mode) if mode else PLAIN[n]) for n, mode in _MODES.items())
 KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, relu=_late(torch.relu, "same"))
 
 

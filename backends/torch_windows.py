@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -144,6 +144,10 @@ def _even(padding: Pads) -> Ints | None:
     return tuple(lo for lo, _ in padding) if all(lo == hi for lo, hi in padding) else None
 
 
+def _cut(spatial: Iterable[slice]) -> tuple[Any, ...]:
+    return (..., *spatial)
+
+
 def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
     return torch.constant_pad_nd(x, [n for pair in reversed(padding) for n in pair], value)
 
@@ -169,7 +173,7 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
         for n, t, s, p, d, k in zip(sizes, g.shape[2:], stride, inner, dilation, w.shape[2:], strict=True)
     )
     out = _convolution(g, w, stride, inner, dilation, groups, True, more)
-    return out if pad is not None else out[(..., *(slice(lo, lo + n) for n, (lo, _) in zip(x_shape[2:], padding, strict=True)))].contiguous()
+    return out if pad is not None else out[_cut(slice(lo, lo + n) for n, (lo, _) in zip(x_shape[2:], padding, strict=True))].contiguous()
 
 
 def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
@@ -189,7 +193,7 @@ def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads,
     n, c = x.shape[0], x.shape[1] // groups
     data = x.reshape(n, groups, c, *x.shape[2:]).movedim((2, 1, 0), (0, 1, 2)).reshape(c, groups * n, *x.shape[2:])
     out = _convolution(data, g.transpose(0, 1), dilation, pad, stride, groups)
-    return out[(..., *(slice(0, k) for k in w_shape[2:]))].transpose(0, 1).contiguous()
+    return out[_cut(slice(0, k) for k in w_shape[2:])].transpose(0, 1).contiguous()
 
 
 # ---- pooling --------------------------------------------------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ def _pool_any(x: Tensor, out: Ints, window: Ints, stride: Ints, padding: Pads, d
     best = index = seen = None
     for i, place in enumerate(itertools.product(*map(range, window))):
         starts = [k * d for k, d in zip(place, dilation, strict=True)]
-        v = x[(..., *(slice(a, a + (t - 1) * s + 1, s) for a, t, s in zip(starts, out, stride, strict=True)))]
+        v = x[_cut(slice(a, a + (t - 1) * s + 1, s) for a, t, s in zip(starts, out, stride, strict=True))]
         inside = torch.ones((), dtype=torch.bool, device=x.device)
         for a, t, s, (lo, _), m in zip(starts, out, stride, padding, sizes, strict=True):
             at = torch.arange(t, device=x.device) * s + a - lo
@@ -238,7 +242,8 @@ _POOL = {1: torch._C._nn.max_pool2d_with_indices, 2: torch._C._nn.max_pool2d_wit
 def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
     """The maxima and their places: positions in the window, or with `flat` in the input's spatial plane (as pool_scatter then takes them).
 
-    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides.
+    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides (to look costs
+    one wait for the queue on CUDA).
     """
     if x.dtype in SIGNED:
         signed = SIGNED[x.dtype]

@@ -157,6 +157,7 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
 
     def arrive(node: Node, g: Any) -> None:
         leaf = node[3]
+        xp = state.interpreter or node[2]
         dtype = xp.dtype_of(g)
         new = conjugated(g, dtype, xp)
         if leaf.hooks or state.interpreter is not None:
@@ -166,7 +167,7 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
         leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
 
     raw = [(n, payload_here(g)) for n, g in roots]
-    with xp.scope():
+    with tape.scope(xp):
         tape.pull_raw(raw, None, None, retain, arrive)
 
 
@@ -196,9 +197,10 @@ def pullback(name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[
             tape.pull_tensors(roots, results, leads, nothing, ns)
     else:
         xp = state.interpreter or nodes[0][2]
-        with xp.scope():
+        with tape.scope(xp):
             tape.pull_raw([(n, payload_here(g)) for n, g in roots], results, leads, True, nothing)
-        results = {k: None if g is None else Tensor(g, xp, xp.dtype_of(g)) for k, g in results.items()}
+        places = {t[0]: state.interpreter or t[2] for t in targets}
+        results = {k: None if g is None else Tensor(g, places[k], places[k].dtype_of(g)) for k, g in results.items()}
     if not retain:
         release(nodes)
     return [results[t[0]] for t in targets]

@@ -137,7 +137,7 @@ class custom_jvp:
 
     >>> import minidl as md
     >>> f = custom_jvp(lambda x: md.sin(x))
-    >>> f.defjvp(lambda primals, tangents: (md.sin(primals[0]), tangents[0] * 5.0))
+    >>> _ = f.defjvp(lambda primals, tangents: (md.sin(primals[0]), tangents[0] * 5.0))
     >>> md.grad(f)(md.tensor(0.0)).item()
     5.0
     """

@@ -18,7 +18,10 @@ class DType:
     is_complex, is_integer.
     """
 
-    __slots__ = ("bits", "inexact", "is_complex", "is_float", "is_integer", "kind", "name", "short")
+    __slots__ = (
+        "bits", "fast", "fast_float", "fast_inexact", "fast_numeric", "fast_ordered", "fast_real", "inexact", "is_complex", "is_float", "is_integer",
+        "kind", "name", "short",
+    )  # fmt: skip
 
     def __init__(self, name: str, short: str, kind: str, bits: int):
         self.name, self.short, self.kind, self.bits = name, short, kind, bits
@@ -26,6 +29,13 @@ class DType:
         self.is_complex = kind == "complex"
         self.inexact = self.is_float or self.is_complex
         self.is_integer = kind in ("int", "uint")
+        # What the generated eager code asks with one attribute. bfloat16 takes the general way: NumPy widens it next to a Python number.
+        self.fast = name != "bfloat16"
+        self.fast_numeric = self.fast and kind != "bool"
+        self.fast_real = self.fast and not self.is_complex
+        self.fast_ordered = self.fast_real and kind != "bool"
+        self.fast_float = self.fast and self.is_float
+        self.fast_inexact = self.fast and self.inexact
 
     @property
     def numpy(self) -> np.dtype:

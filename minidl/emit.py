@@ -6,7 +6,6 @@ debuggers show them; each variable is dropped after its last use, so a program h
 
 from __future__ import annotations
 
-import functools
 import itertools
 import linecache
 import types
@@ -88,18 +87,19 @@ def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
     return function
 
 
-def load_alike(source: str, env: dict[str, Any], name: str) -> Any:
-    """`load` for one of many functions that differ only in their own name and in calls of `xp.name`: each shape of text is compiled once, which
-    is most of what making a hundred operations costs at import. The source must define one function without defaults."""
-    code = _template(source.replace(f"def {name}(", "def OPERATION(").replace(f"xp.{name}(", "xp.OPERATION("))
-    filename = f"<minidl {name} {next(_serial)}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    names = tuple(name if n == "OPERATION" else n for n in code.co_names)
-    function = types.FunctionType(code.replace(co_name=name, co_qualname=name, co_filename=filename, co_names=names), env, name)
-    function.__source__ = source  # type: ignore[attr-defined]
+def on_first_call(make: Callable[[], Any], name: str) -> Any:
+    """A function whose code is that of `make()`, made when it is first called: a hundred generated operations cost nothing at import, and
+    nothing afterwards, since the function object stays and only its code changes."""
+
+    def first(*args: Any) -> Any:
+        made = make()
+        function.__globals__.update(made.__globals__)
+        function.__code__ = made.__code__
+        return function(*args)
+
+    function = types.FunctionType(_stub.__code__, {"_first": first}, name)
     return function
 
 
-@functools.cache
-def _template(source: str) -> types.CodeType:
-    return next(c for c in compile(source, "<minidl>", "exec").co_consts if isinstance(c, types.CodeType))
+def _stub(*args: Any) -> Any:
+    return _first(*args)  # type: ignore[name-defined]  # noqa: F821

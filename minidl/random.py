@@ -116,7 +116,7 @@ def uniform(key: Tensor, shape: Shape = (), dtype: Any = None, minval: Any = 0.0
     """Uniform on [minval, maxval); bounds other than 0 and 1 are applied in float64 and rounded once.
 
     >>> round(uniform(key(42)).item(), 6)
-    0.421801
+    0.48871
     """
     dtype = dtypes.Defaults.floating if dtype is None else dtypes.canonical(dtype)
     x = _unit(key, shape, dtype)

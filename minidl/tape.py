@@ -10,6 +10,7 @@ the same code; `out` is kept as a payload, never as a Tensor, so there are no cy
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import itertools
@@ -17,8 +18,9 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
+from minidl.backends import using
 from minidl.context import state
-from minidl.emit import load_alike
+from minidl.emit import load
 from minidl.primitives.core import Primitive
 from minidl.primitives.structural import unbroadcast
 
@@ -29,9 +31,9 @@ count = itertools.count(-1, -1)  # next() on it is atomic
 class Kind:
     """The layout and the code of one sort of node."""
 
-    __slots__ = ("broadcast", "live", "n", "primitive", "pull", "residuals", "width")
+    __slots__ = ("broadcast", "fused", "live", "n", "primitive", "pull", "residuals", "statics", "width")
 
-    def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int):
+    def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False):
         self.primitive, self.live, self.broadcast, self.width = primitive, live, broadcast, width
         self.n = len(live)
         names: dict[str, None] = {}
@@ -47,7 +49,36 @@ class Kind:
             names["out_shape"] = None
         names.pop("index", None)
         self.residuals = tuple(names)
-        self.pull: Callable[..., None] = self._first
+        arrays = {*primitive.args, "out", "out0", "out1"}
+        self.statics = tuple(k + 1 for k, r in enumerate(self.residuals) if r not in arrays)
+        self.fused: dict[Any, Callable[..., Any]] = {}
+        self.pull: Callable[..., None] = self._pull_typed if wide else self._first
+
+    def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
+        """All cotangents at once: what a backend that fuses compiles as one function."""
+        p, values, out = self.primitive, dict(zip(self.residuals, residuals, strict=True)), []
+        for i in self.live:
+            rule = p.vjp(i)
+            d = rule(xp, g, *(i if n == "index" else values[n] for n in p.needs[rule]))
+            out.append(unbroadcast(xp, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
+        return out
+
+    def pull_fused(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        """pull as one dispatch, on backends for which a dispatch is dear."""
+        xp = node[2]
+        call = self.fused.get(xp)
+        if call is None:
+            call = self.fused[xp] = xp.fuse(self.rules, self.statics)
+        n = self.n
+        for parent, d in zip(node[3 : 3 + n], call(g, *node[3 + n :]), strict=True):
+            deposit(parent, d, pending, heap, xp)
+
+    def _pull_typed(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        """pull on untracked Tensors, which type every Python number: for dtypes that the backend's own operators would widen."""
+        wrap = _wrapper(node[2])
+        found = self.pull_tensors(node, wrap(g, None), _tensor_layer().ns, lambda p, _: wrap(p, None))
+        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
+            deposit(parent, d.payload, pending, heap, node[2])
 
     def _first(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         self.pull = self._generate()  # at first use: importing minidl makes a hundred kinds, a program uses a dozen
@@ -70,7 +101,7 @@ class Kind:
                 "    if n in pending: pending[n] = xp.add(pending[n], d)",
                 f"    else: pending[n] = d; heappush(heap, p{k})",
             ]
-        return load_alike("\n".join(lines) + "\n", env, "pull")
+        return load("\n".join(lines) + "\n", env, "pull")
 
     def values(self, node: Node, wrap: Callable[[Any, Any], Any] | None) -> dict[str, Any]:
         """The residuals by name; wrap(payload, node) makes Tensors of those that are payloads."""
@@ -115,9 +146,9 @@ class Kind:
 
 
 @functools.cache
-def kind_of(primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int) -> Kind:
+def kind_of(primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False) -> Kind:
     """The kind of nodes that `primitive` leaves behind when these inputs are tracked."""
-    return Kind(primitive, live, broadcast, width)
+    return Kind(primitive, live, broadcast, width, wide)
 
 
 class _Special:
@@ -163,6 +194,25 @@ class Leaf:
 def leaf_node(xp: Any) -> Node:
     """The node of a tensor that the user marked with requires_grad."""
     return [next(count), LEAF, xp, Leaf()]
+
+
+#: Backends that a recorded value has come from or gone to (Tensor.to): a pass may then meet more than one.
+crossed: set[Any] = set()
+
+
+def scope(xp: Any) -> contextlib.AbstractContextManager[Any]:
+    """What surrounds a whole raw pass."""
+    if not crossed:
+        return xp.scope()
+    stack = contextlib.ExitStack()
+    for backend in {xp, *crossed}:
+        stack.enter_context(backend.scope())
+    return stack
+
+
+def _home(node: Node) -> contextlib.AbstractContextManager[Any]:
+    """Constants of a rule on Tensors are made where its node is."""
+    return using(node[2]) if crossed and hasattr(node[2], "asarray") else contextlib.nullcontext()
 
 
 def alias_node(xp: Any, parent: Node | None) -> Node:
@@ -269,7 +319,7 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
     if not live:
         return None
     broadcast = primitive.elementwise and any(tuple(payloads[i].shape) != tuple(outs[0].shape) for i in live)
-    kind = kind_of(primitive, live, broadcast, len(payloads))
+    kind = kind_of(primitive, live, broadcast, len(payloads), not xp.dtype_of(outs[0]).fast and getattr(xp, "widens", False))
     names = {"out": outs[0], "out0": outs[0], "out1": outs[-1]}
     values = []
     for r in kind.residuals:
@@ -350,6 +400,7 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
     heap: list[Node] = []
     for node, g in roots:
         deposit(node, g, pending, heap, node[2])
+    fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
     while heap:
         node = heappop(heap)
         g = pending.pop(node[0])
@@ -359,7 +410,10 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
         elif kind is LEAF:
             arrive(node, g)
         elif leads is None or node[0] in leads:
-            kind.pull(node, g, pending, heap)
+            if fuses and kind.__class__ is Kind and (not crossed or getattr(node[2], "fuses", False)):
+                kind.pull_fused(node, g, pending, heap)
+            else:
+                kind.pull(node, g, pending, heap)
             if not retain and kind is not ALIAS:
                 node[1] = RELEASED
                 del node[3:]
@@ -382,7 +436,9 @@ def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | No
         elif isinstance(kind, Projection):
             kind.pull(node, g, pending, heap)
         elif leads is None or node[0] in leads:
-            for parent, d in zip(node[3 : 3 + kind.n], kind.pull_tensors(node, g, ns, _wrapper(node[2])), strict=True):
+            with _home(node):
+                ds = kind.pull_tensors(node, g, ns, _wrapper(node[2]))
+            for parent, d in zip(node[3 : 3 + kind.n], ds, strict=True):
                 if parent is not None and d is not None:
                     deposit(parent, d, pending, heap, ns)
 
@@ -393,4 +449,5 @@ def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool
         if node[0] not in tangents:
             incoming = [None if p is None else tangents.get(p[0]) for p in node[3 : 3 + node[1].n]]
             if any(t is not None for t in incoming):
-                tangents[node[0]] = node[1].push(node, incoming, ns if tracked else node[2], _wrapper(node[2]) if tracked else None)
+                with _home(node):
+                    tangents[node[0]] = node[1].push(node, incoming, ns if tracked else node[2], _wrapper(node[2]) if tracked else None)

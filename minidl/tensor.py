@@ -10,6 +10,7 @@ Promises: the happy path looks at no thread-local; a kernel's failure becomes th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,7 +20,7 @@ from minidl import dtypes
 from minidl.backends import default
 from minidl.context import busy, interpreting, state
 from minidl.dtypes import DType
-from minidl.emit import load_alike
+from minidl.emit import load, on_first_call
 from minidl.graph import Var
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
@@ -355,8 +356,7 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
 
 
 # ---- generated code for the happy case ------------------------------------------------------------------------------------------------
-_CHECK = {"number": "", "any": "", "inexact": "dt.inexact and ", "float": "dt.is_float and ", "real": "not dt.is_complex and ",
-          "numeric": "dt is not bool_ and ", "ordered": "not dt.is_complex and dt is not bool_ and "}  # fmt: skip
+_CHECK = {k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")}
 
 
 def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:
@@ -386,7 +386,7 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
         if track:
             lines.append(f"            return {new}{_node(primitive, (0,), env)})")
         lines += ["    except Exception: pass", "    return bind(P, (x,), NONE)"]
-        return load_alike("\n".join(lines) + "\n", env, name)
+        return load("\n".join(lines) + "\n", env, name)
     both = [
         "        if n is None:",
         f"            if m is None: return {new}None)",
@@ -415,7 +415,7 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
             f"            return {new}record(P, xp, (a, b), (n, m), (out,), NONE))",
         ]
     lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
-    return load_alike("\n".join(lines) + "\n", env, name)
+    return load("\n".join(lines) + "\n", env, name)
 
 
 def _general(primitive: Primitive) -> Any:
@@ -439,7 +439,7 @@ def _make_namespace() -> Namespace:
     ns = Namespace()
     for name, primitive in table.items():
         quick = primitive.fast is not None and primitive.fast[0] in _CHECK
-        setattr(ns, name, generate(primitive, *primitive.fast) if quick else _general(primitive))
+        setattr(ns, name, on_first_call(partial(generate, primitive, *primitive.fast), name) if quick else _general(primitive))
     return ns
 
 

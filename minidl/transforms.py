@@ -210,7 +210,7 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
     else:
         xp = level or (nodes[0][2] if nodes else None)
         if xp is not None:
-            with xp.scope():
+            with tape.scope(xp):
                 tape.push(nodes, known, xp, False)
     results = []
     for o in outs:

@@ -64,7 +64,7 @@ elif backend == "numba":
 def settings():
     found = {
         "errors": np.geterr(), "print": np.get_printoptions(), "numpy random": repr(np.random.get_state()), "random": repr(random.getstate()),
-        "warnings": len(warnings.filters), "environment": dict(os.environ), "recursion": sys.getrecursionlimit(),
+        "warnings": [repr(f) for f in warnings.filters if f[2].__module__ == "builtins"], "environment": dict(os.environ), "recursion": sys.getrecursionlimit(),
         "numpy promotion": str((np.ones(1, "f4") * 2.5).dtype),
     }
     if backend == "torch":

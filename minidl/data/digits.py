@@ -11,7 +11,7 @@ import minidl as md
 from minidl.data.datasets import TensorDataset
 
 
-def digit_arrays() -> tuple[np.ndarray, np.ndarray]:
+def digits_arrays() -> tuple[np.ndarray, np.ndarray]:
     """(images uint8 [1797, 8, 8] with values 0 to 16, labels uint8 [1797]) as published."""
     with importlib.resources.files("minidl.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         return arrays["images"], arrays["labels"]
@@ -20,13 +20,13 @@ def digit_arrays() -> tuple[np.ndarray, np.ndarray]:
 def digits(dtype: Any = None) -> tuple[TensorDataset, TensorDataset]:
     """(train, test) of images [3, 32, 32] in [0, 1] and labels int64, on the default backend.
 
-    Each pixel is repeated 4 × 4 times and over three channels. The test set is every fifth scan of each digit: fixed, stratified, 357 of 1,797.
+    Each pixel is repeated 4 × 4 times and over three channels. The test set is every fifth scan of each digit: fixed, stratified, 355 of 1,797.
 
     >>> train, test = digits()
     >>> len(train), len(test), train[0][0].shape
-    (1440, 357, (3, 32, 32))
+    (1442, 355, (3, 32, 32))
     """
-    images, labels = digit_arrays()
+    images, labels = digits_arrays()
     rank = np.empty(len(labels), np.int64)  # the number of a scan among those of its digit
     for digit in range(10):
         which = labels == digit

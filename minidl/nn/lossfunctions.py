@@ -39,7 +39,7 @@ def cross_entropy(
     """-log of the probability that softmax(x) gives to the target class.
 
     x [N, C, ...] (or [C]) unnormalised; target integers [N, ...], or class probabilities of x's shape; weight [C]. The mean is weighted and
-    leaves out targets equal to ignore_index. Raises ValueError for other shapes.
+    leaves out targets equal to ignore_index. Raises ValueError for other shapes, IndexError for a class out of range (eager on a CPU).
 
     >>> round(cross_entropy(md.zeros((1, 2)), md.asarray([1])).item(), 4)
     0.6931
@@ -77,6 +77,7 @@ def nll_loss(
             f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
         )
     n = x.shape[axis]
+    _check_classes(target, n, ignore_index)
     at = hot(target, n, axis)
     valid = target != ignore_index
     if 0 <= ignore_index < n:
@@ -85,6 +86,19 @@ def nll_loss(
     if reduction == "mean":
         return -md.sum(picked) / _count(target, valid, weight, n, axis, x.dtype)
     return reduced("nll_loss", -md.sum(picked, axis=axis), reduction)
+
+
+def _check_classes(target: md.Tensor, n: int, ignore_index: int) -> None:
+    """Raise IndexError for a class that does not exist, where values can be looked at; elsewhere such a target has loss 0."""
+    if target.device != "cpu":
+        return
+    try:
+        values = target.numpy()
+    except TypeError:  # traced or batched
+        return
+    wrong = values[((values < 0) | (values >= n)) & (values != ignore_index)]
+    if wrong.size:
+        raise IndexError(f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})")
 
 
 def _along(weight: md.Tensor, ndim: int, axis: int) -> md.Tensor:

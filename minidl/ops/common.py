@@ -21,7 +21,7 @@ from minidl.tensor import Tensor, bind, describe, from_numpy, ns, scalar_type
 def home(xp: Any) -> Any:
     """The backend below all interpreters."""
     while not hasattr(xp, "asarray"):
-        xp = xp.home
+        xp = xp.home or default()
     return xp
 
 
@@ -47,6 +47,8 @@ def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
 
 def constant(xp: Any, shape: tuple[int, ...], value: Any, dtype: DType) -> Tensor:
     """A tensor of one value. Raises OverflowError for an integer that does not fit."""
+    if hasattr(value, "tensor"):  # a number that may change from call to call of a traced function
+        return ns.broadcast_to(value.tensor(dtype), shape=shape)
     value = {"bool": bool, "int": int, "uint": int, "float": float, "complex": complex}[dtype.kind](value)
     if dtype.is_integer:
         lowest = -(2 ** (dtype.bits - 1)) if dtype.kind == "int" else 0

@@ -87,8 +87,8 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
     """The dtype that an operation on these tensors, dtypes and Python numbers has. Raises TypeError for nothing or what does not promote."""
-    known = [_dtype_of(a) for a in arrays_and_dtypes if scalar_type(a) is None]
-    kinds = [k for a in arrays_and_dtypes if (k := scalar_type(a)) is not None]
+    kinds = [k for a in arrays_and_dtypes if not isinstance(a, (DType, np.dtype)) and (k := scalar_type(a)) is not None]
+    known = [_dtype_of(a) for a in arrays_and_dtypes if isinstance(a, (DType, np.dtype)) or scalar_type(a) is None]
     if not known and not kinds:
         raise TypeError("result_type: no array, dtype or number came")
     out = known[0] if known else dtypes.of_scalar_type(kinds[0])

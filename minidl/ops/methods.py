@@ -7,7 +7,6 @@ raises TypeError on a traced or batched tensor, and names the alternatives; PyTo
 from __future__ import annotations
 
 import copy
-import inspect
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,7 +19,8 @@ from minidl.dtypes import DType
 from minidl.ops.common import cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
-from minidl.tape import Node, count, deposit
+from minidl.primitives.core import parameters
+from minidl.tape import Node, count, crossed, deposit
 from minidl.tensor import Tensor
 
 Method = Callable[..., Any]
@@ -100,7 +100,7 @@ def _setitem(self: Tensor, index: Any, value: Any) -> None:
 # ---- array functions as methods -------------------------------------------------------------------------------------------------------
 def _method(f: Method) -> Method:
     """f, which also takes dim for axis and keepdim for keepdims."""
-    if "axis" not in inspect.signature(f).parameters:
+    if "axis" not in parameters(f):
         return f
 
     def method(self: Tensor, *args: Any, **params: Any) -> Any:
@@ -116,8 +116,8 @@ def _method(f: Method) -> Method:
 
 
 _NO_METHODS = {
-    "arange", "asarray", "broadcast_arrays", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full", "getitem", "iinfo", "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack",
-    "tensor", "where", "zeros",
+    "arange", "asarray", "broadcast_arrays", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full", "getitem", "iinfo",
+    "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack", "tensor", "where", "zeros",
 }  # fmt: skip
 for _name in ops.functions:
     if _name not in _NO_METHODS:
@@ -395,7 +395,10 @@ def to(
     if want is not have:
         if not hasattr(self.xp, "asarray") or traced():
             raise RuntimeError(f"to: a traced tensor cannot move from {have.name} ({have.device}) to {want.name} ({want.device}); move it before")
-        node = None if self.node is None or not state.grad else [next(count), _CROSSING, want, self.node]
+        node = None
+        if self.node is not None and state.grad:
+            crossed.update((have, want))
+            node = [next(count), _CROSSING, want, self.node]
         out = Tensor(_moved(self.payload, have, want), want, self.dtype, node)
     if dtype is not None:
         out = cast(out, dtypes.canonical(dtype))

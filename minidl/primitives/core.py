@@ -23,9 +23,10 @@ Inferred = tuple[tuple[int, ...], DType]
 table: dict[str, Primitive] = {}
 
 
-def parameters(rule: Any) -> tuple[str, ...]:
-    """The names of a rule's parameters. As inspect.signature finds them, at a thirtieth of its price: importing minidl reads 200 rules."""
-    return getattr(rule, "parameters", None) or rule.__code__.co_varnames[: rule.__code__.co_argcount]
+def parameters(f: Any) -> tuple[str, ...]:
+    """The names of a function's parameters. As inspect.signature finds them, at a thirtieth of its price: importing minidl reads 300 functions."""
+    known = getattr(f, "parameters", None)
+    return known or f.__code__.co_varnames[: f.__code__.co_argcount + f.__code__.co_kwonlyargcount]
 
 
 class Primitive:

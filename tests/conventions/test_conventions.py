@@ -1,0 +1,162 @@
+"""Every row of the gradient conventions, on every backend, in every way of differentiating.
+
+All rows of one (backend, mode) run together: traced modes compile one program. A row fails by its own name; a row whose computation raises does not
+stop the others.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl as md
+from tests.conventions.rows import ROWS, Row
+
+BACKENDS = [name for name, there in md.backends().items() if there is True]
+MODES = ("tape", "functional", "traced", "vmap", "traced vmap", "narrow")
+NARROW = {"float64": "float32", "complex128": "complex64"}
+
+
+def points(row: Row, mode: str) -> list[np.ndarray]:
+    """The row's arguments; under vmap the point between two others' worth of lanes."""
+    xs = [np.asarray(a, NARROW[row.dtype] if mode == "narrow" else row.dtype) for a in row.args]
+    return [np.stack([x, x + 0.25, x]) for x in xs] if "vmap" in mode else xs
+
+
+def directions(row: Row) -> list[np.ndarray]:
+    """One tangent per argument whose elements cannot stand in for each other."""
+    return [2.0 ** np.arange(np.size(a)).reshape(np.shape(a)) for a in row.args]
+
+
+def seed(row: Row, out: Any) -> Any:
+    """The cotangent w, like the output."""
+    if row.w is None:
+        return md.ones_like(out)
+    return md.asarray(np.asarray(row.w, out.dtype.numpy))
+
+
+def total(gradients: Any) -> Any:
+    """The sum of the real parts of all gradients."""
+    parts = [md.sum(md.real(g)) for g in gradients]
+    return functools.reduce(md.add, parts)
+
+
+def derive(row: Row, xs: Any) -> dict[str, Any]:
+    """Value, vjp, jvp in each argument, and both second orders, by the functional transforms."""
+
+    def gradients(*at: Any) -> Any:
+        out, pull = md.vjp(row.f, *at)
+        return pull(seed(row, out))
+
+    out = {"value": row.f(*xs), "vjp": list(gradients(*xs)), "jvp": []}
+    for i, v in enumerate(directions(row)):
+        along = lambda x, i=i: row.f(*(x if k == i else a for k, a in enumerate(xs)))
+        out["jvp"].append(md.jvp(along, (xs[i],), (md.asarray(v.astype(xs[i].dtype.numpy)),))[1])
+    if row.second is not None:
+        out["second"] = list(md.vjp(lambda *at: total(gradients(*at)), *xs)[1](md.ones((), dtype=out["vjp"][0].dtype.real)))
+        ones = tuple(md.ones_like(x) for x in xs)
+        out["second forward"] = list(md.jvp(lambda *at: list(gradients(*at)), tuple(xs), ones)[1])
+    return out
+
+
+def on_tape(row: Row, xs: Any) -> dict[str, Any]:
+    """Value, backward() and create_graph, as a PyTorch user writes them."""
+    leaves = [x.requires_grad_() for x in xs]
+    value = row.f(*leaves)
+    value.backward(seed(row, value), retain_graph=True)
+    out = {"value": value.detach(), "vjp": [x.grad for x in leaves]}
+    found = md.autograd.grad(value, leaves, seed(row, value), create_graph=True, allow_unused=True)
+    out["create_graph"] = [g.detach() if g is not None else None for g in found]
+    if row.second is not None:
+        tracked = [g for g in found if g is not None and g.requires_grad]
+        again = md.autograd.grad(total(tracked), leaves, allow_unused=True) if tracked else [None] * len(leaves)
+        out["second"] = list(again)
+    return out
+
+
+@functools.cache
+def results(backend: str, mode: str) -> tuple[dict[str, Any], dict[str, Exception]]:
+    """({row: what it gave, as NumPy}, {row: what it raised})."""
+    errors: dict[str, Exception] = {}
+    one = on_tape if mode == "tape" else derive
+
+    def run(inputs: dict[str, Any]) -> dict[str, Any]:
+        out = {}
+        for row in ROWS:
+            try:
+                f = functools.partial(one, row)
+                out[row.name] = md.vmap(f)(inputs[row.name]) if "vmap" in mode else f(inputs[row.name])
+            except Exception as error:
+                errors[row.name] = error
+        return out
+
+    with md.use_backend(backend):
+        inputs = {row.name: [md.asarray(x) for x in points(row, mode)] for row in ROWS}
+        out = (md.jit(run) if "traced" in mode else run)(inputs)
+        return md.tree.map(lambda t: t.numpy() if isinstance(t, md.Tensor) else t, out), errors
+
+
+def close(got: np.ndarray, want: np.ndarray, ulp: float) -> bool:
+    """Equal numbers (nan is nan, zeros of both signs are one), or within so many units in the last place."""
+    got, want = np.asarray(got), np.asarray(want)
+    if got.dtype.kind == "c" or want.dtype.kind == "c":
+        got, want = got.astype("c16"), want.astype("c16")
+        return close(got.real, want.real, ulp) and close(got.imag, want.imag, ulp)
+    if got.shape != want.shape:
+        return False
+    same = (got == want) | (np.isnan(got) & np.isnan(want))
+    if ulp:
+        with np.errstate(all="ignore"):
+            same |= np.abs(got - want) <= ulp * np.spacing(np.maximum(np.abs(want), np.finfo(want.dtype).tiny))
+    return bool(same.all())
+
+
+def complaints(row: Row, mode: str, got: dict[str, Any]) -> list[str]:
+    """What one row's results break, in words."""
+    found = []
+
+    def check(what: str, have: Any, want: Any, like: np.ndarray) -> None:
+        want = np.zeros_like(like) if want is None else np.asarray(want, like.dtype)
+        have = np.zeros_like(like) if have is None else have
+        for lane in (have[0], have[2]) if "vmap" in mode else (have,):
+            if not close(lane, want, row.ulp):
+                found.append(f"{row.name}: {what} is {lane.tolist()}, wanted {want.tolist()}")
+
+    xs = [np.asarray(a, NARROW[row.dtype] if mode == "narrow" else row.dtype) for a in row.args]
+    lane = got["value"][0] if "vmap" in mode else got["value"]
+    check("value", got["value"], row.value, np.asarray(lane))
+    for kind in ("vjp", "create_graph", "second", "second forward"):
+        wanted = row.second if "second" in kind else row.vjp
+        for i, g in enumerate(got.get(kind, [])):
+            check(f"{kind} in argument {i}", g, wanted[i], xs[i])
+    w = np.ones_like(lane) if row.w is None else np.asarray(row.w)
+    for i, (t, v) in enumerate(zip(got.get("jvp", []), directions(row), strict=False)):
+        with np.errstate(all="ignore"):
+            t = t[0] if "vmap" in mode else t
+            forward = np.sum(np.real(np.conj(t) * w))
+            reverse = np.sum(np.real(np.conj(v) * np.asarray(row.vjp[i])))
+        if not np.allclose(forward, reverse, rtol=1e-6 if mode == "narrow" else 1e-13, atol=0, equal_nan=True):
+            found.append(f"{row.name}: forward mode gives {forward} where reverse mode gives {reverse} (argument {i})")
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_row(backend: str, mode: str):
+    got, errors = results(backend, mode)
+    found = [f"{name}: raised {type(e).__name__}: {e}" for name, e in errors.items()]
+    for row in ROWS:
+        if row.name in got:
+            found += complaints(row, mode, got[row.name])
+    assert not found, f"{len(found)} complaints about {len(ROWS)} rows\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("backend", [b for b in BACKENDS if b in ("numpy", "torch")])
+def test_captured_is_raw_to_the_bit(backend: str):
+    raw, captured = results(backend, "functional")[0], results(backend, "traced")[0]
+    for row in ROWS:
+        for a, b in zip(md.tree.leaves(raw[row.name]), md.tree.leaves(captured[row.name]), strict=True):
+            assert np.array_equal(a, b, equal_nan=True), f"{row.name}: {a} eager, {b} traced"

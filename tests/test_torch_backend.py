@@ -1,0 +1,425 @@
+"""What only the torch backend must prove: arithmetic that torch lacks, its own choices overruled, and programs that reuse memory safely."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from minidl import dtypes  # noqa: E402
+from minidl.backends import torch_windows  # noqa: E402
+from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
+from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
+from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
+from minidl.primitives.core import table  # noqa: E402
+
+xp = make()
+inf, nan = math.inf, math.nan
+INTEGERS = [d for d in dtypes.all_dtypes if d.is_integer]
+UNSIGNED = [uint8, uint16, uint32, uint64]
+
+
+def native(values, dtype):
+    return xp.asarray(np.array(values, dtype.numpy), dtype)
+
+
+def values(x):
+    return xp.to_numpy(x).tolist()
+
+
+def extremes(dtype) -> list[int]:
+    low, high = np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max
+    middle = [n for n in (-7, -2, -1, 0, 1, 2, 3, 10, 100) if low <= n <= high]
+    return sorted({low, low + 1, *middle, high // 2, high // 2 + 1, high // 2 + 2, high - 1, high})
+
+
+def wrapped(n: int, dtype) -> int:
+    """n as an integer of that dtype keeps it."""
+    n %= 2**dtype.bits
+    return n - 2**dtype.bits if dtype.kind == "int" and n >= 2 ** (dtype.bits - 1) else n
+
+
+# ---- integers -------------------------------------------------------------------------------------------------------------------------
+ARITHMETIC = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "floor_divide": lambda a, b: a // b if b else 0,
+    "remainder": lambda a, b: a % b if b else 0,
+    "maximum": max,
+    "minimum": min,
+    "lt": lambda a, b: a < b,
+    "ge": lambda a, b: a >= b,
+    "eq": lambda a, b: a == b,
+    "bitwise_xor": lambda a, b: a ^ b,
+}
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=repr)
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_integer_arithmetic_is_exact(name, dtype):
+    pairs = list(itertools.product(extremes(dtype), repeat=2))
+    out = getattr(xp, name)(*(native(side, dtype) for side in zip(*pairs, strict=True)))
+    want = [ARITHMETIC[name](a, b) for a, b in pairs]
+    assert values(out) == [w if isinstance(w, bool) else wrapped(w, dtype) for w in want]
+    assert xp.dtype_of(out) is (dtypes.bool_ if isinstance(want[0], bool) else dtype)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=repr)
+def test_integer_powers_and_shifts_are_exact(dtype):
+    pairs = [(a, n) for a in extremes(dtype) for n in (0, 1, 2, 3, 5, 7, 31, 63) if n < dtype.bits]
+    a, n = (native(side, dtype) for side in zip(*pairs, strict=True))
+    assert values(xp.pow(a, n)) == [wrapped(x**k, dtype) for x, k in pairs]
+    assert values(xp.shift_left(a, n)) == [wrapped(x << k, dtype) for x, k in pairs]
+    assert values(xp.shift_right(a, n)) == [x >> k for x, k in pairs]
+    if dtype.kind == "int":
+        assert values(xp.pow(native([2, 1, -1, 0], dtype), native([-1, -1, -3, -2], dtype))) == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("dtype", UNSIGNED, ids=repr)
+def test_unsigned_order_beyond_the_sign_bit(dtype):
+    numbers = extremes(dtype)[::-1]
+    x = native(numbers, dtype)
+    assert values(xp.argsort(x, axis=0, descending=False)) == list(range(len(numbers)))[::-1]
+    assert values(xp.argmax(x, axis=0, keepdims=False)) == 0
+    assert values(xp.max(x, axis=(0,), keepdims=False)) == numbers[0]
+    assert values(xp.cummin(x, axis=0, reverse=False)) == numbers
+    assert values(xp.cummax(x, axis=0, reverse=False)) == [numbers[0]] * len(numbers)
+    assert values(xp.clip(x, native(2, dtype), native(3, dtype))) == [min(max(n, 2), 3) for n in numbers]
+    zeros = native([0, 0], dtype)
+    assert values(xp.scatter(zeros, native([1, numbers[0]], dtype), native([1, 1], int64), mode="max")) == [0, numbers[0]]
+    out, _ = xp.max_pool(x, window=(2,), stride=(1,), padding=((0, 0),), dilation=(1,))
+    assert values(out) == numbers[:-1]
+
+
+@pytest.mark.parametrize("source", [float16, bfloat16, float32, float64], ids=repr)
+@pytest.mark.parametrize("target", INTEGERS, ids=repr)
+def test_casts_saturate_for_every_value(source, target):
+    points = np.array([0, 0.9, -0.9, 1.5, -1.5, 127.9, 128, 255.5, 256, -129, 65535, 65536, 2**31, -(2**31), 2**32, 2**63, -(2**63), 1.5 * 2**63,
+                       2**64, 1e30, inf, -inf, nan], float)  # fmt: skip
+    with np.errstate(all="ignore"):
+        points = points.astype(source.numpy)
+    low, high = np.iinfo(target.numpy).min, np.iinfo(target.numpy).max
+    want = [0 if math.isnan(p) else low if p <= low else high if p >= high else int(p) for p in map(float, points)]
+    assert values(xp.cast(xp.asarray(points, source), dtype=target)) == want
+
+
+def test_threefry_known_answers():
+    """The vectors that its authors publish with Random123."""
+    for key, counter, want in (
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((2**32 - 1,) * 2, (2**32 - 1,) * 2, (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ):
+        out = xp.threefry2x32(*(native(n, uint32) for n in (*key, *counter)))
+        assert tuple(map(values, out)) == want
+
+
+# ---- floats: where torch means something else -----------------------------------------------------------------------------------------
+def test_polygamma_is_accurate():
+    mpmath = pytest.importorskip("mpmath")
+    x = np.concatenate([np.random.default_rng(0).uniform(0.01, 30, 60), [1e-8, 1e5, 1e16, 1e18, 1e30]])
+    for n in (1, 2, 3, 5):
+        want = [float(mpmath.psi(n, mpmath.mpf(float(v)))) for v in x]
+        np.testing.assert_allclose(xp.to_numpy(xp.polygamma(native(x, float64), n=n)), want, rtol=2e-14)
+        assert abs(xp.polygamma(native(inf, float64), n=n).item()) == 0
+
+
+def test_softplus_keeps_its_digits_above_twenty():
+    x = np.linspace(15, 45, 61)
+    np.testing.assert_allclose(xp.to_numpy(xp.softplus(native(x, float64))) - x, np.log1p(np.exp(-x)), rtol=0, atol=1e-14)
+
+
+def test_dead_and_infinite_rows():
+    x = native([[-inf, -inf, -inf], [inf, 1, -inf], [inf, inf, 0], [nan, 1, 2], [0, 0, -inf]], float32)
+    third = [[0, 0, 0], [1, 0, 0], [0.5, 0.5, 0], [nan] * 3, [0.5, 0.5, 0]]
+    np.testing.assert_array_equal(xp.to_numpy(xp.softmax(x, axis=1)), third)
+    logs = xp.to_numpy(xp.log_softmax(x, axis=1))
+    np.testing.assert_array_equal(logs[[0, 1, 3]], [[-inf] * 3, [0, -inf, -inf], [nan] * 3])
+    np.testing.assert_allclose(logs[[2, 4], :2], math.log(0.5), rtol=1e-6)
+    np.testing.assert_array_equal(xp.to_numpy(xp.logsumexp(x, axis=(1,), keepdims=False))[:4], [-inf, inf, inf, nan])
+
+
+def test_no_axis_means_no_axis():
+    x = native([[1.5, 2], [3, 4]], float32)
+    for name in ("sum", "prod", "max", "min", "logsumexp"):
+        assert values(getattr(xp, name)(x, axis=(), keepdims=False)) == values(x)
+
+
+# ---- indexing -------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("width", [(), (3,)])
+def test_the_last_of_many_duplicates_is_set(width):
+    rng = np.random.default_rng(0)
+    i = rng.integers(-2, 9, 5000)
+    u = rng.normal(size=(5000, *width))
+    x = np.zeros((7, *width))
+    want = x.copy()
+    for place, row in zip(i, u, strict=True):
+        if 0 <= place < 7:
+            want[place] = row
+    out = xp.scatter(native(x, float64), native(u, float64), native(i, int64), mode="set")
+    np.testing.assert_array_equal(xp.to_numpy(out), want)
+
+
+# ---- products -------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", [float16, bfloat16], ids=repr)
+def test_half_precision_products_accumulate_in_float32(dtype):
+    ones = native(np.ones((1, 4096)), dtype)
+    sticky = native(np.full((1, 1, 4096), 1.0), dtype)
+    matrix = {"contract": ((1,), (1,)), "batch": ((), ())}
+    assert xp.dot_general(ones, ones, **matrix).item() == 4096  # summed in the narrow dtype it stops at 2048 or 256
+    window = {"stride": (1,), "padding": ((0, 0),), "dilation": (1,), "groups": 1}
+    assert xp.conv(sticky, sticky, **window).item() == 4096
+
+
+@pytest.mark.parametrize("dtype", [int32, int64, uint8, uint32, uint64], ids=repr)
+def test_integer_products_wrap_exactly(dtype, monkeypatch):
+    rng = np.random.default_rng(1)
+    info = np.iinfo(dtype.numpy)
+    x, y = (rng.integers(info.min, info.max, s, dtype=dtype.numpy, endpoint=True) for s in ((2, 3, 5), (2, 5, 4)))
+    params = {"contract": ((2,), (1,)), "batch": ((0,), (0,))}
+    exact = np.matmul(x.astype(object), y.astype(object))
+    want = np.vectorize(lambda n: wrapped(n, dtype), otypes=[object])(exact).tolist()
+    assert values(xp.dot_general(native(x, dtype), native(y, dtype), **params)) == want
+    monkeypatch.setattr(torch_windows, "_direct", lambda x: False)  # as on a device without integer products
+    assert values(xp.dot_general(native(x, dtype), native(y, dtype), **params)) == want
+
+
+WINDOWS = [  # x, w, stride, padding, dilation, groups
+    ((2, 4, 9), (6, 2, 3), (2,), ((1, 2),), (2,), 2),
+    ((2, 3, 7, 8), (4, 3, 3, 2), (2, 3), ((0, 1), (2, 0)), (1, 2), 1),
+    ((1, 2, 5, 5, 5), (2, 1, 2, 2, 2), (1, 2, 1), ((1, 1), (0, 0), (1, 0)), (1, 1, 2), 2),
+]
+
+
+@pytest.mark.parametrize(("x_shape", "w_shape", "stride", "padding", "dilation", "groups"), WINDOWS)
+@pytest.mark.parametrize("dtype", [float64, int64, dtypes.complex128], ids=repr)
+def test_convolution_and_its_transposes(dtype, x_shape, w_shape, stride, padding, dilation, groups):
+    """conv by its definition, and <g, conv(x, w)> = <conv_dx(g, w), x> = <conv_dw(x, g), w>, in whole numbers and so exactly."""
+    rng = np.random.default_rng(2)
+    x, w = rng.integers(-4, 5, x_shape), rng.integers(-4, 5, w_shape)
+    params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    X, W = native(x, dtype), native(w, dtype)
+    out = xp.to_numpy(xp.conv(X, W, **params))
+    padded = np.pad(x, ((0, 0), (0, 0), *padding))
+    per_group = w_shape[0] // groups
+    for place in np.ndindex(out.shape):
+        n, o, *at = place
+        c = o // per_group * w_shape[1]
+        window = tuple(slice(a * s, a * s + d * (k - 1) + 1, d) for a, s, d, k in zip(at, stride, dilation, w_shape[2:], strict=True))
+        assert out[place] == np.sum(padded[(n, slice(c, c + w_shape[1]), *window)] * w[o])
+    g = rng.integers(-4, 5, out.shape)
+    dx = xp.to_numpy(xp.conv_dx(native(g, dtype), W, x_shape=x_shape, **params))
+    dw = xp.to_numpy(xp.conv_dw(X, native(g, dtype), w_shape=w_shape, **params))
+    assert dx.shape == x_shape and dw.shape == w_shape
+    assert np.sum(out * g) == np.sum(dx * x) == np.sum(dw * w)
+
+
+def test_pooling_takes_the_first_nan_and_never_the_padding():
+    params = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    out, index = xp.max_pool(native([[1, nan, 5, 5], [nan, 2, 5, 5]], float32), **params)
+    np.testing.assert_array_equal(xp.to_numpy(out), [[nan, 5]])
+    assert values(index) == [[1, 0]]
+    params |= {"padding": ((1, 0), (1, 1)), "stride": (1, 2)}
+    for dtype, low in ((float32, -inf), (int32, np.iinfo(np.int32).min)):
+        _, index = xp.max_pool(native(np.full((2, 2), low), dtype), **params)
+        assert values(index) == [[3, 2], [1, 0]]
+
+
+def test_flat_positions_are_the_same_places():
+    rng = np.random.default_rng(3)
+    x = native(rng.normal(size=(2, 3, 9, 8)), float64)
+    params = {"window": (3, 2), "stride": (2, 2), "padding": ((1, 1), (0, 0)), "dilation": (1, 2)}
+    out, index = xp.max_pool(x, **params)
+    assert torch.equal(xp.pool_gather(x, index, **params), out)
+    _, flat = xp.max_pool(x, **params, flat=True)
+    assert torch.equal(xp.pool_gather(x, flat, **params, flat=True), out)
+    args = dict(x_shape=tuple(x.shape), **params)
+    assert torch.equal(xp.pool_scatter(out, flat, **args, flat=True), xp.pool_scatter(out, index, **args))
+
+
+# ---- programs -------------------------------------------------------------------------------------------------------------------------
+class Recorder:
+    """Builds a graph by calling primitives on variables."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+
+    def __getattr__(self, name):
+        primitive = table[name]
+
+        def call(*inputs, **params):
+            inferred = primitive.infer(*inputs, **params)
+            outputs = tuple(Var(tuple(shape), dtype) for shape, dtype in (inferred if primitive.multiple else (inferred,)))
+            self.equations.append(Equation(primitive, inputs, params, outputs))
+            return outputs if primitive.multiple else outputs[0]
+
+        return call
+
+
+def interpret(graph, args):
+    return graph.run(lambda p, xs, params: getattr(xp, p.name)(*xs, **params), args, lambda a: xp.scalar(a.value, a.dtype))
+
+
+def memory(x) -> int:
+    return x.untyped_storage().data_ptr()
+
+
+def check_program(graph, args):
+    before = [a.clone() for a in args]
+    want = interpret(graph, args)
+    run = xp.compile(graph)
+    for _ in range(2):  # the second call must not see what the first one wrote
+        out = run(*args)
+        assert all(torch.equal(a, b) and a.dtype is b.dtype for a, b in zip(out, want, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(args, before, strict=True))
+        places = [memory(a) for a in (*out, *args)]
+        assert len(set(places)) == len(places)
+        for a in out:
+            a.zero_()
+    return run
+
+
+def test_a_program_reuses_only_its_own_dead_values():
+    r = Recorder()
+    x, w = Var((4, 6), float32), Var((6, 6), float32)
+    product = r.dot_general(x, w, contract=((1,), (0,)), batch=((), ()))
+    shown = r.reshape(product, shape=(24,))
+    grown = r.exp(product)  # product is still shown: not over it
+    both = r.mul(grown, product)
+    rows = r.broadcast_to(r.reshape(w, shape=(1, 36)), shape=(2, 36))
+    constant = r.full(shape=(4, 6), value=2.0, dtype=float32)
+    total = r.add(r.relu(r.sub(both, constant)), Literal(0.5, float32))
+    outputs = [total, shown, x, r.permute(w, axes=(1, 0)), constant, rows, shown, Literal(1.0, float32)]
+    rng = np.random.default_rng(4)
+    graph = Graph([x, w], r.equations, outputs)
+    run = check_program(graph, [native(rng.normal(size=v.shape), float32) for v in (x, w)])
+    assert "out=" in run.__source__ and "torch_mm" in run.__source__
+
+
+def test_a_program_keeps_flat_pool_positions_to_itself():
+    r = Recorder()
+    x = Var((2, 3, 8, 8), float32)
+    params = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    out, index = r.max_pool(x, **params)
+    back = r.pool_scatter(out, index, x_shape=x.shape, **params)
+    data = [native(np.random.default_rng(5).normal(size=x.shape), float32)]
+    assert check_program(Graph([x], r.equations, [out, back]), data).__source__.count("flat=True") == 2
+    assert check_program(Graph([x], r.equations, [out, back, index]), data).__source__.count("flat=True") == 0
+
+
+def test_unsigned_programs():
+    r = Recorder()
+    a, b = Var((3,), uint32), Var((3,), uint32)
+    s = r.add(a, b)
+    outputs = [r.maximum(r.mul(s, s), b), r.sum(r.cast(s, dtype=uint64), axis=(0,), keepdims=False), r.lt(a, b), r.relu(a)]
+    check_program(Graph([a, b], r.equations, outputs), [native([1, 2**31, 2**32 - 1], uint32), native([5, 2**31, 2], uint32)])
+
+
+def test_control_flow():
+    step = Recorder()
+    c, s, x = (Var((), float32) for _ in range(3))
+    t = step.add(s, step.mul(c, x))
+    body = Graph([c, s, x], step.equations, [t, t])
+    one, xs = native(2, float32), native([1, 2, 3], float32)
+    for reverse, ys in ((False, [3, 7, 13]), (True, [13, 11, 7])):
+        carry, stack = xp.scan(one, native(1, float32), xs, body=body, length=3, n_consts=1, n_carry=1, reverse=reverse)
+        assert carry.item() == 13 and values(stack) == ys
+    carry, stack = xp.scan(one, native(1, float32), xs[:0], body=body, length=0, n_consts=1, n_carry=1, reverse=False)
+    assert carry.item() == 1 and stack.shape == (0,) and stack.dtype is torch.float32
+    test, double = Recorder(), Recorder()
+    limit, v, u = Var((), float32), Var((), float32), Var((), float32)
+    smaller = test.lt(v, limit)
+    cond = Graph([limit, v], test.equations, [smaller])
+    twice = double.add(u, u)
+    double_body = Graph([u], double.equations, [twice])
+    assert xp.while_loop(native(50, float32), one, cond=cond, body=double_body, n_cond=1, n_body=0)[0].item() == 64
+    same = Graph([u], [], [u])
+    for index, want in ((-5, 4), (0, 4), (1, 2), (9, 2)):
+        assert xp.cond(native(index, int64), one, branches=(double_body, same))[0].item() == want
+
+
+# ---- conversions and settings ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", dtypes.all_dtypes, ids=repr)
+def test_arrays_go_in_and_out(dtype):
+    data = np.arange(6).reshape(2, 3).astype(dtype.numpy)
+    data.flags.writeable = False
+    for view in (data, data[::-1, ::-2], data.T, data[0, 1], data[:0], data.astype(data.dtype.newbyteorder(">")) if dtype is not bfloat16 else data):
+        there = xp.asarray(view, dtype)
+        back = xp.to_numpy(there)
+        assert there.dtype is xp.native_dtype(dtype) and xp.dtype_of(there) is dtype and back.dtype == dtype.numpy
+        np.testing.assert_array_equal(back, view)
+    mutable = np.ones(3, dtype.numpy)
+    there = xp.asarray(mutable, dtype)
+    mutable[:] = 0
+    assert values(xp.cast(there, dtype=int64)) == [1, 1, 1]
+
+
+def test_foreign_tensors_lose_their_history():
+    leaf = torch.ones(3, requires_grad=True)
+    assert not xp.from_dlpack(leaf.detach()).requires_grad
+    shared = np.ones(3)
+    there = xp.from_dlpack(shared)
+    shared[0] = 5
+    assert values(there) == [5, 1, 1]
+
+
+def test_the_users_defaults_neither_matter_nor_change():
+    """Default dtype and default device belong to the user; "meta" tensors hold no data, so nothing may land there."""
+    x = native([[1, 4, 2], [0, 0, 9]], float32)
+    pool = {"window": (2,), "stride": (1,), "padding": ((1, 1),), "dilation": (1,)}
+
+    def everything():
+        out, index = xp.max_pool(x, **pool)
+        return [
+            xp.full(shape=(2,), value=1.5, dtype=float32), xp.iota(size=3, dtype=float32), xp.scalar(2.0, float32), xp.polygamma(x, n=1), out, index,
+            xp.pool_gather(x, index, **pool), xp.scatter(x, x, native([1, 0], int64), mode="set"), xp.softmax(x, axis=1), xp.pow(x, 0.5),
+            xp.floor_divide(native([1, 2], int32), native([0, 2], int32)), xp.cast(x, dtype=uint8), xp.pad(x, widths=((0, 1), (0, 0)), value=2.0),
+        ]  # fmt: skip
+
+    want = everything()
+    torch_windows._places.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    try:
+        got = everything()
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) and a.dtype is b.dtype and a.device == b.device for a, b in zip(got, want, strict=True))
+
+
+def test_unknown_devices_are_refused_with_a_list():
+    for device in ("tpu", "cuda:99", "meta"):
+        with pytest.raises(ValueError, match=r"backend torch: no device .* it can use cpu"):
+            make(device)
+    assert isinstance(make("cpu"), TorchBackend) and make().device == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu():
+    cuda = make("cuda")
+    assert cuda.device == "cuda:0"
+    rng = np.random.default_rng(6)
+    image, kernel = rng.normal(size=(2, 4, 9, 9)), rng.normal(size=(6, 4, 3, 3))
+    window = {"stride": (1, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 1), "groups": 1}
+    pool = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    whole = rng.integers(-9, 9, (5, 5))
+    for dtype, tolerance in ((float32, 1e-5), (float64, 1e-13)):
+        results = []
+        for b in (xp, cuda):
+            x, w = b.asarray(image.astype(dtype.numpy), dtype), b.asarray(kernel.astype(dtype.numpy), dtype)
+            out = b.conv(x, w, **window)
+            top, index = b.max_pool(out, **pool)
+            i = b.asarray(whole, int64)
+            results.append([
+                out, b.conv_dx(out, w, x_shape=tuple(x.shape), **window), top, index, b.softmax(x, axis=3), b.full(shape=(2,), value=1, dtype=dtype),
+                b.dot_general(i, i, contract=((1,), (0,)), batch=((), ())),
+                b.scatter(x[0], x[0], b.asarray(np.array([1, 1, 9, 0]), int64), mode="set"),
+            ])  # fmt: skip
+        for on_cpu, on_cuda in zip(*results, strict=True):
+            assert on_cuda.is_cuda
+            np.testing.assert_allclose(cuda.to_numpy(on_cuda), xp.to_numpy(on_cpu), rtol=tolerance, atol=tolerance)
+    cuda.synchronize()
