@@ -27,7 +27,8 @@ _MATH = {n: f"math.{n}({{0}})" for n in "exp expm1 log log1p log10 sqrt sin cos 
 _E = "exp_{S}(-abs({0}))"
 _FLOAT = _MATH | {
     "exp": "exp_{S}({0})", "log": "log_{S}({0})", "tanh": "tanh_{S}({0})",
-    "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})", "sigmoid": f"({{T}}(1) if {{0}} >= 0 else {_E}) / ({{T}}(1) + {_E})",
+    "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})",
+    "sigmoid": f"({{T}}(1) if {{0}} >= 0 else {_E}) / ({{T}}(1) + {_E})",
     "softplus": "max({0}, {T}(0)) + math.log1p(" + _E + ")", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
     "digamma": "digamma(np.float64({0}))", "relu": "vmax({0}, {T}(0))", "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
     "floor": "np.floor({0})", "ceil": "np.ceil({0})", "round": "np.rint({0})", "trunc": "np.trunc({0})", "isnan": "{0} != {0}",

@@ -48,7 +48,7 @@ class TorchBackend(Backend):
         """A copy of the data on this device."""
         value = np.asarray(value)
         source = dtypes.from_numpy(value.dtype)
-        copy = np.array(value, source.numpy, order="C")
+        copy = np.array(value, source.numpy, order="C").view(source.numpy)  # one dtype object for long long and long
         native = torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16) if source is dtypes.bfloat16 else torch.from_numpy(copy)
         native = native.to(self.torch_device)
         return native if source is dtype else caster(native.dtype, NATIVE[dtype])(native)

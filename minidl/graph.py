@@ -34,7 +34,7 @@ class Var(Symbolic):
         return describe(self)
 
 
-class Literal:
+class Literal(Symbolic):
     """A scalar constant of the program, with its dtype."""
 
     __slots__ = ("dtype", "value")

@@ -29,9 +29,11 @@ class Walk:
 
     def __init__(self) -> None:
         self.env: dict[str, Any] = {"Tensor": Tensor}
-        self.terms: list[tuple[str, tuple[int, Any] | None]] = []  # expression, and the (container, key) whose number it pins
+        self.terms: list[tuple[str, int | None, Any]] = []  # expression, and the container and key that it pins, if any
         self.tensors: dict[int, tuple[Tensor, str, Any, Any]] = {}  # tensor, expression, container, key
         self.boxes: dict[int, Any] = {}  # id → dict or list
+        self.owned: set[int] = set()  # the boxes that belong to Modules and optimizers: what is stored there comes back from a program
+        self._inside = False
         self._seen: set[int] = set()
         self._keep: list[Any] = []
 
@@ -47,24 +49,26 @@ class Walk:
             return
         if isinstance(x, _PLAIN):
             term = f"{text} is {x!r}" if x is None or isinstance(x, bool) else f"{text} == {self.bind(x, 'V') if x != x or isinstance(x, complex) else repr(x)}"
-            self.terms.append((term, (id(box), key) if box is not None else None))
+            self.terms.append((term, None if box is None else id(box), key))
         elif isinstance(x, Tensor):
             self.tensors.setdefault(id(x), (x, text, box, key))
         elif stateful(x):
-            self.terms.append((f"{text} is {self.bind(x, 'M')}", None))
+            self.terms.append((f"{text} is {self.bind(x, 'M')}", None if box is None else id(box), key))
+            before, self._inside = self._inside, True
             self.box(vars(x))
+            self._inside = before
             self.function(type(x).__call__)
             for name in x.__minidl_state__:
                 self.function(getattr(type(x), name, None))
         elif type(x) in (list, tuple):
             if type(x) is list or _interesting(x):
-                self.terms.append((f"{text} is {self.bind(x, 'B')}", None))
+                self.terms.append((f"{text} is {self.bind(x, 'B')}", None if box is None else id(box), key))
                 self.box(x)
         elif isinstance(x, dict) and _small(x):
-            self.terms.append((f"{text} is {self.bind(x, 'B')}", None))
+            self.terms.append((f"{text} is {self.bind(x, 'B')}", None if box is None else id(box), key))
             self.box(x)
         elif isinstance(x, (types.FunctionType, types.MethodType, functools.partial)):
-            self.terms.append((f"{text} is {self.bind(x, 'F')}", None))
+            self.terms.append((f"{text} is {self.bind(x, 'F')}", None if box is None else id(box), key))
             self.function(x)
         elif hasattr(x, "__minidl_jitted__"):
             self.function(x.__minidl_jitted__)
@@ -77,7 +81,9 @@ class Walk:
         name = self.bind(x, "B")
         if not isinstance(x, tuple):
             self.boxes[id(x)] = x
-        self.terms.append((f"len({name}) == {len(x)}", None))
+            if self._inside:
+                self.owned.add(id(x))
+        self.terms.append((f"len({name}) == {len(x)}", id(x), None))
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
             if isinstance(k, (str, int)):
                 self.value(v, f"{name}[{k!r}]", x, k)

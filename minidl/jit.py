@@ -117,11 +117,14 @@ class Program:
         full = self._arguments(owner, args, kwargs, t)
         f = owner.__minidl_jitted__
         walk.function(f)
-        snapshot = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
+        everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
+        snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:
             with interpreting(t):
                 out = f(*full[0], **full[1])
                 stored = self._changes(snapshot, t)
+                # a plain container that the function changed keeps that side effect, which happens once; its contents are no guard then
+                self.unguarded = {k for k, (box, before) in everything.items() if k not in snapshot and not _unchanged(box, before)}
                 leaves, self.out_structure = tree.flatten(out)
                 self._finish(owner, t, leaves, stored)
         finally:
@@ -347,7 +350,9 @@ class Program:
     ) -> None:
         """The function that checks the guards, runs the program and stores what it must."""
         s = self.source
-        terms = s.terms + [text for text, place in self.walk.terms if place is None or place not in t.host_keys] + t.guards
+        terms = s.terms + [
+            text for text, box, key in self.walk.terms if box not in self.unguarded and (box, key) not in t.host_keys
+        ] + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         s.env.update(run=run, unflatten=tree.unflatten, S=self.out_structure, attach=self._attach)
         lines = ["def call(args, kwargs):", "    try:"]
@@ -411,6 +416,12 @@ class Program:
 
         order = tracked
         return tape.opaque_nodes(xp, "jit", parents, len(tracked), vjp, jvp)
+
+
+def _unchanged(box: Any, before: Any) -> bool:
+    if len(box) != len(before):
+        return False
+    return all(box.get(k) is v for k, v in before.items()) if isinstance(box, dict) else all(a is b for a, b in zip(box, before, strict=True))
 
 
 def _zeros(xp: Any, like: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -172,6 +172,14 @@ class Tensor:
         return self
 
     __hash__ = object.__hash__
+
+    if TYPE_CHECKING:  # operators and methods come from the tables of minidl.ops.methods, where a checker cannot see them
+        __add__: Any; __radd__: Any; __sub__: Any; __rsub__: Any; __mul__: Any; __rmul__: Any; __truediv__: Any; __rtruediv__: Any  # noqa: E702
+        __matmul__: Any; __rmatmul__: Any; __pow__: Any; __rpow__: Any; __floordiv__: Any; __mod__: Any; __neg__: Any; __invert__: Any  # noqa: E702
+        __lt__: Any; __le__: Any; __gt__: Any; __ge__: Any; __and__: Any; __or__: Any; __xor__: Any; __getitem__: Any; __setitem__: Any  # noqa: E702
+        __iter__: Any; __len__: Any; __float__: Any; __int__: Any; __index__: Any  # noqa: E702
+
+        def __getattr__(self, name: str) -> Any: ...
 
 
 def write_grad(leaf: Leaf, value: Tensor | None) -> None:

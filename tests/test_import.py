@@ -63,8 +63,10 @@ elif backend == "numba":
 
 def settings():
     found = {
-        "errors": np.geterr(), "print": np.get_printoptions(), "numpy random": repr(np.random.get_state()), "random": repr(random.getstate()),
-        "warnings": [repr(f) for f in warnings.filters if f[2].__module__ == "builtins"], "environment": dict(os.environ), "recursion": sys.getrecursionlimit(),
+        "errors": np.geterr(), "print": np.get_printoptions(),
+        "numpy random": repr(np.random.get_state()), "random": repr(random.getstate()),
+        "warnings": [repr(f) for f in warnings.filters if f[2].__module__ == "builtins"],
+        "environment": dict(os.environ), "recursion": sys.getrecursionlimit(),
         "numpy promotion": str((np.ones(1, "f4") * 2.5).dtype),
     }
     if backend == "torch":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ LAYERS = [
     ("Conv1d", (4, 6, 3), {"padding": 1, "stride": 2}, (2, 4, 9)),
     ("Conv2d", (3, 6, 5), {}, (2, 3, 12, 11)),
     ("Conv2d", (4, 8, 3), {"stride": 2, "padding": (1, 0), "dilation": 2, "groups": 2, "bias": False}, (2, 4, 9, 10)),
-    ("Conv2d", (3, 6, (2, 4)), {"padding": "same"}, (2, 3, 7, 8)),
+    ("Conv2d", (3, 6, (3, 5)), {"padding": "same"}, (2, 3, 7, 8)),
     ("Conv2d", (3, 6, 3), {"padding": "valid"}, (3, 7, 8)),
     ("Conv3d", (2, 3, 2), {"padding": 1}, (1, 2, 4, 5, 3)),
     ("MaxPool1d", (3,), {}, (2, 3, 10)),
@@ -111,7 +112,7 @@ LAYERS = [
 def test_layer_equals_torch(name, args, kwargs, shape):
     ours, theirs = getattr(nn, name)(*args, **kwargs), getattr(tnn, name)(*args, **kwargs)
     if name != "AvgPool3d" and not kwargs.get("inplace"):  # torch prints 1-tuples there; inplace would change torch's leaf
-        assert repr(ours) == repr(theirs).replace("affine=True, bias=True, track", "affine=True, track").replace("affine=False, bias=True, track", "affine=False, track")
+        assert repr(ours) == re.sub(r", bias=(True|False)(?=, track)", "", repr(theirs))  # which newer versions of torch print
     if kwargs.pop("inplace", False):
         theirs = getattr(tnn, name)(*args, **kwargs)
     assert [(n, p.shape) for n, p in ours.named_parameters()] == [(n, tuple(p.shape)) for n, p in theirs.named_parameters()]
@@ -121,11 +122,12 @@ def test_layer_equals_torch(name, args, kwargs, shape):
         for p in theirs.parameters():
             p.copy_(torch.tensor(normal(*p.shape)))
     ours.double().load_state_dict(theirs.state_dict())
-    compare(ours, theirs, normal(*shape))
+    compare(ours, theirs, normal(*shape), rtol=1e-7 if name in ("CELU", "Hardsigmoid") else 1e-11)  # torch rounds their constants to float32
     for (key, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):  # running statistics
         assert a.dtype.name == str(b.dtype).removeprefix("torch."), key
         close(a, b)
-    compare(ours.eval(), theirs.eval(), normal(*shape)) if not list(ours.parameters()) else close(ours.eval()(md.asarray(x := normal(*shape))), theirs.eval()(torch.tensor(x)))
+    x = normal(*shape)
+    close(ours.eval()(md.asarray(x)), theirs.eval()(torch.tensor(x)))
 
 
 def test_embedding_equals_torch():
@@ -218,7 +220,7 @@ def test_bce_is_cut_as_in_torch():
 
 CONVENTIONS = [  # the convention table's rows for functions that live here: (function, x, value, derivative)
     (F.relu6, 0.0, 0.0, 0.0), (F.relu6, 6.0, 6.0, 0.0), (F.elu, 0.0, 0.0, 1.0), (F.selu, 0.0, 0.0, 1.7580993408473766), (F.celu, 0.0, 0.0, 1.0),
-    (F.hardsigmoid, 3.0, 1.0, 0.0), (F.hardsigmoid, -3.0, 0.0, 0.0), (F.hardswish, 3.0, 3.0, 1.0), (F.hardswish, -3.0, 0.0, 0.0),
+    (F.hardsigmoid, 3.0, 1.0, 0.0), (F.hardsigmoid, -3.0, 0.0, 0.0), (F.hardsigmoid, 0.0, 0.5, 1 / 6), (F.celu, -1.0, math.expm1(-1), math.exp(-1)), (F.hardswish, 3.0, 3.0, 1.0), (F.hardswish, -3.0, 0.0, 0.0),
     (F.hardtanh, 1.0, 1.0, 0.0), (F.hardtanh, -1.0, -1.0, 0.0), (F.leaky_relu, 0.0, 0.0, 0.01), (F.relu, 0.0, 0.0, 0.0),
     (F.softplus, 0.0, math.log(2), 0.5), (F.silu, -math.inf, 0.0, 0.0), (F.gelu, -math.inf, 0.0, 0.0), (F.mish, -math.inf, 0.0, 0.0),
     (lambda x: F.gelu(x, "tanh"), -math.inf, 0.0, 0.0), (lambda x: F.gelu(x, "tanh"), 1e30, 1e30, 1.0), (F.gelu, 1e30, 1e30, 1.0),
@@ -457,7 +459,7 @@ def test_a_module_is_a_pytree_of_its_parameters():
     assert structure == md.tree.flatten(m)[1] and hash(structure) == hash(md.tree.flatten(m)[1])
     assert structure != md.tree.flatten(m.eval())[1]
     m.train()
-    clone = md.tree.map(lambda p: p * 0, m)
+    clone = md.tree.map(lambda p: p.detach() * 0, m)
     assert isinstance(clone, Tied) and clone.first.weight is clone.second.weight and not clone.scale.numpy().any() and m.scale.item() == 1
 
 
@@ -465,12 +467,13 @@ def test_grad_of_a_function_of_a_module():
     m, x = Tied(), md.asarray(normal(6, 3).astype("float32"))
     m.blocks[1].p = 0.0
     loss = lambda net, x: (net(x) ** 2).sum()  # noqa: E731
-    value, grads = md.value_and_grad(loss)(m, x)
+    with md.no_grad():  # else the gradients, of parameters that require grad, are tracked themselves
+        value, grads = md.value_and_grad(loss)(m, x)
     assert isinstance(grads, Tied) and m.blocks[0].num_batches_tracked.item() == 1
     loss(m, x).backward()
     for (name, p), g in zip(m.named_parameters(), md.tree.flatten(grads)[0], strict=True):
         np.testing.assert_allclose(p.grad.numpy(), g.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
-    smaller = md.tree.map(lambda p, g: p - 0.001 * g, m, grads)
+    smaller = md.tree.map(lambda p, g: p.detach() - 0.001 * g, m, grads)
     assert loss(smaller, x).item() < value.item()
 
 

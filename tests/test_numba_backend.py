@@ -164,6 +164,26 @@ def test_sums_are_at_least_as_accurate_as_numpys(backend):
         assert np.abs(program(x)[0] - exact).max() <= np.abs(x.sum(1) - exact).max()
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["exp", "log", "tanh"])
+def test_vector_functions_are_within_two_ulp_everywhere(backend, name, dtype):
+    rng = np.random.default_rng(4)
+    size = np.finfo(dtype)
+    any_bits = rng.integers(0, 2**63, 40000, dtype=np.uint64).view(np.float64)
+    with np.errstate(all="ignore"):
+        spread = np.concatenate([any_bits, -any_bits, rng.normal(size=40000), rng.uniform(-800, 800, 40000), 1 + 1e-3 * rng.normal(size=10000)])
+        edges = [0.0, -0.0, np.inf, -np.inf, np.nan, size.tiny, size.smallest_subnormal, size.max, 1.0, 88.72, 709.78, -103.9, -745.1]
+        x = np.concatenate([spread, edges]).astype(dtype)
+        wide = np.longdouble if dtype is np.float64 else np.float64
+        exact = getattr(np, name)(x.astype(wide))
+        (got,) = backend.compile(graph_of(lambda op, v: op(name, v), x.shape, dtype=dtypes.from_numpy(np.dtype(dtype))))(x)
+        rounded = exact.astype(dtype)
+        same = (got == rounded) & (np.signbit(got) == np.signbit(rounded)) | (np.isnan(got) & np.isnan(rounded))
+        error = np.abs(got.astype(wide) - exact) / np.spacing(np.abs(rounded)).astype(wide)
+    assert np.isfinite(error[~same]).all()
+    assert error[~same].max(initial=0) <= 2
+
+
 def test_an_unknown_primitive_calls_numpy_between_compiled_segments(backend, monkeypatch):
     primitive = Primitive("test_numba_reverse", "x", infer=lambda x: (x.shape, x.dtype))
     try:

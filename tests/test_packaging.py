@@ -78,10 +78,10 @@ def built(checkout, tmp_path_factory) -> Path:
     return wheel(checkout, tmp_path_factory.mktemp("wheel"))
 
 
-def expected() -> set[str]:
+def expected(root: Path) -> set[str]:
     """What the wheel must hold: every source file and the data files."""
-    files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "minidl").rglob("*.py") if not p.is_relative_to(ROOT / "minidl" / "backends")}
-    files |= {"minidl/" + p.relative_to(ROOT).as_posix() for p in (ROOT / "backends").rglob("*.py")}
+    files = {p.relative_to(root).as_posix() for p in (root / "minidl").rglob("*.py") if not p.is_relative_to(root / "minidl" / "backends")}
+    files |= {"minidl/" + p.relative_to(root).as_posix() for p in (root / "backends").rglob("*.py")}
     return files | {"minidl/data/digits.npz", "minidl/data/DIGITS.md"}
 
 
@@ -90,11 +90,11 @@ def test_setup_cfg_lists_every_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     listed = set(config["options"]["packages"].split())
-    assert listed == {str(Path(name).parent).replace("/", ".") for name in expected() if name.endswith("__init__.py")}
+    assert listed == {str(Path(name).parent).replace("/", ".") for name in expected(ROOT) if name.endswith("__init__.py")}
 
 
-def test_the_wheel_is_complete(built):
-    assert members(built) == expected()
+def test_the_wheel_is_complete(checkout, built):
+    assert members(built) == expected(checkout)
 
 
 def test_the_wheel_works_from_an_empty_folder(built, tmp_path):

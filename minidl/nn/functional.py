@@ -7,6 +7,7 @@ and derivatives follow minidl's convention table: a fully masked softmax row is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import minidl as md
 from minidl.nn.lossfunctions import (
@@ -100,7 +101,7 @@ def hardsigmoid(x: md.Tensor, inplace: bool = False) -> md.Tensor:
 
 def hardswish(x: md.Tensor, inplace: bool = False) -> md.Tensor:
     """x * hardsigmoid(x)."""
-    return _no_minus_inf(x) * md.clip(x + 3.0, 0.0, 6.0) / 6.0
+    return _gated(x, lambda y: y * (y + 3.0) / 6.0, 3.0)
 
 
 def softplus(x: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md.Tensor:
@@ -113,33 +114,29 @@ def logsigmoid(x: md.Tensor) -> md.Tensor:
     return -md.softplus(-x)
 
 
-def _no_minus_inf(x: md.Tensor) -> md.Tensor:
-    """x with -inf replaced by the lowest number, so that x * f(x) takes its limit 0 there instead of inf * 0."""
-    return md.clip(x, -md.finfo(x.dtype).max, None)
+def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> md.Tensor:
+    """f(x), for an f that is x itself from `bound` on and 0 below -bound: there inf * 0 never arises, in the value or in a derivative."""
+    return md.where(x >= bound, x, f(md.clip(x, -bound, bound)))
 
 
 def silu(x: md.Tensor, inplace: bool = False) -> md.Tensor:
     """x * sigmoid(x) (S. Elfwing et al., Neural Networks 107, 2018); 0 at -inf."""
-    x = _no_minus_inf(x)
-    return x * md.sigmoid(x)
+    return _gated(x, lambda y: y * md.sigmoid(y), 1e3)
 
 
 def mish(x: md.Tensor, inplace: bool = False) -> md.Tensor:
     """x * tanh(softplus(x)) (D. Misra, BMVC 2020); 0 at -inf."""
-    x = _no_minus_inf(x)
-    return x * md.tanh(md.softplus(x))
+    return _gated(x, lambda y: y * md.tanh(md.softplus(y)), 1e3)
 
 
 def gelu(x: md.Tensor, approximate: str = "none") -> md.Tensor:
     """x times the normal distribution function of x; "tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415)."""
     if approximate == "none":
-        x = _no_minus_inf(x)
-        return x * (md.erf(x * math.sqrt(0.5)) + 1.0) * 0.5
+        return _gated(x, lambda y: y * (md.erf(y * math.sqrt(0.5)) + 1.0) * 0.5, 1e2)
     if approximate != "tanh":
         raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
-    inner = md.clip(x, -30.0, 30.0)  # beyond, tanh is ±1 and the cube would overflow
-    inner = (inner + inner * inner * inner * 0.044715) * math.sqrt(2 / math.pi)
-    return _no_minus_inf(x) * (md.tanh(inner) + 1.0) * 0.5
+    inner = lambda y: (y + y * y * y * 0.044715) * math.sqrt(2 / math.pi)
+    return _gated(x, lambda y: y * (md.tanh(inner(y)) + 1.0) * 0.5, 30.0)  # beyond, tanh is ±1 and the cube would overflow float16
 
 
 def softmax(x: md.Tensor, dim: int = -1, dtype: object = None) -> md.Tensor:

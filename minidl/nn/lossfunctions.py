@@ -58,6 +58,7 @@ def cross_entropy(
     loss = nll_loss(logp, target, weight, ignore_index, "none" if label_smoothing else reduction)
     if not label_smoothing:
         return loss
+    target = target.to(md.int64)
     valid, scale = target != ignore_index, None if weight is None else _along(weight, x.ndim, axis)
     smooth = md.where(valid, -md.sum(logp if scale is None else logp * scale, axis=axis), 0.0)
     loss = loss * (1 - label_smoothing) + smooth * (label_smoothing / n)
@@ -76,7 +77,7 @@ def nll_loss(
             f"cross_entropy: scores of shape {x.shape} want integer targets of shape {x.shape[:axis] + x.shape[axis + 1 :]}"
             f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
         )
-    n = x.shape[axis]
+    n, target = x.shape[axis], target.to(md.int64)
     _check_classes(target, n, ignore_index)
     at = hot(target, n, axis)
     valid = target != ignore_index

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -94,8 +95,9 @@ def max_pool(
     stride = per_axis("stride", kernel_size if stride is None else stride, n)
     pad, dilation = per_axis("padding", padding, n), per_axis("dilation", dilation, n)
     sides = tuple((p, p) for p in pad)
-    if ceil_mode:
-        sides = _ceil_sides(x, window, stride, pad, dilation)
+    if ceil_mode and (wide := _ceil_sides(x, window, stride, pad, dilation)) != sides:
+        lowest = -math.inf if x.dtype.inexact else md.iinfo(x.dtype).min
+        x, sides = md.pad(x, ((0, 0), (0, 0), *wide), lowest), ((0, 0),) * n
     out = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation)
     return out[0] if single else out
 

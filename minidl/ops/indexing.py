@@ -88,13 +88,12 @@ class Plan:
     def _slice(self, axis: int, item: slice, n: int) -> None:
         start, stop, step = item.indices(n)
         count = len(range(start, stop, step))
-        if step < 0:
-            last = start + (count - 1) * step
-            start, stop, step = (last, start + 1, -step) if count else (0, 0, 1)
-            if count > 1:
-                self.flips.append(axis)
-        elif not count:
-            stop = start = min(start, n)
+        if count <= 1:  # whatever the step is
+            start = min(max(start, 0), n) if count else 0
+            stop, step = start + count, 1
+        elif step < 0:
+            start, stop, step = start + (count - 1) * step, start + 1, -step
+            self.flips.append(axis)
         self.start[axis], self.stop[axis], self.step[axis] = start, stop, step
 
     def cut(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import canonical
-from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand, permuted, reshaped
+from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand, permuted, reshaped, table
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_logsumexp", "cumulative_max", "cumulative_min", "cumulative_prod",
@@ -70,6 +70,8 @@ def _extreme(name: str, text: str) -> Any:
     def function(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
         x = operand(x)
         axes = shapes.axes_tuple(name, axis, x.ndim)
+        if 0 in x.shape:
+            table[name].infer(x, axis=axes, keepdims=keepdims)  # some backends have an answer for the maximum of nothing
         return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
 
     function.__name__ = function.__qualname__ = name

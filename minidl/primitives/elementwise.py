@@ -131,14 +131,16 @@ remainder = elementwise("remainder", "x y", lambda xp, g: g, lambda xp, g, x, y:
 
 
 def _pow_x(xp: Any, g: Any, x: Any, y: Any) -> Any:
-    return _where0(xp, xp.eq(y, 0.0), g * y * xp.pow(x, y - 1.0))
+    # x**0 is constant, also at 0 and at nan; there the base is made harmless, not the product cut, so that derivatives of this text hold too
+    dead = xp.logical_and(xp.eq(y, 0.0), xp.logical_not(xp.abs(x) > 0.0))
+    return g * y * xp.pow(xp.where(dead, 1.0, x), y - 1.0)
 
 
 def _pow_y(xp: Any, g: Any, x: Any, y: Any, out: Any, x_dtype: DType) -> Any:
     dead = xp.eq(x, 0.0)
     if not x_dtype.is_complex:
-        dead = xp.logical_and(dead, y >= 0)
-    return _where0(xp, dead, g * out * xp.log(x))
+        dead = xp.logical_and(dead, y >= 0.0)
+    return g * out * xp.log(xp.where(dead, 1.0, x))
 
 
 pow = elementwise("pow", "x y", _pow_x, _pow_y, only="numeric")
@@ -228,10 +230,15 @@ where = elementwise(
     lambda xp, g, c: _where0(xp, xp.logical_not(c), g), lambda xp, g, c: _where0(xp, c, g),
     joins=(1, 2), others=bool_,
 )  # fmt: skip
+def _clip_x(xp: Any, g: Any, x: Any, lo: Any, hi: Any) -> Any:
+    # an infinite bound bounds nothing: at an infinite x the derivative is the limit, 1
+    above = xp.logical_or(x > lo, xp.eq(lo, -math.inf))
+    below = xp.logical_or(x < hi, xp.eq(hi, math.inf))
+    return _where0(xp, xp.logical_not(xp.logical_and(above, below)), g)
+
+
 #: Bounds are constants here (Python scalars); with array bounds `md.clip` is maximum and minimum.
-clip = elementwise(
-    "clip", "x lo hi", lambda xp, g, x, lo, hi: _where0(xp, xp.logical_not(xp.logical_and(x > lo, x < hi)), g), None, None, only="real"
-)
+clip = elementwise("clip", "x lo hi", _clip_x, None, None, only="real")
 
 # ---- conversions ----------------------------------------------------------------------------------------------------------------------
 cast = Primitive(

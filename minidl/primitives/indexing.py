@@ -7,6 +7,7 @@ from typing import Any
 from minidl import shapes
 from minidl.dtypes import int64
 from minidl.primitives.core import Primitive
+from minidl.primitives.reductions import affine_scan, edge
 
 
 def _zeros(xp: Any, shape: Any, dtype: Any) -> Any:
@@ -85,17 +86,24 @@ def _shares(xp: Any, x: Any, u: Any, i: Any, out: Any) -> Any:
 
 
 def _other_factors(xp: Any, x: Any, u: Any, i: Any) -> Any:
-    """For each update, the product of x and of all other updates at its position; no division by zero."""
-    dtype = xp.dtype_of(x)
-    zero = xp.cast(xp.eq(u, 0.0), dtype=dtype)
-    solid = u + zero
-    product = xp.gather(xp.scatter(x, solid, i, mode="mul"), i) / solid
-    others = xp.gather(xp.scatter(_zeros(xp, x.shape, dtype), zero, i, mode="add"), i) - zero
-    return xp.where(others > 0.5, 0.0, product)
+    """For each update, the product of x and of all other updates at its position: running products from both sides among the updates sorted by
+    position. Nothing is divided, so that zeros are no special case in derivatives of any order."""
+    n, rest = shapes.prod(i.shape), tuple(x.shape[1:])
+    flat = xp.reshape(i, shape=(n,))
+    order = xp.argsort(flat, axis=0, descending=False)
+    place, factor = xp.gather(flat, order), xp.gather(xp.reshape(u, shape=(n, *rest)), order)
+    others = xp.gather(x, place)
+    for reverse in (False, True):
+        same = xp.eq(place, edge(xp, place, 0, 1, reverse, -1))
+        same = xp.reshape(xp.cast(same, dtype=xp.dtype_of(u)), shape=(n,) + (1,) * len(rest))
+        others = others * affine_scan(xp, same * edge(xp, factor, 0, 1, reverse, 1.0), 1.0 - same + factor * 0.0, 0, reverse)
+    back = xp.argsort(order, axis=0, descending=False)
+    return xp.reshape(xp.gather(others, back), shape=tuple(u.shape))
 
 
 def _scatter_u_vjp(xp: Any, g: Any, x: Any, u: Any, i: Any, out: Any, mode: str) -> Any:
-    at = xp.gather(g, i)
+    inside = xp.logical_and(i >= 0, i < x.shape[0])  # an update out of range was dropped
+    at = xp.where(xp.reshape(inside, shape=tuple(i.shape) + (1,) * (len(u.shape) - len(i.shape))), xp.gather(g, i), 0.0)
     if mode == "add":
         return at
     if mode == "set":

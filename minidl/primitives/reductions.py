@@ -54,7 +54,7 @@ for _name in ("argmax", "argmin"):
 
 
 # ---- along one axis -------------------------------------------------------------------------------------------------------------------
-def _edge(xp: Any, x: Any, axis: int, n: int, reverse: bool, fill: float) -> Any:
+def edge(xp: Any, x: Any, axis: int, n: int, reverse: bool, fill: float) -> Any:
     """x shifted by n places along axis (towards higher places, or lower if reverse), filled with a scalar."""
     size = x.shape[axis]
     n = n if n < size else size
@@ -74,8 +74,8 @@ def affine_scan(xp: Any, a: Any, b: Any, axis: int, reverse: bool) -> Any:
     """
     n = 1
     while n < b.shape[axis]:
-        b = b + a * _edge(xp, b, axis, n, reverse, 0.0)
-        a = a * _edge(xp, a, axis, n, reverse, 0.0)
+        b = b + a * edge(xp, b, axis, n, reverse, 0.0)
+        a = a * edge(xp, a, axis, n, reverse, 0.0)
         n *= 2
     return b
 
@@ -98,11 +98,11 @@ _along("cumsum", lambda xp, g, axis, reverse: xp.cumsum(g, axis=axis, reverse=no
 
 def _before(xp: Any, x: Any, axis: int, reverse: bool) -> Any:
     """The product of all elements before each one."""
-    return _edge(xp, xp.cumprod(x, axis=axis, reverse=reverse), axis, 1, reverse, 1.0)
+    return edge(xp, xp.cumprod(x, axis=axis, reverse=reverse), axis, 1, reverse, 1.0)
 
 
 def _cumprod_vjp(xp: Any, g: Any, x: Any, axis: int, reverse: bool) -> Any:
-    later = _edge(xp, x, axis, 1, not reverse, 0.0)
+    later = edge(xp, x, axis, 1, not reverse, 0.0)
     return _before(xp, x, axis, reverse) * affine_scan(xp, later, g, axis, not reverse)
 
 
@@ -126,20 +126,20 @@ def _runs(xp: Any, x: Any, out: Any, axis: int, reverse: bool) -> tuple[Any, Any
     dtype = xp.dtype_of(x)
     nan = xp.logical_and(xp.isnan(x), xp.isnan(out))
     attains = xp.cast(xp.logical_or(xp.eq(x, out), nan), dtype=dtype)
-    before = _edge(xp, out, axis, 1, reverse, 0.0)
+    before = edge(xp, out, axis, 1, reverse, 0.0)
     same = xp.logical_or(xp.eq(out, before), xp.logical_and(xp.isnan(out), xp.isnan(before)))
     goes_on = xp.cast(same, dtype=dtype)
-    return attains, goes_on, affine_scan(xp, goes_on * _edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0), attains, axis, reverse)
+    return attains, goes_on, affine_scan(xp, goes_on * edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0), attains, axis, reverse)
 
 
 def _cumextreme_vjp(xp: Any, g: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
     attains, goes_on, count = _runs(xp, x, out, axis, reverse)
-    return attains * affine_scan(xp, _edge(xp, goes_on, axis, 1, not reverse, 0.0), g / count, axis, not reverse)
+    return attains * affine_scan(xp, edge(xp, goes_on, axis, 1, not reverse, 0.0), g / count, axis, not reverse)
 
 
 def _cumextreme_jvp(xp: Any, t: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
     attains, goes_on, count = _runs(xp, x, out, axis, reverse)
-    first = _edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0)
+    first = edge(xp, goes_on * 0.0 + 1.0, axis, 1, reverse, 0.0)
     return affine_scan(xp, goes_on * first, attains * t, axis, reverse) / count
 
 
@@ -154,7 +154,7 @@ def _exp_gap(xp: Any, low: Any, high: Any) -> Any:
 
 
 def _cumlogsumexp_vjp(xp: Any, g: Any, x: Any, out: Any, axis: int, reverse: bool) -> Any:
-    step = _edge(xp, _exp_step(xp, out, axis, reverse), axis, 1, not reverse, 0.0)
+    step = edge(xp, _exp_step(xp, out, axis, reverse), axis, 1, not reverse, 0.0)
     return _exp_gap(xp, x, out) * affine_scan(xp, step, g, axis, not reverse)
 
 
@@ -164,7 +164,7 @@ def _cumlogsumexp_jvp(xp: Any, t: Any, x: Any, out: Any, axis: int, reverse: boo
 
 def _exp_step(xp: Any, out: Any, axis: int, reverse: bool) -> Any:
     """exp(out[i-1] - out[i]); 0 before the first element, and where nothing but -inf came before."""
-    before = _edge(xp, out, axis, 1, reverse, float("-inf"))
+    before = edge(xp, out, axis, 1, reverse, float("-inf"))
     return xp.where(xp.eq(before, float("-inf")), 0.0, _exp_gap(xp, before, out))
 
 

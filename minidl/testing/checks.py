@@ -1,0 +1,440 @@
+"""The checks that one row of the table goes through on one backend, and how far apart two numbers are allowed to be.
+
+The unit of distance: one rounding, scaled by conditioning. A program is run eight times on NumPy in float64 with every input and every intermediate
+result moved by a random relative amount of at most 2**-30; the largest change of an output, divided by 2**-30, is what one rounding everywhere
+may do to it (stochastic arithmetic: J. Vignes, A stochastic arithmetic for reliable scientific computation, 1993). A distance is stated in eps of the
+dtype times the larger of that and the value itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minidl import autograd
+from minidl.backends import get
+from minidl.batching import vmap
+from minidl.graph import Graph
+from minidl.jit import jit
+from minidl.primitives import table
+from minidl.testing.domains import ROWS, Row, interval
+from minidl.tensor import Tensor, from_numpy
+from minidl.tracing import trace
+from minidl.transforms import jvp, vjp
+
+Array = np.ndarray
+STEP = 2.0**-30
+#: Primitives that move or choose numbers and round nothing.
+EXACT = frozenset(
+    "reshape permute broadcast_to flip slice unslice pad tril triu concat gather take_along max min maximum minimum fmax fmin cummax cummin max_pool"
+    " pool_gather where clip relu neg abs conj real imag copysign sign floor ceil round trunc full iota bitcast scan while_loop cond".split()
+)
+BUDGET = 8.0  # conditioned ulps that every comparison between backends may differ by, unless a row states otherwise
+
+
+# ---- distances ------------------------------------------------------------------------------------------------------------------------
+def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> float:
+    """The largest |got - want| in eps(dtype) * max(|want|, scale). Equal infinities and nans agree; beyond the dtype's range infinity is right, and
+    below its normal numbers so is zero.
+
+    >>> ulps(1.0 + 2**-52, 1.0)
+    1.0
+    """
+    got, want = np.asarray(got), np.asarray(want)
+    if got.shape != want.shape:
+        return np.inf
+    if want.dtype.kind not in "fc":
+        return 0.0 if np.array_equal(got, want) else np.inf
+    info = np.finfo(np.empty(0, dtype).real.dtype)
+    if want.dtype.kind == "c":
+        scale = np.maximum(scale, abs(want))
+        return max(ulps(got.real, want.real, scale, dtype), ulps(got.imag, want.imag, scale, dtype))
+    with np.errstate(all="ignore"):
+        got, want = got.astype(np.float64), want.astype(np.float64)
+        gone = abs(want) > float(info.max)
+        same = (got == want) | (np.isnan(got) & np.isnan(want)) | (gone & (np.isinf(got) | (abs(got) >= 0.99 * float(info.max))) & (np.sign(got) == np.sign(want)))
+        unit = float(info.eps) * np.maximum(np.maximum(abs(want), scale), float(info.tiny) / float(info.eps))
+        d = np.where(same, 0.0, abs(got - want) / unit)
+    return float(np.max(np.where(np.isnan(d), np.inf, d), initial=0.0))
+
+
+def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int = 8) -> list[Any]:
+    """For each output of a graph at these NumPy arguments: what a relative change of one, everywhere, may do to it. See the module."""
+    xp = get("numpy")
+    rng = np.random.default_rng(seed)
+
+    def moved(v: Any) -> Any:
+        v = np.asarray(v)
+        return v * (1 + STEP * rng.uniform(-1, 1, v.shape)).astype(v.real.dtype) if v.dtype.kind in "fc" else v
+
+    def run(change: Callable[[Any], Any]) -> list[Any]:
+        def call(p: Any, inputs: list[Any], params: dict[str, Any]) -> Any:
+            out = getattr(xp, p.name)(*inputs, **params)
+            if p.name in EXACT or params.get("mode") in ("set", "min", "max"):
+                return out
+            return tuple(map(change, out)) if p.multiple else change(out)
+
+        with np.errstate(all="ignore"):
+            return graph.run(call, [change(a) for a in args], lambda c: xp.scalar(c.value, c.dtype))
+
+    plain = run(np.asarray)
+    worst = [np.zeros(np.shape(v)) for v in plain]
+    for _ in range(runs):
+        for i, v in enumerate(run(moved)):
+            if np.asarray(v).dtype.kind in "fc":
+                with np.errstate(all="ignore"):
+                    d = abs(np.asarray(v) - plain[i]) / STEP
+                worst[i] = np.maximum(worst[i], np.where(np.isfinite(d), d, 0.0))
+    return worst
+
+
+def differences(f: Callable[[float], Array], noise: Any = 0.0, h: float = 0.5, steps: int = 12) -> tuple[Array, Array]:
+    """(df/dh at 0, an estimate of its error), element by element, from central differences extrapolated to step zero.
+
+    noise: how far off f itself may be.
+
+    Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 1982.
+    """
+    shrink, before = 1.6, []
+    best = error = None
+    for i in range(steps):
+        with np.errstate(all="ignore"):
+            now = [(f(h) - f(-h)) / (2 * h)]
+            factor = shrink * shrink
+            for j in range(min(i, 6)):
+                now.append((now[j] * factor - before[j]) / (factor - 1))
+                factor *= shrink * shrink
+                e = np.maximum(abs(now[j + 1] - now[j]), abs(now[j + 1] - before[j])) + noise / h
+                if error is None:
+                    best, error = now[j + 1], np.where(np.isfinite(e), e, np.inf)
+                better = e < error
+                best, error = np.where(better, now[j + 1], best), np.where(better, e, error)
+        before, h = now, h / shrink
+    return best, error  # type: ignore[return-value]
+
+
+def _flat(arrays: Sequence[Any]) -> Array:
+    return np.concatenate([np.asarray(a).reshape(-1) for a in arrays]) if arrays else np.zeros(0)
+
+
+def _inner(a: Sequence[Any], b: Sequence[Any]) -> float:
+    return float(sum(np.sum(np.real(np.conj(x) * y)) for x, y in zip(a, b, strict=True)))
+
+
+# ---- one row, one dtype -----------------------------------------------------------------------------------------------------------------
+class Finding(NamedTuple):
+    """What one check found: how far off, in conditioned ulps (nan where that is not the measure), or why there is no result."""
+
+    mode: str
+    ulp: float
+    gap: str = ""
+
+
+class Study:
+    """A row at drawn arguments, with its reference: NumPy in float64 (complex128) on the same arguments.
+
+    `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`.
+    """
+
+    def __init__(self, row: Row, dtype: str, seed: int = 0):
+        self.row, self.dtype = row, dtype
+        self.args, rooms = row.draw(seed, dtype)
+        self.moving = [i for i, r in enumerate(rooms) if r is not None and self.args[i].dtype.kind in "fc"]
+        rng = np.random.default_rng(seed + 1)
+        xp = get("numpy")
+        wide = [self._wide(a) for a in self.args]
+        outs = [_numpy(o) for o in self.row.apply(*_tensors(wide, xp))]
+        self.floats = [i for i, o in enumerate(outs) if o.dtype.kind in "fc"]
+        smooth = row.call is not None or table[row.name].differentiable
+        if not (smooth and self.moving and self.floats):
+            self.moving, self.floats = [], []
+        kind = np.dtype(dtype)
+
+        def direction(shape: tuple[int, ...], like: np.dtype) -> Array:
+            size = rng.uniform(0.3, 1, shape)
+            turn = np.exp(2j * np.pi * rng.random(shape)) if like.kind == "c" else rng.choice([-1.0, 1.0], shape)
+            return np.asarray(size * turn)
+
+        self.ts = [(rooms[i] * direction(self.args[i].shape, self.args[i].dtype)).astype(self.args[i].dtype) for i in self.moving]
+        out_kind = [np.result_type(outs[i].dtype, kind) if kind.kind == "c" and outs[i].dtype.kind == "c" else outs[i].dtype for i in self.floats]
+        narrow = [np.dtype(np.float32) if dtype == "float32" and k == np.float64 and row.name != "cast" else k for k in out_kind]
+        self.gs = [direction(outs[i].shape, k).astype(k) for i, k in zip(self.floats, narrow, strict=True)]
+        self.us = [direction(self.args[i].shape, self.args[i].dtype).astype(self.args[i].dtype) for i in self.moving]
+        n, m = len(self.moving), len(self.floats)
+        self.names = ["forward"] * len(outs) + (["jvp"] * m + ["vjp"] * n + ["second"] * (2 * n) if n else [])
+        if n:  # so that every element has the same weight in an inner product
+            self.gs = [_even(g, v) for g, v in zip(self.gs, self._reference()[len(outs) : len(outs) + m], strict=True)]
+            self.us = [_even(u, v) for u, v in zip(self.us, self._reference()[len(outs) + m + n : len(outs) + m + 2 * n], strict=True)]
+        self.inputs = [*self.args, *self.ts, *self.gs, *self.us]
+        with_wide = [self._wide(a) for a in self.inputs]
+        self.graph = trace(self.program)(*_tensors(with_wide, xp))
+        self.scales = conditioning(self.graph, with_wide, seed)
+        self.want = self._reference()
+        self.exact = row.exact and kind.kind != "c"
+
+    def _wide(self, a: Array) -> Array:
+        return a.astype(np.float64) if a.dtype == np.float32 else a
+
+    def _reference(self) -> list[Array]:
+        inputs = [self._wide(a) for a in (*self.args, *self.ts, *self.gs, *self.us)]
+        return [_numpy(v) for v in self.program(*_tensors(inputs, get("numpy")))]
+
+    def program(self, *inputs: Any) -> tuple[Any, ...]:
+        """Everything at once; see the class."""
+        k, n, m = len(self.args), len(self.moving), len(self.floats)
+        args, ts, gs, us = inputs[:k], inputs[k : k + n], inputs[k + n : k + n + m], inputs[k + n + m :]
+        outs = self.row.apply(*args)
+        if not n:
+            return outs
+        f = self.function(args)
+        xs = [args[i] for i in self.moving]
+        moved = jvp(f, xs, ts)[1]
+
+        def v(*xs: Any) -> Any:
+            return vjp(f, *xs)[1](gs)
+
+        grads, pull = vjp(v, *xs)
+        return (*outs, *moved, *grads, *jvp(v, xs, ts)[1], *pull(us))
+
+    def function(self, args: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
+        """The float outputs as a function of the arguments that may move."""
+
+        def f(*xs: Any) -> tuple[Any, ...]:
+            full = list(args)
+            for i, x in zip(self.moving, xs, strict=True):
+                full[i] = x
+            out = self.row.apply(*full)
+            return tuple(out[i] for i in self.floats)
+
+        return f
+
+    def compiled(self, xp: Any) -> Callable[[Sequence[Array]], list[Array]]:
+        """The program under jit on a backend, from and to NumPy arrays."""
+        run = _programs(self)
+        return lambda inputs: [_numpy(v) for v in run(*_tensors(inputs, xp))]
+
+    # ---- the checks -----------------------------------------------------------------------------------------------------------------------
+    def compare(self, what: str, got: Sequence[Array], budget: float) -> list[Finding]:
+        """Results against the reference: one finding for each mode."""
+        worst: dict[str, float] = {}
+        for i, (g, w, s) in enumerate(zip(got, self.want, self.scales, strict=True)):
+            kind = g.dtype if g.dtype.kind in "fc" and g.dtype.itemsize < w.dtype.itemsize else np.dtype(self.dtype if w.dtype.kind in "fc" else np.float64)
+            d = ulps(g, w, s, kind if kind.kind in "fc" else np.float64)
+            if not d <= (0 if self.exact and self.names[i] == "forward" else budget):
+                raise AssertionError(f"{self.row} {self.dtype} {what} {self.names[i]}: {d:.3g} conditioned ulps, at most {budget}\n{g}\nbut NumPy in float64 says\n{w}")
+            worst[self.names[i]] = max(worst.get(self.names[i], 0.0), d)
+        return [Finding(k, v) for k, v in worst.items()]
+
+    def rule(self, xp: Any) -> None:
+        """The shape and dtype rule gives what the kernels give, eager and compiled."""
+        eager = self.row.apply(*_tensors(self.args, xp))
+        run = _forward(self)(*_tensors(self.args, xp))
+        for e, r, w in zip(eager, run, trace(self.row.apply)(*_tensors(self.args, xp)).outputs, strict=True):
+            assert e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype, f"{self.row} {self.dtype}: {e.dtype} {e.shape}, compiled {r.dtype} {r.shape}, rule {w}"
+
+    def modes(self, xp: Any, eager: bool, budget: float = BUDGET) -> list[Finding]:
+        """Compiled (and eager, and as the interpreted graph) against the reference."""
+        got = self.compiled(xp)(self.inputs)
+        found = self.compare("compiled", got, budget)
+        if eager:
+            found += [Finding("eager", max(f.ulp for f in self.compare("eager", [_numpy(v) for v in self.program(*_tensors(self.inputs, xp))], budget)))]
+            found += [Finding("interpreted", max(f.ulp for f in self.compare("interpreted", self.interpreted(xp), budget)))]
+        return found
+
+    def interpreted(self, xp: Any) -> list[Array]:
+        """The graph, equation by equation, through the backend's kernels."""
+        tensors = _tensors(self.inputs, xp)
+        with xp.scope():
+            natives = _graph(self, xp).run(
+                lambda p, inputs, params: getattr(xp, p.name)(*inputs, **params), [t.payload for t in tensors], lambda c: xp.scalar(c.value, c.dtype)
+            )
+            return [np.asarray(xp.to_numpy(v)) for v in natives]
+
+    def raw(self, xp: Any) -> tuple[list[Array], list[Array]]:
+        """The vjp by the raw pass over native arrays, and by the pass that records itself (create_graph)."""
+        both = []
+        for create in (False, True):
+            args = _tensors(self.args, xp)
+            leaves = [args[i].requires_grad_() for i in self.moving]
+            outs = self.row.apply(*args)
+            gs = _tensors(self.gs, xp)
+            pairs = [(o, g) for o, g in zip([outs[i] for i in self.floats], gs, strict=True) if o.requires_grad]
+            found = autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=create, allow_unused=True) if pairs else [None] * len(leaves)
+            both.append([np.zeros(t.shape, t.dtype.numpy) if d is None else _numpy(d.detach()) for d, t in zip(found, leaves, strict=True)])
+        return both[0], both[1]
+
+    def adjoint(self, xp: Any, budget: float = 32.0) -> Finding:
+        """<g, jvp(t)> = <vjp(g), t>, and the same for the vjp as a function (order 2)."""
+        got, worst = self._named(self.compiled(xp)(self.inputs)), 0.0
+        scale = self._named([np.maximum(s, abs(w)) for s, w in zip(self.scales, self.want, strict=True)])
+        n = len(self.moving)
+        for left, right, a, b, sa, sb in (
+            (self.gs, got["jvp"], got["vjp"], self.ts, scale["jvp"], scale["vjp"]),
+            (self.us, got["second"][:n], got["second"][n:], self.ts, scale["second"][:n], scale["second"][n:]),
+        ):
+            unit = np.finfo(np.float64).eps * (sum(np.sum(abs(x) * y) for x, y in zip(left, sa, strict=True)) + sum(np.sum(abs(x) * y) for x, y in zip(b, sb, strict=True)))
+            d = abs(_inner(left, right) - _inner(a, b)) / max(unit, np.finfo(np.float64).tiny)
+            assert d <= budget, f"{self.row} {self.dtype}: <g, jvp(t)> = {_inner(left, right)!r}, <vjp(g), t> = {_inner(a, b)!r}: {d:.3g} conditioned ulps apart"
+            worst = max(worst, float(d))
+        return Finding("adjoint", worst)
+
+    def differences(self, xp: Any) -> None:
+        """The jvp against finite differences of the outputs, and the jvp of the vjp against those of the vjp (order 2), element by element."""
+        run, k = self.compiled(xp), len(self.args)
+
+        def at(h: float) -> Array:
+            inputs = list(self.inputs)
+            for i, t in zip(self.moving, self.ts, strict=True):
+                inputs[i] = self.args[i] + h * t
+            got = self._named(run(inputs))
+            return _flat([got["forward"][i] for i in self.floats] + got["vjp"])
+
+        got, scale = self._named(run(self.inputs)), self._named(self.scales)
+        value = _flat([got["forward"][i] for i in self.floats] + got["vjp"])
+        noise = _flat([scale["forward"][i] for i in self.floats] + scale["vjp"]) + abs(value)
+        d, (fd, error) = _flat(got["jvp"] + got["second"][: len(self.moving)]), differences(at, np.finfo(np.float64).eps * noise)
+        off = abs(d - fd) - (10 * error + 1e-7 * np.maximum(abs(d), abs(fd)))
+        assert k and not np.any(off > 0), f"{self.row}: derivative\n{d}\nfinite differences\n{fd}\nestimated error\n{error}"
+        unseen = ~(error <= 1e-4 * abs(fd)) & ~(error <= 1e-8 * noise)
+        assert not np.any(unseen), f"{self.row}: finite differences say too little: {fd[unseen]} with error {error[unseen]}"
+
+    def batching(self, xp: Any, eager: bool, budget: float = BUDGET) -> Finding:
+        """Every choice of batched arguments, forward and vjp, against a stack of single calls."""
+        lanes = [self.row.draw(seed, self.dtype)[0] for seed in (11, 12, 13)]
+        stacked = [np.stack(column) for column in zip(*lanes, strict=True)]
+        choices = [c for c in itertools.product((0, None), repeat=len(self.args)) if 0 in c]
+        if not choices:
+            return Finding("vmap", float("nan"), "")
+
+        def single(*inputs: Any) -> tuple[Any, ...]:
+            args, gs = inputs[: len(self.args)], inputs[len(self.args) :]
+            out = self.row.apply(*args)
+            return (*out, *vjp(self.function(args), *(args[i] for i in self.moving))[1](gs)) if self.moving else out
+
+        def every(*inputs: Any) -> tuple[Any, ...]:
+            batched, plain, gs = inputs[: len(self.args)], inputs[len(self.args) : 2 * len(self.args)], inputs[2 * len(self.args) :]
+            out: list[Any] = []
+            for c in choices:
+                args = [b if w == 0 else p for b, p, w in zip(batched, plain, c, strict=True)]
+                out += vmap(single, in_axes=(*c, *[None] * len(gs)))(*args, *gs)
+            return tuple(out)
+
+        run = every if eager else jit(every)
+        got = [_numpy(v) for v in run(*_tensors([*stacked, *lanes[0], *self.gs], xp))]
+        want, scales = [], []
+        for c in choices:
+            rows = []
+            for lane in range(3):
+                args = [self._wide(lanes[lane][i] if w == 0 else lanes[0][i]) for i, w in enumerate(c)]
+                gs = [self._wide(g) for g in self.gs]
+                values = [_numpy(v) for v in single(*_tensors([*args, *gs], get("numpy")))]
+                rows.append((values, conditioning(trace(single)(*_tensors([*args, *gs], get("numpy"))), [*args, *gs], runs=4)))
+            want += [np.stack(v) for v in zip(*(r[0] for r in rows), strict=True)]
+            scales += [np.stack(v) for v in zip(*(r[1] for r in rows), strict=True)]
+        worst = 0.0
+        for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
+            d = ulps(g, w, s, self.dtype if np.dtype(self.dtype).kind in "fc" else np.float64)
+            if not d <= budget:
+                raise AssertionError(f"{self.row} {self.dtype} vmap in_axes {choices[i * len(choices) // len(got)]}: {d:.3g} conditioned ulps\n{g}\nbut single calls give\n{w}")
+            worst = max(worst, d)
+        return Finding("vmap", worst)
+
+    def _named(self, values: Sequence[Any]) -> dict[str, list[Any]]:
+        out: dict[str, list[Any]] = {"forward": [], "jvp": [], "vjp": [], "second": []}
+        for n, v in zip(self.names, values, strict=True):
+            out[n].append(v)
+        return out
+
+
+def _even(g: Array, v: Array) -> Array:
+    size = np.where((abs(v) > 1e-25) & (abs(v) < 1e25), abs(v), 1.0)
+    return np.asarray(g / size).astype(g.dtype)
+
+
+def _tensors(arrays: Sequence[Array], xp: Any) -> list[Tensor]:
+    return [from_numpy(np.asarray(a), xp) for a in arrays]
+
+
+def _numpy(t: Tensor) -> Array:
+    xp = t.xp
+    with xp.scope():
+        return np.array(xp.to_numpy(t.payload))
+
+
+@functools.lru_cache(maxsize=512)
+def _programs(study: Study) -> Any:
+    return jit(study.program)
+
+
+@functools.lru_cache(maxsize=512)
+def _forward(study: Study) -> Any:
+    return jit(study.row.apply)
+
+
+@functools.lru_cache(maxsize=512)
+def _graph(study: Study, xp: Any) -> Graph:
+    return trace(study.program)(*_tensors(study.inputs, xp))
+
+
+@functools.lru_cache(maxsize=512)
+def study(row: Row, dtype: str) -> Study:
+    """The study of a row, made once."""
+    return Study(row, dtype)
+
+
+# ---- for users --------------------------------------------------------------------------------------------------------------------------
+def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed: int = 0, step: float = 0.1) -> None:
+    """Prove the derivatives of f at float64 (or complex128) tensors, where it is smooth within `step` (relative to 1 or to the element).
+
+    Along one random direction: jvp against finite differences, forward against reverse mode, and both again for the gradient (order 2).
+    Raises AssertionError with the numbers, TypeError for other dtypes.
+
+    >>> import minidl as md
+    >>> check_grad(md.sin, [md.tensor([1.0, 2.0], dtype=md.float64)])
+    """
+    xs = list(args)
+    for x in xs:
+        if not (isinstance(x, Tensor) and x.dtype.name in ("float64", "complex128")):
+            raise TypeError("check_grad: finite differences need float64 or complex128 tensors; convert the arguments with .to(md.float64)")
+    single = interval()  # only its draws of numbers of size one are used, through Row
+
+    def make(rng: np.random.Generator, dtype: np.dtype) -> Any:
+        values = [_numpy(x.detach()) for x in xs]
+        return values, [step * np.maximum(1, abs(v)) for v in values]
+
+    row = Row(getattr(f, "__name__", "function"), [x.shape for x in xs], [single] * len(xs), make=make, call=f)
+    s = Study(row, xs[0].dtype.name, seed)
+    s.differences(xs[0].xp)
+    if order > 1:
+        s.adjoint(xs[0].xp)
+
+
+def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: bool = False) -> dict[str, list[str]]:
+    """Run every primitive through a backend: values, dtypes and shapes, derivatives of both orders, vmap, eager and compiled, against NumPy.
+
+    backend: a name or an instance. Returns {row: [what is wrong]}, empty for a backend that conforms; what it does not implement
+    (NotImplementedError) is listed too. verbose prints each row as it goes.
+
+    >>> conformance("numpy", ROWS[:2])
+    {}
+    """
+    xp = get(backend) if isinstance(backend, str) else backend
+    wrong: dict[str, list[str]] = {}
+    for r in rows:
+        for dtype in r.dtypes:
+            s = study(r, dtype)
+            checks: list[Callable[[], Any]] = [lambda s=s: s.rule(xp), lambda s=s: s.modes(xp, eager=True), lambda s=s: s.batching(xp, eager=False)]
+            if s.moving and dtype != "float32":
+                checks += [lambda s=s: s.adjoint(xp), lambda s=s: s.differences(xp)]
+            for check in checks:
+                try:
+                    check()
+                except (AssertionError, NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+                    wrong.setdefault(f"{r} {dtype}", []).append(f"{type(error).__name__}: {error}")
+        if verbose:
+            print(r, wrong.get(str(r), "ok"))
+    return wrong
