@@ -6,6 +6,7 @@ A third party adds one by an entry point in the group `minidl.backends` that nam
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -26,10 +27,14 @@ _choice = _Choice()
 _default: list[Any] = [None]
 
 
+def _builtin(name: str) -> Callable[[str | None], Any]:
+    return importlib.import_module(f"minidl.backends.{name}_backend").make
+
+
 def _makers() -> dict[str, Callable[[], Callable[[str | None], Any]]]:
     import importlib.metadata  # 20 ms that `import minidl` does not pay
 
-    found: dict[str, Callable[[], Any]] = {n: (lambda n=n: importlib.import_module(f"minidl.backends.{n}_backend").make) for n in BUILTIN}
+    found: dict[str, Callable[[], Any]] = {n: functools.partial(_builtin, n) for n in BUILTIN}
     for point in importlib.metadata.entry_points(group="minidl.backends"):
         if point.name not in found:
             found[point.name] = point.load

@@ -53,7 +53,8 @@ class Backend:
             return missing
 
         def kernel(*args: Any, **params: Any) -> Any:
-            return decompose(self, *args, **params)
+            with self.scope():  # operators in the text are the library's own, not kernels
+                return decompose(self, *args, **params)
 
         kernel.__name__ = name
         setattr(self, name, kernel)

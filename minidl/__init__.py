@@ -23,7 +23,21 @@ from minidl.batching import vmap
 from minidl.control import cond, fori_loop, map, scan, switch, while_loop
 from minidl.custom import checkpoint, custom_jvp, custom_vjp
 from minidl.dtypes import (
-    DType, bfloat16, complex64, complex128, float16, float32, float64, int8, int16, int32, int64, uint8, uint16, uint32, uint64,
+    DType,
+    bfloat16,
+    complex64,
+    complex128,
+    float16,
+    float32,
+    float64,
+    int8,
+    int16,
+    int32,
+    int64,
+    uint8,
+    uint16,
+    uint32,
+    uint64,
 )  # fmt: skip
 from minidl.dtypes import bool_ as bool
 from minidl.graph import Graph

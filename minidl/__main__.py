@@ -14,7 +14,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m minidl", description="minidl on the command line")
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser("demo", help="train a small network on real handwritten digits and compare backends", description=demo.__doc__)
-    train.add_argument("--backend", default=None, metavar="B", choices=[*backends(), "all"], help=f"{', '.join(backends())}, or all that are installed")
+    train.add_argument(
+        "--backend", default=None, metavar="B", choices=[*backends(), "all"], help=f"{', '.join(backends())}, or all that are installed"
+    )
     train.add_argument("--mode", default="both", choices=["eager", "jit", "both"], help="tape, compiled step, or both (default)")
     train.add_argument("--epochs", default=demo.EPOCHS, type=int, help="passes over the training set (default: %(default)s)")
     train.add_argument("--dtype", default="float32", choices=["float32", "float64"], help="default: %(default)s")

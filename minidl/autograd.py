@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from minidl import tape
@@ -36,9 +36,6 @@ class no_grad(contextlib.ContextDecorator):
 
     def __exit__(self, *error: Any) -> None:
         self._stack.pop().__exit__(*error)
-
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        return super().__call__(function)
 
     def _recreate_cm(self) -> no_grad:
         return type(self)()
@@ -78,7 +75,9 @@ def seeds(name: str, outputs: Sequence[Tensor], grads: Sequence[Tensor | None] |
     out = []
     for i, t in enumerate(outputs):
         if t.node is None:
-            raise RuntimeError(f"{name}: output {describe(t)} does not require grad; nothing that led to it was recorded (no_grad, detach or no input with requires_grad=True)")
+            raise RuntimeError(
+                f"{name}: output {describe(t)} does not require grad; nothing that led to it was recorded (no_grad, detach, or no input requires_grad)"
+            )
         g = grads[i] if grads is not None else None
         if g is None:
             if t.dtype.is_complex:
@@ -182,13 +181,15 @@ def release(roots: Sequence[Node]) -> None:
             del node[3:]
 
 
-def pullback(name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None) -> list[Tensor | None]:
+def pullback(
+    name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None
+) -> list[Tensor | None]:
     """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again."""
     nodes = [n for n, _ in roots]
     _, tracked, leads = tape.reach(nodes, targets)
     tracked = tracked or any(g.node is not None for _, g in roots)
     results: dict[int, Any] = dict.fromkeys((t[0] for t in targets), None)
-    nothing = lambda node, g: None  # noqa: E731
+    nothing = lambda node, g: None
     if create_graph if create_graph is not None else tracked and state.grad:
         with using(home(nodes[0][2])):
             tape.pull_tensors(roots, results, leads, nothing, ns)

@@ -131,7 +131,7 @@ class Level:
         payload = self.lift(t)[0]
         if payload.mapped:
             raise TypeError(
-                f"{what}: the value {describe(t)} is batched by md.vmap and differs between lanes; use md.where for a choice, md.while_loop or md.cond"
+                f"{what}: the value {describe(t)} is batched by md.vmap and differs between lanes; use md.where, md.while_loop or md.cond"
                 " for control flow, or keep the argument out of vmap with in_axes=None"
             )
         return payload.inner

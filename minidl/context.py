@@ -82,5 +82,5 @@ for _symbol, _name in {
     setattr(Symbolic, f"__r{_symbol}__", _operator(_name, reverse=True))
 for _name in ("lt", "le", "gt", "ge"):  # no == here: payloads are kept in dicts, which must compare them by identity
     setattr(Symbolic, f"__{_name}__", _operator(_name))
-Symbolic.__neg__ = lambda self: state.interpreter.neg(self)  # type: ignore[attr-defined]
-Symbolic.__invert__ = lambda self: state.interpreter.bitwise_invert(self)  # type: ignore[attr-defined]
+Symbolic.__neg__ = lambda self: state.interpreter.neg(self)  # type: ignore[operator]
+Symbolic.__invert__ = lambda self: state.interpreter.bitwise_invert(self)  # type: ignore[operator]

@@ -181,12 +181,15 @@ def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool]) 
         roots = [(o.node, s.payload) for o, s in zip([o for o in outs if o.dtype.inexact], seeds, strict=True) if o.node is not None]
         found: dict[int, Any] = dict(targets)
         tape.pull_raw(roots, found, None, True, lambda node, g: None)
-        grads = [None if a.node is None else found[a.node[0]] if found[a.node[0]] is not None else t.full(shape=a.shape, value=0, dtype=a.dtype) for a in args]
+        grads = [
+            None if a.node is None else found[a.node[0]] if found[a.node[0]] is not None else t.full(shape=a.shape, value=0, dtype=a.dtype)
+            for a in args
+        ]
         consts, carry, xs = args[:n_consts], args[n_consts : n_consts + n_carry], args[n_consts + n_carry :]
         sums = {i: Tensor(Var(a.shape, a.dtype), t, a.dtype) for i, a in enumerate(consts) if a.node is not None}
-        carried = [g for a, g in zip(carry, grads[n_consts : n_consts + n_carry], strict=True) if a.dtype.inexact]
-        added = [t.add(s.payload, grads[i]) for i, s in sums.items()]
-        moved = [g for g in grads[n_consts + n_carry :] if g is not None]
+        carried: list[Any] = [g for a, g in zip(carry, grads[n_consts : n_consts + n_carry], strict=True) if a.dtype.inexact]
+        added: list[Any] = [t.add(s.payload, grads[i]) for i, s in sums.items()]
+        moved: list[Any] = [g for g in grads[n_consts + n_carry :] if g is not None]
     t.closed = True
     tail = dead_code(Graph((), t.equations[mark:], [*carried, *added, *moved]))
     given = {s.payload for s in (*seeds, *sums.values())} | {v for e in tail.equations for v in e.outputs}
@@ -198,7 +201,14 @@ def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool]) 
     stacked = [v for v in residuals if v not in const_vars and v not in x_vars]
     forward = finish(_Equations(t.equations[:mark]), [a.payload for a in args], [*(o.payload for o in outs), *stacked], "body")
     n_carry_float = sum(a.dtype.inexact for a in carry)
-    inputs = [*from_consts, *(s.payload for s in seeds[:n_carry_float]), *(s.payload for s in sums.values()), *(s.payload for s in seeds[n_carry_float:]), *stacked, *from_xs]
+    inputs = [
+        *from_consts,
+        *(s.payload for s in seeds[:n_carry_float]),
+        *(s.payload for s in sums.values()),
+        *(s.payload for s in seeds[n_carry_float:]),
+        *stacked,
+        *from_xs,
+    ]
     backward = finish(_Equations(tail.equations), inputs, tail.outputs, "backward")
     places = {a.payload: i for i, a in enumerate(args)}
     return forward, backward, [places[v] for v in (*from_consts, *from_xs)]  # type: ignore[misc]
@@ -234,7 +244,14 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         cts = cts[:n_out]
         full = [c if c is not None else _zeros(o) for c, o in zip(cts + [None] * (n_out - len(cts)), outs[:n_out], strict=True) if o.dtype.inexact]
         k = len(float_carry)
-        given = [ins[i] for i in from_consts] + full[:k] + [_zeros(ins[i]) for i in const_live] + full[k:] + list(outs[n_out:]) + [ins[i] for i in from_xs]
+        given = (
+            [ins[i] for i in from_consts]
+            + full[:k]
+            + [_zeros(ins[i]) for i in const_live]
+            + full[k:]
+            + list(outs[n_out:])
+            + [ins[i] for i in from_xs]
+        )
         more = {"body": backward, "length": length, "n_consts": len(from_consts), "n_carry": k + len(const_live), "reverse": not reverse}
         found = apply_scan(given, more)
         result: list[Any] = [None] * len(ins)
@@ -254,7 +271,9 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     return outs[:n_out]
 
 
-def _interleaved_scan(body: Graph, body2: Graph, ins: list[Tensor], ts: list[Tensor], order: list[int], moving: list[bool], params: dict[str, Any]) -> list[Any]:
+def _interleaved_scan(
+    body: Graph, body2: Graph, ins: list[Tensor], ts: list[Tensor], order: list[int], moving: list[bool], params: dict[str, Any]
+) -> list[Any]:
     """Run the jvp body: its inputs and outputs are put in the order consts, carry, xs / carry, ys that scan wants."""
     n_consts, n_carry = params["n_consts"], params["n_carry"]
 
@@ -293,7 +312,7 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     seq, x_structure = _tensors(xs)
     lengths = {t.shape[0] if t.shape else None for t in seq} | ({length} if length is not None else set())
     if len(lengths) != 1 or None in lengths:
-        raise ValueError(f"scan: leading axes of xs and length must agree, got {', '.join(map(describe, seq)) or 'no xs'} and length={length}")
+        raise ValueError(f"scan: leading axes of xs and length must agree, got {', '.join(describe(t) for t in seq) or 'no xs'} and length={length}")
     (n,) = lengths
     if state.interpreter is None:
         return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]
@@ -438,7 +457,12 @@ def _counting(cond: Graph, body: Graph, n_cond: int, n_body: int) -> dict[str, A
 
         after = Var((), int64)
         step = Equation(table["add"], (count, Literal(1, int64)), {}, (after,))
-        body2 = Graph([*body.inputs[: len(body.inputs) - k], count, *body.inputs[len(body.inputs) - k :]], [*body.equations, step], [after, *body.outputs], "body")
+        body2 = Graph(
+            [*body.inputs[: len(body.inputs) - k], count, *body.inputs[len(body.inputs) - k :]],
+            [*body.equations, step],
+            [after, *body.outputs],
+            "body",
+        )
         body.cache[key] = ({"cond": cond2, "body": body2, "n_cond": n_cond, "n_body": n_body}, cond)
     return body.cache[key][0]
 
@@ -472,12 +496,22 @@ def _reverse_while(body: Graph, consts: list[Tensor], carry: list[Tensor], trips
             middle = ns.floor_divide(ns.add(ns.add(at, s["i"]), 1), 2)
             _, moved = while_loop(lambda c: ns.lt(c[0], middle), lambda c: (ns.add(c[0], 1), run_graph(body, [*consts, *c[1]])), (at, here))
             top = ns.add(s["top"], 1)
-            return {**s, "top": top, "index": put(s["index"], top, middle), "states": [put(buf, top, v) for buf, v in zip(s["states"], moved, strict=True)]}
+            return {
+                **s,
+                "top": top,
+                "index": put(s["index"], top, middle),
+                "states": [put(buf, top, v) for buf, v in zip(s["states"], moved, strict=True)],
+            }
 
         return cond(ns.eq(at, s["i"]), differentiate, advance)
 
     zero = ns.full(shape=(), value=0, dtype=int64)
-    buffers = [ns.unslice(ns.reshape(v, shape=(1, *v.shape)), shape=(SLOTS, *v.shape), start=(0,) * (v.ndim + 1), stop=(1, *v.shape), step=(1,) * (v.ndim + 1)) for v in carry]
+    buffers = [
+        ns.unslice(
+            ns.reshape(v, shape=(1, *v.shape)), shape=(SLOTS, *v.shape), start=(0,) * (v.ndim + 1), stop=(1, *v.shape), step=(1,) * (v.ndim + 1)
+        )
+        for v in carry
+    ]
     start = {
         "i": ns.sub(trips, 1), "top": zero, "index": ns.full(shape=(SLOTS,), value=0, dtype=int64), "states": buffers,
         "cts": list(cts), "sums": [_zeros(consts[i]) for i in const_live],
@@ -662,7 +696,7 @@ def _batch_while(primitive: Any, call: Any, size: int, xs: Any, batched: Any, pa
     """All lanes run until the last is done; a finished lane keeps its state."""
     a, b = params["n_cond"], params["n_body"]
     k = len(xs) - a - b
-    test, (lane,) = _batched_graph(params["cond"], size, [*batched[:a], *([True] * k)], [True])
+    test, _ = _batched_graph(params["cond"], size, [*batched[:a], *([True] * k)], [True])
     body, _ = _batched_graph(params["body"], size, [*batched[a : a + b], *([True] * k)], [True] * k)
     consts = list(xs[: a + b])
 

@@ -161,7 +161,9 @@ def run(backend: str | None = None, mode: str = "both", epochs: int = EPOCHS, dt
             return 1
     modes = ["eager", "jit"] if mode == "both" else [mode]
     train_set, test_set = digits()
-    print(f"{len(train_set)} scans to train on, {len(test_set)} to test; {dtype}, batches of {BATCH}, SGD with lr {RATE} and momentum 0.9\n\n{Net()}\n")
+    print(
+        f"{len(train_set)} scans to train on, {len(test_set)} to test; {dtype}, batches of {BATCH}, SGD with lr {RATE} and momentum 0.9\n\n{Net()}\n"
+    )
     results = [train(name, m, epochs, dtype, steps, tqdm) for name in chosen for m in modes]
     print(f"\n{table(results, reference())}\n\n(gradient: largest difference of the first step's, relative to the largest entry of each parameter's)")
     others = [name for name in usable if name not in chosen]

@@ -20,7 +20,9 @@ def _boxes(graph: Graph) -> tuple[list[tuple[str, str, str]], list[tuple[int, in
         me = len(boxes)
         literals = [repr(a.value) for a in e.inputs if isinstance(a, Literal)]
         title = e.primitive.name + (f" {', '.join(literals)}" if literals else "")
-        boxes.append((title, " ".join(f"{names[v]}: {describe(v)}" for v in e.outputs), "output" if any(v in outputs for v in e.outputs) else "equation"))
+        boxes.append(
+            (title, " ".join(f"{names[v]}: {describe(v)}" for v in e.outputs), "output" if any(v in outputs for v in e.outputs) else "equation")
+        )
         arrows += [(at[a], me) for a in e.inputs if isinstance(a, Var)]
         at.update((v, me) for v in e.outputs)
     return boxes, arrows
@@ -53,8 +55,14 @@ def to_svg(graph: Graph) -> str:
             place[i] = (x, 12.0 + 74 * d)
             x += width[i] + 24
     height = 74 * len(layers) + 12
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total:.0f} {height}" width="{total:.0f}" height="{height}" font-family="monospace" font-size="12">']
-    out.append('<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>')
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total:.0f} {height}" width="{total:.0f}" height="{height}" '
+        'font-family="monospace" font-size="12">'
+    ]
+    out.append(
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+    )
     for a, b in arrows:
         (ax, ay), (bx, by) = place[a], place[b]
         out.append(

@@ -55,7 +55,7 @@ class DType:
     @property
     def complex(self) -> DType:
         """The complex dtype that holds this one."""
-        return complex128 if self.bits >= 64 and self.kind != "complex" or self is complex128 else complex64
+        return complex128 if (self.bits >= 64 and self.kind != "complex") or self is complex128 else complex64
 
     def __repr__(self) -> str:
         return f"minidl.{self.name}"

@@ -91,15 +91,16 @@ def on_first_call(make: Callable[[], Any], name: str) -> Any:
     """A function whose code is that of `make()`, made when it is first called: a hundred generated operations cost nothing at import, and
     nothing afterwards, since the function object stays and only its code changes."""
 
-    def first(*args: Any) -> Any:
+    def first(*args: Any, **params: Any) -> Any:
         made = make()
-        function.__globals__.update(made.__globals__)
+        env.update(made.__globals__)
         function.__code__ = made.__code__
-        return function(*args)
+        return function(*args, **params)
 
-    function = types.FunctionType(_stub.__code__, {"_first": first}, name)
+    env: dict[str, Any] = {"_first": first}
+    function = types.FunctionType(_stub.__code__, env, name)
     return function
 
 
-def _stub(*args: Any) -> Any:
-    return _first(*args)  # type: ignore[name-defined]  # noqa: F821
+def _stub(*args: Any, **params: Any) -> Any:
+    return _first(*args, **params)  # type: ignore[name-defined]  # noqa: F821

@@ -48,7 +48,11 @@ class Walk:
         if len(self._seen) > _LIMIT:
             return
         if isinstance(x, _PLAIN):
-            term = f"{text} is {x!r}" if x is None or isinstance(x, bool) else f"{text} == {self.bind(x, 'V') if x != x or isinstance(x, complex) else repr(x)}"
+            term = (
+                f"{text} is {x!r}"
+                if x is None or isinstance(x, bool)
+                else f"{text} == {self.bind(x, 'V') if x != x or isinstance(x, complex) else repr(x)}"
+            )
             self.terms.append((term, None if box is None else id(box), key))
         elif isinstance(x, Tensor):
             self.tensors.setdefault(id(x), (x, text, box, key))

@@ -18,8 +18,8 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.autograd import pullback
-from minidl.control import run_graph
 from minidl.context import busy, interpreting, state
+from minidl.control import run_graph
 from minidl.emit import load
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, stateful
@@ -156,7 +156,11 @@ class Program:
             self.reads.append((a, text))
             return a
         if stateful(a) or callable(a):
-            self.walk.value(a, text) if stateful(a) else (s.terms.append(f"{text} is {s.name(a, 'F')}"), self.walk.function(a))
+            if stateful(a):
+                self.walk.value(a, text)
+            else:
+                s.terms.append(f"{text} is {s.name(a, 'F')}")
+                self.walk.function(a)
             return a
         if isinstance(a, _PLAIN):
             s.terms.append(f"{text} is {a!r}" if a is None or isinstance(a, bool) else f"{text} == {a!r}")
@@ -214,7 +218,7 @@ class Program:
                     if k in old and type(v) is type(old[k]) and not isinstance(v, (Host, dict, list)) and v == old[k]:
                         continue
                     raise RuntimeError(
-                        f"jit: the traced function changed {k!r} from {old.get(k)!r} to {v!r}, which would happen only once; keep counters in a tensor buffer"
+                        f"jit: the traced function changed {k!r} from {old.get(k)!r} to {v!r}, which would happen only once; keep it in a tensor"
                         " (register_buffer) and update it in place"
                     )
                 out.append((box, k, v))
@@ -251,7 +255,7 @@ class Program:
         for box, key, value in stored:
             rebuilt = tree.map(lambda v: f"Tensor({out(t.lift(v)[0])}, X, {s.name(v.dtype, 'D')})", value)
             where = f"{s.name(box, 'B')}[{repr(key) if isinstance(key, (str, int)) else s.name(key, 'K')}]"
-            writes.append(f"{where} = {_source_of(rebuilt, s)}" if not isinstance(box, list) else f"{where} = {_source_of(rebuilt, s)}")
+            writes.append(f"{where} = {_source_of(rebuilt, s)}")
         inputs, texts, nodes = self._inputs(t, stored)
         self.xp = t.home
         s.env["X"] = t.home
@@ -456,7 +460,13 @@ def _source_of(value: Any, s: _Source) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k!r}: {_source_of(v, s)}" if isinstance(k, (str, int)) else f"{s.name(k, 'K')}: {_source_of(v, s)}" for k, v in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(
+                f"{k!r}: {_source_of(v, s)}" if isinstance(k, (str, int)) else f"{s.name(k, 'K')}: {_source_of(v, s)}" for k, v in value.items()
+            )
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_source_of(v, s) for v in value) + "]"
     return "(" + "".join(_source_of(v, s) + ", " for v in value) + ")"

@@ -68,7 +68,7 @@ def _identity(e: Equation) -> Atom | None:
         return x
     if len(e.inputs) == 2 and isinstance(e.inputs[1], Literal) and x.shape == e.outputs[0].shape:
         value = e.inputs[1].value
-        if name in ("mul", "div") and value == 1 or name == "sub" and repr(value) in ("0.0", "0"):
+        if (name in ("mul", "div") and value == 1) or (name == "sub" and repr(value) in ("0.0", "0")):
             return x
     if name == "mul" and isinstance(x, Literal) and x.value == 1 and e.inputs[1].shape == e.outputs[0].shape:
         return e.inputs[1]

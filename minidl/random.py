@@ -171,7 +171,9 @@ def randint(key: Tensor, shape: Shape, minval: int, maxval: int, dtype: Any = dt
     """
     span = maxval - minval
     if not 0 < span <= 2**31:
-        raise ValueError(f"random.randint: [{minval}, {maxval}) holds {max(span, 0)} integers; between 1 and 2**31 are wanted (md.random.bits for more)")
+        raise ValueError(
+            f"random.randint: [{minval}, {maxval}) holds {max(span, 0)} integers; between 1 and 2**31 are wanted (md.random.bits for more)"
+        )
     pair = split(key)
     high, low = (ns.cast(bits(_row(pair, i), shape), dtype=dtypes.int64) for i in (0, 1))
     offset = ns.add(ns.mul(ns.remainder(high, span), 2**32 % span), low)

@@ -278,7 +278,7 @@ class Projection:
         return tangents[0][self.i] if tangents[0] is not None else None
 
 
-def opaque_nodes(xp: Any, name: str, parents: Sequence[Node], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Node]:
+def opaque_nodes(xp: Any, name: str, parents: Sequence[Node | None], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Node]:
     """The nodes of the outputs of a call with its own derivative."""
     node: Node = [next(count), Opaque(name, len(parents), outputs, vjp, jvp), xp, *parents]
     return [[next(count), Projection(i), xp, node] for i in range(outputs)]

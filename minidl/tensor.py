@@ -41,7 +41,7 @@ class Tensor:
         self.payload = payload
         self.xp = xp
         self.dtype = dtype
-        self.node = node
+        self.node: Any = node
 
     # ---- what it is -------------------------------------------------------------------------------------------------------------------
     @property
@@ -89,7 +89,9 @@ class Tensor:
         """Mark this leaf as one whose gradient is wanted, in place. Raises RuntimeError for integer dtypes and non-leaves."""
         if on and self.node is None:
             if not self.dtype.inexact:
-                raise RuntimeError(f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)")
+                raise RuntimeError(
+                    f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
+                )
             self.node = leaf_node(self.xp)
         elif not on and self.node is not None:
             if self.leaf is None:
@@ -177,7 +179,7 @@ class Tensor:
         __add__: Any; __radd__: Any; __sub__: Any; __rsub__: Any; __mul__: Any; __rmul__: Any; __truediv__: Any; __rtruediv__: Any  # noqa: E702
         __matmul__: Any; __rmatmul__: Any; __pow__: Any; __rpow__: Any; __floordiv__: Any; __mod__: Any; __neg__: Any; __invert__: Any  # noqa: E702
         __lt__: Any; __le__: Any; __gt__: Any; __ge__: Any; __and__: Any; __or__: Any; __xor__: Any; __getitem__: Any; __setitem__: Any  # noqa: E702
-        __iter__: Any; __len__: Any; __float__: Any; __int__: Any; __index__: Any  # noqa: E702
+        __eq__: Any; __ne__: Any; __iter__: Any; __len__: Any; __float__: Any; __int__: Any; __index__: Any  # noqa: E702
 
         def __getattr__(self, name: str) -> Any: ...
 
@@ -364,7 +366,9 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
 
 
 # ---- generated code for the happy case ------------------------------------------------------------------------------------------------
-_CHECK = {k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")}
+_CHECK = {
+    k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")
+}
 
 
 def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:
@@ -405,7 +409,8 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
         f"            if {check}(dt.inexact or c is int) and not busy[0]:",
         "                a = x.payload; b = xp.scalars[y, c, dt]",
         *_operation(name, "a, b", " " * 16),
-        *(["                n = x.node", f"                if n is None: return {new}None)"] if track and primitive.vjp(0) else [f"                return {new}None)"]),
+        *(["                n = x.node", f"                if n is None: return {new}None)"] if track and primitive.vjp(0) else [])
+        or [f"                return {new}None)"],
         *([f"                return {new}{_node(primitive, (0,), env)})"] if track and primitive.vjp(0) else []),
         f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
         "            a = x.payload; b = y.payload",
@@ -423,6 +428,32 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
             f"            return {new}record(P, xp, (a, b), (n, m), (out,), NONE))",
         ]
     lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
+    return load("\n".join(lines) + "\n", env, name)
+
+
+#: Primitives of one array with static params that take the straight line, too: the dtypes for which they do, and the result's dtype.
+_STATIC = {
+    **dict.fromkeys("sum prod cumsum cumprod reshape permute broadcast_to flip slice unslice pad tril triu".split(), ("number", "dt")),
+    **dict.fromkeys("max min cummax cummin".split(), ("real", "dt")),
+    **dict.fromkeys("root logsumexp softmax log_softmax cumlogsumexp".split(), ("float", "dt")),
+    **dict.fromkeys("argmax argmin argsort".split(), ("real", "int64")), "cast": ("number", "dtype"),
+}  # fmt: skip
+
+
+def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
+    """The eager operation of a primitive of one array with static params, as one straight-line function. Its callers have checked the params."""
+    name, params = primitive.name, primitive.params
+    env = {"Tensor": Tensor, "busy": busy, "count": count, "P": primitive, "bind": bind, "int64": dtypes.int64}
+    passed = ", ".join(f"{p}={p}" for p in params)
+    new = f"Tensor(out, xp, {out_dtype}, "
+    lines = [f"def {name}(x, /, *, {', '.join(params)}):", "    try:", "        xp = x.xp; dt = x.dtype"]
+    lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12), "            n = x.node"]
+    if primitive.differentiable:
+        text = {"x": "a", "out": "out", "x_shape": "a.shape", "x_dtype": "dt", **{p: p for p in params}}
+        env["K"] = kind = kind_of(primitive, (0,), False, 1)
+        lines.append(f"            if n is not None and {out_dtype}.inexact:")
+        lines.append(f"                return {new}[next(count), K, xp, n, {', '.join(text[r] for r in kind.residuals)}])")
+    lines += [f"            return {new}None)", "    except Exception: pass", f"    return bind(P, (x,), {{{', '.join(f'{p!r}: {p}' for p in params)}}})"]
     return load("\n".join(lines) + "\n", env, name)
 
 
@@ -447,7 +478,11 @@ def _make_namespace() -> Namespace:
     ns = Namespace()
     for name, primitive in table.items():
         quick = primitive.fast is not None and primitive.fast[0] in _CHECK
-        setattr(ns, name, on_first_call(partial(generate, primitive, *primitive.fast), name) if quick else _general(primitive))
+        if quick or name in _STATIC:
+            make = partial(generate, primitive, *(primitive.fast or ())) if quick else partial(generate_static, primitive, *_STATIC[name])
+            setattr(ns, name, on_first_call(make, name))
+        else:
+            setattr(ns, name, _general(primitive))
     return ns
 
 

@@ -74,7 +74,7 @@ class Trace:
     def gone(self) -> None:
         """Complain about a symbol that left its trace."""
         raise RuntimeError(
-            "jit: a symbolic tensor was used after its trace ended; return it from the traced function, or store it on a Module, an optimizer or .grad"
+            "jit: a symbolic tensor was used after its trace ended; return it from the function, or store it on a Module, an optimizer or .grad"
         )
 
     def __getattr__(self, name: str) -> Any:
@@ -132,7 +132,7 @@ class Trace:
             if not isinstance(p, (Var, Literal)):
                 p = self.scalar(p, want or canonical(type(p)))
             elif p.dtype is not want:
-                p = self.scalar(p.value, want) if isinstance(p, Literal) else self.call(table["cast"], (p,), {"dtype": want})
+                p = self.scalar(p.value, want or p.dtype) if isinstance(p, Literal) else self.call(table["cast"], (p,), {"dtype": want})
             out.append(p)
         return tuple(out)
 
@@ -226,7 +226,8 @@ class Trace:
         """Symbols have no value yet."""
         line = user_line()
         raise TypeError(
-            f"{what}: the tensor {describe(t)} is symbolic while md.jit or md.trace runs{f' ({line})' if line else ''}, so it has no value yet; use md.where for"
+            f"{what}: the tensor {describe(t)} is symbolic while md.jit or md.trace runs{f' ({line})' if line else ''}, so it has no value yet; use "
+            "md.where for"
             " a choice, md.cond or md.while_loop for control flow, or make the argument static with static_argnames"
         )
 
@@ -299,7 +300,7 @@ for _symbol, _name in {
     "==": "eq", "!=": "ne",
 }.items():  # fmt: skip
     _host_operator(_symbol, _name)
-Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # type: ignore[attr-defined]
+Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # type: ignore[operator]
 
 
 def host(container: Any, key: Any) -> Any:
@@ -317,7 +318,7 @@ def host(container: Any, key: Any) -> Any:
 
 
 # ---- tracing a function --------------------------------------------------------------------------------------------------------------------
-def finish(t: Trace, inputs: Sequence[Var], outputs: Sequence[Atom], name: str = "program") -> Graph:
+def finish(t: Any, inputs: Sequence[Var], outputs: Sequence[Atom], name: str = "program") -> Graph:
     """The recorded equations that the outputs need, as a Graph."""
     from minidl.passes import simplify
 

@@ -216,7 +216,7 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
     for o in outs:
         if not isinstance(o, Tensor):
             raise TypeError(f"jvp: outputs must be tensors, not {type(o).__name__}")
-        t = known.get(o.node[0]) if o.node is not None else None
+        t = known.get(o.node[0]) if o.node is not None else None  # type: ignore[assignment]
         if t is None:
             t = constant(o, 0)
         elif not on_tensors:

@@ -167,7 +167,10 @@ def test_cross_entropy_equals_torch(reduction, smoothing, weighted):
 def test_cross_entropy_accepts_narrow_targets_and_masked_classes():
     labels = np.array([1, 2, 3, 0, 1, 2])
     for dtype in ("uint8", "int8", "int32"):
-        assert F.cross_entropy(md.asarray(LOGITS), md.asarray(labels.astype(dtype))).item() == F.cross_entropy(md.asarray(LOGITS), md.asarray(labels)).item()
+        assert (
+            F.cross_entropy(md.asarray(LOGITS), md.asarray(labels.astype(dtype))).item()
+            == F.cross_entropy(md.asarray(LOGITS), md.asarray(labels)).item()
+        )
     x = LOGITS.copy()
     x[:, 1] = -np.inf
     t = md.tensor(x, requires_grad=True)
@@ -220,7 +223,8 @@ def test_bce_is_cut_as_in_torch():
 
 CONVENTIONS = [  # the convention table's rows for functions that live here: (function, x, value, derivative)
     (F.relu6, 0.0, 0.0, 0.0), (F.relu6, 6.0, 6.0, 0.0), (F.elu, 0.0, 0.0, 1.0), (F.selu, 0.0, 0.0, 1.7580993408473766), (F.celu, 0.0, 0.0, 1.0),
-    (F.hardsigmoid, 3.0, 1.0, 0.0), (F.hardsigmoid, -3.0, 0.0, 0.0), (F.hardsigmoid, 0.0, 0.5, 1 / 6), (F.celu, -1.0, math.expm1(-1), math.exp(-1)), (F.hardswish, 3.0, 3.0, 1.0), (F.hardswish, -3.0, 0.0, 0.0),
+    (F.hardsigmoid, 3.0, 1.0, 0.0), (F.hardsigmoid, -3.0, 0.0, 0.0), (F.hardsigmoid, 0.0, 0.5, 1 / 6),
+    (F.celu, -1.0, math.expm1(-1), math.exp(-1)), (F.hardswish, 3.0, 3.0, 1.0), (F.hardswish, -3.0, 0.0, 0.0),
     (F.hardtanh, 1.0, 1.0, 0.0), (F.hardtanh, -1.0, -1.0, 0.0), (F.leaky_relu, 0.0, 0.0, 0.01), (F.relu, 0.0, 0.0, 0.0),
     (F.softplus, 0.0, math.log(2), 0.5), (F.silu, -math.inf, 0.0, 0.0), (F.gelu, -math.inf, 0.0, 0.0), (F.mish, -math.inf, 0.0, 0.0),
     (lambda x: F.gelu(x, "tanh"), -math.inf, 0.0, 0.0), (lambda x: F.gelu(x, "tanh"), 1e30, 1e30, 1.0), (F.gelu, 1e30, 1e30, 1.0),
@@ -246,7 +250,7 @@ def networks():
 
         class Net(lib.Module):
             def __init__(self, lib=lib):
-                super(Net, self).__init__()  # noqa: B023, UP008 (as PyTorch's users write it)
+                super(Net, self).__init__()  # noqa: UP008 (as PyTorch's users write it)
                 self.conv1 = lib.Conv2d(3, 6, 5)
                 self.pool = lib.MaxPool2d(2, 2)
                 self.conv2 = lib.Conv2d(6, 16, 5)
@@ -362,7 +366,7 @@ def test_attributes_are_sorted_into_their_places():
 
 
 def test_sequential_prints_indexes_and_slices_as_torch():
-    args = lambda lib: (lib.Linear(2, 3), lib.ReLU(), lib.Sequential(lib.Flatten(), lib.Linear(3, 1)))  # noqa: E731
+    args = lambda lib: (lib.Linear(2, 3), lib.ReLU(), lib.Sequential(lib.Flatten(), lib.Linear(3, 1)))
     ours, theirs = nn.Sequential(*args(nn)), tnn.Sequential(*args(tnn))
     assert repr(ours) == repr(theirs) and list(ours.state_dict()) == list(theirs.state_dict())
     assert repr(ours[:2]) == repr(theirs[:2]) and ours[-1] is list(ours)[2] and len(ours) == 3
@@ -380,7 +384,10 @@ def test_load_state_dict_names_every_problem_and_then_changes_nothing():
     bad = {"0.weight": np.zeros((3, 2)), "0.bias": np.zeros(4), "1.weight": np.zeros((1, 3)), "extra": np.zeros(1)}
     with pytest.raises(RuntimeError) as error:
         m.load_state_dict(bad)
-    assert all(part in str(error.value) for part in ('Missing key(s) in state_dict: "1.bias"', 'Unexpected key(s) in state_dict: "extra"', "0.bias: the state has (4,)"))
+    assert all(
+        part in str(error.value)
+        for part in ('Missing key(s) in state_dict: "1.bias"', 'Unexpected key(s) in state_dict: "extra"', "0.bias: the state has (4,)")
+    )
     assert all((v.numpy() == before[k].numpy()).all() for k, v in m.state_dict().items())
     del bad["0.bias"]
     keys = m.load_state_dict(bad, strict=False)
@@ -466,7 +473,7 @@ def test_a_module_is_a_pytree_of_its_parameters():
 def test_grad_of_a_function_of_a_module():
     m, x = Tied(), md.asarray(normal(6, 3).astype("float32"))
     m.blocks[1].p = 0.0
-    loss = lambda net, x: (net(x) ** 2).sum()  # noqa: E731
+    loss = lambda net, x: (net(x) ** 2).sum()
     with md.no_grad():  # else the gradients, of parameters that require grad, are tracked themselves
         value, grads = md.value_and_grad(loss)(m, x)
     assert isinstance(grads, Tied) and m.blocks[0].num_batches_tracked.item() == 1

@@ -153,7 +153,12 @@ def test_a_state_of_torch_is_understood():
             with md.no_grad():
                 for p, q in zip(ours, theirs, strict=True):
                     p.assign(md.asarray(q.detach().numpy()))
-            mine.load_state_dict({**other.state_dict(), "param_groups": [{k: v for k, v in g.items() if k in ("lr", "params")} for g in other.state_dict()["param_groups"]]})
+            mine.load_state_dict(
+                {
+                    **other.state_dict(),
+                    "param_groups": [{k: v for k, v in g.items() if k in ("lr", "params")} for g in other.state_dict()["param_groups"]],
+                }
+            )
         for lib, params, opt in ((torch, theirs, other), (md, ours, mine))[: 1 + (i >= 3)]:
             opt.zero_grad()
             loss_of(*params, lib.asarray(x), lib.asarray(y)).backward()

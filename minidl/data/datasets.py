@@ -52,7 +52,7 @@ class TensorDataset(Dataset):
 class Subset(Dataset):
     """The items of a data set that have the given numbers, in their order."""
 
-    def __init__(self, dataset: Any, indices: Sequence[int]):
+    def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray):
         self.dataset, self.indices = dataset, np.asarray(indices, np.int64)
         if hasattr(dataset, "batch"):
             self.batch = lambda numbers: dataset.batch(self.indices[numbers])
@@ -78,7 +78,7 @@ def random_split(dataset: Any, lengths: Sequence[int] | Sequence[float], generat
         counts = [int(c) for c in lengths]
     if sum(counts) != n:
         raise ValueError(f"random_split: lengths {list(lengths)} do not add up to the data set's {n}")
-    ends = np.cumsum(counts)
+    ends = np.cumsum(counts).tolist()
     order = shuffled(n, generator)
     return [Subset(dataset, order[e - c : e]) for c, e in zip(counts, ends, strict=True)]
 

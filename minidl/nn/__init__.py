@@ -39,7 +39,7 @@ from minidl.nn.module import Module
 from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
 from minidl.nn.parameter import Parameter
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "AvgPool1d", "AvgPool2d", "AvgPool3d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d",
     "Conv3d", "CrossEntropyLoss", "Dropout", "Dropout2d", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm", "Linear",
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "Sequential",

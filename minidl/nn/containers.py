@@ -25,7 +25,8 @@ class _Numbered(Module):
     def __getitem__(self, index: int | slice) -> Any:
         if isinstance(index, slice):
             part = list(self._modules.values())[index]
-            return type(self)(*part) if isinstance(self, Sequential) else type(self)(part)
+            make: Any = type(self)
+            return make(*part) if isinstance(self, Sequential) else make(part)
         return self._modules[self._name(index)]
 
     def __setitem__(self, index: int, module: Module) -> None:

@@ -37,7 +37,8 @@ __all__ = [
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d",
     "conv2d", "conv3d", "cross_entropy", "dropout", "elu", "embedding", "gelu", "hardsigmoid", "hardswish", "hardtanh", "huber_loss",
     "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
-    "mse_loss", "nll_loss", "one_hot", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
+    "mse_loss", "nll_loss", "one_hot", "pairwise_distance", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
+    "tanh",
 ]  # fmt: skip
 
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
@@ -184,6 +185,11 @@ def dropout(x: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool =
         return md.zeros_like(x) * x
     keep = md.random.bernoulli(md.random.default_generator.next_key(like=x), 1.0 - p, x.shape)
     return md.where(keep, x * (1.0 / (1.0 - p)), 0.0)
+
+
+def pairwise_distance(x1: md.Tensor, x2: md.Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> md.Tensor:
+    """The p-norm of x1 - x2 + eps over the last axis; with eps=0 the derivative of distance 0 is 0."""
+    return md.vector_norm(x1 - x2 + eps if eps else x1 - x2, axis=-1, ord=p, keepdims=keepdim)
 
 
 # ---- normalisation ----------------------------------------------------------------------------------------------------------------------

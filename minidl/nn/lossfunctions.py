@@ -99,7 +99,9 @@ def _check_classes(target: md.Tensor, n: int, ignore_index: int) -> None:
         return
     wrong = values[((values < 0) | (values >= n)) & (values != ignore_index)]
     if wrong.size:
-        raise IndexError(f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})")
+        raise IndexError(
+            f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})"
+        )
 
 
 def _along(weight: md.Tensor, ndim: int, axis: int) -> md.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl.ops.common import Tensor, cast, dtypes, eager_on_cpu, fresh, ns, operand, scalar_type, values
+from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, values
 
 _FLOAT, _SAME, _BOOL = "Integers become the default float.", "The dtype stays.", "The result is bool."
 
@@ -61,7 +61,7 @@ for _name, (_primitive, _what, _note) in _TABLE.items():
     _function.__module__ = __name__
     globals()[_name] = _function
 
-__all__ = [*_TABLE, "astype", "clip", "polygamma", "positive", "pow", "reciprocal", "where"]
+__all__ = [*_TABLE, "angle", "astype", "clip", "heaviside", "i0", "polygamma", "positive", "pow", "reciprocal", "where"]
 
 
 def pow(x: Any, y: Any, /) -> Tensor:
@@ -110,6 +110,34 @@ def polygamma(x: Any, /, n: int) -> Tensor:
     if n < 0:
         raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0")
     return ns.polygamma(x, n=n) if n else ns.digamma(x)
+
+
+def i0(x: Any, /) -> Tensor:
+    """The modified Bessel function of the first kind of order 0, element by element. Integers become the default float."""
+    return ns.bessel_i(x, n=0)
+
+
+def angle(x: Any, /) -> Tensor:
+    """The argument of x in (-pi, pi], element by element: atan2(imag, real); for real x, pi below 0. Derivative 0 at 0.
+
+    >>> angle(operand(2j)).item() == angle(operand(1j)).item()
+    True
+    """
+    x = operand(x)
+    if x.dtype.is_complex:
+        return ns.atan2(ns.imag(x), ns.real(x))
+    x = x if x.dtype.inexact else cast(x, dtypes.Defaults.floating)
+    return ns.atan2(constant(home(x.xp), (), 0.0, x.dtype), x)
+
+
+def heaviside(x: Any, h: Any, /) -> Tensor:
+    """0 below 0, 1 above, h at 0, nan at nan, element by element; constant in x, so its derivative in x is 0.
+
+    >>> heaviside(operand(-2.0), 0.5).item()
+    0.0
+    """
+    x = operand(x, h if isinstance(h, Tensor) else None)
+    return ns.where(ns.eq(x, 0), h, ns.mul(ns.add(ns.sign(x), 1.0), 0.5))
 
 
 def where(condition: Any, x: Any, y: Any, /) -> Tensor:

@@ -152,7 +152,7 @@ def _expand(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
     dots = [i for i, item in enumerate(out) if item is Ellipsis]
     if len(dots) > 1:
         raise IndexError("indexing: more than one Ellipsis (...)")
-    missing = [slice(None)] * (x.ndim - used)
+    missing: list[Any] = [slice(None)] * (x.ndim - used)
     if dots:
         return [*out[: dots[0]], *(missing or [Ellipsis]), *out[dots[0] + 1 :]]
     return out + missing
@@ -211,14 +211,14 @@ def _positions(x: Tensor, plan: Plan, write: bool) -> Tensor:
         if isinstance(i, np.ndarray):
             parts.append(from_numpy(_checked(i, a, n), home(x.xp)))
             continue
-        i, sure = wrapped(i, a, n)
+        i, sure = wrapped(i, a, n)  # type: ignore[assignment]
         if not sure and len(sizes) > 1:
             ok = ns.logical_and(ns.ge(i, 0), ns.lt(i, n))
             inside = ok if inside is None else ns.logical_and(inside, ok)
             i = ns.clip(i, 0, max(n - 1, 0))
         parts.append(i)
     out = parts[0]
-    for i, n in zip(parts[1:], sizes[1:], strict=True):
+    for i, n in zip(parts[1:], sizes[1:], strict=True):  # type: ignore[assignment]
         out = ns.add(ns.mul(out, n), i)
     return ns.where(inside, out, shapes.prod(sizes)) if write and inside is not None else out
 
@@ -255,6 +255,12 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     [4, 2, 0]
     """
     x = operand(x)
+    if index.__class__ is int and x.ndim:  # a row: the plan would say the same, later
+        n, *rest = x.shape
+        if not -n <= index < n:
+            raise _out_of_bounds(index, 0, n)
+        zeros, i = (0,) * len(rest), index % n
+        return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
     plan = Plan(x, index)
     y = plan.cut(x)
     if not plan.axes:

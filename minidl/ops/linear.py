@@ -154,7 +154,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
             keep = needed.union(*(labels for _, labels in picked)) if picked else needed
             picked.insert(0, _pair(a, b, keep))
         pool.append(picked[0])
-    last = _pair(*pool, set(out)) if len(pool) == 2 else _single(*pool[0], set(out))
+    last = _pair(pool[0], pool[1], set(out)) if len(pool) == 2 else _single(*pool[0], set(out))
     x, labels = last
     sizes = dict(zip(labels, x.shape, strict=True))
     x = permuted(x, tuple(labels.index(c) for c in out if c in sizes))
@@ -173,7 +173,8 @@ def _parse(subscripts: str, sizes: tuple[tuple[int, ...], ...]) -> tuple[tuple[s
     widest = max((len(s) - len(t.replace("...", "")) for t, s in zip(terms, sizes, strict=True) if "..." in t), default=0)
     if widest < 0:
         raise ValueError(f"einsum: {subscripts!r} has more labels than an array has axes")
-    hidden, full, known = "".join(spare[:widest]), [], {}
+    hidden, full = "".join(spare[:widest]), []
+    known: dict[str, int] = {}
     for t, shape in zip(terms, sizes, strict=True):
         if "..." in t:
             n = len(shape) - len(t.replace("...", ""))

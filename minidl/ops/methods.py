@@ -83,7 +83,7 @@ def _equality(f: Method) -> Method:
 Tensor.__eq__ = _equality(ns.eq)  # type: ignore[method-assign]
 Tensor.__ne__ = _equality(ns.ne)  # type: ignore[method-assign]
 Tensor.__hash__ = object.__hash__  # type: ignore[assignment,method-assign]
-Tensor.__pos__ = ops.positive  # type: ignore[attr-defined]
+Tensor.__pos__ = ops.positive  # type: ignore[operator]
 Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
 
 
@@ -119,7 +119,7 @@ _NO_METHODS = {
     "arange", "asarray", "broadcast_arrays", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full", "getitem", "iinfo",
     "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack", "tensor", "where", "zeros",
 }  # fmt: skip
-for _name in ops.functions:
+for _name in ops.functions:  # type: ignore[has-type]
     if _name not in _NO_METHODS:
         setattr(Tensor, _name, _method(getattr(ops, _name)))
 
@@ -128,12 +128,12 @@ def _variadic(f: Method) -> Method:
     return lambda self, *sizes, **params: f(self, sizes[0] if len(sizes) == 1 else sizes, **params)
 
 
-for _name, _f in {
+for _name, _f in {  # type: ignore[assignment]
     "reshape": ops.reshape, "permute": ops.permute_dims, "permute_dims": ops.permute_dims, "tile": ops.tile, "broadcast_to": ops.broadcast_to
 }.items():  # fmt: skip
-    setattr(Tensor, _name, _variadic(_f))
+    setattr(Tensor, _name, _variadic(_f))  # type: ignore[arg-type]
 for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.positive, "contiguous": ops.positive}.items():
-    setattr(Tensor, _name, _method(_f))
+    setattr(Tensor, _name, _method(_f))  # type: ignore[arg-type]
 Tensor.real = property(ns.real, doc="The real part.")  # type: ignore[attr-defined]
 Tensor.imag = property(ns.imag, doc="The imaginary part.")  # type: ignore[attr-defined]
 Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
@@ -307,7 +307,7 @@ def _rebuild(cls: type, data: np.ndarray, dtype: DType, backend: str, device: st
     except (ImportError, ValueError, RuntimeError):
         xp = default()
     made = from_numpy(data, xp, dtype)
-    out = cls.__new__(cls)
+    out: Any = object.__new__(cls)
     Tensor.__init__(out, made.payload, xp, dtype)
     return out.requires_grad_() if tracked else out
 
@@ -317,7 +317,7 @@ def _dlpack(self: Tensor, **params: Any) -> Any:
     if self.node is not None:
         raise BufferError("__dlpack__: this tensor requires grad; use .detach()")
     values(self, "__dlpack__")
-    payload = np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload
+    payload: Any = np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload
     return payload.__dlpack__(**params)
 
 

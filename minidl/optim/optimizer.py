@@ -108,7 +108,7 @@ class Optimizer:
         sizes, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != wanted:
             raise ValueError(f"{type(self).__name__}: the saved groups hold {sizes} parameters, this optimizer's {wanted}")
-        params = {}
+        params: dict[Any, Any] = {}
         for old, group in zip(saved, self.param_groups, strict=True):
             params.update(zip(old["params"], group["params"], strict=True))
             group.update({k: v for k, v in old.items() if k != "params"})

@@ -78,7 +78,7 @@ def conv_sizes(spatial: Any, kernel: Any, stride: Any, padding: Any, dilation: A
 def _infer_conv(x: Any, w: Any, *, stride: Any, padding: Any, dilation: Any, groups: int) -> Any:
     if len(x.shape) != len(w.shape) or x.shape[1] != w.shape[1] * groups or w.shape[0] % groups:
         raise ValueError(
-            f"conv: {shapes.show(x)} with weight {shapes.show(w)} and {groups} group{'s' * (groups != 1)}: x is [N, C, ...], the weight [O, C/groups, ...]"
+            f"conv: {shapes.show(x)} with weight {shapes.show(w)} and {groups} group{'s' * (groups != 1)}: want [N, C, ...] and [O, C/groups, ...]"
         )
     out = conv_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)
     if any(s == 0 for s in out):

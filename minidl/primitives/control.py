@@ -21,5 +21,10 @@ def _infer_while(*operands: Any, cond: Any, body: Any, n_cond: int, n_body: int)
 
 while_loop = Primitive("while_loop", "*operands", "cond body n_cond n_body", infer=_infer_while, multiple=True, promote="none")
 cond = Primitive(
-    "cond", "*operands", "branches", infer=lambda *ops, branches: tuple((v.shape, v.dtype) for v in branches[0].outputs), multiple=True, promote="none"
+    "cond",
+    "*operands",
+    "branches",
+    infer=lambda *ops, branches: tuple((v.shape, v.dtype) for v in branches[0].outputs),
+    multiple=True,
+    promote="none",
 )

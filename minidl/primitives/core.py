@@ -96,11 +96,11 @@ class Primitive:
                 raise ValueError(f"primitive {self.name}: a rule asks for {n!r}, which is no argument, output or param of it")
         return names[2:]
 
-    def vjp(self, i: int) -> Rule | None:
+    def vjp(self, i: int) -> Any:
         """The transpose rule for argument i (the only one, where the arguments are variadic)."""
         return self.vjps[0] if self.variadic else self.vjps[i]
 
-    def jvp(self, i: int) -> Rule | str | None:
+    def jvp(self, i: int) -> Any:
         """The tangent rule for argument i, or "linear": the primitive itself with that argument replaced."""
         return self.jvps[0] if self.variadic else self.jvps[i]
 
@@ -125,7 +125,9 @@ def _infer_elementwise(name: str, out: Callable[[DType], DType] | None, check: C
         try:
             shape = shapes.broadcast(*(x.shape for x in xs))
         except ValueError:
-            raise ValueError(f"{name}: shapes do not broadcast: {shapes.show(*xs)}; equal sizes or 1 are wanted on each axis from the right") from None
+            raise ValueError(
+                f"{name}: shapes do not broadcast: {shapes.show(*xs)}; equal sizes or 1 are wanted on each axis from the right"
+            ) from None
         return shape, (out(dtype) if out else dtype)
 
     return infer

@@ -7,7 +7,7 @@ from typing import Any
 from minidl import shapes
 from minidl.dtypes import int64
 from minidl.primitives.core import Primitive
-from minidl.primitives.reductions import affine_scan, edge
+from minidl.primitives.reductions import edge
 
 
 def _zeros(xp: Any, shape: Any, dtype: Any) -> Any:
@@ -94,9 +94,12 @@ def _other_factors(xp: Any, x: Any, u: Any, i: Any) -> Any:
     place, factor = xp.gather(flat, order), xp.gather(xp.reshape(u, shape=(n, *rest)), order)
     others = xp.gather(x, place)
     for reverse in (False, True):
-        same = xp.eq(place, edge(xp, place, 0, 1, reverse, -1))
-        same = xp.reshape(xp.cast(same, dtype=xp.dtype_of(u)), shape=(n,) + (1,) * len(rest))
-        others = others * affine_scan(xp, same * edge(xp, factor, 0, 1, reverse, 1.0), 1.0 - same + factor * 0.0, 0, reverse)
+        same = xp.reshape(xp.eq(place, edge(xp, place, 0, 1, reverse, -1)), shape=(n,) + (1,) * len(rest))
+        product, step = xp.where(same, edge(xp, factor, 0, 1, reverse, 1.0), 1.0), 1
+        while step < n:  # a running product by doubling, which never crosses from one position to the next
+            product = xp.where(same, product * edge(xp, product, 0, step, reverse, 1.0), product)
+            same, step = xp.logical_and(same, edge(xp, same, 0, step, reverse, False)), step * 2
+        others = others * product
     back = xp.argsort(order, axis=0, descending=False)
     return xp.reshape(xp.gather(others, back), shape=tuple(u.shape))
 
@@ -172,5 +175,8 @@ def _infer_put(x: Any, i: Any, u: Any, *, axis: int, mode: str) -> Any:
 put_along = Primitive(
     "put_along", "x i u", "axis mode", infer=_infer_put, batch=_batch_along, joins=(0, 2), others=int64, check_first=True,
     vjps=(lambda xp, g: g, None, lambda xp, g, i, axis: xp.take_along(g, i, axis=axis)),
-    jvps=(lambda xp, t: t, None, lambda xp, t, i, x_shape, x_dtype, axis, mode: xp.put_along(_zeros(xp, x_shape, x_dtype), i, t, axis=axis, mode=mode)),
+    jvps=(
+        lambda xp, t: t, None,
+        lambda xp, t, i, x_shape, x_dtype, axis, mode: xp.put_along(_zeros(xp, x_shape, x_dtype), i, t, axis=axis, mode=mode),
+    ),
 )  # fmt: skip

@@ -54,7 +54,7 @@ for _name in ("argmax", "argmin"):
 
 
 # ---- along one axis -------------------------------------------------------------------------------------------------------------------
-def edge(xp: Any, x: Any, axis: int, n: int, reverse: bool, fill: float) -> Any:
+def edge(xp: Any, x: Any, axis: int, n: int, reverse: bool, fill: Any) -> Any:
     """x shifted by n places along axis (towards higher places, or lower if reverse), filled with a scalar."""
     size = x.shape[axis]
     n = n if n < size else size

@@ -21,8 +21,8 @@ from minidl.batching import vmap
 from minidl.graph import Graph
 from minidl.jit import jit
 from minidl.primitives import table
-from minidl.testing.domains import ROWS, Row, interval
 from minidl.tensor import Tensor, from_numpy
+from minidl.testing.domains import ROWS, Row, interval
 from minidl.tracing import trace
 from minidl.transforms import jvp, vjp
 
@@ -56,7 +56,11 @@ def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> floa
     with np.errstate(all="ignore"):
         got, want = got.astype(np.float64), want.astype(np.float64)
         gone = abs(want) > float(info.max)
-        same = (got == want) | (np.isnan(got) & np.isnan(want)) | (gone & (np.isinf(got) | (abs(got) >= 0.99 * float(info.max))) & (np.sign(got) == np.sign(want)))
+        same = (
+            (got == want)
+            | (np.isnan(got) & np.isnan(want))
+            | (gone & (np.isinf(got) | (abs(got) >= 0.99 * float(info.max))) & (np.sign(got) == np.sign(want)))
+        )
         unit = float(info.eps) * np.maximum(np.maximum(abs(want), scale), float(info.tiny) / float(info.eps))
         d = np.where(same, 0.0, abs(got - want) / unit)
     return float(np.max(np.where(np.isnan(d), np.inf, d), initial=0.0))
@@ -99,7 +103,8 @@ def differences(f: Callable[[float], Array], noise: Any = 0.0, h: float = 0.5, s
 
     Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 1982.
     """
-    shrink, before = 1.6, []
+    shrink = 1.6
+    before: list[Any] = []
     best = error = None
     for i in range(steps):
         with np.errstate(all="ignore"):
@@ -222,10 +227,16 @@ class Study:
         """Results against the reference: one finding for each mode."""
         worst: dict[str, float] = {}
         for i, (g, w, s) in enumerate(zip(got, self.want, self.scales, strict=True)):
-            kind = g.dtype if g.dtype.kind in "fc" and g.dtype.itemsize < w.dtype.itemsize else np.dtype(self.dtype if w.dtype.kind in "fc" else np.float64)
+            kind = (
+                g.dtype
+                if g.dtype.kind in "fc" and g.dtype.itemsize < w.dtype.itemsize
+                else np.dtype(self.dtype if w.dtype.kind in "fc" else np.float64)
+            )
             d = ulps(g, w, s, kind if kind.kind in "fc" else np.float64)
             if not d <= (0 if self.exact and self.names[i] == "forward" else budget):
-                raise AssertionError(f"{self.row} {self.dtype} {what} {self.names[i]}: {d:.3g} conditioned ulps, at most {budget}\n{g}\nbut NumPy in float64 says\n{w}")
+                raise AssertionError(
+                    f"{self.row} {self.dtype} {what} {self.names[i]}: {d:.3g} conditioned ulps, at most {budget}\n{g}\nbut NumPy in float64 says\n{w}"
+                )
             worst[self.names[i]] = max(worst.get(self.names[i], 0.0), d)
         return [Finding(k, v) for k, v in worst.items()]
 
@@ -234,14 +245,18 @@ class Study:
         eager = self.row.apply(*_tensors(self.args, xp))
         run = _forward(self)(*_tensors(self.args, xp))
         for e, r, w in zip(eager, run, trace(self.row.apply)(*_tensors(self.args, xp)).outputs, strict=True):
-            assert e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype, f"{self.row} {self.dtype}: {e.dtype} {e.shape}, compiled {r.dtype} {r.shape}, rule {w}"
+            assert e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype, (
+                f"{self.row} {self.dtype}: {e.dtype} {e.shape}, compiled {r.dtype} {r.shape}, rule {w}"
+            )
 
     def modes(self, xp: Any, eager: bool, budget: float = BUDGET) -> list[Finding]:
         """Compiled (and eager, and as the interpreted graph) against the reference."""
         got = self.compiled(xp)(self.inputs)
         found = self.compare("compiled", got, budget)
         if eager:
-            found += [Finding("eager", max(f.ulp for f in self.compare("eager", [_numpy(v) for v in self.program(*_tensors(self.inputs, xp))], budget)))]
+            found += [
+                Finding("eager", max(f.ulp for f in self.compare("eager", [_numpy(v) for v in self.program(*_tensors(self.inputs, xp))], budget)))
+            ]
             found += [Finding("interpreted", max(f.ulp for f in self.compare("interpreted", self.interpreted(xp), budget)))]
         return found
 
@@ -263,7 +278,11 @@ class Study:
             outs = self.row.apply(*args)
             gs = _tensors(self.gs, xp)
             pairs = [(o, g) for o, g in zip([outs[i] for i in self.floats], gs, strict=True) if o.requires_grad]
-            found = autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=create, allow_unused=True) if pairs else [None] * len(leaves)
+            found = (
+                autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=create, allow_unused=True)
+                if pairs
+                else [None] * len(leaves)
+            )
             both.append([np.zeros(t.shape, t.dtype.numpy) if d is None else _numpy(d.detach()) for d, t in zip(found, leaves, strict=True)])
         return both[0], both[1]
 
@@ -276,9 +295,13 @@ class Study:
             (self.gs, got["jvp"], got["vjp"], self.ts, scale["jvp"], scale["vjp"]),
             (self.us, got["second"][:n], got["second"][n:], self.ts, scale["second"][:n], scale["second"][n:]),
         ):
-            unit = np.finfo(np.float64).eps * (sum(np.sum(abs(x) * y) for x, y in zip(left, sa, strict=True)) + sum(np.sum(abs(x) * y) for x, y in zip(b, sb, strict=True)))
+            unit = np.finfo(np.float64).eps * (
+                sum(np.sum(abs(x) * y) for x, y in zip(left, sa, strict=True)) + sum(np.sum(abs(x) * y) for x, y in zip(b, sb, strict=True))
+            )
             d = abs(_inner(left, right) - _inner(a, b)) / max(unit, np.finfo(np.float64).tiny)
-            assert d <= budget, f"{self.row} {self.dtype}: <g, jvp(t)> = {_inner(left, right)!r}, <vjp(g), t> = {_inner(a, b)!r}: {d:.3g} conditioned ulps apart"
+            assert d <= budget, (
+                f"{self.row} {self.dtype}: <g, jvp(t)> = {_inner(left, right)!r}, <vjp(g), t> = {_inner(a, b)!r}: {d:.3g} conditioned ulps apart"
+            )
             worst = max(worst, float(d))
         return Finding("adjoint", worst)
 
@@ -339,7 +362,9 @@ class Study:
         for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
             d = ulps(g, w, s, self.dtype if np.dtype(self.dtype).kind in "fc" else np.float64)
             if not d <= budget:
-                raise AssertionError(f"{self.row} {self.dtype} vmap in_axes {choices[i * len(choices) // len(got)]}: {d:.3g} conditioned ulps\n{g}\nbut single calls give\n{w}")
+                raise AssertionError(
+                    f"{self.row} {self.dtype} vmap in_axes {choices[i * len(choices) // len(got)]}: {d:.3g} conditioned ulps\n{g}\nsingle calls:\n{w}"
+                )
             worst = max(worst, d)
         return Finding("vmap", worst)
 
@@ -424,12 +449,13 @@ def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: 
     """
     xp = get(backend) if isinstance(backend, str) else backend
     wrong: dict[str, list[str]] = {}
+    f = functools.partial
     for r in rows:
         for dtype in r.dtypes:
             s = study(r, dtype)
-            checks: list[Callable[[], Any]] = [lambda s=s: s.rule(xp), lambda s=s: s.modes(xp, eager=True), lambda s=s: s.batching(xp, eager=False)]
+            checks: list[Callable[[], Any]] = [f(s.rule, xp), f(s.modes, xp, eager=True), f(s.batching, xp, eager=False)]
             if s.moving and dtype != "float32":
-                checks += [lambda s=s: s.adjoint(xp), lambda s=s: s.differences(xp)]
+                checks += [f(s.adjoint, xp), f(s.differences, xp)]
             for check in checks:
                 try:
                     check()

@@ -196,6 +196,8 @@ row("xlogy", WIDE, (REAL, POSITIVE))
 
 def _quotient(rng: np.random.Generator, dtype: np.dtype) -> Any:
     """x / y between two integers."""
+    room_y: Any
+    room_q: Any
     y, room_y = NOT_ZERO(rng, (2, 3), dtype)
     q, room_q = lattice()(rng, (2, 3), np.dtype(np.float64))
     x = (q * y).astype(dtype)
@@ -262,7 +264,17 @@ row("sum", (2, 3), REAL, label="keepdims", axis=(1,), keepdims=True)
 for _keep in (False, True):
     row("prod", (3, 4), TAME, "float64 float32 complex128", label="keepdims" * _keep, axis=(1,), keepdims=_keep)
     for _name in ("max", "min"):
-        row(_name, (3, 4), REAL, "float64 float32 int64", label="keepdims" * _keep, keep=apart, exact=True, axis=(0, 1) if _keep else (1,), keepdims=_keep)
+        row(
+            _name,
+            (3, 4),
+            REAL,
+            "float64 float32 int64",
+            label="keepdims" * _keep,
+            keep=apart,
+            exact=True,
+            axis=(0, 1) if _keep else (1,),
+            keepdims=_keep,
+        )
     row("logsumexp", (3, 4), REAL, label="keepdims" * _keep, axis=(0,), keepdims=_keep)
 row("prod", (2, 3), fixed(np.array([[2.0, 0.0, -1.5], [0.0, 0.0, 3.0]])), "float64", label="zeros", axis=(1,), keepdims=False,
     make=lambda rng, dtype: ([np.array([[2.0, 0.0, -1.5], [0.0, 0.0, 3.0]])], [np.full((2, 3), 0.3)]))  # fmt: skip
@@ -272,7 +284,8 @@ for _name in ("argmax", "argmin"):
     row(_name, (3, 4), REAL, "float64 float32 int64", axis=1, keepdims=False)
 for _reverse in (False, True):
     for _name, _domain, _types in (
-        ("cumsum", REAL, "float64 float32 complex128 int64"), ("cumprod", TAME, "float64 float32 complex128"), ("cumlogsumexp", REAL, "float64 float32"),
+        ("cumsum", REAL, "float64 float32 complex128 int64"), ("cumprod", TAME, "float64 float32 complex128"),
+        ("cumlogsumexp", REAL, "float64 float32"),
     ):  # fmt: skip
         row(_name, (3, 4), _domain, _types, label="reverse" * _reverse, axis=int(not _reverse), reverse=_reverse)
     for _name in ("cummax", "cummin"):
