@@ -76,7 +76,7 @@ def seeds(name: str, outputs: Sequence[Tensor], grads: Sequence[Tensor | None] |
     for i, t in enumerate(outputs):
         if t.node is None:
             raise RuntimeError(
-                f"{name}: output {describe(t)} does not require grad; nothing that led to it was recorded (no_grad, detach, or no input requires_grad)"
+                f"{name}: output {describe(t)} does not require grad; nothing that led to it was recorded (no_grad, or no input does)"
             )
         g = grads[i] if grads is not None else None
         if g is None:

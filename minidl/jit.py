@@ -9,8 +9,11 @@ it as it was; under an outer trace, vmap or another jit the function is simply c
 
 from __future__ import annotations
 
+import difflib
 import functools
+import re
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +31,12 @@ from minidl.tensor import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, persistent
 
 MISS = object()
+
+
+class JitWarning(UserWarning):
+    """What md.jit(check=True) has to say."""
+
+
 _PLAIN = (bool, str, bytes, type(None))
 
 
@@ -57,11 +66,12 @@ class Jitted:
             grad = state.grad
         else:
             grad = True
-        for program in self.programs:
-            if program.grad is grad:
-                out = program.call(args, kwargs)
-                if out is not MISS:
-                    return out
+        if not self.always:
+            for program in self.programs:
+                if program.grad is grad:
+                    out = program.call(args, kwargs)
+                    if out is not MISS:
+                        return out
         return self._trace(args, kwargs, grad)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -76,13 +86,27 @@ class Jitted:
                         return out
             self.compiles += 1
             program = Program(self, args, kwargs, grad)
-            if not self.always and program.reusable:
+            if self.always:
+                if self.programs:
+                    self._report(self.programs[0], program, args, kwargs)
+                self.programs = [program]
+            elif program.reusable:
                 self.programs.insert(0, program)
                 del self.programs[64:]
         out = program.call(args, kwargs)
         if out is MISS:
             raise RuntimeError("jit: the guards of a new program do not hold for the call that made it; does the function change what it reads?")
         return out
+
+    def _report(self, old: Program, new: Program, args: tuple, kwargs: dict[str, Any]) -> None:
+        """check=True: say which guard fails, or that the program changed though none does."""
+        failing = old.why(args, kwargs)
+        if failing:
+            warnings.warn(f"jit: traced again because {'; '.join(failing)}", JitWarning, stacklevel=4)
+        elif str(old.graph) != str(new.graph):
+            before, after = str(old.graph).splitlines(), str(new.graph).splitlines()
+            diff = "\n".join(difflib.unified_diff(before, after, "before", "now", lineterm="", n=1))
+            raise RuntimeError(f"jit: the function depends on something that jit does not see; make it an argument, a global, or an attribute of a Module:\n{diff}")
 
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run."""
@@ -280,7 +304,9 @@ class Program:
         if back is not None:
             self.passed = [places[v] for v in passed]
         self.tracked_places = [places.get(v) for _, _, v in nodes]
-        run = _on_backend(self.graph, self.xp, owner.backend)
+        given = [text.split(".")[0].split("[")[0] for text in texts]
+        donated = tuple(k for k, i in enumerate(keep) if given[i] in {f"a{n}" for n in owner.donate})
+        run = _on_backend(self.graph, self.xp, owner.backend, donated)
         self._generate(run, [texts[i] for i in keep], tensors, tracked, [text for _, text, _ in nodes], len(outputs), writes, t)
 
     def _where(self, target: Tensor) -> str:
@@ -354,14 +380,14 @@ class Program:
     ) -> None:
         """The function that checks the guards, runs the program and stores what it must."""
         s = self.source
-        terms = s.terms + [
-            text for text, box, key in self.walk.terms if box not in self.unguarded and (box, key) not in t.host_keys
-        ] + t.guards
+        walked = [text for text, box, key in self.walk.terms if box not in self.unguarded and (box, key) not in t.host_keys]
+        terms = s.terms + walked + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         s.env.update(run=run, unflatten=tree.unflatten, S=self.out_structure, attach=self._attach)
+        self.terms = list(dict.fromkeys(terms))
         lines = ["def call(args, kwargs):", "    try:"]
         lines += [f"        {u}" for u in s.unpack]
-        lines += [f"        if not ({' and '.join(dict.fromkeys(terms))}): return MISS", f"        i = ({''.join(x + ', ' for x in texts)})"]
+        lines += [f"        if not ({' and '.join(self.terms)}): return MISS", f"        i = ({''.join(x + ', ' for x in texts)})"]
         lines += ["    except (AttributeError, KeyError, IndexError, TypeError): return MISS", "    o = run(*i)"]
         if tracked:
             lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in parents)}), {tuple(tracked)!r}, {n_out})")
@@ -381,6 +407,25 @@ class Program:
         else:
             lines.append(f"    return unflatten(S, ({''.join(m + ', ' for m in made)}))")
         self.call = load("\n".join(lines) + "\n", s.env, "call")
+
+    def why(self, args: tuple, kwargs: dict[str, Any]) -> list[str]:
+        """The guards that do not hold for a call, in words."""
+        s = self.source
+        env = dict(s.env, args=args, kwargs=kwargs)
+
+        def holds(term: str) -> bool:
+            try:
+                for u in s.unpack:
+                    exec(u, env)
+                return bool(eval(term, env))
+            except (AttributeError, KeyError, IndexError, TypeError):
+                return False
+
+        def word(m: re.Match[str]) -> str:
+            value = s.env.get(m[0])
+            return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or type(value).__name__
+
+        return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in self.terms if not holds(t)]
 
     # ---- one node of the tape -----------------------------------------------------------------------------------------------------------------
     def _attach(self, natives: tuple, outs: tuple, parents: tuple, tracked: tuple[int, ...], n_out: int) -> list[Any]:
@@ -472,10 +517,10 @@ def _source_of(value: Any, s: _Source) -> str:
     return "(" + "".join(_source_of(v, s) + ", " for v in value) + ")"
 
 
-def _on_backend(graph: Graph, xp: Any, backend: str | None) -> Callable[..., tuple]:
+def _on_backend(graph: Graph, xp: Any, backend: str | None, donated: tuple[int, ...]) -> Callable[..., tuple]:
     """The compiled program; with another backend asked for, arrays cross over and back."""
     if backend is None or backend == xp.name:
-        return xp.compile(graph)
+        return xp.compile(graph, donated)
     from minidl.backends import get
 
     other = get(backend)
@@ -503,7 +548,8 @@ def jit(
 
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
     and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are.
-    check: trace on every call and say what changed. Other Python side effects happen once, while tracing.
+    donate: positions of arguments whose memory the program may reuse; the caller must not read them again (jax uses this, others ignore it).
+    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one. Other Python side effects happen once, while tracing.
 
     >>> import minidl as md
     >>> double = jit(lambda x: x * 2.0)

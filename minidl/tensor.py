@@ -409,8 +409,8 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
         f"            if {check}(dt.inexact or c is int) and not busy[0]:",
         "                a = x.payload; b = xp.scalars[y, c, dt]",
         *_operation(name, "a, b", " " * 16),
-        *(["                n = x.node", f"                if n is None: return {new}None)"] if track and primitive.vjp(0) else [])
-        or [f"                return {new}None)"],
+        *(["                n = x.node"] if track and primitive.vjp(0) else []),
+        "                " + ("if n is None: " if track and primitive.vjp(0) else "") + f"return {new}None)",
         *([f"                return {new}{_node(primitive, (0,), env)})"] if track and primitive.vjp(0) else []),
         f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
         "            a = x.payload; b = y.payload",

@@ -287,3 +287,31 @@ def test_state_dicts_survive_a_jitted_step(backend):
     after = net.state_dict()
     assert before.keys() == after.keys()
     assert after["norm.num_batches_tracked"].item() == before["norm.num_batches_tracked"].item() + 1
+
+
+def test_check_says_what_changed():
+    from minidl.jit import JitWarning
+
+    scale = 2.0
+    hidden = iter([1.0, 1.0, 5.0])
+    f = md.jit(lambda x: x * scale, check=True)
+    f(md.ones(2))
+    f(md.ones(2))
+    scale = 3.0
+    with pytest.warns(JitWarning, match=r"closure\.cell_contents == 2\.0 no longer holds"):
+        f(md.ones(2))
+    with pytest.warns(JitWarning, match=r"a0\.payload\.shape == \(2,\) no longer holds"):
+        f(md.ones(3))
+    g = md.jit(lambda x: x * next(hidden), check=True)
+    g(md.ones(2))
+    g(md.ones(2))
+    with pytest.raises(RuntimeError, match="depends on something that jit does not see"):
+        g(md.ones(2))
+
+
+def test_donated_arguments(backend):
+    f = md.jit(lambda s, x: s * 0.5 + x, donate=(0,))
+    state = md.ones((64,))
+    for _ in range(3):
+        state = f(state, md.ones((64,)))
+    assert state.tolist() == [1.875] * 64

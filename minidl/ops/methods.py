@@ -16,7 +16,7 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
-from minidl.ops.common import cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
+from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.primitives.core import parameters
@@ -45,7 +45,15 @@ _COMMUTES = ("add", "mul", "and", "or", "xor")
 
 
 def _reflected(f: Method) -> Method:
-    return lambda self, other: f(other, self)
+    def reflected(self: Tensor, other: Any, /) -> Tensor:
+        kind = other.__class__
+        if (kind is float or kind is int) and self.dtype.inexact and not busy[0]:
+            number = self.xp.scalars.get((other, kind, self.dtype))  # known from an earlier time, and so on the straight line
+            if number is not None:
+                return f(Tensor(number, self.xp, self.dtype), self)
+        return f(other, self)
+
+    return reflected
 
 
 def _in_place(f: Method) -> Method:
