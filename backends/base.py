@@ -30,6 +30,10 @@ class Backend:
 
     def __init__(self) -> None:
         self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer
+        # The same functions with less in front of them, where a backend has such: `quick` may raise RuntimeError for no reason of the user's
+        # (the general path is then taken), `bare` is for use inside scope().
+        self.quick: Any = self
+        self.bare: Any = self
 
     def __repr__(self) -> str:
         return f"<backend {self.name} on {self.device}>"

@@ -205,7 +205,8 @@ def _pool_moves(plan: Any, e: Equation) -> None:
     (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
     ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
     t = moved(d) if gathers else stored(d)
-    find = "w = x2[o]\ni0, i1, i2 = w // (g[5]*g[6]), w // g[6] % g[5], w % g[6]\n" + _place_text(e.params)
+    _, k1, k2 = _three(e.params["window"], 1)
+    find = f"w = x2[o]\ni0, i1, i2 = w // {k1 * k2}, w // {k2} % {k1}, w % {k2}\n" + _place_text(e.params)
     body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
     text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
     numbers = plan.raw(np.array(_pool(x.shape if gathers else v.shape, i.shape, e.params), np.int64))

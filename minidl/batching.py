@@ -51,6 +51,7 @@ class Level:
     def __init__(self, size: int, parent: Any, home: Any):
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
         self.scope = nullcontext
+        self.bare = self
 
     def gone(self) -> None:
         """Complain about a tensor that left its vmap."""
@@ -80,10 +81,9 @@ class Level:
         batched = [isinstance(p, Batched) and p.mapped for p in payloads]
         inner = [p.inner if isinstance(p, Batched) else p for p in payloads]
         mapped = any(batched)
-        with interpreting(self.parent):
+        with interpreting(self.parent), using(self.home):  # batching rules make constants too
             if not mapped:
-                with using(self.home):
-                    out = bind(primitive, inner, params)
+                out = bind(primitive, inner, params)
             elif primitive.batch is None:
                 raise NotImplementedError(f"{primitive.name}: no batching rule")
             else:

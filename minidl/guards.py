@@ -96,7 +96,7 @@ class Walk:
                 if isinstance(k, Tensor):
                     self._keep.append(k)
 
-    def function(self, f: Any) -> None:
+    def function(self, f: Any, root: bool = False) -> None:
         """Guard what a function reads: closure, defaults, globals that its code names, and methods' objects."""
         while isinstance(f, functools.partial):
             for i, a in enumerate(f.args):
@@ -113,7 +113,7 @@ class Walk:
         if hasattr(f, "__minidl_jitted__"):
             f = f.__minidl_jitted__
         f = getattr(f, "__wrapped__", f)
-        if not isinstance(f, types.FunctionType) or id(f) in self._seen or f.__module__ == "minidl" or f.__module__.startswith("minidl."):
+        if not isinstance(f, types.FunctionType) or id(f) in self._seen or not root and _library(f):
             return
         self._seen.add(id(f))
         for cell in f.__closure__ or ():
@@ -129,6 +129,11 @@ class Walk:
                 v = f.__globals__[n]
                 if not isinstance(v, (types.ModuleType, type)):
                     self.value(v, f"{space}[{n!r}]", None)
+
+
+def _library(f: types.FunctionType) -> bool:
+    """Whether a function is minidl's own, which reads nothing that a user could change."""
+    return f.__module__ == "minidl" or f.__module__.startswith("minidl.")
 
 
 def _interesting(x: tuple) -> bool:

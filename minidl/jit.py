@@ -140,7 +140,7 @@ class Program:
         self.walk = walk
         full = self._arguments(owner, args, kwargs, t)
         f = owner.__minidl_jitted__
-        walk.function(f)
+        walk.function(f, root=True)
         everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
         snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses, subgraphs
-from minidl.primitives.core import Primitive
+from minidl.primitives.core import Primitive, table
 
 
 def check(graph: Graph) -> None:
@@ -89,8 +89,48 @@ def _chain(e: Equation, made: dict[Var, Equation], primitive: Primitive) -> Equa
     return None
 
 
+#: What every backend computes alike to the last bit, so that it may be computed while tracing.
+_EXACT = frozenset("add sub mul div neg abs eq ne lt le gt ge logical_and logical_or logical_not where".split())
+
+
+def _folded(e: Equation) -> Literal | None:
+    """The constant that an equation of constants makes."""
+    if e.primitive.name not in _EXACT or not all(isinstance(a, Literal) for a in e.inputs):
+        return None
+    from minidl.backends import get
+
+    xp, (out,) = get("numpy", "cpu"), e.outputs
+    with xp.scope():
+        value = getattr(xp, e.primitive.name)(*(xp.scalar(a.value, a.dtype) for a in e.inputs), **e.params)  # type: ignore[union-attr]
+        return Literal(xp.to_numpy(value).item(), out.dtype)
+
+
+def _settled(e: Equation, made: dict[Var, Equation]) -> Equation | Atom | None:
+    """A logical operation that one constant decides becomes that constant, or the other operand; a choice by a constant the chosen operand."""
+    name, (out, *_) = e.primitive.name, e.outputs
+
+    def constant(a: Atom) -> Any:
+        if isinstance(a, Literal):
+            return a.value
+        before = made.get(a)
+        return before.params["value"] if before is not None and before.primitive.name == "full" else None
+
+    if name in ("logical_and", "logical_or"):
+        values, decisive = [constant(a) for a in e.inputs], name == "logical_or"
+        if decisive in values:
+            return Equation(table["full"], (), {"shape": out.shape, "value": decisive, "dtype": out.dtype}, e.outputs, e.where)
+        for value, other in zip(values, reversed(e.inputs), strict=True):
+            if value is not None and other.shape == out.shape:
+                return other
+    if name == "where" and (value := constant(e.inputs[0])) is not None:
+        chosen = e.inputs[1 if value else 2]
+        if chosen.shape == out.shape:
+            return chosen
+    return None
+
+
 def simplify(graph: Graph) -> Graph:
-    """Common subexpressions, operations that change nothing and chains of rearrangements, then dead code; one pass in order."""
+    """Constant folding, common subexpressions, operations that change nothing and chains of rearrangements, then dead code; one pass in order."""
     new: dict[Var, Atom] = {}
     seen: dict[Any, tuple[Var, ...]] = {}
     made: dict[Var, Equation] = {}
@@ -103,7 +143,10 @@ def simplify(graph: Graph) -> Graph:
         e = Equation(e.primitive, tuple(now(a) for a in e.inputs), e.params, e.outputs, e.where)
         if e.primitive.name in ("reshape", "permute"):
             e = _chain(e, made, e.primitive) or e
-        same = _identity(e)
+        settled = _settled(e, made)
+        if isinstance(settled, Equation):
+            e, settled = settled, None
+        same = settled or _identity(e) or _folded(e)
         if same is not None:
             new[e.outputs[0]] = same
             continue

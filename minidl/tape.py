@@ -21,6 +21,7 @@ from typing import Any
 from minidl.backends import using
 from minidl.context import state
 from minidl.emit import load
+from minidl.inline import written
 from minidl.primitives.core import Primitive
 from minidl.primitives.structural import unbroadcast
 
@@ -31,7 +32,7 @@ count = itertools.count(-1, -1)  # next() on it is atomic
 class Kind:
     """The layout and the code of one sort of node."""
 
-    __slots__ = ("broadcast", "fused", "live", "n", "primitive", "pull", "residuals", "statics", "width")
+    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "statics", "width")
 
     def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False):
         self.primitive, self.live, self.broadcast, self.width = primitive, live, broadcast, width
@@ -53,6 +54,7 @@ class Kind:
         self.statics = tuple(k + 1 for k, r in enumerate(self.residuals) if r not in arrays)
         self.fused: dict[Any, Callable[..., Any]] = {}
         self.pull: Callable[..., None] = self._pull_typed if wide else self._first
+        self.one: Callable[..., Any] | None = self._first_one if self.n == 1 and not wide else None
 
     def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
         """All cotangents at once: what a backend that fuses compiles as one function."""
@@ -84,24 +86,47 @@ class Kind:
         self.pull = self._generate()  # at first use: importing minidl makes a hundred kinds, a program uses a dozen
         self.pull(node, g, pending, heap)
 
-    def _generate(self) -> Callable[..., None]:
-        p = self.primitive
-        env: dict[str, Any] = {"heappush": heappush, "unbroadcast": unbroadcast}
-        parents = [f"p{k}" for k in range(self.n)]
-        lines = ["def pull(node, g, pending, heap):", "    " + ", ".join(["_", "_", "xp", *parents, *(f"r_{r}" for r in self.residuals)]) + " = node"]
-        for k, i in enumerate(self.live):
-            rule = p.vjp(i)
+    def _source(self, k: int, env: dict[str, Any], lines: list[str]) -> None:
+        """Lines that compute `d`, the cotangent of the k-th tracked input."""
+        p, i = self.primitive, self.live[k]
+        rule = p.vjp(i)
+        names = ["g", *(i if n == "index" else f"r_{n}" for n in p.needs[rule])]
+        steps: list[str] = []
+        result = written(rule, names, steps)
+        if result is None:
             env[f"rule{k}"] = rule
-            values = [str(i) if n == "index" else f"r_{n}" for n in p.needs[rule]]
-            lines.append(f"    d = rule{k}({', '.join(['xp', 'g', *values])})")
-            if self.broadcast:
-                lines.append(f"    d = unbroadcast(xp, d, r_{p.args[i]}_shape)")
+            steps, result = [], f"rule{k}(xp, {', '.join(map(str, names))})"
+        lines += steps
+        lines.append(f"d = unbroadcast(xp, {result}, r_{p.args[i]}_shape)" if self.broadcast else f"d = {result}")
+
+    def _head(self) -> str:
+        parents = [f"p{k}" for k in range(self.n)]
+        return ", ".join(["_", "_", "xp", *parents, *(f"r_{r}" for r in self.residuals)]) + " = node"
+
+    def _generate(self) -> Callable[..., None]:
+        env: dict[str, Any] = {"heappush": heappush, "unbroadcast": unbroadcast}
+        lines = [self._head(), "xp = xp.bare"]
+        for k in range(self.n):
+            self._source(k, env, lines)
             lines += [
-                f"    n = p{k}[0]",
-                "    if n in pending: pending[n] = xp.add(pending[n], d)",
-                f"    else: pending[n] = d; heappush(heap, p{k})",
+                f"n = p{k}[0]",
+                "if n in pending: pending[n] = xp.add(pending[n], d)",
+                f"else: pending[n] = d; heappush(heap, p{k})",
             ]
-        return load("\n".join(lines) + "\n", env, "pull")
+        return load("def pull(node, g, pending, heap):\n" + "".join(f"    {x}\n" for x in lines), env, "pull")
+
+    def _generate_one(self) -> Callable[..., Any]:
+        """pull for one tracked input, which returns its cotangent: the pass may then go straight on to the parent."""
+        env: dict[str, Any] = {"unbroadcast": unbroadcast}
+        lines = [self._head(), "xp = xp.bare"]
+        self._source(0, env, lines)
+        if lines[-1].startswith("d = "):
+            lines[-1] = "return " + lines[-1][4:]
+        return load("def one(node, g):\n" + "".join(f"    {x}\n" for x in lines), env, "one")
+
+    def _first_one(self, node: Node, g: Any) -> Any:
+        self.one = self._generate_one()
+        return self.one(node, g)
 
     def values(self, node: Node, wrap: Callable[[Any, Any], Any] | None) -> dict[str, Any]:
         """The residuals by name; wrap(payload, node) makes Tensors of those that are payloads."""
@@ -401,22 +426,38 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
     for node, g in roots:
         deposit(node, g, pending, heap, node[2])
     fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
-    while heap:
-        node = heappop(heap)
-        g = pending.pop(node[0])
+    node: Node | None = None
+    while heap or node is not None:
+        if node is None:
+            node = heappop(heap)
+            g = pending.pop(node[0])
         kind = node[1]
+        following: Node | None = None
         if targets is not None and node[0] in targets:
             targets[node[0]] = g
         elif kind is LEAF:
             arrive(node, g)
         elif leads is None or node[0] in leads:
-            if fuses and kind.__class__ is Kind and (not crossed or getattr(node[2], "fuses", False)):
-                kind.pull_fused(node, g, pending, heap)
-            else:
+            if kind.__class__ is not Kind:
                 kind.pull(node, g, pending, heap)
+            elif fuses and node[2].fuses:
+                kind.pull_fused(node, g, pending, heap)
+            elif kind.one is None:
+                kind.pull(node, g, pending, heap)
+            else:  # a chain needs no heap: nothing that waits is newer than the parent
+                g, parent = kind.one(node, g), node[3]
+                n = parent[0]
+                if n in pending:
+                    pending[n] = parent[2].bare.add(pending[n], g)
+                elif not heap or n < heap[0][0]:
+                    following = parent
+                else:
+                    pending[n] = g
+                    heappush(heap, parent)
             if not retain and kind is not ALIAS:
                 node[1] = RELEASED
                 del node[3:]
+        node = following
 
 
 def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any) -> None:

@@ -58,6 +58,7 @@ class Trace:
         self.host_keys: set[tuple[int, Any]] = set()
         self.guards: list[str] = []
         self.scope = nullcontext
+        self.bare = self
 
     @property
     def home(self) -> Any:

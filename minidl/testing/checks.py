@@ -68,32 +68,48 @@ def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> floa
 
 def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int = 8) -> list[Any]:
     """For each output of a graph at these NumPy arguments: what a relative change of one, everywhere, may do to it. See the module."""
-    xp = get("numpy")
-    rng = np.random.default_rng(seed)
-
-    def moved(v: Any) -> Any:
-        v = np.asarray(v)
-        return v * (1 + STEP * rng.uniform(-1, 1, v.shape)).astype(v.real.dtype) if v.dtype.kind in "fc" else v
-
-    def run(change: Callable[[Any], Any]) -> list[Any]:
-        def call(p: Any, inputs: list[Any], params: dict[str, Any]) -> Any:
-            out = getattr(xp, p.name)(*inputs, **params)
-            if p.name in EXACT or params.get("mode") in ("set", "min", "max"):
-                return out
-            return tuple(map(change, out)) if p.multiple else change(out)
-
-        with np.errstate(all="ignore"):
-            return graph.run(call, [change(a) for a in args], lambda c: xp.scalar(c.value, c.dtype))
-
-    plain = run(np.asarray)
-    worst = [np.zeros(np.shape(v)) for v in plain]
-    for _ in range(runs):
-        for i, v in enumerate(run(moved)):
-            if np.asarray(v).dtype.kind in "fc":
-                with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):
+        plain = get("numpy").callable(graph)(*args)
+        worst = [np.zeros(np.shape(v)) for v in plain]
+        shaken = _shaken()
+        shaken.rng = np.random.default_rng(seed)
+        for _ in range(runs):
+            for i, v in enumerate(shaken.callable(graph)(*map(shaken.move, args))):
+                if np.asarray(v).dtype.kind in "fc":
                     d = abs(np.asarray(v) - plain[i]) / STEP
-                worst[i] = np.maximum(worst[i], np.where(np.isfinite(d), d, 0.0))
+                    worst[i] = np.maximum(worst[i], np.where(np.isfinite(d), d, 0.0))
     return worst
+
+
+@functools.cache
+def _shaken() -> Any:
+    """NumPy with kernels that change each result by a relative STEP up or down, inside loops and branches too."""
+    from minidl.backends.base import Backend
+    from minidl.backends.numpy_backend import NumpyBackend
+
+    class Shaken(NumpyBackend):
+        callable = Backend.callable
+        rng: Any
+
+        def move(self, v: Any) -> Any:
+            v = np.asarray(v)
+            return v * (1 + STEP * self.rng.choice([-1, 1], v.shape)).astype(v.real.dtype) if v.dtype.kind in "fc" else v
+
+    shaken = Shaken()
+
+    def wrapped(name: str, kernel: Any) -> Any:
+        def call(*args: Any, **params: Any) -> Any:
+            out = kernel(*args, **params)
+            if params.get("mode") in ("set", "min", "max"):
+                return out
+            return tuple(map(shaken.move, out)) if table[name].multiple else shaken.move(out)
+
+        return call
+
+    for name in table:
+        if name not in EXACT:
+            setattr(shaken, name, wrapped(name, getattr(shaken, name)))
+    return shaken
 
 
 def differences(f: Callable[[float], Array], noise: Any = 0.0, h: float = 0.5, steps: int = 12) -> tuple[Array, Array]:
@@ -108,12 +124,14 @@ def differences(f: Callable[[float], Array], noise: Any = 0.0, h: float = 0.5, s
     best = error = None
     for i in range(steps):
         with np.errstate(all="ignore"):
-            now = [(f(h) - f(-h)) / (2 * h)]
+            above, below = f(h), f(-h)
+            blur = (noise + np.finfo(np.float64).eps * np.maximum(abs(above), abs(below))) / h
+            now = [(above - below) / (2 * h)]
             factor = shrink * shrink
             for j in range(min(i, 6)):
                 now.append((now[j] * factor - before[j]) / (factor - 1))
                 factor *= shrink * shrink
-                e = np.maximum(abs(now[j + 1] - now[j]), abs(now[j + 1] - before[j])) + noise / h
+                e = np.maximum(abs(now[j + 1] - now[j]), abs(now[j + 1] - before[j])) + blur
                 if error is None:
                     best, error = now[j + 1], np.where(np.isfinite(e), e, np.inf)
                 better = e < error
@@ -177,7 +195,7 @@ class Study:
         self.inputs = [*self.args, *self.ts, *self.gs, *self.us]
         with_wide = [self._wide(a) for a in self.inputs]
         self.graph = trace(self.program)(*_tensors(with_wide, xp))
-        self.scales = conditioning(self.graph, with_wide, seed)
+        self.scales = [np.maximum(s, row.floor) if n == "forward" else s for n, s in zip(self.names, conditioning(self.graph, with_wide, seed), strict=True)]
         self.want = self._reference()
         self.exact = row.exact and kind.kind != "c"
 
@@ -314,59 +332,65 @@ class Study:
             for i, t in zip(self.moving, self.ts, strict=True):
                 inputs[i] = self.args[i] + h * t
             got = self._named(run(inputs))
-            return _flat([got["forward"][i] for i in self.floats] + got["vjp"])
+            out = _flat([got["forward"][i] for i in self.floats] + got["vjp"])
+            most.append(abs(out))
+            return out
 
+        most: list[Array] = []
         got, scale = self._named(run(self.inputs)), self._named(self.scales)
         value = _flat([got["forward"][i] for i in self.floats] + got["vjp"])
         noise = _flat([scale["forward"][i] for i in self.floats] + scale["vjp"]) + abs(value)
         d, (fd, error) = _flat(got["jvp"] + got["second"][: len(self.moving)]), differences(at, np.finfo(np.float64).eps * noise)
         off = abs(d - fd) - (10 * error + 1e-7 * np.maximum(abs(d), abs(fd)))
         assert k and not np.any(off > 0), f"{self.row}: derivative\n{d}\nfinite differences\n{fd}\nestimated error\n{error}"
-        unseen = ~(error <= 1e-4 * abs(fd)) & ~(error <= 1e-8 * noise)
+        unseen = ~(error <= 1e-4 * abs(fd)) & ~(error <= 1e-8 * np.maximum(noise, np.max(most, axis=0)))
         assert not np.any(unseen), f"{self.row}: finite differences say too little: {fd[unseen]} with error {error[unseen]}"
 
     def batching(self, xp: Any, eager: bool, budget: float = BUDGET) -> Finding:
         """Every choice of batched arguments, forward and vjp, against a stack of single calls."""
+        inputs, choices, every, want, scales = self._lanes
+        worst, run = 0.0, every if eager else jit(every)
+        got = [_numpy(v) for v in run(*_tensors(inputs, xp))] if choices else []
+        for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
+            d = ulps(g, w, s, self.dtype if np.dtype(self.dtype).kind in "fc" else np.float64)
+            if not d <= budget:
+                which = choices[i * len(choices) // len(got)]
+                raise AssertionError(f"{self.row} {self.dtype} vmap in_axes {which}: {d:.3g} conditioned ulps\n{g}\nsingle calls:\n{w}")
+            worst = max(worst, d)
+        return Finding("vmap", worst)
+
+    @functools.cached_property
+    def _lanes(self) -> tuple[Any, ...]:
+        """(inputs, in_axes to try, the function that tries them all, what a stack of single calls gives, its conditioning)."""
         lanes = [self.row.draw(seed, self.dtype)[0] for seed in (11, 12, 13)]
-        stacked = [np.stack(column) for column in zip(*lanes, strict=True)]
-        choices = [c for c in itertools.product((0, None), repeat=len(self.args)) if 0 in c]
-        if not choices:
-            return Finding("vmap", float("nan"), "")
+        k, numpy = len(self.args), get("numpy")
+        choices = [c for c in itertools.product((0, None), repeat=k) if 0 in c]
 
         def single(*inputs: Any) -> tuple[Any, ...]:
-            args, gs = inputs[: len(self.args)], inputs[len(self.args) :]
+            args, gs = inputs[:k], inputs[k:]
             out = self.row.apply(*args)
             return (*out, *vjp(self.function(args), *(args[i] for i in self.moving))[1](gs)) if self.moving else out
 
         def every(*inputs: Any) -> tuple[Any, ...]:
-            batched, plain, gs = inputs[: len(self.args)], inputs[len(self.args) : 2 * len(self.args)], inputs[2 * len(self.args) :]
+            batched, plain, gs = inputs[:k], inputs[k : 2 * k], inputs[2 * k :]
             out: list[Any] = []
             for c in choices:
-                args = [b if w == 0 else p for b, p, w in zip(batched, plain, c, strict=True)]
-                out += vmap(single, in_axes=(*c, *[None] * len(gs)))(*args, *gs)
+                out += vmap(single, in_axes=(*c, *[None] * len(gs)))(*(b if w == 0 else p for b, p, w in zip(batched, plain, c, strict=True)), *gs)
             return tuple(out)
 
-        run = every if eager else jit(every)
-        got = [_numpy(v) for v in run(*_tensors([*stacked, *lanes[0], *self.gs], xp))]
-        want, scales = [], []
+        want: list[Array] = []
+        scales: list[Array] = []
+        outs = self.names.count("forward")
         for c in choices:
-            rows = []
+            rows, units = [], []
             for lane in range(3):
-                args = [self._wide(lanes[lane][i] if w == 0 else lanes[0][i]) for i, w in enumerate(c)]
-                gs = [self._wide(g) for g in self.gs]
-                values = [_numpy(v) for v in single(*_tensors([*args, *gs], get("numpy")))]
-                rows.append((values, conditioning(trace(single)(*_tensors([*args, *gs], get("numpy"))), [*args, *gs], runs=4)))
-            want += [np.stack(v) for v in zip(*(r[0] for r in rows), strict=True)]
-            scales += [np.stack(v) for v in zip(*(r[1] for r in rows), strict=True)]
-        worst = 0.0
-        for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
-            d = ulps(g, w, s, self.dtype if np.dtype(self.dtype).kind in "fc" else np.float64)
-            if not d <= budget:
-                raise AssertionError(
-                    f"{self.row} {self.dtype} vmap in_axes {choices[i * len(choices) // len(got)]}: {d:.3g} conditioned ulps\n{g}\nsingle calls:\n{w}"
-                )
-            worst = max(worst, d)
-        return Finding("vmap", worst)
+                inputs = [self._wide(v) for v in (*(lanes[lane if w == 0 else 0][i] for i, w in enumerate(c)), *self.gs)]
+                tensors = _tensors(inputs, numpy)
+                rows.append([_numpy(v) for v in single(*tensors)])
+                units.append([np.maximum(s, self.row.floor * (i < outs)) for i, s in enumerate(conditioning(trace(single)(*tensors), inputs, runs=4))])
+            want += map(np.stack, zip(*rows, strict=True))
+            scales += map(np.stack, zip(*units, strict=True))
+        return [*map(np.stack, zip(*lanes, strict=True)), *lanes[0], *self.gs], choices, every, want, scales
 
     def _named(self, values: Sequence[Any]) -> dict[str, list[Any]]:
         out: dict[str, list[Any]] = {"forward": [], "jvp": [], "vjp": [], "second": []}

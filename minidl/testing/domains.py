@@ -108,15 +108,16 @@ class Row:
     """A primitive with params, shapes and the domain of each argument.
 
     dtypes: what it is tried in; keep: narrows the rooms of arguments that depend on each other; make: draws the arguments together instead;
-    call: another way to apply it (control flow); exact: every backend must give NumPy's bits for real numbers.
+    call: another way to apply it (control flow); exact: every backend must give NumPy's bits for real numbers; floor: the
+    least size by which roundings of the value are counted.
     """
 
     def __init__(
         self, name: str, shapes: Sequence[tuple[int, ...]], domains: Sequence[Draw], dtypes: str = "float64 float32", label: str = "",
-        keep: Any = None, make: Any = None, call: Any = None, exact: bool = False, **params: Any,
+        keep: Any = None, make: Any = None, call: Any = None, exact: bool = False, floor: float = 0.0, **params: Any,
     ):  # fmt: skip
         self.name, self.shapes, self.domains, self.dtypes = name, tuple(shapes), tuple(domains), tuple(dtypes.split())
-        self.label, self.keep, self.make, self.call, self.exact, self.params = label, keep, make, call, exact, params
+        self.label, self.keep, self.make, self.call, self.exact, self.floor, self.params = label, keep, make, call, exact, floor, params
 
     def __repr__(self) -> str:
         return f"{self.name}-{self.label}" if self.label else self.name
@@ -275,9 +276,10 @@ for _keep in (False, True):
             axis=(0, 1) if _keep else (1,),
             keepdims=_keep,
         )
-    row("logsumexp", (3, 4), REAL, label="keepdims" * _keep, axis=(0,), keepdims=_keep)
+    # the rounding of the sum of exponentials, which is at least 1, is absolute in its logarithm
+    row("logsumexp", (3, 4), REAL, label="keepdims" * _keep, floor=1.0, axis=(0,), keepdims=_keep)
 row("prod", (2, 3), fixed(np.array([[2.0, 0.0, -1.5], [0.0, 0.0, 3.0]])), "float64", label="zeros", axis=(1,), keepdims=False,
-    make=lambda rng, dtype: ([np.array([[2.0, 0.0, -1.5], [0.0, 0.0, 3.0]])], [np.full((2, 3), 0.3)]))  # fmt: skip
+    make=lambda rng, dtype: ([np.array([[2.0, 0.0, -1.5], [0.0, 0.0, 3.0]])], [np.array([[0.3, 0.2, 0.3], [0.3, 0.25, 0.3]])]))  # fmt: skip
 for _name in ("any", "all"):
     row(_name, (2, 3), flags, "bool", axis=(1,), keepdims=False)
 for _name in ("argmax", "argmin"):
@@ -292,7 +294,7 @@ for _reverse in (False, True):
         row(_name, (3, 4), REAL, label="reverse" * _reverse, keep=apart, axis=int(not _reverse), reverse=_reverse)
     row("argsort", (3, 4), REAL, "float64 float32 int64", label="descending" * _reverse, axis=int(not _reverse), descending=_reverse)
 row("softmax", (3, 4), REAL, axis=1)
-row("log_softmax", (3, 4), REAL, axis=0)
+row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
 
 # ---- rearrangement ----------------------------------------------------------------------------------------------------------------------
 MOVED = "float64 float32 complex128 int64"
