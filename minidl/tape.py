@@ -448,7 +448,7 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
                 g, parent = kind.one(node, g), node[3]
                 n = parent[0]
                 if n in pending:
-                    pending[n] = parent[2].bare.add(pending[n], g)
+                    pending[n] = node[2].bare.add(pending[n], g)
                 elif not heap or n < heap[0][0]:
                     following = parent
                 else:

@@ -23,7 +23,7 @@ SATELLITES = ("nn", "optim", "data")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
-    ("graph", "emit", "passes", "draw"),
+    ("graph", "emit", "inline", "passes", "draw"),
     ("backends",),
     ("tape", "tensor"),
     ("autograd", "ops"),

@@ -1,0 +1,204 @@
+"""The value and dtype contract as data: what every backend computes alike before any derivative is taken.
+
+A row is a function of nothing that returns a Tensor, with its dtype and values; or with the exception that it raises when eager. All rows run eagerly,
+and all that can be traced run in one compiled program.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl as md
+from tests.conventions.test_conventions import BACKENDS, close, raised
+
+inf, nan = math.inf, math.nan
+LO, HI = -(2**31), 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Value:
+    """f(*args) has this dtype and value; args are (data, dtype) pairs. raises: when eager on a CPU; value is then what a trace gives (None: raises too)."""
+
+    name: str
+    f: Callable[..., Any]
+    args: tuple[tuple[Any, str], ...]
+    dtype: str
+    value: Any
+    raises: Any = None
+    ulp: int = 0
+    flushes: tuple[str, ...] = ()
+
+
+def a(data: Any, dtype: str) -> tuple[Any, str]:
+    """An argument."""
+    return data, dtype
+
+
+F4, I4 = a(2.0, "float32"), a(3, "int32")
+VALUES = [
+    # promotion
+    Value("i4 + f4", md.add, (I4, F4), "float32", 5.0),
+    Value("i4 + f2", md.add, (I4, a(2.0, "float16")), "float16", 5.0),
+    Value("i8 + bf16", md.add, (a(3, "int64"), a(2.0, "bfloat16")), "bfloat16", 5.0),
+    Value("f2 + bf16", md.add, (a(3.0, "float16"), a(2.0, "bfloat16")), "float32", 5.0),
+    Value("bool + i1", md.add, (a(True, "bool"), a(2, "int8")), "int8", 3),
+    Value("u1 + i1", md.add, (a(200, "uint8"), a(-1, "int8")), "int16", 199),
+    Value("u4 + i4", md.add, (a(2**32 - 1, "uint32"), a(-1, "int32")), "int64", 2**32 - 2),
+    Value("u8 with a signed integer", md.add, (a(1, "uint64"), a(-1, "int8")), "", None, raises=TypeError),
+    Value("f4 + c8", md.add, (F4, a(1j, "complex64")), "complex64", 2 + 1j),
+    Value("f8 + c8", md.add, (a(2.0, "float64"), a(1j, "complex64")), "complex128", 2 + 1j),
+    Value("f4 array + 1.5", lambda x: x + 1.5, (a([2.0], "float32"),), "float32", [3.5]),
+    Value("1.5 - f4 array", lambda x: 1.5 - x, (a([2.0], "float32"),), "float32", [-0.5]),
+    Value("i4 array + 2", lambda x: x + 2, (I4,), "int32", 5),
+    Value("i4 array + 1.5", lambda x: x + 1.5, (I4,), "float32", 4.5),
+    Value("f4 array * np.float64(2)", lambda x: x * np.float64(2), (a([2.0], "float32"),), "float32", [4.0]),
+    Value("np.float64(2) * f4 array", lambda x: np.float64(2) * x, (a([2.0], "float32"),), "float32", [4.0]),
+    Value("f4 array * np.complex128(2j)", lambda x: x * np.complex128(2j), (a([2.0], "float32"),), "complex64", [4j]),
+    Value("f2 array * np.float32(2): typed", lambda x: x * np.float32(2), (a([2.0], "float16"),), "float32", [4.0]),
+    Value("f4 array * f8 0-d tensor", md.multiply, (a([2.0], "float32"), a(2.0, "float64")), "float64", [4.0]),
+    # dtypes of results
+    Value("sum of i4", md.sum, (a([2**31 - 1, 1], "int32"),), "int64", 2**31),
+    Value("sum of bool", md.sum, (a([True, True], "bool"),), "int64", 2),
+    Value("prod of i4", md.prod, (a([2**20, 2**20], "int32"),), "int64", 2**40),
+    Value("prod of bool", md.prod, (a([True, False], "bool"),), "int64", 0),
+    Value("cumsum of i4", md.cumulative_sum, (a([2**31 - 1, 1], "int32"),), "int64", [2**31 - 1, 2**31]),
+    Value("cumsum of bool", md.cumulative_sum, (a([True, True], "bool"),), "int64", [1, 2]),
+    Value("sum of u1", md.sum, (a([255, 1], "uint8"),), "uint64", 256),
+    Value("mean of i4", md.mean, (a([1, 2], "int32"),), "float32", 1.5),
+    Value("exp of i4", md.exp, (a([0], "int32"),), "float32", [1.0]),
+    Value("sqrt of i1", md.sqrt, (a([4], "int8"),), "float32", [2.0]),
+    Value("i4 / i4", md.divide, (I4, a(2, "int32")), "float32", 1.5),
+    Value("arange", lambda: md.arange(3), (), "int64", [0, 1, 2]),
+    Value("argmax", md.argmax, (a([1.0, 3.0, 3.0], "float32"),), "int64", 1),
+    Value("argmax with nan", md.argmax, (a([1.0, nan, 3.0], "float32"),), "int64", 1),
+    # integers
+    Value("1 // 0", md.floor_divide, (a([1, -1], "int32"), a([0, 0], "int32")), "int32", [0, 0]),
+    Value("1 % 0", md.remainder, (a([1, -1], "int32"), a([0, 0], "int32")), "int32", [0, 0]),
+    Value("-7 // 2, 7 // -2", md.floor_divide, (a([-7, 7], "int32"), a([2, -2], "int32")), "int32", [-4, -4]),
+    Value("-7 % 2, 7 % -2", md.remainder, (a([-7, 7], "int32"), a([2, -2], "int32")), "int32", [1, -1]),
+    Value("2 ** -1 of arrays", md.pow, (a([2], "int32"), a([-1], "int32")), "int32", [0], raises=ValueError),
+    Value("2 ** -1, Python exponent", lambda x: x**-1, (a([2], "int32"),), "", None, raises=ValueError),
+    # casts
+    Value("f4 -> i4 of nan, +-inf, +-1e20", lambda x: x.to(md.int32), (a([nan, inf, -inf, 1e20, -1e20], "float32"),), "int32", [0, HI, LO, HI, LO]),
+    Value("f4 -> u1 of -1, 300, nan", lambda x: x.to(md.uint8), (a([-1.0, 300.0, nan], "float32"),), "uint8", [0, 255, 0]),
+    Value("f8 -> i8 of +-1e300", lambda x: x.to(md.int64), (a([1e300, -1e300], "float64"),), "int64", [2**63 - 1, -(2**63)]),
+    Value("f4 -> i4 truncates", lambda x: x.to(md.int32), (a([2.9, -2.9], "float32"),), "int32", [2, -2]),
+    Value("f4 -> bool", lambda x: x.to(md.bool), (a([0.0, -0.0, 0.5, nan], "float32"),), "bool", [False, False, True, True]),
+    # special numbers
+    Value("sign(nan)", md.sign, (a([nan], "float32"),), "float32", [nan]),
+    Value("signbit(sign(-0.))", lambda x: md.signbit(md.sign(x)), (a([-0.0], "float32"),), "bool", [False]),
+    Value("round half to even", md.round, (a([0.5, 1.5, 2.5, -0.5], "float32"),), "float32", [0.0, 2.0, 2.0, 0.0]),
+    Value("nan in sort", md.sort, (a([nan, 1.0, -inf, inf], "float32"),), "float32", [-inf, 1.0, inf, nan]),
+    Value("nan in sort, descending", lambda x: md.sort(x, descending=True), (a([1.0, nan, -inf, inf], "float32"),), "float32", [nan, inf, 1.0, -inf]),
+    Value("argsort is stable both ways", lambda x: md.argsort(x, descending=True), (a([1.0, 2.0, 1.0, 2.0], "float32"),), "int64", [1, 3, 0, 2]),
+    Value("subnormal 1e-40 * 1.5", lambda x: x * 1.5, (a([1e-40], "float32"),), "float32", [1.5e-40], ulp=1, flushes=("jax",)),
+    # rows of -inf
+    Value("log_softmax, all -inf", md.log_softmax, (a([-inf, -inf], "float32"),), "float32", [-inf, -inf]),
+    Value("logsumexp, all -inf", md.logsumexp, (a([-inf, -inf], "float32"),), "float32", -inf),
+    Value("logsumexp(inf, 1)", md.logsumexp, (a([inf, 1.0], "float32"),), "float32", inf),
+    Value("logsumexp with nan", md.logsumexp, (a([inf, nan], "float32"),), "float32", nan),
+    Value("softmax with inf", md.softmax, (a([inf, 1.0], "float32"),), "float32", [nan, nan]),
+    # out of range
+    Value("x[5] of 3 elements", lambda x: x[5], (a([1.0, 2.0, 3.0], "float32"),), "", None, raises=IndexError),
+    Value("x[i], i = 5", lambda x, i: x[i], (a([1.0, 2.0, 3.0], "float32"), a([5, -1], "int64")), "float32", [3.0, 3.0], raises=IndexError),
+    Value("x.at[i].add(1), i = 5", lambda x, i: x.at[i].add(1.0), (a([1.0, 2.0], "float32"), a([5], "int64")), "float32", [1.0, 2.0], raises=IndexError),
+    Value(
+        "no gradient to a dropped update", lambda x, i: md.grad(lambda v: md.sum(x.at[i].add(v)))(md.ones_like(x)),
+        (a([1.0, 2.0], "float32"), a([5, 1], "int64")), "float32", [0.0, 1.0], raises=IndexError,
+    ),
+    # matrices without a factor or an inverse
+    Value("cholesky, not positive definite", md.linalg.cholesky, (a([[1.0, 0.0], [0.0, -1.0]], "float32"),), "float32", [[nan, nan], [nan, nan]], raises=ValueError),
+    Value("cholesky reads the lower triangle", md.linalg.cholesky, (a([[4.0, 9.0], [2.0, 2.0]], "float32"),), "float32", [[2.0, 0.0], [1.0, 1.0]]),
+    Value("inv, singular", md.linalg.inv, (a([[1.0, 2.0], [2.0, 4.0]], "float32"),), "float32", [[nan, nan], [nan, nan]], raises=ValueError),
+    Value("solve, singular", md.linalg.solve, (a([[1.0, 2.0], [2.0, 4.0]], "float32"), a([1.0, 1.0], "float32")), "float32", [nan, nan], raises=ValueError),
+    Value("det, singular", md.linalg.det, (a([[1.0, 2.0], [2.0, 4.0]], "float32"),), "float32", 0.0),
+]  # fmt: skip
+
+
+def complaint(row: Value, backend: str, got: Any) -> list[str]:
+    """How a result differs from its row, in words."""
+    want = np.asarray(row.value)
+    if got.dtype.name != row.dtype:
+        return [f"{row.name}: dtype {got.dtype.name}, wanted {row.dtype}"]
+    have = got.numpy()
+    have = have.astype("float32") if row.dtype in ("bfloat16", "float16") else have
+    if close(have, want.astype(have.dtype), row.ulp) or (backend in row.flushes and close(have, np.zeros_like(have), 0)):
+        return []
+    return [f"{row.name}: {have.tolist()}, wanted {want.tolist()}"]
+
+
+def tensors(row: Value) -> list[md.Tensor]:
+    """The row's arguments on the backend in force."""
+    return [md.tensor(data, dtype=dtype) for data, dtype in row.args]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_value_eager(backend: str):
+    found = []
+    with md.use_backend(backend):
+        for row in VALUES:
+            if row.raises is not None:
+                with pytest.raises(row.raises) as error:
+                    row.f(*tensors(row))
+                assert str(error.value), row.name
+                continue
+            found += complaint(row, backend, row.f(*tensors(row)))
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_value_traced(backend: str):
+    rows = {row.name: row for row in VALUES if row.value is not None}
+    errors = raised(backend, "values")
+
+    def run(inputs: dict[str, Any]) -> dict[str, Any]:
+        out = {}
+        for name, row in rows.items():
+            try:
+                out[name] = row.f(*inputs[name])
+            except Exception as error:
+                raised(backend, "values")[name] = error
+        return out
+
+    with md.use_backend(backend):
+        got = md.jit(run)({name: tensors(row) for name, row in rows.items()})
+        found = [f"{name}: raised {type(e).__name__}: {e}" for name, e in errors.items()]
+        for name, value in got.items():
+            found += complaint(rows[name], backend, value)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_errors_are_alike_while_tracing(backend: str):
+    """What no trace can repair raises the same class there."""
+    with md.use_backend(backend):
+        for row in VALUES:
+            if row.raises is not None and row.value is None:
+                with pytest.raises(row.raises):
+                    md.jit(row.f)(*tensors(row))
+
+
+@functools.cache
+def normals() -> np.ndarray:
+    """64 draws of 1e5 float32 normals."""
+    return np.random.default_rng(0).standard_normal((64, 100_000)).astype(np.float32)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("traced", [False, True])
+def test_float32_sums_are_as_accurate_as_numpy(backend: str, traced: bool):
+    """The root mean square error over the draws, which no single lucky draw decides."""
+    x = normals()
+    true = x.sum(axis=1, dtype=np.float64)
+    rms = lambda sums: float(np.sqrt(np.mean((np.asarray(sums, np.float64) - true) ** 2)))
+    with md.use_backend(backend):
+        total = md.jit(md.sum) if traced else md.sum
+        got = rms([total(md.asarray(row)).item() for row in x])
+    assert got <= rms([row.sum() for row in x]), "less accurate than NumPy's pairwise sum"
