@@ -73,7 +73,7 @@ _TABLES = {"float": _ANY | _FLOAT, "int": _ANY | _SIGNED, "uint": _ANY | _UNSIGN
 _EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs relu maximum minimum fmax fmin clip copysign nextafter floor".split())
 _WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "bool", "complex": "np.complex128"}
 #: Elementwise primitives without an entry above, written out below.
-_SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "root"))
+_SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "bessel_i", "root"))
 
 
 def is_half(dtype: DType) -> bool:
@@ -139,6 +139,8 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
     if name == "polygamma":
         n = params["n"]
         text = f"polygamma(np.float64({operands[0]}), {n}, {float(math.factorial(n))!r}, {tuple(map(float, _cotangent_derivative(n)))!r})"
+    elif name == "bessel_i":
+        text = f"bessel_i(np.float64({operands[0]}), {params['n']})"
     elif name == "root":
         text = f"math.sqrt({operands[0]})" if params["p"] == 2 else f"math.pow({operands[0]}, {computed(source)}({1.0 / params['p']!r}))"
     elif name == "nextafter" and is_half(source):

@@ -330,6 +330,25 @@ def polygamma(x, n, factorial, cotangent):
     return -factorial * hurwitz(n + 1, 1 - x) - math.pi ** (n + 1) * horner(1 / math.tan(math.pi * r), cotangent)
 
 
+@jit
+def bessel_i(x, n):
+    """I_n by its power series and, beyond 18, Hankel's asymptotic series (DLMF 10.25.2 and 10.40.1), as the primitive's decomposition."""
+    r = abs(x)
+    if r <= 18:
+        out, z = 1.0, r * r * 0.25
+        for k in range(38, 0, -1):
+            out = z / (k * (k + n)) * out + 1.0
+        for k in range(1, n + 1):
+            out *= r * (0.5 / k)
+    else:
+        series = 1.0
+        for k in range(34, 0, -1):
+            series = ((2 * k - 1) ** 2 - 4 * n * n) / (8.0 * k) / r * series + 1.0
+        half = math.exp(r * 0.5)
+        out = half * (series / math.sqrt(min(r, 1e30) * (2 * math.pi))) * half
+    return -out if n % 2 and x < 0 else out
+
+
 # ---- loops that several kernels share --------------------------------------------------------------------------------------------------
 @jit
 def merge_argsort(key, index, spare, n):

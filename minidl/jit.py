@@ -242,7 +242,8 @@ class Program:
                     if k in old and type(v) is type(old[k]) and not isinstance(v, (Host, dict, list)) and v == old[k]:
                         continue
                     raise RuntimeError(
-                        f"jit: the traced function changed {k!r} from {old.get(k)!r} to {v!r}, which would happen only once; keep it in a tensor"
+                        f"jit: the traced function changed {k!r} from {old.get(k)!r} to {v!r}, which would happen only once; "
+                        "keep counters in a tensor buffer"
                         " (register_buffer) and update it in place"
                     )
                 out.append((box, k, v))
@@ -304,8 +305,8 @@ class Program:
         if back is not None:
             self.passed = [places[v] for v in passed]
         self.tracked_places = [places.get(v) for _, _, v in nodes]
-        given = [text.split(".")[0].split("[")[0] for text in texts]
-        donated = tuple(k for k, i in enumerate(keep) if given[i] in {f"a{n}" for n in owner.donate})
+        names = [text.split(".")[0].split("[")[0] for text in texts]
+        donated = tuple(k for k, i in enumerate(keep) if names[i] in {f"a{n}" for n in owner.donate})
         run = _on_backend(self.graph, self.xp, owner.backend, donated)
         self._generate(run, [texts[i] for i in keep], tensors, tracked, [text for _, text, _ in nodes], len(outputs), writes, t)
 

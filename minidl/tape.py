@@ -423,16 +423,16 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
     """The reverse pass over payloads. Cotangents of targets are stored in `targets`; those of leaves go to arrive(leaf node, cotangent)."""
     pending: dict[int, Any] = {}
     heap: list[Node] = []
-    for node, g in roots:
-        deposit(node, g, pending, heap, node[2])
+    for root, seed in roots:
+        deposit(root, seed, pending, heap, root[2])
     fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
-    node: Node | None = None
-    while heap or node is not None:
-        if node is None:
+    node: Node = []
+    while heap or node:
+        if not node:
             node = heappop(heap)
             g = pending.pop(node[0])
         kind = node[1]
-        following: Node | None = None
+        following: Node = []
         if targets is not None and node[0] in targets:
             targets[node[0]] = g
         elif kind is LEAF:

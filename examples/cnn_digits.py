@@ -1,0 +1,73 @@
+"""Train a convolutional network in the PyTorch manner, on 1,797 real scans of handwritten digits.
+
+    python examples/cnn_digits.py
+
+Put `@md.jit` in front of `train_step`, and the same step runs compiled.
+"""
+
+import minidl as md
+import minidl.nn as nn
+import minidl.nn.functional as F
+import minidl.optim as optim
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super(Net, self).__init__()  # noqa: UP008 (as users of PyTorch write it)
+        self.conv1 = nn.Conv2d(3, 6, 5)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(16 * 5 * 5, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x):
+        x = self.pool(F.relu(self.conv1(x)))
+        x = self.pool(F.relu(self.conv2(x)))
+        x = x.view(-1, 16 * 5 * 5)
+        x = F.relu(self.fc1(x))
+        x = F.relu(self.fc2(x))
+        x = self.fc3(x)
+        return x
+
+
+md.manual_seed(0)
+train_data, test_data = md.data.digits()
+train_loader = md.data.DataLoader(train_data, batch_size=32, shuffle=True)
+test_loader = md.data.DataLoader(test_data, batch_size=100)
+
+net = Net()
+criterion = nn.CrossEntropyLoss()
+optimizer = optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+print(net)
+
+
+def train_step(inputs, labels):
+    optimizer.zero_grad()
+    outputs = net(inputs)
+    loss = criterion(outputs, labels)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+net.train()
+for epoch in range(8):
+    running_loss = 0.0
+    for _, data in enumerate(train_loader, 0):
+        inputs, labels = data
+        loss = train_step(inputs, labels)
+        running_loss += loss.item()
+    print("Epoch [%d], loss: %.3f" % (epoch + 1, running_loss / len(train_loader)))
+
+net.eval()
+right = 0
+with md.no_grad():
+    for inputs, labels in test_loader:
+        right += (md.argmax(net(inputs), axis=1) == labels).sum().item()
+print(f"{right} of {len(test_data)} test digits right ({right / len(test_data):.1%})\n")
+
+image, label = test_data[0]
+print(f"one of them, a {label.item()}, read as {md.argmax(net(image[None])[0]).item()}:")
+for row in image[0, ::4, ::4].tolist():
+    print("".join(" .:-=+*#%@"[int(9 * v)] * 2 for v in row))
