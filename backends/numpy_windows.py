@@ -81,7 +81,7 @@ def conv_dw(x: Array, g: Array, *, w_shape: Sequence[int], stride: Sequence[int]
     """The transpose of conv in w: [N, C, *spatial] and [N, O, *out] → w_shape."""
     columns, out = _columns(x, w_shape[2:], stride, padding, dilation, groups)
     g = g.reshape(x.shape[0], groups, w_shape[0] // groups, math.prod(out))
-    return np.add.reduce(np.matmul(g, columns.swapaxes(-1, -2)), axis=0).reshape(w_shape)
+    return np.add.reduce(np.matmul(g, columns.swapaxes(-1, -2)), axis=0, dtype=x.dtype).reshape(w_shape)
 
 
 @widened

@@ -38,7 +38,7 @@ test_loader = md.data.DataLoader(test_data, batch_size=100)
 
 net = Net()
 criterion = nn.CrossEntropyLoss()
-optimizer = optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
 print(net)
 
 
@@ -52,7 +52,7 @@ def train_step(inputs, labels):
 
 
 net.train()
-for epoch in range(8):
+for epoch in range(10):
     running_loss = 0.0
     for _, data in enumerate(train_loader, 0):
         inputs, labels = data

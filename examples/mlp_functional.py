@@ -10,7 +10,7 @@ def init(key, sizes):
     """One (weight, bias) pair per layer."""
     keys = md.random.split(key, len(sizes) - 1)
     return [
-        (md.random.normal(k, (m, n)) * (2.0 / m) ** 0.5, md.zeros(n)) for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
+        (md.random.normal(k, (m, n)) * (1.0 / m) ** 0.5, md.zeros(n)) for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
     ]
 
 
@@ -40,11 +40,11 @@ def update(params, inputs, labels, rate):
 init_key, data_key = md.random.split(md.random.key(0))
 inputs = md.random.normal(data_key, (256, 2))
 labels = md.stack([md.sin(3 * inputs[:, 0]) * inputs[:, 1], md.cos(inputs[:, 0] + inputs[:, 1])], axis=1)
-params = init(init_key, (2, 64, 64, 2))
+params = init(init_key, (2, 32, 32, 2))
 
 print(f"loss before training  {loss_fn(params, inputs, labels).item():.5f}")
 for i in range(1000):
-    params, loss = update(params, inputs, labels, 0.2 if i < 700 else 0.05)  # a number is an input: changing it does not compile anew
+    params, loss = update(params, inputs, labels, 0.05 if i < 700 else 0.01)  # a number is an input: changing it does not compile anew
     if i % 200 == 199:
         print(f"step {i + 1:4d}             {loss.item():.5f}")
 print(f"compiled {update.compiles} time(s) for 1000 steps")

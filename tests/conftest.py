@@ -1,54 +1,115 @@
-"""What all tests share: Hypothesis profiles, and a guard that fails any test which leaves something global changed behind it.
+"""What every test of the suite is held to, and the ledger that tests/test_primitives.py fills.
 
-Profiles: dev (the default), ci (`--hypothesis-profile=ci`), nightly.
+A test fails that leaks the interpreter, the grad mode, the default backend or a global setting of numpy, torch or jax. Hypothesis profiles: dev (few
+examples), ci (fixed seeds; what `make test` uses), nightly (many). Each xdist worker takes whole groups, so that compiled programs are shared.
 """
 
 from __future__ import annotations
 
+import csv
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
 import pytest
 
-from minidl import dtypes
-from minidl.backends import default
-from minidl.context import busy, state
+LEDGER = Path(__file__).parent / "ledger.csv"
+MODES = ("rule", "forward", "jvp", "vjp", "second", "eager", "interpreted", "adjoint", "differences", "raw", "vmap")
+BACKENDS = ("numpy", "numba", "torch", "jax")
 
-_COMMON = {"deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow], "print_blob": True}
+_COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "print_blob": True}
 hypothesis.settings.register_profile("dev", max_examples=20, **_COMMON)
-hypothesis.settings.register_profile("ci", max_examples=100, **_COMMON)
+hypothesis.settings.register_profile("ci", max_examples=100, derandomize=True, database=None, **_COMMON)
 hypothesis.settings.register_profile("nightly", max_examples=10_000, **_COMMON)
-hypothesis.settings.load_profile("dev")
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def _globals() -> dict[str, object]:
-    """Everything that a test must leave as it found it; a library counts once something has imported it."""
-    found: dict[str, object] = {
-        "interpreter": state.interpreter,
-        "grad mode": state.grad,
-        "interpreters alive": busy[0],
-        "default dtype": dtypes.Defaults.floating,
-        "strict promotion": dtypes.StrictPromotion.on,
-        "numpy errors": np.geterr(),
-    }
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        if hasattr(torch, "get_default_dtype"):
-            found["torch"] = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.are_deterministic_algorithms_enabled())
-    if "jax" in sys.modules:
-        jax = sys.modules["jax"]
-        if hasattr(jax, "config"):
-            found["jax x64"] = bool(jax.config.jax_enable_x64)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--ledger", action="store_true", help="write tests/ledger.csv from the results of tests/test_primitives.py")
+    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "nightly: too long for every change; runs with --nightly")
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist = "loadgroup"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="nightly: run with --nightly")
+    for item in items:
+        if item.get_closest_marker("nightly") and not config.getoption("--nightly"):
+            item.add_marker(skip)
+        backend = getattr(item, "callspec", None) and item.callspec.params.get("backend")
+        if config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(f"{Path(item.location[0]).stem}-{backend if isinstance(backend, str) else ''}"))
+
+
+def _globals() -> dict[str, Any]:
+    """The settings that belong to the user and those of minidl that must end as they began."""
+    found: dict[str, Any] = {"numpy error state": np.geterr()}
+    minidl = sys.modules.get("minidl.context")
+    if minidl is not None:
+        backends, dtypes = sys.modules["minidl.backends"], sys.modules["minidl.dtypes"]
+        found |= {"interpreter": minidl.state.interpreter, "count of interpreters": minidl.busy[0], "grad mode": minidl.state.grad}
+        found |= {"backends in use": backends._choice.stack, "default dtype": dtypes.Defaults.floating, "strict promotion": dtypes.StrictPromotion.on}
+    torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
+    if torch is not None and hasattr(torch, "get_default_dtype"):
+        found |= {"torch default dtype": torch.get_default_dtype(), "torch grad mode": torch.is_grad_enabled()}
+        found |= {"torch deterministic": torch.are_deterministic_algorithms_enabled()}
+    if jax is not None and hasattr(jax, "config"):
+        found |= {"jax x64": jax.config.jax_enable_x64, "jax default matmul precision": jax.config.jax_default_matmul_precision}
     return found
 
 
 @pytest.fixture(autouse=True)
-def nothing_leaks():
-    """Fails a test that leaks an interpreter, a grad mode, a default or a setting of a library below."""
-    before, chosen = _globals(), default()
+def no_leaks() -> Iterator[None]:
+    """Fail a test that leaves a setting changed."""
+    before = _globals()
     yield
     after = _globals()
-    leaked = {k: (before[k], after[k]) for k in before if before[k] != after[k]}
-    assert not leaked, f"left changed: {leaked}"
-    assert default() is chosen, f"left backend {default()} chosen instead of {chosen}"
+    changed = {k: (v, after[k]) for k, v in before.items() if k in after and after[k] != v}
+    assert not changed, f"the test leaked: {changed}"
+
+
+# ---- the ledger: what test_primitives found, by primitive and backend -----------------------------------------------------------------------
+_cells: dict[tuple[str, str], dict[str, str]] = {}
+
+
+@pytest.fixture
+def ledger(request: pytest.FixtureRequest) -> Any:
+    """ledger(primitive, backend, mode, ulp or reason for a gap): remembered, and written by --ledger."""
+
+    def note(primitive: str, backend: str, mode: str, result: float | str) -> None:
+        request.node.user_properties.append(("ledger", (primitive, backend, mode, result)))
+
+    return note
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when != "call":
+        return
+    for name, value in report.user_properties:
+        if name == "ledger":
+            primitive, backend, mode, result = value
+            cells = _cells.setdefault((primitive, backend), {})
+            before = cells.get(mode, "")
+            if isinstance(result, str):
+                cells[mode] = result if result.startswith("gap") or not before else before
+            elif not before.startswith("gap"):
+                worst = max(result, float(before.split()[1]) if before.startswith("pass ") else 0.0)
+                cells[mode] = f"pass {worst:.2g}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--ledger") or hasattr(session.config, "workerinput") or not _cells:
+        return
+    with LEDGER.open("w", newline="") as file:
+        out = csv.writer(file, lineterminator="\n")
+        out.writerow(["primitive", "backend", *MODES])
+        for (primitive, backend), cells in sorted(_cells.items(), key=lambda kv: (kv[0][0], BACKENDS.index(kv[0][1]))):
+            out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES)])

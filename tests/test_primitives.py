@@ -1,0 +1,152 @@
+"""Every primitive on every backend in every mode; nothing per operation but its row in tests/domains.py.
+
+The measure is the conditioned ulp of minidl.testing.checks: results are compared with NumPy in float64 on the same arguments, in units of the dtype's
+eps times what one rounding of every input and intermediate can do. The budget is 8 for values and derivatives of both orders and 32 for inner products,
+which add up to 40 of them; real results of primitives that only move or choose numbers must be NumPy's bits.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+from conftest import BACKENDS, LEDGER, MODES
+from domains import ROWS, Row, uncovered
+
+from minidl import dtypes
+from minidl.backends import get
+from minidl.primitives import table
+from minidl.testing.checks import study
+from minidl.transforms import vjp
+
+CASES = [pytest.param(r, t, id=f"{r}-{t}") for r in ROWS for t in r.dtypes]
+DERIVATIVES = [c for c in CASES if c.values[1] in ("float64", "complex128")]
+backends = pytest.mark.parametrize(
+    "backend", [pytest.param(b, marks=pytest.mark.skipif(importlib.util.find_spec(b) is None, reason=f"{b} is not installed")) for b in BACKENDS]
+)
+
+
+def every(cases):
+    """Backend outermost, so that neighbouring tests share compiled kernels."""
+
+    def mark(f):
+        return backends(pytest.mark.parametrize(("row", "dtype"), cases)(f))
+
+    return mark
+
+
+def attempt(ledger, row: Row, backend: str, mode: str, check):
+    """Run a check; what a backend says it cannot do is a gap in the ledger, any other failure fails the test."""
+    try:
+        return check()
+    except NotImplementedError as error:
+        ledger(row.name, backend, mode, f"gap: {error}")
+        pytest.skip(f"gap: {error}")
+
+
+def test_every_primitive_has_a_row():
+    assert not uncovered()
+
+
+@every(CASES)
+def test_shape_and_dtype_rule(row, dtype, backend, ledger):
+    attempt(ledger, row, backend, "rule", lambda: study(row, dtype).rule(get(backend)))
+    ledger(row.name, backend, "rule", 0.0)
+
+
+@every(CASES)
+def test_values_and_derivatives(row, dtype, backend, ledger):
+    """Compiled, eager and as an interpreted graph: outputs, jvp, vjp, and the jvp and vjp of the vjp."""
+    s = study(row, dtype)
+    found = attempt(ledger, row, backend, "forward", lambda: s.modes(get(backend), eager=True))
+    for f in found:
+        ledger(row.name, backend, f.mode, f.ulp)
+    if not s.moving:
+        for mode in ("jvp", "vjp", "second", "adjoint", "differences", "raw"):
+            ledger(row.name, backend, mode, "constant")
+
+
+@every(DERIVATIVES)
+def test_forward_mode_is_the_adjoint_of_reverse_mode(row, dtype, backend, ledger):
+    s = study(row, dtype)
+    if not s.moving:
+        return
+    ledger(row.name, backend, "adjoint", attempt(ledger, row, backend, "adjoint", lambda: s.adjoint(get(backend))).ulp)
+
+
+@every(DERIVATIVES)
+def test_finite_differences(row, dtype, backend, ledger):
+    """Of the value and of the gradient, along one random direction, element by element."""
+    s = study(row, dtype)
+    if not s.moving:
+        return
+    attempt(ledger, row, backend, "differences", lambda: s.differences(get(backend)))
+    ledger(row.name, backend, "differences", 0.0)
+
+
+@every(CASES)
+def test_raw_pass_is_the_recorded_pass(row, dtype, backend, ledger):
+    """backward's raw pass gives the bits of the pass that records itself, and on numpy and torch those of the captured one."""
+    s = study(row, dtype)
+    if not s.moving:
+        return
+    raw, recorded = attempt(ledger, row, backend, "raw", lambda: s.raw(get(backend)))
+    for a, b in zip(raw, recorded, strict=True):
+        np.testing.assert_array_equal(a, b)
+    if backend in ("numpy", "torch") and row.name not in ("scan", "while_loop", "cond"):  # a compiled loop adds up cotangents in another order
+        captured = s._named(s.compiled(get(backend))(s.inputs))["vjp"]
+        for a, b in zip(raw, captured, strict=True):
+            np.testing.assert_array_equal(a, b)
+    ledger(row.name, backend, "raw", 0.0)
+
+
+@every(CASES)
+def test_batching_rule_is_a_stack_of_single_calls(row, dtype, backend, ledger):
+    """Every subset of batched arguments, forward and vjp; eager on numpy and torch, compiled on numba and jax."""
+    s = study(row, dtype)
+    found = attempt(ledger, row, backend, "vmap", lambda: s.batching(get(backend), eager=backend in ("numpy", "torch")))
+    ledger(row.name, backend, "vmap", found.ulp)
+
+
+# ---- shapes that rows do not draw -----------------------------------------------------------------------------------------------------------
+ELEMENTWISE = [p for p in table.values() if p.elementwise and not p.params and p.differentiable]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", pytest.param("numba", marks=pytest.mark.nightly), pytest.param("jax", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)], ids=str)
+def test_elementwise_primitives_take_empty_and_zero_dimensional_arrays(shape, backend):
+    from minidl.tensor import bind, from_numpy
+
+    xp = get(backend)
+    x = from_numpy(np.full(shape, 0.5), xp)
+    for p in ELEMENTWISE:
+        if p.name == "where":
+            continue
+        f = lambda *xs, p=p: bind(p, xs, {})  # noqa: E731
+        args = [x] + ([-0.5, 1.0] if p.name == "clip" else [x] * (len(p.args) - 1))
+        moving = args[:1] if p.name == "clip" else args
+        out, pull = vjp(lambda *xs, f=f, args=args: f(*xs, *args[len(xs) :]), *moving)
+        assert out.shape == shape, p.name
+        for g in pull(out):
+            assert g.shape == shape and g.dtype is dtypes.float64, p.name
+
+
+# ---- the ledger -----------------------------------------------------------------------------------------------------------------------------
+#: What the network of the demo runs on: no gap is allowed here.
+DEMO = "conv conv_dx conv_dw max_pool pool_scatter dot_general relu add mul log_softmax take_along put_along reshape broadcast_to sum threefry2x32".split()
+
+
+def test_the_ledger_is_complete_and_has_few_gaps():
+    """Regenerate it with `pytest tests/test_primitives.py --ledger -n 2`."""
+    with LEDGER.open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(r["primitive"], r["backend"]) for r in rows} == {(p, b) for p in table for b in BACKENDS}
+    cells = [(r["primitive"], r["backend"], m, r[m]) for r in rows for m in MODES if r[m] != "constant"]
+    gaps = [c for c in cells if not c[3].startswith("pass ")]
+    assert len(gaps) <= 0.01 * len(cells), gaps
+    assert not [c for c in gaps if c[0] in DEMO]
+    assert all(c[3].startswith("gap: ") and "not implemented yet" not in c[3] for c in gaps), gaps
+    assert max(float(c[3].split()[1]) for c in cells if c not in gaps) <= 32 and not math.isnan(sum(float(c[3].split()[1]) for c in cells if c not in gaps))
