@@ -117,3 +117,16 @@ class Backend:
     def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
         """The program as fast as this backend can make it; donate: numbers of inputs whose memory may be reused."""
         return self.callable(graph)
+
+
+class Functions:
+    """A namespace for `quick` or `bare`: some functions of its own, the others the backend's."""
+
+    def __init__(self, backend: Backend, functions: dict[str, Callable[..., Any]]):
+        self.__dict__.update(functions)
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._backend, name)
+        setattr(self, name, found)
+        return found

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends.base import Backend
+from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_kernels import NOISY, SILENT, relu
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
@@ -75,8 +75,8 @@ class NumpyBackend(Backend):
 
     def __init__(self) -> None:
         super().__init__()
-        self.quick = _Functions(self, {n: functools.partial(_silent.run, f) for n, f in NOISY.items()})
-        self.bare = _Functions(self, KERNELS)
+        self.quick = Functions(self, {n: functools.partial(_silent.run, f) for n, f in NOISY.items()})
+        self.bare = Functions(self, KERNELS)
 
     def asarray(self, value: np.ndarray, dtype: DType) -> Array:
         """A copy of the data."""
@@ -196,19 +196,6 @@ def _is_fresh(equation: Equation) -> bool:
 def _can_overwrite(equation: Equation) -> bool:
     kernel = KERNELS.get(equation.primitive.name)
     return isinstance(kernel, np.ufunc) or kernel is relu
-
-
-class _Functions:
-    """A namespace whose missing names are the backend's own."""
-
-    def __init__(self, backend: NumpyBackend, functions: dict[str, Kernel]):
-        self.__dict__.update(functions)
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._backend, name)
-        setattr(self, name, found)
-        return found
 
 
 for _name, _kernel in SILENT.items():

@@ -7,6 +7,7 @@ never written to, donated or not, so that a call which fails leaves them as they
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from minidl import dtypes
-from minidl.backends.base import Backend
+from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
@@ -29,6 +30,7 @@ Kernel = Callable[..., Any]
 OURS = {native: ours for ours, native in NATIVE.items()}
 _UNSIGNED = frozenset(OURS[d] for d in SIGNED)
 _HALF = frozenset(OURS[d] for d in HALF)
+_below: Any = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)  # private, so it may be missing
 _HOISTED = 2**16  # a constant of up to so many elements is made once for the program, a larger one in each call
 
 
@@ -42,6 +44,7 @@ class TorchBackend(Backend):
         super().__init__()
         self.device = device
         self.torch_device = torch.device(device)
+        self.quick = self.bare = Functions(self, PLAIN)
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:
@@ -84,6 +87,10 @@ class TorchBackend(Backend):
         """Wait for the device's queue; the CPU has none."""
         if self.torch_device.type == "cuda":
             torch.cuda.synchronize(self.torch_device)
+
+    def scope(self) -> Any:
+        """For a whole backward pass: past torch's autograd layer, which has nothing to do there and is a tenth of a small operation."""
+        return _below()
 
     # creation
     def full(self, *, shape: Sequence[int], value: Any, dtype: DType) -> Tensor:

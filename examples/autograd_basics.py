@@ -1,6 +1,6 @@
 """Derivatives in both styles: PyTorch's backward() and JAX's transforms, on the same tensors.
 
-    python examples/autograd_basics.py
+python examples/autograd_basics.py
 """
 
 import minidl as md

@@ -58,7 +58,7 @@ for epoch in range(10):
         inputs, labels = data
         loss = train_step(inputs, labels)
         running_loss += loss.item()
-    print("Epoch [%d], loss: %.3f" % (epoch + 1, running_loss / len(train_loader)))
+    print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
 
 net.eval()
 right = 0

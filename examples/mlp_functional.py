@@ -1,6 +1,6 @@
 """Train a multi-layer perceptron in the JAX manner: parameters are plain arrays, and everything that happens to them is a function.
 
-    python examples/mlp_functional.py
+python examples/mlp_functional.py
 """
 
 import minidl as md
@@ -9,9 +9,7 @@ import minidl as md
 def init(key, sizes):
     """One (weight, bias) pair per layer."""
     keys = md.random.split(key, len(sizes) - 1)
-    return [
-        (md.random.normal(k, (m, n)) * (1.0 / m) ** 0.5, md.zeros(n)) for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)
-    ]
+    return [(md.random.normal(k, (m, n)) * (1.0 / m) ** 0.5, md.zeros(n)) for k, m, n in zip(keys, sizes[:-1], sizes[1:], strict=True)]
 
 
 def neural_net(params, x):
@@ -38,16 +36,16 @@ def update(params, inputs, labels, rate):
 
 
 init_key, data_key = md.random.split(md.random.key(0))
-inputs = md.random.normal(data_key, (256, 2))
+inputs = md.random.uniform(data_key, (256, 2), minval=-1.0, maxval=1.0)
 labels = md.stack([md.sin(3 * inputs[:, 0]) * inputs[:, 1], md.cos(inputs[:, 0] + inputs[:, 1])], axis=1)
 params = init(init_key, (2, 32, 32, 2))
 
 print(f"loss before training  {loss_fn(params, inputs, labels).item():.5f}")
-for i in range(1000):
-    params, loss = update(params, inputs, labels, 0.05 if i < 700 else 0.01)  # a number is an input: changing it does not compile anew
-    if i % 200 == 199:
+for i in range(2000):
+    params, loss = update(params, inputs, labels, 0.3 if i < 1500 else 0.05)  # a number is an input: changing it does not compile anew
+    if i % 400 == 399:
         print(f"step {i + 1:4d}             {loss.item():.5f}")
-print(f"compiled {update.compiles} time(s) for 1000 steps")
+print(f"compiled {update.compiles} time(s) for 2000 steps")
 
 # A gradient for each example, from the function of one example: which of them pull hardest?
 grads = md.jit(md.vmap(md.grad(example_loss), in_axes=(None, 0, 0)))(params, inputs, labels)

@@ -103,7 +103,7 @@ for epoch in range(10):
     running_loss = 0.0
     for inputs, labels in train_loader:
         running_loss += train_step(inputs, labels).item()
-    print("Epoch [%d], loss: %.3f" % (epoch + 1, running_loss / len(train_loader)))
+    print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
 
 net.eval()
 inputs, labels = encode([test_data[i] for i in range(len(test_data))])

@@ -193,7 +193,7 @@ def pullback(
     if create_graph if create_graph is not None else tracked and state.grad:
         with using(home(nodes[0][2])):
             tape.pull_tensors(roots, results, leads, nothing, ns)
-    elif _foreign(nodes):
+    elif _needs_tensors(roots):
         with grad_mode(False), using(home(nodes[0][2])):
             tape.pull_tensors(roots, results, leads, nothing, ns)
     else:

@@ -216,13 +216,13 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                 start[i] = alias(start[i])
                 aliases.append(start[i])
             key_now = default_generator.key.detach()
-            default_generator.key.assign(key_before)
+            default_generator.restore(key_before)
             try:
                 a, k = tree.unflatten(structure, start)
                 with grad_mode(True):
                     return tree.leaves(f(*a, **k)), aliases
             finally:
-                default_generator.key.assign(key_now)
+                default_generator.restore(key_now)
 
         def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
             fresh = [i for i, t in enumerate(bare) if isinstance(t, Tensor) and t.dtype.inexact]

@@ -139,6 +139,9 @@ def table(results: list[Result], exact: dict[str, np.ndarray]) -> str:
     rows = [["", *(f"{r.backend} {r.mode}" for r in results)]]
     for i in range(len(results[0].losses)):
         rows.append([f"loss, epoch {i + 1}", *(f"{r.losses[i]:.8f}" for r in results)])
+    first = results[0].losses
+    apart = [max(abs(a - b) / abs(b) for a, b in zip(r.losses, first, strict=True)) for r in results]
+    rows.append(["losses vs first column", *(f"{v:.1e}" for v in apart)])
     rows.append(["test accuracy", *(f"{r.accuracy:.2%}" for r in results)])
     rows.append(["first step, ms", *(f"{r.seconds[0] * 1e3:.1f}" for r in results)])
     rows.append(["other steps, ms (median)", *(f"{statistics.median(r.seconds[1:] or r.seconds) * 1e3:.2f}" for r in results)])
@@ -165,7 +168,7 @@ def run(backend: str | None = None, mode: str = "both", epochs: int = EPOCHS, dt
         f"{len(train_set)} scans to train on, {len(test_set)} to test; {dtype}, batches of {BATCH}, SGD with lr {RATE} and momentum 0.9\n\n{Net()}\n"
     )
     results = [train(name, m, epochs, dtype, steps, tqdm) for name in chosen for m in modes]
-    print(f"\n{table(results, reference())}\n\n(gradient: largest difference of the first step's, relative to the largest entry of each parameter's)")
+    print(f"\n{table(results, reference())}\n\n(losses: largest relative difference; gradient: largest difference of the first step's, relative to the largest entry of each parameter's)")
     others = [name for name in usable if name not in chosen]
     if others:
         print(f"Also installed: {', '.join(others)}. Run them with --backend all.")

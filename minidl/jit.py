@@ -21,7 +21,7 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.autograd import pullback
-from minidl.context import busy, interpreting, state
+from minidl.context import busy, grad_mode, interpreting, state
 from minidl.control import run_graph
 from minidl.emit import load
 from minidl.graph import Graph, Var
@@ -448,7 +448,8 @@ class Program:
 
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
             if tracked:
-                results = replay(inputs(parents))
+                with grad_mode(True):  # a pass over Tensors whose outcome is not differentiated runs under no_grad
+                    results = replay(inputs(parents))
                 roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
                 return pullback("jit", roots, parents, retain=True, create_graph=True)
             full = [_zeros(xp, o) if c is None else c.payload for o, c in zip([outs[i] for i in order], cts, strict=True)]

@@ -227,8 +227,13 @@ class Generator:
 
     @property
     def key(self) -> Tensor:
-        """The Tensor that holds the state of now."""
-        return self._keys[self.place] if self._keys else self._key_on(_backend(None))
+        """The Tensor that holds the state of now, on the backend of the current context."""
+        return self._key_on(_backend(None))
+
+    def restore(self, key: Tensor) -> None:
+        """Go back to a state that `key.detach()` kept."""
+        with self._lock:
+            self._key_on(_backend(key)).assign(key)
 
     def _key_on(self, backend: Any) -> Tensor:
         i = next((i for i, k in enumerate(self._keys) if k.xp is backend), len(self._keys))

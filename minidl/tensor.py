@@ -9,6 +9,7 @@ Promises: the happy path looks at no thread-local; a kernel's failure becomes th
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -384,24 +385,29 @@ def _operation(name: str, operands: str, indent: str) -> list[str]:
     return [f"{indent}if xp.needs_scope:", f"{indent}    with xp.scope(): out = xp.{name}({operands})", f"{indent}else: out = xp.quick.{name}({operands})"]
 
 
+def _give(dtype: str, node: str) -> str:
+    """Return a new Tensor; setting four slots costs less than calling the class."""
+    return f"t = new(Tensor); t.payload = out; t.xp = xp; t.dtype = {dtype}; t.node = {node}; return t"
+
+
 def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
     """The eager operation of an elementwise primitive with one or two arguments, as one straight-line function."""
-    name, env = primitive.name, {"Tensor": Tensor, "busy": busy, "count": count, "P": primitive, "bind": bind, "record": record, "NONE": {}}
+    name, env = primitive.name, {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "P": primitive, "bind": bind, "record": record, "NONE": {}}
     env["bool_"] = dtypes.bool_
-    new = f"Tensor(out, xp, {out_dtype}, "
+    give = functools.partial(_give, out_dtype)
     track = primitive.differentiable
     check = _CHECK[only]
     if len(primitive.args) == 1:
         lines = [f"def {name}(x, /):", "    try:", "        xp = x.xp; dt = x.dtype", f"        if {check}not busy[0]:", "            a = x.payload"]
         lines += _operation(name, "a", " " * 12)
-        lines += ["            n = x.node", f"            if n is None: return {new}None)"] if track else [f"            return {new}None)"]
+        lines += ["            n = x.node", f"            if n is None: {give('None')}"] if track else [f"            {give('None')}"]
         if track:
-            lines.append(f"            return {new}{_node(primitive, (0,), env)})")
+            lines.append(f"            {give(_node(primitive, (0,), env))}")
         lines += ["    except Exception: pass", "    return bind(P, (x,), NONE)"]
         return load("\n".join(lines) + "\n", env, name)
     both = [
         "        if n is None:",
-        f"            if m is None: return {new}None)",
+        f"            if m is None: {give('None')}",
     ]
     lines = [
         f"def {name}(x, y, /):", "    try:", "        xp = x.xp; dt = x.dtype; c = y.__class__",
@@ -410,22 +416,22 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
         "                a = x.payload; b = xp.scalars[y, c, dt]",
         *_operation(name, "a, b", " " * 16),
         *(["                n = x.node"] if track and primitive.vjp(0) else []),
-        "                " + ("if n is None: " if track and primitive.vjp(0) else "") + f"return {new}None)",
-        *([f"                return {new}{_node(primitive, (0,), env)})"] if track and primitive.vjp(0) else []),
+        "                " + ("if n is None: " if track and primitive.vjp(0) else "") + f"{give('None')}",
+        *([f"                {give(_node(primitive, (0,), env))}"] if track and primitive.vjp(0) else []),
         f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
         "            a = x.payload; b = y.payload",
         *_operation(name, "a, b", " " * 12),
     ]  # fmt: skip
     if not track:
-        lines.append(f"            return {new}None)")
+        lines.append(f"            {give('None')}")
     else:
         lines += ["            n = x.node; m = y.node", *("    " + b for b in both)]
         lines += [
-            f"                if a.shape == b.shape: return {new}{_node(primitive, (1,), env)})",
+            f"                if a.shape == b.shape: {give(_node(primitive, (1,), env))}",
             "            elif a.shape == b.shape:",
-            f"                if m is None: return {new}{_node(primitive, (0,), env)})",
-            f"                return {new}{_node(primitive, (0, 1), env)})",
-            f"            return {new}record(P, xp, (a, b), (n, m), (out,), NONE))",
+            f"                if m is None: {give(_node(primitive, (0,), env))}",
+            f"                {give(_node(primitive, (0, 1), env))}",
+            f"            {give('record(P, xp, (a, b), (n, m), (out,), NONE)')}",
         ]
     lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
     return load("\n".join(lines) + "\n", env, name)
@@ -443,17 +449,18 @@ _STATIC = {
 def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
     """The eager operation of a primitive of one array with static params, as one straight-line function. Its callers have checked the params."""
     name, params = primitive.name, primitive.params
-    env = {"Tensor": Tensor, "busy": busy, "count": count, "P": primitive, "bind": bind, "int64": dtypes.int64}
+    env = {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "P": primitive, "bind": bind, "int64": dtypes.int64}
     passed = ", ".join(f"{p}={p}" for p in params)
-    new = f"Tensor(out, xp, {out_dtype}, "
+    give = functools.partial(_give, out_dtype)
     lines = [f"def {name}(x, /, *, {', '.join(params)}):", "    try:", "        xp = x.xp; dt = x.dtype"]
     lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12), "            n = x.node"]
     if primitive.differentiable:
         text = {"x": "a", "out": "out", "x_shape": "a.shape", "x_dtype": "dt", **{p: p for p in params}}
         env["K"] = kind = kind_of(primitive, (0,), False, 1)
         lines.append(f"            if n is not None and {out_dtype}.inexact:")
-        lines.append(f"                return {new}[next(count), K, xp, n, {', '.join(text[r] for r in kind.residuals)}])")
-    lines += [f"            return {new}None)", "    except Exception: pass", f"    return bind(P, (x,), {{{', '.join(f'{p!r}: {p}' for p in params)}}})"]
+        residuals = ", ".join(text[r] for r in kind.residuals)
+        lines.append(f"                {give(f'[next(count), K, xp, n, {residuals}]')}")
+    lines += [f"            {give('None')}", "    except Exception: pass", f"    return bind(P, (x,), {{{', '.join(f'{p!r}: {p}' for p in params)}}})"]
     return load("\n".join(lines) + "\n", env, name)
 
 

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("autograd", "ops"),
     ("tracing", "batching", "guards"),
     ("transforms", "jit", "control", "custom"),
-    ("random", "testing"),
+    ("random", "testing", "linalg", "fft"),
     ("__init__",),
     SATELLITES,
     ("__main__", "demo"),

@@ -8,7 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -16,7 +16,6 @@ import minidl as md
 from minidl import ops
 
 BACKENDS = [name for name, usable in md.backends().items() if usable is True]
-COMMON = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(params=BACKENDS)
@@ -394,7 +393,6 @@ def _legal(x, index):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@COMMON
 @given(data=st.data())
 def test_indexing_reads_and_writes_as_numpy(name, data):
     x, index = data.draw(index_and_array())
@@ -419,7 +417,6 @@ def test_indexing_reads_and_writes_as_numpy(name, data):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@COMMON
 @given(case=index_and_array())
 def test_gradient_of_indexing_puts_ones_where_it_read(name, case):
     x, index = case
@@ -439,7 +436,7 @@ def test_at(backend):
     assert x.at[[0, 0, 4]].add(1).tolist() == [2, 1, 2, 3, 5]
     assert x.at[::-2].min(1).tolist() == [0, 1, 1, 3, 1]
     assert x.at[md.asarray([1, 1])].max(md.asarray([7.0, 9.0])).tolist() == [0, 9, 2, 3, 4]
-    assert x.at[[1, 1]].set([5.0, 6.0] if False else md.asarray([5.0, 6.0])).tolist() == [0, 6, 2, 3, 4]
+    assert x.at[[1, 1]].set(md.asarray([5.0, 6.0])).tolist() == [0, 6, 2, 3, 4]
     assert x.at[x > 2].set(0).tolist() == [0, 1, 2, 0, 0]
     assert x.at[2].get().item() == 2
     assert x.tolist() == [0, 1, 2, 3, 4]
@@ -507,7 +504,6 @@ def test_sorting(backend):
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-@COMMON
 @given(
     x=hnp.arrays(np.float64, st.integers(0, 9), elements=st.floats(-3, 3, width=16) | st.just(math.nan)),
     v=hnp.arrays(np.float64, st.integers(0, 5), elements=st.floats(-3, 3, width=16) | st.just(math.nan)),
@@ -657,7 +653,7 @@ def test_in_place(backend):
     x -= 1
     x /= 2
     assert x is same_object and x.tolist() == [1.5, 4.0] and x.dtype is md.float32
-    x.add_(1, ).mul_(2).sub_(1).div_(2).clamp_(0, 3)
+    x.add_(1).mul_(2).sub_(1).div_(2).clamp_(0, 3)
     assert x.tolist() == [2, 3]
     assert x.zero_().tolist() == [0, 0] and x.fill_(3).tolist() == [3, 3] and x.copy_(np.array([1, 2])).tolist() == [1, 2]
     i = md.asarray([1, 2])
@@ -677,7 +673,7 @@ def test_conversions(backend):
     data = x.detach().numpy()
     data[0, 0] = 9
     assert x.item() == 1.5 and np.asarray(x.detach()).dtype == np.float32
-    assert not np.asarray(x.detach(), copy=False).flags.writeable if hasattr(np, "_core") else True
+    assert not np.asarray(x.detach(), copy=False).flags.writeable
     assert [10, 20, 30][md.asarray(1)] == 20 and list(range(5))[md.asarray(2) :] == [2, 3, 4]
     with pytest.raises(TypeError, match="index"):
         [1][md.asarray(1.0)]
@@ -725,8 +721,6 @@ def test_to_crosses_backends_differentiably(backend):
             with pytest.raises(RuntimeError, match="two backends"):
                 x + x.to(other)
     assert x.to(x) is x and x.to("float32") is x and x.cpu() is x and x.double().dtype is md.float64 and x.long().dtype is md.int64
-    with pytest.raises(RuntimeError, match="move one"):
-        x + x.detach().to(next(b for b in BACKENDS if b != backend)) if len(BACKENDS) > 1 else (_ for _ in ()).throw(RuntimeError("move one"))
 
 
 def test_info():

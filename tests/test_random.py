@@ -169,3 +169,16 @@ def test_vmap_draws_per_lane_what_a_loop_over_split_keys_draws():
     assert got.tolist() == want.tolist()
     functional = md.vmap(lambda k: md.random.normal(k, (4,)))(keys)
     assert functional.tolist() == [md.random.normal(k, (4,)).tolist() for k in keys]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
+def test_checkpoint_replays_the_draws_wherever_the_state_lies(wrap):
+    torch = pytest.importorskip("torch")
+    assert torch and md.random.default_generator.next_key().backend == "numpy"
+    drop = md.checkpoint(lambda x: md.nn.functional.dropout(x, 0.5))
+    x = md.tensor(np.ones(64, "float32"), backend="torch", requires_grad=True)
+    y = wrap(drop)(x)
+    state = md.random.default_generator.key.tolist()
+    y.sum().backward()
+    assert x.grad.tolist() == y.tolist() and set(y.tolist()) == {0.0, 2.0}
+    assert md.random.default_generator.key.tolist() == state

@@ -53,9 +53,7 @@ class Embedding(Module):
     The row of padding_idx starts as zeros and gets no gradient.
     """
 
-    def __init__(
-        self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: str | None = None, dtype: Any = None
-    ):
+    def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, device: str | None = None, dtype: Any = None):
         super().__init__()
         if padding_idx is not None and not -num_embeddings <= padding_idx < num_embeddings:
             raise ValueError(f"Embedding: padding_idx {padding_idx} is outside of {num_embeddings} rows")

@@ -34,9 +34,7 @@ class CrossEntropyLoss(_Loss):
     2.3026
     """
 
-    def __init__(
-        self, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0
-    ):
+    def __init__(self, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
         super().__init__(F.cross_entropy, reduction, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
 
 

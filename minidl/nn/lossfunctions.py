@@ -67,9 +67,7 @@ def cross_entropy(
     return md.sum(loss) / _count(target, valid, weight, n, axis, x.dtype)
 
 
-def nll_loss(
-    x: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"
-) -> md.Tensor:
+def nll_loss(x: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
     """-x at the target class, for log-probabilities x [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy."""
     axis = 0 if x.ndim == 1 else 1
     if target.dtype.inexact or target.shape != x.shape[:axis] + x.shape[axis + 1 :]:

@@ -5,7 +5,6 @@ Promises: a function that returns its argument unchanged returns another Tensor 
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -132,12 +131,7 @@ def ints(name: str, value: Any, n: int) -> tuple[int, ...]:
     return entries
 
 
-def adjacent(axes: tuple[int, ...]) -> bool:
-    """Whether the axes follow each other."""
-    return all(b == a + 1 for a, b in itertools.pairwise(axes))
-
-
 __all__ = [
-    "Tensor", "adjacent", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fresh",
+    "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fresh",
     "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "state", "table", "traced", "values",
 ]  # fmt: skip

@@ -135,8 +135,9 @@ abs = elementwise("abs", "x", _abs_vjp, jvps=(_abs_jvp,), out=_real_of)
 sign = elementwise("sign", "x", _sign_vjp, jvps=(_sign_jvp,), only="numeric")
 real = elementwise("real", "x", lambda xp, g, x_dtype: xp.cast(g, dtype=x_dtype), jvps=(lambda xp, t: xp.real(t),), out=_real_of)
 imag = elementwise(
-    "imag", "x", lambda xp, g, x_dtype: xp.cast(g, dtype=x_dtype) * -1j, jvps=(lambda xp, t: xp.imag(t),), out=_real_of
-)
+    "imag", "x", lambda xp, g, x_shape, x_dtype: xp.cast(g, dtype=x_dtype) * -1j if x_dtype.is_complex else _zero(xp, g, x_shape, x_dtype),
+    jvps=(lambda xp, t: xp.imag(t),), out=_real_of,
+)  # fmt: skip
 conj = elementwise("conj", "x", lambda xp, g: xp.conj(g), jvps=(lambda xp, t: xp.conj(t),), only="numeric")
 
 
