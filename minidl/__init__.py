@@ -50,7 +50,7 @@ from minidl.tracing import host, trace
 from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
-_SATELLITES = ("nn", "optim", "data", "random", "testing")
+_SATELLITES = ("nn", "optim", "data", "random", "linalg", "testing")
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
@@ -62,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Satellites are loaded when first used: md.nn, md.optim, md.data."""
+    """Satellites are loaded when first used: md.nn, md.optim, md.data, md.linalg."""
     if name in _SATELLITES:
         return importlib.import_module(f"minidl.{name}")
     raise AttributeError(f"module 'minidl' has no attribute {name!r}")

@@ -295,7 +295,7 @@ class Program:
             given = set(inputs)
             computed = [v for v in residuals if v not in given]
             passed = [v for v in residuals if v in given]
-            self.back = self.xp.compile(finish(_Recorded(tail.equations), [*computed, *passed, *back[0]], tail.outputs, "backward"))
+            self.back_graph = finish(_Recorded(tail.equations), [*computed, *passed, *back[0]], tail.outputs, "backward")
             self.back_holes = [g is None for g in back[1]]
         graph = finish(_Recorded(t.equations[:mark]), inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
         used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs) | set(passed if back is not None else ())
@@ -427,6 +427,11 @@ class Program:
             return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or type(value).__name__
 
         return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in self.terms if not holds(t)]
+
+    @functools.cached_property
+    def back(self) -> Callable[..., tuple]:
+        """The compiled backward pass of a tracked call, made when a backward pass first comes by."""
+        return self.xp.compile(self.back_graph)
 
     # ---- one node of the tape -----------------------------------------------------------------------------------------------------------------
     def _attach(self, natives: tuple, outs: tuple, parents: tuple, tracked: tuple[int, ...], n_out: int) -> list[Any]:

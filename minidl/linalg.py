@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl import shapes
+from minidl.backends import using
 from minidl.ops import broadcast_to, diagonal, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
-from minidl.ops.common import Tensor, eager_on_cpu, ns, operand, reshaped, values
+from minidl.ops.common import Tensor, eager_on_cpu, home, ns, operand, reshaped, values
 from minidl.ops.creation import eye
 from minidl.ops.linear import trace_of as trace
 
@@ -94,7 +95,8 @@ def inv(x: Any, /) -> Tensor:
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ValueError(f"inv: shape {x.shape} is no square matrix (or batch of them)")
     x = x if x.dtype.inexact else ns.div(x, 1.0)
-    unit = broadcast_to(eye(x.shape[-1], dtype=x.dtype, like=x), x.shape)
+    with using(home(x.xp)):
+        unit = broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape)
     return _whole("inv", ns.solve(x, unit), "the matrix is singular", x)
 
 
