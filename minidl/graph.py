@@ -11,6 +11,7 @@ from typing import Any
 
 from minidl.context import Symbolic
 from minidl.dtypes import DType
+from minidl.primitives.core import table
 
 
 class Var(Symbolic):
@@ -199,11 +200,7 @@ def letters(i: int) -> str:
     while i:
         i, r = divmod(i - 1, 26)
         name = chr(97 + r) + name
-    return name + "_" if name in _TAKEN else name
+    return name + "_" if name in _TAKEN or name in table else name
 
 
-_TAKEN = frozenset(
-    "as if in is or and def del for not try any all abs cos sin tan exp log erf add sub mul div neg pow max min sum pad int len map str set"
-    " prod full iota conv cast flip tril triu real imag conj sign ceil relu sqrt atan acos asin cosh sinh tanh fmax fmin scan cond eq ne lt le gt"
-    " ge where clip else elif from with None pass True".split()
-)
+_TAKEN = frozenset("as if in is or and def del for not try int len map str set elif else from with None pass True".split())

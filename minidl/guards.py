@@ -113,7 +113,7 @@ class Walk:
         if hasattr(f, "__minidl_jitted__"):
             f = f.__minidl_jitted__
         f = getattr(f, "__wrapped__", f)
-        if not isinstance(f, types.FunctionType) or id(f) in self._seen or not root and _library(f):
+        if not isinstance(f, types.FunctionType) or id(f) in self._seen or (not root and _library(f)):
             return
         self._seen.add(id(f))
         for cell in f.__closure__ or ():

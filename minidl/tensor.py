@@ -237,7 +237,7 @@ def scalar_type(value: Any) -> type | None:
     for kind in _SCALARS:
         if isinstance(value, kind):
             return kind
-    return getattr(value, "kind", None) if not hasattr(value, "dtype") else None  # a Host scalar knows its kind
+    return getattr(value, "number", None)  # a Host scalar knows its type
 
 
 def _array(value: Any, name: str, xp: Any) -> Tensor:

@@ -126,7 +126,7 @@ class Trace:
             return tuple(payloads)
         for i, p in enumerate(payloads):
             if i in joins and not isinstance(p, (Var, Literal)) and common is not None:
-                common = promote_scalar(common, getattr(p, "kind", type(p)))
+                common = promote_scalar(common, getattr(p, "number", type(p)))
         out = []
         for i, p in enumerate(payloads):
             want = common if i in joins else primitive.others or canonical(type(p) if not hasattr(p, "dtype") else p.dtype)
@@ -236,12 +236,12 @@ class Trace:
 class Host:
     """A Python number that may differ on the next call: arithmetic on it is recorded as text, decisions on it become guards."""
 
-    __slots__ = ("kind", "text", "trace", "value")
+    __slots__ = ("number", "text", "trace", "value")
     __array_ufunc__ = None
 
     def __init__(self, trace: Trace, text: str, value: Any):
         self.trace, self.text, self.value = trace, text, value
-        self.kind = type(value)
+        self.number = type(value)
 
     def tensor(self, dtype: DType) -> Tensor:
         """A Tensor of the root trace that holds this number."""
@@ -364,7 +364,7 @@ def asarray_here(value: Any) -> Tensor:
     from minidl.dtypes import of_scalar_type
     from minidl.tensor import scalar_type
 
-    kind = value.kind if isinstance(value, Host) else scalar_type(value)
+    kind = value.number if isinstance(value, Host) else scalar_type(value)
     if kind is None:
         from minidl.ops import asarray
 

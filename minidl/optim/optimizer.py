@@ -51,10 +51,8 @@ class Optimizer:
         self._check(full)
         self.param_groups.append(full)
         for p in params:
-            if p.requires_grad:
-                start = self._start(p.detach(), full)
-                if start:
-                    self.state[p] = start
+            if p.requires_grad:  # from the start, so that a jitted first step does not differ from the others
+                self.state[p] = self._start(p.detach(), full)
 
     def _check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for hyper-parameters out of range."""

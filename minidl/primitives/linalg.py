@@ -139,7 +139,8 @@ def eliminate(xp: Any, x: Any, right: Any = None) -> tuple[Any, Any, Any, Any]:
         m = n - k
         sizes = xp.reshape(xp.abs(_cut(xp, rows, (k, n), (k, n))), shape=(batch, m * m))
         at = xp.argmax(sizes, axis=1, keepdims=False)
-        row, column = xp.add(xp.floor_divide(at, m), k), xp.add(xp.remainder(at, m), k)
+        side = xp.full(shape=(), value=m, dtype=int64)
+        row, column = xp.add(xp.floor_divide(at, side), k), xp.add(xp.remainder(at, side), k)
         rows = _swap(xp, _swap(xp, rows, 1, k, row), 2, k, column)
         q = _swap(xp, q, 2, k, column)
         odd = xp.reshape(xp.logical_xor(xp.ne(row, k), xp.ne(column, k)), shape=(batch, 1))

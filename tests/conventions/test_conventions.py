@@ -68,6 +68,8 @@ def on_tape(row: Row, xs: Any) -> dict[str, Any]:
     """Value, backward() and create_graph, as a PyTorch user writes them."""
     leaves = [x.requires_grad_() for x in xs]
     value = row.f(*leaves)
+    if not value.requires_grad:  # piecewise constant by construction
+        return {"value": value, "vjp": [None] * len(leaves)}
     value.backward(seed(row, value), retain_graph=True)
     out = {"value": value.detach(), "vjp": [x.grad for x in leaves]}
     found = md.autograd.grad(value, leaves, seed(row, value), create_graph=True, allow_unused=True)
