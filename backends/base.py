@@ -31,9 +31,16 @@ class Backend:
     def __init__(self) -> None:
         self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer
         # The same functions with less in front of them, where a backend has such: `quick` may raise RuntimeError for no reason of the user's
-        # (the general path is then taken), `bare` is for use inside scope().
+        # (the general path is then taken) and enters its own scope, `bare` is for use inside scope().
         self.quick: Any = self
         self.bare: Any = self
+        self.complete()
+
+    def complete(self) -> None:
+        """Fill in the primitives that the class does not spell. (Done at once: a class with __getattr__ is slow to read every attribute of.)"""
+        for name in table:
+            if not hasattr(type(self), name):
+                setattr(self, name, self.fallback(name))
 
     def __repr__(self) -> str:
         return f"<backend {self.name} on {self.device}>"
@@ -43,25 +50,16 @@ class Backend:
 
         return get, (self.name, self.device)
 
-    def __getattr__(self, name: str) -> Any:
-        """A primitive without a native function: its decomposition over the others, kept under its name."""
-        primitive = table.get(name)
-        if primitive is None:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        decompose = primitive.decompose
-        if decompose is None:
-
-            def missing(*args: Any, **params: Any) -> Any:
-                raise NotImplementedError(f"{name}: the {self.name} backend cannot do this; move the data with .to(backend=...) first")
-
-            return missing
+    def fallback(self, name: str) -> Callable[..., Any]:
+        """A primitive without a native function: its decomposition over the others, or a function that names both."""
+        decompose = table[name].decompose
 
         def kernel(*args: Any, **params: Any) -> Any:
-            with self.scope():  # operators in the text are the library's own, not kernels
-                return decompose(self, *args, **params)
+            if decompose is None:
+                raise NotImplementedError(f"{name}: the {self.name} backend cannot do this; move the data with .to(backend=...) first")
+            return decompose(self, *args, **params)
 
         kernel.__name__ = name
-        setattr(self, name, kernel)
         return kernel
 
     # conversions: each backend says these for itself
@@ -123,10 +121,4 @@ class Functions:
     """A namespace for `quick` or `bare`: some functions of its own, the others the backend's."""
 
     def __init__(self, backend: Backend, functions: dict[str, Callable[..., Any]]):
-        self.__dict__.update(functions)
-        self._backend = backend
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._backend, name)
-        setattr(self, name, found)
-        return found
+        self.__dict__.update({name: getattr(backend, name) for name in table} | functions)

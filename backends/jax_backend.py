@@ -88,6 +88,32 @@ class Namespace:
         return tuple(lax.switch(place, [self.backend.callable(b) for b in branches], *operands))
 
 
+class _Scoped:
+    """The backend's functions, each inside a scope of its own: what single eager operations call."""
+
+    def __init__(self, backend: JaxBackend):
+        self._backend = backend
+
+    def __getattr__(self, name: str) -> Any:
+        f = getattr(self._backend, name)
+
+        def call(*arrays: Any, **params: Any) -> Any:
+            before = swap(True)
+            try:
+                return f(*arrays, **params)
+            finally:
+                back(before)
+
+        def call_public(*arrays: Any, **params: Any) -> Any:
+            with _Scope():
+                return f(*arrays, **params)
+
+        swap, back = getattr(_x64, "swap_local", None), getattr(_x64, "set_local", None)
+        found = call if swap else call_public
+        setattr(self, name, found)
+        return found
+
+
 class JaxBackend(Backend):
     """One jax device. `scope()` must surround eager calls; compiled programs need none."""
 
@@ -97,26 +123,28 @@ class JaxBackend(Backend):
     scope = _Scope
 
     def __init__(self, device: jax.Device):
-        super().__init__()
         self.native_device = device
         self.device = _device_name(device)
         self.placement = SingleDeviceSharding(device)
         self.raw = Namespace(self)
         self._constants: dict[tuple[str, DType], Any] = {}
+        super().__init__()
+        self.quick = _Scoped(self)
 
-    def __getattr__(self, name: str) -> Any:
-        """A primitive as one jitted function of its own (decompositions whole), params being static; kept under its name."""
-        primitive = table.get(name)
-        if name in kernels:
-            static = [p.name for p in signature(kernels[name]).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
-            f = kernels[name]
-        elif primitive is not None and primitive.decompose is not None:
-            static, f = list(primitive.params), getattr(self.raw, name)
-        else:
-            return super().__getattr__(name)
-        call = jax.jit(f, static_argnames=static or None, out_shardings=None if primitive and primitive.args else self.placement)
-        setattr(self, name, call)
-        return call
+    def complete(self) -> None:
+        """Each primitive as one jitted function of its own (decompositions whole), params being static."""
+        for name, primitive in table.items():
+            if hasattr(type(self), name):
+                continue
+            if name in kernels:
+                f = kernels[name]
+                static = [p.name for p in signature(f).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]
+            elif primitive.decompose is not None:
+                static, f = list(primitive.params), getattr(self.raw, name)
+            else:
+                setattr(self, name, self.fallback(name))
+                continue
+            setattr(self, name, jax.jit(f, static_argnames=static or None, out_shardings=None if primitive.args else self.placement))
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Any:

@@ -268,7 +268,9 @@ def pool_scatter(g: Any, index: Any, *, x_shape: Any, window: Any, stride: Any, 
 @kernel
 @wide
 def cholesky(x: Any) -> Any:
-    return lax.linalg.cholesky(x, symmetrize_input=False)
+    """The factor of each matrix, read from its lower triangle; a matrix that is not positive definite gives nan all over."""
+    out = lax.linalg.cholesky(x, symmetrize_input=False)
+    return lax.select(shape_to(out[..., -1:, -1:] != out[..., -1:, -1:], out.shape), const(math.nan, out), out) if out.size else out
 
 
 @kernel

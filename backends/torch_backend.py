@@ -180,7 +180,8 @@ class TorchBackend(Backend):
             return f"{a}[{_bind(env, 'index', slices(**params))}]"
         if name == "cast":
             return f"{_bind(env, 'cast', caster(NATIVE[x.dtype], NATIVE[params['dtype']]))}({a})"
-        if name in ("sum", "max", "min") and params["axis"] and x.dtype.inexact:
+        long = name == "sum" and prod(x.shape[a] for a in params["axis"]) > 4096  # which the kernel adds up more accurately than torch.sum
+        if name in ("sum", "max", "min") and params["axis"] and x.dtype.inexact and not long:
             function = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[name]
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:

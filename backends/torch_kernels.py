@@ -290,7 +290,11 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
 @kernel
 @_early("ring")
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
-    return torch.sum(x, axis, keepdims, dtype=x.dtype) if axis else x  # to torch no axis means all axes
+    if not axis:
+        return x  # to torch no axis means all axes
+    if x.dtype is torch.float32 and x.numel() > 4096 and x.device.type == "cpu" and math.prod(x.shape[a] for a in axis) > 4096:
+        return torch.sum(x, axis, keepdims, dtype=torch.float64).float()  # torch's own long sums are half as accurate as NumPy's
+    return torch.sum(x, axis, keepdims, dtype=x.dtype)
 
 
 @kernel

@@ -13,7 +13,7 @@ from minidl import tape
 from minidl.backends import using
 from minidl.context import busy, grad_mode, state
 from minidl.tape import ALIAS, LEAF, RELEASED, Node
-from minidl.tensor import Tensor, describe, ns, write_grad
+from minidl.tensor import Tensor, describe, ns, scalar_payload, write_grad
 
 
 class no_grad(contextlib.ContextDecorator):
@@ -128,6 +128,19 @@ def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     write_grad(leaf, g if have is None else ns.add(have, g))
 
 
+def _arrive(node: Node, g: Any) -> None:
+    """Add the cotangent of a leaf to its gradient."""
+    leaf = node[3]
+    xp = state.interpreter or node[2]
+    dtype = xp.dtype_of(g)
+    new = conjugated(g, dtype, xp)
+    if leaf.hooks or state.interpreter is not None:
+        _accumulate(leaf, Tensor(new, xp, dtype))
+        return
+    have = leaf.grad
+    leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
+
+
 def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
     """Add the gradient of this tensor to the `.grad` of every leaf that led to it.
 
@@ -141,6 +154,11 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
     [6.0]
     """
     retain = create_graph if retain_graph is None else retain_graph
+    if gradient is None and not create_graph and not busy[0] and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
+        xp = tensor.xp
+        with tape.scope(xp):
+            tape.pull_raw([(tensor.node, scalar_payload(xp, 1, tensor.dtype))], None, None, retain, _arrive)
+        return
     xp = state.interpreter or tensor.xp
     roots = seeds("backward", (tensor,), None if gradient is None else (gradient,))
     if create_graph or _needs_tensors(roots):
@@ -154,20 +172,9 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
             release([n for n, _ in roots])
         return
 
-    def arrive(node: Node, g: Any) -> None:
-        leaf = node[3]
-        xp = state.interpreter or node[2]
-        dtype = xp.dtype_of(g)
-        new = conjugated(g, dtype, xp)
-        if leaf.hooks or state.interpreter is not None:
-            _accumulate(leaf, Tensor(new, xp, dtype))
-            return
-        have = leaf.grad
-        leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
-
     raw = [(n, payload_here(g)) for n, g in roots]
     with tape.scope(xp):
-        tape.pull_raw(raw, None, None, retain, arrive)
+        tape.pull_raw(raw, None, None, retain, _arrive)
 
 
 def release(roots: Sequence[Node]) -> None:

@@ -20,7 +20,8 @@ from minidl.context import Symbolic, interpreting, state
 from minidl.dtypes import DType, canonical
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.tensor import Tensor, batch_call, bind, describe, promoted
+from minidl.tape import count
+from minidl.tensor import Tensor, batch_call, bind, describe, promoted, write_grad
 
 
 class Batched(Symbolic):
@@ -42,6 +43,10 @@ class Batched(Symbolic):
         return self.inner.dtype
 
 
+#: How control flow is applied to Tensors so that it is recorded; filled by control.py.
+LOOPS: dict[str, Callable[..., list[Tensor]]] = {}
+
+
 class Level:
     """One vmap: an xp whose functions apply batching rules in the context outside."""
 
@@ -52,6 +57,8 @@ class Level:
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
         self.scope = nullcontext
         self.bare = self
+        self.born = next(count)
+        self.grads: dict[Any, Any] = {}  # of leaves made inside
 
     def gone(self) -> None:
         """Complain about a tensor that left its vmap."""
@@ -83,7 +90,8 @@ class Level:
         mapped = any(batched)
         with interpreting(self.parent), using(self.home):  # batching rules make constants too
             if not mapped:
-                out = bind(primitive, inner, params)
+                again = LOOPS.get(primitive.name)
+                out = bind(primitive, inner, params) if again is None else again(inner, params)
             elif primitive.batch is None:
                 raise NotImplementedError(f"{primitive.name}: no batching rule")
             else:
@@ -119,12 +127,21 @@ class Level:
                 target.assign(payload.inner)
 
     def read_grad(self, leaf: Any) -> Any:
-        """The gradient of a leaf, as the level outside sees it."""
+        """The gradient of a leaf: what was written here, or what the level outside sees."""
+        if leaf.born < self.born:
+            return self.grads.get(leaf)
         return leaf.grad if self.parent is None else self.parent.read_grad(leaf)
 
     def write_grad(self, leaf: Any, value: Tensor | None) -> None:
-        """Set a leaf's gradient; one that differs between lanes can only belong to a leaf made inside."""
-        leaf.grad = value
+        """Set a leaf's gradient. One that differs between lanes can only belong to a leaf made inside, and is gone when the level ends."""
+        if leaf.born < self.born:  # these numbers fall
+            self.grads[leaf] = value
+            return
+        payload = None if value is None else self.lift(value)[0]
+        if payload is not None and payload.mapped:
+            raise RuntimeError("vmap: the gradient of a leaf from outside cannot differ between lanes; return it (md.grad) and sum it outside")
+        with interpreting(self.parent):
+            write_grad(leaf, None if payload is None else payload.inner)
 
     def concretize(self, t: Tensor, what: str) -> Any:
         """Batched values have no single Python value."""

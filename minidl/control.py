@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl import tape, tree
-from minidl.batching import Batched, Level
+from minidl.batching import LOOPS, Batched, Level
 from minidl.context import grad_mode, interpreting, state
 from minidl.dtypes import DType, bool_, int64
 from minidl.graph import Graph, Var
@@ -47,7 +47,7 @@ def run_graph(graph: Graph, args: Sequence[Tensor]) -> list[Tensor]:
     """A graph on Tensors, equation by equation, in the current context."""
 
     def apply(primitive: Any, inputs: list[Any], params: dict[str, Any]) -> Any:
-        again = _LOOPS.get(primitive.name)
+        again = LOOPS.get(primitive.name)
         return again(inputs, params) if again is not None else bind(primitive, inputs, params)
 
     return graph.run(apply, list(args), lambda c: ns.full(shape=(), value=c.value, dtype=c.dtype))
@@ -726,5 +726,5 @@ def _batch_cond(primitive: Any, call: Any, size: int, xs: Any, batched: Any, par
     return out
 
 
-_LOOPS: dict[str, Callable[..., list[Tensor]]] = {"scan": apply_scan, "while_loop": apply_while, "cond": apply_cond}
+LOOPS.update(scan=apply_scan, while_loop=apply_while, cond=apply_cond)
 table["scan"].batch, table["while_loop"].batch, table["cond"].batch = _batch_scan, _batch_while, _batch_cond

@@ -168,9 +168,8 @@ def run(backend: str | None = None, mode: str = "both", epochs: int = EPOCHS, dt
         f"{len(train_set)} scans to train on, {len(test_set)} to test; {dtype}, batches of {BATCH}, SGD with lr {RATE} and momentum 0.9\n\n{Net()}\n"
     )
     results = [train(name, m, epochs, dtype, steps, tqdm) for name in chosen for m in modes]
-    print(
-        f"\n{table(results, reference())}\n\n(losses: largest relative difference; gradient: largest difference of the first step's, relative to the largest entry of each parameter's)"
-    )
+    print(f"\n{table(results, reference())}\n")
+    print("losses: largest relative difference; gradient: largest difference of the first step's, relative to the parameter's largest entry")
     others = [name for name in usable if name not in chosen]
     if others:
         print(f"Also installed: {', '.join(others)}. Run them with --backend all.")

@@ -81,6 +81,7 @@ def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
     """Run a source text and return the function `name` that it defines; tracebacks will show its lines."""
     filename = f"<minidl {name} {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    env.setdefault("__name__", "minidl.generated")  # whose functions it makes
     exec(compile(source, filename, "exec"), env)
     function = env[name]
     function.__source__ = source
@@ -97,7 +98,7 @@ def on_first_call(make: Callable[[], Any], name: str) -> Any:
         function.__code__ = made.__code__
         return function(*args, **params)
 
-    env: dict[str, Any] = {"_first": first}
+    env: dict[str, Any] = {"_first": first, "__name__": "minidl.generated"}
     function = types.FunctionType(_stub.__code__, env, name)
     return function
 

@@ -91,7 +91,7 @@ class Graph:
         self.inputs = tuple(inputs)
         self.equations = tuple(equations)
         self.outputs = tuple(outputs)
-        self.name = name
+        self.name = name + "_" if name in table else name  # the program of md.sum calls sum
         self.cache: dict[Any, Any] = {}  # what backends and transforms derive from this graph once
 
     def __str__(self) -> str:

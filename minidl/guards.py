@@ -133,7 +133,7 @@ class Walk:
 
 def _library(f: types.FunctionType) -> bool:
     """Whether a function is minidl's own, which reads nothing that a user could change."""
-    return f.__module__ == "minidl" or f.__module__.startswith("minidl.")
+    return f"{f.__module__}.".startswith("minidl.")
 
 
 def _interesting(x: tuple) -> bool:

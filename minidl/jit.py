@@ -453,10 +453,18 @@ class Program:
 
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
             if tracked:
+                from minidl.transforms import alias
+
+                start = inputs(parents)
                 with grad_mode(True):  # a pass over Tensors whose outcome is not differentiated runs under no_grad
-                    results = replay(inputs(parents))
+                    for place in self.tracked_places:
+                        if place is not None:  # inside vmap the parents' nodes belong to a level outside
+                            start[place] = alias(start[place])
+                    results = replay(start)
                 roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
-                return pullback("jit", roots, parents, retain=True, create_graph=True)
+                used = [p for p in self.tracked_places if p is not None]
+                found = dict(zip(used, pullback("jit", roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
+                return [found.get(p) for p in self.tracked_places]
             full = [_zeros(xp, o) if c is None else c.payload for o, c in zip([outs[i] for i in order], cts, strict=True)]
             got = iter(self.back(*residuals, *full))
             return [None if hole else Tensor(g := next(got), xp, xp.dtype_of(g)) for hole in self.back_holes]

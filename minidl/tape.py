@@ -180,6 +180,7 @@ class _Special:
     """Kinds without a primitive: leaves, aliases, released nodes."""
 
     __slots__ = ("n", "name")
+    one = None
 
     def __init__(self, name: str, n: int):
         self.name, self.n = name, n
@@ -209,9 +210,10 @@ RELEASED = _Special("released", 0)
 class Leaf:
     """What a leaf tensor and its node share: the accumulated gradient and the hooks."""
 
-    __slots__ = ("__weakref__", "grad", "hooks")
+    __slots__ = ("__weakref__", "born", "grad", "hooks")
 
     def __init__(self) -> None:
+        self.born = next(count)  # falls, as the numbers of nodes do
         self.grad: Any = None
         self.hooks: list[Callable[..., Any]] = []
 
@@ -258,6 +260,7 @@ class Opaque:
     """
 
     __slots__ = ("jvp", "n", "name", "outputs", "vjp")
+    one = None
 
     def __init__(self, name: str, n: int, outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]):
         self.name, self.n, self.outputs, self.vjp, self.jvp = name, n, outputs, vjp, jvp
@@ -285,6 +288,7 @@ class Projection:
 
     __slots__ = ("i",)
     n = 1
+    one = None
     name = "projection"
 
     def __init__(self, i: int):
@@ -313,6 +317,7 @@ class Hooked:
     """A kind with the user's hooks in front of it."""
 
     __slots__ = ("hooks", "inner", "n")
+    one = None
 
     def __init__(self, inner: Any):
         self.inner, self.n = inner, inner.n
@@ -390,8 +395,8 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
     """The nodes between targets and roots, oldest first; whether they must be differentiated on Tensors; and the numbers of the nodes that lead
     to a target.
 
-    Tensors are needed when something else that is tracked feeds the result (another leaf, an alias with a parent): the outcome may be
-    differentiated again.
+    Tensors are needed when something else that is tracked feeds the result (a leaf, the alias of another differentiation, a target with a
+    parent): the outcome may be differentiated again.
     """
     level = state.interpreter
     seen: dict[int, Node] = {}
@@ -409,7 +414,7 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
         kind = node[1]
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])
-        tracked = tracked or kind is LEAF or (level is not None and node[2] is not level)
+        tracked = tracked or kind is LEAF or kind is ALIAS or (level is not None and node[2] is not level)
         stack.extend(parents_of(node))
     ordered = sorted(seen.values(), key=lambda n: -n[0])
     leads = set(stop)
@@ -426,38 +431,47 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
     for root, seed in roots:
         deposit(root, seed, pending, heap, root[2])
     fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
+    plain = targets is None and leads is None and not fuses
     node: Node = []
     while heap or node:
         if not node:
             node = heappop(heap)
             g = pending.pop(node[0])
         kind = node[1]
-        following: Node = []
+        one = kind.one if plain else None
+        if one is not None:  # a chain needs no heap: nothing that waits is newer than the parent
+            g, parent = one(node, g), node[3]
+            if heap:
+                n = parent[0]
+                if n in pending:
+                    pending[n] = node[2].bare.add(pending[n], g)
+                    following: Node = []
+                elif n < heap[0][0]:
+                    following = parent
+                else:
+                    pending[n] = g
+                    heappush(heap, parent)
+                    following = []
+            else:
+                following = parent
+            if not retain:
+                node[1] = RELEASED
+                del node[3:]
+            node = following
+            continue
         if targets is not None and node[0] in targets:
             targets[node[0]] = g
         elif kind is LEAF:
             arrive(node, g)
         elif leads is None or node[0] in leads:
-            if kind.__class__ is not Kind:
-                kind.pull(node, g, pending, heap)
-            elif fuses and node[2].fuses:
+            if fuses and kind.__class__ is Kind and node[2].fuses:
                 kind.pull_fused(node, g, pending, heap)
-            elif kind.one is None:
+            else:
                 kind.pull(node, g, pending, heap)
-            else:  # a chain needs no heap: nothing that waits is newer than the parent
-                g, parent = kind.one(node, g), node[3]
-                n = parent[0]
-                if n in pending:
-                    pending[n] = node[2].bare.add(pending[n], g)
-                elif not heap or n < heap[0][0]:
-                    following = parent
-                else:
-                    pending[n] = g
-                    heappush(heap, parent)
             if not retain and kind is not ALIAS:
                 node[1] = RELEASED
                 del node[3:]
-        node = following
+        node = []
 
 
 def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any) -> None:

@@ -382,7 +382,7 @@ def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> s
 
 
 def _operation(name: str, operands: str, indent: str) -> list[str]:
-    return [f"{indent}if xp.needs_scope:", f"{indent}    with xp.scope(): out = xp.{name}({operands})", f"{indent}else: out = xp.quick.{name}({operands})"]
+    return [f"{indent}out = xp.quick.{name}({operands})"]
 
 
 def _give(dtype: str, node: str) -> str:

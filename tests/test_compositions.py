@@ -44,7 +44,8 @@ def one(x):
 
 
 def by_backward(f):
-    """A leaf made inside, `.backward(create_graph=True)`, and its `.grad`."""
+    """A leaf made inside, `.backward(create_graph=True)`, and its `.grad`. As in PyTorch a backward pass adds to every leaf that it reaches, those of
+    an outer backward too, so compositions have this layer at most once."""
 
     def d(x):
         w = md.tensor(0.0, dtype=md.float64, requires_grad=True)
@@ -105,6 +106,10 @@ LAYERS = {
 POINTS = (-0.7, 0.3, 1.1)
 
 
+def possible(names) -> bool:
+    return sum(LAYERS[n][1] for n in names) <= 4 and list(names).count("backward") <= 1
+
+
 def compose(names) -> tuple:
     f, order = base, 0
     for n in names:
@@ -121,7 +126,7 @@ def check(names, x: float) -> None:
     assert abs(got.item() - z.imag) <= TOLERANCE * abs(z), (names, got.item(), z.imag)
 
 
-chains = st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=4).filter(lambda names: sum(LAYERS[n][1] for n in names) <= 4)
+chains = st.lists(st.sampled_from(sorted(LAYERS)), min_size=1, max_size=4).filter(lambda names: possible(names))
 
 
 def _run(backend: str):
@@ -146,7 +151,7 @@ def test_random_compositions_equal_the_closed_form(backend):
 
 @pytest.mark.parametrize(("outer", "inner"), list(itertools.product(sorted(LAYERS), repeat=2)))
 def test_every_pair_of_layers(outer, inner):
-    if LAYERS[outer][1] + LAYERS[inner][1] <= 4:
+    if possible([inner, outer]):
         check([inner, outer], 0.3)
 
 
@@ -155,7 +160,7 @@ def test_the_outer_tape_sees_through_every_layer(outermost, backend):
     f, order = compose([outermost])
     x = f64(0.3, requires_grad=True)
     f(x).backward()
-    z = exact(0.3, order + 1)
+    z = exact(0.3, order + 1) + (exact(0.3, 1) if outermost == "backward" else 0)  # the inner pass reaches x too
     assert abs(x.grad.item() - z.imag) <= TOLERANCE * abs(z)
 
 
@@ -174,7 +179,7 @@ def test_vmap_of_grad_is_grad_on_each_row(wrap, backend):
 
 
 # ---- perturbation confusion -------------------------------------------------------------------------------------------------------------------
-D = {"grad": md.grad, "jvp": LAYERS["jvp"][0], "backward": by_backward, "jacfwd": md.jacfwd, "vjp": LAYERS["vjp"][0]}
+D = {"grad": md.grad, "jvp": LAYERS["jvp"][0], "autograd.grad": by_autograd_grad, "jacfwd": md.jacfwd, "vjp": LAYERS["vjp"][0]}
 
 
 @pytest.mark.parametrize(("outer", "inner"), list(itertools.product(D, repeat=2)))

@@ -315,3 +315,20 @@ def test_donated_arguments(backend):
     for _ in range(3):
         state = f(state, md.ones((64,)))
     assert state.tolist() == [1.875] * 64
+
+
+def test_grad_of_a_jitted_function_that_backward_has_used():
+    f = md.jit(lambda x: (x * x * x).sum())
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    f(x).backward()
+    assert x.grad.tolist() == md.grad(f)(x.detach()).tolist() == [3.0, 12.0]
+    assert md.vmap(md.grad(f))(x.detach()).tolist() == [3.0, 12.0]
+
+
+def test_a_function_of_the_package_itself_is_guarded_and_traced_once():
+    from minidl import demo
+
+    step = demo.training_step(demo.network("float32"), jit=True)
+    for i in range(3):
+        step(md.ones((2, 3, 32, 32)) * i, md.asarray([1, 2]))
+    assert step.compiles == 1

@@ -178,6 +178,8 @@ for _names, _domain, _types in (
         row(_name, (2, 3), _domain, _types, exact=_name in "neg conj real imag abs sign relu floor ceil trunc round".split())
 for _n in (1, 2):
     row("polygamma", (2, 3), GAMMA, label=f"n{_n}", n=_n)
+for _n in (0, 1, 2):
+    row("bessel_i", (2, 3), interval(-80, 0, 80), label=f"n{_n}", n=_n)
 for _p in (2, 3, 1.5):
     row("root", (2, 3), POSITIVE, label=f"p{_p}", p=_p)
 
@@ -308,6 +310,30 @@ row("pad", (2, 3), REAL, "float64 float32 complex128", widths=((1, 0), (0, 2)), 
 row("tril", (3, 4), REAL, MOVED, k=1, exact=True)
 row("triu", (2, 4, 3), REAL, MOVED, k=-1, exact=True)
 row("concat", ((2, 3), (1, 3), (4, 3)), REAL, MOVED, axis=0, exact=True)
+
+# ---- matrices ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _matrices(dtypes: str, positive: bool = False, right: bool = False) -> dict[str, Any]:
+    """Two matrices far from singular (positive definite), and right sides."""
+
+    def make(rng: np.random.Generator, dtype: np.dtype) -> Any:
+        a = rng.uniform(-1, 1, (2, 3, 3)) + (1j * rng.uniform(-1, 1, (2, 3, 3)) if dtype.kind == "c" else 0)
+        a = 0.5 * (a + a.swapaxes(1, 2)) + 4 * np.eye(3) if positive else a + rng.choice([-4, 4], (2, 3, 1)) * np.eye(3)
+        xs = [a, rng.uniform(-2, 2, (2, 3, 2))] if right else [a]
+        return [x.astype(dtype) for x in xs], [np.full(x.shape, 0.2) for x in xs]
+
+    return {"shapes": ((2, 3, 3), (2, 3, 2)) if right else (2, 3, 3), "domains": REAL, "dtypes": dtypes, "make": make}
+
+
+BOTH = "float64 float32 complex128"
+for _name, _types in {"det": BOTH, "cofactor": BOTH, "logabsdet": BOTH, "detsign": "float64 float32"}.items():
+    row(_name, **_matrices(_types))
+row("cholesky", **_matrices("float64 float32", positive=True))
+row("solve", **_matrices(BOTH, right=True))
+for _label in ("lower", "upper", "lower-transpose", "upper-unit"):
+    _how = {"lower": "lower" in _label, "transpose": "transpose" in _label, "unit": "unit" in _label}
+    row("triangular_solve", **_matrices(BOTH, right=True), label=_label, **_how)
 
 # ---- products and windows -----------------------------------------------------------------------------------------------------------------
 row("dot_general", ((2, 3), (3, 4)), REAL, "float64 float32 complex128 int64", label="matrix", contract=((1,), (0,)), batch=((), ()))
