@@ -30,6 +30,7 @@ class Backend:
 
     def __init__(self) -> None:
         self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer
+        self.numbers: dict[tuple, Any] = {}  # the same by native dtype, filled by `number`
         # The same functions with less in front of them, where a backend has such: `quick` may raise RuntimeError for no reason of the user's
         # (the general path is then taken) and enters its own scope, `bare` is for use inside scope().
         self.quick: Any = self
@@ -83,6 +84,11 @@ class Backend:
         """Whether this is an array of the backend's own library."""
         raise NotImplementedError
 
+    def number(self, value: Any, like: Any) -> Any:
+        """A Python number, not zero, as a native 0-d array of the dtype of another; kept in `numbers`."""
+        out = self.numbers[value, like.dtype] = self.scalar(value, self.dtype_of(like))
+        return out
+
     def synchronize(self) -> None:
         """Wait until the device has done all work given to it."""
 
@@ -122,3 +128,4 @@ class Functions:
 
     def __init__(self, backend: Backend, functions: dict[str, Callable[..., Any]]):
         self.__dict__.update({name: getattr(backend, name) for name in table} | functions)
+        self.numbers, self.number = backend.numbers, backend.number

@@ -57,6 +57,7 @@ class Level:
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
         self.scope = nullcontext
         self.bare = self
+        self.numbers: dict[tuple, Any] = {}
         self.born = next(count)
         self.grads: dict[Any, Any] = {}  # of leaves made inside
 
@@ -74,6 +75,10 @@ class Level:
 
         setattr(self, name, call)
         return call
+
+    def number(self, value: Any, like: Any) -> Any:
+        """A number in a rule stays one here."""
+        return value
 
     def dtype_of(self, payload: Any) -> DType:
         """The dtype of a payload of this level."""

@@ -49,11 +49,20 @@ def _text(value: Any) -> str:
     raise Refused
 
 
+def _operand(value: Any, lines: list[str]) -> str:
+    """An operand beside a Name. A number becomes the backend's own 0-d array (`xp.numbers`): on torch a Python number costs three times as much."""
+    if isinstance(value, Name) or not value:
+        return _text(value)
+    name = f"c{len(lines)}"
+    lines += [f"try: {name} = xp.numbers[{_text(value)}, g.dtype]", f"except KeyError: {name} = xp.number({_text(value)}, g)"]
+    return name
+
+
 def _operators() -> None:
     for name, symbol in {"add": "+", "sub": "-", "mul": "*", "truediv": "/", "gt": ">", "lt": "<", "ge": ">=", "le": "<="}.items():
-        setattr(Name, f"__{name}__", lambda self, other, s=symbol: self.assign(f"{self.text} {s} {_text(other)}"))
+        setattr(Name, f"__{name}__", lambda self, other, s=symbol: self.assign(f"{self.text} {s} {_operand(other, self.lines)}"))
         if symbol in "+-*/":
-            setattr(Name, f"__r{name}__", lambda self, other, s=symbol: self.assign(f"{_text(other)} {s} {self.text}"))
+            setattr(Name, f"__r{name}__", lambda self, other, s=symbol: self.assign(f"{_operand(other, self.lines)} {s} {self.text}"))
 
 
 _operators()

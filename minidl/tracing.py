@@ -59,6 +59,7 @@ class Trace:
         self.guards: list[str] = []
         self.scope = nullcontext
         self.bare = self
+        self.numbers: dict[tuple, Any] = {}
 
     @property
     def home(self) -> Any:
@@ -88,6 +89,10 @@ class Trace:
 
         setattr(self, name, call)
         return call
+
+    def number(self, value: Any, like: Any) -> Any:
+        """A number in a rule stays one here."""
+        return value
 
     def dtype_of(self, payload: Any) -> DType:
         """The dtype of a symbol."""
