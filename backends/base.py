@@ -58,7 +58,8 @@ class Backend:
         def kernel(*args: Any, **params: Any) -> Any:
             if decompose is None:
                 raise NotImplementedError(f"{name}: the {self.name} backend cannot do this; move the data with .to(backend=...) first")
-            return decompose(self, *args, **params)
+            with self.scope():  # the operators in its text are the library's own, not kernels
+                return decompose(self, *args, **params)
 
         kernel.__name__ = name
         return kernel
@@ -128,4 +129,4 @@ class Functions:
 
     def __init__(self, backend: Backend, functions: dict[str, Callable[..., Any]]):
         self.__dict__.update({name: getattr(backend, name) for name in table} | functions)
-        self.numbers, self.number = backend.numbers, backend.number
+        self.numbers, self.number, self.dtype_of = backend.numbers, backend.number, backend.dtype_of

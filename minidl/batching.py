@@ -96,7 +96,7 @@ class Level:
         with interpreting(self.parent), using(self.home):  # batching rules make constants too
             if not mapped:
                 again = LOOPS.get(primitive.name)
-                out = bind(primitive, inner, params) if again is None else again(inner, params)
+                out: Any = bind(primitive, inner, params) if again is None else again(inner, params)
             elif primitive.batch is None:
                 raise NotImplementedError(f"{primitive.name}: no batching rule")
             else:

@@ -464,7 +464,7 @@ class Program:
                 roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
                 used = [p for p in self.tracked_places if p is not None]
                 found = dict(zip(used, pullback("jit", roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
-                return [found.get(p) for p in self.tracked_places]
+                return [None if p is None else found[p] for p in self.tracked_places]
             full = [_zeros(xp, o) if c is None else c.payload for o, c in zip([outs[i] for i in order], cts, strict=True)]
             got = iter(self.back(*residuals, *full))
             return [None if hole else Tensor(g := next(got), xp, xp.dtype_of(g)) for hole in self.back_holes]

@@ -395,7 +395,7 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
     """The nodes between targets and roots, oldest first; whether they must be differentiated on Tensors; and the numbers of the nodes that lead
     to a target.
 
-    Tensors are needed when something else that is tracked feeds the result (a leaf, the alias of another differentiation, a target with a
+    Tensors are needed when something else that is tracked feeds the result (a leaf, the outermost alias of another differentiation, a target with a
     parent): the outcome may be differentiated again.
     """
     level = state.interpreter
@@ -414,7 +414,7 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
         kind = node[1]
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])
-        tracked = tracked or kind is LEAF or kind is ALIAS or (level is not None and node[2] is not level)
+        tracked = tracked or kind is LEAF or (kind is ALIAS and node[3] is None) or (level is not None and node[2] is not level)
         stack.extend(parents_of(node))
     ordered = sorted(seen.values(), key=lambda n: -n[0])
     leads = set(stop)

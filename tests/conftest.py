@@ -39,7 +39,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.dist = "loadgroup"
 
 
+def _by_row(item: pytest.Item) -> tuple[int, str]:
+    """Tests of one primitive on one backend next to each other: they share what was compiled, and little is kept alive."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return (BACKENDS.index(params["backend"]), f"{params['row']}-{params['dtype']}") if "row" in params and "backend" in params else (-1, "")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mine = [i for i, item in enumerate(items) if Path(item.location[0]).stem == "test_primitives"]
+    for i, item in zip(mine, sorted((items[i] for i in mine), key=_by_row), strict=True):
+        items[i] = item
     skip = pytest.mark.skip(reason="nightly: run with --nightly")
     for item in items:
         if item.get_closest_marker("nightly") and not config.getoption("--nightly"):

@@ -1,7 +1,7 @@
 """Independent witnesses: the derivatives of torch.autograd and jax.grad, and finite differences, for whole functions away from kinks.
 
-These libraries' automatic differentiation appears here and nowhere else. The distance is stated in conditioned ulps (minidl.testing.checks) of float64;
-the budget of 64 also covers the witness, which rounds differently.
+These libraries' automatic differentiation appears here and nowhere else. The distance is stated in conditioned ulps of float64 (see
+minidl.testing.checks); the budget of 64 also covers the witness, which rounds differently.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from minidl.testing import ROWS, check_grad, conformance, ulps
 from minidl.testing.checks import study
 
 BUDGET = 64.0
-#: minidl's primitive → the same in torch and in jax.numpy (or jax.scipy.special)
+#: minidl's primitive → the same in torch and in jax.numpy. Not among them: expm1, whose derivative both take as result + 1, which is 0 below -37, and
+#: digamma, since torch's trigamma has ten digits; finite differences judge these.
 TORCH = {
-    n: n for n in "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma"
+    n: n for n in "exp log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma"
     " neg square abs relu hypot logaddexp atan2 maximum minimum xlogy".split()
 } | {"add": "add", "sub": "sub", "mul": "mul", "div": "div"}  # fmt: skip
 JAX = {
-    **{n: n for n in "exp expm1 log log1p log2 log10 sqrt sin cos tan sinh cosh tanh hypot logaddexp maximum minimum square abs add multiply".split()},
+    **{n: n for n in "exp log log1p log2 log10 sqrt sin cos tan sinh cosh tanh hypot logaddexp maximum minimum square abs add multiply".split()},
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh", "atan2": "arctan2",
     "sub": "subtract", "mul": "multiply", "div": "divide", "neg": "negative",
 }  # fmt: skip
@@ -64,7 +65,7 @@ def test_gradients_are_those_of_jax(row):
     jax = pytest.importorskip("jax")
     args, g, want, scales = first_order(row)
     with jax.enable_x64(True):
-        out, pull = jax.vjp(getattr(jax.numpy, JAX[row.name]), *args)
+        _, pull = jax.vjp(getattr(jax.numpy, JAX[row.name]), *args)
         found = [np.asarray(v) for v in pull(jax.numpy.asarray(g))]
     compare(row, found, want, scales)
 
@@ -85,8 +86,8 @@ def test_a_network_has_the_gradients_of_torch_and_jax():
     def ours(*v):
         from minidl.tensor import bind
 
-        conv = lambda x, k: bind(table["conv"], (x, k), {**window, "groups": 1})  # noqa: E731
-        pool = lambda h: bind(table["max_pool"], (h,), {**window, "window": (2, 2), "stride": (2, 2)})[0]  # noqa: E731
+        conv = lambda x, k: bind(table["conv"], (x, k), {**window, "groups": 1})
+        pool = lambda h: bind(table["max_pool"], (h,), {**window, "window": (2, 2), "stride": (2, 2)})[0]
         return network(md, *v, conv=conv, pool=pool)
 
     tensors = [torch.tensor(v, requires_grad=True) for v in values]
@@ -133,12 +134,12 @@ def test_conformance_finds_a_wrong_kernel_and_a_missing_one():
         sinh = staticmethod(lambda x: np.sinh(x) * (1 + 1e-6))
 
         @staticmethod
-        def cosh(x):
-            raise NotImplementedError("cosh: the wrong backend cannot do this")
+        def acosh(x):
+            raise NotImplementedError("acosh: the wrong backend cannot do this")
 
-    some = [r for r in ROWS if r.name in ("sinh", "cosh", "exp")]
+    some = [r for r in ROWS if r.name in ("sinh", "acosh", "exp")]
     wrong = conformance(Wrong(), some)
-    assert {k.split()[0] for k in wrong} == {"sinh", "cosh"}
+    assert {k.split()[0] for k in wrong} == {"sinh", "acosh"}
     assert any("conditioned ulps" in line for line in wrong["sinh float64"])
-    assert any("NotImplementedError" in line for line in wrong["cosh float64"])
+    assert any("NotImplementedError" in line for line in wrong["acosh float64"])
     assert conformance("numpy", some) == {}

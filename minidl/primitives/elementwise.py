@@ -100,7 +100,7 @@ bessel_i = elementwise("bessel_i", "x", _bessel_rule, params="n", only="float", 
 
 neg = elementwise("neg", "x", lambda xp, g: -g, only="numeric")
 square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0), only="numeric")
-relu = elementwise("relu", "x", lambda xp, g, x: _where0(xp, xp.logical_not(x > 0), g), only="real")
+relu = elementwise("relu", "x", lambda xp, g, out: xp.where(out > 0, g, 0.0), only="real")
 for _name in ("floor", "ceil", "round", "trunc"):
     elementwise(_name, "x", _zero, only="ordered")
 
@@ -193,7 +193,7 @@ def _chosen_nan(better: Any) -> tuple[Any, Any]:
         nan, both = xp.isnan(mine), xp.logical_and(xp.isnan(mine), xp.isnan(other))
         tie = xp.logical_or(xp.eq(mine, other), both)
         take = xp.logical_or(tie, xp.logical_or(nan, better(xp, mine, other)))
-        return _where0(xp, xp.logical_not(take), xp.where(tie, g * 0.5, g))
+        return xp.where(take, xp.where(tie, g * 0.5, g), 0.0)
 
     return (lambda xp, g, x, y: part(xp, g, x, y)), (lambda xp, g, x, y: part(xp, g, y, x))
 
@@ -257,7 +257,7 @@ for _name in ("shift_left", "shift_right"):
 # ---- three arguments ------------------------------------------------------------------------------------------------------------------
 where = elementwise(
     "where", "c x y", None,
-    lambda xp, g, c: _where0(xp, xp.logical_not(c), g), lambda xp, g, c: _where0(xp, c, g),
+    lambda xp, g, c: xp.where(c, g, 0.0), lambda xp, g, c: xp.where(c, 0.0, g),
     joins=(1, 2), others=bool_,
 )  # fmt: skip
 def _clip_x(xp: Any, g: Any, x: Any, lo: Any, hi: Any) -> Any:

@@ -195,7 +195,8 @@ class Study:
         self.inputs = [*self.args, *self.ts, *self.gs, *self.us]
         with_wide = [self._wide(a) for a in self.inputs]
         self.graph = trace(self.program)(*_tensors(with_wide, xp))
-        self.scales = [np.maximum(s, row.floor) if n == "forward" else s for n, s in zip(self.names, conditioning(self.graph, with_wide, seed), strict=True)]
+        units = conditioning(self.graph, with_wide, seed)
+        self.scales = [np.maximum(s, row.floor) if n == "forward" else s for n, s in zip(self.names, units, strict=True)]
         self.want = self._reference()
         self.exact = row.exact and kind.kind != "c"
 
@@ -263,7 +264,8 @@ class Study:
         eager = self.row.apply(*_tensors(self.args, xp))
         compiled = _programs(self)(*_tensors(self.inputs, xp))
         for e, r, w in zip(eager, compiled, trace(self.row.apply)(*_tensors(self.args, xp)).outputs, strict=False):
-            assert e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype, f"{self.row} {self.dtype}: eager {e}, compiled {r}, rule {w}"
+            same = e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype
+            assert same, f"{self.row} {self.dtype}: eager {e}, compiled {r}, rule {w}"
 
     def modes(self, xp: Any, eager: bool, budget: float = BUDGET) -> list[Finding]:
         """Compiled (and eager, and as the interpreted graph) against the reference."""
@@ -385,7 +387,8 @@ class Study:
                 inputs = [self._wide(v) for v in (*(lanes[lane if w == 0 else 0][i] for i, w in enumerate(c)), *self.gs)]
                 tensors = _tensors(inputs, numpy)
                 rows.append([_numpy(v) for v in single(*tensors)])
-                units.append([np.maximum(s, self.row.floor * (i < outs)) for i, s in enumerate(conditioning(trace(single)(*tensors), inputs, runs=4))])
+                scale = conditioning(trace(single)(*tensors), inputs, runs=4)
+                units.append([np.maximum(s, self.row.floor * (i < outs)) for i, s in enumerate(scale)])
             want += map(np.stack, zip(*rows, strict=True))
             scales += map(np.stack, zip(*units, strict=True))
         return [*map(np.stack, zip(*lanes, strict=True)), *lanes[0], *self.gs], choices, every, want, scales
@@ -412,17 +415,17 @@ def _numpy(t: Tensor) -> Array:
         return np.array(xp.to_numpy(t.payload))
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=16)
 def _programs(study: Study) -> Any:
     return jit(study.program)
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=16)
 def _graph(study: Study, xp: Any) -> Graph:
     return trace(study.program)(*_tensors(study.inputs, xp))
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=16)
 def study(row: Row, dtype: str) -> Study:
     """The study of a row, made once."""
     return Study(row, dtype)
