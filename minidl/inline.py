@@ -68,6 +68,19 @@ def _operators() -> None:
 _operators()
 
 
+class Param(Name):
+    """A variable that holds a param: passed on as it is; Python computes with it, so a rule that does so is called."""
+
+    __slots__ = ()
+
+
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(Param, f"__{_name}__", Name._refuse)
+    setattr(Param, f"__r{_name}__", Name._refuse)
+for _name in ("gt", "lt", "ge", "le", "neg"):
+    setattr(Param, f"__{_name}__", Name._refuse)
+
+
 class Namespace:
     """The xp that writes calls down."""
 
@@ -85,11 +98,12 @@ class Namespace:
         return call
 
 
-def written(rule: Callable[..., Any], names: Sequence[Any], lines: list[str]) -> str | None:
-    """Append the rule's steps to lines and return the name of its result, or None (lines unchanged) if it is no plain expression."""
+def written(rule: Callable[..., Any], names: Sequence[Any], lines: list[str], params: Sequence[str] = ()) -> str | None:
+    """Append the rule's steps to lines and return the name of its result, or None (lines unchanged) if it is no plain expression. params: which of
+    the names hold params."""
     mark = len(lines)
     try:
-        out = rule(Namespace(lines), *(Name(n, lines) if isinstance(n, str) else n for n in names))
+        out = rule(Namespace(lines), *((Param if n in params else Name)(n, lines) if isinstance(n, str) else n for n in names))
         return _text(out)
     except (Refused, TypeError):
         del lines[mark:]

@@ -47,8 +47,8 @@ def det(x: Any, /) -> Tensor:
     """The determinant of x [..., n, n]. The derivative is the matrix of cofactors, also where x is singular; second derivatives are nan there.
 
     >>> from minidl.ops import tensor
-    >>> det(tensor([[1.0, 2.0], [3.0, 5.0]])).item()
-    -1.0
+    >>> det(tensor([[1.0, 2.0], [4.0, 4.0]])).item()
+    -4.0
     """
     return ns.det(operand(x))
 

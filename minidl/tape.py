@@ -92,7 +92,7 @@ class Kind:
         rule = p.vjp(i)
         names = ["g", *(i if n == "index" else f"r_{n}" for n in p.needs[rule])]
         steps: list[str] = []
-        result = written(rule, names, steps)
+        result = written(rule, names, steps, [f"r_{n}" for n in p.params])
         if result is None:
             env[f"rule{k}"] = rule
             steps, result = [], f"rule{k}(xp, {', '.join(map(str, names))})"

@@ -355,6 +355,7 @@ class _Crossing:
 
     n = 1
     name = "to"
+    one = None
 
     def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         parent = node[3]

@@ -318,7 +318,7 @@ def _matrices(dtypes: str, positive: bool = False, right: bool = False) -> dict[
     """Two matrices far from singular (positive definite), and right sides."""
 
     def make(rng: np.random.Generator, dtype: np.dtype) -> Any:
-        a = rng.uniform(-1, 1, (2, 3, 3)) + (1j * rng.uniform(-1, 1, (2, 3, 3)) if dtype.kind == "c" else 0)
+        a: Any = rng.uniform(-1, 1, (2, 3, 3)) + (1j * rng.uniform(-1, 1, (2, 3, 3)) if dtype.kind == "c" else 0)
         a = 0.5 * (a + a.swapaxes(1, 2)) + 4 * np.eye(3) if positive else a + rng.choice([-4, 4], (2, 3, 1)) * np.eye(3)
         xs = [a, rng.uniform(-2, 2, (2, 3, 2))] if right else [a]
         return [x.astype(dtype) for x in xs], [np.full(x.shape, 0.2) for x in xs]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minidl as md
-from tests.conventions.rows import ROWS, Row
+from conventions.rows import ROWS, Row
 
 BACKENDS = [name for name, there in md.backends().items() if there is True]
 MODES = ("tape", "functional", "traced", "vmap", "traced vmap", "narrow")
@@ -165,3 +165,40 @@ def test_captured_is_raw_to_the_bit(backend: str):
     for row in ROWS:
         for a, b in zip(md.tree.leaves(raw[row.name]), md.tree.leaves(captured[row.name]), strict=True):
             assert np.array_equal(a, b, equal_nan=True), f"{row.name}: {a} eager, {b} traced"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_unused_input_has_no_gradient_on_the_tape(backend: str):
+    with md.use_backend(backend):
+        x, unused = md.tensor(1.0, requires_grad=True), md.tensor(5.0, requires_grad=True)
+        out = x * 2.0
+        assert md.autograd.grad(out, (x, unused), allow_unused=True, retain_graph=True)[1] is None
+        out.backward()
+        assert x.grad.item() == 2.0 and unused.grad is None
+        assert md.grad(lambda x, y: x * 2.0, argnums=1)(x.detach(), unused.detach()).item() == 0.0
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_complex_outputs_and_cotangents(backend: str):
+    """Law 6: a complex output has no gradient unless it is holomorphic, and then f'(z); a custom_vjp sees the conjugated cotangent."""
+    seen = []
+
+    @md.custom_vjp
+    def times(z: Any) -> Any:
+        return z * 2j
+
+    def pull(residuals: Any, g: Any) -> Any:
+        seen.append(g.item())
+        return (g * -2j,)
+
+    times.defvjp(lambda z: (times(z), None), pull)
+    with md.use_backend(backend):
+        z, f = md.tensor(1 + 2j, dtype=md.complex128), lambda z: z * z * 1j
+        with pytest.raises(TypeError, match="complex"):
+            md.grad(f)(z)
+        for derivative in (md.grad, md.jacfwd, md.jacrev):
+            assert derivative(f, holomorphic=True)(z).item() == -4 + 2j
+        assert md.vjp(times, z)[1](md.tensor(1 + 1j, dtype=md.complex128))[0].item() == 2 - 2j
+        assert seen == [1 + 1j]
+        assert md.grad(lambda z: md.imag(times(z)))(z).item() == 2  # imag(2j z) = 2 real(z)
+        assert seen[1] == 1j

@@ -1,6 +1,6 @@
 """The value and dtype contract as data: what every backend computes alike before any derivative is taken.
 
-A row is a function of nothing that returns a Tensor, with its dtype and values; or with the exception that it raises when eager. All rows run eagerly,
+A row is a function with its arguments, and the dtype and the values of its result, or the exception that it raises when eager. All rows run eagerly,
 and all that can be traced run in one compiled program.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import minidl as md
-from tests.conventions.test_conventions import BACKENDS, close, raised
+from conventions.test_conventions import BACKENDS, close, raised
 
 inf, nan = math.inf, math.nan
 LO, HI = -(2**31), 2**31 - 1
@@ -24,7 +24,10 @@ LO, HI = -(2**31), 2**31 - 1
 
 @dataclass(frozen=True)
 class Value:
-    """f(*args) has this dtype and value; args are (data, dtype) pairs. raises: when eager on a CPU; value is then what a trace gives (None: raises too)."""
+    """f(*args) has this dtype and value; args are (data, dtype) pairs.
+
+    raises: when eager on a CPU; the value is then what a trace gives (None: it raises too). flushes: backends that may give 0.
+    """
 
     name: str
     f: Callable[..., Any]
@@ -42,6 +45,7 @@ def a(data: Any, dtype: str) -> tuple[Any, str]:
 
 
 F4, I4 = a(2.0, "float32"), a(3, "int32")
+PAIR, SINGULAR = a([1.0, 2.0], "float32"), a([[1.0, 2.0], [2.0, 4.0]], "float32")
 VALUES = [
     # promotion
     Value("i4 + f4", md.add, (I4, F4), "float32", 5.0),
@@ -108,17 +112,17 @@ VALUES = [
     # out of range
     Value("x[5] of 3 elements", lambda x: x[5], (a([1.0, 2.0, 3.0], "float32"),), "", None, raises=IndexError),
     Value("x[i], i = 5", lambda x, i: x[i], (a([1.0, 2.0, 3.0], "float32"), a([5, -1], "int64")), "float32", [3.0, 3.0], raises=IndexError),
-    Value("x.at[i].add(1), i = 5", lambda x, i: x.at[i].add(1.0), (a([1.0, 2.0], "float32"), a([5], "int64")), "float32", [1.0, 2.0], raises=IndexError),
+    Value("x.at[i].add(1), i = 5", lambda x, i: x.at[i].add(1.0), (PAIR, a([5], "int64")), "float32", [1.0, 2.0], raises=IndexError),
     Value(
         "no gradient to a dropped update", lambda x, i: md.grad(lambda v: md.sum(x.at[i].add(v)))(md.ones_like(x)),
-        (a([1.0, 2.0], "float32"), a([5, 1], "int64")), "float32", [0.0, 1.0], raises=IndexError,
+        (PAIR, a([5, 1], "int64")), "float32", [0.0, 1.0], raises=IndexError,
     ),
     # matrices without a factor or an inverse
-    Value("cholesky, not positive definite", md.linalg.cholesky, (a([[1.0, 0.0], [0.0, -1.0]], "float32"),), "float32", [[nan, nan], [nan, nan]], raises=ValueError),
+    Value("cholesky, indefinite", md.linalg.cholesky, (a([[1.0, 0.0], [0.0, -1.0]], "float32"),), "float32", [[nan] * 2] * 2, raises=ValueError),
     Value("cholesky reads the lower triangle", md.linalg.cholesky, (a([[4.0, 9.0], [2.0, 2.0]], "float32"),), "float32", [[2.0, 0.0], [1.0, 1.0]]),
-    Value("inv, singular", md.linalg.inv, (a([[1.0, 2.0], [2.0, 4.0]], "float32"),), "float32", [[nan, nan], [nan, nan]], raises=ValueError),
-    Value("solve, singular", md.linalg.solve, (a([[1.0, 2.0], [2.0, 4.0]], "float32"), a([1.0, 1.0], "float32")), "float32", [nan, nan], raises=ValueError),
-    Value("det, singular", md.linalg.det, (a([[1.0, 2.0], [2.0, 4.0]], "float32"),), "float32", 0.0),
+    Value("inv, singular", md.linalg.inv, (SINGULAR,), "float32", [[nan] * 2] * 2, raises=ValueError),
+    Value("solve, singular", md.linalg.solve, (SINGULAR, PAIR), "float32", [nan, nan], raises=ValueError),
+    Value("det, singular", md.linalg.det, (SINGULAR,), "float32", 0.0),
 ]  # fmt: skip
 
 
