@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,10 @@ class Backend:
     version: str = ""
     needs_scope: bool = False
     fuses: bool = False  # whether `fuse(rule, static)` makes a rule one dispatch, for backends whose dispatch is dear
+    if TYPE_CHECKING:  # the primitives, which `complete` fills in
+
+        def __getattr__(self, name: str) -> Any: ...
+
     widens: bool = False  # whether native operators widen bfloat16 next to a Python number
 
     def __init__(self) -> None:

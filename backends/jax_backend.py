@@ -108,7 +108,8 @@ class _Scoped:
             with _Scope():
                 return f(*arrays, **params)
 
-        swap, back = getattr(_x64, "swap_local", None), getattr(_x64, "set_local", None)
+        swap: Any = getattr(_x64, "swap_local", None)
+        back: Any = getattr(_x64, "set_local", None)
         found = call if swap else call_public
         setattr(self, name, found)
         return found

@@ -9,7 +9,6 @@ it as it was; under an outer trace, vmap or another jit the function is simply c
 
 from __future__ import annotations
 
-import difflib
 import functools
 import re
 import threading
@@ -104,9 +103,13 @@ class Jitted:
         if failing:
             warnings.warn(f"jit: traced again because {'; '.join(failing)}", JitWarning, stacklevel=4)
         elif str(old.graph) != str(new.graph):
+            import difflib
+
             before, after = str(old.graph).splitlines(), str(new.graph).splitlines()
             diff = "\n".join(difflib.unified_diff(before, after, "before", "now", lineterm="", n=1))
-            raise RuntimeError(f"jit: the function depends on something that jit does not see; make it an argument, a global, or an attribute of a Module:\n{diff}")
+            raise RuntimeError(
+                f"jit: the function depends on something that jit does not see; make it an argument, a global, or an attribute of a Module:\n{diff}"
+            )
 
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run."""
@@ -564,7 +567,8 @@ def jit(
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
     and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are.
     donate: positions of arguments whose memory the program may reuse; the caller must not read them again (jax uses this, others ignore it).
-    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one. Other Python side effects happen once, while tracing.
+    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
+    Other Python side effects happen once, while tracing.
 
     >>> import minidl as md
     >>> double = jit(lambda x: x * 2.0)

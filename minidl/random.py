@@ -17,7 +17,6 @@ import numpy as np
 
 from minidl import dtypes, ops
 from minidl.backends import default, using
-from minidl.backends.numpy_special import _PPND as WICHURA
 from minidl.batching import Batched, Level
 from minidl.context import interpreting, state
 from minidl.dtypes import DType
@@ -133,6 +132,8 @@ def uniform(key: Tensor, shape: Shape = (), dtype: Any = None, minval: Any = 0.0
 
 def _ratio(r: Tensor, piece: int) -> Tensor:
     out = []
+    from minidl.backends.numpy_special import _PPND as WICHURA
+
     for coefficients in WICHURA[piece]:
         y: Any = coefficients[0]
         for c in coefficients[1:]:

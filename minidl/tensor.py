@@ -385,6 +385,12 @@ def _operation(name: str, operands: str, indent: str) -> list[str]:
     return [f"{indent}out = xp.quick.{name}({operands})"]
 
 
+def _environment(primitive: Primitive) -> dict[str, Any]:
+    """The globals of a generated operation."""
+    own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_}
+    return {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "bind": bind, "record": record, **own}
+
+
 def _give(dtype: str, node: str) -> str:
     """Return a new Tensor; setting four slots costs less than calling the class."""
     return f"t = new(Tensor); t.payload = out; t.xp = xp; t.dtype = {dtype}; t.node = {node}; return t"
@@ -392,8 +398,7 @@ def _give(dtype: str, node: str) -> str:
 
 def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
     """The eager operation of an elementwise primitive with one or two arguments, as one straight-line function."""
-    name, env = primitive.name, {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "P": primitive, "bind": bind, "record": record, "NONE": {}}
-    env["bool_"] = dtypes.bool_
+    name, env = primitive.name, _environment(primitive)
     give = functools.partial(_give, out_dtype)
     track = primitive.differentiable
     check = _CHECK[only]
@@ -449,18 +454,20 @@ _STATIC = {
 def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
     """The eager operation of a primitive of one array with static params, as one straight-line function. Its callers have checked the params."""
     name, params = primitive.name, primitive.params
-    env = {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "P": primitive, "bind": bind, "int64": dtypes.int64}
+    env = _environment(primitive)
     passed = ", ".join(f"{p}={p}" for p in params)
     give = functools.partial(_give, out_dtype)
     lines = [f"def {name}(x, /, *, {', '.join(params)}):", "    try:", "        xp = x.xp; dt = x.dtype"]
-    lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12), "            n = x.node"]
+    lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12)]
+    lines.append("            n = x.node")
     if primitive.differentiable:
         text = {"x": "a", "out": "out", "x_shape": "a.shape", "x_dtype": "dt", **{p: p for p in params}}
         env["K"] = kind = kind_of(primitive, (0,), False, 1)
         lines.append(f"            if n is not None and {out_dtype}.inexact:")
         residuals = ", ".join(text[r] for r in kind.residuals)
         lines.append(f"                {give(f'[next(count), K, xp, n, {residuals}]')}")
-    lines += [f"            {give('None')}", "    except Exception: pass", f"    return bind(P, (x,), {{{', '.join(f'{p!r}: {p}' for p in params)}}})"]
+    again = ", ".join(f"{p!r}: {p}" for p in params)
+    lines += [f"            {give('None')}", "    except Exception: pass", f"    return bind(P, (x,), {{{again}}})"]
     return load("\n".join(lines) + "\n", env, name)
 
 

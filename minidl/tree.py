@@ -5,7 +5,6 @@ tuple, list, dict, namedtuple, dataclass and None are containers from the start;
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -68,7 +67,9 @@ def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
         return t, None, tree
     if isinstance(tree, dict):
         return t, tuple(tree), list(tree.values())
-    if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
+    if hasattr(t, "__dataclass_fields__"):
+        import dataclasses
+
         names = tuple(f.name for f in dataclasses.fields(tree))
         return t, names, [getattr(tree, n) for n in names]
     return None

@@ -117,8 +117,11 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--ledger") or hasattr(session.config, "workerinput") or not _cells:
         return
+    from minidl.backends.numba_lower import object_mode
+
     with LEDGER.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
-        out.writerow(["primitive", "backend", *MODES])
+        out.writerow(["primitive", "backend", *MODES, "calls NumPy because"])
         for (primitive, backend), cells in sorted(_cells.items(), key=lambda kv: (kv[0][0], BACKENDS.index(kv[0][1]))):
-            out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES)])
+            why = object_mode.get(primitive, "") if backend == "numba" else ""
+            out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES), why])

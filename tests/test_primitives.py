@@ -159,5 +159,6 @@ def test_the_ledger_is_complete_and_has_few_gaps():
     assert len(gaps) <= 0.01 * len(cells), gaps
     assert not [c for c in gaps if c[0] in DEMO]
     assert all(c[3].startswith("gap: ") and "not implemented yet" not in c[3] for c in gaps), gaps
+    assert sum(bool(r["calls NumPy because"]) for r in rows) <= 0.05 * len(table)
     worst = [float(c[3].split()[1]) for c in cells if c not in gaps]
     assert max(worst) <= 32 and not any(map(math.isnan, worst))
