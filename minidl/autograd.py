@@ -123,6 +123,7 @@ def _foreign(roots: Sequence[Node]) -> bool:
 
 def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks else g
+    g = ns.conj(g) if g.dtype.is_complex else g
     interp = state.interpreter
     have = leaf.grad if interp is None else interp.read_grad(leaf)
     write_grad(leaf, g if have is None else ns.add(have, g))
@@ -133,11 +134,10 @@ def _arrive(node: Node, g: Any) -> None:
     leaf = node[3]
     xp = state.interpreter or node[2]
     dtype = xp.dtype_of(g)
-    new = conjugated(g, dtype, xp)
     if leaf.hooks or state.interpreter is not None:
-        _accumulate(leaf, Tensor(new, xp, dtype))
+        _accumulate(leaf, Tensor(g, xp, dtype))
         return
-    have = leaf.grad
+    new, have = conjugated(g, dtype, xp), leaf.grad
     leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
 
 
@@ -164,7 +164,7 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
     if create_graph or _needs_tensors(roots):
 
         def arrive_tensor(node: Node, g: Tensor) -> None:
-            _accumulate(node[3], ns.conj(g) if g.dtype.is_complex else g)
+            _accumulate(node[3], g)
 
         with grad_mode(create_graph), using(home(xp)):
             tape.pull_tensors(roots, None, None, arrive_tensor, ns)
@@ -189,24 +189,24 @@ def release(roots: Sequence[Node]) -> None:
 
 
 def pullback(
-    name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None
+    name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None, through: bool = False
 ) -> list[Tensor | None]:
-    """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again."""
+    """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again. through: as in pull_raw."""
     nodes = [n for n, _ in roots]
-    _, tracked, leads = tape.reach(nodes, targets)
+    _, tracked, leads = tape.reach(nodes, targets, through)
     tracked = tracked or any(g.node is not None for _, g in roots)
     results: dict[int, Any] = dict.fromkeys((t[0] for t in targets), None)
     nothing = lambda node, g: None
     if create_graph if create_graph is not None else tracked and state.grad:
         with using(home(nodes[0][2])):
-            tape.pull_tensors(roots, results, leads, nothing, ns)
+            tape.pull_tensors(roots, results, leads, nothing, ns, through)
     elif _needs_tensors(roots):
         with grad_mode(False), using(home(nodes[0][2])):
-            tape.pull_tensors(roots, results, leads, nothing, ns)
+            tape.pull_tensors(roots, results, leads, nothing, ns, through)
     else:
         xp = state.interpreter or nodes[0][2]
         with tape.scope(xp):
-            tape.pull_raw([(n, payload_here(g)) for n, g in roots], results, leads, True, nothing)
+            tape.pull_raw([(n, payload_here(g)) for n, g in roots], results, leads, True, nothing, through)
         places = {t[0]: state.interpreter or t[2] for t in targets}
         results = {k: None if g is None else Tensor(g, places[k], places[k].dtype_of(g)) for k, g in results.items()}
     if not retain:
@@ -239,7 +239,7 @@ def grad(
             raise RuntimeError(f"autograd.grad: input {describe(t)} does not require grad")
     roots = seeds("autograd.grad", outs, given)
     retain = create_graph if retain_graph is None else retain_graph
-    found = pullback("autograd.grad", roots, [t.node for t in ins if t.node is not None], retain, create_graph)
+    found = pullback("autograd.grad", roots, [t.node for t in ins if t.node is not None], retain, create_graph, through=True)
     for t, g in zip(ins, found, strict=True):
         if g is None and not allow_unused:
             raise RuntimeError(f"autograd.grad: input {describe(t)} was not used by the outputs; pass allow_unused=True to get None for it")

@@ -124,7 +124,9 @@ class Level:
         """In-place update: of a tensor of this level, or of an outer one by a value that is the same for all lanes."""
         payload, node = self.lift(value)
         if target.xp is self:
-            target.payload, target.node = payload, node
+            target.payload = payload
+            if state.grad and target.leaf is None:
+                target.node = node
         elif payload.mapped:
             raise RuntimeError(f"vmap: {describe(target)} from outside cannot take a value that differs between lanes; return the value instead")
         else:

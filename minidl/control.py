@@ -314,6 +314,13 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     if len(lengths) != 1 or None in lengths:
         raise ValueError(f"scan: leading axes of xs and length must agree, got {', '.join(describe(t) for t in seq) or 'no xs'} and length={length}")
     (n,) = lengths
+    if state.interpreter is None and n == 0:  # what one step would return says what no step returns
+        graph, _, structure = subgraph(
+            lambda *a: f(tree.unflatten(c_structure, a[: len(carry)]), tree.unflatten(x_structure, a[len(carry) :])),
+            [_aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq],
+        )
+        ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
+        return init, tree.unflatten(structure.children[1], ys)
     if state.interpreter is None:
         return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]
     k = len(carry)
@@ -342,8 +349,6 @@ def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: An
         state_now, y = f(state_now, tree.unflatten(xs, [t[i] for t in seq]))
         ys.append(y)
     _same("scan", carry, tree.leaves(state_now))
-    if not ys:
-        raise ValueError("scan: a sequence of length 0 has no ys to stack when eager; use md.jit")
     if reverse:
         ys.reverse()
     return state_now, tree.map(lambda *row: stack([_eager(v) for v in row]), *ys)

@@ -198,60 +198,73 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         from minidl.random import default_generator
 
         leaves, structure = tree.flatten((args, kwargs))
-        captured = _outside(f)
-        sources = [*leaves, *captured]
-        if not state.grad or all(_node(t) is None for t in sources):
+        if not state.grad:
             return f(*args, **kwargs)
         bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
         key_before = default_generator.key.detach()
-        a, k = tree.unflatten(structure, bare)
-        with grad_mode(False):
-            out = f(*a, **k)
-        outs, out_structure = tree.flatten(out)
 
-        def again(nodes: list[Any], fresh: Sequence[int] = ()) -> tuple[list[Any], list[Tensor]]:
-            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=False)]
-            aliases = []
-            for i in fresh:
-                start[i] = alias(start[i])
-                aliases.append(start[i])
+        def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
+            start = [t if n is None else alias(_with(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
+            a, k = tree.unflatten(structure, start)
+            with grad_mode(True):
+                return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
+
+        born = next(tape.count)
+        live = [i for i, t in enumerate(leaves) if _node(t) is not None]
+        fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
+        out, aliases = run(fresh)
+        outs, out_structure = tree.flatten(out)
+        outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
+        outs = [_bare(o) if isinstance(o, Tensor) else o for o in outs]
+        like = next((o for o in outs if isinstance(o, Tensor) and o.dtype.inexact), None)
+        if like is None or not (live or outside):
+            return out
+        sources = [*leaves, *(_with(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
+        del out, aliases
+
+        def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
             key_now = default_generator.key.detach()
             default_generator.restore(key_before)
             try:
-                a, k = tree.unflatten(structure, start)
-                with grad_mode(True):
-                    return tree.leaves(f(*a, **k)), aliases
+                results, aliases = run(nodes)
+                return tree.leaves(results), aliases
             finally:
                 default_generator.restore(key_now)
 
         def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-            fresh = [i for i, t in enumerate(bare) if isinstance(t, Tensor) and t.dtype.inexact]
-            results, aliases = again(nodes, fresh)
+            results, aliases = again([nodes[i] or () if i in live else None for i in range(len(leaves))])
             pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
-            targets = [x.node for x in aliases] + [n for t in captured if (n := _node(t)) is not None]
+            targets = [*(x.node for x in aliases), *outside]
             found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
             result: list[Any] = [None] * len(sources)
-            places = [*fresh, *(len(leaves) + j for j, t in enumerate(captured) if _node(t) is not None)]
-            for i, g in zip(places, found, strict=True):
+            for i, g in zip([*live, *range(len(leaves), len(sources))], found, strict=True):
                 result[i] = g
             return result
 
         def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-            fresh = [i for i, t in enumerate(tangents[: len(leaves)]) if t is not None]
-            results, aliases = again(nodes, fresh)
-            given = [tangents[i] for i in fresh] + [t for t in tangents[len(leaves) :] if t is not None]
-            more = [c for c, t in zip(captured, tangents[len(leaves) :], strict=True) if t is not None]
-            return _push(results, [*aliases, *more], given)
+            moved = [None if t is None else n or () for t, n in zip(tangents[: len(leaves)], nodes[: len(leaves)], strict=True)]
+            results, aliases = again(moved)
+            given = [t for t in tangents if t is not None]
+            more = [_with(t, n) for t, n in zip(tangents[len(leaves) :], outside, strict=True) if t is not None]
+            floats = [i for i, r in enumerate(results) if isinstance(r, Tensor) and r.dtype.inexact]
+            out = dict(zip(floats, _push([results[i] for i in floats], [*aliases, *more], given), strict=True))
+            return [out.get(i) for i in range(len(results))]
 
-        return tree.unflatten(out_structure, _attach("checkpoint", sources, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, jvp))
+        return tree.unflatten(out_structure, _attach("checkpoint", sources, outs, vjp, jvp))
 
     return wrapped
 
 
-def _outside(f: Callable[..., Any]) -> list[Tensor]:
-    """The tracked tensors that f reads besides its arguments: parameters of Modules, closures, globals."""
-    from minidl.guards import Walk
-
-    walk = Walk()
-    walk.function(f)
-    return [t for t, _, _, _ in walk.tensors.values() if t.node is not None]
+def _outside(roots: Sequence[Any], stop: set[int], born: int) -> list[Any]:
+    """The tracked nodes that a function read besides its arguments: parameters, closures, globals."""
+    seen, found, stack = set(stop), [], list(roots)
+    while stack:
+        node = stack.pop()
+        if node[0] in seen:
+            continue
+        seen.add(node[0])
+        if node[0] > born or (len(node) > 4 and node[1] is tape.ALIAS):  # numbers fall; the second is how a trace sees what is not its own
+            found.append(node)
+        else:
+            stack.extend(tape.parents_of(node))
+    return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 import threading
+import types
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,11 +21,12 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.autograd import pullback
+from minidl.backends import default
 from minidl.context import busy, grad_mode, interpreting, state
 from minidl.control import run_graph
 from minidl.emit import load
 from minidl.graph import Graph, Var
-from minidl.guards import Walk, stateful
+from minidl.guards import Walk, same, stateful, walkable
 from minidl.passes import dead_code
 from minidl.tensor import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, persistent
@@ -120,7 +122,8 @@ class _Source:
     """The guard text and environment of a program under construction."""
 
     def __init__(self) -> None:
-        self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "busy": busy, "Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion}
+        self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "default": default}
+        self.env |= {"busy": busy, "Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion}
         self.unpack: list[str] = []
         self.terms: list[str] = []
 
@@ -150,15 +153,17 @@ class Program:
             with interpreting(t):
                 out = f(*full[0], **full[1])
                 stored = self._changes(snapshot, t)
-                # a plain container that the function changed keeps that side effect, which happens once; its contents are no guard then
-                self.unguarded = {k for k, (box, before) in everything.items() if k not in snapshot and not _unchanged(box, before)}
+                # what the function changed in a plain container keeps that side effect, which happens once, and is no guard then
+                self.unguarded = {(k, key) for k, (box, before) in everything.items() if k not in snapshot for key in _changed(box, before)}
                 leaves, self.out_structure = tree.flatten(out)
                 self._finish(owner, t, leaves, stored)
         finally:
-            t.closed = True
+            t.forget()
             for box, before in snapshot.values():
-                box.clear()
-                (box.update if isinstance(box, dict) else box.extend)(before)
+                if _changed(box, before):  # others may be reading it in their threads
+                    box.clear()
+                    (box.update if isinstance(box, dict) else box.extend)(before)
+        del self.reads, self.walk, self.leaves  # which would keep the arguments of the first call
 
     # ---- arguments ------------------------------------------------------------------------------------------------------------------------
     def _arguments(self, owner: Jitted, args: tuple, kwargs: dict[str, Any], t: Trace) -> tuple[list[Any], dict[str, Any]]:
@@ -176,21 +181,17 @@ class Program:
         s = self.source
         kind = type(a)
         if static:
-            s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')} and {text} == {s.name(a, 'V')}")
+            s.terms.append(self.walk.equal(a, text))
             hash(a)
             return a
         if isinstance(a, Tensor):
             self.reads.append((a, text))
             return a
         if stateful(a) or callable(a):
-            if stateful(a):
-                self.walk.value(a, text)
-            else:
-                s.terms.append(f"{text} is {s.name(a, 'F')}")
-                self.walk.function(a)
+            self.walk.value(a, text)
             return a
-        if isinstance(a, _PLAIN):
-            s.terms.append(f"{text} is {a!r}" if a is None or isinstance(a, bool) else f"{text} == {a!r}")
+        if isinstance(a, (*_PLAIN, complex)):
+            s.terms.append(self.walk.equal(a, text))
             return a
         if kind in (int, float):
             s.terms.append(f"{text}.__class__ is {kind.__name__}")
@@ -210,14 +211,14 @@ class Program:
                 hash(a)
             except TypeError:
                 raise TypeError(f"jit: an argument of type {kind.__name__} is neither a tensor, a number, a container nor hashable") from None
-            s.terms.append(f"{text} == {s.name(a, 'V')}")
+            self.walk.value(a, text) if walkable(a) else s.terms.append(self.walk.equal(a, text))
             return a
         _, aux, children = found
         s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')}")
         if kind in (tuple, list):
             s.terms.append(f"len({text}) == {len(children)}")
             return kind(self._argument(c, f"{text}[{i}]", t, False) for i, c in enumerate(children))
-        if isinstance(a, dict):
+        if isinstance(a, dict) and tree._entry(a) is None:
             s.terms.append(f"len({text}) == {len(children)}")
             parts = [self._argument(a[k], f"{text}[{k!r}]" if isinstance(k, (str, int)) else f"{text}[{s.name(k, 'K')}]", t, False) for k in aux]
             return kind(zip(aux, parts, strict=True))
@@ -257,33 +258,39 @@ class Program:
     # ---- the program ------------------------------------------------------------------------------------------------------------------------
     def _finish(self, owner: Jitted, t: Trace, leaves: list[Any], stored: list[tuple[Any, Any, Any]]) -> None:
         s = self.source
+        for v in leaves:
+            if isinstance(v, (types.GeneratorType, types.CoroutineType)):
+                raise TypeError(f"jit: the function returned a {type(v).__name__}, which would run after the trace; return a list or a tuple")
         results = [asarray_here(v) if isinstance(v, (Tensor, Host)) else v for v in leaves]
         self.constants = [None if isinstance(v, Tensor) else v for v in results]
         tensors = [v for v in results if isinstance(v, Tensor)]
         lifted = [t.lift(v) for v in tensors]
-        tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and n[1] is not tape.RELEASED]
-        outputs: list[Any] = [p for p, _ in lifted]
-        writes: list[str] = []
+        self.leaves = {x.leaf: f"{text}.node[3]" for x, text in self.reads if x.leaf is not None}
+        writes: list[str] = []  # N[k] in them stands for the node of output k
 
-        def out(payload: Any) -> str:
-            outputs.append(payload)
-            return f"o[{len(outputs) - 1}]"
+        def out(pair: tuple[Any, Any]) -> int:
+            lifted.append(pair)
+            return len(lifted) - 1
+
+        def new(x: Tensor) -> str:
+            k = out(t.lift(x))
+            return f"Tensor(o[{k}], X, {s.name(x.dtype, 'D')}, N[{k}])"
 
         for key, target in t.written.items():
-            writes.append(f"{self._where(target)}.payload = {out(t.view[key][0])}")
+            where, k = self._where(target), out(t.view[key])
+            writes.append(f"{where}.payload = o[{k}]")
+            if target.leaf is None and (target.node is not None or t.view[key][1] is not None):
+                writes.append(f"{where}.node = N[{k}]")
         for leaf, g in t.grads.items():
-            before = t.grad_reads.get(leaf, MISS)
-            if g is before:
-                continue
-            where = f"{s.name(leaf, 'L')}.grad"
-            if g is None:
-                writes.append(f"{where} = None")
-            else:
-                writes.append(f"{where} = Tensor({out(t.lift(g)[0])}, X, {s.name(g.dtype, 'D')})")
+            if g is not t.grad_reads.get(leaf, MISS) and leaf.born > t.born:  # these numbers fall
+                writes.append(f"{self._leaf(leaf)}.grad = {'None' if g is None else new(g)}")
         for box, key, value in stored:
-            rebuilt = tree.map(lambda v: f"Tensor({out(t.lift(v)[0])}, X, {s.name(v.dtype, 'D')})", value)
+            rebuilt = tree.map(new, value)
             where = f"{s.name(box, 'B')}[{repr(key) if isinstance(key, (str, int)) else s.name(key, 'K')}]"
             writes.append(f"{where} = {_source_of(rebuilt, s)}")
+        outputs = [p for p, _ in lifted]
+        tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and (i < len(tensors) or n[1] is not tape.LEAF)]
+        tracked = [i for i in tracked if not any(n[1] is tape.RELEASED for n in tape.above(lifted[i][1]))]
         inputs, texts, nodes = self._inputs(t, stored)
         self.xp = t.home
         s.env["X"] = t.home
@@ -314,10 +321,10 @@ class Program:
         self._generate(run, [texts[i] for i in keep], tensors, tracked, [text for _, text, _ in nodes], len(outputs), writes, t)
 
     def _where(self, target: Tensor) -> str:
-        for tensor, text in self.reads:
-            if tensor is target:
-                return text
-        return self.source.name(target, "W")
+        return next((text for tensor, text in self.reads if tensor is target), None) or self.source.name(target, "W")
+
+    def _leaf(self, leaf: tape.Leaf) -> str:
+        return self.leaves.get(leaf) or self.source.name(leaf, "L")
 
     def _inputs(self, t: Trace, stored: list[tuple[Any, Any, Any]]) -> tuple[list[Var], list[str], list[tuple[Any, str, Var]]]:
         """The program's inputs, the expressions that read them on each call, and the tracked ones: (node in the trace, expression, symbol)."""
@@ -326,38 +333,47 @@ class Program:
         texts: list[str] = []
         tracked: list[tuple[Any, str, Var]] = []
         rewritten = {(id(box), key) for box, key, _ in stored}
-        arguments = {id(x): text for x, text in self.reads}
+        arguments: dict[int, list[str]] = {}
+        for tensor, text in self.reads:
+            arguments.setdefault(id(tensor), []).append(text)
         grads = {id(g): leaf for leaf, g in t.grad_reads.items() if g is not None}
         for leaf, g in t.grad_reads.items():
-            where = f"{s.name(leaf, 'L')}.grad"
-            if g is None:
-                s.terms.append(f"{where} is None")
-            else:
-                s.terms.append(f"{where}.__class__ is Tensor and {where}.dtype is {s.name(g.dtype, 'D')}")
+            if leaf.born > t.born:  # not made while tracing
+                where = f"{self._leaf(leaf)}.grad"
+                s.terms.append(f"{where} is None" if g is None else f"{where}.__class__ is Tensor and {where}.dtype is {s.name(g.dtype, 'D')}")
         for tensor, text in self.reads:  # also those that the traced code did not read
             self._guard_argument(tensor, text, t)
+        self.reusable = walk.whole
         for key, (tensor, var, node) in t.captured.items():
+            places = [(p, (id(b), k)) for _, p, b, k in walk.tensors.pop(key, ()) if (id(b), k) not in self.unguarded]
+            moving = [p for p, place in places if place in rewritten]
             if key in arguments:
-                text = arguments[key]
+                text, *others = arguments[key]
             elif key in grads:
-                text = f"{s.name(grads[key], 'L')}.grad"
-            elif key in walk.tensors:
-                _, place, box, name = walk.tensors[key]
-                if box is not None and (id(box), name) in rewritten:
-                    text = place
-                    self._guard_argument(tensor, text, t)
-                else:
-                    text = s.name(tensor, "W")
-                    s.terms.append(f"{place} is {text}")
-                    s.terms.append(_node_term(text, tensor))
+                text, others = f"{self._leaf(grads[key])}.grad", []
+            elif moving:
+                text, *others = moving
+                self._guard_argument(tensor, text, t)
             else:
-                text = s.name(tensor, "W")
-                if key not in t.root.constants and all(tensor is not p for p in persistent):
+                text, others = s.name(tensor, "W"), []
+                if places:
+                    s.terms.append(_node_term(text, tensor, s))
+                elif key not in t.root.constants and all(tensor is not p for p in persistent):
                     self.reusable = False
+            s.terms += [f"{p} is {text}" for p in dict.fromkeys([*others, *(p for p, _ in places)]) if p != text]
             inputs.append(var)
             texts.append(f"{text}.payload")
             if node is not None and self.grad:
                 tracked.append((node, text, var))
+        for (tensor, place, box, key), *_ in walk.tensors.values():  # of which the code may have read the shape
+            if (id(box), key) not in self.unguarded and (id(box), key) not in rewritten:
+                self._guard_argument(tensor, place, t)
+        changed = [*t.written.values(), *(x for x in {id(x): x for x, _ in self.reads}.values() if x.leaf in t.grads)]
+        changed += [x for x, _, _ in t.captured.values() if x.leaf in t.grads]
+        for tensor, text in self.reads:  # what the code changes may not be another argument on another call
+            kind = tensor.shape, tensor.dtype, tensor.node is None
+            like = {id(x): x for x in changed if x is not tensor and (x.shape, x.dtype, x.node is None) == kind}
+            s.terms += [f"{text} is not {self._where(x)}" for x in like.values()]
         for host, var in t.hosts.values():
             inputs.append(var)
             texts.append(f"number(X, {host.text}, {s.name(var.dtype, 'D')})")
@@ -369,7 +385,7 @@ class Program:
         s = self.source
         s.terms.append(f"{text}.__class__ is {s.name(type(x), 'T')} and {text}.xp is {s.name(x.xp, 'X')} and {text}.dtype is {s.name(x.dtype, 'D')}")
         s.terms.append(f"{text}.payload.shape == {tuple(x.payload.shape)!r}")
-        s.terms.append(_node_term(text, x))
+        s.terms.append(_node_term(text, x, None))
 
     def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any]]:
         """Run the reverse pass symbolically: (cotangent symbols, cotangent of each tracked input or None)."""
@@ -384,9 +400,11 @@ class Program:
     ) -> None:
         """The function that checks the guards, runs the program and stores what it must."""
         s = self.source
-        walked = [text for text, box, key in self.walk.terms if box not in self.unguarded and (box, key) not in t.host_keys]
+        walked = [text for text, box, key in self.walk.terms if (box, key) not in self.unguarded and (box, key) not in t.host_keys]
         terms = s.terms + walked + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
+        if t.defaulted:
+            terms.append("default() is X")
         s.env.update(run=run, unflatten=tree.unflatten, S=self.out_structure, attach=self._attach)
         self.terms = list(dict.fromkeys(terms))
         lines = ["def call(args, kwargs):", "    try:"]
@@ -398,8 +416,7 @@ class Program:
         made, k = [], 0
         for c in self.constants:
             if c is None:
-                node = f", nodes[{tracked.index(k)}]" if k in tracked else ""
-                made.append(f"Tensor(o[{k}], X, {s.name(tensors[k].dtype, 'D')}{node})")
+                made.append(f"Tensor(o[{k}], X, {s.name(tensors[k].dtype, 'D')}, N[{k}])")
                 k += 1
             else:
                 made.append(s.name(c, "R"))
@@ -410,7 +427,8 @@ class Program:
             lines.append(f"    return ({''.join(m + ', ' for m in made)})")
         else:
             lines.append(f"    return unflatten(S, ({''.join(m + ', ' for m in made)}))")
-        self.call = load("\n".join(lines) + "\n", s.env, "call")
+        text = re.sub(r"N\[(\d+)\]", lambda m: f"nodes[{tracked.index(k)}]" if (k := int(m[1])) in tracked else "None", "\n".join(lines))
+        self.call = load(text + "\n", s.env, "call")
 
     def why(self, args: tuple, kwargs: dict[str, Any]) -> list[str]:
         """The guards that do not hold for a call, in words."""
@@ -429,7 +447,8 @@ class Program:
             value = s.env.get(m[0])
             return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or type(value).__name__
 
-        return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in self.terms if not holds(t)]
+        failing = [re.sub(r"^\((.*) is (V\d+) or same.*", lambda m: f"{m[1]} == {s.env[m[2]]!r}", t) for t in self.terms if not holds(t)]
+        return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in failing]
 
     @functools.cached_property
     def back(self) -> Callable[..., tuple]:
@@ -485,10 +504,10 @@ class Program:
         return tape.opaque_nodes(xp, "jit", parents, len(tracked), vjp, jvp)
 
 
-def _unchanged(box: Any, before: Any) -> bool:
-    if len(box) != len(before):
-        return False
-    return all(box.get(k) is v for k, v in before.items()) if isinstance(box, dict) else all(a is b for a, b in zip(box, before, strict=True))
+def _changed(box: Any, before: Any) -> list[Any]:
+    """The keys of a container that changed since; None for its length."""
+    now, then = (box, before) if isinstance(box, dict) else (dict(enumerate(box)), dict(enumerate(before)))
+    return [k for k in {**then, **now} if now.get(k, MISS) is not then.get(k, MISS)] + [None] * (len(now) != len(then))
 
 
 def _zeros(xp: Any, like: Any) -> Any:
@@ -512,10 +531,11 @@ def _name(f: Any) -> str:
     return name if name.isidentifier() else "program"
 
 
-def _node_term(text: str, x: Tensor) -> str:
+def _node_term(text: str, x: Tensor, s: _Source | None) -> str:
+    """Whether a tensor is tracked, and as a leaf; with s: as the very leaf that the program knows."""
     if x.node is None:
         return f"{text}.node is None"
-    return f"{text}.node is not None"
+    return f"{text}.node[1] is{'' if x.leaf else ' not'} LEAF" if s is None or x.leaf is None else f"{text}.node[3] is {s.name(x.leaf, 'L')}"
 
 
 def _source_of(value: Any, s: _Source) -> str:

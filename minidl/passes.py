@@ -44,8 +44,8 @@ def dead_code(graph: Graph) -> Graph:
 
 
 def _key(value: Any) -> Any:
-    if isinstance(value, float):
-        return repr(value)  # tells the zeros apart, and nan is equal to itself
+    if isinstance(value, (bool, float, complex)):
+        return repr(value)  # tells the zeros apart, and True from 1; nan is equal to itself
     if isinstance(value, tuple):
         return tuple(_key(v) for v in value)
     return value if not isinstance(value, Graph) else id(value)

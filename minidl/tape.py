@@ -14,7 +14,7 @@ import contextlib
 import functools
 import importlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Any
 
@@ -190,11 +190,16 @@ class _Special:
             raise RuntimeError(
                 "backward: this graph was already differentiated and its memory released; call backward(retain_graph=True) the first time"
             )
+        if len(node) > 4 and any(n[1] is LEAF for n in above(node[4], outside=True)):
+            raise RuntimeError(
+                "backward: it reached a tensor that an operation outside the jitted function made, whose own graph cannot be followed from inside;"
+                " return the loss and call backward outside, or pass x.detach().requires_grad_()"
+            )
         if len(node) > 3 and self is ALIAS and node[3] is not None:
             deposit(node[3], g, pending, heap, node[2])
 
     def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
-        if self is RELEASED:
+        if self is RELEASED or len(node) > 4:
             self.pull(node, g, {}, [])
         return [g]
 
@@ -250,6 +255,17 @@ def alias_node(xp: Any, parent: Node | None) -> Node:
 def parents_of(node: Node) -> list[Node]:
     """The nodes that this one pulls back to."""
     return [p for p in node[3 : 3 + node[1].n] if p is not None]
+
+
+def above(node: Node, outside: bool = False) -> Iterator[Node]:
+    """This node and all that it leads back to; outside: also from inside a trace to what the trace read."""
+    seen, stack = set(), [node]
+    while stack:
+        node = stack.pop()
+        if node[0] not in seen:
+            seen.add(node[0])
+            yield node
+            stack.extend([node[4]] if outside and node[1] is ALIAS and len(node) > 4 else parents_of(node))
 
 
 class Opaque:
@@ -324,9 +340,10 @@ class Hooked:
         self.hooks: list[Callable[..., Any]] = []
 
     def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        xp = node[2]
-        t = apply_hooks(self.hooks, _wrapper(xp)(g, None))
-        self.inner.pull(node, xp.lift(t)[0] if t.xp is not xp else t.payload, pending, heap)
+        if hasattr(g, "xp"):  # a pass over Tensors, which asks this of a Projection alone
+            self.inner.pull(node, apply_hooks(self.hooks, g), pending, heap)
+        else:
+            self.inner.pull(node, hooked(node, g), pending, heap)
 
     def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
         return self.inner.pull_tensors(node, apply_hooks(self.hooks, g), ns, wrap)
@@ -336,11 +353,24 @@ class Hooked:
 
 
 def apply_hooks(hooks: Sequence[Callable[..., Any]], g: Any) -> Any:
-    """Each hook may replace the gradient by returning another one."""
+    """Each hook may replace the gradient by returning another one. Hooks see cotangents as users do: conjugated."""
+    conj = _tensor_layer().ns.conj if g.dtype.is_complex else lambda x: x
     for hook in list(hooks):
-        new = hook(g)
-        g = g if new is None else new
+        new = hook(conj(g))
+        g = g if new is None else conj(new)
     return g
+
+
+def hooks_of(node: Node) -> Sequence[Callable[..., Any]]:
+    """The hooks that the user registered on the tensor of this node."""
+    return node[3].hooks if node[1] is LEAF else getattr(node[1], "hooks", ())
+
+
+def hooked(node: Node, g: Any) -> Any:
+    """A raw cotangent after the hooks of its node."""
+    xp = state.interpreter or node[2]
+    t = apply_hooks(hooks_of(node), _wrapper(xp)(g, None))
+    return t.payload if t.xp is xp else xp.lift(t)[0]
 
 
 def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequence[Node | None], outs: Sequence[Any], params: dict) -> Node | None:
@@ -391,12 +421,12 @@ def _wrapper(xp: Any) -> Callable[[Any, Any], Any]:
     return lambda payload, node: make(payload, xp, xp.dtype_of(payload), node) if hasattr(payload, "shape") else payload
 
 
-def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], bool, set[int]]:
+def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False) -> tuple[list[Node], bool, set[int]]:
     """The nodes between targets and roots, oldest first; whether they must be differentiated on Tensors; and the numbers of the nodes that lead
     to a target.
 
     Tensors are needed when something else that is tracked feeds the result (a leaf, the outermost alias of another differentiation, a target with a
-    parent): the outcome may be differentiated again.
+    parent): the outcome may be differentiated again. through: one target may lead to another.
     """
     level = state.interpreter
     seen: dict[int, Node] = {}
@@ -410,8 +440,12 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
         seen[node[0]] = node
         if node[0] in stop:
             tracked = tracked or (node[1] is ALIAS and node[3] is not None)
+            if through and node[1] is not ALIAS:
+                stack.extend(p for p in parents_of(node) if p[1] is not RELEASED)
             continue
         kind = node[1]
+        if kind is RELEASED and through:
+            continue
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])
         tracked = tracked or kind is LEAF or (kind is ALIAS and node[3] is None) or (level is not None and node[2] is not level)
@@ -424,8 +458,13 @@ def reach(roots: Sequence[Node], targets: Sequence[Node]) -> tuple[list[Node], b
     return [n for n in ordered if n[0] in leads], tracked, leads
 
 
-def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, retain: bool, arrive: Any) -> None:
-    """The reverse pass over payloads. Cotangents of targets are stored in `targets`; those of leaves go to arrive(leaf node, cotangent)."""
+def pull_raw(
+    roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, retain: bool, arrive: Any, through: bool = False
+) -> None:
+    """The reverse pass over payloads. Cotangents of targets are stored in `targets`; those of leaves go to arrive(leaf node, cotangent).
+
+    through: targets are tensors of the user's: their hooks see the cotangent, and it goes on from one that leads to another.
+    """
     pending: dict[int, Any] = {}
     heap: list[Node] = []
     for root, seed in roots:
@@ -460,7 +499,9 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
             node = following
             continue
         if targets is not None and node[0] in targets:
-            targets[node[0]] = g
+            targets[node[0]] = g = hooked(node, g) if through and hooks_of(node) else g
+            if through and any(p[0] in leads for p in parents_of(node)):  # type: ignore[operator]
+                getattr(kind, "inner", kind).pull(node, g, pending, heap)
         elif kind is LEAF:
             arrive(node, g)
         elif leads is None or node[0] in leads:
@@ -474,7 +515,9 @@ def pull_raw(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, 
         node = []
 
 
-def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any) -> None:
+def pull_tensors(
+    roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any, through: bool = False
+) -> None:
     """The reverse pass over Tensors, which records itself on the tape and so can be differentiated again."""
     pending: dict[int, Any] = {}
     heap: list[Node] = []
@@ -485,10 +528,13 @@ def pull_tensors(roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | No
         g = pending.pop(node[0])
         kind = node[1]
         if targets is not None and node[0] in targets:
-            targets[node[0]] = g
-        elif kind is LEAF:
+            targets[node[0]] = g = apply_hooks(hooks_of(node), g) if through else g
+            if not through or not any(p[0] in leads for p in parents_of(node)):  # type: ignore[operator]
+                continue
+            kind = getattr(kind, "inner", kind)
+        if kind is LEAF:
             arrive(node, g)
-        elif isinstance(kind, Projection):
+        elif isinstance(getattr(kind, "inner", kind), Projection):
             kind.pull(node, g, pending, heap)
         elif leads is None or node[0] in leads:
             with _home(node):

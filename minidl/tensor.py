@@ -170,7 +170,7 @@ class Tensor:
             if value.xp is not self.xp:
                 mixed("in-place", self.xp, value.xp)
             self.payload = value.payload
-            if self.leaf is None:
+            if self.leaf is None and state.grad:  # under no_grad the tape does not notice
                 self.node = value.node
         return self
 

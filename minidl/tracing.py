@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from numbers import Number
 from typing import Any
 
 from minidl import tape, tree
@@ -45,7 +46,8 @@ class Trace:
     def __init__(self, parent: Any = None, home: Any = None):
         self.parent, self._home = parent, home
         self.root: Trace = parent.root if isinstance(parent, Trace) else self
-        self.closed = False
+        self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
+        self.born = next(tape.count)
         self.equations: list[Equation] = []
         self.captured: dict[int, tuple[Tensor, Var, Any]] = {}  # tensors from outside: (tensor, its symbol, node)
         self.view: dict[int, tuple[Any, Any]] = {}  # tensors from outside that were written: (payload, node)
@@ -66,12 +68,19 @@ class Trace:
         """The backend that the program is for: that of the first tensor it reads."""
         if self._home is None:
             self._home = self.parent.home if self.parent is not None else default()
+            self.defaulted = self.parent is None
         return self._home
 
     @property
     def device(self) -> str:
         """Where the program will run."""
         return self.home.device
+
+    def forget(self) -> None:
+        """Close the trace; it may outlive the call in what escaped, but the tensors that it read need not."""
+        self.closed = True
+        for kept in (self.captured, self.view, self.written, self.grads, self.grad_reads, self.constants):
+            kept.clear()
 
     def gone(self) -> None:
         """Complain about a symbol that left its trace."""
@@ -167,7 +176,7 @@ class Trace:
                 mixed("jit", self.home, xp)
         node = t.node
         if node is not None and node[1] is not tape.LEAF:
-            node = tape.alias_node(self, None)
+            node = [*tape.alias_node(self, None), node]
         var = Var(t.shape, t.dtype)
         self.captured[id(t)] = (t, var, node)
         return var
@@ -183,14 +192,14 @@ class Trace:
     def assign(self, target: Tensor, value: Tensor) -> None:
         """Change the trace's view of an outside Tensor, or a Tensor of this trace in place."""
         payload, node = self.lift(value)
+        if not state.grad or target.leaf is not None:
+            node = self.lift(target)[1]
         if target.xp is self:
-            target.payload = payload
-            if target.leaf is None:
-                target.node = node
+            target.payload, target.node = payload, node
             return
         if id(target) not in self.captured:
             self.capture(target)
-        self.view[id(target)] = (payload, target.node if target.leaf is not None else node)
+        self.view[id(target)] = (payload, node)
         self.written[id(target)] = target
 
     def read_grad(self, leaf: tape.Leaf) -> Tensor | None:
@@ -208,13 +217,13 @@ class Trace:
         self.grads[leaf] = value
 
     # ---- host numbers ---------------------------------------------------------------------------------------------------------------------
-    def host(self, container: Any, key: Any) -> Any:
+    def host(self, container: Any, key: Any, value: Any) -> Any:
         """The number container[key], read anew on each call."""
         root = self.root
         name = f"H{id(container)}"
         root.host_env[name] = container
         root.host_keys.add((id(container), key))
-        text, value = f"{name}[{key!r}]", container[key]
+        text = f"{name}[{key!r}]"
         if isinstance(value, tuple):  # such as betas: the tuple is read anew too
             return tuple(Host(root, f"{text}[{i}]", v) for i, v in enumerate(value))
         return Host(root, text, value)
@@ -253,27 +262,32 @@ class Host:
         return Tensor(self.trace.host_input(self, dtype), self.trace, dtype)
 
     def _guard(self) -> Any:
-        self.trace.guards.append(f"{self.text} == {self.value!r}")
+        """The number itself, which the program is then made for."""
+        self.trace.guards.append(f"{self.text} == {_literal(self.value)}")
         return self.value
 
     def __bool__(self) -> bool:
         self.trace.guards.append(f"bool({self.text}) is {bool(self.value)}")
         return bool(self.value)
 
-    def __index__(self) -> int:
-        return self._guard().__index__()
-
-    def __float__(self) -> float:
-        return float(self._guard())
-
-    def __int__(self) -> int:
-        return int(self._guard())
-
     def __hash__(self) -> int:
         return hash(self._guard())
 
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.value, name)  # what numbers do not have is no reason for a guard
+        self._guard()
+        return found
+
     def __repr__(self) -> str:
         return f"Host({self.value!r})"
+
+
+def _literal(value: Any) -> str:
+    return repr(value) if value == value and abs(value) != float("inf") else f"float('{value}')"
+
+
+def _value(x: Any) -> Any:
+    return x._guard() if isinstance(x, Host) else x
 
 
 def _host_operator(symbol: str, name: str) -> None:
@@ -288,13 +302,13 @@ def _host_operator(symbol: str, name: str) -> None:
         if isinstance(other, Host):
             return Host(self.trace, f"({self.text} {symbol} {other.text})", f(self.value, other.value))
         if type(other) in (int, float, bool):
-            return Host(self.trace, f"({self.text} {symbol} {other!r})", f(self.value, other))
-        return NotImplemented
+            return Host(self.trace, f"({self.text} {symbol} {_literal(other)})", f(self.value, other))
+        return f(self._guard(), other) if isinstance(other, Number) else NotImplemented
 
     def backward(self: Host, other: Any) -> Any:
         if type(other) in (int, float, bool):
-            return Host(self.trace, f"({other!r} {symbol} {self.text})", f(other, self.value))
-        return NotImplemented
+            return Host(self.trace, f"({_literal(other)} {symbol} {self.text})", f(other, self.value))
+        return f(other, self._guard()) if isinstance(other, Number) else NotImplemented
 
     setattr(Host, f"__{name}__", forward)
     if symbol not in ("<", "<=", ">", ">=", "==", "!="):
@@ -307,6 +321,12 @@ for _symbol, _name in {
 }.items():  # fmt: skip
     _host_operator(_symbol, _name)
 Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # type: ignore[operator]
+Host.__abs__ = lambda self: Host(self.trace, f"abs({self.text})", abs(self.value))  # type: ignore[attr-defined]
+Host.__pos__ = lambda self: self  # type: ignore[attr-defined]
+for _name in (  # what cannot be replayed makes the program one for this number
+    "index float int complex round trunc floor ceil divmod rdivmod and rand or ror xor rxor lshift rlshift rshift rrshift invert format str"
+).split():
+    setattr(Host, f"__{_name}__", lambda self, *args, name=f"__{_name}__": getattr(self._guard(), name)(*(_value(a) for a in args)))
 
 
 def host(container: Any, key: Any) -> Any:
@@ -315,12 +335,12 @@ def host(container: Any, key: Any) -> Any:
     >>> host({"lr": 0.1}, "lr")
     0.1
     """
-    value = container[key]
+    value = dict.__getitem__(container, key) if isinstance(container, dict) else container[key]
     interp = state.interpreter
     while interp is not None and not isinstance(interp, Trace):
         interp = interp.parent
     numbers = value if type(value) is tuple else (value,)
-    return value if interp is None or any(type(v) not in (int, float) for v in numbers) else interp.host(container, key)
+    return value if interp is None or any(type(v) not in (int, float) for v in numbers) else interp.host(container, key, value)
 
 
 # ---- tracing a function --------------------------------------------------------------------------------------------------------------------
@@ -354,7 +374,7 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
         written = list(inner.written.values())
         payloads += [inner.lift(t)[0] for t in written]
     inner.closed = True
-    if any(g is not inner.grad_reads.get(leaf) for leaf, g in inner.grads.items()):
+    if any(g is not inner.grad_reads.get(leaf) for leaf, g in inner.grads.items() if leaf.born > inner.born):
         raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
     changed = [inner.captured[id(t)][1] for t in written]
     extra = [e for k, e in inner.captured.items() if k not in inner.written]

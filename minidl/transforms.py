@@ -149,6 +149,7 @@ def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Seq
             roots.append((o.node, ns.conj(c) if c.dtype.is_complex else c))
     targets = [a.node for a in aliases]
     found = pullback(name, roots, targets, retain=True) if roots else [None] * len(targets)
+    found = [g if g is None else tape.apply_hooks(tape.hooks_of(n), g) for g, n in zip(found, targets, strict=True)]
     return [constant(a, 0) if g is None else (ns.conj(g) if g.dtype.is_complex else g) for a, g in zip(aliases, found, strict=True)]
 
 

@@ -5,6 +5,7 @@ tuple, list, dict, namedtuple, dataclass and None are containers from the start;
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -37,6 +38,9 @@ def register(cls: type, flatten: Callable[[Any], tuple[Sequence[Any], Any]], unf
     [1, 2]
     """
     _registry[cls] = (flatten, unflatten)
+
+
+register(defaultdict, lambda d: (list(d.values()), (d.default_factory, *d)), lambda aux, c: defaultdict(aux[0], zip(aux[1:], c, strict=True)))
 
 
 def _entry(tree: Any) -> Any:

@@ -12,6 +12,17 @@ from typing import Any
 import minidl as md
 
 
+class Group(dict):
+    """A parameter group. Its numbers are inputs of a jitted function, whoever reads them."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return md.host(self, key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """As of any dict."""
+        return self[key] if key in self else default
+
+
 class Optimizer:
     """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state."""
 
@@ -46,7 +57,7 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{name}: a parameter of shape {p.shape} appears more than once")
             known.add(id(p))
-        full = {"params": params, **{k: group.get(k, v) for k, v in self.defaults.items()}}
+        full = Group({"params": params, **{k: group.get(k, v) for k, v in self.defaults.items()}})
         full.update({k: v for k, v in group.items() if k not in full})
         self._check(full)
         self.param_groups.append(full)
