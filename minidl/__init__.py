@@ -13,15 +13,12 @@ The backend is chosen by MINIDL_BACKEND, `md.set_backend` or `with md.use_backen
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidl import autograd, dtypes, ops, tree
 from minidl.autograd import enable_grad, is_grad_enabled, no_grad
 from minidl.backends import available as backends
 from minidl.backends import set_backend, use_backend
-from minidl.batching import vmap
-from minidl.control import cond, fori_loop, map, scan, switch, while_loop
-from minidl.custom import checkpoint, custom_jvp, custom_vjp
 from minidl.dtypes import (
     DType,
     bfloat16,
@@ -41,15 +38,27 @@ from minidl.dtypes import (
 )  # fmt: skip
 from minidl.dtypes import bool_ as bool
 from minidl.graph import Graph
-from minidl.jit import jit
 from minidl.ops import *  # noqa: F403
-from minidl.random import manual_seed
 from minidl.settings import get_default_dtype, set_default_dtype, strict_promotion
-from minidl.tensor import Tensor
-from minidl.tracing import host, trace
-from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
+from minidl.tensors import Tensor
+
+if TYPE_CHECKING:
+    from minidl.batching import vmap
+    from minidl.control import cond, fori_loop, map, scan, switch, while_loop
+    from minidl.custom import checkpoint, custom_jvp, custom_vjp
+    from minidl.jitting import jit
+    from minidl.random import manual_seed
+    from minidl.tracing import host, trace
+    from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
+#: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
+_LATER = {
+    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp", "jitting": "jit",
+    "random": "manual_seed", "tracing": "host trace",
+    "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
+}  # fmt: skip
+_HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 _SATELLITES = ("nn", "optim", "data", "random", "linalg", "testing")
 
 __all__ = [
@@ -62,7 +71,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Satellites are loaded when first used: md.nn, md.optim, md.data, md.linalg."""
+    """Transforms, jit and control flow, and the satellites (md.nn, md.optim, md.data, md.linalg), are loaded when first used."""
     if name in _SATELLITES:
         return importlib.import_module(f"minidl.{name}")
+    if name in _HOME:
+        found = globals()[name] = getattr(importlib.import_module(f"minidl.{_HOME[name]}"), name)
+        return found
     raise AttributeError(f"module 'minidl' has no attribute {name!r}")

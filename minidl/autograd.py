@@ -13,7 +13,7 @@ from minidl import tape
 from minidl.backends import using
 from minidl.context import busy, grad_mode, state
 from minidl.tape import ALIAS, LEAF, RELEASED, Node
-from minidl.tensor import Tensor, describe, ns, scalar_payload, write_grad
+from minidl.tensors import Tensor, describe, ns, scalar_payload, write_grad
 
 
 class no_grad(contextlib.ContextDecorator):

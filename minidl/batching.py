@@ -21,7 +21,7 @@ from minidl.dtypes import DType, canonical
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.tape import count
-from minidl.tensor import Tensor, batch_call, bind, describe, promoted, write_grad
+from minidl.tensors import Tensor, batch_call, bind, describe, promoted, write_grad
 
 
 class Batched(Symbolic):

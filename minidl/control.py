@@ -19,7 +19,7 @@ from minidl.dtypes import DType, bool_, int64
 from minidl.graph import Graph, Var
 from minidl.passes import dead_code
 from minidl.primitives import table
-from minidl.tensor import Tensor, bind, describe, ns
+from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import Trace, asarray_here, finish, subgraph
 
 SLOTS = 64

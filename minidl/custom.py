@@ -9,7 +9,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.autograd import pullback
 from minidl.context import grad_mode, state
-from minidl.tensor import Tensor, describe, ns
+from minidl.tensors import Tensor, describe, ns
 from minidl.transforms import _push, alias, here
 
 

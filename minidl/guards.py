@@ -14,7 +14,7 @@ import functools
 import types
 from typing import Any
 
-from minidl.tensor import Tensor
+from minidl.tensors import Tensor
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000

@@ -21,7 +21,7 @@ from minidl.batching import Batched, Level
 from minidl.context import interpreting, state
 from minidl.dtypes import DType
 from minidl.ops.common import create, from_numpy, home
-from minidl.tensor import Tensor, describe, ns
+from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import host, persistent
 
 __all__ = [

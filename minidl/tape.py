@@ -412,7 +412,7 @@ def deposit(parent: Node, d: Any, pending: dict, heap: list, ns: Any) -> None:
 
 @functools.cache
 def _tensor_layer() -> Any:
-    return importlib.import_module("minidl.tensor")  # `minidl.tensor` as an attribute is the function
+    return importlib.import_module("minidl.tensors")  # `minidl.tensor` as an attribute is the function
 
 
 def _wrapper(xp: Any) -> Callable[[Any, Any], Any]:

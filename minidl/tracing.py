@@ -22,7 +22,7 @@ from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.tensor import Tensor, describe, mixed
+from minidl.tensors import Tensor, describe, mixed
 
 _HERE = __file__.rsplit("/", 1)[0]
 #: Tensors that belong to the library itself and live as long as it does (the random generator's key): any trace may lift them.
@@ -112,7 +112,7 @@ class Trace:
         if isinstance(value, Host):
             return self.host_input(value, dtype)
         if dtype.is_integer or dtype.kind == "bool":
-            from minidl.tensor import _in_range
+            from minidl.tensors import _in_range
 
             return Literal(bool(value) if dtype.kind == "bool" else int(_in_range(value, dtype)), dtype)
         return Literal(complex(value) if dtype.is_complex else float(value), dtype)
@@ -322,7 +322,7 @@ for _symbol, _name in {
     _host_operator(_symbol, _name)
 Host.__neg__ = lambda self: Host(self.trace, f"(-{self.text})", -self.value)  # type: ignore[operator]
 Host.__abs__ = lambda self: Host(self.trace, f"abs({self.text})", abs(self.value))  # type: ignore[attr-defined]
-Host.__pos__ = lambda self: self  # type: ignore[attr-defined]
+Host.__pos__ = lambda self: self  # type: ignore[attr-defined,operator]
 for _name in (  # what cannot be replayed makes the program one for this number
     "index float int complex round trunc floor ceil divmod rdivmod and rand or ror xor rxor lshift rlshift rshift rrshift invert format str"
 ).split():
@@ -387,7 +387,7 @@ def asarray_here(value: Any) -> Tensor:
     if isinstance(value, Tensor):
         return value
     from minidl.dtypes import of_scalar_type
-    from minidl.tensor import scalar_type
+    from minidl.tensors import scalar_type
 
     kind = value.number if isinstance(value, Host) else scalar_type(value)
     if kind is None:

@@ -18,7 +18,7 @@ from minidl.autograd import constant, home, payload_here, pullback
 from minidl.backends import using
 from minidl.context import grad_mode, state
 from minidl.dtypes import int64
-from minidl.tensor import Tensor, describe, ns
+from minidl.tensors import Tensor, describe, ns
 
 Function = Callable[..., Any]
 

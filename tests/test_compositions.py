@@ -242,7 +242,7 @@ WINDOW = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
 
 
 def table_call(name, *args, **params):
-    from minidl.tensor import bind
+    from minidl.tensors import bind
 
     return bind(table[name], args, params)
 

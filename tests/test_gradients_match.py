@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidl.backends import get
-from minidl.jit import jit
+from minidl.jitting import jit
 from minidl.primitives import table
-from minidl.tensor import from_numpy, ns
+from minidl.tensors import from_numpy, ns
 from minidl.testing import conditioning, ulps
 from minidl.tracing import trace
 from minidl.transforms import jvp, value_and_grad
@@ -107,7 +107,7 @@ class Program:
 
     def __repr__(self) -> str:
         """A script that runs alone and shows what every backend gives."""
-        lines = ["import numpy as np, minidl as md", "from minidl.tensor import ns", ""]
+        lines = ["import numpy as np, minidl as md", "from minidl.tensors import ns", ""]
         lines += [f"inputs = [{', '.join(f'np.array({x.tolist()!r}).reshape({x.shape})' for x in self.inputs)}]"]
         lines += ["", "", "def f(*v):", "    v = list(v)"]
         for name, operands, params in self.steps:

@@ -290,7 +290,7 @@ def test_state_dicts_survive_a_jitted_step(backend):
 
 
 def test_check_says_what_changed():
-    from minidl.jit import JitWarning
+    from minidl.jitting import JitWarning
 
     scale = 2.0
     hidden = iter([1.0, 1.0, 5.0])

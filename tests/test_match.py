@@ -12,7 +12,7 @@ import pytest
 import minidl as md
 from minidl.backends import get
 from minidl.primitives import table
-from minidl.tensor import from_numpy
+from minidl.tensors import from_numpy
 from minidl.testing import ROWS, check_grad, conformance, ulps
 from minidl.testing.checks import study
 
@@ -84,7 +84,7 @@ def test_a_network_has_the_gradients_of_torch_and_jax():
     window = {"stride": (1, 1), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
 
     def ours(*v):
-        from minidl.tensor import bind
+        from minidl.tensors import bind
 
         conv = lambda x, k: bind(table["conv"], (x, k), {**window, "groups": 1})
         pool = lambda h: bind(table["max_pool"], (h,), {**window, "window": (2, 2), "stride": (2, 2)})[0]

@@ -126,7 +126,7 @@ ELEMENTWISE = [p for p in table.values() if p.elementwise and not p.params and p
 @pytest.mark.parametrize("backend", ["numpy", "torch", *(pytest.param(b, marks=pytest.mark.nightly) for b in ("numba", "jax"))])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)], ids=str)
 def test_elementwise_primitives_take_empty_and_zero_dimensional_arrays(shape, backend):
-    from minidl.tensor import bind, from_numpy
+    from minidl.tensors import bind, from_numpy
 
     xp = get(backend)
     x = from_numpy(np.full(shape, 0.5), xp)

@@ -14,7 +14,7 @@ from minidl.backends import default, get
 from minidl.context import busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.primitives import table
-from minidl.tensor import Tensor, bind, describe, from_numpy, ns, scalar_type
+from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type
 
 
 def home(xp: Any) -> Any:

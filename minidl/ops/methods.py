@@ -21,7 +21,7 @@ from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.primitives.core import parameters
 from minidl.tape import Node, count, crossed, deposit
-from minidl.tensor import Tensor
+from minidl.tensors import Tensor
 
 Method = Callable[..., Any]
 

@@ -19,9 +19,9 @@ from minidl import autograd
 from minidl.backends import get
 from minidl.batching import vmap
 from minidl.graph import Graph
-from minidl.jit import jit
+from minidl.jitting import jit
 from minidl.primitives import table
-from minidl.tensor import Tensor, from_numpy
+from minidl.tensors import Tensor, from_numpy
 from minidl.testing.domains import ROWS, Row, interval
 from minidl.tracing import trace
 from minidl.transforms import jvp, vjp

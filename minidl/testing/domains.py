@@ -17,7 +17,7 @@ import numpy as np
 
 from minidl.control import scan, switch, while_loop
 from minidl.primitives import table
-from minidl.tensor import bind, ns
+from minidl.tensors import bind, ns
 
 Array = np.ndarray
 Draw = Callable[[np.random.Generator, tuple[int, ...], np.dtype], tuple[Array, Array | None]]

@@ -28,7 +28,7 @@ from minidl.emit import load
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.passes import dead_code
-from minidl.tensor import Tensor, scalar_payload
+from minidl.tensors import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, persistent
 
 MISS = object()
