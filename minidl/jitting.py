@@ -96,7 +96,8 @@ class Jitted:
                 del self.programs[64:]
         out = program.call(args, kwargs)
         if out is MISS:
-            raise RuntimeError("jit: the guards of a new program do not hold for the call that made it; does the function change what it reads?")
+            changed = "; ".join(program.why(args, kwargs))
+            raise RuntimeError(f"jit: the function changes what it reads, so a program for it would never fit: {changed}")
         return out
 
     def _report(self, old: Program, new: Program, args: tuple, kwargs: dict[str, Any]) -> None:
@@ -145,6 +146,8 @@ class Program:
         walk.env = self.source.env
         self.walk = walk
         full = self._arguments(owner, args, kwargs, t)
+        if self.reads:
+            t.settle_home(self.reads[0][0].xp)
         f = owner.__minidl_jitted__
         walk.function(f, root=True)
         everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}

@@ -71,6 +71,10 @@ class Trace:
             self.defaulted = self.parent is None
         return self._home
 
+    def settle_home(self, xp: Any) -> None:
+        """Say which backend the program is for before anything is read."""
+        self._home = xp
+
     @property
     def device(self) -> str:
         """Where the program will run."""
