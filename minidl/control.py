@@ -21,6 +21,7 @@ from minidl.passes import dead_code
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import Trace, asarray_here, finish, subgraph
+from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
 SLOTS = 64
 Aval = tuple[tuple[int, ...], DType]
@@ -60,13 +61,8 @@ def _derived(build: Callable[..., list[Any]], avals: Sequence[Aval]) -> Graph:
     return graph
 
 
-def _zeros(like: Any) -> Tensor:
-    return ns.full(shape=tuple(like.shape), value=0, dtype=like.dtype)
-
-
 def _node(t: Tensor) -> Any:
-    interp = state.interpreter
-    return t.node if interp is None else interp.lift(t)[1]
+    return here(t)[2]
 
 
 def _call(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Tensor]:
@@ -77,16 +73,16 @@ def _call(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: Ca
     primitive = table[name]
     nodes = [_node(t) if t.dtype.inexact else None for t in operands]
     with grad_mode(state.grad):
-        outs = list(bind(primitive, [_bare(t) for t in operands], params))
+        outs = list(bind(primitive, [as_constant(t) for t in operands], params))
     if not state.grad or all(n is None for n in nodes):
         return outs
     xp = outs[0].xp
     live = [i for i, n in enumerate(nodes) if n is not None]
-    bare = [_bare(t) for t in operands]
+    bare = [as_constant(t) for t in operands]
     kept = list(outs)
 
     def pull(cts: list[Any], tracked: bool) -> list[Any]:
-        ins = [_with(t, nodes[i]) if tracked else t for i, t in enumerate(bare)]
+        ins = [with_node(t, nodes[i]) if tracked else t for i, t in enumerate(bare)]
         with grad_mode(state.grad):
             found = vjp(ins, None if tracked else kept, cts)
         return [found[i] for i in live]
@@ -95,28 +91,14 @@ def _call(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: Ca
         full: list[Any] = [None] * len(bare)
         for i, t in zip(live, tangents, strict=True):
             full[i] = t
-        return jvp([_with(t, nodes[i]) for i, t in enumerate(bare)], full)
+        return jvp([with_node(t, nodes[i]) for i, t in enumerate(bare)], full)
 
     made = tape.opaque_nodes(xp, name, [nodes[i] for i in live], len(outs), pull, push)
-    return [_with(o, n) if o.dtype.inexact else o for o, n in zip(outs, made, strict=True)]
-
-
-def _bare(t: Tensor) -> Tensor:
-    """The Tensor as a constant of this level (outer levels keep their tapes)."""
-    interp = state.interpreter
-    if interp is None:
-        return Tensor(t.payload, t.xp, t.dtype)
-    return Tensor(interp.lift(t)[0], interp, t.dtype)
-
-
-def _with(t: Tensor, node: Any) -> Tensor:
-    return Tensor(t.payload, t.xp, t.dtype, node)
+    return [with_node(o, n) if o.dtype.inexact else o for o, n in zip(outs, made, strict=True)]
 
 
 def _jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
     """(inputs, tangents of the moving inputs) → (outputs, tangents of the float outputs)."""
-    from minidl.transforms import _push, alias
-
     key = ("jvp", tuple(moving))
     if key not in graph.cache:
         n = len(graph.inputs)
@@ -141,8 +123,6 @@ def _vjp_graph(graph: Graph, wanted: Sequence[bool]) -> Graph:
         n = len(graph.inputs)
 
         def build(*xs: Tensor) -> list[Tensor]:
-            from minidl.transforms import alias
-
             fresh = [alias(x) if w else x for x, w in zip(xs[:n], wanted, strict=True)]
             with grad_mode(True):
                 outs = [o for o in run_graph(graph, fresh) if o.dtype.inexact]
@@ -158,7 +138,7 @@ def _pull(outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tenso
 
     roots = [(o.node, c) for o, c in zip(outs, cts, strict=True) if o.node is not None]
     found = pullback("control flow", roots, [a.node for a in aliases], retain=True) if roots else [None] * len(aliases)
-    return [_zeros(a) if g is None else g for a, g in zip(aliases, found, strict=True)]
+    return [zeros_like(a) if g is None else g for a, g in zip(aliases, found, strict=True)]
 
 
 # ---- scan -------------------------------------------------------------------------------------------------------------------------------
@@ -199,7 +179,7 @@ def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool]) 
     from_consts = [v for v in residuals if v in const_vars]
     from_xs = [v for v in residuals if v in x_vars]
     stacked = [v for v in residuals if v not in const_vars and v not in x_vars]
-    forward = finish(_Equations(t.equations[:mark]), [a.payload for a in args], [*(o.payload for o in outs), *stacked], "body")
+    forward = finish(t.equations[:mark], [a.payload for a in args], [*(o.payload for o in outs), *stacked], "body")
     n_carry_float = sum(a.dtype.inexact for a in carry)
     inputs = [
         *from_consts,
@@ -209,14 +189,9 @@ def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool]) 
         *stacked,
         *from_xs,
     ]
-    backward = finish(_Equations(tail.equations), inputs, tail.outputs, "backward")
+    backward = finish(tail.equations, inputs, tail.outputs, "backward")
     places = {a.payload: i for i, a in enumerate(args)}
     return forward, backward, [places[v] for v in (*from_consts, *from_xs)]  # type: ignore[misc]
-
-
-class _Equations:
-    def __init__(self, equations: Sequence[Any]):
-        self.equations = list(equations)
 
 
 def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -242,12 +217,13 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         outs = outs if outs is not None else apply_scan(ins, {**params, "body": forward})
         cts = cts[:n_out]
-        full = [c if c is not None else _zeros(o) for c, o in zip(cts + [None] * (n_out - len(cts)), outs[:n_out], strict=True) if o.dtype.inexact]
+        seeds = cts + [None] * (n_out - len(cts))
+        full = [c if c is not None else zeros_like(o) for c, o in zip(seeds, outs[:n_out], strict=True) if o.dtype.inexact]
         k = len(float_carry)
         given = (
             [ins[i] for i in from_consts]
             + full[:k]
-            + [_zeros(ins[i]) for i in const_live]
+            + [zeros_like(ins[i]) for i in const_live]
             + full[k:]
             + list(outs[n_out:])
             + [ins[i] for i in from_xs]
@@ -264,7 +240,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         body2 = _jvp_graph(body, moving)
         n = len(ins)
         order = [*range(n), *(i for i in range(n) if moving[i])]
-        ts = [tangents[i] if tangents[i] is not None else _zeros(ins[i]) for i in range(n) if moving[i]]
+        ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
         return _interleaved_scan(body, body2, ins, ts, order, moving, params)
 
     outs = _call("scan", operands, {**params, "body": forward}, vjp, jvp)
@@ -406,7 +382,7 @@ def apply_while(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tens
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         outs = outs if outs is not None else list(_loop(ins, counting, n_cond, n_body))
         trips, carry, consts = outs[0], ins[n:], ins[n_cond:n]
-        full = [c if c is not None else _zeros(v) for c, v in zip(cts[1:], carry, strict=True) if v.dtype.inexact]
+        full = [c if c is not None else zeros_like(v) for c, v in zip(cts[1:], carry, strict=True) if v.dtype.inexact]
         const_live = [i for i, c in enumerate(consts) if c.dtype.inexact]
         found = _reverse_while(body, consts, carry, trips, full, const_live)
         result: list[Any] = [None] * len(ins)
@@ -417,7 +393,7 @@ def apply_while(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tens
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
         moving = [ins[i].dtype.inexact for i in range(n_cond, len(ins))]
         body2 = _jvp_graph(body, moving)
-        ts = [tangents[n_cond + i] if tangents[n_cond + i] is not None else _zeros(ins[n_cond + i]) for i, m in enumerate(moving) if m]
+        ts = [tangents[n_cond + i] if tangents[n_cond + i] is not None else zeros_like(ins[n_cond + i]) for i, m in enumerate(moving) if m]
         tc = sum(moving[:n_body])
         floats = [i for i in range(k) if moving[n_body + i]]
         m = n_body + k
@@ -474,8 +450,7 @@ def _counting(cond: Graph, body: Graph, n_cond: int, n_body: int) -> dict[str, A
 
 def _reverse_while(body: Graph, consts: list[Tensor], carry: list[Tensor], trips: Tensor, cts: list[Tensor], const_live: list[int]) -> list[Tensor]:
     """Cotangents of the float carry and of the live constants, by bisection between stored states."""
-    b, k = len(consts), len(carry)
-    floats = [i for i, v in enumerate(carry) if v.dtype.inexact]
+    b = len(consts)
     back = _vjp_graph(body, [*(i in const_live for i in range(b)), *(v.dtype.inexact for v in carry)])
 
     def put(buffer: Tensor, at: Tensor, value: Tensor) -> Tensor:
@@ -519,10 +494,9 @@ def _reverse_while(body: Graph, consts: list[Tensor], carry: list[Tensor], trips
     ]
     start = {
         "i": ns.sub(trips, 1), "top": zero, "index": ns.full(shape=(SLOTS,), value=0, dtype=int64), "states": buffers,
-        "cts": list(cts), "sums": [_zeros(consts[i]) for i in const_live],
+        "cts": list(cts), "sums": [zeros_like(consts[i]) for i in const_live],
     }  # fmt: skip
     end = while_loop(go_on, step, start)
-    del k, floats
     return [*end["cts"], *end["sums"]]
 
 
@@ -586,7 +560,7 @@ def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         wanted = [t.dtype.inexact for t in ins[1:]]
         backs = tuple(_vjp_graph(b, wanted) for b in branches)
-        full = [c if c is not None else _zeros(v) for c, v in zip(cts, branches[0].outputs, strict=True) if v.dtype.inexact]
+        full = [c if c is not None else zeros_like(v) for c, v in zip(cts, branches[0].outputs, strict=True) if v.dtype.inexact]
         found = iter(apply_cond([*ins, *full], {"branches": backs}))
         return [None] + [next(found) if w else None for w in wanted]
 
@@ -675,7 +649,7 @@ def _batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Sequ
                 inner = ns.broadcast_to(inner, shape=(size, *inner.shape))
             wide.append(t.lift(inner)[0])
     t.closed = True
-    return finish(t, [a.payload for a in args], wide, graph.name), [f or m for f, m in zip(flags, force, strict=True)]
+    return finish(t.equations, [a.payload for a in args], wide, graph.name), [f or m for f, m in zip(flags, force, strict=True)]
 
 
 def _widen(call: Any, size: int, x: Any, batched: bool) -> Any:

@@ -10,16 +10,7 @@ from minidl import tape, tree
 from minidl.autograd import pullback
 from minidl.context import grad_mode, state
 from minidl.tensors import Tensor, describe, ns
-from minidl.transforms import _push, alias, here
-
-
-def _bare(t: Tensor) -> Tensor:
-    payload, xp, _ = here(t)
-    return Tensor(payload, xp, t.dtype)
-
-
-def _with(t: Tensor, node: Any) -> Tensor:
-    return Tensor(t.payload, t.xp, t.dtype, node)
+from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
 
 def _node(t: Any) -> Any:
@@ -55,10 +46,6 @@ def _attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[...
     return [Tensor(*here(o)[:2], o.dtype, next(made)) if i in floats else o for i, o in enumerate(outs)]
 
 
-def _zeros(t: Tensor) -> Tensor:
-    return ns.full(shape=t.shape, value=0, dtype=t.dtype)
-
-
 class custom_vjp:
     """A function with a reverse rule of its own.
 
@@ -88,14 +75,14 @@ class custom_vjp:
         leaves, structure = tree.flatten(args)
         if not state.grad or all(_node(t) is None for t in leaves):
             return self.f(*args)
-        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         with grad_mode(False):
             out, residuals = self.fwd(*tree.unflatten(structure, bare))
         outs, out_structure = tree.flatten(out)
         fwd, bwd = self.fwd, self.bwd
 
         def reverse(res: Any, cts: list[Any]) -> list[Any]:
-            full = [_zeros(o) if c is None and isinstance(o, Tensor) else _conj(c) for o, c in zip(outs, cts, strict=True)]
+            full = [zeros_like(o) if c is None and isinstance(o, Tensor) else _conj(c) for o, c in zip(outs, cts, strict=True)]
             found = bwd(res, tree.unflatten(out_structure, full))
             if not isinstance(found, tuple) or len(found) != len(args):
                 raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
@@ -112,14 +99,14 @@ class custom_vjp:
             if not tracked:
                 with grad_mode(False):
                     return reverse(residuals, cts)
-            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
+            start = [with_node(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
             _, res = fwd(*tree.unflatten(structure, start))
             return reverse(res, cts)
 
         def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
             """The tangent map is the transpose of bwd: pull the tangents back through a bwd run on cotangent variables."""
-            _, res = fwd(*tree.unflatten(structure, [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]))
-            variables = [alias(_zeros(o)) if isinstance(o, Tensor) and o.dtype.inexact else None for o in outs]
+            _, res = fwd(*tree.unflatten(structure, [with_node(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]))
+            variables = [alias(zeros_like(o)) if isinstance(o, Tensor) and o.dtype.inexact else None for o in outs]
             with grad_mode(True):
                 found = reverse(res, variables)
             pairs = [(g, t) for g, t in zip(found, tangents, strict=True) if isinstance(g, Tensor) and g.node is not None and t is not None]
@@ -127,7 +114,7 @@ class custom_vjp:
             moved = iter(pullback("custom_vjp", [(g.node, t) for g, t in pairs], targets, retain=True) if pairs else [None] * len(targets))
             return [next(moved) if v is not None else None for v in variables]
 
-        return tree.unflatten(out_structure, _attach("custom_vjp", leaves, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, jvp))
+        return tree.unflatten(out_structure, _attach("custom_vjp", leaves, [as_constant(o) if isinstance(o, Tensor) else o for o in outs], vjp, jvp))
 
 
 class custom_jvp:
@@ -158,20 +145,20 @@ class custom_jvp:
         leaves, structure = tree.flatten(args)
         if not state.grad or all(_node(t) is None for t in leaves):
             return self.f(*args)
-        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         with grad_mode(False):
             out = self.f(*tree.unflatten(structure, bare))
         outs, out_structure = tree.flatten(out)
         rule = self.rule
 
         def run(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-            start = [_with(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
-            full = [(_zeros(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(bare, tangents, strict=True)]
+            start = [with_node(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
+            full = [(zeros_like(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(bare, tangents, strict=True)]
             _, moved = rule(tree.unflatten(structure, start), tree.unflatten(structure, full))
             return tree.leaves(moved)
 
         def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-            variables = [alias(_zeros(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in bare]
+            variables = [alias(zeros_like(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in bare]
             with grad_mode(True):
                 moved = run(nodes, variables)
             pairs = [(m.node, c) for m, c in zip(moved, cts, strict=True) if c is not None and m.node is not None]
@@ -179,7 +166,7 @@ class custom_jvp:
             found = iter(pullback("custom_jvp", pairs, targets, retain=True, create_graph=tracked or None) if pairs else [None] * len(targets))
             return [next(found) if v is not None else None for v in variables]
 
-        return tree.unflatten(out_structure, _attach("custom_jvp", leaves, [_bare(o) if isinstance(o, Tensor) else o for o in outs], vjp, run))
+        return tree.unflatten(out_structure, _attach("custom_jvp", leaves, [as_constant(o) if isinstance(o, Tensor) else o for o in outs], vjp, run))
 
 
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -200,11 +187,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = tree.flatten((args, kwargs))
         if not state.grad:
             return f(*args, **kwargs)
-        bare = [_bare(t) if isinstance(t, Tensor) else t for t in leaves]
+        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         key_before = default_generator.key.detach()
 
         def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
-            start = [t if n is None else alias(_with(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
+            start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
             a, k = tree.unflatten(structure, start)
             with grad_mode(True):
                 return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
@@ -215,11 +202,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         out, aliases = run(fresh)
         outs, out_structure = tree.flatten(out)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
-        outs = [_bare(o) if isinstance(o, Tensor) else o for o in outs]
+        outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         like = next((o for o in outs if isinstance(o, Tensor) and o.dtype.inexact), None)
         if like is None or not (live or outside):
             return out
-        sources = [*leaves, *(_with(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
+        sources = [*leaves, *(with_node(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
         del out, aliases
 
         def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
@@ -245,7 +232,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             moved = [None if t is None else n or () for t, n in zip(tangents[: len(leaves)], nodes[: len(leaves)], strict=True)]
             results, aliases = again(moved)
             given = [t for t in tangents if t is not None]
-            more = [_with(t, n) for t, n in zip(tangents[len(leaves) :], outside, strict=True) if t is not None]
+            more = [with_node(t, n) for t, n in zip(tangents[len(leaves) :], outside, strict=True) if t is not None]
             floats = [i for i, r in enumerate(results) if isinstance(r, Tensor) and r.dtype.inexact]
             out = dict(zip(floats, _push([results[i] for i in floats], [*aliases, *more], given), strict=True))
             return [out.get(i) for i in range(len(results))]

@@ -308,9 +308,9 @@ class Program:
             given = set(inputs)
             computed = [v for v in residuals if v not in given]
             passed = [v for v in residuals if v in given]
-            self.back_graph = finish(_Recorded(tail.equations), [*computed, *passed, *back[0]], tail.outputs, "backward")
+            self.back_graph = finish(tail.equations, [*computed, *passed, *back[0]], tail.outputs, "backward")
             self.back_holes = [g is None for g in back[1]]
-        graph = finish(_Recorded(t.equations[:mark]), inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
+        graph = finish(t.equations[:mark], inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
         used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs) | set(passed if back is not None else ())
         keep = [i for i, v in enumerate(inputs) if v in used]
         self.graph = Graph([inputs[i] for i in keep], graph.equations, graph.outputs, graph.name)
@@ -516,13 +516,6 @@ def _changed(box: Any, before: Any) -> list[Any]:
 def _zeros(xp: Any, like: Any) -> Any:
     with xp.scope():
         return xp.full(shape=tuple(like.shape), value=0, dtype=xp.dtype_of(like))
-
-
-class _Recorded:
-    """Equations in the form that `finish` reads."""
-
-    def __init__(self, equations: Sequence[Any]):
-        self.equations = list(equations)
 
 
 def _typed(value: Any, dtype: dtypes.DType) -> Any:

@@ -348,11 +348,11 @@ def host(container: Any, key: Any) -> Any:
 
 
 # ---- tracing a function --------------------------------------------------------------------------------------------------------------------
-def finish(t: Any, inputs: Sequence[Var], outputs: Sequence[Atom], name: str = "program") -> Graph:
-    """The recorded equations that the outputs need, as a Graph."""
+def finish(equations: Sequence[Equation], inputs: Sequence[Var], outputs: Sequence[Atom], name: str = "program") -> Graph:
+    """Those of the equations that the outputs need, simplified, as a Graph."""
     from minidl.passes import simplify
 
-    return simplify(Graph(inputs, t.equations, outputs, name))
+    return simplify(Graph(inputs, equations, outputs, name))
 
 
 def subgraph(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]]) -> tuple[Graph, list[Tensor], Any]:
@@ -382,7 +382,7 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
         raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
     changed = [inner.captured[id(t)][1] for t in written]
     extra = [e for k, e in inner.captured.items() if k not in inner.written]
-    graph = finish(inner, [a.payload for a in args] + changed + [e[1] for e in extra], payloads, "body")
+    graph = finish(inner.equations, [a.payload for a in args] + changed + [e[1] for e in extra], payloads, "body")
     return graph, [e[0] for e in extra], structure, written
 
 
@@ -427,6 +427,6 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         t.closed = True
         known = set(inputs)
         rest = [e[1] for e in t.captured.values() if e[1] not in known] + [v for _, v in t.hosts.values()]
-        return finish(t, [*dict.fromkeys(inputs), *rest], payloads)
+        return finish(t.equations, [*dict.fromkeys(inputs), *rest], payloads)
 
     return traced

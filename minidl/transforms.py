@@ -32,6 +32,22 @@ def here(t: Tensor) -> tuple[Any, Any, Any]:
     return payload, interp, node
 
 
+def as_constant(t: Tensor) -> Tensor:
+    """The same value as a constant of the current level; outer levels keep their tapes."""
+    payload, xp, _ = here(t)
+    return Tensor(payload, xp, t.dtype)
+
+
+def with_node(t: Tensor, node: Any) -> Tensor:
+    """The same value with this place on the tape."""
+    return Tensor(t.payload, t.xp, t.dtype, node)
+
+
+def zeros_like(t: Any) -> Tensor:
+    """Zeros of a tensor's (or symbol's) shape and dtype, made in the current context."""
+    return ns.full(shape=tuple(t.shape), value=0, dtype=t.dtype)
+
+
 def alias(t: Tensor) -> Tensor:
     """The same value with a fresh node above whatever was recorded for it."""
     payload, xp, node = here(t)
@@ -71,13 +87,6 @@ def _aliased(name: str, args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     return tree.unflatten(structure, aliases), aliases
 
 
-def _cut(x: Any, numbers: set[int], tracked: bool) -> Any:
-    """Values that leave a transform: without the nodes of its aliases, but still tracked where something foreign is."""
-    if not isinstance(x, Tensor) or x.node is None:
-        return x
-    return x if tracked else x.detach()
-
-
 def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if state.grad:
         return f(*args, **kwargs)
@@ -113,7 +122,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
         if not out.dtype.inexact:
             raise TypeError(f"grad: the output {describe(out)} is no float; derivatives need one")
         seed = constant(out, 1)
-        grads = _pull("grad", [out], [seed], aliases, retain=False)
+        grads = _pull("grad", [out], [seed], aliases)
         if holomorphic:
             grads = [ns.conj(g) if g.dtype.is_complex else g for g in grads]
         nested = tree.unflatten(tree.flatten(chosen)[1], grads)
@@ -138,7 +147,7 @@ def leave(x: Any, aliases: Sequence[Tensor]) -> Any:
     return tree.map(cut, x)
 
 
-def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tensor], retain: bool) -> list[Tensor]:
+def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tensor]) -> list[Tensor]:
     """Gradients in the user's convention (conjugated), zeros for inputs that were not used."""
     roots = []
     for o, c in zip(outs, cts, strict=True):
@@ -188,7 +197,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
         cts, s = tree.flatten(cotangent)
         if s != structure:
             raise ValueError("vjp: the cotangent's structure differs from the output's")
-        return tuple(tree.unflatten(in_structure, _pull("vjp", outs, cts, aliases, retain=True)))
+        return tuple(tree.unflatten(in_structure, _pull("vjp", outs, cts, aliases)))
 
     value = leave(out, aliases)
     return (value, pull, leave(aux, aliases)) if has_aux else (value, pull)
