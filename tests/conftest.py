@@ -125,3 +125,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         for (primitive, backend), cells in sorted(_cells.items(), key=lambda kv: (kv[0][0], BACKENDS.index(kv[0][1]))):
             why = object_mode.get(primitive, "") if backend == "numba" else ""
             out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES), why])
+
+
+@pytest.fixture(params=("numpy", "numba", "torch", "jax"))
+def backend(request):
+    """Each backend in turn, chosen as the default while the test runs."""
+    from minidl.backends import use_backend  # here, so that test_import and others may start without minidl
+
+    with use_backend(request.param):
+        yield request.param

@@ -11,14 +11,6 @@ import pytest
 
 import minidl as md
 
-BACKENDS = ("numpy", "numba", "torch", "jax")
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    with md.use_backend(request.param):
-        yield request.param
-
 
 def test_backward_accumulates_into_leaves(backend):
     x = md.tensor([1.0, 2.0, 3.0], requires_grad=True)

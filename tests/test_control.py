@@ -9,14 +9,6 @@ import pytest
 
 import minidl as md
 
-BACKENDS = ("numpy", "numba", "torch", "jax")
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    with md.use_backend(request.param):
-        yield request.param
-
 
 def same(a, b, tol=1e-10):
     for x, y in zip(md.tree.leaves(a), md.tree.leaves(b), strict=True):

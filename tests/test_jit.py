@@ -11,15 +11,8 @@ import minidl as md
 import minidl.nn as nn
 import minidl.optim as optim
 
-BACKENDS = ("numpy", "numba", "torch", "jax")
 SCALE = 2.0
 TABLE = {"w": 3.0}
-
-
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    with md.use_backend(request.param):
-        yield request.param
 
 
 def same(a, b, tol=1e-6):
