@@ -25,6 +25,7 @@ class Backend:
     device: str = "cpu"
     version: str = ""
     needs_scope: bool = False
+    modes: tuple[str, ...] = ()  # other ways to compile a graph than the first choice, which `md.jit(mode=...)` names and "auto" tries
     fuses: bool = False  # whether `fuse(rule, static)` makes a rule one dispatch, for backends whose dispatch is dear
     if TYPE_CHECKING:  # the primitives, which `complete` fills in
 
@@ -123,8 +124,8 @@ class Backend:
             graph.cache[key] = load(source, env, graph.name)
         return graph.cache[key]
 
-    def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
-        """The program as fast as this backend can make it; donate: numbers of inputs whose memory may be reused."""
+    def compile(self, graph: Graph, donate: tuple[int, ...] = (), mode: str | None = None) -> Callable[..., tuple]:
+        """The program as fast as this backend can make it. donate: numbers of inputs whose memory may be reused; mode: one of `modes`, or None."""
         return self.callable(graph)
 
 

@@ -238,7 +238,7 @@ class JaxBackend(Backend):
         env[name] = np.asarray(atom.value, atom.dtype.numpy)[()]
         return name
 
-    def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
+    def compile(self, graph: Graph, donate: tuple[int, ...] = (), mode: str | None = None) -> Callable[..., tuple]:
         """One XLA program, compiled here and now for the graph's shapes and dtypes.
 
         An input is donated only where an output of its type can take its memory (JAX warns of any other). The result raises TypeError for

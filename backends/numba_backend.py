@@ -281,7 +281,7 @@ class NumbaBackend(NumpyBackend):
     fuse_least = 4096
     fuse_most = 24
 
-    def compile(self, graph: Graph, donate: Sequence[int] = ()) -> Callable[..., tuple]:
+    def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Callable[..., tuple]:
         """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
         key = (self, "compile", self.fuse_least, self.fuse_most)
         if key not in graph.cache:

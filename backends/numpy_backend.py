@@ -144,7 +144,7 @@ class NumpyBackend(Backend):
         """The program over the bare kernels: results may show the memory of arguments, and warnings are the caller's business."""
         return self._program(graph, copy=False)
 
-    def compile(self, graph: Graph, donate: Sequence[int] = ()) -> Kernel:
+    def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program over the bare kernels, writing over its own dead values; results share no memory with anything. Donated inputs are not
         written to, so that a call which fails leaves them as they were."""
         return self._program(graph, copy=True)

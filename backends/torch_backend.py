@@ -134,7 +134,7 @@ class TorchBackend(Backend):
         """The program in torch calls: results may show the memory of arguments and constants."""
         return self._program(graph, copy=False)
 
-    def compile(self, graph: Graph, donate: Sequence[int] = ()) -> Kernel:
+    def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything."""
         return self._program(graph, copy=True)
 
