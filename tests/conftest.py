@@ -1,13 +1,15 @@
 """What every test of the suite is held to, and the ledger that tests/test_primitives.py fills.
 
-A test fails that leaks the interpreter, the grad mode, the default backend or a global setting of numpy, torch or jax. Hypothesis profiles: dev (few
-examples), ci (fixed seeds; what `make test` uses), nightly (many). Each xdist worker takes whole groups, so that compiled programs are shared.
+A test fails that leaks the interpreter, the grad mode, the default backend or a global setting of numpy, torch or jax, and so does one that is
+skipped for a reason that tests/skips.csv does not give. Hypothesis profiles: dev (few examples), ci (fixed seeds; what `make test` uses), nightly (many).
+Each xdist worker takes whole groups, so that compiled programs are shared.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,7 @@ import numpy as np
 import pytest
 
 LEDGER = Path(__file__).parent / "ledger.csv"
+SKIPS = Path(__file__).parent / "skips.csv"
 MODES = ("rule", "forward", "jvp", "vjp", "second", "eager", "interpreted", "adjoint", "differences", "raw", "vmap")
 BACKENDS = ("numpy", "numba", "torch", "jax")
 
@@ -83,6 +86,21 @@ def no_leaks() -> Iterator[None]:
     after = _globals()
     changed = {k: (v, after[k]) for k, v in before.items() if k in after and after[k] != v}
     assert not changed, f"the test leaked: {changed}"
+
+
+# ---- skips: only for reasons that are written down ------------------------------------------------------------------------------------------
+def may_skip(reason: str) -> bool:
+    """Whether tests/skips.csv has a row for this reason."""
+    with SKIPS.open(newline="") as file:
+        return any(re.match(row["reason"], reason.removeprefix("Skipped: ")) for row in csv.DictReader(file))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report = (yield).get_result()  # type: ignore[misc]
+    if report.skipped and (hasattr(report, "wasxfail") or not may_skip(reason := report.longrepr[2])):
+        report.outcome = "failed"
+        report.longrepr = f"{item.nodeid}: {'expected to fail' if hasattr(report, 'wasxfail') else reason}, which tests/skips.csv does not allow"
 
 
 # ---- the ledger: what test_primitives found, by primitive and backend -----------------------------------------------------------------------

@@ -123,23 +123,28 @@ def test_batching_rule_is_a_stack_of_single_calls(row, dtype, backend, ledger):
 ELEMENTWISE = [p for p in table.values() if p.elementwise and not p.params and p.differentiable]
 
 
-@pytest.mark.parametrize("backend", ["numpy", "torch", *(pytest.param(b, marks=pytest.mark.nightly) for b in ("numba", "jax"))])
+@backends
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)], ids=str)
 def test_elementwise_primitives_take_empty_and_zero_dimensional_arrays(shape, backend):
+    """Eager, and on the backends that compile as one program of them all."""
+    from minidl.jitting import jit
     from minidl.tensors import bind, from_numpy
 
-    xp = get(backend)
-    x = from_numpy(np.full(shape, 0.5), xp)
-    for p in ELEMENTWISE:
-        if p.name == "where":
-            continue
-        f = lambda *xs, p=p: bind(p, xs, {})
-        args = [x] + ([-0.5, 1.0] if p.name == "clip" else [x] * (len(p.args) - 1))
-        moving = args[:1] if p.name == "clip" else args
-        out, pull = vjp(lambda *xs, f=f, args=args: f(*xs, *args[len(xs) :]), *moving)
-        assert out.shape == shape, p.name
-        for g in pull(out):
-            assert g.shape == shape and g.dtype is dtypes.float64, p.name
+    def every(x):
+        found = {}
+        for p in ELEMENTWISE:
+            if p.name == "where":
+                continue
+            args = [x] + ([-0.5, 1.0] if p.name == "clip" else [x] * (len(p.args) - 1))
+            moving = args[:1] if p.name == "clip" else args
+            out, pull = vjp(lambda *xs, p=p, args=args: bind(p, (*xs, *args[len(xs) :]), {}), *moving)
+            found[p.name] = (out, *pull(out))
+        return found
+
+    run = every if backend in ("numpy", "torch") else jit(every)
+    for name, results in run(from_numpy(np.full(shape, 0.5), get(backend))).items():
+        for r in results:
+            assert r.shape == shape and r.dtype is dtypes.float64, name
 
 
 # ---- the ledger -----------------------------------------------------------------------------------------------------------------------------
