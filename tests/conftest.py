@@ -1,8 +1,8 @@
 """What every test of the suite is held to, and the ledger that tests/test_primitives.py fills.
 
 A test fails that leaks the interpreter, the grad mode, the default backend or a global setting of numpy, torch or jax, and so does one that is
-skipped for a reason that tests/skips.csv does not give. Hypothesis profiles: dev (few examples), ci (fixed seeds; what `make test` uses), nightly (many).
-Each xdist worker takes whole groups, so that compiled programs are shared.
+skipped for a reason that tests/skips.csv does not give. Hypothesis profiles: dev (few examples), ci (fixed seeds; what `make test` uses), nightly
+(many). Each xdist worker takes whole groups, so that compiled programs are shared.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ledger", action="store_true", help="write tests/ledger.csv from the results of tests/test_primitives.py")
-    parser.addoption("--nightly", action="store_true", help="run the tests marked nightly too")
+    parser.addoption("--nightly", action="store_true", help="check more in each test of tests/test_primitives.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "nightly: too long for every change; runs with --nightly")
     if getattr(config.option, "dist", "no") == "load":
         config.option.dist = "loadgroup"
 
@@ -52,10 +51,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     mine = [i for i, item in enumerate(items) if Path(item.location[0]).stem == "test_primitives"]
     for i, item in zip(mine, sorted((items[i] for i in mine), key=_by_row), strict=True):
         items[i] = item
-    skip = pytest.mark.skip(reason="nightly: run with --nightly")
     for item in items:
-        if item.get_closest_marker("nightly") and not config.getoption("--nightly"):
-            item.add_marker(skip)
         backend = getattr(item, "callspec", None) and item.callspec.params.get("backend")
         if config.pluginmanager.hasplugin("xdist") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(f"{Path(item.location[0]).stem}-{backend if isinstance(backend, str) else ''}"))
