@@ -424,12 +424,8 @@ class Program:
             else:
                 made.append(s.name(c, "R"))
         lines += [f"    {w}" for w in writes]
-        if self.out_structure == tree.LEAF:
-            lines.append(f"    return {made[0]}")
-        elif self.out_structure.kind is tuple and all(c == tree.LEAF for c in self.out_structure.children):
-            lines.append(f"    return ({''.join(m + ', ' for m in made)})")
-        else:
-            lines.append(f"    return unflatten(S, ({''.join(m + ', ' for m in made)}))")
+        display = tree.source(self.out_structure, made)
+        lines.append(f"    return {display or 'unflatten(S, (' + ''.join(m + ', ' for m in made) + '))'}")
         text = re.sub(r"N\[(\d+)\]", lambda m: f"nodes[{tracked.index(k)}]" if (k := int(m[1])) in tracked else "None", "\n".join(lines))
         self.call = load(text + "\n", s.env, "call")
 

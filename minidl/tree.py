@@ -6,7 +6,7 @@ tuple, list, dict, namedtuple, dataclass and None are containers from the start;
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 _registry: dict[type, tuple[Callable[[Any], tuple[Sequence[Any], Any]], Callable[[Any, Sequence[Any]], Any]]] = {}
@@ -86,45 +86,69 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[li
     [2, 1]
     """
     leaves: list[Any] = []
+    return leaves, _walk(tree, is_leaf, leaves)
 
-    def walk(t: Any) -> Structure:
-        found = None if is_leaf is not None and is_leaf(t) else _children(t)
-        if found is None:
-            leaves.append(t)
-            return LEAF
-        kind, aux, children = found
-        return Structure(kind, aux, tuple([walk(c) for c in children]))
 
-    return leaves, walk(tree)
+def _walk(tree: Any, is_leaf: Callable[[Any], bool] | None, leaves: list[Any]) -> Structure:
+    found = None if is_leaf is not None and is_leaf(tree) else _children(tree)
+    if found is None:
+        leaves.append(tree)
+        return LEAF
+    kind, aux, children = found
+    return Structure(kind, aux, tuple([_walk(c, is_leaf, leaves) for c in children]))
 
 
 def unflatten(structure: Structure, leaves: Iterable[Any]) -> Any:
     """The pytree of that structure with these leaves."""
-    it = iter(leaves)
+    return _build(structure, iter(leaves))
 
-    def build(s: Structure) -> Any:
-        kind = s.kind
-        if kind is None:
-            return next(it)
-        if kind is type(None):
-            return None
-        children = [build(c) for c in s.children]
-        if kind is list:
-            return children
-        if kind is tuple:
-            return tuple(children)
-        if kind is dict:
-            return dict(zip(s.aux, children, strict=True))
-        for cls in kind.__mro__:
-            if cls in _registry:
-                return _registry[cls][1](s.aux, children)
-        if issubclass(kind, tuple):
-            return kind(*children)
-        if issubclass(kind, dict):
-            return kind(zip(s.aux, children, strict=True))
-        return kind(**dict(zip(s.aux, children, strict=True)))
 
-    return build(structure)
+def _build(s: Structure, it: Iterator[Any]) -> Any:
+    # no closure: one that calls itself is a cycle, and would keep the leaves (a program's results) alive until the collector runs
+    kind = s.kind
+    if kind is None:
+        return next(it)
+    if kind is type(None):
+        return None
+    children = [_build(c, it) for c in s.children]
+    if kind is list:
+        return children
+    if kind is tuple:
+        return tuple(children)
+    if kind is dict:
+        return dict(zip(s.aux, children, strict=True))
+    for cls in kind.__mro__:
+        if cls in _registry:
+            return _registry[cls][1](s.aux, children)
+    if issubclass(kind, tuple):
+        return kind(*children)
+    if issubclass(kind, dict):
+        return kind(zip(s.aux, children, strict=True))
+    return kind(**dict(zip(s.aux, children, strict=True)))
+
+
+def source(structure: Structure, leaves: Iterable[str]) -> str | None:
+    """Python text that builds the pytree from the texts of its leaves; None where a container has no display of its own.
+
+    >>> source(flatten({"a": 1, "b": (2, [3], None)})[1], "xyz")
+    "{'a': x, 'b': (y, [z, ], None, )}"
+    """
+    return _text(structure, iter(leaves))
+
+
+def _text(s: Structure, leaves: Iterator[str]) -> str | None:
+    kind = s.kind
+    if kind is None:
+        return next(leaves)
+    if kind is type(None):
+        return "None"
+    parts = [_text(c, leaves) for c in s.children]
+    if None in parts or kind not in (tuple, list, dict) or not all(type(k) in (str, int) for k in s.aux or ()):
+        return None
+    if kind is dict:
+        return "{" + ", ".join(f"{k!r}: {p}" for k, p in zip(s.aux, parts, strict=True)) + "}"
+    inside = "".join(f"{p}, " for p in parts)
+    return f"[{inside}]" if kind is list else f"({inside})"
 
 
 def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:

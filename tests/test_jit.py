@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -331,3 +333,30 @@ def test_a_function_of_the_package_itself_is_guarded_and_traced_once():
     for i in range(3):
         step(md.ones((2, 3, 32, 32)) * i, md.asarray([1, 2]))
     assert step.compiles == 1
+
+
+class _Box:
+    """A container of a registered type, which has no display in Python's text."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+
+@pytest.mark.parametrize("wrap", [lambda x, y: (x, {"k": [y, None]}), lambda x, y: {("a", 1): (x, y)}, lambda x, y: _Box((x, y))])
+def test_results_are_freed_without_the_collector(wrap):
+    """A cycle around them would hold a program's memory until the collector happens to run."""
+    if _Box not in md.tree._registry:
+        md.tree.register(_Box, lambda b: ((b.inside,), None), lambda _, c: _Box(c[0]))
+    f = md.jit(lambda x: wrap(x * 2.0, x + 1.0))
+    f(md.ones((2,)))
+    gc.collect()
+    gc.disable()
+    try:
+        out = f(md.ones((2,)))
+        found = md.tree.leaves(out)
+        assert [t.tolist() for t in found] == [[2.0, 2.0], [2.0, 2.0]]
+        seen = [weakref.ref(t) for t in found]
+        del out, found
+        assert [r() for r in seen] == [None, None]
+    finally:
+        gc.enable()
