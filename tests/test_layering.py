@@ -23,7 +23,7 @@ SATELLITES = ("nn", "optim", "data")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
-    ("graph", "emit", "inline", "passes", "draw"),
+    ("graph", "emit", "inline", "passes", "fusion", "draw"),
     ("backends",),
     ("tape", "tensors"),
     ("autograd", "ops"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "demo"),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "inplace", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "fusion", "backends"}
 
 
 def sources() -> dict[str, Path]:

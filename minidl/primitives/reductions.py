@@ -6,10 +6,12 @@ are no special case.
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import bool_
+from minidl.dtypes import bool_, float32
 from minidl.primitives.core import Primitive, batch_reduction, expand, index_dtype, reduction
 
 
@@ -171,7 +173,34 @@ def _exp_step(xp: Any, out: Any, axis: int, reverse: bool) -> Any:
 _along("cumlogsumexp", _cumlogsumexp_vjp, _cumlogsumexp_jvp, only="float", promote="float")
 
 # ---- softmax and its kin --------------------------------------------------------------------------------------------------------------
-logsumexp = reduction("logsumexp", lambda xp, g, x, axis: g * xp.softmax(x, axis=axis[0]), only="float", promote="float")
+def _half(decompose: Any) -> Any:
+    """float16 and bfloat16 are computed in float32 and rounded once."""
+
+    def widened(xp: Any, x: Any, **params: Any) -> Any:
+        dtype = xp.dtype_of(x)
+        if dtype.bits > 16:
+            return decompose(xp, x, dtype, **params)
+        return xp.cast(decompose(xp, xp.cast(x, dtype=float32), float32, **params), dtype=dtype)
+
+    return widened
+
+
+def _shifted(xp: Any, x: Any, high: Any) -> Any:
+    """x less its maximum where that is finite, so that exp cannot overflow, and else x itself; and what was taken away."""
+    base = xp.where(xp.isfinite(high), high, 0.0)
+    return xp.sub(x, base), base
+
+
+@_half
+def _logsumexp(xp: Any, x: Any, dtype: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+    shifted, base = _shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
+    out = xp.add(xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), base)
+    return out if keepdims else xp.reshape(out, shape=shapes.reduced(x.shape, axis, False))
+
+
+logsumexp = reduction(
+    "logsumexp", lambda xp, g, x, axis: g * xp.softmax(x, axis=axis[0]), only="float", promote="float", decompose=_logsumexp
+)
 
 
 def _infer_axis(name: str) -> Any:
@@ -204,12 +233,31 @@ def _log_softmax_jvp(xp: Any, t: Any, out: Any, axis: int) -> Any:
     return xp.where(_alive(xp, p, axis), d, 0.0)
 
 
+@_half
+def _softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
+    # between the largest finite numbers, +inf less the maximum is 0 and everything else becomes 0 beside it: the limit
+    limit = (2 - 2**-23) * 2.0**127 if dtype is float32 else sys.float_info.max
+    high = xp.clip(xp.max(x, axis=(axis,), keepdims=True), -limit, limit)
+    e = xp.exp(xp.sub(xp.minimum(x, limit), high))
+    total = xp.sum(e, axis=(axis,), keepdims=True)
+    return xp.div(e, xp.where(xp.eq(total, 0.0), 1.0, total))
+
+
+@_half
+def _log_softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
+    high = xp.max(x, axis=(axis,), keepdims=True)
+    shifted = xp.where(xp.eq(x, math.inf), 0.0, xp.where(xp.eq(high, math.inf), -math.inf, _shifted(xp, x, high)[0]))  # +inf takes all, evenly
+    total = xp.sum(xp.exp(shifted), axis=(axis,), keepdims=True)
+    return xp.sub(shifted, xp.log(xp.where(xp.eq(total, 0.0), 1.0, total)))
+
+
 softmax = Primitive(
-    "softmax", "x", "axis", infer=_infer_axis("softmax"), vjps=(_softmax_rule,), jvps=(_softmax_rule,), batch=batch_reduction, promote="float"
-)
+    "softmax", "x", "axis", infer=_infer_axis("softmax"), vjps=(_softmax_rule,), jvps=(_softmax_rule,), batch=batch_reduction, promote="float",
+    decompose=_softmax,
+)  # fmt: skip
 log_softmax = Primitive(
     "log_softmax", "x", "axis", infer=_infer_axis("log_softmax"), vjps=(_log_softmax_vjp,), jvps=(_log_softmax_jvp,), batch=batch_reduction,
-    promote="float",
+    promote="float", decompose=_log_softmax,
 )  # fmt: skip
 
 

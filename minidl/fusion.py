@@ -1,0 +1,455 @@
+"""Fused regions: the stretches of a graph that one loop over rows computes, for any backend.
+
+A region has a shape, split into leading axes (its rows) and trailing axes (the inside of a row). Each of its values varies along some of these axes
+and is constant along the others: FULL along all, ROW along the leading ones (the result of a reduction over a row), INNER along the trailing ones (a
+bias), SCALAR along none. Its equations are elementwise ones, broadcasts, reshapes that only add or drop axes of size one, reductions of whole rows,
+and, as last equations, reductions over other axes, whose partial results are accumulated (`terminal`).
+
+Promises: graph → list, nothing else is changed; run in order, the list computes what the graph computes; a region is convex (no path leaves it and
+comes back), so it runs in one go; linear time up to a bounded search.
+
+The greedy growth along edges with a search for cycles is the usual one of loop fusion (K. Kennedy and K. McKinley, Maximizing loop parallelism
+and improving data locality via loop fusion and distribution, LCPC 1993).
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from typing import Any
+
+from minidl.context import interpreting
+from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.primitives.core import table
+
+#: For each axis of a region's shape, whether a value varies along it (true where the size is 1).
+Layout = tuple[bool, ...]
+REDUCTIONS = frozenset(("sum", "max", "min"))
+TERMINAL = frozenset(("sum", "max", "min"))
+_SEARCH = 400  # units that one search for a cycle may visit before it gives up and nothing is joined
+
+
+class Region:
+    """Equations that one loop over rows computes.
+
+    shape, rows: the first `rows` axes of shape are the rows (all of them, where no equation reduces a row). inputs: variables read from outside;
+    outputs: those that somebody outside reads. layout: how each variable lies in the shape. terminal: outputs accumulated over the rows, which
+    no equation of the region reads.
+    """
+
+    __slots__ = ("equations", "inputs", "layout", "outputs", "rows", "shape", "terminal")
+
+    def __init__(
+        self,
+        equations: Sequence[Equation],
+        outputs: Sequence[Var],
+        shape: tuple[int, ...],
+        rows: int,
+        layout: dict[Var, Layout],
+        terminal: Container[Var],
+    ):
+        made = {v for e in equations for v in e.outputs}
+        self.equations, self.outputs = tuple(equations), tuple(outputs)
+        self.inputs = tuple(dict.fromkeys(a for e in equations for a in e.inputs if isinstance(a, Var) and a not in made))
+        self.shape, self.rows, self.layout = shape, rows, layout
+        self.terminal = frozenset(v for v in outputs if v in terminal)
+
+    def kind(self, atom: Atom) -> str:
+        """FULL, ROW, INNER, SCALAR, or MIXED for a broadcast along some of the leading or some of the trailing axes."""
+        if isinstance(atom, Literal):
+            return "SCALAR"
+        flags = [f for f, n in zip(self.layout[atom], self.shape, strict=True) if n != 1]
+        rows = sum(n != 1 for n in self.shape[: self.rows])
+        if all(flags):
+            return "FULL"
+        outer, inner = flags[:rows], flags[rows:]
+        return "SCALAR" if not any(flags) else "ROW" if all(outer) and not any(inner) else "INNER" if all(inner) and not any(outer) else "MIXED"
+
+    def view(self, v: Var) -> tuple[int, ...]:
+        """The shape in which a variable broadcasts against the region's."""
+        return tuple(n if f else 1 for n, f in zip(self.shape, self.layout[v], strict=True))
+
+    def graph(self) -> Graph:
+        """The region as a graph of its own."""
+        return Graph(self.inputs, self.equations, self.outputs)
+
+    def __repr__(self) -> str:
+        names = " ".join(e.primitive.name for e in self.equations)
+        return f"<region {list(self.shape[: self.rows])}x{list(self.shape[self.rows :])}: {names}>"
+
+
+@functools.lru_cache(4096)
+def spread(shape: tuple[int, ...], into: tuple[int, ...], drop: int = 0) -> Layout | None:
+    """How a value of this shape lies in a larger one whose last `drop` axes it lacks; None where it does not broadcast.
+
+    >>> spread((4, 1), (3, 4, 5)), spread((3,), (3, 5), drop=1), spread((2,), (3,))
+    ((False, True, False), (True, False), None)
+    """
+    lead = len(into) - drop - len(shape)
+    if lead < 0:
+        return None
+    sizes = (1,) * lead + shape + (1,) * drop
+    if any(s not in (1, n) for s, n in zip(sizes, into, strict=True)):
+        return None
+    return tuple(s == n for s, n in zip(sizes, into, strict=True))
+
+
+class _Unit:
+    """A region in the making, or one equation that is in none."""
+
+    __slots__ = ("equations", "first", "inner", "last", "layout", "parent", "reads", "shape", "terminal")
+
+    def __init__(self, position: int, equation: Equation, reads: set[_Unit]):
+        self.equations = [(position, equation)]
+        self.first = self.last = position
+        self.reads = reads
+        self.parent: _Unit | None = None  # the unit that this one was merged into
+        self.shape: tuple[int, ...] | None = None  # None: not a region
+        self.inner: int | None = None  # the number of axes inside a row; None as long as nothing says
+        self.layout: dict[Var, Layout] = {}
+        self.terminal: set[Var] = set()
+
+
+def _root(u: _Unit) -> _Unit:
+    while u.parent is not None:
+        if u.parent.parent is not None:
+            u.parent = u.parent.parent
+        u = u.parent
+    return u
+
+
+def _axes(equation: Equation) -> tuple[int, ...]:
+    axis = equation.params["axis"]
+    return tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+
+
+class _Rules:
+    """What the backend lets into a region, and how an equation lies in a region's shape."""
+
+    def __init__(
+        self,
+        elementwise: Callable[[Equation], bool],
+        reductions: Container[str],
+        terminal: Container[str],
+        rowwise: Container[str],
+        cheap: Container[str],
+    ):
+        self.elementwise, self.reductions, self.terminal, self.rowwise, self.cheap = elementwise, reductions, terminal, rowwise, cheap
+
+    def shape(self, e: Equation) -> tuple[int, ...] | None:
+        """The shape of a region that begins with this equation; None where it cannot be in one."""
+        name = e.primitive.name
+        x = e.inputs[0] if e.inputs else None
+        if name in self.rowwise or name in self.reductions or name in self.terminal:
+            shape = x.shape if isinstance(x, Var) else ()
+        elif name == "broadcast_to" or self.elementwise(e):
+            shape = e.outputs[0].shape
+        else:
+            return None
+        return shape if math.prod(shape) > 1 else None
+
+    def fit(self, e: Equation, u: _Unit, shape: tuple[int, ...]) -> bool:
+        """Enter the equation's layouts into the unit, whose region has this shape; False (and nothing entered) where it does not fit."""
+        if any(a in u.terminal for a in e.inputs if isinstance(a, Var)):
+            return False
+        name = e.primitive.name
+        if name in self.cheap:
+            found = self._broadcast(e, shape, 0, None)
+        elif name in self.rowwise:
+            found = self._rowwise(e, u, shape)
+        elif name in self.reductions or name in self.terminal:
+            found = self._reduction(e, u, shape)
+        elif name == "reshape":
+            found = self._reshape(e, u, shape)
+        elif name == "broadcast_to" or self.elementwise(e):
+            found = self._elementwise(e, u, shape)
+        else:
+            return False
+        if found is None:
+            return False
+        layouts, inner = found
+        if any(u.layout.get(v, f) != f for v, f in layouts.items()):
+            return False
+        u.layout.update(layouts)
+        u.inner = inner
+        return True
+
+    def _broadcast(self, e: Equation, shape: tuple[int, ...], drop: int, inner: int | None) -> tuple[dict[Var, Layout], int | None] | None:
+        layouts: dict[Var, Layout] = {}
+        for v in (*e.inputs, *e.outputs):
+            if isinstance(v, Var):
+                flags = spread(v.shape, shape, drop)
+                if flags is None:
+                    return None
+                layouts[v] = flags
+        return layouts, inner
+
+    def _elementwise(self, e: Equation, u: _Unit, shape: tuple[int, ...]) -> tuple[dict[Var, Layout], int | None] | None:
+        members = [a for a in e.inputs if isinstance(a, Var) and a in u.layout]
+        for drop in (0, u.inner) if u.inner and members else (0,):
+            found = self._broadcast(e, shape, drop, u.inner)
+            if found is None or any(u.layout.get(a, found[0][a]) != found[0][a] for a in members):
+                continue
+            flags = found[0][e.outputs[0]]
+            if all(flags):
+                return found
+            inner = u.inner or next(i for i in range(len(shape), -1, -1) if i == 0 or flags[i - 1])
+            inner = u.inner or len(shape) - inner
+            if inner < len(shape) and flags == _row(shape, inner):
+                return found[0], inner
+        return None
+
+    def _rowwise(self, e: Equation, u: _Unit, shape: tuple[int, ...]) -> tuple[dict[Var, Layout], int | None] | None:
+        (x,), n = e.inputs, len(shape)
+        if not isinstance(x, Var) or x.shape != shape or _axes(e) != (n - 1,) or n < 2 or u.inner not in (None, 1):
+            return None
+        return dict.fromkeys((x, *e.outputs), (True,) * n), 1
+
+    def _reduction(self, e: Equation, u: _Unit, shape: tuple[int, ...]) -> tuple[dict[Var, Layout], int | None] | None:
+        x, (out,), n, name = e.inputs[0], e.outputs, len(shape), e.primitive.name
+        if not isinstance(x, Var):
+            return None
+        drop = next((d for d in {0, u.inner or 0} if spread(x.shape, shape, d) == u.layout.get(x, spread(x.shape, shape, d))), None)
+        flags = None if drop is None else spread(x.shape, shape, drop)
+        if flags is None or drop is None:
+            return None
+        lead = n - drop - len(x.shape)
+        axes = {a + lead for a in _axes(e)}
+        result = tuple(f and (i not in axes or s == 1) for i, (f, s) in enumerate(zip(flags, shape, strict=True)))
+        inner = len(axes)
+        if name in self.reductions and all(flags) and inner and axes == set(range(n - inner, n)) and inner < n and u.inner in (None, inner):
+            return {x: flags, out: result}, inner
+        everywhere = all(flags) or (u.inner is not None and flags == _row(shape, u.inner))  # else some elements would be counted once for each row
+        if name in self.terminal and everywhere and any(flags[a] and shape[a] != 1 for a in axes):
+            u.terminal.add(out)
+            return {x: flags, out: result}, u.inner
+        return None
+
+    def _reshape(self, e: Equation, u: _Unit, shape: tuple[int, ...]) -> tuple[dict[Var, Layout], int | None] | None:
+        x, (out,) = e.inputs[0], e.outputs
+        flags = u.layout.get(x) if isinstance(x, Var) else None
+        if flags is None or not any(spread(out.shape, shape, d) == flags for d in {0, u.inner or 0}):
+            return None
+        return {x: flags, out: flags}, u.inner  # type: ignore[dict-item]
+
+
+def _row(shape: Sequence[int], inner: int) -> Layout:
+    return tuple(i < len(shape) - inner or n == 1 for i, n in enumerate(shape))
+
+
+def default_elementwise(equation: Equation) -> bool:
+    """Whether an equation is elementwise, with one result."""
+    return equation.primitive.elementwise and not equation.primitive.multiple
+
+
+def regions(
+    graph: Graph,
+    elementwise: Callable[[Equation], bool] = default_elementwise,
+    *,
+    reductions: Container[str] = REDUCTIONS,
+    terminal: Container[str] = TERMINAL,
+    rowwise: Container[str] = (),
+    cheap: Container[str] = ("full", "iota"),
+    most: int = 256,
+) -> list[Equation | Region]:
+    """The graph as equations and fused regions, in an order in which they can run.
+
+    elementwise: which equations (broadcast_to apart) may enter a region as functions of single elements. reductions: names of primitives that may
+    reduce the rows inside a region; terminal: those that may end one over other axes, accumulated from row to row; rowwise: those that map a row to
+    a row (softmax over the last axis); cheap: those without operands that each region makes for itself. most: equations in one region.
+    A region has at least two equations. Raises nothing of its own.
+
+    >>> from minidl.dtypes import float32
+    >>> x, y, z = Var((8, 4), float32), Var((8, 1), float32), Var((8, 4), float32)
+    >>> total = Equation(table["sum"], (x,), {"axis": (1,), "keepdims": True}, (y,))
+    >>> regions(Graph([x], [total, Equation(table["div"], (x, y), {}, (z,))], [z]))
+    [<region [8]x[4]: sum div>]
+    """
+    rules = _Rules(elementwise, reductions, terminal, rowwise, cheap)
+    equations = list(_own_cheap(graph, cheap))
+    made: dict[Var, _Unit] = {}
+    readers: dict[Var, _Unit] = {}  # the last region that read a variable
+    taken: set[Var] = set()  # read by something outside the region that made it: it is in memory anyway, and joining there would save nothing
+    units = []
+    for position, e in enumerate(equations):
+        variables = [a for a in e.inputs if isinstance(a, Var)]
+        unit = _Unit(position, e, {_root(made[a]) for a in variables if a in made})
+        units.append(unit)
+        made.update((v, unit) for v in e.outputs)
+        shape = rules.shape(e)
+        if e.primitive.name == "reshape" or (shape is not None and rules.fit(e, unit, shape)):
+            unit.shape = shape
+            near = [_root(made[a]) for a in variables if a in made and a not in taken]
+            near += [_root(readers[a]) for a in variables if a in readers and a.shape == shape]
+            for other in sorted(dict.fromkeys(near), key=lambda u: -u.last):
+                unit = _join(rules, other, unit, most)
+        unit = _root(unit)
+        for a in variables:
+            if a in made and _root(made[a]) is not unit:
+                taken.add(a)
+            if unit.shape is not None:
+                readers[a] = unit
+    return list(_finish(graph, units))
+
+
+def _own_cheap(graph: Graph, cheap: Container[str]) -> Iterator[Equation]:
+    """The equations, where each reader of a cheap value has one of its own, made just before it."""
+    source = {e.outputs[0]: e for e in graph.equations if e.primitive.name in cheap and not e.inputs}
+    kept = {v for v in graph.outputs if v in source}
+    for e in graph.equations:
+        if e.outputs and e.outputs[0] in source:
+            if e.outputs[0] in kept:
+                yield e
+            continue
+        new = {a: Var(a.shape, a.dtype) for a in dict.fromkeys(e.inputs) if isinstance(a, Var) and a in source and a not in kept}
+        for a, v in new.items():
+            yield Equation(source[a].primitive, (), source[a].params, (v,), source[a].where)
+        yield Equation(e.primitive, tuple(new.get(a, a) for a in e.inputs), e.params, e.outputs, e.where) if new else e  # type: ignore[arg-type]
+
+
+def _join(rules: _Rules, a: _Unit, b: _Unit, most: int) -> _Unit:
+    """The union of two units if it is a region, else b."""
+    a, b = _root(a), _root(b)
+    if a is b or len(a.equations) + len(b.equations) > most or _between(a, b) or _between(b, a):
+        return b
+    shape = max((u.shape for u in (a, b) if u.shape is not None), key=math.prod, default=None)
+    lone = a.equations[0][1].primitive.name in rules.cheap
+    if shape is None or (a.shape is None and not lone):
+        return b
+    reads = {_root(u) for u in (*a.reads, *b.reads)} - {a, b}
+    if a.shape == shape and len(b.equations) == 1 and b.last > a.last:  # the usual case, without looking at every equation again
+        if not rules.fit(b.equations[0][1], a, shape):
+            return b
+        a.equations += b.equations
+        a.last, a.reads, b.parent = b.last, reads, a
+        return a
+    both = _Unit(a.first, a.equations[0][1], reads)
+    both.equations = sorted([*a.equations, *b.equations], key=lambda p: p[0])
+    both.first, both.last, both.shape = both.equations[0][0], both.equations[-1][0], shape
+    both.inner = b.inner if a.inner is None or b.shape != a.shape else a.inner
+    if not all(rules.fit(e, both, shape) for _, e in both.equations):
+        return b
+    a.parent = b.parent = both
+    return both
+
+
+def _between(a: _Unit, b: _Unit) -> bool:
+    """Whether a path leads from a through another unit to b (or too many to be sure)."""
+    todo = [u for u in {_root(r) for r in b.reads} if u is not a and u is not b]
+    seen = set(todo)
+    while todo:
+        u = todo.pop()
+        if u.last < a.first:
+            continue
+        for r in u.reads:
+            r = _root(r)
+            if r is a or len(seen) > _SEARCH:
+                return True
+            if r not in seen and r is not b:
+                seen.add(r)
+                todo.append(r)
+    return False
+
+
+def _finish(graph: Graph, units: Sequence[_Unit]) -> Iterator[Equation | Region]:
+    roots = list(dict.fromkeys(_root(u) for u in units))
+    owner = {v: u for u in roots for _, e in u.equations for v in e.outputs}
+    read = {v for v in graph.outputs if isinstance(v, Var)}
+    for u in roots:
+        read.update(a for _, e in u.equations for a in e.inputs if isinstance(a, Var) and owner.get(a) is not u)
+    for u in _in_order(roots):
+        equations = [e for _, e in u.equations]
+        if len(equations) == 1 or u.shape is None:
+            yield from equations
+        else:
+            outputs = [v for e in equations for v in e.outputs if v in read]
+            yield Region(equations, outputs, u.shape, len(u.shape) - (u.inner or 0), u.layout, u.terminal)
+
+
+def _in_order(units: Sequence[_Unit]) -> Iterator[_Unit]:
+    """Every unit after those that it reads; among those that are ready, the one whose last equation came first."""
+    waits = {u: {_root(r) for r in u.reads} - {u} for u in units}
+    followers: dict[_Unit, list[_Unit]] = {}
+    for u, before in waits.items():
+        for r in before:
+            followers.setdefault(r, []).append(u)
+    count = {u: len(before) for u, before in waits.items()}
+    ready = [(u.last, u) for u in units if not count[u]]
+    heapq.heapify(ready)
+    while ready:
+        _, u = heapq.heappop(ready)
+        yield u
+        for f in followers.get(u, ()):
+            count[f] -= 1
+            if not count[f]:
+                heapq.heappush(ready, (f.last, f))
+
+
+# ---- decompositions as equations --------------------------------------------------------------------------------------------------------
+class _Recorder:
+    """A namespace that records equations: what a decomposition runs on."""
+
+    def __init__(self, line: str | None):
+        self.recorded: list[Equation] = []
+        self.line = line
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in table:
+            raise AttributeError(name)
+        return lambda *args, **params: self._record(name, args, params)
+
+    def dtype_of(self, atom: Any) -> Any:
+        return atom.dtype
+
+    def _record(self, name: str, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        primitive = table[name]
+        joins = primitive.joins or range(len(args))
+        common = next((a.dtype for i, a in enumerate(args) if i in joins and isinstance(a, (Var, Literal))), None)
+        atoms = tuple(a if isinstance(a, (Var, Literal)) else _literal(a, common) for a in args)
+        found = primitive.infer(*atoms, **params)
+        outs = tuple(Var(tuple(s), d) for s, d in (found if primitive.multiple else (found,)))
+        self.recorded.append(Equation(primitive, atoms, params, outs, self.line))
+        return outs if primitive.multiple else outs[0]
+
+
+def _literal(value: Any, dtype: Any) -> Literal:
+    kind = {"bool": bool, "int": int, "uint": int, "complex": complex}.get(dtype.kind, float)
+    return Literal(kind(value), dtype)
+
+
+def expand(graph: Graph, keep: Container[str] = ()) -> Graph:
+    """The graph with decompositions in place of the primitives that have one, so that they can be fused; those named in keep stay whole.
+
+    >>> from minidl.dtypes import float32
+    >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
+    >>> graph = expand(Graph([x], [Equation(table["softmax"], (x,), {"axis": 1}, (y,))], [y]))
+    >>> regions(graph)
+    [<region [8]x[4]: max clip minimum sub exp sum eq where div>]
+    """
+    if not any(_expandable(e, keep) for e in graph.equations):
+        return graph
+    new: dict[Var, Atom] = {}
+
+    def pieces(equations: Iterable[Equation]) -> Iterator[Equation]:
+        for e in equations:
+            if new:
+                e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
+            if not _expandable(e, keep):
+                yield e
+                continue
+            xp = _Recorder(e.where)
+            with interpreting(xp):
+                out = e.primitive.decompose(xp, *e.inputs, **e.params)
+            yield from pieces(xp.recorded)
+            made = {v for x in xp.recorded for v in x.outputs}
+            for v, w in zip(e.outputs, out if e.primitive.multiple else (out,), strict=True):
+                new[v] = w if isinstance(w, Literal) or w not in made else new.get(w, w)
+
+    body = list(pieces(graph.equations))
+    return Graph(graph.inputs, body, [new.get(a, a) if isinstance(a, Var) else a for a in graph.outputs], graph.name)
+
+
+def _expandable(e: Equation, keep: Container[str]) -> bool:
+    return e.primitive.decompose is not None and e.primitive.name not in keep and all(0 not in v.shape for v in (*e.inputs, *e.outputs))

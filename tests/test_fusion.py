@@ -1,0 +1,271 @@
+"""Fused regions: what they contain, that they run in order, that layouts suffice to compute them row by row, and what decompositions keep."""
+
+import math
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from hypothesis import given
+
+import minidl as md
+from minidl.backends.numpy_backend import make
+from minidl.dtypes import float16, float32, float64
+from minidl.fusion import Region, expand, regions, spread
+from minidl.graph import Equation, Graph, Literal, Var
+from minidl.nn import functional as F
+from minidl.primitives.core import table
+
+xp = make()
+COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum}
+
+
+def call(name, args, params):
+    with np.errstate(all="ignore"):
+        out = getattr(xp, name)(*args, **params)
+    return out if table[name].multiple else (out,)
+
+
+def read(env, a):
+    return xp.scalar(a.value, a.dtype) if isinstance(a, Literal) else env[a]
+
+
+def by_rows(region, env):
+    """A region computed from its layouts alone, one index of the first axis at a time."""
+    n, layout = region.shape[0], region.layout
+    inputs = {v: np.asarray(env[v]).reshape(region.view(v)) for v in region.inputs}
+    results, carry = {v: np.empty(region.view(v), v.dtype.numpy) for v in region.outputs}, {}
+
+    def row(v, x, i):
+        return x[i : i + 1] if layout[v][0] else x
+
+    for i in range(n):
+        here = {v: row(v, x, i) for v, x in inputs.items()}
+        for e in region.equations:
+            name, (out,) = e.primitive.name, e.outputs
+            view = row(out, np.empty(region.view(out)), i).shape
+            if name in ("full", "iota"):
+                here[out] = row(out, call(name, (), e.params)[0].reshape(region.view(out)), i)
+            elif name in COMBINE:
+                flags = zip(layout[e.inputs[0]], layout[out], region.shape, strict=True)
+                axes = tuple(a for a, (f, g, size) in enumerate(flags) if (f and not g) or (size == 1 and a == 0 and out in region.terminal))
+                here[out] = call(name, [here[e.inputs[0]]], {"axis": axes, "keepdims": True})[0]
+                if out in region.terminal:
+                    carry[out] = here[out] = COMBINE[name](carry[out], here[out]) if out in carry and not layout[out][0] else here[out]
+            else:
+                args = [read(here, a) for a in e.inputs]
+                here[out] = np.broadcast_to(args[0] if name in ("reshape", "broadcast_to") else call(name, args, e.params)[0], view)
+        for v in region.outputs:
+            results[v][(slice(i, i + 1),) if layout[v][0] else ...] = here[v]
+    return {v: results[v].reshape(v.shape) for v in region.outputs}
+
+
+def run(items, graph, args, compute):
+    env = dict(zip(graph.inputs, args, strict=True))
+    for item in items:
+        if isinstance(item, Region):
+            env.update(compute(item, env))
+        else:
+            env.update(zip(item.outputs, call(item.primitive.name, [read(env, a) for a in item.inputs], item.params), strict=True))
+    return [read(env, a) for a in graph.outputs]
+
+
+def whole(region, env):
+    inner = region.graph()
+    return dict(zip(inner.outputs, run(inner.equations, inner, [env[v] for v in inner.inputs], None), strict=True))
+
+
+def traced(f, *shapes):
+    rng = np.random.default_rng(0)
+    args = [rng.normal(size=s).astype(np.float32) if isinstance(s, tuple) else s for s in shapes]
+    return md.trace(f)(*map(md.asarray, args)), args
+
+
+def names(items):
+    return [[e.primitive.name for e in i.equations] if isinstance(i, Region) else i.primitive.name for i in items]
+
+
+def same(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def close(a, b):
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-5)
+
+
+def gelu_ln(x, w, b):
+    return F.gelu(F.layer_norm(x, (x.shape[-1],), w, b), approximate="tanh")
+
+
+def cross_entropy(x, y):
+    return md.value_and_grad(F.cross_entropy)(x, y)
+
+
+def adamw(p, g, m, v):
+    m, v = m + (g - m) * 0.1, v * 0.99 + g * g * 0.01
+    return p * 0.99 - m / (md.sqrt(v) + 1e-8) * 0.001, m, v
+
+
+def backward(x, w, b, g):
+    return md.vjp(lambda x, w, b: F.layer_norm(x, (x.shape[-1],), w, b), x, w, b)[1](g)
+
+
+WHOLE = [  # programs that must be one region, but for so many equations outside
+    (gelu_ln, ((6, 16), (16,), (16,)), 0),
+    (adamw, ((40,),) * 4, 0),
+    (lambda x: F.softmax(x, -1), ((6, 16),), 0),
+    (lambda x: md.logsumexp(x, axis=-1), ((6, 16),), 0),
+    (lambda x: md.exp(x) / md.sum(md.exp(x), axis=(1, 2), keepdims=True), ((6, 4, 8),), 0),
+    (lambda x, b: (md.relu(x + b), md.sum(x + b, axis=0)), ((6, 16), (16,)), 0),
+    (lambda x: md.mean(md.square(x - md.mean(x, axis=1)[:, None]), axis=1) * 2.0, ((6, 16),), 0),
+    (cross_entropy, ((6, 16), np.arange(6)), 12),
+    (backward, ((6, 16), (16,), (16,), (6, 16)), 0),
+]
+
+
+@pytest.mark.parametrize(("f", "shapes", "outside"), WHOLE)
+def test_one_region_computes_it(f, shapes, outside):
+    graph, args = traced(f, *shapes)
+    graph = expand(graph)
+    items = regions(graph)
+    big = [i for i in items if isinstance(i, Region) and math.prod(i.shape) > 6]
+    assert len(big) == 1 and len(items) - 1 <= outside, names(items)
+    want = run(graph.equations, graph, args, None)
+    same(run(items, graph, args, whole), want)
+    close(run(items, graph, args, by_rows), want)
+
+
+def test_kinds():
+    graph, _ = traced(gelu_ln, (6, 16), (16,), (16,))
+    (region,) = regions(graph)
+    assert (region.shape, region.rows, [region.kind(v) for v in region.inputs]) == ((6, 16), 1, ["FULL", "INNER", "INNER"])
+    assert [region.kind(e.outputs[0]) for e in region.equations[:2]] == ["ROW", "ROW"] and region.kind(Literal(1.0, float32)) == "SCALAR"
+
+
+def test_a_path_that_leaves_ends_the_region():
+    graph, args = traced(lambda x, w: md.exp(x) + md.matmul(md.sin(md.exp(x)), w), (6, 6), (6, 6))
+    items = regions(graph)
+    assert names(items) == [["exp", "sin"], "dot_general", "add"]
+    same(run(items, graph, args, whole), run(graph.equations, graph, args, None))
+
+
+def test_a_total_is_accumulated_and_its_readers_stay_outside():
+    graph, _ = traced(lambda x: md.exp(x) / md.sum(md.exp(x)), (6, 16))
+    assert names(regions(graph)) == [["exp", "sum"], "div"]
+
+
+def test_square_shapes_are_not_confused():
+    graph, args = traced(lambda x, b: (x - md.sum(x, axis=1) - b, x * md.sum(x, axis=1)[:, None]), (8, 8), (8,))
+    items = regions(graph)
+    for compute in (whole, by_rows):
+        close(run(items, graph, args, compute), run(graph.equations, graph, args, None))
+
+
+def test_cheap_values_are_made_where_they_are_read():
+    def f(x, y, i):
+        numbers = md.arange(16)
+        return md.where(i == numbers, x, 0.0), md.where(i < numbers, md.matmul(x, y), 0.0)
+
+    graph, args = traced(f, (16, 16), (16, 16), np.arange(16)[:, None])
+    items = regions(graph)
+    assert sum("iota" in n for n in names(items) if isinstance(n, list)) == 2
+    same(run(items, graph, args, whole), run(graph.equations, graph, args, None))
+
+
+def test_long_chains_take_linear_time_and_are_cut():
+    x = v = Var((64,), float32)
+    equations = []
+    for _ in range(2000):
+        w = Var((64,), float32)
+        equations.append(Equation(table["sin"], (v,), {}, (w,)))
+        v = w
+    items = regions(Graph([x], equations, [v]), most=100)
+    assert [len(i.equations) for i in items] == [100] * 20
+
+
+def test_spread():
+    assert spread((), (2, 3)) == (False, False) and spread((1, 3), (1, 3)) == (True, True) and spread((2, 3, 4), (3, 4)) is None
+
+
+# ---- random graphs --------------------------------------------------------------------------------------------------------------------------
+@st.composite
+def graphs(draw):
+    """Elementwise equations, reductions with and without kept axes, broadcasts, reshapes, products and constants over a few related shapes."""
+    n, m = draw(st.sampled_from([(4, 6), (4, 4), (1, 5), (3, 1)]))
+    full = draw(st.sampled_from([(n, m), (2, n, m)]))
+    inputs = [Var(s, float64) for s in (full, full, (m,), (*full[:-1], 1), full[:-1], ())]
+    values, equations = list(inputs), []
+
+    def add(name, args, params):
+        primitive = table[name]
+        shape, dtype = primitive.infer(*args, **params)
+        out = Var(tuple(shape), dtype)
+        equations.append(Equation(primitive, tuple(args), params, (out,)))
+        values.append(out)
+
+    for _ in range(draw(st.integers(1, 24))):
+        x = draw(st.sampled_from(values))
+        kind = draw(st.sampled_from(["unary", "binary", "binary", "binary", "reduce", "reduce", "reshape", "broadcast", "constant", "product"]))
+        if kind == "unary":
+            add(draw(st.sampled_from(["neg", "sin", "tanh", "square"])), [x], {})
+        elif kind == "binary":
+            fits = [v for v in values if spread(v.shape, x.shape) is not None or spread(x.shape, v.shape) is not None]
+            y = draw(st.sampled_from([*fits, Literal(0.5, float64)]))
+            add(draw(st.sampled_from(["add", "sub", "mul", "maximum"])), draw(st.permutations([x, y])), {})
+        elif kind == "reduce" and x.shape:
+            axis = draw(st.sampled_from([(len(x.shape) - 1,), tuple(range(1, len(x.shape))), (0,), tuple(range(len(x.shape)))]))
+            add(draw(st.sampled_from(["sum", "max"])), [x], {"axis": axis, "keepdims": draw(st.booleans())})
+        elif kind == "reshape":
+            size = math.prod(x.shape)
+            add("reshape", [x], {"shape": draw(st.sampled_from([(*x.shape, 1), (1, *x.shape), (size,), tuple(s for s in x.shape if s != 1)]))})
+        elif kind == "broadcast" and spread(x.shape, full) is not None:
+            add("broadcast_to", [x], {"shape": full})
+        elif kind == "constant":
+            add("full", [], {"shape": x.shape, "value": 0.25, "dtype": float64})
+        elif kind == "product" and len(x.shape) == 2 and x.shape[0] == x.shape[1]:
+            add("dot_general", [x, x], {"contract": ((1,), (0,)), "batch": ((), ())})
+    outputs = draw(st.lists(st.sampled_from(values), min_size=1, max_size=4))
+    rng = np.random.default_rng(draw(st.integers(0, 9)))
+    return Graph(inputs, equations, outputs), [np.asarray(rng.uniform(-1, 1, v.shape)) for v in inputs]
+
+
+@given(graphs())
+def test_regions_in_order_compute_the_graph(case):
+    graph, args = case
+    items = regions(graph)
+    done = set(graph.inputs)
+    for item in items:
+        assert done.issuperset(a for a in item.inputs if isinstance(a, Var))
+        done.update(item.outputs)
+    with np.errstate(all="ignore"):
+        want = run(graph.equations, graph, args, None)
+        same(run(items, graph, args, whole), want)
+        for a, b in zip(run(items, graph, args, by_rows), want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+# ---- decompositions -------------------------------------------------------------------------------------------------------------------------
+POINTS = [0.5, -2.0, 0.0, -0.0, 1e30, -1e30, math.inf, -math.inf, math.nan]
+
+
+@pytest.mark.parametrize("dtype", [float64, float32, float16], ids=str)
+@pytest.mark.parametrize(("name", "params"), [
+    ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1}), ("logsumexp", {"axis": (1,), "keepdims": False}),
+    ("logsumexp", {"axis": (0, 1), "keepdims": True}),
+])  # fmt: skip
+def test_decompositions_keep_values(name, params, dtype):
+    with np.errstate(all="ignore"):
+        x = np.array([[a, b, c] for a in POINTS for b in POINTS for c in POINTS]).astype(dtype.numpy)
+    v = Var(x.shape, dtype)
+    shape, _ = table[name].infer(v, **params)
+    out = Var(tuple(shape), dtype)
+    graph = expand(Graph([v], [Equation(table[name], (v,), params, (out,))], [out]))
+    assert name not in {e.primitive.name for e in graph.equations} and graph.check()
+    np.testing.assert_array_equal(run(graph.equations, graph, [x], None)[0], call(name, [x], params)[0])
+    assert expand(graph) is graph
+
+
+def test_what_a_backend_keeps_stays_whole():
+    graph, _ = traced(lambda x: F.softmax(x, -1), (6, 16))
+    assert expand(graph, keep=("softmax",)) is graph
