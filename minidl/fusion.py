@@ -419,8 +419,10 @@ def _literal(value: Any, dtype: Any) -> Literal:
     return Literal(kind(value), dtype)
 
 
-def expand(graph: Graph, keep: Container[str] = ()) -> Graph:
-    """The graph with decompositions in place of the primitives that have one, so that they can be fused; those named in keep stay whole.
+def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation], bool] = lambda e: True) -> Graph:
+    """The graph with decompositions in place of the primitives that have one, so that they can be fused.
+
+    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it).
 
     >>> from minidl.dtypes import float32
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
@@ -428,7 +430,7 @@ def expand(graph: Graph, keep: Container[str] = ()) -> Graph:
     >>> regions(graph)
     [<region [8]x[4]: max clip minimum sub exp sum eq where div>]
     """
-    if not any(_expandable(e, keep) for e in graph.equations):
+    if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
     new: dict[Var, Atom] = {}
 
@@ -436,7 +438,7 @@ def expand(graph: Graph, keep: Container[str] = ()) -> Graph:
         for e in equations:
             if new:
                 e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
-            if not _expandable(e, keep):
+            if not _expandable(e, keep, choose):
                 yield e
                 continue
             xp = _Recorder(e.where)
@@ -451,5 +453,6 @@ def expand(graph: Graph, keep: Container[str] = ()) -> Graph:
     return Graph(graph.inputs, body, [new.get(a, a) if isinstance(a, Var) else a for a in graph.outputs], graph.name)
 
 
-def _expandable(e: Equation, keep: Container[str]) -> bool:
-    return e.primitive.decompose is not None and e.primitive.name not in keep and all(0 not in v.shape for v in (*e.inputs, *e.outputs))
+def _expandable(e: Equation, keep: Container[str], choose: Callable[[Equation], bool]) -> bool:
+    known = e.primitive.decompose is not None and e.primitive.name not in keep and choose(e)
+    return known and all(0 not in v.shape for v in (*e.inputs, *e.outputs))
