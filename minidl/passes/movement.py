@@ -1,0 +1,239 @@
+"""Rules for what moves elements, reduces or contracts them.
+
+All of them move elements only, or hand the same elements to the same sum in the same layout: NumPy and torch order the axes of a reduction by their
+strides, so the sum of a permuted array over permuted axes adds the same numbers in the same order, and a product is handed the same view.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minidl.graph import Atom, Equation, Literal
+from minidl.passes.arithmetic import _SIGNIFICAND
+from minidl.passes.rewriting import Rewriter, rule
+from minidl.primitives.contraction import _free
+
+#: Reductions over a tuple of axes with keepdims.
+_REDUCTIONS = tuple("sum prod max min any all logsumexp".split())
+
+
+@rule("reshape", "broadcast_to", "permute", "slice", "flip", "tril", "triu", "pad", "concat", "unslice")
+def unmoved(b: Rewriter, e: Equation) -> Atom | None:
+    """What leaves every element in its place."""
+    (out,), p, name = e.outputs, e.params, e.primitive.name
+    x = e.inputs[0]
+    if x.shape != out.shape or (name == "permute" and p["axes"] != tuple(range(len(x.shape)))) or name in ("tril", "triu"):
+        return None
+    if name == "flip" and any(x.shape[a] > 1 for a in p["axes"]):
+        return None
+    return x if name != "concat" or len(e.inputs) == 1 else None
+
+
+@rule("reshape", "broadcast_to", "permute", "slice", "flip")
+def moved_constant(b: Rewriter, e: Equation) -> Atom | None:
+    """A constant is the same constant in any shape."""
+    value = b.constant(e.inputs[0])
+    return None if value is None else b.make(e, "full", (), shape=e.outputs[0].shape, value=value, dtype=e.outputs[0].dtype)
+
+
+@rule("reshape", "broadcast_to")
+def reshape_chain(b: Rewriter, e: Equation) -> Atom | None:
+    """reshape of reshape, broadcast of broadcast (or of leading axes of size one); a broadcast that repeats nothing is a reshape."""
+    (x,), name, shape = e.inputs, e.primitive.name, e.params["shape"]
+    if name == "broadcast_to" and math.prod(shape) == math.prod(x.shape) > 0:
+        return b.make(e, "reshape", (x,), shape=shape)
+    before = b.source(x, name, "reshape")
+    if before is None:
+        return None
+    (origin,) = before.inputs
+    if name == "broadcast_to" and before.primitive.name == "reshape":
+        lead = len(x.shape) - len(origin.shape)
+        if lead < 0 or x.shape[lead:] != origin.shape or math.prod(x.shape[:lead]) != 1:
+            return None
+    return b.make(e, name, (origin,), shape=shape)
+
+
+@rule("permute")
+def permute_chain(b: Rewriter, e: Equation) -> Atom | None:
+    """permute of permute."""
+    before = b.source(e.inputs[0], "permute")
+    if before is None:
+        return None
+    inner = before.params["axes"]
+    return b.make(e, "permute", before.inputs, axes=tuple(inner[a] for a in e.params["axes"]))
+
+
+@rule("flip")
+def flip_chain(b: Rewriter, e: Equation) -> Atom | None:
+    """flip of flip: the axes that only one of them turns."""
+    before = b.source(e.inputs[0], "flip")
+    if before is None:
+        return None
+    return b.make(e, "flip", before.inputs, axes=tuple(sorted(set(before.params["axes"]) ^ set(e.params["axes"]))))
+
+
+# ---- parts --------------------------------------------------------------------------------------------------------------------------------
+@rule("slice")
+def slice_chain(b: Rewriter, e: Equation) -> Atom | None:
+    """slice of slice; of the inside of a pad; of one part of a concat; of the window that an unslice has filled."""
+    before = b.source(e.inputs[0], "slice", "pad", "concat", "unslice")
+    if before is None:
+        return None
+    start, stop, step = e.params["start"], e.params["stop"], e.params["step"]
+    x, p = before.inputs[0], before.params
+    if before.primitive.name == "unslice":
+        return x if all(p[k] == e.params[k] for k in ("start", "stop", "step")) else None
+    if before.primitive.name == "slice":
+        sizes = e.outputs[0].shape
+        one = tuple(a + s * i if n else 0 for a, s, i, n in zip(p["start"], p["step"], start, sizes, strict=True))
+        last = tuple(a + s * t * (n - 1) + 1 if n else 0 for a, s, t, n in zip(one, p["step"], step, sizes, strict=True))
+        return b.make(e, "slice", (x,), start=one, stop=last, step=tuple(s * t for s, t in zip(p["step"], step, strict=True)))
+    if before.primitive.name == "pad":
+        low = tuple(lo for lo, _ in p["widths"])
+    else:
+        at, low = 0, (0,) * len(start)
+        for x in before.inputs:  # the part in which the slice begins
+            if start[p["axis"]] < at + x.shape[p["axis"]]:
+                low = tuple(at if i == p["axis"] else 0 for i in range(len(start)))
+                break
+            at += x.shape[p["axis"]]
+    begin = tuple(a - lo for a, lo in zip(start, low, strict=True))
+    end = tuple(z - lo for z, lo in zip(stop, low, strict=True))
+    if any(a < 0 or z > n for a, z, n in zip(begin, end, x.shape, strict=True)):
+        return None
+    return b.make(e, "slice", (x,), start=begin, stop=end, step=step)
+
+
+@rule("concat")
+def concat_parts(b: Rewriter, e: Equation) -> Atom | None:
+    """Without empty parts; with the parts of a part; adjacent slices of one array are one slice."""
+    axis = e.params["axis"]
+    parts: list[Atom] = []
+    for a in e.inputs:
+        inner = b.source(a, "concat")
+        if inner is not None and inner.params["axis"] == axis and b.alone(a):
+            parts += inner.inputs
+        elif a.shape[axis]:
+            parts.append(a)
+    i = 0
+    while i + 1 < len(parts):
+        s, t = b.source(parts[i], "slice"), b.source(parts[i + 1], "slice")
+        if s is not None and t is not None and s.inputs[0] is t.inputs[0] and (b.alone(parts[i]) or b.alone(parts[i + 1])):
+            p, q = s.params, t.params
+            rest = [k for k in range(len(p["start"])) if k != axis]
+            if p["step"] == q["step"] and all(p["start"][k] == q["start"][k] and p["stop"][k] == q["stop"][k] for k in rest):
+                if p["step"][axis] == 1 and p["stop"][axis] == q["start"][axis]:
+                    stop = tuple(q["stop"][k] if k == axis else z for k, z in enumerate(p["stop"]))
+                    parts[i : i + 2] = [b.make(e, "slice", s.inputs, start=p["start"], stop=stop, step=p["step"])]
+                    continue
+        i += 1
+    if not parts or len(parts) == len(e.inputs):
+        return None
+    return b.make(e, "concat", tuple(parts), axis=axis)
+
+
+@rule("pad")
+def pad_chain(b: Rewriter, e: Equation) -> Atom | None:
+    """pad of pad with the same value."""
+    before = b.source(e.inputs[0], "pad")
+    if before is None or repr(before.params["value"]) != repr(e.params["value"]):
+        return None
+    widths = tuple((a + c, z + d) for (a, z), (c, d) in zip(before.params["widths"], e.params["widths"], strict=True))
+    return b.make(e, "pad", before.inputs, widths=widths, value=e.params["value"])
+
+
+# ---- reductions and products --------------------------------------------------------------------------------------------------------------
+def _exact(e: Equation) -> bool:
+    """Reductions whose result does not depend on the order."""
+    return e.primitive.name in ("any", "all") or (e.primitive.name in ("sum", "prod", "max", "min") and e.inputs[0].dtype.is_integer)
+
+
+@rule(*_REDUCTIONS)
+def reduce_little(b: Rewriter, e: Equation) -> Atom | None:
+    """Over no axis, or axes of size one: no sum of floats, which makes -0.0 of one element 0.0."""
+    (x,), axis = e.inputs, e.params["axis"]
+    if all(x.shape[a] == 1 for a in axis) and x.dtype is e.outputs[0].dtype and (_exact(e) or e.primitive.name in ("max", "min", "prod")):
+        return b.make(e, "reshape", (x,), shape=e.outputs[0].shape)
+    return None
+
+
+@rule(*_REDUCTIONS)
+def reduce_permuted(b: Rewriter, e: Equation) -> Atom | None:
+    """The reduction of a permuted array is that of the array over the axes' old places, permuted where axes are left in another order."""
+    before = b.source(e.inputs[0], "permute")
+    if before is None or not (b.alone(e.inputs[0]) or len(e.outputs[0].shape) < 2):
+        return None
+    axes, keep = before.params["axes"], e.params["keepdims"]
+    inner = b.make(e, e.primitive.name, before.inputs, axis=tuple(sorted(axes[a] for a in e.params["axis"])), keepdims=keep)
+    rest = [old for a, old in enumerate(axes) if keep or a not in e.params["axis"]]
+    return b.make(e, "permute", (inner,), axes=tuple(sorted(rest).index(old) for old in rest))
+
+
+@rule(*_REDUCTIONS)
+def reduce_twice(b: Rewriter, e: Equation) -> Atom | None:
+    """One reduction over the axes of two, where the order cannot matter."""
+    before = b.source(e.inputs[0], e.primitive.name)
+    if before is None or not _exact(e) or not b.alone(e.inputs[0]) or before.params["keepdims"] != e.params["keepdims"]:
+        return None
+    gone = before.params["axis"]
+    left = [a for a in range(len(before.inputs[0].shape)) if e.params["keepdims"] or a not in gone]
+    axis = tuple(sorted({*gone, *(left[a] for a in e.params["axis"])}))
+    return b.make(e, e.primitive.name, before.inputs, axis=axis, keepdims=e.params["keepdims"])
+
+
+@rule("sum")
+def sum_of_equals(b: Rewriter, e: Equation) -> Atom | None:
+    """The sum of a constant, where every partial sum is a whole number that the dtype holds; and of integers that were broadcast."""
+    (x,), (out,) = e.inputs, e.outputs
+    n, value = math.prod(x.shape[a] for a in e.params["axis"]), b.constant(x)
+    if value is not None and x.dtype.is_float and float(value).is_integer() and abs(value) * n <= 2 ** _SIGNIFICAND[x.dtype.name]:
+        return b.full(e, value * n + 0.0)
+    before = b.source(x, "broadcast_to")
+    if before is None or not x.dtype.is_integer or not n or not b.alone(x) or n >= 2 ** (x.dtype.bits - 1):
+        return None
+    (origin,) = before.inputs
+    if origin.shape != _kept(x.shape, e.params["axis"]):
+        return None
+    return b.make(e, "mul", (b.make(e, "reshape", (origin,), shape=out.shape), Literal(n, x.dtype)))
+
+
+def _kept(shape: tuple[int, ...], axis: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if i in axis else s for i, s in enumerate(shape))
+
+
+@rule("reshape")
+def reshape_reduced(b: Rewriter, e: Equation) -> Atom | None:
+    """A reshape that only takes the reduced axes away, or gives them back, is the reduction's own keepdims."""
+    x, shape = e.inputs[0], e.params["shape"]
+    before = b.source(x, *_REDUCTIONS, "argmax", "argmin")
+    if before is None or not b.alone(x):
+        return None
+    axis, origin = before.params["axis"], before.inputs[0].shape
+    keep = not before.params["keepdims"]
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if shape != (_kept(origin, axes) if keep else tuple(n for i, n in enumerate(origin) if i not in axes)):
+        return None
+    return b.make(e, before.primitive.name, before.inputs, axis=axis, keepdims=keep)
+
+
+@rule("dot_general")
+def product_of_permuted(b: Rewriter, e: Equation) -> Atom | None:
+    """A permuted operand is read as it was, its dimension numbers changed, where the free axes keep their order."""
+    contract, batch = list(e.params["contract"]), list(e.params["batch"])
+    inputs: list[Any] = list(e.inputs)
+    for i, a in enumerate(e.inputs):
+        before = b.source(a, "permute")
+        if before is None:
+            continue
+        axes = before.params["axes"]
+        free = [axes[k] for k in _free(len(axes), contract[i], batch[i])]
+        if free == sorted(free):
+            inputs[i] = before.inputs[0]
+            contract[i] = tuple(axes[k] for k in contract[i])
+            batch[i] = tuple(axes[k] for k in batch[i])
+    if all(a is was for a, was in zip(inputs, e.inputs, strict=True)):
+        return None
+    return b.make(e, "dot_general", tuple(inputs), contract=tuple(contract), batch=tuple(batch))
+
+

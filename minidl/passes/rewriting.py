@@ -1,0 +1,158 @@
+"""The rewriter: a table of rules, applied to one equation after the other, with common subexpressions merged on the way.
+
+A rule is a function (rewriter, equation) -> the atom that takes the place of the equation's result, or None; it builds new equations with `make`,
+which are simplified in turn. Promises: a rule never makes more equations than it saves; a pass is linear in the equations; passes are repeated until
+nothing changes, but no more than ROUNDS times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.passes.basic import dead_code
+from minidl.primitives.core import table
+
+Rule = Callable[["Rewriter", Equation], Atom | None]
+#: For each primitive's name the rules that are tried, in order.
+RULES: dict[str, list[Rule]] = {}
+ROUNDS = 8
+#: Functions of two operands that may change places, to the last bit (of reals: a complex product is a sum of two).
+_COMMUTATIVE = frozenset("add mul eq ne logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor".split())
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Enter a rule for these primitives."""
+
+    def enter(f: Rule) -> Rule:
+        for name in names:
+            RULES.setdefault(table[name].name, []).append(f)
+        return f
+
+    return enter
+
+
+class Rewriter:
+    """One pass over the equations of a graph."""
+
+    def __init__(self, graph: Graph):
+        self.made: dict[Var, Equation] = {}  # the equation that defines a variable of the new program
+        self.equations: list[Equation] = []
+        self.applied: Counter[str] = Counter()
+        self._seen: dict[Any, tuple[Var, ...]] = {}
+        self._new: dict[Var, Atom] = {}
+        self._uses: Counter[Atom] = Counter(a for e in graph.equations for a in e.inputs)
+        self._uses.update(graph.outputs)
+        for e in graph.equations:
+            self._take(e)
+        self.graph = dead_code(Graph(graph.inputs, self.equations, [self._now(a) for a in graph.outputs], graph.name))
+
+    # ---- what rules ask ------------------------------------------------------------------------------------------------------------------
+    def source(self, a: Atom, *names: str) -> Equation | None:
+        """The equation that made a value, if it is one of these primitives."""
+        e = self.made.get(a) if isinstance(a, Var) else None
+        return e if e is not None and e.primitive.name in names else None
+
+    def constant(self, a: Atom) -> Any:
+        """The number that each element of a value is, or None."""
+        if isinstance(a, Literal):
+            return a.value
+        e = self.source(a, "full")
+        return None if e is None else {"bool": bool, "complex": complex, "float": float}.get(a.dtype.kind, int)(e.params["value"])
+
+    def alone(self, a: Atom) -> bool:
+        """Whether a value is read once only: when that is rewritten, the equation that made it is dead."""
+        return self._uses[a] == 1
+
+    def reads(self, a: Atom) -> int:
+        """How often a value is read."""
+        return self._uses[a]
+
+    def make(self, e: Equation, name: str, inputs: tuple[Atom, ...], **params: Any) -> Atom:
+        """The result of a new equation, at the place of e."""
+        primitive = table[name]
+        shape, dtype = primitive.infer(*inputs, **params)
+        self._uses.update(inputs)
+        return self._add(Equation(primitive, inputs, params, (Var(tuple(shape), dtype),), e.where))[0]
+
+    def full(self, e: Equation, value: Any) -> Atom:
+        """A constant in the place of e's result."""
+        (out,) = e.outputs
+        return self.make(e, "full", (), shape=out.shape, value=value, dtype=out.dtype) if out.shape else Literal(value, out.dtype)
+
+    # ---- the pass ------------------------------------------------------------------------------------------------------------------------
+    def _now(self, a: Atom) -> Atom:
+        return self._new.get(a, a) if isinstance(a, Var) else a
+
+    def _take(self, e: Equation) -> None:
+        new = self._new
+        if any(a in new for a in e.inputs):
+            e = Equation(e.primitive, tuple(self._now(a) for a in e.inputs), e.params, e.outputs, e.where)
+        found = self._add(e)
+        if found is not e.outputs:
+            for old, now in zip(e.outputs, found, strict=True):
+                new[old] = now
+                self._uses[now] += self._uses.pop(old, 0) - 1  # the one that `make` or `_add` counted for it
+
+    def _add(self, e: Equation) -> tuple[Atom, ...]:
+        for f in RULES.get(e.primitive.name, ()):
+            found = f(self, e)
+            if found is not None:
+                self.applied[f.__name__] += 1
+                self._uses.subtract(e.inputs)
+                self._uses[found] += 1
+                return (found,)
+        inputs = [id(a) if isinstance(a, Var) else a.key() for a in e.inputs]
+        if len(inputs) == 2 and e.primitive.name in _COMMUTATIVE and not e.inputs[0].dtype.is_complex:
+            inputs.sort(key=str)
+        key = (e.primitive.name, *inputs, *[(k, _key(v)) for k, v in e.params.items()])
+        if (same := self._seen.get(key)) is not None:
+            self.applied["common"] += 1
+            self._uses.subtract(e.inputs)
+            self._uses.update(same)
+            return same
+        self._seen[key] = e.outputs
+        for v in e.outputs:
+            self.made[v] = e
+        self.equations.append(e)
+        return e.outputs
+
+
+def _key(value: Any) -> Any:
+    if isinstance(value, (bool, float, complex)):
+        return repr(value)  # tells the zeros apart, and True from 1; nan is equal to itself
+    if isinstance(value, tuple):
+        return tuple(_key(v) for v in value)
+    return value if not isinstance(value, Graph) else id(value)
+
+
+def simplify(graph: Graph) -> Graph:
+    """Dead code, common subexpressions, constant folding and the rules of the tables, until nothing changes.
+
+    What was done is in `report(graph)` of the result.
+    """
+    before, applied = len(graph.equations), Counter[str]()
+    graph = dead_code(graph)
+    applied["dead code"] = before - len(graph.equations)
+    for _ in range(ROUNDS):
+        done = Rewriter(graph)
+        applied += done.applied
+        if not done.applied:
+            break
+        graph = done.graph
+    graph.cache["report"] = before, applied
+    return graph
+
+
+def report(graph: Graph) -> str:
+    """What simplification did to a traced graph: how many equations went, and how often each rule was applied.
+
+    >>> import minidl as md
+    >>> print(report(md.trace(lambda x: (x * 2.0 + x * 2.0, x.T.T))(md.ones((2, 3)))))
+    5 equations before, 2 after: common 1, permute_chain 1, unmoved 1
+    """
+    before, applied = graph.cache.get("report", (len(graph.equations), {}))
+    done = ", ".join(f"{name} {n}" for name, n in sorted(applied.items()) if n)
+    return f"{before} equations before, {len(graph.equations)} after" + (f": {done}" if done else "")
