@@ -341,7 +341,7 @@ def _same(name: str, before: Sequence[Tensor], after: Sequence[Any]) -> None:
 class _traced:
     """A traced body: its graph, what it read from outside, and the outside tensors that it changed, which become part of the carry."""
 
-    def __init__(self, name: str, f: Callable[..., Any], avals: Sequence[Aval], carry: Sequence[Tensor]):
+    def __init__(self, name: str, f: Callable[..., Any], avals: Sequence[Aval], carry: Sequence[Tensor], loop: bool = True):
         from minidl.tracing import subgraph_writing
 
         self.graph, self.extra, self.structure, self.written = subgraph_writing(f, avals)
@@ -352,6 +352,27 @@ class _traced:
         split = len(outs) - w
         self.outputs = [*outs[split:], *outs[:split]]
         _same(name, carry, outs[: len(carry)])
+        if loop:
+            self._hoist()
+
+    def _hoist(self) -> None:
+        """Compute before the loop what every step would compute alike, unless it is larger than what it is made from: a step's residuals then
+        hold no copies of it."""
+        fixed, moved, kept = set(self.extra_vars), [], []
+        for e in self.graph.equations:
+            reads = {a for a in e.inputs if isinstance(a, Var)}
+            if reads and reads <= fixed and sum(v.nbytes for v in e.outputs) <= sum(v.nbytes for v in reads):
+                fixed.update(e.outputs)
+                moved.append(e)
+            else:
+                kept.append(e)
+        if not moved:
+            return
+        used = {a for e in kept for a in e.inputs} | set(self.outputs)
+        needed = [v for v in (*self.extra_vars, *(v for e in moved for v in e.outputs)) if v in used]
+        self.extra = run_graph(Graph(self.extra_vars, moved, needed), self.extra)
+        self.extra_vars = needed
+        self.graph = Graph([v for v in self.graph.inputs if v not in fixed] + needed, kept, self.graph.outputs, "body")
 
     def store(self, values: Sequence[Tensor]) -> None:
         """Write the final values of the changed tensors."""
@@ -592,7 +613,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], operands: Sequence[Any]) -> Any:
     given, structure = _tensors(tuple(operands))
     avals = [_aval(t) for t in given]
-    traced = [_traced(name, lambda *xs, f=f: f(*tree.unflatten(structure, xs)), avals, ()) for f in branches]
+    traced = [_traced(name, lambda *xs, f=f: f(*tree.unflatten(structure, xs)), avals, (), loop=False) for f in branches]
     first = traced[0]
     changed = list({id(t): t for tr in traced for t in tr.written}.values())
     extra = list({id(t): t for tr in traced for t in (*tr.extra, *changed)}.values())

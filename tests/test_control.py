@@ -148,3 +148,29 @@ def test_map_and_nested_loops(backend):
 
     x = f64(1.5)
     same(md.grad(f)(x), md.jit(md.grad(f))(x))
+
+
+def test_what_every_step_computes_alike_is_computed_once_before_the_loop():
+    w = md.tensor([[1.0, 0.5], [0.25, -1.0]])
+    x = md.tensor([1.0, 2.0])
+
+    def scanned(w, x):
+        last, seen = md.scan(lambda c, _: (md.tanh(md.exp(w.T) @ c + md.ones((2,))), c), x, None, length=3)
+        return (last * seen.sum(axis=0)).sum()
+
+    def repeated(w, x):
+        return md.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, md.tanh(md.exp(w.T) @ s[1])), (md.tensor(0), x))[1].sum()
+
+    for f in (scanned, repeated):
+        traced = md.trace(md.grad(f, argnums=(0, 1)))(w, x)
+        loops = [e for e in traced.equations if e.primitive.name in ("scan", "while_loop")]
+        assert loops and not any(inner.primitive.name in ("permute", "exp") for e in loops for inner in e.params["body"].equations)
+        assert not any(v.shape == (3, 2, 2) for e in loops for v in e.outputs)  # one copy of the matrix for each step
+        for a, b in zip(md.jit(md.grad(f, argnums=(0, 1)))(w, x), md.grad(f, argnums=(0, 1))(w, x), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5)
+
+
+def test_what_is_larger_than_its_sources_stays_in_the_loop():
+    graph = md.trace(lambda b: md.scan(lambda c, _: (c + md.broadcast_to(b, (4, 3)) * 1.0, None), md.zeros((4, 3)), None, length=2)[0])(md.ones((3,)))
+    (loop,) = [e for e in graph.equations if e.primitive.name == "scan"]
+    assert [v.shape for v in loop.inputs] == [(3,), (4, 3)]
