@@ -1,4 +1,5 @@
-"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--json FILE] [--quick]`: one table of measures against their goals.
+"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--device cuda] [--threads N] [--json FILE] [--quick]`:
+one table of measures against their goals, a results file . A run may be done in pieces: a workload replaces what the file held for it.
 
 Promises: every ratio is between sides timed in turns in this one run; a side whose answer disagrees with the others is reported as wrong and
 its time is not used; a peer that is not installed is skipped and said; a measure that misses its goal is printed as it is.
@@ -14,6 +15,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +24,29 @@ sys.path.insert(0, str(HERE.parent))
 
 from benchmarks import timing  # noqa: E402
 
-CORE = timing.pin()  # before NumPy, torch and jax read the environment
+EARLY = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+EARLY.add_argument("--threads", type=int, default=1, metavar="N", help="threads and cores for everybody (default 1)")
+EARLY.add_argument("--device", default="cpu", help="cpu or cuda: where torch, jax and minidl on them run")
+FIRST, _ = EARLY.parse_known_args()
+CORES = timing.pin(FIRST.threads, FIRST.device)  # before NumPy, torch and jax read the environment
 
 import numpy as np  # noqa: E402
 
-WORKLOADS = ("importing", "tiny100", "call8", "mlp", "cnn", "trace10k")
-PEERS = ("numpy", "torch", "jax", "autograd")
-BACKENDS = ("numpy", "numba", "torch", "jax")
+from benchmarks import goals, sides  # noqa: E402
+
+SUITE = ("tiny100", "mlp", "cnn", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
+ENGINE = ("importing", "call8", "trace10k")
+WORKLOADS = (*SUITE, *ENGINE)
+BACKENDS = ("numpy", "numba", "torch", "jax", "auto")
+CUDA = ("transformer", "mlp", "cnn", "gelu_ln", "cross_entropy", "adamw")
 
 
 class Bench:
     """What a workload is given: which peers and backends to run, `measure` to time sides and `row` to report."""
 
-    def __init__(self, peers: Sequence[str], backends: Sequence[str], quick: bool):
-        self.peers, self.backends, self.quick = tuple(peers), tuple(backends), quick
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, peers: Sequence[str], backends: Sequence[str], quick: bool, device: str = "cpu"):
+        self.peers, self.backends, self.quick, self.device = tuple(peers), tuple(backends), quick, device
+        self.rows: list[goals.Row] = []
         self.times: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
 
@@ -47,47 +57,52 @@ class Bench:
 
     def measure(self, label: str, builders: dict[str, Callable[[], timing.Side]], rtol: float, seconds: float = 20.0, least: float = 0.01) -> Any:
         """Build the sides, check their answers against the first one's, and time them in turns; the times by side."""
-        sides: dict[str, timing.Side] = {}
+        built: dict[str, timing.Side] = {}
         reference: list[np.ndarray] | None = None
         for name, build in builders.items():
             timing.progress(f"{label}: building {name}")
             try:
                 side = build()
                 answer = [np.asarray(a, np.float64) for a in side.answer()]
-            except ImportError as error:
+            except (ImportError, sides.Absent) as error:
                 self.note(f"{label}: {name} skipped: {error}")
             except Exception as error:  # a side that breaks must not take the others with it
                 text = str(error).strip() or "(no message)"
                 self.note(f"{label}: {name} FAILED: {type(error).__name__}: {text.splitlines()[0][:200]}")
             else:
                 reference = answer if reference is None else reference
-                off = [distance(a, b) for a, b in zip(answer, reference, strict=True)]
+                off = [distance(a, b) for a, b in zip(answer, reference, strict=True)] if len(answer) == len(reference) else [float("inf")]
                 if not max(off) <= rtol:
-                    self.note(f"{label}: {name} WRONG: differs from {next(iter(sides))} by {max(off):.1e} relative (at most {rtol:.0e}); not timed")
+                    self.note(f"{label}: {name} WRONG: differs from {next(iter(built))} by {max(off):.1e} relative (at most {rtol:.0e}); not timed")
                 else:
-                    sides[name] = side
-        times = timing.interleave(sides, seconds / 10 if self.quick else seconds, label, least) if sides else {}
+                    built[name] = side
+                    continue
+                side.close()
+        times = timing.interleave(built, seconds / 10 if self.quick else seconds, label, least) if built else {}
+        for side in built.values():
+            side.close()
         self.times[label] = {n: {"best_s": t.best, "median_s": t.median, "rounds": len(t.samples)} for n, t in times.items()}
         return times
 
-    def row(self, measure: str, value: float | None, unit: str = "", goal: float | None = None, quartiles: Sequence[float] | None = None) -> None:
+    def row(self, measure: str, value: float | None, unit: str = "", goal: float | None = None, quartiles: Any = None) -> None:
         """One line of the table; value None: could not be measured."""
-        met = None if goal is None or value is None else value <= goal
-        self.rows.append({"measure": measure, "value": value, "unit": unit, "goal": goal, "met": met, "quartiles": quartiles})
+        self.rows.append(goals.Row(measure, value, unit, goal, quartiles))
 
-    def ratio(self, measure: str, times: dict[str, timing.Times], side: str, peer: str, goal: float | None = None) -> None:
+    def goals(self, workload: str, times: dict[str, timing.Times]) -> None:
+        """The lines that goals.py asks for."""
+        self.rows += goals.rows(workload, times, self.device)
+
+    def ratio(self, measure: str, times: dict[str, timing.Times], side: str, peer: str) -> None:
         """Best time of a side over best time of a peer, with the quartiles of the ratios round by round."""
-        if side not in times or peer not in times:
-            return self.row(f"{measure}: {side} / {peer}", None, "x", goal) if goal is not None else None
-        a, b = times[side], times[peer]
-        pairs = [p / q for p, q in zip(a.samples, b.samples, strict=True)]
-        self.row(f"{measure}: {side} / {peer}", a.best / b.best, "x", goal, timing.spread(pairs))
+        if side in times and peer in times:
+            value, quartiles = goals.over(times, side, peer)
+            self.row(f"{measure}: {side} / {peer}", value, "x", None, quartiles)
 
     def each(self, measure: str, times: dict[str, timing.Times], unit: str = "ms") -> None:
         """A line with the best time of every side, for reading only."""
         scale = {"ms": 1e3, "µs": 1e6, "s": 1.0}[unit]
         for name, t in times.items():
-            self.row(f"{measure}: {name}", t.best * scale, unit, None, [v * scale for v in timing.spread(t.samples)])
+            self.row(f"{measure}: {name}", t.best * scale, unit, None, tuple(v * scale for v in timing.spread(t.samples)))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -97,10 +112,11 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.max(np.abs(a - b)) / max(np.max(np.abs(b)), 1e-30))
 
 
-def versions() -> dict[str, str]:
-    """What ran: Python, the libraries (installed or not) and the processor."""
+@cache
+def about(threads: int) -> dict[str, str]:
+    """What ran: Python, the libraries (installed or not), the processor and how much of it."""
     out = {"python": platform.python_version()}
-    for name in ("numpy", "torch", "jax", "jaxlib", "numba", "autograd", "minidl"):
+    for name in ("numpy", "torch", "jax", "jaxlib", "numba", "keras", "autograd", "mygrad", "tinygrad", "mlx", "minidl"):
         try:
             out[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -108,7 +124,12 @@ def versions() -> dict[str, str]:
     if out["minidl"] == "not installed":
         out["minidl"] = str(getattr(importlib.import_module("minidl"), "__version__", "working tree"))
     out["cpu"] = next(cpu_names(), platform.processor() or platform.machine())
-    out["core"] = "not pinned" if CORE is None else str(CORE)
+    out["cores"] = ", ".join(map(str, CORES)) or "not pinned"
+    out["threads"] = str(threads)
+    if sides.DEVICE[0] != "cpu":
+        import torch
+
+        out["device"] = torch.cuda.get_device_name()
     return out
 
 
@@ -126,50 +147,70 @@ def number(value: float | None, unit: str) -> str:
     return f"{value:.3f}" if unit in ("x", "") else f"{value:.4g} {unit}"
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def table(rows: Sequence[goals.Row]) -> str:
     """The table: measure, value, quartiles, goal, met or the distance to it. Rows without a goal are for reading."""
     lines = [("measure", "value", "quartiles", "goal", "met")]
     for r in rows:
-        unit = r["unit"]
-        if r["goal"] is None:
+        if r.goal is None:
             met = ""
-        elif r["value"] is None:
+        elif r.value is None:
             met = "not measured"
         else:
-            met = "yes" if r["met"] else f"no: {r['value'] / r['goal']:.2f} of the goal"
-        between = " .. ".join(number(q, "x") for q in r["quartiles"]) if r["quartiles"] else ""
-        goal = "" if r["goal"] is None else f"<= {number(r['goal'], unit)}"
-        lines.append((r["measure"], number(r["value"], unit), between, goal, met))
+            met = "yes" if r.met else f"no: {r.value / r.goal:.2f} of the goal" if r.goal else "no"
+        between = " .. ".join(number(q, "x") for q in r.quartiles) if r.quartiles else ""
+        goal = "" if r.goal is None else f"<= {number(r.goal, r.unit)}"
+        lines.append((r.measure, number(r.value, r.unit), between, goal, met))
     widths = [max(len(line[i]) for line in lines) for i in range(5)]
     text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
+def merged(path: Path, about: dict[str, str], bench: Bench, names: Sequence[str]) -> dict[str, Any]:
+    """The results file with the workloads of this run in place of what it held for them; a workload keeps the versions it ran with."""
+    old: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    workloads = dict(old.get("workloads", {}))
+    own = lambda text, name: text == name or text.startswith((f"{name}:", f"{name},", f"{name} "))
+    for name in names:
+        rows = [vars(r) for r in bench.rows if own(r.measure, name)]
+        times = {k: v for k, v in bench.times.items() if own(k, name)}
+        workloads[name] = {"versions": about, "quick": bench.quick, "rows": rows, "times": times, "notes": [n for n in bench.notes if own(n, name)]}
+    order = [*(w for w in WORKLOADS if w in workloads), *(w for w in workloads if w not in WORKLOADS)]
+    workloads = {w: workloads[w] for w in order}
+    suite = {w: found["times"][w] for w, found in workloads.items() if w in SUITE and w in found["times"]}
+    return {"workloads": workloads, "summary": [vars(r) for r in goals.summary(suite)]}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the workloads; exit status 0 whatever the numbers say, 1 when a side of minidl failed or gave a wrong answer."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[EARLY])
     parser.add_argument("workload", nargs="*", help=f"which to run (default: all): {', '.join(WORKLOADS)}")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=PEERS, help="whom to compare with (none given after it: nobody)")
+    parser.add_argument("--peers", nargs="*", choices=[*sides.PEERS], default=[*sides.PEERS], help="whom to compare with (alone: nobody)")
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS, help="minidl backends to run")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="where to write (default: benchmarks/results/DATE.json, nothing for --quick)")
+    parser.add_argument("--json", metavar="FILE", type=Path, help="results file (default: benchmarks/results/DATE.json, none for --quick)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time: shows that all sides run; the numbers are rough")
     args = parser.parse_args(argv)
     if unknown := [w for w in args.workload if w not in WORKLOADS]:
         parser.error(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
-    bench = Bench(args.peers, args.backends, args.quick)
-    for name in args.workload or WORKLOADS:
+    sides.DEVICE[0] = args.device
+    bench = Bench(args.peers, args.backends, args.quick, args.device)
+    suffix = "" if (args.device, args.threads) == ("cpu", 1) else f"-{args.device}" if args.device != "cpu" else f"-{args.threads}threads"
+    path = args.json or (None if args.quick else HERE / "results" / f"{datetime.date.today().isoformat()}{suffix}.json")
+    names = tuple(args.workload) or (WORKLOADS if args.device == "cpu" else CUDA)
+    for name in names:
         timing.progress(f"{name}: starting")
         importlib.import_module(f"benchmarks.workloads.{name}").run(bench)
-    about = versions()
+        if path:  # each workload as it is done, so that a run that is cut short leaves what it had
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(merged(path, about(args.threads), bench, [name]), indent=1, ensure_ascii=False) + "\n")
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    print(table(bench.rows))
-    print("\n" + "\n".join([*bench.notes, ", ".join(f"{k} {v}" for k, v in about.items()) + ", one thread" + (", quick" if args.quick else "")]))
-    path = args.json or (None if args.quick else HERE / "results" / f"{datetime.date.today().isoformat()}.json")
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        result = {"versions": about, "quick": args.quick, "rows": bench.rows, "times": bench.times, "notes": bench.notes}
-        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    if bench.rows:
+        print(table(bench.rows))
+        print("\n" + "\n".join([*bench.notes, ", ".join(f"{k} {v}" for k, v in about(args.threads).items()) + (", quick" if args.quick else "")]))
+    if path and path.exists():
+        result = json.loads(path.read_text())
+        if result["summary"]:
+            print(table([goals.Row(r["measure"], r["value"], r["unit"], r["goal"]) for r in result["summary"]]))
         print(f"written to {path}")
     return int(any("minidl" in n and ("FAILED" in n or "WRONG" in n) for n in bench.notes))
 

@@ -1,7 +1,8 @@
-"""How everything here is timed: one pinned core, one thread, all sides of a workload interleaved in one process.
+"""How everything here is timed: pinned cores, all sides of a workload in turns.
 
 Promises: `pin` is called before any array library is imported; the sides take turns in rounds, in rotating order, so that a slow moment of the
-machine hits all of them; a value is the best of many blocks, and the quartiles of the round-by-round ratios say how far to trust it.
+machine hits all of them; a value is the best of many blocks, and the quartiles of the round-by-round ratios say how far to trust it. A side that
+needs a process of its own (see remote.py) measures its block there, on the same cores, while this process waits.
 """
 
 from __future__ import annotations
@@ -19,17 +20,24 @@ from typing import Any
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
-def pin() -> int | None:
-    """One thread and one core for this process and its children; the core's number, or None where the system cannot pin."""
+def pin(threads: int = 1, device: str = "cpu") -> tuple[int, ...]:
+    """As many cores as threads for this process and its children; their numbers, or () where the system cannot pin."""
     for name in THREADS:
-        os.environ[name] = "1"
-    os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        os.environ[name] = str(threads)
+    if threads == 1:
+        os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_cpu_multi_thread_eigen=false").strip()
+    if device == "cpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    else:
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # torch needs memory of the same device
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if not hasattr(os, "sched_setaffinity"):
-        return None
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
-    return core
+        return ()
+    if device != "cpu":
+        return ()  # the libraries' own helper threads need the other cores
+    cores = tuple(sorted(os.sched_getaffinity(0))[-threads:])
+    os.sched_setaffinity(0, cores)
+    return cores
 
 
 _last = [0.0]
@@ -52,6 +60,8 @@ class Side:
     step: Callable[[], Any]
     answer: Callable[[], list[Any]]
     sync: Callable[[Any], Any] = lambda out: None
+    block: Callable[[int], float] | None = None  # seconds per step over so many steps, where this process cannot run them
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -81,6 +91,8 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 def block(side: Side, count: int) -> float:
     """Seconds per step over `count` steps and one wait."""
+    if side.block is not None:
+        return side.block(count)
     step, out = side.step, None
     start = time.perf_counter()
     for _ in repeat(None, count):
@@ -94,12 +106,12 @@ def interleave(sides: dict[str, Side], seconds: float, label: str, least: float 
     counts = {}
     for name, side in sides.items():
         block(side, 2)
-        counts[name] = max(2, int(least / block(side, 3)) + 1)
+        counts[name] = int(least / block(side, 2)) + 1
     gc.collect()
     gc.freeze()  # the libraries' own objects: the collector stays on, as in a user's program, and has only the step's garbage to look at
     times = {name: Times() for name in sides}
     names, start, done = list(sides), time.perf_counter(), 0
-    while done < rounds or time.perf_counter() - start < seconds:
+    while done < min(rounds, 3 + int(seconds)) or time.perf_counter() - start < seconds:
         for name in names[done % len(names) :] + names[: done % len(names)]:
             times[name].samples.append(block(sides[name], counts[name]))
         done += 1

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Side
+from benchmarks import sides
 from benchmarks.workloads import training
 
 BATCH = 32
@@ -50,22 +48,50 @@ def make(nn: Any) -> Any:
     return Net()
 
 
-def jax_side(weights: dict, x: np.ndarray, y: np.ndarray) -> Side:
-    """Raw jax.jit with lax's convolution and window reduction."""
+def forward(jnp: Any, p: dict, x: Any) -> Any:
+    """Raw jax, with lax's convolution and window reduction."""
     import jax
-    import jax.numpy as jnp
 
-    def forward(p: dict, x: Any) -> Any:
-        for c in ("conv1", "conv2"):
-            x = jax.lax.conv_general_dilated(x, p[f"{c}.weight"], (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
-            x = jax.nn.relu(x + p[f"{c}.bias"][:, None, None])
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
-        x = x.reshape(-1, 400)
-        for f in ("fc1", "fc2"):
-            x = jax.nn.relu(x @ p[f"{f}.weight"].T + p[f"{f}.bias"])
-        return x @ p["fc3.weight"].T + p["fc3.bias"]
+    for c in ("conv1", "conv2"):
+        x = jax.lax.conv_general_dilated(x, p[f"{c}.weight"], (1, 1), "VALID", dimension_numbers=("NCHW", "OIHW", "NCHW"))
+        x = jax.nn.relu(x + p[f"{c}.bias"][:, None, None])
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+    x = x.reshape(-1, 400)
+    for f in ("fc1", "fc2"):
+        x = jax.nn.relu(x @ p[f"{f}.weight"].T + p[f"{f}.bias"])
+    return x @ p["fc3.weight"].T + p["fc3.bias"]
 
-    return training.jax_side(forward, weights, x, y)
+
+def keras() -> training.Side:
+    """Keras, with channels last as its users have them; its flattened order is another, so fc1 is permuted there and back."""
+    import keras
+
+    t = task()
+    L = keras.layers
+    layers = [
+        L.Conv2D(6, 5, activation="relu"), L.MaxPooling2D(2), L.Conv2D(16, 5, activation="relu"), L.MaxPooling2D(2), L.Flatten(),
+        L.Dense(120, activation="relu"), L.Dense(84, activation="relu"), L.Dense(10),
+    ]  # fmt: skip
+    model = keras.Sequential([keras.Input((32, 32, 3)), *layers])
+    named = dict(zip(SHAPES, (layer for layer in layers if layer.weights), strict=True))
+
+    def there(name: str, w: np.ndarray) -> np.ndarray:
+        if name.startswith("conv"):
+            return w.transpose(2, 3, 1, 0)
+        return w.reshape(120, 16, 5, 5).transpose(2, 3, 1, 0).reshape(400, 120) if name == "fc1" else w.T
+
+    def back(name: str, w: np.ndarray) -> np.ndarray:
+        if name.startswith("conv"):
+            return w.transpose(3, 2, 0, 1)
+        return w.reshape(5, 5, 16, 120).transpose(3, 2, 0, 1).reshape(120, 400) if name == "fc1" else w.T
+
+    for name, layer in named.items():
+        layer.set_weights([there(name, t.weights[f"{name}.weight"]), t.weights[f"{name}.bias"]])
+
+    def parameters() -> list[Any]:
+        return [a for name, layer in named.items() for w, b in [layer.get_weights()] for a in (back(name, w), b)]
+
+    return training.keras_step(t, model, parameters, np.ascontiguousarray(t.x.transpose(0, 2, 3, 1)))
 
 
 def patches(x: np.ndarray) -> np.ndarray:
@@ -115,11 +141,15 @@ def gradients(p: dict, x: np.ndarray, y: np.ndarray) -> tuple[Any, dict]:
     return loss, g
 
 
+def task() -> training.Task:
+    """The workload."""
+    return training.Task("cnn", *data(), make, forward, gradients, (__name__, "keras"))
+
+
 def run(bench: Any) -> None:
-    """Goals: jit on jax and torch against the jitted and eager peer."""
-    d = data()
-    peers: dict[str, Callable[[], Side]] = {"NumPy by hand": partial(training.numpy_side, gradients, *d)}
-    peers |= {"torch eager": partial(training.torch_side, make, *d)} if "torch" in bench.peers else {}
-    peers |= {"jax.jit": partial(jax_side, *d)} if "jax" in bench.peers else {}
-    goals = (("minidl jax jit", "jax.jit", 1.05), ("minidl torch jit", "torch eager", 1.05))
-    training.run(bench, "cnn", peers, partial(training.minidl_side, make, *d), goals, 1e-4)
+    """All sides; HIPS autograd and MLX as written for jax's convolution do not run."""
+    t = task()
+    builders = training.builders(bench, t)
+    for none in ("HIPS autograd", "MLX"):
+        builders.pop(none, None)
+    sides.compare(bench, t.label, builders, t.rtol, 60.0, 0.03)

@@ -3,37 +3,57 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import Side
 from benchmarks.workloads import training
 
 SIZES, BATCH = (784, 512, 512, 10), 128
 
 
-def data() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def data(sizes: tuple[int, ...] = SIZES, batch: int = BATCH) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Weights in PyTorch's names and layout, inputs, labels."""
     rng = np.random.default_rng(0)
     weights = {}
-    for i, (n, m) in enumerate(itertools.pairwise(SIZES)):
+    for i, (n, m) in enumerate(itertools.pairwise(sizes)):
         weights[f"{2 * i}.weight"] = rng.normal(0, 1 / np.sqrt(n), (m, n)).astype(np.float32)
         weights[f"{2 * i}.bias"] = rng.normal(0, 0.1, m).astype(np.float32)
-    return weights, rng.normal(size=(BATCH, SIZES[0])).astype(np.float32), rng.integers(0, SIZES[-1], BATCH)
+    return weights, rng.normal(size=(batch, sizes[0])).astype(np.float32), rng.integers(0, sizes[-1], batch)
 
 
-def make(nn: Any) -> Any:
+def make(nn: Any, sizes: tuple[int, ...] = SIZES) -> Any:
     """The network, for torch.nn and minidl.nn."""
-    return nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
+    a, b, c, d = sizes
+    return nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Linear(b, c), nn.ReLU(), nn.Linear(c, d))
+
+
+def task(sizes: tuple[int, ...] = SIZES, batch: int = BATCH) -> training.Task:
+    """The workload, for any widths and batch size."""
+    return training.Task("mlp", *data(sizes, batch), partial(make, sizes=sizes), forward, gradients, (__name__, "keras"))
+
+
+def keras() -> training.Side:
+    """Keras: three Dense layers."""
+    import keras
+
+    t = task()
+    layers = [keras.layers.Dense(n, activation=a) for n, a in zip(SIZES[1:], ("relu", "relu", None), strict=True)]
+    model = keras.Sequential([keras.Input((SIZES[0],)), *layers])
+    for i, layer in enumerate(layers):
+        layer.set_weights([t.weights[f"{2 * i}.weight"].T, t.weights[f"{2 * i}.bias"]])
+
+    def parameters() -> list[Any]:
+        return [a for layer in layers for w, b in [layer.get_weights()] for a in (w.T, b)]
+
+    return training.keras_step(t, model, parameters, t.x)
 
 
 def forward(xp: Any, p: dict, x: Any) -> Any:
-    """Functional form, for jax and autograd."""
+    """Functional form, for jax, autograd and MLX."""
     for i in (0, 2):
-        x = xp.maximum(x @ p[f"{i}.weight"].T + p[f"{i}.bias"], 0)
+        x = xp.maximum(x @ p[f"{i}.weight"].T + p[f"{i}.bias"], 0.0)
     return x @ p["4.weight"].T + p["4.bias"]
 
 
@@ -57,34 +77,6 @@ def gradients(p: dict, x: np.ndarray, y: np.ndarray) -> tuple[Any, dict]:
     return loss, g
 
 
-def hips_autograd(weights: dict, x: np.ndarray, y: np.ndarray) -> Side:
-    """HIPS autograd with the same hand-written update."""
-    import autograd
-    import autograd.numpy as anp
-
-    rows = np.arange(BATCH)
-
-    def loss(p: dict, x: Any, y: Any) -> Any:
-        z = forward(anp, p, x)
-        z = z - anp.max(z, axis=1, keepdims=True)
-        return anp.mean(anp.log(anp.sum(anp.exp(z), axis=1)) - z[rows, y])
-
-    return training.numpy_side(autograd.value_and_grad(loss), weights, x, y)
-
-
-def jax_side(weights: dict, x: np.ndarray, y: np.ndarray) -> Side:
-    """Raw jax.jit."""
-    import jax.numpy as jnp
-
-    return training.jax_side(partial(forward, jnp), weights, x, y)
-
-
 def run(bench: Any) -> None:
-    """Goals: jit on numpy, torch and jax against the hand-written, eager and jitted peer."""
-    d = data()
-    peers: dict[str, Callable[[], Side]] = {"NumPy by hand": partial(training.numpy_side, gradients, *d)}
-    peers |= {"torch eager": partial(training.torch_side, make, *d)} if "torch" in bench.peers else {}
-    peers |= {"jax.jit": partial(jax_side, *d)} if "jax" in bench.peers else {}
-    peers |= {"HIPS autograd": partial(hips_autograd, *d)} if "autograd" in bench.peers else {}
-    goals = (("minidl jax jit", "jax.jit", 1.05), ("minidl torch jit", "torch eager", 1.05), ("minidl numpy jit", "NumPy by hand", 1.1))
-    training.run(bench, "mlp", peers, partial(training.minidl_side, make, *d), goals, 1e-4)
+    """All sides."""
+    training.run(bench, task())
