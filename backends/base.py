@@ -45,7 +45,7 @@ class Backend:
     def complete(self) -> None:
         """Fill in the primitives that the class does not spell. (Done at once: a class with __getattr__ is slow to read every attribute of.)"""
         for name in table:
-            if not hasattr(type(self), name):
+            if not hasattr(self, name):
                 setattr(self, name, self.fallback(name))
 
     def __repr__(self) -> str:

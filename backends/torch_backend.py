@@ -18,6 +18,7 @@ import torch
 from minidl import dtypes
 from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
+from minidl.backends.torch_composites import attention_kernels
 from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
 from minidl.dtypes import DType
@@ -41,6 +42,7 @@ class TorchBackend(Backend):
     version = torch.__version__
 
     def __init__(self, device: str = "cpu"):
+        self.attention, self.attention_grad = attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
         super().__init__()
         self.device = device
         self.torch_device = torch.device(device)

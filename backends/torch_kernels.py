@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from minidl import dtypes
+from minidl.backends import torch_composites as composites
 from minidl.backends import torch_windows as windows
 from minidl.backends.torch_windows import HALF, SIGNED
 from minidl.dtypes import DType
@@ -454,3 +455,5 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tenso
 
 for _name in ("dot_general", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter", "cholesky", "triangular_solve"):
     KERNELS[_name] = getattr(windows, _name)
+for _name in ("gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
+    KERNELS[_name] = getattr(composites, _name)

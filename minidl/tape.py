@@ -27,19 +27,21 @@ from minidl.primitives.structural import unbroadcast
 
 Node = list
 count = itertools.count(-1, -1)  # next() on it is atomic
+_OUTPUTS = ("out", "out0", "out1", "out2")  # the results as rules name them; only the first one has derivatives
 
 
 class Kind:
     """The layout and the code of one sort of node."""
 
-    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "statics", "width")
+    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "shared", "statics", "width")
 
     def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False):
         self.primitive, self.live, self.broadcast, self.width = primitive, live, broadcast, width
         self.n = len(live)
         names: dict[str, None] = {}
+        self.shared = primitive.shared if any("shared" in primitive.needs[primitive.vjp(i)] for i in live) else None
         for i in live:
-            for rule in (primitive.vjp(i), primitive.jvp(i)):
+            for rule in (self.shared, primitive.vjp(i), primitive.jvp(i)):
                 names.update(dict.fromkeys(primitive.needs.get(rule, ())))
             if primitive.jvp(i) == "linear":
                 names.update(dict.fromkeys(a for j, a in enumerate(primitive.args) if j != i))
@@ -49,8 +51,9 @@ class Kind:
         if broadcast:
             names["out_shape"] = None
         names.pop("index", None)
+        names.pop("shared", None)
         self.residuals = tuple(names)
-        arrays = {*primitive.args, "out", "out0", "out1"}
+        arrays = {*primitive.args, *_OUTPUTS}
         self.statics = tuple(k + 1 for k, r in enumerate(self.residuals) if r not in arrays)
         self.fused: dict[Any, Callable[..., Any]] = {}
         self.pull: Callable[..., None] = self._pull_typed if wide else self._first
@@ -58,7 +61,12 @@ class Kind:
 
     def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
         """All cotangents at once: what a backend that fuses compiles as one function."""
-        p, values, out = self.primitive, dict(zip(self.residuals, residuals, strict=True)), []
+        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)))
+
+    def _cotangents(self, xp: Any, g: Any, values: dict[str, Any]) -> list[Any]:
+        p, out = self.primitive, []
+        if self.shared is not None:
+            values = {**values, "shared": self.shared(xp, g, *(values[n] for n in p.needs[self.shared]))}
         for i in self.live:
             rule = p.vjp(i)
             d = rule(xp, g, *(i if n == "index" else values[n] for n in p.needs[rule]))
@@ -90,6 +98,9 @@ class Kind:
         """Lines that compute `d`, the cotangent of the k-th tracked input."""
         p, i = self.primitive, self.live[k]
         rule = p.vjp(i)
+        if self.shared is not None and k == 0:
+            env["shared"] = self.shared
+            lines.append(f"r_shared = shared(xp, {', '.join(('g', *(f'r_{n}' for n in p.needs[self.shared])))})")
         names = ["g", *(i if n == "index" else f"r_{n}" for n in p.needs[rule])]
         steps: list[str] = []
         result = written(rule, names, steps, [f"r_{n}" for n in p.params])
@@ -136,20 +147,14 @@ class Kind:
             for i, a in enumerate(self.primitive.args):
                 if a in out:
                     out[a] = wrap(out[a], parents.get(i))
-            for a in ("out", "out0", "out1"):
+            for a in _OUTPUTS:
                 if a in out:
-                    out[a] = wrap(out[a], None if a == "out1" else node)
+                    out[a] = wrap(out[a], None if a in _OUTPUTS[2:] else node)
         return out
 
     def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
         """One cotangent per parent, computed on Tensors."""
-        p, values = self.primitive, self.values(node, wrap)
-        out = []
-        for i in self.live:
-            rule = p.vjp(i)
-            d = rule(ns, g, *(i if n == "index" else values[n] for n in p.needs[rule]))
-            out.append(unbroadcast(ns, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
-        return out
+        return self._cotangents(ns, g, self.values(node, wrap))
 
     def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
         """The output's tangent from those of the parents (None for zero); ns and wrap as in pull_tensors, wrap None for raw payloads."""
@@ -380,7 +385,7 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
         return None
     broadcast = primitive.elementwise and any(tuple(payloads[i].shape) != tuple(outs[0].shape) for i in live)
     kind = kind_of(primitive, live, broadcast, len(payloads), not xp.dtype_of(outs[0]).fast and getattr(xp, "widens", False))
-    names = {"out": outs[0], "out0": outs[0], "out1": outs[-1]}
+    names = {"out": outs[0], **dict(zip(_OUTPUTS[1:], outs, strict=False))}
     values = []
     for r in kind.residuals:
         if r in names:

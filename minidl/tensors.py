@@ -446,7 +446,7 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
 _STATIC = {
     **dict.fromkeys("sum prod cumsum cumprod reshape permute broadcast_to flip slice unslice pad tril triu".split(), ("number", "dt")),
     **dict.fromkeys("max min cummax cummin".split(), ("real", "dt")),
-    **dict.fromkeys("root logsumexp softmax log_softmax cumlogsumexp".split(), ("float", "dt")),
+    **dict.fromkeys("root gelu logsumexp softmax log_softmax cumlogsumexp".split(), ("float", "dt")),
     **dict.fromkeys("argmax argmin argsort".split(), ("real", "int64")), "cast": ("number", "dtype"),
 }  # fmt: skip
 

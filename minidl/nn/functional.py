@@ -6,7 +6,6 @@ and derivatives follow minidl's convention table: a fully masked softmax row is 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import minidl as md
@@ -37,8 +36,8 @@ __all__ = [
     "avg_pool1d", "avg_pool2d", "avg_pool3d", "batch_norm", "binary_cross_entropy", "binary_cross_entropy_with_logits", "celu", "conv1d",
     "conv2d", "conv3d", "cross_entropy", "dropout", "elu", "embedding", "gelu", "hardsigmoid", "hardswish", "hardtanh", "huber_loss",
     "l1_loss", "layer_norm", "leaky_relu", "linear", "log_softmax", "logsigmoid", "max_pool1d", "max_pool2d", "max_pool3d", "mish",
-    "mse_loss", "nll_loss", "one_hot", "pairwise_distance", "relu", "relu6", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus",
-    "tanh",
+    "mse_loss", "nll_loss", "one_hot", "pairwise_distance", "relu", "relu6",
+    "scaled_dot_product_attention", "selu", "sigmoid", "silu", "smooth_l1_loss", "softmax", "softplus", "tanh",
 ]  # fmt: skip
 
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
@@ -132,12 +131,7 @@ def mish(x: md.Tensor, inplace: bool = False) -> md.Tensor:
 
 def gelu(x: md.Tensor, approximate: str = "none") -> md.Tensor:
     """x times the normal distribution function of x; "tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415)."""
-    if approximate == "none":
-        return _gated(x, lambda y: y * (md.erf(y * math.sqrt(0.5)) + 1.0) * 0.5, 1e2)
-    if approximate != "tanh":
-        raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
-    inner = lambda y: (y + y * y * y * 0.044715) * math.sqrt(2 / math.pi)
-    return _gated(x, lambda y: y * (md.tanh(inner(y)) + 1.0) * 0.5, 30.0)  # beyond, tanh is ±1 and the cube would overflow float16
+    return md.gelu(x, approximate)
 
 
 def softmax(x: md.Tensor, dim: int = -1, dtype: object = None) -> md.Tensor:
@@ -192,19 +186,41 @@ def pairwise_distance(x1: md.Tensor, x2: md.Tensor, p: float = 2.0, eps: float =
     return md.vector_norm(x1 - x2 + eps if eps else x1 - x2, axis=-1, ord=p, keepdims=keepdim)
 
 
+# ---- attention --------------------------------------------------------------------------------------------------------------------------
+def scaled_dot_product_attention(
+    query: md.Tensor,
+    key: md.Tensor,
+    value: md.Tensor,
+    attn_mask: md.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> md.Tensor:
+    """softmax(query keyᵀ scale + mask) value over [..., length, width], the weights dropped with probability dropout_p (training or not).
+
+    attn_mask: bool (where to look) or added to the scores. enable_gqa: key and value have fewer heads (the third axis from the end), each of which
+    serves a group of query's. Raises ValueError where shapes do not fit (J. Ainslie et al., EMNLP 2023, for grouped heads).
+    """
+    if enable_gqa:
+        groups = query.shape[-3] // max(key.shape[-3], 1)
+        key, value = md.repeat(key, groups, axis=-3), md.repeat(value, groups, axis=-3)
+    if dropout_p == 0:
+        return md.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
+    eye = md.eye(key.shape[-2], dtype=query.dtype, backend=query.backend, device=query.device)
+    weights = md.scaled_dot_product_attention(query, key, eye, attn_mask, is_causal=is_causal, scale=scale)
+    return md.matmul(dropout(weights, dropout_p), value)
+
+
 # ---- normalisation ----------------------------------------------------------------------------------------------------------------------
 def layer_norm(
     x: md.Tensor, normalized_shape: tuple[int, ...] | list[int], weight: md.Tensor | None = None, bias: md.Tensor | None = None, eps: float = 1e-5
 ) -> md.Tensor:
     """Zero mean and unit (biased) variance over the last axes (J. L. Ba et al., arXiv 1607.06450). Raises ValueError for other last axes."""
-    n = len(normalized_shape)
-    if x.shape[x.ndim - n :] != tuple(normalized_shape):
-        raise ValueError(f"layer_norm: the last axes of shape {x.shape} must be {tuple(normalized_shape)}")
-    axes = tuple(range(x.ndim - n, x.ndim))
-    centred = x - md.mean(x, axis=axes, keepdims=True)
-    out = centred * md.rsqrt(md.mean(centred * centred, axis=axes, keepdims=True) + eps)
-    out = out if weight is None else out * weight
-    return out if bias is None else out + bias
+    shape = tuple(normalized_shape)
+    if x.shape[x.ndim - len(shape) :] != shape or any(p is not None and p.shape != shape for p in (weight, bias)):
+        raise ValueError(f"layer_norm: the last axes of shape {x.shape}, and weight and bias, must be {shape}")
+    return md.layer_norm(x, weight, bias, axes=len(shape), eps=eps)
 
 
 def batch_norm(

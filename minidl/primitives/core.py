@@ -3,7 +3,8 @@
 A primitive answers: its argument names and params; its shape and dtype rule (`infer`); its derivative (`vjps`, `jvps`: one rule per argument);
 its batching rule; and optionally a decomposition into other primitives. A rule is a function `(xp, g, residuals...)`: xp is any array
 namespace (native, Tensor, symbolic, batched), g the cotangent or tangent. The names of its further arguments say what it needs and so what
-is kept alive: an argument's name (`x`), `x_shape`, `x_dtype`, `out` (`out0`, `out1`), or a param.
+is kept alive: an argument's name (`x`), `x_shape`, `x_dtype`, `out` (`out0`, `out1`, `out2`), or a param. `shared` is what the
+rule of that name gave: computed once for all cotangents that ask for it.
 
 Promises: rules are checked here when the table is imported, and the message names the primitive; broadcasting is never undone inside a rule;
 complex rules are plain transposes (the engine conjugates once, outside).
@@ -38,7 +39,7 @@ class Primitive:
 
     __slots__ = (
         "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "joins", "jvps", "linear", "multiple", "name",
-        "needs", "others", "params", "promote", "variadic", "vjps",
+        "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -52,6 +53,7 @@ class Primitive:
         jvps: Sequence[Rule | str | None] = (),
         batch: Callable[..., Any] | None = None,
         decompose: Callable[..., Any] | None = None,
+        shared: Rule | None = None,
         promote: str = "same",
         joins: tuple[int, ...] | None = None,
         others: DType | None = None,
@@ -65,7 +67,7 @@ class Primitive:
         self.variadic = args.startswith("*")
         self.args = tuple(args.lstrip("*").split())
         self.params = tuple(params.split())
-        self.infer, self.batch, self.decompose = infer, batch, decompose
+        self.infer, self.batch, self.decompose, self.shared = infer, batch, decompose, shared
         self.promote, self.joins, self.others = promote, joins, others
         self.multiple, self.elementwise, self.check_first = multiple, elementwise, check_first
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
@@ -73,7 +75,7 @@ class Primitive:
         self.jvps = self._rules(jvps, "jvp")
         self.linear = frozenset(i for i, rule in enumerate(self.jvps) if rule == "linear")
         self.needs = {}
-        for rule in (*self.vjps, *self.jvps):
+        for rule in (*self.vjps, *self.jvps, shared):
             if callable(rule):
                 self.needs[rule] = self._check(rule)
         table[name] = self
@@ -89,8 +91,9 @@ class Primitive:
         names = parameters(rule)
         if names[:1] != ("xp",) or len(names) < 2:
             raise ValueError(f"primitive {self.name}: a rule's arguments are (xp, g, residuals...), not {names}")
-        known = {*self.args, *self.params, "out", "out0", "out1", "index", "shapes", "out_shape"}
+        known = {*self.args, *self.params, "out", "out0", "out1", "out2", "index", "shapes", "out_shape"}
         known |= {f"{a}_{what}" for a in self.args for what in ("shape", "dtype")}
+        known |= {"shared"} if self.shared and rule is not self.shared else set()
         for n in names[2:]:
             if n not in known:
                 raise ValueError(f"primitive {self.name}: a rule asks for {n!r}, which is no argument, output or param of it")

@@ -354,6 +354,56 @@ row("pool_gather", ((2, 5, 4), (2, 3, 2)), (REAL, fixed(np.full((2, 3, 2), 2))),
 row("pool_scatter", ((2, 3, 2), (2, 3, 2)), (REAL, fixed(np.full((2, 3, 2), 2))), x_shape=(2, 5, 4), **POOL)
 
 
+# ---- compositions -------------------------------------------------------------------------------------------------------------------------
+for _tanh in (False, True):
+    row("gelu", (2, 3), REAL, label="tanh" * _tanh, tanh=_tanh)
+    row("gelu_dx", ((2, 3), (3,)), REAL, label="tanh" * _tanh, tanh=_tanh)
+NORM = {"eps": 1e-5}
+
+
+def _normalised(name: str, rank: int) -> Callable[..., Any]:
+    """A derivative of layer_norm at the statistics that belong to x."""
+
+    def call(g: Any, x: Any, *w: Any) -> Any:
+        one = w[0] if w else ns.sum(x, axis=tuple(range(x.ndim - rank)), keepdims=False)
+        _, mean, rstd = ns.layer_norm(x, one, one, **NORM)
+        return getattr(ns, name)(g, x, *w, mean, rstd, **NORM, **({} if w else {"rank": rank}))
+
+    return call
+
+
+for _label, _shapes in {"": ((2, 3, 4), (4,), (4,)), "rank2": ((2, 3, 2), (3, 2), (3, 2))}.items():
+    row("layer_norm", _shapes, TAME, label=_label, call=lambda x, w, b: ns.layer_norm(x, w, b, **NORM)[0])
+row("layer_norm_dx", ((2, 4), (2, 4), (4,)), TAME, call=_normalised("layer_norm_dx", 1), **NORM)
+row("layer_norm_dw", ((2, 4), (2, 4)), TAME, call=_normalised("layer_norm_dw", 1), **NORM)
+
+QKV = ((2, 1, 3, 2), (2, 1, 4, 2), (2, 1, 4, 2))
+HIDDEN = np.array([[0.0, -inf, 0.5, 0.0], [-inf, -inf, -inf, -inf], [0.0, 0.0, 0.0, -inf]])
+
+
+def _attended(**params: Any) -> Callable[..., Any]:
+    """The gradient of attention at the results that belong to q, k, v."""
+
+    def call(g: Any, q: Any, k: Any, v: Any, *m: Any) -> Any:
+        return ns.attention_grad(g, q, k, v, *(m or (0.0,)), *ns.attention(q, k, v, *(m or (0.0,)), **params), **params)
+
+    return call
+
+
+
+
+def _attention(causal: bool = False) -> Callable[..., Any]:
+    return lambda q, k, v, mask=0.0: ns.attention(q, k, v, mask, scale=0.5, causal=causal)[0]
+
+
+row("attention", QKV, TAME, call=_attention())
+row("attention", QKV, TAME, label="causal", call=_attention(True))
+row("attention", ((2, 3, 2), (2, 4, 2), (2, 4, 3), (1, 3, 4)), TAME, label="bias", call=_attention())
+row("attention", (*QKV, (3, 4)), (TAME, TAME, TAME, fixed(HIDDEN)), label="hidden-row", call=_attention())
+row("attention_grad", (QKV[0], *QKV), TAME, call=_attended(scale=0.5, causal=False))
+row("attention_grad", ((3, 3), (3, 2), (4, 2), (4, 3), (3, 4)), TAME, label="bias", call=_attended(scale=0.5, causal=True))
+
+
 # ---- control flow: applied through md.scan and its kin, which carry the derivatives ---------------------------------------------------------
 def _scan(h: Any, w: Any, xs: Any) -> Any:
     return scan(lambda c, x: (ns.tanh(ns.add(ns.mul(w, c), x)), ns.mul(c, x)), h, xs)

@@ -1,0 +1,123 @@
+"""PyTorch: gelu, layer normalisation and attention by torch's fused kernels, where these mean what the table says.
+
+Promises: what a kernel gets wrong (gelu at infinity, an infinite score) is found by looking at its result and computed by the decomposition. To
+look would stop the queue on CUDA, so there the argument is corrected beforehand, and attention is the decomposition.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidl.backends.torch_windows import HALF
+
+Tensor = torch.Tensor
+_aten = torch.ops.aten
+_gelu, _layer_norm, _layer_norm_backward = torch._C._nn.gelu, torch.native_layer_norm, _aten.native_layer_norm_backward.default
+_gelu_backward = _aten.gelu_backward.default
+_flash, _flash_backward = (
+    getattr(getattr(_aten, name, None), "default", None)
+    for name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward")
+)
+_FAR = 100.0  # from here on gelu is x or 0 to the last bit
+
+
+def finite(x: Tensor) -> bool:
+    """Whether no element is nan or infinite, in one cheap pass (it may say no where a sum overflows)."""
+    return math.isfinite(x.sum(dtype=torch.float32 if x.dtype in HALF else x.dtype).item())
+
+
+def _gelu_of(x: Tensor, *, tanh: bool) -> Tensor:
+    """torch's gelu(-inf) is nan; on the CPU gelu(inf) is, too."""
+    how = "tanh" if tanh else "none"
+    if x.is_cuda:
+        return _gelu(x.clamp(min=-_FAR), approximate=how)
+    out = _gelu(x, approximate=how)
+    return out if finite(out) else torch.where(x > _FAR, x, _gelu(x.clamp(-_FAR, _FAR), approximate=how))
+
+
+def _gelu_dx_of(g: Tensor, x: Tensor, *, tanh: bool) -> Tensor:
+    """torch's derivative is nan at infinity, and where the cube of x is infinite."""
+    if g.shape != x.shape:
+        g, x = torch.broadcast_tensors(g, x)
+    how = "tanh" if tanh else "none"
+    if not x.is_cuda and finite(out := _gelu_backward(g, x, approximate=how)):
+        return out
+    return _gelu_backward(g, x.clamp(-_FAR, _FAR), approximate=how)
+
+
+def _in_float32(fn: Callable[..., Any], first: int) -> Callable[..., Any]:
+    """On the CPU torch keeps statistics of half precision in half precision, and its gelu of inf is nan there: so fn runs in float32, and its first
+    results are narrowed."""
+
+    def call(x: Tensor, *more: Tensor, **params: Any) -> Any:
+        if x.dtype not in HALF or x.is_cuda:
+            return fn(x, *more, **params)
+        out = fn(x.float(), *(a.float() for a in more), **params)
+        return out.to(x.dtype) if isinstance(out, Tensor) else tuple(o.to(x.dtype) if i < first else o for i, o in enumerate(out))
+
+    return call
+
+
+def _normalise(x: Tensor, w: Tensor, b: Tensor, *, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    return _layer_norm(x, w.shape, w, b, eps)
+
+
+def _normalise_dx(g: Tensor, x: Tensor, w: Tensor, mean: Tensor, rstd: Tensor, *, eps: float) -> Tensor:
+    return _layer_norm_backward(g, x, w.shape, mean.contiguous(), rstd.contiguous(), w, None, (True, False, False))[0]
+
+
+def _normalise_dw(g: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, *, rank: int, eps: float) -> Tensor:
+    shape = x.shape[x.ndim - rank :]
+    w = x.new_empty(()).expand(shape)  # of which only the shape is read
+    return _layer_norm_backward(g, x, shape, mean.contiguous(), rstd.contiguous(), w, None, (False, True, False))[1]
+
+
+gelu, gelu_dx = _in_float32(_gelu_of, 1), _in_float32(_gelu_dx_of, 1)
+layer_norm, layer_norm_dx, layer_norm_dw = _in_float32(_normalise, 1), _in_float32(_normalise_dx, 1), _in_float32(_normalise_dw, 1)
+
+
+def _heads(x: Tensor) -> Tensor:
+    """[batch, heads, length, width], as the kernels take it, the last axis without gaps."""
+    x = x if x.ndim == 4 else x.reshape(-1, 1, *x.shape[-2:])
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _mask(mask: Tensor, q: Tensor) -> Tensor | None:
+    if not mask.ndim:
+        return None
+    return mask if mask.ndim <= 4 == q.ndim else mask.expand(*q.shape[:-2], *mask.shape[-2:]).reshape(-1, 1, *mask.shape[-2:])
+
+
+def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> bool:
+    """Whether torch's kernel takes these arguments."""
+    return (
+        _flash is not None and not q.is_cuda and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0 and not (causal and mask.ndim > 0)
+        and q.dtype not in HALF
+    )  # fmt: skip
+
+
+def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """attention and attention_grad, falling back on the decompositions."""
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+        if _flashes(q, k, v, mask, causal):
+            out, lse = _flash(_heads(q), _heads(k), _heads(v), 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+            if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
+                return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
+        return decomposed(q, k, v, mask, scale=scale, causal=causal)
+
+    def attention_grad(
+        g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool
+    ) -> Tensor:
+        if _flashes(q, k, v, mask, causal) and finite(lse):
+            arrays = map(_heads, (g, q, k, v, o))
+            rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
+            found = _flash_backward(*arrays, rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+            return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
+        return decomposed_grad(g, q, k, v, mask, o, lse, scale=scale, causal=causal)
+
+    return attention, attention_grad

@@ -1,0 +1,82 @@
+"""gelu, layer normalisation and attention: array functions for which backends have kernels of their own."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from minidl import shapes
+from minidl.ops.common import Tensor, constant, describe, dtypes, home, ns, operand, reshaped
+
+__all__ = ["gelu", "layer_norm", "scaled_dot_product_attention"]
+
+
+def gelu(x: Any, /, approximate: str = "none") -> Tensor:
+    """x times the normal distribution function of x, element by element; "tanh" approximates it. 0 at -inf. Integers become the default float.
+
+    Raises ValueError for another approximation. Source: D. Hendrycks and K. Gimpel, arXiv 1606.08415.
+
+    >>> gelu(operand(1.0)).item() == gelu(operand(-1.0)).item() + 1.0
+    True
+    """
+    if approximate not in ("none", "tanh"):
+        raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
+    return ns.gelu(operand(x), tanh=approximate == "tanh")
+
+
+def layer_norm(x: Any, /, weight: Any = None, bias: Any = None, *, axes: int = 1, eps: float = 1e-5) -> Tensor:
+    """Zero mean and unit (biased) variance over the last axes, then times weight and plus bias, both of the shape of those axes.
+
+    `axes` says how many there are where neither weight nor bias does. Raises ValueError where the shapes do not fit.
+    Source: J. L. Ba et al., arXiv 1607.06450.
+
+    >>> from minidl.ops import ones
+    >>> layer_norm(ones((2, 3)), ones((3,)), ones((3,))).tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
+    x = operand(x)
+    given = weight if weight is not None else bias
+    shape = x.shape[x.ndim - axes :] if given is None else operand(given, x).shape
+    dtype = x.dtype if x.dtype.inexact else dtypes.Defaults.floating
+    w = constant(home(x.xp), shape, 1.0, dtype) if weight is None else operand(weight, x)
+    b = constant(home(x.xp), shape, 0.0, dtype) if bias is None else operand(bias, x)
+    return ns.layer_norm(x, w, b, eps=float(eps))[0]
+
+
+def scaled_dot_product_attention(
+    query: Any, key: Any, value: Any, attn_mask: Any = None, *, is_causal: bool = False, scale: float | None = None
+) -> Tensor:
+    """softmax(query keyᵀ scale + mask) value for query [..., L, E], key [..., S, E], value [..., S, V] → [..., L, V]; leading axes broadcast.
+
+    attn_mask broadcasts to [..., L, S]: a bool one says where to look, another is added to the scores; is_causal: row i looks at the first i + 1
+    places. scale is 1 / sqrt(E) by default. A row that may look nowhere is 0. Raises ValueError where shapes do not fit, and for both masks at once.
+
+    Source: A. Vaswani et al., Attention is all you need (NeurIPS 2017).
+
+    >>> from minidl.ops import ones
+    >>> scaled_dot_product_attention(ones((2, 4, 8)), ones((2, 6, 8)), ones((2, 6, 3))).shape
+    (2, 4, 3)
+    """
+    q = operand(query)
+    k, v = operand(key, q), operand(value, q)
+    if min(q.ndim, k.ndim, v.ndim) < 2:
+        raise ValueError(f"attention: {describe(q)}, {describe(k)}, {describe(v)}; at least two axes each are wanted")
+    if is_causal and attn_mask is not None:
+        raise ValueError("attention: is_causal=True makes the mask; leave attn_mask out, or put both into one mask")
+    mask: Any = 0.0
+    if attn_mask is not None:
+        mask = operand(attn_mask, q)
+        if mask.dtype is dtypes.bool_:
+            mask = ns.where(mask, constant(home(q.xp), (), 0.0, q.dtype), -math.inf)
+        mask = reshaped(mask, (1,) * (2 - mask.ndim) + mask.shape)
+    lead = _leading(q, k, v)
+    q, k, v = (x if x.shape[:-2] == lead else ns.broadcast_to(x, shape=(*lead, *x.shape[-2:])) for x in (q, k, v))
+    scale = 1.0 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
+    return ns.attention(q, k, v, mask, scale=scale, causal=bool(is_causal))[0]
+
+
+def _leading(*xs: Tensor) -> tuple[int, ...]:
+    try:
+        return shapes.broadcast(*(x.shape[:-2] for x in xs))
+    except ValueError:
+        raise ValueError(f"attention: the leading axes of {', '.join(map(describe, xs))} do not broadcast") from None
