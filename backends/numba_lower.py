@@ -103,7 +103,7 @@ def shifted(ref: Any, elements: int, dtype: DType) -> Any:
     return ref[0], ref[1] + elements * dtype.itemsize
 
 
-@lower("reshape", "bitcast", "alias", "copy")
+@lower("reshape", "bitcast", "alias", "copy", "barrier")
 def _alias(plan: Any, e: Equation) -> None:
     plan.alias(e.outputs[0], plan.at(e.inputs[0]))
 

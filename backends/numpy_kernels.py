@@ -31,7 +31,7 @@ SILENT.update(
     isnan=np.isnan, isinf=np.isinf, isfinite=np.isfinite, signbit=np.signbit, logical_not=np.logical_not, bitwise_invert=np.invert,
     logical_and=np.logical_and, logical_or=np.logical_or, logical_xor=np.logical_xor, bitwise_and=np.bitwise_and, bitwise_or=np.bitwise_or,
     bitwise_xor=np.bitwise_xor, shift_left=np.left_shift, shift_right=np.right_shift, eq=np.equal, ne=np.not_equal, copysign=np.copysign,
-    where=where,
+    where=where, barrier=lambda x, after: x,
 )  # fmt: skip
 
 #: NumPy functions that are the primitive, and may warn (comparisons do for a bfloat16 nan).

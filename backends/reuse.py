@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from minidl.graph import Equation, Graph, Literal, Var
 
 #: Primitives whose result may show the memory of their first operand. broadcast_to shows one element at many places, so nobody may write there.
-VIEWS = frozenset("alias reshape permute broadcast_to slice flip real imag conj bitcast".split())
+VIEWS = frozenset("alias barrier reshape permute broadcast_to slice flip real imag conj bitcast".split())
 
 
 class Reuse:

@@ -370,7 +370,7 @@ def log_softmax(x: Tensor, *, axis: int) -> Tensor:
 
 # ---- structure ------------------------------------------------------------------------------------------------------------------------
 KERNELS.update(
-    reshape=lambda x, *, shape: torch.reshape(x, shape), permute=lambda x, *, axes: torch.permute(x, axes),
+    barrier=lambda x, after: x, reshape=lambda x, *, shape: torch.reshape(x, shape), permute=lambda x, *, axes: torch.permute(x, axes),
     broadcast_to=lambda x, *, shape: x.expand(shape), concat=lambda *xs, axis: torch.cat(xs, axis),
     flip=_early("ring")(lambda x, *, axes: torch.flip(x, axes)),
     tril=_early("ring")(lambda x, *, k: torch.tril(x, k)), triu=_early("ring")(lambda x, *, k: torch.triu(x, k)),

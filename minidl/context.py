@@ -14,6 +14,7 @@ from typing import Any
 class _State(threading.local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
+    journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
 
 
 state = _State()

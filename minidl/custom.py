@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl import tape, tree
 from minidl.autograd import pullback
 from minidl.context import grad_mode, state
 from minidl.tensors import Tensor, describe, ns
+from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
 
@@ -172,8 +174,9 @@ class custom_jvp:
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     """f, whose intermediate values are not kept but computed again in the backward pass (less memory for more time).
 
-    Random draws are replayed: the second run starts from the generator state of the first. Source: T. Chen et al., Training deep nets with
-    sublinear memory cost (2016).
+    The second run starts from the state of the first: random draws are replayed, buffers hold what they held then, and what it writes to them (as
+    BatchNorm does) is undone. Inside md.jit it reads its inputs behind a barrier, so that it is not merged with the first run. Tensors changed in
+    place are followed so; attributes set to new tensors are not. Source: T. Chen et al., Training deep nets with sublinear memory cost (2016).
 
     >>> import minidl as md
     >>> md.grad(checkpoint(lambda x: md.sin(md.sin(x))))(md.tensor(0.0)).item()
@@ -199,7 +202,9 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         born = next(tape.count)
         live = [i for i, t in enumerate(leaves) if _node(t) is not None]
         fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
-        out, aliases = run(fresh)
+        with _journal() as changed:
+            out, aliases = run(fresh)
+        changed = {k: v for k, v in changed.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
@@ -211,18 +216,23 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
         def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
             key_now = default_generator.key.detach()
-            default_generator.restore(key_before)
-            try:
-                results, aliases = run(nodes)
-                return tree.leaves(results), aliases
-            finally:
-                default_generator.restore(key_now)
+            with _journal() as undo:
+                try:
+                    _restore(changed)
+                    default_generator.restore(key_before)
+                    results, aliases = run(nodes)
+                    return tree.leaves(results), aliases
+                finally:
+                    _restore(undo)
+                    default_generator.restore(key_now)
 
         def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-            results, aliases = again([nodes[i] or () if i in live else None for i in range(len(leaves))])
-            pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
-            targets = [*(x.node for x in aliases), *outside]
-            found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
+            trace = innermost()
+            with contextlib.nullcontext() if trace is None else trace.apart([_symbol(c) for c in cts]):
+                results, aliases = again([nodes[i] or () if i in live else None for i in range(len(leaves))])
+                pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
+                targets = [*(x.node for x in aliases), *outside]
+                found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
             result: list[Any] = [None] * len(sources)
             for i, g in zip([*live, *range(len(leaves), len(sources))], found, strict=True):
                 result[i] = g
@@ -240,6 +250,33 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         return tree.unflatten(out_structure, _attach("checkpoint", sources, outs, vjp, jvp))
 
     return wrapped
+
+
+def _symbol(t: Any) -> Any:
+    """What a Tensor is in the innermost trace, below all levels of vmap."""
+    while isinstance(t, Tensor) and hasattr(t.payload, "inner"):
+        t = t.payload.inner
+    return t.payload if isinstance(t, Tensor) else None
+
+
+@contextlib.contextmanager
+def _journal() -> Iterator[dict[int, Any]]:
+    """Collect what in-place operations change inside, as it was before: a reference to the Tensor, and its value."""
+    outer, found = state.journal, dict[int, Any]()
+    state.journal = found
+    try:
+        yield found
+    finally:
+        state.journal = outer
+        if outer is not None:
+            outer.update({k: v for k, v in found.items() if k not in outer})
+
+
+def _restore(journal: dict[int, Any]) -> None:
+    with grad_mode(False):
+        for target, value in list(journal.values()):
+            if (t := target()) is not None:
+                t.assign(value)
 
 
 def _outside(roots: Sequence[Any], stop: set[int], born: int) -> list[Any]:

@@ -10,6 +10,7 @@ Promises: the happy path looks at no thread-local; a kernel's failure becomes th
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
@@ -163,6 +164,8 @@ class Tensor:
             if state.grad:
                 raise RuntimeError("in-place: a leaf that requires grad can only be changed under md.no_grad()")
             value = value.detach()
+        if busy[0] and state.journal is not None and id(self) not in state.journal:
+            state.journal[id(self)] = weakref.ref(self), self.detach()
         interp = state.interpreter if busy[0] else None
         if interp is not None:
             interp.assign(self, value)

@@ -10,8 +10,8 @@ Promises: nothing outside the trace changes while it runs; a symbol that escapes
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from numbers import Number
 from typing import Any
 
@@ -154,6 +154,21 @@ class Trace:
                 p = self.scalar(p.value, want or p.dtype) if isinstance(p, Literal) else self.call(table["cast"], (p,), {"dtype": want})
             out.append(p)
         return tuple(out)
+
+    @contextmanager
+    def apart(self, given: Sequence[Any]) -> Iterator[None]:
+        """What is recorded inside computes anew: it reads the values from before behind a barrier, which no pass sees through and which waits for
+        what is `given`. So a value that is computed again need not be kept until then."""
+        mark = len(self.equations)
+        yield
+        inside = self.equations[mark:]
+        own = {v for e in inside for v in e.outputs} | {a for a in given if isinstance(a, Var)}
+        behind = {a: Var(a.shape, a.dtype) for e in inside for a in e.inputs if isinstance(a, Var) and a not in own}
+        after = next((a for a in given if isinstance(a, Var)), None)
+        if after is not None:
+            barriers = [Equation(table["barrier"], (a, after), {}, (v,), inside[0].where) for a, v in behind.items()]
+            again = [Equation(e.primitive, tuple(behind.get(a, a) for a in e.inputs), e.params, e.outputs, e.where) for e in inside]  # type: ignore[arg-type]
+            self.equations[mark:] = barriers + again
 
     # ---- tensors from outside -----------------------------------------------------------------------------------------------------------
     def lift(self, t: Tensor) -> tuple[Any, Any]:
@@ -333,6 +348,14 @@ for _name in (  # what cannot be replayed makes the program one for this number
     setattr(Host, f"__{_name}__", lambda self, *args, name=f"__{_name}__": getattr(self._guard(), name)(*(_value(a) for a in args)))
 
 
+def innermost() -> Trace | None:
+    """The trace that operations of this thread end up in, or None."""
+    interp = state.interpreter
+    while interp is not None and not isinstance(interp, Trace):
+        interp = interp.parent
+    return interp
+
+
 def host(container: Any, key: Any) -> Any:
     """container[key], a number (or tuple of them) that jit must read on each call instead of baking it in: optimizers read their settings so.
 
@@ -340,9 +363,7 @@ def host(container: Any, key: Any) -> Any:
     0.1
     """
     value = dict.__getitem__(container, key) if isinstance(container, dict) else container[key]
-    interp = state.interpreter
-    while interp is not None and not isinstance(interp, Trace):
-        interp = interp.parent
+    interp = innermost()
     numbers = value if type(value) is tuple else (value,)
     return value if interp is None or any(type(v) not in (int, float) for v in numbers) else interp.host(container, key, value)
 

@@ -137,6 +137,19 @@ def _triangle(name: str) -> Primitive:
 tril, triu = _triangle("tril"), _triangle("triu")
 
 
+def _batch_barrier(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
+    x, after = xs
+    return call("barrier", x if batched[0] else call("broadcast_to", x, shape=(size, *x.shape)), after)
+
+
+#: x itself, as a value of its own that no pass or compiler takes for x: what is computed from it is not merged with what was computed from x, and is
+#: not computed before `after` is there.
+barrier = Primitive(
+    "barrier", "x after", infer=lambda x, after: (x.shape, x.dtype), promote="none", batch=_batch_barrier,
+    vjps=(lambda xp, g: g, None), jvps=("linear", None),
+)  # fmt: skip
+
+
 # ---- several arrays -------------------------------------------------------------------------------------------------------------------
 def _infer_concat(*xs: Any, axis: int) -> Any:
     first = xs[0]

@@ -301,6 +301,7 @@ row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
 # ---- rearrangement ----------------------------------------------------------------------------------------------------------------------
 MOVED = "float64 float32 complex128 int64"
 row("reshape", (2, 3), REAL, MOVED, shape=(3, 2), exact=True)
+row("barrier", ((2, 3), (4,)), REAL, MOVED, exact=True)
 row("permute", (2, 3, 4), REAL, MOVED, axes=(2, 0, 1), exact=True)
 row("broadcast_to", (3, 1), REAL, MOVED, shape=(2, 3, 4))
 row("flip", (2, 3), REAL, MOVED, axes=(0, 1), exact=True)
