@@ -57,7 +57,8 @@ def test_checkpoint_computes_again_what_it_reads_from_outside():
         step = md.jit(lambda x, part=part: md.autograd.grad(md.sum(part(x)), w) + (md.sum(part(x)).detach(),))
         results.append([r.numpy() for r in step(md.tensor(X))])
         counts.append(sum(e.primitive.name == "sin" for e in step.lower(md.tensor(X)).equations))
-    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True)) and counts == [8, 16]
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+    assert counts == [8, 15]  # the last one is needed by no derivative
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
