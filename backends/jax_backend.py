@@ -58,7 +58,7 @@ class Namespace:
     def __getattr__(self, name: str) -> Any:
         f = kernels.get(name)
         if f is None and (primitive := table.get(name)) and primitive.decompose:
-            f = partial(primitive.decompose, self)
+            f = self.backend.decomposed(name, self)
         if f is None:
             return getattr(self.backend, name)
         setattr(self, name, f)

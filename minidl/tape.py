@@ -33,10 +33,10 @@ _OUTPUTS = ("out", "out0", "out1", "out2")  # the results as rules name them; on
 class Kind:
     """The layout and the code of one sort of node."""
 
-    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "shared", "statics", "width")
+    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "shared", "statics", "wide", "width")
 
     def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False):
-        self.primitive, self.live, self.broadcast, self.width = primitive, live, broadcast, width
+        self.primitive, self.live, self.broadcast, self.width, self.wide = primitive, live, broadcast, width, wide
         self.n = len(live)
         names: dict[str, None] = {}
         self.shared = primitive.shared if any("shared" in primitive.needs[primitive.vjp(i)] for i in live) else None
@@ -86,7 +86,8 @@ class Kind:
     def _pull_typed(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         """pull on untracked Tensors, which type every Python number: for dtypes that the backend's own operators would widen."""
         wrap = _wrapper(node[2])
-        found = self.pull_tensors(node, wrap(g, None), _tensor_layer().ns, lambda p, _: wrap(p, None))
+        with using(node[2]):
+            found = self.pull_tensors(node, wrap(g, None), _tensor_layer().ns, lambda p, _: wrap(p, None))
         for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
             deposit(parent, d.payload, pending, heap, node[2])
 
@@ -158,6 +159,11 @@ class Kind:
 
     def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
         """The output's tangent from those of the parents (None for zero); ns and wrap as in pull_tensors, wrap None for raw payloads."""
+        if self.wide and wrap is None:
+            make = _wrapper(node[2])
+            with using(node[2]):
+                found = self.push(node, [None if t is None else make(t, None) for t in tangents], _tensor_layer().ns, lambda p, _: make(p, None))
+            return found.payload
         p, values, total = self.primitive, self.values(node, wrap), None
         for i, t in zip(self.live, tangents, strict=True):
             if t is None:

@@ -21,7 +21,7 @@ import pytest
 
 LEDGER = Path(__file__).parent / "ledger.csv"
 SKIPS = Path(__file__).parent / "skips.csv"
-MODES = ("rule", "forward", "jvp", "vjp", "second", "eager", "interpreted", "adjoint", "differences", "raw", "vmap")
+MODES = ("rule", "forward", "jvp", "vjp", "second", "eager", "interpreted", "adjoint", "differences", "raw", "vmap", "half")
 BACKENDS = ("numpy", "numba", "torch", "jax")
 
 _COMMON: dict[str, Any] = {"deadline": None, "suppress_health_check": list(hypothesis.HealthCheck), "print_blob": True}
@@ -132,11 +132,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--ledger") or hasattr(session.config, "workerinput") or not _cells:
         return
     from minidl.backends.numba_lower import object_mode
+    from minidl.primitives import table
 
+    with LEDGER.open(newline="") as file:
+        before = {(r["primitive"], r["backend"]): r for r in csv.DictReader(file)}
     with LEDGER.open("w", newline="") as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow(["primitive", "backend", *MODES, "calls NumPy because"])
-        for (primitive, backend), cells in sorted(_cells.items(), key=lambda kv: (kv[0][0], BACKENDS.index(kv[0][1]))):
+        for primitive, backend in sorted({*_cells, *before}, key=lambda k: (k[0], BACKENDS.index(k[1]))):
+            if primitive not in table:
+                continue
+            cells = before.get((primitive, backend), {}) | _cells.get((primitive, backend), {})
             why = object_mode.get(primitive, "") if backend == "numba" else ""
             out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES), why])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import itertools
 import math
 
 import numpy as np
@@ -18,8 +19,9 @@ from domains import ROWS, Row, uncovered
 
 from minidl import dtypes
 from minidl.backends import get
+from minidl.jitting import jit
 from minidl.primitives import table
-from minidl.testing.checks import BUDGET, study, ulps
+from minidl.testing.checks import BUDGET, HALF, from_arrays, study, to_array, ulps
 from minidl.transforms import vjp
 
 CASES = [pytest.param(r, t, id=f"{r}-{t}") for r in ROWS for t in r.dtypes]
@@ -119,6 +121,41 @@ def test_batching_rule_is_a_stack_of_single_calls(row, dtype, backend, ledger):
     ledger(row.name, backend, "vmap", found.ulp)
 
 
+# ---- half precision -------------------------------------------------------------------------------------------------------------------------
+#: One row of each primitive that computes on floats; a dozen to a group, which the compiling backends compile as one program.
+HALVES = list({r.name: r for r in reversed(ROWS) if "float32" in r.dtypes and r.name not in ("cast", "bitcast", "full", "iota")}.values())[::-1]
+GROUPS = [HALVES[i : i + 12] for i in range(0, len(HALVES), 12)]
+
+
+@backends
+@pytest.mark.parametrize("group", GROUPS, ids=lambda g: f"{g[0]}..{g[-1]}")
+def test_half_precision(group, backend, ledger):
+    """float16 and bfloat16: values, jvp and vjp, compiled and eager, against float64 in conditioned ulps of the half type; dtypes by the rule; the
+    raw pass is the recorded one; batching. Eager jax has the same kernels in float32 above, and batching rewrites a graph alike for every dtype."""
+    xp, studies = get(backend), [study(r, t) for r in group for t in HALF]
+
+    def everything(*inputs):
+        rest = iter(inputs)
+        return [s.program(*itertools.islice(rest, len(s.inputs))) for s in studies]
+
+    compiled = jit(everything)(*from_arrays([a for s in studies for a in s.inputs], xp))
+    for s, outs in zip(studies, compiled, strict=True):
+        rule = s.traced.outputs
+        assert [(o.shape, o.dtype) for o in outs] == [(tuple(v.shape), v.dtype) for v in rule], s.row
+        worst = s.compare("compiled", [to_array(o) for o in outs], BUDGET)
+        if backend != "jax":
+            eager = s.program(*from_arrays(s.inputs, xp))
+            assert [o.dtype for o in eager] == [v.dtype for v in rule], s.row
+            worst += s.compare("eager", [to_array(o) for o in eager], BUDGET)
+            for raw, recorded in zip(*(s.raw(xp) if s.moving else ((), ())), strict=True):
+                np.testing.assert_array_equal(raw.astype(np.float32), recorded.astype(np.float32))
+        if backend in ("numpy", "torch"):
+            worst.append(s.batching(xp, eager=True))
+        ledger(s.row.name, backend, "half", max(f.ulp for f in worst))
+    for name in {*table} - {r.name for r in HALVES} if group is GROUPS[0] else ():
+        ledger(name, backend, "half", "constant")
+
+
 # ---- shapes that rows do not draw -----------------------------------------------------------------------------------------------------------
 ELEMENTWISE = [p for p in table.values() if p.elementwise and not p.params and p.differentiable]
 
@@ -127,7 +164,6 @@ ELEMENTWISE = [p for p in table.values() if p.elementwise and not p.params and p
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1, 1)], ids=str)
 def test_elementwise_primitives_take_empty_and_zero_dimensional_arrays(shape, backend):
     """Eager, and on the backends that compile as one program of them all."""
-    from minidl.jitting import jit
     from minidl.tensors import bind, from_numpy
 
     def every(x):
@@ -155,7 +191,7 @@ DEMO = (
 
 
 def test_the_ledger_is_complete_and_has_few_gaps():
-    """Regenerate it with `pytest tests/test_primitives.py --ledger -n 2`."""
+    """Regenerate it with `pytest tests/test_primitives.py --ledger -n 2`; a part of the tests (-k) replaces its own cells."""
     with LEDGER.open() as file:
         rows = list(csv.DictReader(file))
     assert {(r["primitive"], r["backend"]) for r in rows} == {(p, b) for p in table for b in BACKENDS}

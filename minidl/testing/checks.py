@@ -18,6 +18,7 @@ import numpy as np
 from minidl import autograd
 from minidl.backends import get
 from minidl.batching import vmap
+from minidl.dtypes import canonical
 from minidl.graph import Graph
 from minidl.jitting import jit
 from minidl.primitives import table
@@ -28,6 +29,7 @@ from minidl.transforms import jvp, vjp
 
 Array = np.ndarray
 STEP = 2.0**-30
+HALF = ("float16", "bfloat16")
 #: Primitives that move or choose numbers and round nothing.
 EXACT = frozenset(
     "reshape permute broadcast_to flip slice unslice pad tril triu concat gather take_along max min maximum minimum fmax fmin cummax cummin max_pool"
@@ -39,7 +41,7 @@ BUDGET = 8.0  # conditioned ulps that every comparison between backends may diff
 # ---- distances ------------------------------------------------------------------------------------------------------------------------
 def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> float:
     """The largest |got - want| in eps(dtype) * max(|want|, scale). Equal infinities and nans agree; beyond the dtype's range infinity is right, and
-    below its normal numbers so is zero.
+    below its normal numbers so is zero (not for half precision, where no library flushes).
 
     >>> ulps(1.0 + 2**-52, 1.0)
     1.0
@@ -49,7 +51,7 @@ def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> floa
         return np.inf
     if want.dtype.kind not in "fc":
         return 0.0 if np.array_equal(got, want) else np.inf
-    info = np.finfo(np.empty(0, dtype).real.dtype)
+    info = _limits(np.empty(0, dtype).real.dtype)
     if want.dtype.kind == "c":
         scale = np.maximum(scale, abs(want))
         return max(ulps(got.real, want.real, scale, dtype), ulps(got.imag, want.imag, scale, dtype))
@@ -61,9 +63,23 @@ def ulps(got: Any, want: Any, scale: Any = 0.0, dtype: Any = np.float64) -> floa
             | (np.isnan(got) & np.isnan(want))
             | (gone & (np.isinf(got) | (abs(got) >= 0.99 * float(info.max))) & (np.sign(got) == np.sign(want)))
         )
-        unit = float(info.eps) * np.maximum(np.maximum(abs(want), scale), float(info.tiny) / float(info.eps))
+        least = info.smallest_subnormal if info.bits == 16 else info.tiny
+        unit = float(info.eps) * np.maximum(np.maximum(abs(want), scale), float(least) / float(info.eps))
         d = np.where(same, 0.0, abs(got - want) / unit)
     return float(np.max(np.where(np.isnan(d), np.inf, d), initial=0.0))
+
+
+def _limits(dtype: np.dtype) -> Any:
+    """np.finfo, for bfloat16 too."""
+    if dtype.kind == "f":
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    return ml_dtypes.finfo(dtype)
+
+
+def _inexact(dtype: np.dtype) -> bool:
+    return dtype.kind in "fc" or dtype.name == "bfloat16"  # whose kind is "V"
 
 
 def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int = 8) -> list[Any]:
@@ -160,22 +176,24 @@ class Finding(NamedTuple):
 class Study:
     """A row at drawn arguments, with its reference: NumPy in float64 (complex128) on the same arguments.
 
-    `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`.
+    `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`. In half
+    precision there is no second order, whose intermediate results leave the range of float16.
     """
 
     def __init__(self, row: Row, dtype: str, seed: int = 0):
         self.row, self.dtype = row, dtype
+        self.half = dtype in HALF
         self.args, rooms = row.draw(seed, dtype)
-        self.moving = [i for i, r in enumerate(rooms) if r is not None and self.args[i].dtype.kind in "fc"]
+        self.moving = [i for i, r in enumerate(rooms) if r is not None and _inexact(self.args[i].dtype)]
         rng = np.random.default_rng(seed + 1)
         xp = get("numpy")
         wide = [self._wide(a) for a in self.args]
-        outs = [_numpy(o) for o in self.row.apply(*_tensors(wide, xp))]
+        outs = [to_array(o) for o in self.row.apply(*from_arrays(wide, xp))]
         self.floats = [i for i, o in enumerate(outs) if o.dtype.kind in "fc"]
         smooth = row.call is not None or table[row.name].differentiable
         if not (smooth and self.moving and self.floats):
             self.moving, self.floats = [], []
-        kind = np.dtype(dtype)
+        kind = canonical(dtype).numpy
 
         def direction(shape: tuple[int, ...], like: np.dtype) -> Array:
             size = rng.uniform(0.3, 1, shape)
@@ -184,28 +202,33 @@ class Study:
 
         self.ts = [(rooms[i] * direction(self.args[i].shape, self.args[i].dtype)).astype(self.args[i].dtype) for i in self.moving]
         out_kind = [np.result_type(outs[i].dtype, kind) if kind.kind == "c" and outs[i].dtype.kind == "c" else outs[i].dtype for i in self.floats]
-        narrow = [np.dtype(np.float32) if dtype == "float32" and k == np.float64 and row.name != "cast" else k for k in out_kind]
+        narrow = [kind if (dtype == "float32" or self.half) and k == np.float64 and row.name != "cast" else k for k in out_kind]
         self.gs = [direction(outs[i].shape, k).astype(k) for i, k in zip(self.floats, narrow, strict=True)]
-        self.us = [direction(self.args[i].shape, self.args[i].dtype).astype(self.args[i].dtype) for i in self.moving]
+        self.us = [direction(self.args[i].shape, self.args[i].dtype).astype(self.args[i].dtype) for i in self.moving if not self.half]
         n, m = len(self.moving), len(self.floats)
-        self.names = ["forward"] * len(outs) + (["jvp"] * m + ["vjp"] * n + ["second"] * (2 * n) if n else [])
-        if n:  # so that every element has the same weight in an inner product
+        self.names = ["forward"] * len(outs) + (["jvp"] * m + ["vjp"] * n + ["second"] * (2 * len(self.us)) if n else [])
+        if self.us:  # so that every element has the same weight in an inner product
             self.gs = [_even(g, v) for g, v in zip(self.gs, self._reference()[len(outs) : len(outs) + m], strict=True)]
             self.us = [_even(u, v) for u, v in zip(self.us, self._reference()[len(outs) + m + n : len(outs) + m + 2 * n], strict=True)]
         self.inputs = [*self.args, *self.ts, *self.gs, *self.us]
         with_wide = [self._wide(a) for a in self.inputs]
-        self.graph = trace(self.program)(*_tensors(with_wide, xp))
+        self.graph = trace(self.program)(*from_arrays(with_wide, xp))
         units = conditioning(self.graph, with_wide, seed)
         self.scales = [np.maximum(s, row.floor) if n == "forward" else s for n, s in zip(self.names, units, strict=True)]
         self.want = self._reference()
         self.exact = row.exact and kind.kind != "c"
 
+    @property
+    def _unit(self) -> np.dtype:
+        kind = canonical(self.dtype).numpy
+        return kind if _inexact(kind) else np.dtype(np.float64)
+
     def _wide(self, a: Array) -> Array:
-        return a.astype(np.float64) if a.dtype == np.float32 else a
+        return a.astype(np.float64) if a.dtype.kind != "c" and _inexact(a.dtype) else a
 
     def _reference(self) -> list[Array]:
         inputs = [self._wide(a) for a in (*self.args, *self.ts, *self.gs, *self.us)]
-        return [_numpy(v) for v in self.program(*_tensors(inputs, get("numpy")))]
+        return [to_array(v) for v in self.program(*from_arrays(inputs, get("numpy")))]
 
     def program(self, *inputs: Any) -> tuple[Any, ...]:
         """Everything at once; see the class."""
@@ -221,8 +244,15 @@ class Study:
         def v(*xs: Any) -> Any:
             return vjp(f, *xs)[1](gs)
 
+        if self.half:
+            return (*outs, *moved, *v(*xs))
         grads, pull = vjp(v, *xs)
         return (*outs, *moved, *grads, *jvp(v, xs, ts)[1], *pull(us))
+
+    @functools.cached_property
+    def traced(self) -> Graph:
+        """The program with its own dtypes, as the shape and dtype rules see it."""
+        return trace(self.program)(*from_arrays(self.inputs, get("numpy")))
 
     def function(self, args: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
         """The float outputs as a function of the arguments that may move."""
@@ -239,19 +269,14 @@ class Study:
     def compiled(self, xp: Any) -> Callable[[Sequence[Array]], list[Array]]:
         """The program under jit on a backend, from and to NumPy arrays."""
         run = _programs(self)
-        return lambda inputs: [_numpy(v) for v in run(*_tensors(inputs, xp))]
+        return lambda inputs: [to_array(v) for v in run(*from_arrays(inputs, xp))]
 
     # ---- the checks -----------------------------------------------------------------------------------------------------------------------
     def compare(self, what: str, got: Sequence[Array], budget: float) -> list[Finding]:
         """Results against the reference: one finding for each mode."""
         worst: dict[str, float] = {}
         for i, (g, w, s) in enumerate(zip(got, self.want, self.scales, strict=True)):
-            kind = (
-                g.dtype
-                if g.dtype.kind in "fc" and g.dtype.itemsize < w.dtype.itemsize
-                else np.dtype(self.dtype if w.dtype.kind in "fc" else np.float64)
-            )
-            d = ulps(g, w, s, kind if kind.kind in "fc" else np.float64)
+            d = ulps(g, w, s, g.dtype if _inexact(g.dtype) and g.dtype.itemsize < w.dtype.itemsize else self._unit)
             if not d <= (0 if self.exact and self.names[i] == "forward" else budget):
                 raise AssertionError(
                     f"{self.row} {self.dtype} {what} {self.names[i]}: {d:.3g} conditioned ulps, at most {budget}\n{g}\nbut NumPy in float64 says\n{w}"
@@ -261,9 +286,9 @@ class Study:
 
     def rule(self, xp: Any) -> None:
         """The shape and dtype rule gives what the kernels give, eager and compiled."""
-        eager = self.row.apply(*_tensors(self.args, xp))
-        compiled = _programs(self)(*_tensors(self.inputs, xp))
-        for e, r, w in zip(eager, compiled, trace(self.row.apply)(*_tensors(self.args, xp)).outputs, strict=False):
+        eager = self.row.apply(*from_arrays(self.args, xp))
+        compiled = _programs(self)(*from_arrays(self.inputs, xp))
+        for e, r, w in zip(eager, compiled, trace(self.row.apply)(*from_arrays(self.args, xp)).outputs, strict=False):
             same = e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype
             assert same, f"{self.row} {self.dtype}: eager {e}, compiled {r}, rule {w}"
 
@@ -272,15 +297,14 @@ class Study:
         got = self.compiled(xp)(self.inputs)
         found = self.compare("compiled", got, budget)
         if eager:
-            found += [
-                Finding("eager", max(f.ulp for f in self.compare("eager", [_numpy(v) for v in self.program(*_tensors(self.inputs, xp))], budget)))
-            ]
+            values = [to_array(v) for v in self.program(*from_arrays(self.inputs, xp))]
+            found += [Finding("eager", max(f.ulp for f in self.compare("eager", values, budget)))]
             found += [Finding("interpreted", max(f.ulp for f in self.compare("interpreted", self.interpreted(xp), budget)))]
         return found
 
     def interpreted(self, xp: Any) -> list[Array]:
         """The graph, equation by equation, through the backend's kernels."""
-        tensors = _tensors(self.inputs, xp)
+        tensors = from_arrays(self.inputs, xp)
         with xp.scope():
             natives = _graph(self, xp).run(
                 lambda p, inputs, params: getattr(xp, p.name)(*inputs, **params), [t.payload for t in tensors], lambda c: xp.scalar(c.value, c.dtype)
@@ -291,17 +315,17 @@ class Study:
         """The vjp by the raw pass over native arrays, and by the pass that records itself (create_graph)."""
         both = []
         for create in (False, True):
-            args = _tensors(self.args, xp)
+            args = from_arrays(self.args, xp)
             leaves = [args[i].requires_grad_() for i in self.moving]
             outs = self.row.apply(*args)
-            gs = _tensors(self.gs, xp)
+            gs = from_arrays(self.gs, xp)
             pairs = [(o, g) for o, g in zip([outs[i] for i in self.floats], gs, strict=True) if o.requires_grad]
             found = (
                 autograd.grad([o for o, _ in pairs], leaves, [g for _, g in pairs], create_graph=create, allow_unused=True)
                 if pairs
                 else [None] * len(leaves)
             )
-            both.append([np.zeros(t.shape, t.dtype.numpy) if d is None else _numpy(d.detach()) for d, t in zip(found, leaves, strict=True)])
+            both.append([np.zeros(t.shape, t.dtype.numpy) if d is None else to_array(d.detach()) for d, t in zip(found, leaves, strict=True)])
         return both[0], both[1]
 
     def adjoint(self, xp: Any, budget: float = 32.0) -> Finding:
@@ -350,9 +374,9 @@ class Study:
         """Every choice of batched arguments, forward and vjp, against a stack of single calls."""
         inputs, choices, every, want, scales = self._lanes
         worst, run = 0.0, every if eager else jit(every)
-        got = [_numpy(v) for v in run(*_tensors(inputs, xp))] if choices else []
+        got = [to_array(v) for v in run(*from_arrays(inputs, xp))] if choices else []
         for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
-            d = ulps(g, w, s, self.dtype if np.dtype(self.dtype).kind in "fc" else np.float64)
+            d = ulps(g, w, s, self._unit)
             if not d <= budget:
                 which = choices[i * len(choices) // len(got)]
                 raise AssertionError(f"{self.row} {self.dtype} vmap in_axes {which}: {d:.3g} conditioned ulps\n{g}\nsingle calls:\n{w}")
@@ -385,9 +409,9 @@ class Study:
             rows, units = [], []
             for lane in range(3):
                 inputs = [self._wide(v) for v in (*(lanes[lane if w == 0 else 0][i] for i, w in enumerate(c)), *self.gs)]
-                tensors = _tensors(inputs, numpy)
-                rows.append([_numpy(v) for v in single(*tensors)])
-                scale = conditioning(trace(single)(*tensors), inputs, runs=4)
+                tensors = from_arrays(inputs, numpy)
+                rows.append([to_array(v) for v in single(*tensors)])
+                scale = conditioning(trace(single)(*tensors), inputs, runs=16 if self.half else 4)
                 units.append([np.maximum(s, self.row.floor * (i < outs)) for i, s in enumerate(scale)])
             want += map(np.stack, zip(*rows, strict=True))
             scales += map(np.stack, zip(*units, strict=True))
@@ -405,11 +429,13 @@ def _even(g: Array, v: Array) -> Array:
     return np.asarray(g / size).astype(g.dtype)
 
 
-def _tensors(arrays: Sequence[Array], xp: Any) -> list[Tensor]:
+def from_arrays(arrays: Sequence[Array], xp: Any) -> list[Tensor]:
+    """Tensors with copies of NumPy data on a backend."""
     return [from_numpy(np.asarray(a), xp) for a in arrays]
 
 
-def _numpy(t: Tensor) -> Array:
+def to_array(t: Tensor) -> Array:
+    """A copy of a Tensor's data."""
     xp = t.xp
     with xp.scope():
         return np.array(xp.to_numpy(t.payload))
@@ -422,7 +448,7 @@ def _programs(study: Study) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def _graph(study: Study, xp: Any) -> Graph:
-    return trace(study.program)(*_tensors(study.inputs, xp))
+    return trace(study.program)(*from_arrays(study.inputs, xp))
 
 
 @functools.lru_cache(maxsize=16)
@@ -448,7 +474,7 @@ def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed:
     single = interval()  # only its draws of numbers of size one are used, through Row
 
     def make(rng: np.random.Generator, dtype: np.dtype) -> Any:
-        values = [_numpy(x.detach()) for x in xs]
+        values = [to_array(x.detach()) for x in xs]
         return values, [step * np.maximum(1, abs(v)) for v in values]
 
     row = Row(getattr(f, "__name__", "function"), [x.shape for x in xs], [single] * len(xs), make=make, call=f)

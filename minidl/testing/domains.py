@@ -1,7 +1,9 @@
 """One row per primitive: where its arguments may lie, and with which shapes and params it is tried.
 
 A domain is the mathematical one: open intervals, from which only the kinks of the conventions are cut out. Draws reach from 1e-4 to 1e4 and to within
-1e-4 of every end; where values overflow (exp), the ends are where float32 or float64 ends. `room` is how far each element may move and stay inside.
+1e-4 of every end; where values overflow (exp), the ends are where float32 or float64 ends. In half precision they stay within 8 and keep 1/20 from
+the ends, so that intermediate results stay in the range of float16 and numbers do not round to an end. `room` is how far each element may move and
+stay inside.
 
 The rows are shipped because the conformance kit for new backends runs over them; minidl's own suite runs over the same.
 """
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidl.control import scan, switch, while_loop
+from minidl.dtypes import canonical
 from minidl.primitives import table
 from minidl.tensors import bind, ns
 
@@ -36,13 +39,15 @@ def interval(*ends: float, reach: float = 1e4) -> Draw:
             parts = [rng.choice([-1.0, 1.0], shape) * rng.uniform(0.1, 2, shape) for _ in "ri"]
             z = (parts[0] + 1j * parts[1]).astype(dtype)
             return z, np.minimum(abs(z.real), abs(z.imag))
-        limit = 80.0 if dtype == np.float32 else 600.0
-        e = [limit * math.copysign(1, v) if abs(v) == 999 else v for v in (ends or (-inf, inf))]
+        half = dtype.itemsize == 2
+        limit = 8.0 if half else 80.0 if dtype == np.float32 else 600.0
+        e = [limit * math.copysign(1, v) if abs(v) == 999 or (half and 8 < abs(v) < inf) else v for v in (ends or (-inf, inf))]
         k = rng.integers(0, len(e) - 1, shape)
         lo, hi = np.array(e[:-1])[k], np.array(e[1:])[k]
         span = np.where(np.isfinite(hi - lo), hi - lo, 1.0)
-        near = np.where(rng.random(shape) < 0.3, _size(rng, shape, -4, -1), rng.uniform(0.1, 0.5, shape)) * span
-        far = _size(rng, shape, -4, math.log10(reach))
+        low = -1.3 if half else -4
+        near = np.where(rng.random(shape) < 0.3, _size(rng, shape, low, -1), rng.uniform(0.1, 0.5, shape)) * span
+        far = _size(rng, shape, low, math.log10(min(reach, 8.0) if half else reach))
         free = rng.choice([-1.0, 1.0], shape) * np.where(rng.random(shape) < 0.6, rng.uniform(0.1, 3, shape), far)
         both, up = np.isfinite(lo) & np.isfinite(hi), rng.random(shape) < 0.5
         with np.errstate(all="ignore"):
@@ -129,7 +134,7 @@ class Row:
 
     def draw(self, seed: int, dtype: str) -> tuple[list[Array], list[Array | None]]:
         """Arguments as NumPy arrays, and how far each may move (None: it is no float, or does not move)."""
-        rng, kind = np.random.default_rng(seed), np.dtype(dtype)
+        rng, kind = np.random.default_rng(seed), canonical(dtype).numpy
         if self.make is not None:
             xs, rooms = self.make(rng, kind)
         else:
@@ -210,7 +215,7 @@ def _quotient(rng: np.random.Generator, dtype: np.dtype) -> Any:
 def _power(rng: np.random.Generator, dtype: np.dtype) -> Any:
     """x ** y that neither overflows nor underflows."""
     x, room = interval(0, inf)(rng, (2, 3), dtype)
-    most = np.minimum((70 if dtype == np.float32 else 500) / np.maximum(abs(np.log(x)), 1e-3), 1e3)
+    most = np.minimum((5 if dtype.itemsize == 2 else 70 if dtype == np.float32 else 500) / np.maximum(abs(np.log(x)), 1e-3), 1e3)
     y = (rng.uniform(-1, 1, (2, 3)) * most).astype(dtype)
     return [x, y], [room, np.full((2, 3), 0.25)]
 
