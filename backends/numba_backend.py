@@ -18,17 +18,20 @@ import numba
 import numpy as np
 
 from minidl.backends import numba_linear  # noqa: F401  (registers its lowerings)
-from minidl.backends.numba_emit import group_source, groups, is_elementwise
+from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import kernel, machine
-from minidl.backends.numba_lower import LOWER, object_mode
+from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
+from minidl.backends.numba_lower import LOWER, move, object_mode
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.dtypes import DType
 from minidl.emit import load
+from minidl.fusion import Region, expand, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
 
 __all__ = ["NumbaBackend", "make", "object_mode"]
 Ref = tuple["Storage", int]
 _ALIGN = 64
+_OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which serves where they are small
 
 
 class Storage:
@@ -58,8 +61,19 @@ class Plan:
         self.inputs = [Storage(v.nbytes, 1 + i) for i, v in enumerate(graph.inputs)]
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
-        groups(graph.equations, graph.outputs, fuse_least, fuse_most, self._group, self._single)
+        for item in regions(self._opened(graph), is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most):
+            if isinstance(item, Region) and math.prod(item.shape) >= fuse_least:
+                names = "; ".join(e.primitive.name for e in item.equations)
+                self.notes.append(f"{', '.join(map(describe, item.outputs))} = loop({names})")
+                self.loops(item)
+            else:
+                for equation in item.equations if isinstance(item, Region) else (item,):
+                    self._single(equation)
         self._finish(graph)
+
+    def _opened(self, graph: Graph) -> Graph:
+        """The graph with the large ones of those equations decomposed which have a kernel of their own only for small sizes."""
+        return expand(graph, choose=lambda e: e.primitive.name in _OPEN and math.prod(e.inputs[0].shape) >= self.fuse[0])
 
     # what lowerings use
     def at(self, atom: Atom) -> Any:
@@ -104,16 +118,25 @@ class Plan:
         self.notes += ["  | " + line for line in plan.notes]
         return plan.header.ctypes.data
 
-    # equations
-    def _group(self, group: list[Equation], stores: list[Var]) -> None:
-        source, atoms, sizes = group_source(stores[0].shape, group, stores)
-        self.notes.append(f"{', '.join(map(describe, stores))} = loop({'; '.join(e.primitive.name for e in group)})")
-        self.call(source, *map(self.at, atoms), *map(self.out, stores), *sizes)
+    def loops(self, region: Region) -> None:
+        """Run a region as one kernel."""
+        made = Loops(region)
+        lanes = 1
+        arrays = [*map(self.at, made.atoms), *map(self.out, made.stores)]
+        partial = [self.temp(lanes * n) for n in made.partial]
+        arrays += [*partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
+        self.call(made.source, *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch)
+        for v, ref in zip(made.terminal, partial, strict=True):
+            self.call(finish(made.values[v].equation), ref, self.out(v), math.prod(v.shape), lanes)
 
+    # equations
     def _single(self, equation: Equation) -> None:
-        lowering = LOWER[equation.primitive.name]
         first = len(self.calls)
-        lowering(self, equation)
+        if is_elementwise(equation):
+            self.loops(alone(equation))
+            self.notes.append(f"{', '.join(map(describe, equation.outputs))} = loop({equation.primitive.name})")
+            return
+        LOWER[equation.primitive.name](self, equation)
         used = len(self.calls) - first
         self.notes.append(f"{', '.join(map(describe, equation.outputs))} = {equation.primitive.name}  # {used} kernel{'s' * (used != 1)}")
 
@@ -126,9 +149,7 @@ class Plan:
                 ref[0].base = number  # computed where it leaves
                 taken.add(ref[0])
             else:
-                copy = Equation(_Copy, (Var(atom.shape, atom.dtype),), {}, (Var(atom.shape, atom.dtype),))
-                source, _, sizes = group_source(atom.shape, [copy], copy.outputs)
-                self.call(source, ref, (Storage(nbytes, number), 0), *sizes)
+                move(self, ref, (Storage(nbytes, number), 0), atom.dtype, (math.prod(atom.shape),), (1,), (1,))
         arena = self._arrange()
         values: list[int] = []
         bases: list[int] = []
@@ -175,12 +196,6 @@ class Plan:
                 free.append((s.offset, s.nbytes))
             free = _coalesced(free)
         return top
-
-
-class _Copy:
-    name = "copy"
-    multiple = False
-    elementwise = True
 
 
 def _coalesced(free: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,20 +1,19 @@
-"""Elementwise equations as numba source: one table of scalar expressions, and one generator that puts a group of them into one loop nest.
+"""Elementwise equations as numba source: a table of scalar expressions, and the words for loading, storing and converting them.
 
-Promises: each operation rounds to its dtype, so a fused group gives exactly what its equations give one by one; integers wrap in their own width;
-float16 and bfloat16 are computed in float32 and rounded after every operation.
+Promises: each operation rounds to its dtype; integers wrap in their own width; float16 and bfloat16 are computed in float32 and rounded after every
+operation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from minidl.backends.numpy_special import _cotangent_derivative
 from minidl.dtypes import DType, bfloat16, bool_, float16, float64
-from minidl.graph import Atom, Equation, Literal, Var
+from minidl.graph import Equation
 
 # {T}: the dtype, {W}: 64 bits of its kind, {S}: f32 or f64, {0} {1} {2}: operands, {n}: a param
 _ANY = {
@@ -23,18 +22,20 @@ _ANY = {
     "real": "{0}", "imag": "{T}(0)", "conj": "{0}", "copy": "{0}", "alias": "{0}", "full": "{0}",
     "logical_and": "{0} & {1}", "logical_or": "{0} | {1}", "logical_xor": "{0} != {1}", "logical_not": "not {0}",
 }  # fmt: skip
+_VECTOR = "exp expm1 log log1p sin cos tanh erf".split()
 _MATH = {n: f"math.{n}({{0}})" for n in "exp expm1 log log1p log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf erfc".split()}
 _E = "exp_{S}(-abs({0}))"
 _FLOAT = _MATH | {
-    "exp": "exp_{S}({0})", "log": "log_{S}({0})", "tanh": "tanh_{S}({0})",
+    **{n: f"{n}_{{S}}({{0}})" for n in _VECTOR},
     "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})",
     "sigmoid": f"({{T}}(1) if {{0}} >= 0 else {_E}) / ({{T}}(1) + {_E})",
-    "softplus": "max({0}, {T}(0)) + math.log1p(" + _E + ")", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
-    "digamma": "digamma(np.float64({0}))", "relu": "vmax({0}, {T}(0))", "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
+    "softplus": "vmax({0}, {T}(0)) + log1p_{S}(" + _E + ")", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
+    "digamma": "digamma(np.float64({0}))", "relu": "{T}(0) if {0} <= {T}(0) else {0}",
+    "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
     "floor": "np.floor({0})", "ceil": "np.ceil({0})", "round": "np.rint({0})", "trunc": "np.trunc({0})", "isnan": "{0} != {0}",
     "isinf": "abs({0}) == {T}(np.inf)", "isfinite": "abs({0}) < {T}(np.inf)", "signbit": "math.copysign({T}(1), {0}) < 0",
     "div": "{0} / {1}", "floor_divide": "float_floordiv({0}, {1})", "remainder": "float_mod({0}, {1})", "pow": "math.pow({0}, {1})",
-    "maximum": "vmax({0}, {1})", "minimum": "vmin({0}, {1})", "clip": "vmin(vmax({0}, {1}), {2})",
+    "maximum": "vmax({0}, {1})", "minimum": "vmin({0}, {1})", "clip": "clip({0}, {1}, {2})",
     "fmax": "{1} if {0} != {0} else ({0} if {1} != {1} else vmax({0}, {1}))",
     "fmin": "{1} if {0} != {0} else ({0} if {1} != {1} else vmin({0}, {1}))",
     "atan2": "math.atan2({0}, {1})", "hypot": "math.hypot({0}, {1})", "logaddexp": "logaddexp({0}, {1})", "copysign": "math.copysign({0}, {1})",
@@ -72,6 +73,9 @@ _COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "l
 _TABLES = {"float": _ANY | _FLOAT, "int": _ANY | _SIGNED, "uint": _ANY | _UNSIGNED, "bool": _ANY | _BOOL, "complex": _ANY | _COMPLEX}
 _EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs relu maximum minimum fmax fmin clip copysign nextafter floor".split())
 _WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "bool", "complex": "np.complex128"}
+#: What an element costs, in additions, where it is more than one.
+_COST = dict.fromkeys(_MATH, 40) | dict.fromkeys(_VECTOR, 10) | {"div": 4, "sqrt": 6, "rsqrt": 8, "sigmoid": 14, "softplus": 20, "clip": 2}
+_COST |= dict.fromkeys("pow erfinv lgamma digamma polygamma bessel_i root atan2 hypot logaddexp xlogy threefry2x32".split(), 40)
 #: Elementwise primitives without an entry above, written out below.
 _SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "bessel_i", "root"))
 
@@ -155,6 +159,11 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
     return f"round_{out.short}({text})" if is_half(out) and name not in _EXACT else text
 
 
+def cost(equation: Equation) -> int:
+    """About what one element of an equation costs, in additions."""
+    return _COST.get(equation.primitive.name, 1) * (4 if equation.outputs[0].dtype.is_complex or is_half(equation.outputs[0].dtype) else 1)
+
+
 def is_elementwise(equation: Equation) -> bool:
     """Whether the generator below can put this equation into a loop."""
     name = equation.primitive.name
@@ -190,102 +199,23 @@ def nest(loops: Sequence[tuple[str, str]], before: dict[int, list[str]], body: S
     return out + ["    " * (depth + len(loops)) + line for line in body]
 
 
-def group_source(shape: tuple[int, ...], group: Sequence[Equation], stores: Sequence[Var]) -> tuple[str, list[Atom], list[int]]:
-    """One kernel for elementwise equations over one shape: its source, the values that it reads, and the sizes that follow the addresses."""
-    inputs: dict[Any, Atom] = {}
-    inside = {v for e in group for v in e.outputs}
-    for equation in group:
-        for atom in _operands(equation):
-            if atom not in inside:
-                inputs.setdefault(_key(atom), atom)
-    atoms = list(inputs.values())
-    broadcast = [(1,) * (len(shape) - a.ndim) + tuple(a.shape) for a in atoms]
-    sizes, flags = collapse(shape, [*(tuple(s != 1 or t == 1 for s, t in zip(b, shape, strict=True)) for b in broadcast), (True,) * len(shape)])
-    rank, count = len(sizes), len(atoms) + len(stores)
-    lines = [f"x{i} = as_ptr(a[{i}], {stored(a.dtype)})" for i, a in enumerate(atoms)]
-    lines += [f"y{i} = as_ptr(a[{len(atoms) + i}], {stored(v.dtype)})" for i, v in enumerate(stores)]
-    lines += [f"n{d} = a[{count + d}]" for d in range(rank)]
-    before: dict[int, list[str]] = {0: lines}
-    names: dict[Any, str] = {}
-    for i, (key, atom) in enumerate(inputs.items()):
-        level = max((d + 1 for d in range(rank) if flags[i][d]), default=0)
-        before.setdefault(level, []).append(f"u{i} = {loaded(atom.dtype, f'x{i}[{_index(flags[i])}]')}")
-        names[key] = f"u{i}"
-    body = before.pop(rank, [])
-    for k, equation in enumerate(group):
-        text = expression(equation, [names[_key(a)] for a in _operands(equation)])
-        for j, v in enumerate(equation.outputs):
-            names[v] = f"v{k}_{j}"
-        body.append(f"{', '.join(names[v] for v in equation.outputs)} = {text}")
-    at = _index(flags[-1])
-    body += [f"y{i}[{at}] = {packed(v.dtype, names[v])}" for i, v in enumerate(stores)]
-    text = "\n".join(["def k(a):", *nest([(f"i{d}", f"n{d}") for d in range(rank)], before, body)]) + "\n"
-    return text, atoms, sizes
+def wide(dtype: DType) -> str:
+    """The type that sums and products accumulate in."""
+    return {"float": "np.float64", "complex": "np.complex128", "int": "np.int64", "uint": "np.uint64"}.get(dtype.kind, "np.uint8")
 
 
-def _operands(equation: Equation) -> Sequence[Atom]:
-    if equation.primitive.name == "full":
-        return (Literal(equation.params["value"], equation.params["dtype"]),)
-    return equation.inputs
+def lowest(dtype: DType, sign: int = -1) -> str:
+    """The start of a maximum (sign -1) or a minimum (+1)."""
+    if dtype is bool_:
+        return f"np.uint8({int(sign > 0)})"
+    if dtype.is_integer:
+        info = np.iinfo(dtype.numpy)
+        return f"{computed(dtype)}({info.min if sign < 0 else info.max})"
+    return f"{computed(dtype)}({sign}*np.inf)"
 
 
-def _key(atom: Atom) -> Any:
-    return atom.key() if isinstance(atom, Literal) else atom
-
-
-def _index(flags: Sequence[bool]) -> str:
-    """The position of an element: the sum of i_d times the sizes of the flagged axes after it."""
-    mine = [d for d, flag in enumerate(flags) if flag]
-    return " + ".join("*".join([f"i{d}", *(f"n{e}" for e in mine if e > d)]) for d in mine) or "0"
-
-
-def groups(
-    equations: Sequence[Equation],
-    outputs: Sequence[Atom],
-    least: int,
-    most: int,
-    emit: Callable[[list[Equation], list[Var]], None],
-    single: Callable[[Equation], None],
-) -> None:
-    """Split a program into elementwise groups and other equations, in an order that respects every use.
-
-    An equation joins the open group of its shape if it reads a value of that group, or none at all, and the shape has at least `least` elements;
-    a group is closed when something outside it reads one of its values, or at `most` equations.
-    """
-    users: dict[Var, list[Equation]] = {}
-    for equation in equations:
-        for a in equation.inputs:
-            if isinstance(a, Var):
-                users.setdefault(a, []).append(equation)
-    leaving = {v for v in outputs if isinstance(v, Var)}
-    opened: dict[tuple, list[Equation]] = {}
-    owner: dict[Var, tuple] = {}
-
-    def close(shape: tuple) -> None:
-        group = opened.pop(shape)
-        members = set(group)
-        mine = [v for e in group for v in e.outputs]
-        for v in mine:
-            owner.pop(v)
-        kept = [v for v in mine if v in leaving or any(u not in members for u in users.get(v, ()))]
-        if kept:
-            emit(group, kept)
-
-    for equation in equations:
-        shape = equation.outputs[0].shape if equation.outputs else ()
-        easy = is_elementwise(equation)
-        joins = easy and math.prod(shape) >= least and len(opened.get(shape, ())) < most
-        joins = joins and shape in opened and (not equation.inputs or any(owner.get(a) == shape for a in equation.inputs if isinstance(a, Var)))
-        for a in equation.inputs:
-            if isinstance(a, Var) and a in owner and not (joins and owner[a] == shape):
-                close(owner[a])
-        if not easy:
-            single(equation)
-            continue
-        if shape in opened and not joins:
-            close(shape)
-        opened.setdefault(shape, []).append(equation)
-        owner.update((v, shape) for v in equation.outputs)
-    for shape in list(opened):
-        if shape in opened:
-            close(shape)
+def extreme(dtype: DType, name: str) -> str:
+    """`f({0}, {1})`, the larger or smaller of two."""
+    if dtype is bool_:
+        return "{0} | {1}" if name == "max" else "{0} & {1}"
+    return f"v{name}({{0}}, {{1}})" if dtype.is_float else f"{computed(dtype)}({name}({{0}}, {{1}}))"

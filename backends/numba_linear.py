@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.numba_emit import is_half, loaded, packed, stored
+from minidl.backends.numba_emit import is_half, loaded, lowest, packed, stored, wide
 from minidl.backends.numba_kernels import CONTROL
-from minidl.backends.numba_lower import fill, index_of, lower, lowest, merged, move, moved, narrow, pointers, sizes, source, strides, wide, widen
+from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, sizes, source, strides, widen
 from minidl.dtypes import DType, complex64, complex128, float32, float64
 from minidl.graph import Atom, Equation
 

@@ -10,10 +10,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
-from minidl.backends.numba_emit import cast_text, collapse, computed, in_vector, is_half, loaded, nest, packed, stored
-from minidl.dtypes import DType, bool_, complex128, float32, float64, int64
+from minidl.backends.numba_emit import cast_text, computed, extreme, in_vector, is_half, loaded, lowest, nest, packed, stored
+from minidl.backends.numba_loops import REDUCTIONS, alone, monoid
+from minidl.dtypes import DType, bool_, complex128, float32, int64
 from minidl.graph import Atom, Equation, Var
 
 LOWER: dict[str, Callable[[Any, Equation], None]] = {}
@@ -100,7 +99,8 @@ def fill(plan: Any, out: Any, dtype: DType, n: int, value: Any = 0) -> None:
 
 def shifted(ref: Any, elements: int, dtype: DType) -> Any:
     """The address of a later element."""
-    return ref[0], ref[1] + elements * dtype.itemsize
+    step = elements * dtype.itemsize
+    return ref + step if isinstance(ref, int) else (ref[0], ref[1] + step)
 
 
 @lower("reshape", "bitcast", "alias", "copy", "barrier")
@@ -173,110 +173,9 @@ def _iota(plan: Any, e: Equation) -> None:
 
 
 # ---- reductions -------------------------------------------------------------------------------------------------------------------------
-def wide(dtype: DType) -> str:
-    """The type that sums and products accumulate in."""
-    return {"float": "np.float64", "complex": "np.complex128", "int": "np.int64", "uint": "np.uint64"}.get(dtype.kind, "np.uint8")
-
-
-def lowest(dtype: DType, sign: int = -1) -> str:
-    """The start of a maximum (sign -1) or a minimum (+1)."""
-    if dtype is bool_:
-        return f"np.uint8({int(sign > 0)})"
-    if dtype.is_integer:
-        info = np.iinfo(dtype.numpy)
-        return f"{computed(dtype)}({info.min if sign < 0 else info.max})"
-    return f"{computed(dtype)}({sign}*np.inf)"
-
-
-def extreme(dtype: DType, name: str) -> str:
-    """`f({0}, {1})`, the larger or smaller of two."""
-    if dtype is bool_:
-        return "{0} | {1}" if name == "max" else "{0} & {1}"
-    return f"v{name}({{0}}, {{1}})" if dtype.is_float else f"{computed(dtype)}({name}({{0}}, {{1}}))"
-
-
-def _monoid(name: str, dtype: DType) -> tuple[str, str, str]:
-    """(type, start, update) of a reduction's accumulator."""
-    if name in ("max", "min"):
-        return stored(dtype) if dtype is bool_ else computed(dtype), lowest(dtype, -1 if name == "max" else 1), extreme(dtype, name)
-    if name in ("any", "all"):
-        return "np.uint8", f"np.uint8({int(name == 'all')})", "{0} | {1}" if name == "any" else "{0} & {1}"
-    kind = wide(dtype)
-    return kind, f"{kind}({int(name == 'prod')})", f"{{0}} {'*' if name == 'prod' else '+'} {kind}({{1}})"
-
-
-# A block's sum may be reordered; blocks add up in float64, and float64 blocks with their rounding errors carried along (Knuth's two-sum).
-_BLOCK_SUM = """for q in range({n} // {size}):
-    s = {zero}
-    for j in range({size}):
-        s = {add}
-    {join}
-s = {zero}
-for j in range({n} // {size} * {size}, {n}):
-    s = {add_tail}
-{join}"""
-
-
-def _row_sum(dtype: DType, n: str, base: str) -> str:
-    kind, exact = computed(dtype), dtype in (float64, complex128)
-    if dtype.is_complex:
-        zero, size, plus = "np.complex128(0)", 64, "s + np.complex128({0})"
-    else:
-        zero, size, plus = f"{kind}(0)", 512, "fadd(s, {0})"
-    join = "t = acc + s\nz = t - acc\nrest += (acc - (t - z)) + (s - z)\nacc = t" if exact else f"acc += {wide(dtype)}(s)"
-    texts = [plus.format(loaded(dtype, f"x0[{base} + {i}]")) for i in (f"q*{size} + j", "j")]
-    text = _BLOCK_SUM.replace("    {join}", "\n".join("    " + line for line in join.split("\n"))).replace("{join}", join)
-    return text.format(n=n, size=size, zero=zero, add=texts[0], add_tail=texts[1])
-
-
-def pattern(shape: Sequence[int], axis: Sequence[int]) -> tuple[list[int], list[bool]]:
-    """Merged sizes, and which of them are reduced."""
-    n, (flags,) = collapse(shape, [[i in axis for i in range(len(shape))]])
-    return n, list(flags) if math.prod(n) != 1 else [True]
-
-
-def _walk(flags: Sequence[bool]) -> tuple[list[int], list[int], str, str]:
-    """Kept axes, reduced axes, and the positions in x and in the result as text."""
-    kept, gone = [d for d, f in enumerate(flags) if not f], [d for d, f in enumerate(flags) if f]
-    x = " + ".join("*".join([f"i{d}", *(f"n{e}" for e in range(d + 1, len(flags)))]) for d in range(len(flags)))
-    o = " + ".join("*".join([f"i{d}", *(f"n{e}" for e in kept if e > d)]) for d in kept) or "0"
-    return kept, gone, x, o
-
-
-def _loops(axes: Sequence[int]) -> list[tuple[str, str]]:
-    return [(f"i{d}", f"n{d}") for d in axes]
-
-
-@lower("sum", "prod", "max", "min", "any", "all")
+@lower(*REDUCTIONS)
 def _reduce(plan: Any, e: Equation) -> None:
-    (x,), (v,), name = e.inputs, e.outputs, e.primitive.name
-    n, flags = pattern(x.shape, e.params["axis"])
-    kept, gone, at, o = _walk(flags)
-    kind, start, update = _monoid(name, x.dtype)
-    names = [f"n{d}" for d in range(len(n))]
-    last, finish = len(n) - 1, packed(v.dtype, f"{computed(v.dtype)}({{}})") if v.dtype is not bool_ else "{}"
-    value = loaded(x.dtype, f"x0[{at}]") if x.dtype is not bool_ else f"x0[{at}]"
-    if flags[last]:
-        loops, init, done = _loops(gone[:-1]), [f"acc = {start}"], "acc"
-        if name == "sum" and x.dtype.inexact:
-            inner = _row_sum(x.dtype, f"n{last}", at.rsplit(f"i{last}", 1)[0].rstrip(" +") or "0").split("\n")
-            if x.dtype in (float64, complex128):
-                init, done = [*init, "rest = acc"], "(acc + rest if acc - acc == 0 else acc)"
-        else:
-            loops, inner = _loops(gone), [f"acc = {update.format('acc', value)}"]
-        body = [*init, *nest(loops, {}, inner, depth=0), f"x1[{o}] = {finish.format(done)}"]
-        text = source(pointers(stored(x.dtype), stored(v.dtype)), sizes(2, *names), *nest(_loops(kept), {}, body, depth=0))
-        plan.call(text, plan.at(x), plan.out(v), *n)
-        return
-    row = f"i{last}"  # a whole row of accumulators, so that memory is read in order
-    body = [
-        f"for {row} in range(n{last}):\n    x2[{row}] = {start}",
-        *nest(_loops([*gone, last]), {}, [f"x2[{row}] = {update.format(f'x2[{row}]', value)}"], depth=0),
-        f"for {row} in range(n{last}):\n    x1[{o}] = {finish.format(f'x2[{row}]')}",
-    ]
-    lines = nest(_loops(kept[:-1]), {}, [part for line in body for part in line.split("\n")], depth=0)
-    text = source(pointers(stored(x.dtype), stored(v.dtype), kind), sizes(3, *names), *lines)
-    plan.call(text, plan.at(x), plan.out(v), plan.temp(n[last] * 16), *n)
+    plan.loops(alone(e))
 
 
 _ROWS = "for o in range(outer):\n    for i in range(inner):\n        b = o*n*inner + i\n"
@@ -325,7 +224,8 @@ def _running(plan: Any, e: Equation) -> None:
     if name == "cumlogsumexp":
         start, update = "-np.inf", "logaddexp({0}, np.float64({1}))"
     else:
-        _, start, update = _monoid(name[3:], d)
+        kind, start, combine = monoid(name[3:], d, d)
+        update = combine.format("{0}", f"{kind}({{1}})")
     body = f"""
 acc = {start}
 for k in range(n):

@@ -27,6 +27,40 @@ def as_ptr(typingctx, address, dtype):
     return pointer(types.int64, dtype), lambda context, builder, sig, args: builder.inttoptr(args[0], context.get_value_type(pointer))
 
 
+def _apart(builder, instruction, k, count):
+    """Tell LLVM that array k of a kernel shares no memory with the others; so it need not compare addresses, which it does for few arrays only."""
+    module = builder.module
+    domain = module.add_metadata(["arrays"])
+    scopes = [module.add_metadata([f"array {i}", domain]) for i in range(count)]
+    instruction.set_metadata("alias.scope", module.add_metadata([scopes[k]]))
+    if count > 1:
+        instruction.set_metadata("noalias", module.add_metadata(scopes[:k] + scopes[k + 1 :]))
+    return instruction
+
+
+@intrinsic(prefer_literal=True)
+def get(typingctx, pointer, i, k, count):
+    """pointer[i], where it is number k of `count` arrays that share no memory."""
+
+    def generate(context, builder, sig, args):
+        place = builder.gep(args[0], [args[1]], inbounds=True)
+        return _apart(builder, builder.load(place), k.literal_value, count.literal_value)
+
+    return pointer.dtype(pointer, types.int64, k, count), generate
+
+
+@intrinsic(prefer_literal=True)
+def put(typingctx, pointer, i, value, k, count):
+    """pointer[i] = value, likewise."""
+
+    def generate(context, builder, sig, args):
+        place = builder.gep(args[0], [args[1]], inbounds=True)
+        _apart(builder, builder.store(args[2], place), k.literal_value, count.literal_value)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, pointer.dtype, k, count), generate
+
+
 def _indirect(count):
     def typed(typingctx, function, args):
         def generate(context, builder, sig, values):
@@ -64,6 +98,28 @@ fma = _llvm("llvm.fma", 3)
 def fadd(typingctx, x, y):
     """A sum whose order LLVM may change (and so vectorise), which the accuracy of a block of terms only gains from."""
     return x(x, x), lambda context, builder, sig, args: builder.fadd(args[0], args[1], flags=("reassoc",))
+
+
+@jit
+def clip(x, low, high):
+    """x between bounds; nan propagates from all three. In the form that is one instruction a bound, where vmax and vmin must also order zeros."""
+    y = low if low > x else x
+    y = high if high < y else y
+    return y if (low == low) & (high == high) else low + high
+
+
+@jit
+def two_sum(x, y):
+    """x + y rounded, and its rounding error (D. Knuth, The Art of Computer Programming, volume 2, 4.2.2)."""
+    t = x + y
+    z = t - x
+    return t, (x - (t - z)) + (y - z)
+
+
+@jit
+def carried(total, rest):
+    """A sum with its rounding errors; where it is not finite, they are not either."""
+    return total + rest if total - total == 0 else total
 
 
 def _bits(target):
