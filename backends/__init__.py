@@ -68,6 +68,11 @@ def get(name: str, device: str | None = None) -> Any:
         return _instances[key]
 
 
+def loaded() -> list[Any]:
+    """The backends that are in use in this process."""
+    return list(dict.fromkeys(_instances.values()))
+
+
 def available() -> dict[str, bool | str]:
     """Which backends can be used here: True, or why not. Looks for the libraries without importing them."""
     out: dict[str, bool | str] = {}

@@ -7,7 +7,7 @@ primitive's decomposition, and where there is none the error names both.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,8 @@ class Backend:
 
         def __getattr__(self, name: str) -> Any: ...
 
+    takes_numpy: bool = False  # whether compiled programs take NumPy arrays as they are, without a copy where their memory allows it
+    donates: bool = False  # whether compiled programs use the memory of donated inputs
     widens: bool = False  # whether native operators widen bfloat16 next to a Python number
 
     def __init__(self) -> None:
@@ -92,6 +94,10 @@ class Backend:
         """A native array with a copy of the data."""
         raise NotImplementedError
 
+    def adopt(self, value: np.ndarray, dtype: DType) -> Any:
+        """A native array of NumPy data that nobody writes to again: shares its memory where the library can."""
+        return self.asarray(value, dtype)
+
     def to_numpy(self, native: Any) -> np.ndarray:
         """The data as a NumPy array; may share memory."""
         raise NotImplementedError
@@ -115,6 +121,10 @@ class Backend:
 
     def synchronize(self) -> None:
         """Wait until the device has done all work given to it."""
+
+    def wait(self, natives: Sequence[Any]) -> None:
+        """Wait until these results of a program are computed."""
+        self.synchronize()
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What must surround every call into the library; entered only where needs_scope is true."""

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any
@@ -121,11 +121,13 @@ class JaxBackend(Backend):
     name = "jax"
     version = jax.__version__
     needs_scope = True
+    donates = True
     scope = _Scope
 
     def __init__(self, device: jax.Device):
         self.native_device = device
         self.device = _device_name(device)
+        self.takes_numpy = self.device == "cpu"
         self.placement = SingleDeviceSharding(device)
         self.raw = Namespace(self)
         self._constants: dict[tuple[str, DType], Any] = {}
@@ -153,6 +155,11 @@ class JaxBackend(Backend):
         with _Scope():
             return jax.device_put(np.array(value, dtype.numpy, order="C"), self.native_device)
 
+    def adopt(self, value: np.ndarray, dtype: DType) -> Any:
+        """The memory itself where this device is the CPU and the memory aligned to 64 bytes; XLA never writes to memory that is not its own."""
+        with _Scope():
+            return jax.device_put(value, self.native_device)
+
     def to_numpy(self, native: Any) -> np.ndarray:
         """The data, read-only, shared where the device is the CPU."""
         return np.asarray(native)
@@ -179,6 +186,10 @@ class JaxBackend(Backend):
         for native in jax.live_arrays():
             if not native.is_deleted():
                 native.block_until_ready()
+
+    def wait(self, natives: Sequence[Any]) -> None:
+        """Wait for these arrays."""
+        jax.block_until_ready(natives)
 
     # what jax.jit's cache of static params would get wrong: it takes 0.0 for -0.0, never finds NaN again, and keeps graphs alive
     def _constant(self, value: Any, dtype: DType) -> Any:

@@ -71,6 +71,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     version = np.__version__
     widens = True
+    takes_numpy = True
     array_types: tuple[type, ...] = (np.ndarray, np.generic)
 
     def __init__(self) -> None:
@@ -82,6 +83,10 @@ class NumpyBackend(Backend):
         """A copy of the data."""
         value = np.asarray(value)
         return np.array(value) if value.dtype == dtype.numpy else np.asarray(self.cast(value, dtype=dtype))
+
+    def adopt(self, value: np.ndarray, dtype: DType) -> Array:
+        """The array itself."""
+        return np.asarray(value)
 
     def to_numpy(self, native: Array) -> np.ndarray:
         """The array itself."""

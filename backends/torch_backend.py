@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,16 @@ _below: Any = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcon
 _HOISTED = 2**16  # a constant of up to so many elements is made once for the program, a larger one in each call
 
 
+@functools.cache
+def _unwarned() -> None:
+    """torch warns, once in a process, of the first read-only array that it is given, which somebody might write to. minidl writes to no array."""
+    array = np.zeros(1)
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.from_numpy(array)
+
+
 class TorchBackend(Backend):
     """PyTorch on one device."""
 
@@ -57,6 +68,16 @@ class TorchBackend(Backend):
         native = torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16) if source is dtypes.bfloat16 else torch.from_numpy(copy)
         native = native.to(self.torch_device)
         return native if source is dtype else caster(native.dtype, NATIVE[dtype])(native)
+
+    def adopt(self, value: np.ndarray, dtype: DType) -> Tensor:
+        """The memory itself on the CPU, a copy on another device or where torch has no name for the layout."""
+        if self.device != "cpu" or any(s < 0 for s in value.strides):
+            return self.asarray(value, dtype)
+        if not value.flags.writeable:
+            _unwarned()
+        if value.dtype == dtypes.bfloat16.numpy:
+            return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(value)
 
     def to_numpy(self, native: Tensor) -> np.ndarray:
         """The data; shares memory on the CPU."""

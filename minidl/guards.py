@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import types
+import weakref
 from typing import Any
 
 from minidl.tensors import Tensor
@@ -48,6 +49,7 @@ class Walk:
         self.terms: list[tuple[str, int | None, Any]] = []  # expression, and the container and key that it pins, if any
         self.tensors: dict[int, list[tuple[Tensor, str, Any, Any]]] = {}  # tensor, expression, container, key: once for each place
         self.boxes: dict[int, Any] = {}  # id → dict or list
+        self.weak: list[Any] = []  # Modules and optimizers among the arguments, which the guards do not keep alive
         self.owned: set[int] = set()  # the boxes that belong to Modules and optimizers: what is stored there comes back from a program
         self._inside = False
         self.whole = True  # whether everything was looked at
@@ -66,6 +68,23 @@ class Walk:
         """The guard that `text` has a plain value."""
         return f"{text} is {x!r}" if x is None or isinstance(x, bool) else f"({text} is {(v := self.bind(x, 'V'))} or same({text}, {v}))"
 
+    def argument(self, x: Any, text: str) -> None:
+        """Guard an argument with identity; a Module or an optimizer, or a method of one, without keeping it alive."""
+        if stateful(x):
+            self.terms.append((f"{text} is {self.bind(weakref.ref(x), 'Q')}()", None, None))
+            self.weak.append(x)
+            self._enter(x)
+        elif type(x) is types.MethodType:
+            self._method(x, text, self.argument)
+        else:
+            self.value(x, text)
+
+    def _method(self, x: types.MethodType, text: str, guard: Any) -> None:
+        """A method is a new object each time that somebody names it: what stays is its function and its object."""
+        self.terms.append((f"{text}.__class__ is {self.bind(types.MethodType, 'T')}", None, None))
+        self.value(x.__func__, f"{text}.__func__")
+        guard(x.__self__, f"{text}.__self__")
+
     def value(self, x: Any, text: str, box: Any = None, key: Any = None) -> None:
         """Guard one value that the expression `text` reads."""
         if len(self._seen) > _LIMIT:
@@ -76,6 +95,8 @@ class Walk:
             self.tensors.setdefault(id(x), []).append((x, text, box, key))
         elif isinstance(x, _PLAIN) or (type(x) is tuple and not _interesting(x)):
             self.terms.append((self.equal(x, text), where, key))
+        elif type(x) is types.MethodType:
+            self._method(x, text, self.value)
         else:
             self.terms.append((f"{text} is {self.bind(x, 'M' if stateful(x) else 'B')}", where, key))
             self._enter(x)

@@ -139,6 +139,11 @@ class Tensor:
         leaf = self.leaf
         if leaf is not None:
             hooks = leaf.hooks
+            level = state.interpreter
+            while level is not None:
+                if hasattr(level, "hooked"):  # a trace, which must know of what would happen only once
+                    level.hooked.append((leaf, hook))
+                level = level.parent
         else:
             if not isinstance(self.node[1], Hooked):
                 self.node[1] = Hooked(self.node[1])

@@ -58,6 +58,7 @@ class Trace:
         self.hosts: dict[tuple[str, str], tuple[Host, Var]] = {}
         self.host_env: dict[str, Any] = {}
         self.host_keys: set[tuple[int, Any]] = set()
+        self.hooked: list[tuple[tape.Leaf, Any]] = []  # hooks that were registered on leaves
         self.guards: list[str] = []
         self.scope = nullcontext
         self.bare = self
@@ -282,7 +283,8 @@ class Host:
 
     def _guard(self) -> Any:
         """The number itself, which the program is then made for."""
-        self.trace.guards.append(f"{self.text} == {_literal(self.value)}")
+        same = self.value and self.value == self.value  # neither a zero, which has a sign, nor nan
+        self.trace.guards.append(f"{self.text} == {_literal(self.value)}" if same else f"same({self.text}, {_literal(self.value)})")
         return self.value
 
     def __bool__(self) -> bool:

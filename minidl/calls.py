@@ -1,0 +1,226 @@
+"""From a program to the function that runs it: which backend compiles the graph, and generated code that checks the guards, reads the inputs, calls,
+stores what the traced code stored and returns the result.
+
+Promises: state is stored only after the program has run, so a failing call leaves it as it was; results and state belong to the backend of the
+inputs, whichever backend ran, and are handed over when somebody reads them (see minidl.handover); memory of state is given to a program to write
+over only where nobody else can see it and a failure cannot lose it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape, tree
+from minidl.autograd import pullback
+from minidl.backends import get
+from minidl.context import grad_mode
+from minidl.control import run_graph
+from minidl.emit import load
+from minidl.graph import Graph
+from minidl.handover import handed, place, resident, slot, ways
+from minidl.program import Program
+from minidl.tensors import Tensor
+
+#: Bytes of state from which a program is given the old state's memory for the new one. Below, the proof that it may costs more than it brings.
+WORTH = 2**20
+
+
+class Engine:
+    """A backend and its way of compiling, for the programs of a home backend.
+
+    Raises ValueError that lists what there is for an unknown backend or mode, ImportError for a backend whose library is missing.
+    """
+
+    def __init__(self, home: Any, name: str | None = None, mode: str | None = None):
+        self.home, self.mode = home, mode
+        self.xp = home if name is None or name == home.name else _beside(home, name)
+        if mode is not None and mode not in self.xp.modes:
+            there = f"it has {', '.join(map(repr, self.xp.modes))}, and None for its first choice" if self.xp.modes else "it has none but None"
+            raise ValueError(f"jit: the {self.xp.name} backend has no mode {mode!r}; {there}")
+        self.crosses = ways(self.xp).native is not ways(home).native  # whether arrays change their library on the way
+
+    def __repr__(self) -> str:
+        return self.xp.name if self.mode is None else f"{self.xp.name} {self.mode}"
+
+    def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
+        """The graph as this engine compiles it; it may be called with arrays that came over from the home backend."""
+        xp = self.xp
+        run = xp.compile(graph, donate, self.mode)
+        if not (self.crosses and xp.takes_numpy and xp.needs_scope and any(v.dtype.name in _WIDE for v in graph.inputs)):
+            return run
+
+        def scoped(*natives: Any) -> tuple:
+            with xp.scope():  # without it a 64-bit NumPy array would be cut to 32 bits on its way in
+                return run(*natives)
+
+        return scoped
+
+
+_WIDE = frozenset(("int64", "uint64", "float64", "complex128"))
+
+
+def _beside(home: Any, name: str) -> Any:
+    """The backend of that name on the same device, or on its own default one where it cannot be there."""
+    get(name)  # which complains of a name that is unknown
+    try:
+        return get(name, home.device)
+    except ValueError:
+        return get(name)
+
+
+def expendable(program: Program, engine: Engine) -> tuple[int, ...]:
+    """The inputs that are state which the program overwrites, where their memory may be used again.
+
+    Only on the CPU: an accelerator that runs out of memory may fail after it took the state. Not where a backward pass may ask for the old values.
+    """
+    if not engine.xp.donates or engine.xp.device != "cpu" or program.tracked:
+        return ()
+    written = {w.target for w in program.writes}
+    found = tuple(k for k, i in enumerate(program.inputs) if i.kind == "state" and i.text in written and i.text.isidentifier())
+    return found if sum(program.graph.inputs[k].nbytes for k in found) >= WORTH else ()
+
+
+def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = None) -> None:
+    """Give the program its `call`: a function of (args, kwargs) that returns the result, or MISS where a guard fails.
+
+    run: the compiled graph, with `expendable` donated, where the caller has it already.
+    """
+    s, natives = program.source, program.source.natives
+    program.engine = engine
+    spare = expendable(program, engine)
+    run = run or engine.compile(program.graph, (*program.donated, *spare))
+    result = _result(program)  # which may add to the names
+    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor)
+    way = ways(engine.xp)
+    unpack = [*s.unpack, *(f"{name} = {_payload(text, engine)}" for text, name in natives.items())]
+    if engine.crosses:
+        env.update(slot=slot, put=way.put, taken=way.classes, place=place, Result=resident(Tensor, engine.xp))
+    values: list[str] = []
+    numbers: list[str] = []
+    for i in program.inputs:
+        if i.kind == "number":
+            numbers.append(f"h{len(numbers)} = {i.text}")
+            values.append(f"h{len(numbers) - 1}")
+        else:
+            name = natives[i.text]
+            values.append(f"{name} if {name}.__class__ in taken else put({name})" if engine.crosses else name)
+    function = "run"
+    if spare:
+        owned = " and ".join(f"({n}.__class__ is not K or owners({n}) == 3)" for n in (natives[program.inputs[k].text] for k in spare))
+        env.update(
+            K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(program.graph, program.donated))
+        )
+        # 3: the tensor, the name in this call, and the argument of `owners`. Another thread might read the state before the new one is stored.
+        function = f"(run if alone() == 1 and {owned} else kept)"
+    lines = ["def call(args, kwargs):", "    try:", *(f"        {line}" for line in unpack)]
+    lines += [f"        if not ({' and '.join(program.terms)}): return MISS", *(f"        {line}" for line in numbers)]
+    lines.append("    except (AttributeError, KeyError, IndexError, TypeError): return MISS")
+    if program.tracked:
+        env["attach"] = Nodes(program, engine).attach
+        lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]
+        lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in program.parents)}))")
+    else:
+        lines.append(f"    o = {function}({', '.join(values)})")
+    for w in program.writes:
+        lines.append(f"    place({w.target}, o[{w.output}], E)" if engine.crosses else f"    {w.target}.payload = o[{w.output}]")
+    lines += [f"    {line}" for line in program.stores]
+    lines.append(f"    return {result}")
+
+    def node(m: re.Match[str]) -> str:
+        return f"nodes[{program.tracked.index(k)}]" if (k := int(m[1])) in program.tracked else "None"
+
+    program.call = load(re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n", env, "call")
+
+
+def _payload(text: str, engine: Engine) -> str:
+    return f"slot({text})" if engine.crosses else f"{text}.payload"
+
+
+def _result(program: Program) -> str:
+    """The expression that makes the result."""
+    s, made, k = program.source, [], 0
+    for c in program.constants:
+        if c is None:
+            made.append(f"Result(o[{k}], X, {s.name(program.dtypes[k], 'D')}, N[{k}])")
+            k += 1
+        else:
+            made.append(s.name(c, "R"))
+    return tree.source(program.out_structure, made) or f"unflatten(S, ({''.join(m + ', ' for m in made)}))"
+
+
+def _later(make: Callable[[], Callable[..., tuple]]) -> Callable[..., tuple]:
+    """A compiled program that is made when it is first called."""
+    made: list[Callable[..., tuple]] = []
+
+    def call(*natives: Any) -> tuple:
+        if not made:
+            made.append(make())
+        return made[0](*natives)
+
+    return call
+
+
+class Nodes:
+    """The place of a tracked call on the tape: one node, whose backward pass is a compiled program too."""
+
+    def __init__(self, program: Program, engine: Engine):
+        self.program, self.engine = program, engine
+        self.back = _later(lambda: engine.compile(program.back_graph))
+
+    def attach(self, natives: tuple, outs: tuple, parents: tuple) -> list[Any]:
+        """The nodes of the tracked outputs of one call."""
+        program, engine = self.program, self.engine
+        xp, order, places = program.xp, program.tracked, program.tracked_places
+        residuals = [*outs[program.n_out :], *(natives[k] for k in program.passed)]
+        home = (lambda a: handed(a, engine.xp, xp)) if engine.crosses else (lambda a: a)
+        put = ways(engine.xp).put if engine.crosses else (lambda a: a)
+
+        def replay(inputs: list[Tensor]) -> list[Tensor]:
+            """The call on Tensors, recorded equation by equation: for derivatives of derivatives, and forward mode."""
+            run = run_graph(program.graph, inputs)
+            return [run[i] for i in order]
+
+        def inputs(nodes: Sequence[Any]) -> list[Tensor]:
+            out = [Tensor(home(p), xp, v.dtype) for p, v in zip(natives, program.graph.inputs, strict=True)]
+            for place_, node in zip(places, nodes, strict=True):
+                if place_ is not None:
+                    out[place_].node = node
+            return out
+
+        def vjp(cts: list[Any], tracked: bool) -> list[Any]:
+            if tracked:
+                from minidl.transforms import alias
+
+                start = inputs(parents)
+                with grad_mode(True):  # a pass over Tensors whose outcome is not differentiated runs under no_grad
+                    for p in places:
+                        if p is not None:  # inside vmap the parents' nodes belong to a level outside
+                            start[p] = alias(start[p])
+                    results = replay(start)
+                roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
+                used = [p for p in places if p is not None]
+                found = dict(zip(used, pullback("jit", roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
+                return [None if p is None else found[p] for p in places]
+            full = [put(_zeros(xp, program.graph.outputs[i]) if c is None else c.payload) for i, c in zip(order, cts, strict=True)]
+            got = iter(self.back(*residuals, *full))
+            return [None if hole else Tensor(g := home(next(got)), xp, xp.dtype_of(g)) for hole in program.back_holes]
+
+        def jvp(tangents: list[Any]) -> list[Any]:
+            from minidl.transforms import _push, alias
+
+            start = inputs(parents)
+            moved = [(p, t) for p, t in zip(places, tangents, strict=True) if t is not None and p is not None]
+            for p, _ in moved:
+                start[p] = alias(start[p])
+            return _push(replay(start), [start[p] for p, _ in moved], [t for _, t in moved])
+
+        return tape.opaque_nodes(xp, "jit", parents, len(order), vjp, jvp)
+
+
+def _zeros(xp: Any, like: Any) -> Any:
+    with xp.scope():
+        return xp.full(shape=like.shape, value=0, dtype=like.dtype)

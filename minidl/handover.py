@@ -1,0 +1,129 @@
+"""Handover: an array of one backend as one of another, without a copy where the libraries allow it, and only when somebody reads it.
+
+A program may run on another backend than the one its tensors belong to. What it returns or writes is resident: the slot of the payload holds the
+engine's own array, and the tensor's class is a twin of its class whose `payload` converts on first reading and gives the class back. Programs of
+the same engine take the array as it lies there.
+
+Promises: dtypes and bits are exact; a resident tensor is the same object, and everything that reads `payload` sees its own backend's array; arrays
+may share memory, which nobody notices, because payloads are never written to; no update is lost when one thread reads while another writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import Any
+
+import numpy as np
+
+from minidl.backends import get, loaded
+from minidl.dtypes import float32
+from minidl.tensors import Tensor
+
+lock = threading.RLock()  # between reading a resident tensor and writing it
+#: What the payload's slot holds, whoever's array it is; how to set it; and how to set the class of a tensor, resident or not.
+_payload: Any = vars(Tensor)["payload"]
+slot, store = _payload.__get__, _payload.__set__
+change_class: Any = object.__dict__["__class__"].__set__
+
+
+def handed(native: Any, have: Any, want: Any) -> Any:
+    """A native array of one backend as one of another; on one accelerator by DLPack, else through NumPy, whose view of CPU memory is free.
+
+    >>> handed(np.ones(2), get("numpy"), get("numpy")).tolist()
+    [1.0, 1.0]
+    """
+    if have is want:
+        return native
+    if have.device == want.device != "cpu":
+        with want.scope():
+            return want.from_dlpack(native)
+    dtype = have.dtype_of(native)
+    with want.scope():
+        return want.adopt(have.to_numpy(native), dtype)
+
+
+_owners: dict[type, Any] = {}
+
+
+def owner(native: Any) -> Any:
+    """A backend whose library made this array, for `handed`."""
+    found = _owners.get(native.__class__)
+    if found is None:
+        found = next((b for b in (get("numpy"), *loaded()) if b.is_native(native)), None)
+        if found is None:
+            raise TypeError(f"handover: no backend in use has arrays of type {type(native).__name__}")
+        _owners[native.__class__] = found
+    return found
+
+
+class Ways:
+    """How arrays reach the programs of one backend: `classes` are passed as they are, anything else through `put`."""
+
+    def __init__(self, engine: Any):
+        self.engine = engine
+        with engine.scope():
+            self.native = type(engine.scalar(0.0, float32))
+        self.classes = frozenset((self.native, np.ndarray)) if engine.takes_numpy else frozenset((self.native,))
+
+    def put(self, native: Any) -> Any:
+        """An array of any library as one that a program of this backend takes."""
+        if native.__class__ in self.classes:
+            return native
+        have = owner(native)
+        if self.engine.takes_numpy and have.device == "cpu":
+            return np.asarray(have.to_numpy(native))
+        return handed(native, have, self.engine)
+
+
+@functools.cache
+def ways(engine: Any) -> Ways:
+    """The ways to a backend."""
+    return Ways(engine)
+
+
+@functools.cache
+def resident(kind: type, engine: Any) -> Any:
+    """The twin of a tensor class for values that lie with `engine`. None for a class that counts or changes its subclasses."""
+    if type(kind) is not type or "__init_subclass__" in {n for c in kind.__mro__[:-1] for n in vars(c)}:
+        return None
+
+    def read(self: Tensor) -> Any:
+        with lock:
+            if type(self) is not twin:  # another thread was here meanwhile
+                return self.payload
+            native = handed(slot(self), engine, self.xp)
+            store(self, native)
+            change_class(self, kind)
+        return native
+
+    def write(self: Tensor, native: Any) -> None:
+        with lock:
+            store(self, native)
+            change_class(self, kind)
+
+    def init(self: Tensor, payload: Any, xp: Any, dtype: Any, node: Any = None) -> None:
+        store(self, payload)
+        self.xp, self.dtype, self.node = xp, dtype, node
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        self.payload  # noqa: B018  the class is its own again when it is written down
+        return self.__reduce_ex__(protocol)
+
+    body: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    body |= {"payload": property(read, write), "__init__": init, "__reduce_ex__": reduce, "__class__": property(lambda self: kind, change_class)}
+    body |= {"shape": property(lambda self: tuple(slot(self).shape)), "ndim": property(lambda self: len(slot(self).shape))}
+    twin = type(kind.__name__, (kind,), body)
+    return twin
+
+
+def place(target: Tensor, native: Any, engine: Any) -> None:
+    """Give a tensor a value that lies with `engine`; it is handed over when it is read."""
+    kind: Any = target.__class__  # its own, also where it is resident
+    twin = resident(kind, engine)
+    with lock:
+        if twin is None:
+            target.payload = handed(native, engine, target.xp)
+        else:
+            store(target, native)
+            change_class(target, twin)
