@@ -72,8 +72,12 @@ class Plan:
         self._finish(graph)
 
     def _opened(self, graph: Graph) -> Graph:
-        """The graph with the large ones of those equations decomposed which have a kernel of their own only for small sizes."""
-        return expand(graph, choose=lambda e: e.primitive.name in _OPEN and math.prod(e.inputs[0].shape) >= self.fuse[0])
+        """The graph with decompositions in place of what has no kernel, and of large equations whose kernel is for small sizes."""
+
+        def choose(e: Equation) -> bool:
+            return not _has_kernel(e) or (e.primitive.name in _OPEN and math.prod(e.inputs[0].shape) >= self.fuse[0])
+
+        return expand(graph, choose=choose)
 
     # what lowerings use
     def at(self, atom: Atom) -> Any:
@@ -351,10 +355,14 @@ def _one(f: Callable[..., Any]) -> Callable[..., tuple]:
     return lambda *args: (f(*args),)
 
 
+def _has_kernel(equation: Equation) -> bool:
+    return is_elementwise(equation) or equation.primitive.name in LOWER
+
+
 def _compilable(equation: Equation) -> bool:
     from minidl.graph import subgraphs
 
-    if equation.primitive.name in object_mode or not (is_elementwise(equation) or equation.primitive.name in LOWER):
+    if equation.primitive.name in object_mode or not (_has_kernel(equation) or equation.primitive.decompose is not None):
         return False
     return all(_compilable(e) for g in subgraphs(equation.params) for e in g.equations)
 

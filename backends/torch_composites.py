@@ -18,10 +18,9 @@ Tensor = torch.Tensor
 _aten = torch.ops.aten
 _gelu, _layer_norm, _layer_norm_backward = torch._C._nn.gelu, torch.native_layer_norm, _aten.native_layer_norm_backward.default
 _gelu_backward = _aten.gelu_backward.default
-_flash, _flash_backward = (
-    getattr(getattr(_aten, name, None), "default", None)
-    for name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward")
-)
+_CPU_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
+_flash: Any = getattr(getattr(_aten, _CPU_FLASH, None), "default", None)
+_flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "default", None)
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
 
 

@@ -371,8 +371,8 @@ class _traced:
         used = {a for e in kept for a in e.inputs} | set(self.outputs)
         needed = [v for v in (*self.extra_vars, *(v for e in moved for v in e.outputs)) if v in used]
         self.extra = run_graph(Graph(self.extra_vars, moved, needed), self.extra)
-        self.extra_vars = needed
-        self.graph = Graph([v for v in self.graph.inputs if v not in fixed] + needed, kept, self.graph.outputs, "body")
+        self.extra_vars = tuple(needed)
+        self.graph = Graph([*(v for v in self.graph.inputs if v not in fixed), *needed], kept, self.graph.outputs, "body")
 
     def store(self, values: Sequence[Tensor]) -> None:
         """Write the final values of the changed tensors."""
