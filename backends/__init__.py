@@ -21,10 +21,12 @@ _lock = threading.RLock()
 
 class _Choice(threading.local):
     stack: tuple[Any, ...] = ()
+    auto: bool | None = None  # what use_backend says of it in this thread
 
 
 _choice = _Choice()
 _default: list[Any] = [None]
+_auto = [os.environ.get("MINIDL_BACKEND") == "auto"]
 
 
 def _builtin(name: str) -> Callable[[str | None], Any]:
@@ -88,23 +90,38 @@ def default() -> Any:
     if _choice.stack:
         return _choice.stack[-1]
     if _default[0] is None:
-        _default[0] = get(os.environ.get("MINIDL_BACKEND") or "numpy", os.environ.get("MINIDL_DEVICE") or None)
+        _default[0] = _named(os.environ.get("MINIDL_BACKEND") or "numpy", os.environ.get("MINIDL_DEVICE") or None)
     return _default[0]
 
 
+def _named(name: str, device: str | None) -> Any:
+    return get("numpy" if name == "auto" else name, device)
+
+
+def automatic() -> bool:
+    """Whether a jitted function that names no backend chooses one by measuring: MINIDL_BACKEND, set_backend or use_backend says "auto"."""
+    return _auto[0] if _choice.auto is None else _choice.auto
+
+
 def set_backend(name: str, device: str | None = None) -> None:
-    """Make new tensors on this backend from now on.
+    """Make new tensors on this backend from now on. "auto": on numpy, and md.jit chooses for each graph who runs it.
 
     >>> set_backend("numpy")
     """
-    _default[0] = get(name, device)
+    _default[0] = _named(name, device)
+    _auto[0] = name == "auto"
 
 
 @contextlib.contextmanager
 def use_backend(name: str, device: str | None = None) -> Iterator[Any]:
     """Make new tensors on this backend inside the block, in this thread."""
-    with using(get(name, device)) as backend:
-        yield backend
+    before = _choice.auto
+    with using(_named(name, device)) as backend:
+        _choice.auto = name == "auto"
+        try:
+            yield backend
+        finally:
+            _choice.auto = before
 
 
 @contextlib.contextmanager

@@ -39,14 +39,14 @@ from minidl.dtypes import (
 from minidl.dtypes import bool_ as bool
 from minidl.graph import Graph
 from minidl.ops import *  # noqa: F403
-from minidl.settings import get_default_dtype, set_default_dtype, strict_promotion
+from minidl.settings import get_default_dtype, set_auto, set_default_dtype, strict_promotion
 from minidl.tensors import Tensor
 
 if TYPE_CHECKING:
     from minidl.batching import vmap
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
     from minidl.custom import checkpoint, custom_jvp, custom_vjp
-    from minidl.jitting import jit
+    from minidl.jitting import explain, jit
     from minidl.random import manual_seed
     from minidl.tracing import host, trace
     from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
-    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp", "jitting": "jit",
-    "random": "manual_seed", "tracing": "host trace",
+    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp",
+    "jitting": "explain jit", "random": "manual_seed", "tracing": "host trace",
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
@@ -63,10 +63,10 @@ _SATELLITES = ("nn", "optim", "data", "random", "linalg", "testing")
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
-    "custom_vjp", "dtypes", "enable_grad", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian", "host", "int8",
-    "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "scan",
-    "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64",
-    "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
+    "custom_vjp", "dtypes", "enable_grad", "explain", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian", "host",
+    "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "scan",
+    "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "switch", "trace", "tree", "uint8", "uint16", "uint32",
+    "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
 ]  # fmt: skip
 
 

@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minidl.backends import automatic
 from minidl.calls import Engine, link
 from minidl.context import busy, state
 from minidl.graph import Graph
 from minidl.program import MISS, Program
+from minidl.settings import Auto
 
 
 class JitWarning(UserWarning):
@@ -91,7 +94,19 @@ class Jitted:
 
     def _link(self, program: Program, args: tuple, kwargs: dict[str, Any]) -> None:
         """Choose who runs the program, and make its call."""
-        link(program, Engine(program.xp, self.backend, self.mode))
+        backend = self.backend or ("auto" if self.mode is None and automatic() else None)
+        program.report, run = None, None
+        if backend != "auto":
+            engine = Engine(program.xp, backend, self.mode)
+        else:
+            from minidl.auto import choose
+
+            program.source.env["Auto"] = Auto
+            program.terms.append(f"Auto.measure is {Auto.measure}")
+            engine, run, program.report = choose(program, program.natives(args, kwargs))
+        start = time.perf_counter()
+        link(program, engine, run)
+        program.seconds = time.perf_counter() - start
 
     def _watch(self, program: Program) -> None:
         """Drop the program when a Module or an optimizer goes that it was made for."""
@@ -119,9 +134,60 @@ class Jitted:
                 f"jit: the function depends on something that jit does not see; make it an argument, a global, or an attribute of a Module:\n{diff}"
             )
 
+    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
+        """How a call with these arguments would run; see md.explain."""
+        program = next((p for p in self.programs if p.grad is state.grad and not p.why(args, kwargs)), None)
+        if program is None:
+            program = Program(self, args, kwargs, state.grad)
+            self._link(program, args, kwargs)
+            if program.reusable and not self.always:
+                with self._lock:
+                    self.programs.insert(0, program)
+                    del self.programs[64:]
+                    self._watch(program)
+        return Explanation(program)
+
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run."""
         return Program(self, args, kwargs, state.grad).graph
+
+
+class Explanation:
+    """How a jitted call runs. `str` of it is the table, `rows` what was measured where backend="auto" chose."""
+
+    def __init__(self, program: Program):
+        graph, engine = program.graph, program.engine
+        kinds = [i.kind for i in program.inputs]
+        self.backend, self.mode, self.equations, self.guards = engine.xp.name, engine.mode, len(graph.equations), len(program.terms)
+        self.rows = program.report.rows if program.report else []
+        lines = [f"{graph.name}: {self.equations} equations, {self.guards} guards, runs on {engine!r} ({engine.xp.device})"]
+        lines += [f"inputs: {', '.join(f'{kinds.count(k)} {k}' for k in dict.fromkeys(kinds)) or 'none'}; of the {program.xp.name} backend"]
+        lines += [f"outputs: {program.n_out}, of which {len(program.writes)} overwrite a tensor", f"linked in {program.seconds * 1e3:.1f} ms"]
+        self.text = "\n".join([*lines, *([str(program.report)] if program.report else [])])
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<explanation: {self.text.splitlines()[0]}>"
+
+
+def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Print how a jitted function runs for these arguments: backend and mode, equations, guards; for backend="auto" also what was tried, how long
+    that took to compile and to run, how well it agrees with the inputs' backend, what won and why. Returns the same as an object.
+
+    f is traced and compiled if it has to be, but not run: no state changes. A function that is not jitted is jitted first.
+
+    >>> import minidl as md
+    >>> def wave(x):
+    ...     return md.sin(x) * 2.0
+    >>> print(repr(md.jit(wave).explain(md.ones((3,), backend="numpy"))))
+    <explanation: wave: 2 equations, 7 guards, runs on numpy (cpu)>
+    """
+    jitted = f if isinstance(f, Jitted) else jit(f)
+    found = jitted.explain(*args, **kwargs)
+    print(found)
+    return found
 
 
 def jit(
@@ -136,8 +202,9 @@ def jit(
     """Compile a function: the first call traces it, later calls run the compiled program. Use as `md.jit(f)` or `@md.jit`.
 
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
-    and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are;
-    results belong to the backend of the inputs all the same. mode: another way to compile that the backend has. donate: positions of arguments whose
+    and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are
+    ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode: another way to compile that the
+    backend has. donate: positions of arguments whose
     memory the program may reuse; the caller must not read them again. jax uses this. The others write results to memory of their own, so that a
     call which fails, even in the middle, has lost nothing.
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
@@ -148,6 +215,8 @@ def jit(
     >>> double(md.ones((2,))).tolist()
     [2.0, 2.0]
     """
+    if mode is not None and backend == "auto":
+        raise ValueError(f"jit: backend='auto' tries every mode by itself; name the backend that has the mode {mode!r}")
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     if f is None:
         return lambda g: Jitted(g, backend, mode, names, donate, check)

@@ -69,6 +69,8 @@ class Program:
 
     call: Callable[[tuple, dict[str, Any]], Any]
     engine: Any
+    report: Any
+    seconds: float
     watched: list[Any]
 
     def __init__(self, owner: Any, args: tuple, kwargs: dict[str, Any], grad: bool):

@@ -1,0 +1,283 @@
+"""backend="auto": every candidate is measured and checked, state advances once, the winner is remembered, and somebody can say why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import minidl as md
+import minidl.auto as auto
+import minidl.nn as nn
+import minidl.optim as optim
+from minidl.backends import automatic, get
+from minidl.settings import Auto
+
+NAMES = ("numpy", "torch")  # enough candidates for what is tested here; jax and numba compile for longer
+
+
+@pytest.fixture(autouse=True)
+def private(monkeypatch, tmp_path):
+    """An empty memory, on disk and in the process, and few candidates."""
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(auto, "_known", {})
+    monkeypatch.setattr(auto, "_ROUND", 1e-4)
+    monkeypatch.setattr(auto, "available", lambda: dict.fromkeys(NAMES, True))
+    monkeypatch.setattr(Auto, "measure", True)
+    monkeypatch.setattr(Auto, "budget", 60.0)
+    return tmp_path / "cache"
+
+
+def slow(monkeypatch, name, seconds=0.01):
+    """Make programs of a backend slow; the list of compiled graphs."""
+    kind, compiled = type(get(name)), []
+    plain = kind.compile
+
+    def compile(self, graph, donate=(), mode=None):
+        run = plain(self, graph, donate)
+        compiled.append(graph)
+
+        def waiting(*natives):
+            time.sleep(seconds)
+            return run(*natives)
+
+        return waiting
+
+    monkeypatch.setattr(kind, "compile", compile)
+    return compiled
+
+
+@pytest.mark.parametrize("winner", NAMES)
+def test_the_fastest_runs_and_results_belong_to_the_inputs(winner, monkeypatch):
+    slow(monkeypatch, "torch" if winner == "numpy" else "numpy")
+    x = md.asarray(np.linspace(-1, 1, 7), backend="numpy")
+    f = md.jit(lambda x: (md.sin(x) * 2.0).sum(), backend="auto")
+    for _ in range(3):
+        y = f(x)
+        assert y.backend == "numpy" and y.dtype is md.float64
+        np.testing.assert_allclose(y.item(), 0.0, atol=1e-12)
+    told = f.explain(x)
+    assert told.backend == winner and f.compiles == 1
+    assert {r.name for r in told.rows} == set(NAMES) and all(r.call is not None and r.compile is not None for r in told.rows)
+    assert f"{winner} wins" in str(told) and "times as fast as" in str(told)
+
+
+def test_state_random_numbers_and_side_effects_advance_once(monkeypatch):
+    slow(monkeypatch, "numpy")  # so that the winner is not where the state was made
+    calls = []
+
+    def training(backend):
+        with md.use_backend("numpy"):
+            md.manual_seed(0)
+            net = nn.Sequential(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2))
+            opt = optim.Adam(net.parameters(), lr=0.05)
+
+            def step(x, y):
+                calls.append(backend)
+                opt.zero_grad()
+                loss = nn.functional.cross_entropy(net(x), y)
+                loss.backward()
+                opt.step()
+                return loss
+
+            run = md.jit(step, backend=backend)
+            rng = np.random.default_rng(0)
+            data = [(rng.normal(size=(8, 4)).astype(np.float32), rng.integers(0, 2, size=8)) for _ in range(4)]
+            losses = [run(md.asarray(x), md.asarray(y)).item() for x, y in data]
+            return losses, [v.numpy() for v in net.state_dict().values()], md.random.normal(md.random.key(0), (2,)).numpy(), run
+
+    plain, chosen = training(None), training("auto")
+    np.testing.assert_allclose(plain[0], chosen[0], rtol=1e-4)
+    for a, b in zip(plain[1], chosen[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(plain[2], chosen[2])
+    assert chosen[3].programs[0].engine.xp.name == "torch"
+    assert calls.count("auto") == chosen[3].compiles <= 2, "the function itself runs only to be traced"
+
+
+def test_a_candidate_that_is_wrong_on_purpose_is_rejected(monkeypatch):
+    slow(monkeypatch, "numpy", 0.02)
+    kind = type(get("torch"))
+    plain = kind.compile
+
+    def wrong(self, *args):
+        run = plain(self, *args)
+        return lambda *natives: tuple(o * 1.001 for o in run(*natives))
+
+    monkeypatch.setattr(kind, "compile", wrong)
+    f = md.jit(lambda x: md.exp(x), backend="auto")
+    x = md.asarray(np.ones(5, np.float32), backend="numpy")
+    assert f(x).tolist() == md.exp(x).tolist()
+    told = f.explain(x)
+    torch = next(r for r in told.rows if r.backend == "torch")
+    assert told.backend == "numpy" and torch.error > 1 and torch.call is None and "rejected" in str(told)
+
+
+def test_a_candidate_that_raises_is_set_aside_and_said(monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(type(get("torch")), "compile", broken)
+    f = md.jit(lambda x: x * 2.0, backend="auto")
+    x = md.ones((3,), backend="numpy")
+    assert f(x).tolist() == [2.0] * 3 and "set aside: RuntimeError: no such kernel" in str(f.explain(x))
+    monkeypatch.setattr(type(get("numpy")), "compile", broken)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        md.jit(lambda x: x * 3.0, backend="auto")(x)
+
+
+def test_the_budget_is_kept_and_said(monkeypatch):
+    monkeypatch.setattr(Auto, "budget", 0.0)
+    f = md.jit(lambda x: x * 2.0, backend="auto")
+    x = md.ones((3,), backend="numpy")
+    assert f(x).tolist() == [2.0] * 3
+    assert f.explain(x).backend == "numpy" and "not tried: the budget of 0 s was spent" in str(f.explain(x))
+
+
+def test_other_modes_are_candidates_too(monkeypatch):
+    seen = []
+    kind = type(get("torch"))
+    plain = kind.compile
+
+    def compile(self, graph, donate=(), mode=None):
+        seen.append(mode)
+        return plain(self, graph, donate)
+
+    monkeypatch.setattr(kind, "compile", compile)
+    monkeypatch.setattr(kind, "modes", ("other",))
+    slow(monkeypatch, "numpy")
+    x = md.ones((3,), backend="numpy")
+    f = md.jit(lambda x: x * 2.0, backend="auto")
+    assert f(x).tolist() == [2.0] * 3
+    assert {None, "other"} <= set(seen) and {r.name for r in f.explain(x).rows} == {"numpy", "torch", "torch other"}
+    with pytest.raises(ValueError, match="tries every mode by itself"):
+        md.jit(lambda x: x, backend="auto", mode="other")
+
+
+def test_the_winner_is_remembered(monkeypatch, private):
+    compiled = slow(monkeypatch, "numpy")
+    x = md.ones((3,), backend="numpy")
+
+    def make():
+        return md.jit(lambda x: md.cos(x) + 1.0, backend="auto")
+
+    make()(x)
+    (file,) = (private / "auto").iterdir()
+    assert json.loads(file.read_text())["rows"][1]["backend"] == "torch"
+    before = len(compiled)
+    assert before
+    again = make()
+    again(x)
+    assert "measured before in this process" in str(again.explain(x))
+    monkeypatch.setattr(auto, "_known", {})
+    again = make()
+    again(x)
+    assert "remembered" in str(again.explain(x)) and again.explain(x).backend == "torch"
+    assert len(compiled) == before, "only the winner is compiled again"
+    for text in ("{", "[]", '{"rows": [], "winner": 0, "why": ""}', '{"rows": [{"backend": 3}], "winner": 0, "why": ""}'):
+        monkeypatch.setattr(auto, "_known", {})
+        file.write_text(text)
+        again = make()
+        again(x)
+        assert "measured now" in str(again.explain(x))
+    assert json.loads(file.read_text())["winner"] == 1, "a file that could not be read was replaced"
+    other = md.jit(lambda x: md.cos(x) + 2.0, backend="auto")
+    other(x)
+    assert len(list((private / "auto").iterdir())) == 2
+    assert not list(private.glob("*.tmp"))
+
+
+def test_a_winner_that_no_longer_works_is_not_trusted(monkeypatch, capsys):
+    x = md.ones((3,), backend="numpy")
+    slow(monkeypatch, "numpy")
+    md.jit(lambda x: md.cos(x) + 1.0, backend="auto")(x)
+
+    def broken(self, *args):
+        raise RuntimeError("library changed")
+
+    monkeypatch.setattr(type(get("torch")), "compile", broken)
+    f = md.jit(lambda x: md.cos(x) + 1.0, backend="auto")
+    assert f(x).shape == (3,) and f.explain(x).backend == "numpy"
+    assert "library changed" in capsys.readouterr().err
+
+
+def test_those_who_must_not_have_it(monkeypatch, private):
+    slow(monkeypatch, "numpy")
+    x = md.ones((3,), backend="numpy")
+    f = md.jit(lambda x: md.cos(x) + 1.0, backend="auto")
+    f(x)
+    assert f.explain(x).backend == "torch"
+    md.set_auto(measure=False)
+    f(x)
+    assert f.explain(x).backend == "numpy" and f.compiles == 2
+    with pytest.raises(ValueError, match="seconds"):
+        md.set_auto(budget=-1.0)
+
+
+def test_nested_graphs_are_part_of_the_signature():
+    def program(k):
+        return md.trace(lambda x: md.fori_loop(0, 3, lambda i, v: v * k, x))(md.ones((2,)))
+
+    assert auto.signature(program(2.0)) == auto.signature(program(2.0)) != auto.signature(program(3.0))
+
+
+def test_agreement_is_scaled_by_the_dtype():
+    assert auto.difference(np.float32([1, 2]), np.float32([1, 2.0001])) < 1 < auto.difference(np.float32([1, 2]), np.float32([1, 2.01]))
+    assert auto.difference(np.ones(2), np.ones(2) + 1e-6) > 1
+    assert auto.difference(np.array([np.nan, np.inf]), np.array([np.nan, np.inf])) == 0.0
+    for a, b in [([np.nan], [1.0]), ([np.inf], [-np.inf]), ([1.0], [np.inf])]:
+        assert auto.difference(np.array(a), np.array(b)) == float("inf")
+    assert auto.difference(np.array([1, 2]), np.array([1, 3])) == float("inf") == auto.difference(np.ones(2), np.ones(2, np.float32))
+    assert auto.difference(np.float32([1e-6]), np.float32([2e-6]), scale=1e3) < 1, "what is left of large numbers that cancelled"
+
+
+def test_auto_as_the_default_means_numpy_and_a_choice_for_every_jit(monkeypatch):
+    with md.use_backend("auto"):
+        assert automatic() and md.ones((2,)).backend == "numpy"
+        f = md.jit(lambda x: x * 2.0)
+        f(md.ones((2,)))
+        assert f.explain(md.ones((2,))).rows
+    assert not automatic()
+    code = "import minidl as md; f = md.jit(lambda x: x + 1.0); x = md.ones(3); print(f(x).tolist(), x.backend, len(f.explain(x).rows) > 1)"
+    env = {**os.environ, "MINIDL_BACKEND": "auto", "MINIDL_AUTO_BUDGET": "0"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
+    assert done.stdout.split("\n")[0] == "[2.0, 2.0, 2.0] numpy True", done.stderr
+
+
+def test_progress_is_shown_beyond_two_seconds(monkeypatch, capsys):
+    slow(monkeypatch, "numpy", 2.1)
+    md.jit(lambda x: x - 1.0, backend="auto")(md.ones((3,), backend="numpy"))
+    assert "choosing a backend" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_a_plain_jit_explains_itself(capsys):
+    w = md.ones((3,), backend="torch")
+
+    def step(x):
+        w.assign(w + x)
+        return w.sum()
+
+    before = w.tolist()
+    told = md.explain(step, md.ones((3,), backend="torch"))
+    text = capsys.readouterr().out
+    assert w.tolist() == before, "explaining runs nothing"
+    assert "step: 2 equations" in text and "runs on torch (cpu)" in text and "1 state, 1 argument" in text
+    assert str(told).strip() == text.strip() and repr(told).startswith("<explanation: step")
+
+
+@pytest.mark.parametrize("winner", NAMES)
+def test_gradients_of_a_chosen_program(winner, monkeypatch):
+    slow(monkeypatch, "torch" if winner == "numpy" else "numpy")
+    x = md.tensor([0.5, 1.0], requires_grad=True, backend="numpy")
+    f = md.jit(lambda x: (md.sin(x) * x).sum(), backend="auto")
+    for _ in range(2):
+        x.grad = None
+        f(x).backward()
+        np.testing.assert_allclose(x.grad.numpy(), np.sin([0.5, 1]) + np.cos([0.5, 1]) * [0.5, 1], rtol=1e-5)
+    assert f.programs[0].engine.xp.name == winner
