@@ -21,7 +21,7 @@ from minidl.context import grad_mode
 from minidl.control import run_graph
 from minidl.emit import load
 from minidl.graph import Graph
-from minidl.handover import handed, place, resident, slot, ways
+from minidl.handover import handed, place, resident, slot, store, ways
 from minidl.program import Program
 from minidl.tensors import Tensor
 
@@ -93,12 +93,12 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     program.engine = engine
     spare = expendable(program, engine)
     run = run or engine.compile(program.graph, (*program.donated, *spare))
-    result = _result(program)  # which may add to the names
-    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor)
+    made, result = _result(program, engine.crosses)  # which may add to the names
+    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)
     unpack = [*s.unpack, *(f"{name} = {_payload(text, engine)}" for text, name in natives.items())]
     if engine.crosses:
-        env.update(slot=slot, put=way.put, taken=way.classes, place=place, Result=resident(Tensor, engine.xp))
+        env.update(slot=slot, put=way.put, taken=way.classes, place=place, store=store, Result=resident(Tensor, engine.xp))
     values: list[str] = []
     numbers: list[str] = []
     for i in program.inputs:
@@ -118,7 +118,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         function = f"(run if alone() == 1 and {owned} else kept)"
     lines = ["def call(args, kwargs):", "    try:", *(f"        {line}" for line in unpack)]
     lines += [f"        if not ({' and '.join(program.terms)}): return MISS", *(f"        {line}" for line in numbers)]
-    lines.append("    except (AttributeError, KeyError, IndexError, TypeError): return MISS")
+    lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
     if program.tracked:
         env["attach"] = Nodes(program, engine).attach
         lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]
@@ -128,7 +128,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     for w in program.writes:
         lines.append(f"    place({w.target}, o[{w.output}], E)" if engine.crosses else f"    {w.target}.payload = o[{w.output}]")
     lines += [f"    {line}" for line in program.stores]
-    lines.append(f"    return {result}")
+    lines += [*(f"    {line}" for line in made), f"    return {result}"]
 
     def node(m: re.Match[str]) -> str:
         return f"nodes[{program.tracked.index(k)}]" if (k := int(m[1])) in program.tracked else "None"
@@ -140,16 +140,18 @@ def _payload(text: str, engine: Engine) -> str:
     return f"slot({text})" if engine.crosses else f"{text}.payload"
 
 
-def _result(program: Program) -> str:
-    """The expression that makes the result."""
-    s, made, k = program.source, [], 0
+def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
+    """Lines that make the tensors of the result, and the expression of the result. (Setting four slots is a third faster than Tensor's __init__.)"""
+    s, lines, made = program.source, [], []
     for c in program.constants:
-        if c is None:
-            made.append(f"Result(o[{k}], X, {s.name(program.dtypes[k], 'D')}, N[{k}])")
-            k += 1
-        else:
+        if c is not None:
             made.append(s.name(c, "R"))
-    return tree.source(program.out_structure, made) or f"unflatten(S, ({''.join(m + ', ' for m in made)}))"
+            continue
+        k = len(lines)
+        value = f"store(r{k}, o[{k}])" if crosses else f"r{k}.payload = o[{k}]"
+        lines.append(f"r{k} = new(Result); {value}; r{k}.xp = X; r{k}.dtype = {s.name(program.dtypes[k], 'D')}; r{k}.node = N[{k}]")
+        made.append(f"r{k}")
+    return lines, tree.source(program.out_structure, made) or f"unflatten(S, ({''.join(m + ', ' for m in made)}))"
 
 
 def _later(make: Callable[[], Callable[..., tuple]]) -> Callable[..., tuple]:

@@ -29,6 +29,10 @@ class JitWarning(UserWarning):
     """What md.jit(check=True) has to say."""
 
 
+def _never(args: tuple, kwargs: dict[str, Any]) -> Any:
+    return MISS
+
+
 class Jitted:
     """A compiled function; see jit."""
 
@@ -39,6 +43,7 @@ class Jitted:
         self.__minidl_jitted__ = f
         self.backend, self.mode, self.static, self.donate, self.always = backend, mode, frozenset(static_argnames), tuple(donate), check
         self.programs: list[Program] = []
+        self._last = _never  # the call of the program that ran last with gradients on: most calls need no other
         self.compiles = 0  # how often the function was traced
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}
@@ -51,30 +56,34 @@ class Jitted:
                     raise ValueError(f"jit: static_argnames names {n!r}, which is no parameter of {getattr(f, '__name__', f)}")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if busy[0]:
-            if state.interpreter is not None:
-                return self.__minidl_jitted__(*args, **kwargs)
-            grad = state.grad
-        else:
-            grad = True
-        if not self.always:
-            for program in self.programs:
-                if program.grad is grad:
-                    out = program.call(args, kwargs)
-                    if out is not MISS:
-                        return out
-        return self._trace(args, kwargs, grad)
+        if not busy[0]:
+            out = self._last(args, kwargs)
+            if out is not MISS:
+                return out
+        elif state.interpreter is not None:
+            return self.__minidl_jitted__(*args, **kwargs)
+        out = self._find(args, kwargs, state.grad)
+        return self._trace(args, kwargs, state.grad) if out is MISS else out
+
+    def _find(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
+        """The result of the program that fits, or MISS."""
+        for program in () if self.always else self.programs:
+            if program.grad is grad:
+                out = program.call(args, kwargs)
+                if out is not MISS:
+                    if grad:
+                        self._last = program.call
+                    return out
+        return MISS
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
     def _trace(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
         with self._lock:
-            for program in self.programs:  # another thread may have been here meanwhile
-                if program.grad is grad and not self.always:
-                    out = program.call(args, kwargs)
-                    if out is not MISS:
-                        return out
+            out = self._find(args, kwargs, grad)
+            if out is not MISS:  # another thread was here meanwhile
+                return out
             self.compiles += 1
             program = Program(self, args, kwargs, grad)
             self._link(program, args, kwargs)
@@ -83,9 +92,7 @@ class Jitted:
                     self._report(self.programs[0], program, args, kwargs)
                 self.programs = [program]
             elif program.reusable:
-                self.programs.insert(0, program)
-                del self.programs[64:]
-                self._watch(program)
+                self._keep(program)
         out = program.call(args, kwargs)
         if out is MISS:
             changed = "; ".join(program.why(args, kwargs))
@@ -108,14 +115,17 @@ class Jitted:
         link(program, engine, run)
         program.seconds = time.perf_counter() - start
 
-    def _watch(self, program: Program) -> None:
-        """Drop the program when a Module or an optimizer goes that it was made for."""
+    def _keep(self, program: Program) -> None:
+        """Add a program; it is dropped when a Module or an optimizer goes that it was made for."""
+        self.programs.insert(0, program)
+        del self.programs[64:]
         owner, there = weakref.ref(self), weakref.ref(program)
 
         def gone(_: Any) -> None:
             jitted, program = owner(), there()
             if jitted is not None and program in jitted.programs:
                 jitted.programs.remove(program)
+                jitted._last = _never
 
         program.watched = [weakref.ref(x, gone) for x in program.weak]
         program.weak = []
@@ -142,9 +152,7 @@ class Jitted:
             self._link(program, args, kwargs)
             if program.reusable and not self.always:
                 with self._lock:
-                    self.programs.insert(0, program)
-                    del self.programs[64:]
-                    self._watch(program)
+                    self._keep(program)
         return Explanation(program)
 
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
@@ -182,7 +190,7 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
     >>> def wave(x):
     ...     return md.sin(x) * 2.0
     >>> print(repr(md.jit(wave).explain(md.ones((3,), backend="numpy"))))
-    <explanation: wave: 2 equations, 7 guards, runs on numpy (cpu)>
+    <explanation: wave: 2 equations, ... guards, runs on numpy (cpu)>
     """
     jitted = f if isinstance(f, Jitted) else jit(f)
     found = jitted.explain(*args, **kwargs)

@@ -117,11 +117,11 @@ class Program:
     # ---- arguments ------------------------------------------------------------------------------------------------------------------------
     def _arguments(self, owner: Any, args: tuple, kwargs: dict[str, Any], t: Trace) -> tuple[list[Any], dict[str, Any]]:
         s = self.source
-        s.terms.append(f"len(args) == {len(args)}")
         s.terms.append(f"len(kwargs) == {len(kwargs)}" if kwargs else "not kwargs")
+        names = [f"a{i}" for i in range(len(args))]
+        s.unpack.append(f"{', '.join(names)}, = args" if args else "() = args")  # as many as there were, or ValueError
         new_args = []
         for i, a in enumerate(args):
-            s.unpack.append(f"a{i} = args[{i}]")
             new_args.append(self._argument(a, f"a{i}", t, owner._names.get(i) in owner.static))
         new_kwargs = {k: self._argument(v, f"kwargs[{k!r}]", t, k in owner.static) for k, v in kwargs.items()}
         return new_args, new_kwargs
@@ -367,7 +367,7 @@ class Program:
         for line in [*s.unpack, *(f"{name} = {text}.payload" for text, name in s.natives.items())]:
             try:
                 exec(line, env)
-            except (AttributeError, KeyError, IndexError, TypeError):
+            except (AttributeError, KeyError, IndexError, TypeError, ValueError):
                 continue
         return env
 
@@ -384,7 +384,7 @@ class Program:
         def holds(term: str) -> bool:
             try:
                 return bool(eval(term, env))
-            except (AttributeError, KeyError, IndexError, NameError, TypeError):
+            except (AttributeError, KeyError, IndexError, NameError, TypeError, ValueError):
                 return False
 
         def word(m: re.Match[str]) -> str:
