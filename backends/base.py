@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.dtypes import DType, float32
+from minidl.dtypes import DType, float32, from_numpy
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph
 from minidl.primitives.core import table
@@ -94,9 +94,10 @@ class Backend:
         """A native array with a copy of the data."""
         raise NotImplementedError
 
-    def adopt(self, value: np.ndarray, dtype: DType) -> Any:
-        """A native array of NumPy data that nobody writes to again: shares its memory where the library can."""
-        return self.asarray(value, dtype)
+    def adopt(self, value: np.ndarray) -> Any:
+        """A native array of NumPy data that nobody writes to again: shares its memory where the library can. Needs no scope."""
+        with self.scope():
+            return self.asarray(value, from_numpy(value.dtype))
 
     def to_numpy(self, native: Any) -> np.ndarray:
         """The data as a NumPy array; may share memory."""

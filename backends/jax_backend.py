@@ -155,7 +155,7 @@ class JaxBackend(Backend):
         with _Scope():
             return jax.device_put(np.array(value, dtype.numpy, order="C"), self.native_device)
 
-    def adopt(self, value: np.ndarray, dtype: DType) -> Any:
+    def adopt(self, value: np.ndarray) -> Any:
         """The memory itself where this device is the CPU and the memory aligned to 64 bytes; XLA never writes to memory that is not its own."""
         with _Scope():
             return jax.device_put(value, self.native_device)

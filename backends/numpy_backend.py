@@ -84,9 +84,9 @@ class NumpyBackend(Backend):
         value = np.asarray(value)
         return np.array(value) if value.dtype == dtype.numpy else np.asarray(self.cast(value, dtype=dtype))
 
-    def adopt(self, value: np.ndarray, dtype: DType) -> Array:
+    def adopt(self, value: np.ndarray) -> Array:
         """The array itself."""
-        return np.asarray(value)
+        return value
 
     def to_numpy(self, native: Array) -> np.ndarray:
         """The array itself."""

@@ -69,19 +69,24 @@ class TorchBackend(Backend):
         native = native.to(self.torch_device)
         return native if source is dtype else caster(native.dtype, NATIVE[dtype])(native)
 
-    def adopt(self, value: np.ndarray, dtype: DType) -> Tensor:
+    def adopt(self, value: np.ndarray) -> Tensor:
         """The memory itself on the CPU, a copy on another device or where torch has no name for the layout."""
-        if self.device != "cpu" or any(s < 0 for s in value.strides):
-            return self.asarray(value, dtype)
         if not value.flags.writeable:
             _unwarned()
-        if value.dtype == dtypes.bfloat16.numpy:
-            return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
-        return torch.from_numpy(value)
+        if self.device == "cpu":
+            try:
+                return torch.from_numpy(value)
+            except (TypeError, ValueError):  # a dtype that torch does not know from NumPy, or a negative stride
+                if value.dtype == dtypes.bfloat16.numpy and min(value.strides, default=0) >= 0:
+                    return torch.from_numpy(value.view(np.int16)).view(torch.bfloat16)
+        return self.asarray(value, dtypes.from_numpy(value.dtype))
 
     def to_numpy(self, native: Tensor) -> np.ndarray:
         """The data; shares memory on the CPU."""
-        native = native.detach().cpu()
+        try:
+            return native.numpy()
+        except (RuntimeError, TypeError):  # on another device, or in a form that NumPy does not have
+            native = native.detach().cpu()
         if native.dtype is torch.bfloat16:
             return native.view(torch.int16).numpy().view(dtypes.bfloat16.numpy)
         return native.resolve_conj().resolve_neg().numpy()

@@ -33,6 +33,7 @@ from minidl.program import Program
 from minidl.settings import Auto
 
 _ROUND, _ROUNDS, _TIMING = 2e-3, 12, 1.0  # seconds that a candidate runs in a round, rounds at most, seconds for all rounds together
+_QUICK = ("numpy", "torch", "jax")  # compile in little time, and so come first
 _HOPELESS, _NEAR = 1.5, 1.03  # times the best: who is dropped after a round; within which the inputs' own backend is taken
 _known: dict[str, Report] = {}
 
@@ -142,7 +143,8 @@ def choose(program: Program, natives: Sequence[Any]) -> tuple[Engine, Callable[.
 
 def engines(home: Any) -> Iterator[tuple[Row, Engine | None]]:
     """Every candidate with its row, the inputs' own backend first and other modes last; None where it cannot be on that device."""
-    names = [home.name, *(n for n, ok in available().items() if ok is True and n != home.name)]
+    usable = [n for n, ok in available().items() if ok is True and n != home.name]
+    names = [home.name, *sorted(usable, key=lambda n: (n not in _QUICK, usable.index(n)))]
     found = []
     for name in names:
         try:

@@ -142,7 +142,9 @@ def _payload(text: str, engine: Engine) -> str:
 
 def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
     """Lines that make the tensors of the result, and the expression of the result. (Setting four slots is a third faster than Tensor's __init__.)"""
-    s, lines, made = program.source, [], []
+    s = program.source
+    lines: list[str] = []
+    made: list[str] = []
     for c in program.constants:
         if c is not None:
             made.append(s.name(c, "R"))

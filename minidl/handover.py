@@ -35,12 +35,10 @@ def handed(native: Any, have: Any, want: Any) -> Any:
     """
     if have is want:
         return native
-    if have.device == want.device != "cpu":
+    if have.device != "cpu" and have.device == want.device:
         with want.scope():
             return want.from_dlpack(native)
-    dtype = have.dtype_of(native)
-    with want.scope():
-        return want.adopt(have.to_numpy(native), dtype)
+    return want.adopt(have.to_numpy(native))
 
 
 _owners: dict[type, Any] = {}

@@ -43,7 +43,7 @@ class Jitted:
         self.__minidl_jitted__ = f
         self.backend, self.mode, self.static, self.donate, self.always = backend, mode, frozenset(static_argnames), tuple(donate), check
         self.programs: list[Program] = []
-        self._last = _never  # the call of the program that ran last with gradients on: most calls need no other
+        self._last: Callable[[tuple, dict[str, Any]], Any] = _never  # the call of the last program that ran with gradients on
         self.compiles = 0  # how often the function was traced
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}
