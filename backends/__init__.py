@@ -8,18 +8,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import importlib.util
 import os
-import threading
+from _thread import RLock, _local  # as in minidl.context
 from collections.abc import Callable, Iterator
 from typing import Any
 
 BUILTIN = ("numpy", "numba", "torch", "jax")
 _instances: dict[tuple[str, str | None], Any] = {}
-_lock = threading.RLock()
+_lock = RLock()
 
 
-class _Choice(threading.local):
+class _Choice(_local):
     stack: tuple[Any, ...] = ()
     auto: bool | None = None  # what use_backend says of it in this thread
 
@@ -77,6 +76,8 @@ def loaded() -> list[Any]:
 
 def available() -> dict[str, bool | str]:
     """Which backends can be used here: True, or why not. Looks for the libraries without importing them."""
+    import importlib.util
+
     out: dict[str, bool | str] = {}
     for name in _makers():
         needs = {"numpy": ["numpy"], "numba": ["numba"], "torch": ["torch"], "jax": ["jax", "jaxlib"]}.get(name, [])

@@ -6,12 +6,12 @@ Promises: while no interpreter and no no_grad block is alive in any thread, `bus
 from __future__ import annotations
 
 import contextlib
-import threading
+from _thread import _local, allocate_lock  # what threading makes public; importing that would be a thirtieth of `import minidl`
 from collections.abc import Iterator
 from typing import Any
 
 
-class _State(threading.local):
+class _State(_local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
     journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
@@ -19,7 +19,7 @@ class _State(threading.local):
 
 state = _State()
 busy = [0]
-_lock = threading.Lock()
+_lock = allocate_lock()
 
 
 def _count(step: int) -> None:

@@ -5,7 +5,7 @@ A matrix without a factor or an inverse raises ValueError where the values can b
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from minidl.ops import broadcast_to, diagonal, matmul, matrix_transpose, outer, 
 from minidl.ops.common import Tensor, eager_on_cpu, home, ns, operand, reshaped, values
 from minidl.ops.creation import eye
 from minidl.ops.linear import trace_of as trace
+from minidl.tree import Fields
 
 __all__ = [
     "cholesky", "det", "diagonal", "inv", "matmul", "matrix_transpose", "outer", "slogdet", "solve", "tensordot", "trace", "triangular_solve",
@@ -53,7 +54,7 @@ def det(x: Any, /) -> Tensor:
     return ns.det(operand(x))
 
 
-class SlogDet(NamedTuple):
+class SlogDet(Fields):
     """What slogdet returns."""
 
     sign: Tensor

@@ -6,7 +6,6 @@ functions where the model tensor is. While tracing, constants become part of the
 
 from __future__ import annotations
 
-import copy as _copy
 from typing import Any
 
 import numpy as np
@@ -79,8 +78,10 @@ def _copied(x: Tensor) -> Tensor:
 
     if x.node is not None or traced():
         return fresh(x)
+    import copy  # when first needed, as `import minidl` shall be light
+
     with x.xp.scope():
-        return Tensor(_copy.deepcopy(x.payload), x.xp, x.dtype)
+        return Tensor(copy.deepcopy(x.payload), x.xp, x.dtype)
 
 
 def _leaf(data: Any) -> Any:

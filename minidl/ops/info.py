@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
 from minidl.dtypes import DType, canonical
 from minidl.ops.common import Tensor, scalar_type
+from minidl.tree import Fields
 
 __all__ = ["can_cast", "finfo", "iinfo", "isdtype", "result_type"]
 
 
-class FloatInfo(NamedTuple):
+class FloatInfo(Fields):
     """Limits of a float dtype."""
 
     bits: int
@@ -24,7 +25,7 @@ class FloatInfo(NamedTuple):
     dtype: DType
 
 
-class IntInfo(NamedTuple):
+class IntInfo(Fields):
     """Limits of an integer dtype."""
 
     bits: int

@@ -6,7 +6,6 @@ raises TypeError on a traced or batched tensor, and names the alternatives; PyTo
 
 from __future__ import annotations
 
-import copy
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -291,6 +290,8 @@ def _copy(self: Tensor) -> Tensor:
 def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
     if self.node is not None and self.leaf is None:
         raise RuntimeError("deepcopy: this tensor is the result of a recorded operation; only leaves can be copied, use .detach()")
+    import copy  # when first needed, as `import minidl` shall be light
+
     values(self, "deepcopy")
     with self.xp.scope():
         out = memo[id(self)] = _twin(self, copy.deepcopy(self.payload, {}))

@@ -6,12 +6,13 @@ elements has a shape that only values know, and so works eagerly alone.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from minidl import shapes
 from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, values
+from minidl.tree import Fields
 
 __all__ = ["argsort", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
 
@@ -29,7 +30,7 @@ def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = 
     return ns.take_along(x, ns.argsort(x, axis=a, descending=descending), axis=a)
 
 
-class TopK(NamedTuple):
+class TopK(Fields):
     """What topk returns."""
 
     values: Tensor
@@ -95,7 +96,7 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     return tuple(from_numpy(i, x.xp, dtypes.int64) for i in np.nonzero(values(x, "nonzero")))
 
 
-class UniqueAll(NamedTuple):
+class UniqueAll(Fields):
     """What unique_all returns."""
 
     values: Tensor
@@ -104,14 +105,14 @@ class UniqueAll(NamedTuple):
     counts: Tensor
 
 
-class UniqueCounts(NamedTuple):
+class UniqueCounts(Fields):
     """What unique_counts returns."""
 
     values: Tensor
     counts: Tensor
 
 
-class UniqueInverse(NamedTuple):
+class UniqueInverse(Fields):
     """What unique_inverse returns."""
 
     values: Tensor
