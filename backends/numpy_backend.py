@@ -16,7 +16,9 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends.base import Backend, Functions
-from minidl.backends.numpy_kernels import NOISY, SILENT, relu
+from minidl.backends.numpy_blocks import Writer, blocked, taken
+from minidl.backends.numpy_kernels import KERNELS, NOISY, SILENT
+from minidl.backends.numpy_memory import LEAST, empty
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
 from minidl.emit import emit, load
@@ -24,7 +26,6 @@ from minidl.graph import Equation, Graph
 
 Array = np.ndarray
 Kernel = Callable[..., Any]
-KERNELS = SILENT | NOISY
 
 # NumPy keeps its error state in a context variable. Running a kernel inside a context where it is "ignore" costs 0.05 µs; np.errstate costs 1 µs.
 _silent = contextvars.Context()
@@ -157,30 +158,41 @@ class NumpyBackend(Backend):
     def _program(self, graph: Graph, copy: bool) -> Kernel:
         key = (self, copy)
         if key not in graph.cache:
-            program = graph
-            reuse = Reuse(graph, _is_fresh, _can_overwrite)
+            program = blocked(graph) if copy else graph
+            reuse = Reuse(program, _is_fresh, _can_overwrite)
             if copy and reuse.shared:
-                program = with_copies(graph, reuse.shared)
+                program = with_copies(program, reuse.shared)
                 reuse = Reuse(program, _is_fresh, _can_overwrite)
-            source, env = emit(program, functools.partial(self._spell, reuse), self.literal, release=True)
+            places = {e: i for i, e in enumerate(program.equations)}
+            source, env = emit(program, functools.partial(self._spell, reuse, places if copy else {}), self.literal, release=True)
             run = load(source, env, graph.name)
             graph.cache[key] = np.errstate(all="ignore")(run) if copy else run
         return graph.cache[key]
 
-    def _spell(self, reuse: Reuse, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+    def _spell(
+        self, reuse: Reuse, places: dict[Equation, int], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]
+    ) -> str:
         name, params = equation.primitive.name, equation.params
+        if name == "loop":
+            region, i = params["region"], places[equation]
+            over = taken(region, lambda v: reuse.dies(i, equation, v))
+            names = dict(zip((*region.inputs, *region.outputs), (*inputs, *outputs), strict=True))
+            return Writer(region, params["cut"], names, env, over).write()
         if name == "copy":
             return f"{outputs[0]} = {inputs[0]}.copy()"
-        if name == "dot_general" and (text := _spell_matmul(equation, inputs, env)):
-            return f"{outputs[0]} = {text}"
         if name in ("reshape", "permute"):
             method, argument = ("reshape", params["shape"]) if name == "reshape" else ("transpose", params["axes"])
             return f"{outputs[0]} = {inputs[0]}.{method}({argument!r})"
-        line = self.spell(equation, inputs, outputs, env)
+        matmul = _spell_matmul(equation, inputs, env) if name == "dot_general" else None
+        line = f"{outputs[0]} = {matmul}" if matmul else self.spell(equation, inputs, outputs, env)
         if name in KERNELS:
             env[name] = KERNELS[name]
         if equation in reuse.over:
-            line = f"{line[:-1]}, out={inputs[reuse.over[equation]]})"
+            return f"{line[:-1]}, out={inputs[reuse.over[equation]]})"
+        out = equation.outputs[0]
+        if equation in places and out.nbytes >= LEAST and (matmul or _can_overwrite(equation)):
+            env["empty"], env[out.dtype.short] = empty, out.dtype.numpy
+            return f"{line[:-1]}, out=empty({out.shape}, {out.dtype.short}, {out.nbytes}))"
         return line
 
 
@@ -195,12 +207,12 @@ def _spell_matmul(equation: Equation, inputs: list[str], env: dict[str, Any]) ->
 
 
 def _is_fresh(equation: Equation) -> bool:
-    return equation.primitive.name in KERNELS or equation.primitive.name == "copy"
+    return equation.primitive.name in KERNELS or equation.primitive.name in ("copy", "loop")
 
 
 def _can_overwrite(equation: Equation) -> bool:
     kernel = KERNELS.get(equation.primitive.name)
-    return isinstance(kernel, np.ufunc) or kernel is relu
+    return isinstance(kernel, np.ufunc) or equation.primitive.name == "relu"
 
 
 for _name, _kernel in SILENT.items():

@@ -1,4 +1,4 @@
-"""What the NumPy kernels share: half precision computed in float32, and a selection that does not branch."""
+"""What the NumPy kernels share: half precision computed in float32, and selections that do not branch."""
 
 from __future__ import annotations
 
@@ -39,6 +39,27 @@ def where(c: Array, x: Array, y: Array) -> Array:
     y = y.view(bits)
     out = np.bitwise_xor(x.view(bits), y)
     return np.bitwise_xor(np.bitwise_and(out, mask), y).view(dtype)
+
+
+def select(c: Array, x: Array, y: Array, out: Array) -> Array:
+    """`where` into out, which may be x or y. Where the condition seldom holds, that is faster than to compute with masks."""
+    size = out.dtype.itemsize
+    if out is not x and c.shape == out.shape and np.count_nonzero(c) * 64 <= c.size:
+        if out is not y:
+            np.copyto(out, y)
+        np.copyto(out, x, where=c)
+    elif out.size < 4096 or size > 4:
+        np.copyto(out, np.where(c, x, y))
+    else:
+        bits = _BITS[size]
+        into, x, y = out.view(bits), x.view(bits), y.view(bits)
+        mask = np.negative(c.view(np.int8))  # all ones where c
+        if y.ndim == 0 and not y:
+            np.bitwise_and(x, mask, out=into)
+        else:
+            other = np.bitwise_xor(x, y)
+            np.bitwise_xor(np.bitwise_and(other, mask) if other.ndim == 0 else np.bitwise_and(other, mask, out=other), y, out=into)
+    return out
 
 
 _BITS = {1: np.int8, 2: np.int16, 4: np.int32}

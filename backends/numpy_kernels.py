@@ -438,3 +438,6 @@ def triangular_solve(a: Array, b: Array, *, lower: bool, transpose: bool, unit: 
         if not unit:
             x[..., i, :] /= a[..., i, i, None]
     return x
+
+
+KERNELS = SILENT | NOISY

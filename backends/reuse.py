@@ -28,10 +28,10 @@ class Reuse:
         self.fixed: set[Var] = set()  # variables that may not be written to
         for equation in graph.equations:
             self._define(equation, fresh)
-        last = self._last_uses(graph)
+        self.last = self._last_uses(graph)
         for i, equation in enumerate(graph.equations):
             if writes(equation):
-                self._overwrite(i, equation, last)
+                self._overwrite(i, equation)
         self.shared = self._shared(graph)
 
     def _define(self, equation: Equation, fresh: Callable[[Equation], bool]) -> None:
@@ -55,17 +55,20 @@ class Reuse:
         last.update((self.root[a], len(graph.equations)) for a in graph.outputs if isinstance(a, Var))
         return last
 
-    def _overwrite(self, i: int, equation: Equation, last: dict[Var, int]) -> None:
+    def _overwrite(self, i: int, equation: Equation) -> None:
         out = equation.outputs[0]
-        operands = [a for a in equation.inputs if isinstance(a, Var)]
         for number, a in enumerate(equation.inputs):
             if isinstance(a, Literal) or a.shape != out.shape or a.dtype is not out.dtype or not a.shape:  # 0-d results may be immutable scalars
                 continue
-            root = self.root[a]
-            alone = all(b is a or self.root[b] is not root for b in operands)
-            if root in self.owned and a not in self.fixed and last[root] == i and alone:
+            if self.dies(i, equation, a):
                 self.over[equation] = number
                 return
+
+    def dies(self, i: int, equation: Equation, a: Var) -> bool:
+        """Whether the memory of an operand belongs to the program, and equation number i is the last to look at it, through this operand alone."""
+        root = self.root[a]
+        alone = all(b is a or self.root[b] is not root for b in equation.inputs if isinstance(b, Var))
+        return root in self.owned and a not in self.fixed and self.last[root] == i and alone
 
     def _shared(self, graph: Graph) -> list[int]:
         seen: set[Var] = set()

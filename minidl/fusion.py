@@ -252,14 +252,15 @@ def regions(
     terminal: Container[str] = TERMINAL,
     rowwise: Container[str] = (),
     cheap: Container[str] = ("full", "iota"),
+    alone: Callable[[Equation], bool] = lambda equation: False,
     most: int = 256,
 ) -> list[Equation | Region]:
     """The graph as equations and fused regions, in an order in which they can run.
 
     elementwise: which equations (broadcast_to apart) may enter a region as functions of single elements. reductions: names of primitives that may
     reduce the rows inside a region; terminal: those that may end one over other axes, accumulated from row to row; rowwise: those that map a row to
-    a row (softmax over the last axis); cheap: those without operands that each region makes for itself. most: equations in one region.
-    A region has at least two equations. Raises nothing of its own.
+    a row (softmax over the last axis); cheap: those without operands that each region makes for itself. alone: which equations make a region
+    by themselves; any other region has at least two. most: equations in one region. Raises nothing of its own.
 
     >>> from minidl.dtypes import float32
     >>> x, y, z = Var((8, 4), float32), Var((8, 1), float32), Var((8, 4), float32)
@@ -291,7 +292,7 @@ def regions(
                 taken.add(a)
             if unit.shape is not None:
                 readers[a] = unit
-    return list(_finish(graph, units))
+    return list(_finish(graph, units, alone))
 
 
 def _own_cheap(graph: Graph, cheap: Container[str]) -> Iterator[Equation]:
@@ -353,7 +354,7 @@ def _between(a: _Unit, b: _Unit) -> bool:
     return False
 
 
-def _finish(graph: Graph, units: Sequence[_Unit]) -> Iterator[Equation | Region]:
+def _finish(graph: Graph, units: Sequence[_Unit], alone: Callable[[Equation], bool]) -> Iterator[Equation | Region]:
     roots = list(dict.fromkeys(_root(u) for u in units))
     owner = {v: u for u in roots for _, e in u.equations for v in e.outputs}
     read = {v for v in graph.outputs if isinstance(v, Var)}
@@ -361,7 +362,7 @@ def _finish(graph: Graph, units: Sequence[_Unit]) -> Iterator[Equation | Region]
         read.update(a for _, e in u.equations for a in e.inputs if isinstance(a, Var) and owner.get(a) is not u)
     for u in _in_order(roots):
         equations = [e for _, e in u.equations]
-        if len(equations) == 1 or u.shape is None:
+        if u.shape is None or (len(equations) == 1 and not alone(equations[0])):
             yield from equations
         else:
             outputs = [v for e in equations for v in e.outputs if v in read]

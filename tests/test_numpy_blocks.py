@@ -1,0 +1,184 @@
+"""NumPy programs in blocks: the same values whatever the block size, no aliasing, and memory that is used again only when nobody can see it."""
+
+import importlib
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+import minidl as md
+from minidl.backends.numpy_backend import make
+from minidl.backends.numpy_helpers import select
+from minidl.dtypes import bfloat16, float16, float32
+from minidl.graph import Graph, Literal
+from tests.test_fusion import WHOLE, graphs, traced
+
+xp = make()
+blocks = importlib.import_module("minidl.backends.numpy_blocks")
+memory = importlib.import_module("minidl.backends.numpy_memory")
+SIZES = [(64, 16), (200, 48), (1 << 12, 1 << 10)]  # bytes: blocks of one row, blocks that do not divide the rows, everything in one
+
+
+@pytest.fixture
+def small(monkeypatch, request):
+    """Blocks of a few elements, and pooled memory for arrays of any size."""
+    monkeypatch.setattr(memory, "LEAST", 0)
+    monkeypatch.setattr(importlib.import_module("minidl.backends.numpy_backend"), "LEAST", 0)
+
+    def choose(block, least):
+        monkeypatch.setattr(blocks, "BLOCK", block)
+        monkeypatch.setattr(blocks, "LEAST", least)
+
+    return choose
+
+
+def interpreted(graph, args):
+    with np.errstate(all="ignore"):
+        return graph.run(lambda p, inputs, params: getattr(xp, p.name)(*inputs, **params), args, lambda a: xp.scalar(a.value, a.dtype))
+
+
+def fresh(graph):
+    """The graph without what was compiled for other sizes."""
+    return Graph(graph.inputs, graph.equations, graph.outputs)
+
+
+def check(graph, args, rtol=1e-9):
+    kept, want = [a.copy() for a in args], interpreted(graph, args)
+    run = xp.compile(fresh(graph))
+    got = run(*args)
+    for a, k in zip(args, kept, strict=True):
+        np.testing.assert_array_equal(a, k)
+    for i, (g, w) in enumerate(zip(got, want, strict=True)):
+        np.testing.assert_allclose(g, w, rtol=rtol, atol=rtol)
+        assert g.shape == w.shape and g.dtype == w.dtype
+        assert not any(np.shares_memory(g, other) for other in [*args, *got[:i]])
+    before = [np.array(g) for g in got]
+    run(*(a + 1 for a in args))  # a later call leaves earlier results alone
+    for g, b in zip(got, before, strict=True):
+        np.testing.assert_array_equal(g, b)
+    return run
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("case", range(len(WHOLE)))
+def test_known_programs_in_blocks(small, case, size):
+    small(*size)
+    f, shapes, _ = WHOLE[case]
+    graph, args = traced(f, *shapes)
+    source = check(graph, args, 1e-5).__source__
+    assert ("for i0" in source) == (size[0] < 4096)
+
+
+@pytest.mark.parametrize("size", SIZES[:2], ids=str)
+def test_random_programs_in_blocks(small, size):
+    small(*size)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+    @given(graphs())
+    def run(case):
+        check(*case)
+
+    run()
+
+
+@pytest.mark.parametrize("dtype", [float16, bfloat16], ids=str)
+def test_half_precision_totals_are_rounded_once(small, dtype):
+    small(*SIZES[0])
+    x = np.full((512, 4), 1.25).astype(dtype.numpy)
+    graph = md.trace(lambda x: (md.sum(md.square(x), axis=0), md.sum(md.square(x)), md.softmax(x, axis=1)))(md.asarray(x))
+    check(graph, [x], 0)
+
+
+def test_a_dead_input_of_a_loop_gives_its_memory(small):
+    small(*SIZES[0])
+    graph = md.trace(lambda x, w: md.tanh(md.matmul(x, w)) * 2.0)(md.ones((16, 16)), md.ones((16, 16)))
+    run = check(graph, [np.ones((16, 16), np.float32)] * 2)
+    assert "    d = c\n" in run.__source__
+
+
+def test_where_a_condition_seldom_holds():
+    rng = np.random.default_rng(0)
+    for share in (0, 0.001, 0.5, 1):
+        c, x, y = rng.random((80, 80)) < share, *rng.normal(size=(2, 80, 80)).astype(np.float32)
+        x[0], y[1] = np.nan, -0.0
+        want = np.where(c, x, y)
+        for out in (np.empty_like(x), x.copy(), y.copy()):
+            np.testing.assert_array_equal(select(c, x, y, out).view(np.int32), want.view(np.int32))
+        for a, b in ((np.float32(0), y), (x, np.float32(0)), (x, np.float32(-0.0)), (np.float32(2), np.float32(0))):
+            a, b = np.asarray(a), np.asarray(b)
+            np.testing.assert_array_equal(select(c, a, b, np.empty_like(x)).view(np.int32), np.where(c, a, b).view(np.int32))
+        same = x.copy()
+        np.testing.assert_array_equal(select(c, same, y, same), want)
+
+
+def test_sums_in_blocks_are_as_accurate_as_numpys():
+    x = np.random.default_rng(0).normal(size=(1 << 21,)).astype(np.float32).reshape(2048, 1024)
+    graph = md.trace(lambda x: (md.sum(md.square(x)), md.sum(md.square(x), axis=0), md.sum(md.square(md.abs(x)), axis=1)))(md.asarray(x))
+    run = xp.compile(graph)
+    assert "vecdot" in run.__source__
+    exact = np.square(x.astype(np.float64))
+    for got, axis in zip(run(x), (None, 0, 1), strict=True):
+        plain = np.square(x).sum(axis=axis)
+        mine, numpys = (np.abs(s - exact.sum(axis=axis)).mean() for s in (got, plain))
+        assert mine <= numpys * 1.05, (axis, mine, numpys)
+
+
+# ---- memory ---------------------------------------------------------------------------------------------------------------------------------
+def test_memory_is_used_again_only_when_nothing_shows_it():
+    f4, n = np.dtype(np.float32), 1 << 19
+    memory.trim()
+    a = memory.empty((n // 4,), f4, n)
+    at = a.ctypes.data
+    assert at % 64 == 0
+    view = a.reshape(8, -1)[2:3]
+    del a
+    b = memory.empty((n // 4,), f4, n)
+    assert b.ctypes.data != at
+    lent = memoryview(b)
+    del view, b
+    c = memory.empty((2, n // 8), f4, n)
+    assert c.ctypes.data == at and c.shape == (2, n // 8)
+    assert not np.shares_memory(c, np.asarray(lent))
+    d = np.from_dlpack(c)
+    del c
+    assert not np.shares_memory(memory.empty((n // 4,), f4, n), d)
+
+
+def test_idle_memory_is_bounded_and_can_be_given_back(monkeypatch):
+    memory.trim()
+    monkeypatch.setattr(memory, "IDLE", 4 << 20)
+    f1 = np.dtype(np.uint8)
+    for n in range(1 << 20, (1 << 20) + 20):
+        memory.empty((n,), f1, n)
+    assert memory.trim(1 << 30) <= 5 << 20
+    assert memory.trim() == 0
+
+
+def test_threads_share_no_memory():
+    failures = []
+    graph = md.trace(lambda x: md.tanh(x) * 2.0 + md.sum(x, axis=1, keepdims=True))(md.ones((512, 512)))
+    run = xp.compile(graph)
+
+    def work(k):
+        try:
+            x = np.full((512, 512), float(k), np.float32)
+            want = np.tanh(np.float32(k)) * np.float32(2) + np.float32(512 * k)
+            for _ in range(20):
+                np.testing.assert_allclose(run(x)[0], want, rtol=1e-6)
+        except BaseException as e:  # a thread's exception would be lost otherwise
+            failures.append(e)
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not failures
+
+
+def test_a_constant_operand_in_a_loop(small):
+    small(*SIZES[0])
+    graph = md.trace(lambda x: md.where(x > 0, 1.0, 0.0) + md.sum(md.ones((6, 16)), axis=1, keepdims=True) * x)(md.ones((6, 16)))
+    check(graph, [np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)])
+    assert Literal(1.0, float32).shape == ()
