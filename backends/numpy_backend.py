@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends.base import Backend, Functions
-from minidl.backends.numpy_blocks import Writer, blocked, taken
+from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_kernels import KERNELS, NOISY, SILENT
 from minidl.backends.numpy_memory import LEAST, empty
 from minidl.backends.reuse import Reuse, with_copies
@@ -159,10 +159,10 @@ class NumpyBackend(Backend):
         key = (self, copy)
         if key not in graph.cache:
             program = blocked(graph) if copy else graph
-            reuse = Reuse(program, _is_fresh, _can_overwrite)
+            reuse = Reuse(program, _is_fresh, _writes)
             if copy and reuse.shared:
                 program = with_copies(program, reuse.shared)
-                reuse = Reuse(program, _is_fresh, _can_overwrite)
+                reuse = Reuse(program, _is_fresh, _writes)
             places = {e: i for i, e in enumerate(program.equations)}
             source, env = emit(program, functools.partial(self._spell, reuse, places if copy else {}), self.literal, release=True)
             run = load(source, env, graph.name)
@@ -187,13 +187,19 @@ class NumpyBackend(Backend):
         line = f"{outputs[0]} = {matmul}" if matmul else self.spell(equation, inputs, outputs, env)
         if name in KERNELS:
             env[name] = KERNELS[name]
-        if equation in reuse.over:
-            return f"{line[:-1]}, out={inputs[reuse.over[equation]]})"
-        out = equation.outputs[0]
-        if equation in places and out.nbytes >= LEAST and (matmul or _can_overwrite(equation)):
+        out, over = equation.outputs[0], reuse.over.get(equation)
+        place = None
+        if over is not None:
+            place = inputs[over]
+        elif equation in places and out.nbytes >= LEAST and (matmul or _writes(equation)):
             env["empty"], env[out.dtype.short] = empty, out.dtype.numpy
-            return f"{line[:-1]}, out=empty({out.shape}, {out.dtype.short}, {out.nbytes}))"
-        return line
+            place = f"empty({out.shape}, {out.dtype.short}, {out.nbytes})"
+        if place is None:
+            return line
+        if name in INTO:
+            env[f"{name}_into"] = INTO[name][0]
+            line = f"{outputs[0]} = {name}_into({', '.join(inputs)})"
+        return f"{line[:-1]}, out={place})"
 
 
 def _spell_matmul(equation: Equation, inputs: list[str], env: dict[str, Any]) -> str | None:
@@ -210,9 +216,10 @@ def _is_fresh(equation: Equation) -> bool:
     return equation.primitive.name in KERNELS or equation.primitive.name in ("copy", "loop")
 
 
-def _can_overwrite(equation: Equation) -> bool:
-    kernel = KERNELS.get(equation.primitive.name)
-    return isinstance(kernel, np.ufunc) or equation.primitive.name == "relu"
+def _writes(equation: Equation) -> Sequence[int]:
+    """The operands over which an equation's kernel can write; none for a kernel that takes no `out`."""
+    found = into(equation) if elementwise(equation) else None
+    return found[1] if found else ()
 
 
 for _name, _kernel in SILENT.items():

@@ -35,7 +35,7 @@ _VIEWS = frozenset(("reshape", "broadcast_to"))
 
 def elementwise(equation: Equation) -> bool:
     """Whether an equation is a kernel of single elements with one result."""
-    return equation.primitive.elementwise and not equation.primitive.multiple and equation.primitive.name in KERNELS
+    return equation.primitive.name in KERNELS and equation.primitive.elementwise and not equation.primitive.multiple
 
 
 def several(equation: Equation) -> bool:

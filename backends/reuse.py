@@ -6,7 +6,7 @@ still shows; nothing that leaves the program shares memory with an input or with
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from minidl.graph import Equation, Graph, Literal, Var
 
@@ -17,11 +17,11 @@ VIEWS = frozenset("alias barrier reshape permute broadcast_to slice flip real im
 class Reuse:
     """The plan for one graph.
 
-    fresh(equation): whether its results are new memory. writes(equation): whether it can write its result over an operand.
+    fresh(equation): whether its results are new memory. writes(equation): the numbers of the operands over which it can write its result (True: any).
     After construction, `over[equation]` is the number of the operand to overwrite, and `shared` are the outputs that must be copied on leaving.
     """
 
-    def __init__(self, graph: Graph, fresh: Callable[[Equation], bool], writes: Callable[[Equation], bool]):
+    def __init__(self, graph: Graph, fresh: Callable[[Equation], bool], writes: Callable[[Equation], bool | Sequence[int]]):
         self.over: dict[Equation, int] = {}
         self.root: dict[Var, Var] = {v: v for v in graph.inputs}  # whose memory each variable shows
         self.owned: set[Var] = set()  # roots that this program allocated, and that nothing unknown shows
@@ -30,8 +30,8 @@ class Reuse:
             self._define(equation, fresh)
         self.last = self._last_uses(graph)
         for i, equation in enumerate(graph.equations):
-            if writes(equation):
-                self._overwrite(i, equation)
+            if allowed := writes(equation):
+                self._overwrite(i, equation, allowed)
         self.shared = self._shared(graph)
 
     def _define(self, equation: Equation, fresh: Callable[[Equation], bool]) -> None:
@@ -55,9 +55,11 @@ class Reuse:
         last.update((self.root[a], len(graph.equations)) for a in graph.outputs if isinstance(a, Var))
         return last
 
-    def _overwrite(self, i: int, equation: Equation) -> None:
+    def _overwrite(self, i: int, equation: Equation, allowed: bool | Sequence[int]) -> None:
         out = equation.outputs[0]
         for number, a in enumerate(equation.inputs):
+            if allowed is not True and number not in allowed:  # type: ignore[operator]
+                continue
             if isinstance(a, Literal) or a.shape != out.shape or a.dtype is not out.dtype or not a.shape:  # 0-d results may be immutable scalars
                 continue
             if self.dies(i, equation, a):
