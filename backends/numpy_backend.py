@@ -187,10 +187,10 @@ class NumpyBackend(Backend):
         line = f"{outputs[0]} = {matmul}" if matmul else self.spell(equation, inputs, outputs, env)
         if name in KERNELS:
             env[name] = KERNELS[name]
-        out, over = equation.outputs[0], reuse.over.get(equation)
+        out, operand = equation.outputs[0], reuse.over.get(equation)
         place = None
-        if over is not None:
-            place = inputs[over]
+        if operand is not None:
+            place = inputs[operand]
         elif equation in places and out.nbytes >= LEAST and (matmul or _writes(equation)):
             env["empty"], env[out.dtype.short] = empty, out.dtype.numpy
             place = f"empty({out.shape}, {out.dtype.short}, {out.nbytes})"

@@ -22,6 +22,7 @@ from minidl.dtypes import DType, float32
 from minidl.emit import static
 from minidl.fusion import Region, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.recompute import recompute
 
 #: Bytes of all the arrays that one block touches, and the least of one of them: smaller blocks pay more for calls than they save in traffic.
 BLOCK, LEAST = 1 << 21, 1 << 17
@@ -117,7 +118,8 @@ def blocked(graph: Graph) -> Graph:
     if not any(v.nbytes >= 2 * LEAST for v in graph.variables()):
         return graph
     equations: list[Equation] = []
-    for item in regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several):
+    items = regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several)
+    for item in recompute(items, graph, elementwise):
         if isinstance(item, Region):
             cut = cuts(item)
             equations += [Equation(Loop, item.inputs, {"region": item, "cut": cut}, item.outputs)] if cut else item.equations

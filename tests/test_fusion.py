@@ -10,10 +10,11 @@ from hypothesis import given
 import minidl as md
 from minidl.backends.numpy_backend import make
 from minidl.dtypes import float16, float32, float64
-from minidl.fusion import Region, expand, regions, spread
+from minidl.fusion import Region, default_elementwise, expand, regions, spread
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.nn import functional as F
 from minidl.primitives.core import table
+from minidl.recompute import recompute
 
 xp = make()
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum}
@@ -243,6 +244,45 @@ def test_regions_in_order_compute_the_graph(case):
         same(run(items, graph, args, whole), want)
         for a, b in zip(run(items, graph, args, by_rows), want, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        again = recompute(items, graph, default_elementwise)
+        same(run(again, graph, args, whole), want)
+        for a, b in zip(run(again, graph, args, by_rows), want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def between(items):
+    """Bytes that each region hands to later ones."""
+    return sum(v.nbytes for i in items if isinstance(i, Region) for v in i.outputs)
+
+
+def gated(x, w):
+    def loss(x, w):
+        h = md.matmul(x, w)
+        return md.sum(md.square(md.matmul(F.gelu(h, approximate="tanh"), w)))
+
+    return md.grad(loss, argnums=(0, 1))(x, w)
+
+
+def test_elementwise_values_are_made_again_from_one_that_is_kept():
+    graph, args = traced(gated, (16, 16), (16, 16))
+    items = regions(graph)
+    again = recompute(items, graph, default_elementwise)
+    same(run(again, graph, args, whole), run(graph.equations, graph, args, None))
+    assert between(items) > 4 * 1024 and between(again) <= 3 * 1024  # gelu, the gradient of square and that of gelu
+    count = sum(len(i.equations) for i in items if isinstance(i, Region))
+    assert count < sum(len(i.equations) for i in again if isinstance(i, Region)) <= 2 * count
+
+
+def test_reductions_and_what_is_kept_anyway_are_not_computed_twice():
+    def f(x, w):
+        h = md.matmul(x, w)
+        p = md.exp(h - md.max(h, axis=1, keepdims=True))
+        p = p / md.sum(p, axis=1, keepdims=True)
+        return md.matmul(p, w) * p, h
+
+    graph, _ = traced(f, (16, 16), (16, 16))
+    items = regions(graph)
+    assert names(recompute(items, graph, default_elementwise)) == names(items)
 
 
 # ---- decompositions -------------------------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ SATELLITES = ("nn", "optim", "data")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
-    ("graph", "emit", "inline", "passes", "fusion", "draw"),
+    ("graph", "emit", "inline", "passes", "fusion", "recompute", "draw"),
     ("backends",),
     ("tape", "tensors", "handover"),
     ("autograd", "ops"),
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "demo"),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "fusion", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "fusion", "recompute", "backends"}
 
 
 def sources() -> dict[str, Path]:
