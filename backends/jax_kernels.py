@@ -373,13 +373,16 @@ for _name, _f, _g in (
     kernels[_name] = wide(_reduce(_f, _g)) if _name in ("sum", "prod") else _reduce(_f, _g)
 
 
-def _shifted(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """(x - max, the max with axes kept and 0 for -inf, the sum of exponentials); 0 where x is the maximum, so that inf - inf never arises."""
-    peak = _keep(lax.reduce_max(x, axis), x, axis, True)
-    peak = lax.select(lax.eq(peak, const(-np.inf, peak)), const(0, peak), peak)
-    top = shape_to(peak, x.shape)
-    d = lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
-    return d, peak, _keep(lax.reduce_sum(lax.exp(d), axis), x, axis, True)
+def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly.
+
+    Between the largest finite numbers inf - inf never arises. That is arithmetic alone, which XLA fuses with the reductions; a select would not be.
+    """
+    limit = np.finfo(x.dtype).max
+    high = _keep(lax.reduce_max(x, axis), x, axis, True)
+    low = lax.min(lax.max(high, const(-limit, high)), const(limit, high))
+    e = lax.exp(lax.sub(lax.min(x, const(limit, x)), shape_to(low, x.shape)))
+    return e, _keep(lax.reduce_sum(e, axis), x, axis, True), high
 
 
 @kernel
@@ -387,9 +390,13 @@ def _shifted(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
 def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if 0 in x.shape:
         return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
-    _, peak, total = _shifted(x, axis)
-    out = lax.add(lax.log(total), peak)
+    _, total, high = _exponentials(x, axis)
+    out = lax.add(lax.log(total), high)
     return out if keepdims else lax.squeeze(out, axis)
+
+
+def _or_one(total: Any) -> Any:
+    return lax.select(lax.eq(total, const(0, total)), const(1, total), total)
 
 
 @kernel
@@ -397,9 +404,8 @@ def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
 def softmax(x: Any, *, axis: int) -> Any:
     if 0 in x.shape:
         return x
-    d, _, total = _shifted(x, (axis,))
-    total = lax.select(lax.eq(total, const(0, total)), const(1, total), total)
-    return lax.div(lax.exp(d), shape_to(total, x.shape))
+    e, total, _ = _exponentials(x, (axis,))
+    return lax.div(e, shape_to(_or_one(total), x.shape))
 
 
 @kernel
@@ -407,9 +413,10 @@ def softmax(x: Any, *, axis: int) -> Any:
 def log_softmax(x: Any, *, axis: int) -> Any:
     if 0 in x.shape:
         return x
-    d, _, total = _shifted(x, (axis,))
-    total = lax.select(lax.eq(total, const(0, total)), const(1, total), total)
-    return lax.sub(d, shape_to(lax.log(total), x.shape))
+    _, total, high = _exponentials(x, (axis,))
+    top = shape_to(lax.select(lax.eq(high, const(-np.inf, high)), const(0, high), high), x.shape)
+    d = lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
+    return lax.sub(d, shape_to(lax.log(_or_one(total)), x.shape))
 
 
 def _arg(f: Callable[..., Any]) -> Callable[..., Any]:

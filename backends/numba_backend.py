@@ -304,10 +304,11 @@ class NumbaBackend(NumpyBackend):
         """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
         key = (self, "compile", self.fuse_least, self.fuse_most)
         if key not in graph.cache:
-            if all(_compilable(e) for e in graph.equations):
-                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most), graph)
+            known = expand(graph, choose=lambda e: not _compilable(e))
+            if all(_compilable(e) for e in known.equations):
+                graph.cache[key] = entry(Plan(known, self.fuse_least, self.fuse_most), known)
             else:
-                graph.cache[key] = self._segmented(graph)
+                graph.cache[key] = self._segmented(known)
         return graph.cache[key]
 
     def _segmented(self, graph: Graph) -> Callable[..., tuple]:

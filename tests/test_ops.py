@@ -753,3 +753,20 @@ def test_a_pass_over_several_backends_keeps_double_precision(backend):
         (tangent,) = (md.jvp(lambda v, other=other: v.exp().to(other).sin().to(backend), (x.detach(),), (md.ones_like(x),))[1],)
         e = np.exp(x.detach().numpy())
         np.testing.assert_allclose(tangent.numpy(), e * np.cos(e), rtol=1e-13)
+
+
+def test_log_softmax_at_places(backend):
+    x = np.array([[1.0, 3.0, -2.0], [np.inf, 0.0, np.inf], [-np.inf, 2.0, 1.0], [-np.inf] * 3, [np.nan, 1.0, 2.0]])
+    with md.use_backend(backend):
+        t = md.asarray(x)
+        whole = md.log_softmax(t, axis=1).numpy()
+        for k in (-5, -1, 0, 1, 2, 3, 2**32 + 1):
+            at = md.asarray(np.full(5, k))
+            want = whole[:, k] if 0 <= k < 3 else np.zeros(5)
+            for found in (md.log_softmax(t, at=at), md.log_softmax(t.T, axis=0, at=at), md.jit(lambda v, i: md.log_softmax(v, at=i))(t, at)):
+                np.testing.assert_allclose(found.numpy(), want, rtol=1e-12)
+        with pytest.raises(ValueError, match="places"):
+            md.log_softmax(t, at=md.asarray([0, 1]))
+        rows = md.vmap(md.grad(lambda v, i: md.log_softmax(v, at=i)))(t[:1], md.asarray([1])).numpy()
+        soft = np.exp(whole[0])
+        np.testing.assert_allclose(rows[0], np.array([0, 1, 0]) - soft, rtol=1e-12)

@@ -45,8 +45,12 @@ def cross_entropy(
     0.6931
     """
     axis = 0 if x.ndim == 1 else 1
-    logp = md.log_softmax(x, axis=axis)
     n = x.shape[axis]
+    if not (target.dtype.inexact or weight is not None or label_smoothing):
+        target, valid = _classes(x, target, axis, ignore_index)
+        loss = -md.log_softmax(x, axis=axis, at=md.where(valid, target, -1) if 0 <= ignore_index < n else target)
+        return md.sum(loss) / md.sum(valid.to(x.dtype)) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+    logp = md.log_softmax(x, axis=axis)
     if target.dtype.is_float:
         _same_shape("cross_entropy", x, target)
         if label_smoothing:
@@ -70,21 +74,27 @@ def cross_entropy(
 def nll_loss(x: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
     """-x at the target class, for log-probabilities x [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy."""
     axis = 0 if x.ndim == 1 else 1
-    if target.dtype.inexact or target.shape != x.shape[:axis] + x.shape[axis + 1 :]:
-        raise ValueError(
-            f"cross_entropy: scores of shape {x.shape} want integer targets of shape {x.shape[:axis] + x.shape[axis + 1 :]}"
-            f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
-        )
-    n, target = x.shape[axis], target.to(md.int64)
-    _check_classes(target, n, ignore_index)
+    target, valid = _classes(x, target, axis, ignore_index)
+    n = x.shape[axis]
     at = hot(target, n, axis)
-    valid = target != ignore_index
     if 0 <= ignore_index < n:
         at = md.logical_and(at, md.expand_dims(valid, axis=axis))
     picked = md.where(at, x if weight is None else x * _along(weight, x.ndim, axis), 0.0)
     if reduction == "mean":
         return -md.sum(picked) / _count(target, valid, weight, n, axis, x.dtype)
     return reduced("nll_loss", -md.sum(picked, axis=axis), reduction)
+
+
+def _classes(x: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) -> tuple[md.Tensor, md.Tensor]:
+    """The targets as int64, and which of them count."""
+    if target.dtype.inexact or target.shape != x.shape[:axis] + x.shape[axis + 1 :]:
+        raise ValueError(
+            f"cross_entropy: scores of shape {x.shape} want integer targets of shape {x.shape[:axis] + x.shape[axis + 1 :]}"
+            f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
+        )
+    target = target.to(md.int64)
+    _check_classes(target, x.shape[axis], ignore_index)
+    return target, target != ignore_index
 
 
 def _check_classes(target: md.Tensor, n: int, ignore_index: int) -> None:

@@ -185,20 +185,24 @@ def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return _one_axis("logsumexp", _floating(operand(x)), axis, keepdims, lambda v, a, keep: ns.logsumexp(v, axis=(a,), keepdims=keep))
 
 
-def _softmax(name: str, text: str) -> Any:
-    primitive = getattr(ns, name)
-
-    def function(x: Any, /, axis: int = -1) -> Tensor:
-        x = operand(x)
-        return primitive(x, axis=shapes.axis_index(name, axis, x.ndim))
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{text} along an axis; integers become the default float."
-    return function
+def softmax(x: Any, /, axis: int = -1) -> Tensor:
+    """exp(x) / sum(exp(x)), 0 where all elements are -inf, along an axis; integers become the default float."""
+    x = operand(x)
+    return ns.softmax(x, axis=shapes.axis_index("softmax", axis, x.ndim))
 
 
-softmax = _softmax("softmax", "exp(x) / sum(exp(x)), 0 where all elements are -inf,")
-log_softmax = _softmax("log_softmax", "The logarithm of softmax, -inf where all elements are -inf,")
+def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
+    """The logarithm of softmax, -inf where all elements are -inf, along an axis; integers become the default float.
+
+    at: integers of x's shape without that axis; the result has that shape, the element at each place, and 0 where there is no such place. It
+    is what a cross-entropy wants, and no array of x's shape is made for it.
+
+    >>> log_softmax([[0.0, 0.0], [1.0, -1.0]], at=[1, 5]).round(decimals=2).tolist()
+    [-0.69..., 0.0]
+    """
+    x = operand(x)
+    axis = shapes.axis_index("log_softmax", axis, x.ndim)
+    return ns.log_softmax(x, axis=axis) if at is None else ns.log_softmax_at(x, operand(at, x), axis=axis)
 
 
 def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool) -> Any:

@@ -11,7 +11,7 @@ import sys
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import bool_, float32
+from minidl.dtypes import bool_, float32, int64
 from minidl.primitives.core import Primitive, batch_reduction, expand, index_dtype, reduction
 
 
@@ -233,13 +233,23 @@ def _log_softmax_jvp(xp: Any, t: Any, out: Any, axis: int) -> Any:
     return xp.where(_alive(xp, p, axis), d, 0.0)
 
 
+def _limit(dtype: Any) -> float:
+    return (2 - 2**-23) * 2.0**127 if dtype is float32 else sys.float_info.max
+
+
+def _exponentials(xp: Any, x: Any, dtype: Any, axis: int) -> tuple[Any, Any, Any, Any]:
+    """exp(x - low), its sum along the axis, low (the maximum, made finite) and the maximum itself, axes kept."""
+    # between the largest finite numbers, +inf less the maximum is 0 and everything else becomes 0 beside it: the limit
+    limit = _limit(dtype)
+    high = xp.max(x, axis=(axis,), keepdims=True)
+    low = xp.clip(high, -limit, limit)
+    e = xp.exp(xp.sub(xp.clip(x, -math.inf, limit), low))
+    return e, xp.sum(e, axis=(axis,), keepdims=True), low, high
+
+
 @_half
 def _softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
-    # between the largest finite numbers, +inf less the maximum is 0 and everything else becomes 0 beside it: the limit
-    limit = (2 - 2**-23) * 2.0**127 if dtype is float32 else sys.float_info.max
-    high = xp.clip(xp.max(x, axis=(axis,), keepdims=True), -limit, limit)
-    e = xp.exp(xp.sub(xp.minimum(x, limit), high))
-    total = xp.sum(e, axis=(axis,), keepdims=True)
+    e, total, _, _ = _exponentials(xp, x, dtype, axis)
     return xp.div(e, xp.where(xp.eq(total, 0.0), 1.0, total))
 
 
@@ -258,6 +268,65 @@ softmax = Primitive(
 log_softmax = Primitive(
     "log_softmax", "x", "axis", infer=_infer_axis("log_softmax"), vjps=(_log_softmax_vjp,), jvps=(_log_softmax_jvp,), batch=batch_reduction,
     promote="float", decompose=_log_softmax,
+)  # fmt: skip
+
+
+def _infer_at(x: Any, i: Any, *, axis: int) -> Any:
+    if not x.dtype.is_float:
+        raise TypeError(f"log_softmax: dtype {x.dtype.short} is not supported; it wants a float dtype")
+    if i.shape != (*x.shape[:axis], *x.shape[axis + 1 :]) or not x.shape[axis]:
+        raise ValueError(f"log_softmax: places {shapes.show(i)} for axis {axis} of {shapes.show(x)}; they want its shape without that axis")
+    return i.shape, x.dtype
+
+
+def _inside(xp: Any, x: Any, i: Any, axis: int) -> Any:
+    return xp.logical_and(xp.ge(i, 0), xp.lt(i, x.shape[axis]))
+
+
+def _hot(xp: Any, x: Any, i: Any, axis: int) -> Any:
+    """Whether an element is the one at the place i of its row."""
+    n, rank = x.shape[axis], len(x.shape)
+    numbers = xp.reshape(xp.iota(size=n, dtype=int64), shape=tuple(n if a == axis else 1 for a in range(rank)))
+    return xp.eq(xp.reshape(i, shape=tuple(1 if a == axis else s for a, s in enumerate(x.shape))), numbers)
+
+
+def _log_softmax_at(xp: Any, x: Any, i: Any, *, axis: int) -> Any:
+    dtype = xp.dtype_of(x)
+    if dtype.bits <= 16:
+        return xp.cast(_log_softmax_at(xp, xp.cast(x, dtype=float32), i, axis=axis), dtype=dtype)
+    row = tuple(1 if a == axis else s for a, s in enumerate(x.shape))
+    _, total, _, high = _exponentials(xp, x, dtype, axis)
+    inside = _inside(xp, x, i, axis)
+    mine = xp.take_along(x, xp.reshape(xp.where(inside, i, 0), shape=row), axis=axis)
+    d = xp.where(xp.eq(mine, high), 0.0, xp.sub(mine, high))  # never inf - inf
+    out = xp.where(xp.eq(total, 0.0), -math.inf, xp.sub(d, xp.log(total)))
+    return xp.where(inside, xp.reshape(out, shape=i.shape), 0.0)
+
+
+def _there(xp: Any, x: Any, i: Any, axis: int) -> Any:
+    """Whether a row has the place, and a softmax."""
+    return xp.logical_and(_inside(xp, x, i, axis), xp.ne(xp.max(x, axis=(axis,), keepdims=False), -math.inf))
+
+
+def _at_vjp(xp: Any, g: Any, x: Any, i: Any, axis: int) -> Any:
+    g = xp.reshape(xp.where(_there(xp, x, i, axis), g, 0.0), shape=tuple(1 if a == axis else s for a, s in enumerate(x.shape)))
+    return xp.where(_hot(xp, x, i, axis), g, 0.0) - xp.softmax(x, axis=axis) * g
+
+
+def _at_jvp(xp: Any, t: Any, x: Any, i: Any, axis: int) -> Any:
+    d = xp.where(_hot(xp, x, i, axis), t, 0.0) - t * xp.softmax(x, axis=axis)
+    return xp.where(_there(xp, x, i, axis), xp.sum(d, axis=(axis,), keepdims=False), 0.0)
+
+
+def _batch_at(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
+    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
+    return call("log_softmax_at", *full, axis=params["axis"] + 1)
+
+
+#: log_softmax(x) at one place of each row. Its derivative is known without a sum over the row of what is 0 at all places but one.
+log_softmax_at = Primitive(
+    "log_softmax_at", "x i", "axis", infer=_infer_at, vjps=(_at_vjp, None), jvps=(_at_jvp, None), batch=_batch_at, promote="float",
+    joins=(0,), others=int64, decompose=_log_softmax_at, check_first=True,
 )  # fmt: skip
 
 

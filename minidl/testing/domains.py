@@ -302,6 +302,7 @@ for _reverse in (False, True):
     row("argsort", (3, 4), REAL, "float64 float32 int64", label="descending" * _reverse, axis=int(not _reverse), descending=_reverse)
 row("softmax", (3, 4), REAL, axis=1)
 row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
+row("log_softmax_at", ((3, 4), (3,)), (REAL, index(4)), floor=1.0, axis=1)
 
 # ---- rearrangement ----------------------------------------------------------------------------------------------------------------------
 MOVED = "float64 float32 complex128 int64"

@@ -165,6 +165,9 @@ row("logcumsumexp [-inf, 1]", md.cumulative_logsumexp, ([-inf, 1.0],), [-inf, 1.
 zeros("softmax, all -inf", md.softmax, ([-inf, -inf],), [0.0, 0.0])
 row("softmax, one -inf", md.softmax, ([-inf, 1.0, 1.0],), [0.0, 0.5, 0.5], ([0.0, -2.25, 2.25],), ([0.0] * 3,), w=[1.0, 1.0, 10.0], law="3")
 row("log_softmax, all -inf", md.log_softmax, ([-inf, -inf],), [-inf, -inf], ([0.0, 0.0],), ([0.0, 0.0],))
+row("log_softmax at 0, all -inf", lambda x: md.log_softmax(x, at=0 * md.argmax(x, axis=-1)), ([-inf, -inf],), -inf, ([0.0, 0.0],), ([0.0, 0.0],))
+row("log_softmax(inf, 1) at 0", lambda x: md.log_softmax(x, at=md.argmax(x, axis=-1)), ([inf, 1.0],), 0.0, ([0.0, 0.0],), law="3")
+row("log_softmax(inf, 1) at 1", lambda x: md.log_softmax(x, at=md.argmin(x, axis=-1)), ([inf, 1.0],), -inf, ([-1.0, 1.0],), law="3")
 row(
     "cross_entropy, a row of -inf", lambda x: F.cross_entropy(x, md.argmax(x, axis=-1), reduction="sum"), ([[-inf, -inf]],), inf,
     ([[0.0, 0.0]],), ([[0.0, 0.0]],),
