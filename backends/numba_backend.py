@@ -257,6 +257,7 @@ def _addresses(*arrays: np.ndarray) -> np.ndarray:
 
 def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     """The Python function that checks arguments, allocates results and runs the plan."""
+    name = f"{graph.name}_"  # none of the names that its text uses
     ins, outs = [f"x{i}" for i in range(len(graph.inputs))], [f"y{i}" for i in range(len(graph.outputs))]
     arrays = ["scratch", *ins, *outs]
     env: dict[str, Any] = {
@@ -279,9 +280,9 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     pointers = text.format(ids=", ".join(f"id({a})" for a in arrays), arrays=", ".join(arrays), header=header, bytes=_BYTES, data=_DATA)
     results = "".join(y + ", " for y in outs)
     source = _ENTRY.format(
-        name=graph.name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results=results
+        name=name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results=results
     )
-    program = load(source, env, graph.name)
+    program = load(source, env, name)
     program.listing = plan.notes
     program.plan = plan
     return program
