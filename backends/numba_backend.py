@@ -61,7 +61,8 @@ class Plan:
         self.inputs = [Storage(v.nbytes, 1 + i) for i, v in enumerate(graph.inputs)]
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
-        for item in regions(self._opened(graph), is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most):
+        graph = self._opened(graph)
+        for item in regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most):
             if isinstance(item, Region) and math.prod(item.shape) >= fuse_least:
                 names = "; ".join(e.primitive.name for e in item.equations)
                 self.notes.append(f"{', '.join(map(describe, item.outputs))} = loop({names})")
@@ -305,11 +306,10 @@ class NumbaBackend(NumpyBackend):
         """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
         key = (self, "compile", self.fuse_least, self.fuse_most)
         if key not in graph.cache:
-            known = expand(graph, choose=lambda e: not _compilable(e))
-            if all(_compilable(e) for e in known.equations):
-                graph.cache[key] = entry(Plan(known, self.fuse_least, self.fuse_most), known)
+            if all(_compilable(e) for e in graph.equations):
+                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most), graph)
             else:
-                graph.cache[key] = self._segmented(known)
+                graph.cache[key] = self._segmented(graph)
         return graph.cache[key]
 
     def _segmented(self, graph: Graph) -> Callable[..., tuple]:
