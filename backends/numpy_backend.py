@@ -22,6 +22,7 @@ from minidl.backends.numpy_memory import LEAST, empty
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
 from minidl.emit import emit, load
+from minidl.fusion import expand
 from minidl.graph import Equation, Graph
 
 Array = np.ndarray
@@ -158,7 +159,7 @@ class NumpyBackend(Backend):
     def _program(self, graph: Graph, copy: bool) -> Kernel:
         key = (self, copy)
         if key not in graph.cache:
-            program = blocked(graph) if copy else graph
+            program = blocked(expand(graph, keep=KERNELS)) if copy else graph
             reuse = Reuse(program, _is_fresh, _writes)
             if copy and reuse.shared:
                 program = with_copies(program, reuse.shared)

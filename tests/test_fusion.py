@@ -139,7 +139,7 @@ def test_one_region_computes_it(f, shapes, outside):
 
 def test_kinds():
     graph, _ = traced(gelu_ln, (6, 16), (16,), (16,))
-    (region,) = regions(graph)
+    (region,) = regions(expand(graph))
     assert (region.shape, region.rows, [region.kind(v) for v in region.inputs]) == ((6, 16), 1, ["FULL", "INNER", "INNER"])
     assert [region.kind(e.outputs[0]) for e in region.equations[:2]] == ["ROW", "ROW"] and region.kind(Literal(1.0, float32)) == "SCALAR"
 
@@ -258,17 +258,18 @@ def between(items):
 def gated(x, w):
     def loss(x, w):
         h = md.matmul(x, w)
-        return md.sum(md.square(md.matmul(F.gelu(h, approximate="tanh"), w)))
+        return md.sum(md.square(md.matmul(h * (md.tanh(h * 0.8 + h * h * h * 0.04) + 1.0) * 0.5, w)))
 
     return md.grad(loss, argnums=(0, 1))(x, w)
 
 
 def test_elementwise_values_are_made_again_from_one_that_is_kept():
     graph, args = traced(gated, (16, 16), (16, 16))
+    graph = expand(graph)
     items = regions(graph)
     again = recompute(items, graph, default_elementwise)
     same(run(again, graph, args, whole), run(graph.equations, graph, args, None))
-    assert between(items) > 4 * 1024 and between(again) <= 3 * 1024  # gelu, the gradient of square and that of gelu
+    assert between(items) > 4 * 1024 and between(again) <= 3 * 1024  # the factor, the gradient of square and that of h
     count = sum(len(i.equations) for i in items if isinstance(i, Region))
     assert count < sum(len(i.equations) for i in again if isinstance(i, Region)) <= 2 * count
 
