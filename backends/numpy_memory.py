@@ -1,7 +1,7 @@
 """Memory for the large arrays of NumPy programs: blocks that are used again as soon as nothing refers to them.
 
 A fresh array of some megabytes costs more in page faults than an addition of its elements. A block is lent out while any array shows it, which its
-reference count says; views, DLPack capsules and asynchronous readers all hold a reference, so no memory in use is ever handed out again.
+reference count says: views, DLPack capsules and asynchronous readers all hold a reference, so no memory in use is ever handed out again.
 
 Promises: arrays start on a 64-byte boundary; safe under threads and re-entrancy; no block is added while more than IDLE bytes lie idle, and what has
 not been asked for the longest goes first. Where reference counts say nothing (an interpreter without a global lock), every array is new.
@@ -23,18 +23,20 @@ IDLE = 1 << 28
 
 _lock = threading.RLock()  # a collection inside it may run code that comes back here
 _blocks: OrderedDict[int, list[tuple[np.ndarray, np.ndarray]]] = OrderedDict()  # size → (memory, the aligned part of it)
-_counted = getattr(sys, "_is_gil_enabled", lambda: True)() and hasattr(sys, "getrefcount")
 _total = 0
 
 
-def _unused() -> int:
-    memory = np.empty(1, np.uint8)
-    block = (memory, memory[:])
+def _free_count() -> int:
+    """The reference count of the memory of a block that nobody uses; 0 where an array that shows a block does not raise it."""
+    memory = np.empty(2, np.uint8)
+    block = (memory, memory[1:])
     del memory
-    return sys.getrefcount(block[0])
+    count = sys.getrefcount(block[0])
+    user = np.ndarray((1,), np.uint8, block[1])
+    return count if sys.getrefcount(block[0]) == count + 1 and user.size else 0
 
 
-_FREE = _unused() if _counted else 0
+_FREE = _free_count() if getattr(sys, "_is_gil_enabled", lambda: True)() and hasattr(sys, "getrefcount") else 0
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
@@ -43,26 +45,24 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
     >>> empty((2, 3), np.dtype("f4"), 24).shape
     (2, 3)
     """
-    if nbytes < LEAST or not _counted:
+    if nbytes < LEAST or not _FREE:
         return np.empty(shape, dtype)
     with _lock:
-        blocks = _blocks.get(nbytes)
-        if blocks is None:
-            blocks = _blocks[nbytes] = []
-        for block in blocks:
-            if sys.getrefcount(block[0]) == _FREE:
-                return np.ndarray(shape, dtype, block[1])
-        _blocks.move_to_end(nbytes)
-        block = _new(nbytes)
-        blocks.append(block)
-        return np.ndarray(shape, dtype, block[1])
+        if nbytes in _blocks:
+            _blocks.move_to_end(nbytes)
+            for memory, part in _blocks[nbytes]:  # held while it is looked at: code that a collection runs in between sees it in use
+                if sys.getrefcount(memory) == _FREE + 1:
+                    return np.ndarray(shape, dtype, part)
+        memory, part = block = _new(nbytes)
+        _blocks.setdefault(nbytes, []).append(block)
+        return np.ndarray(shape, dtype, part)
 
 
 def _new(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
     global _total
-    _total += nbytes
-    if _total > IDLE:
+    if _total + nbytes > IDLE:
         trim(IDLE - nbytes)
+    _total += nbytes
     memory = np.empty(nbytes + ALIGN, np.uint8)
     start = -memory.ctypes.data % ALIGN
     return memory, memory[start : start + nbytes]
