@@ -58,7 +58,8 @@ def select(c: Array, x: Array, y: Array, out: Array) -> Array:
             np.bitwise_and(x, mask, out=into)
         else:
             other = np.bitwise_xor(x, y)
-            np.bitwise_xor(np.bitwise_and(other, mask) if other.ndim == 0 else np.bitwise_and(other, mask, out=other), y, out=into)
+            chosen = np.bitwise_and(other, mask, out=other if other.shape == out.shape else None)
+            np.bitwise_xor(chosen, y, out=into)
     return out
 
 

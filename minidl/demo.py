@@ -20,7 +20,7 @@ from minidl import optim
 from minidl.backends import default
 from minidl.data import DataLoader, digits
 
-EPOCHS, BATCH, RATE, SEED = 20, 32, 0.02, 0
+EPOCHS, BATCH, RATE, SEED = 20, 32, 0.01, 0
 
 
 class Net(nn.Module):
