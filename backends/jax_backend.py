@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, signature
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -255,29 +255,62 @@ class JaxBackend(Backend):
         An input is donated only where an output of its type can take its memory (JAX warns of any other). The result raises TypeError for
         arguments of other shapes or dtypes than the graph's.
         """
-        program = load(*emit(graph, self.spell, self.literal), graph.name)
+        pairs = _pairs(graph, donate)
+        order, outputs = list(range(len(graph.outputs))), graph.outputs
+        if pairs != _as_jax_pairs(graph, sorted(pairs.values())):
+            order.sort(key=lambda k: pairs.get(k, len(graph.inputs)))
+            outputs = [outputs[k] for k in order]
+        program = load(*emit(Graph(graph.inputs, graph.equations, outputs, graph.name), self.spell, self.literal), graph.name)
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
         with _Scope():
-            jitted = jax.jit(program, donate_argnums=_usable(graph, donate), out_shardings=self.placement)
+            jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)
             compiled = jitted.lower(*avals).compile()
         try:  # the C++ call behind Compiled.__call__, which adds 0.4 µs of Python and builds the same thing on first use
-            return compiled._executable.create_cpp_call(compiled._params) or compiled
+            call = compiled._executable.create_cpp_call(compiled._params) or compiled
         except AttributeError:
-            return compiled
+            call = compiled
+        if order == sorted(order):
+            return call
+        back = itemgetter(*sorted(order, key=order.__getitem__))
+        return lambda *natives: back(call(*natives))
 
 
-def _usable(graph: Graph, donate: tuple[int, ...]) -> tuple[int, ...]:
-    produced = {v for e in graph.equations for v in e.outputs}
-    free = Counter((v.shape, v.dtype) for v in set(graph.outputs) if isinstance(v, Var) and v in produced)
+_NEAR = 8  # steps back from an output within which the state it replaces is looked for
+
+
+def _as_jax_pairs(graph: Graph, donated: Sequence[int]) -> dict[int, int]:
+    """{output: input whose memory it takes} as JAX finds it: the first output of a type gets the first input of that type. Where the one is not
+    made from the other, XLA copies."""
+    free, pairs = list(donated), {}
+    for k, v in enumerate(graph.outputs):
+        for i in free:
+            if (graph.inputs[i].shape, graph.inputs[i].dtype) == (v.shape, v.dtype):
+                pairs[k] = i
+                free.remove(i)
+                break
+    return pairs
+
+
+def _pairs(graph: Graph, donate: Sequence[int]) -> dict[int, int]:
+    """{output: the donated input whose memory it takes}: of the outputs of its type, the one that is made from it in the fewest steps."""
+    made = {v: e for e in graph.equations for v in e.outputs}
     read = {a for e in graph.equations for a in e.inputs}
-    out = []
-    for i in donate:
-        v = graph.inputs[i]
-        kind = v.shape, v.dtype
-        if v in read and v not in graph.outputs and free[kind]:
-            free[kind] -= 1
-            out.append(i)
-    return tuple(out)
+    wanted = {v: i for i in donate if (v := graph.inputs[i]) in read and v not in graph.outputs}
+    places = {v: k for k, v in reversed(list(enumerate(graph.outputs))) if isinstance(v, Var) and v in made}
+    near = []  # (steps, input, output)
+    for v, k in places.items() if wanted else ():
+        like = {u: i for u, i in wanted.items() if (u.shape, u.dtype) == (v.shape, v.dtype)}
+        near += [(_NEAR, i, k) for i in like.values()]
+        seen = front = {v} if like else set()
+        for steps in range(_NEAR):
+            near += [(steps, like[u], k) for u in front if u in like]
+            front = {a for u in front if u in made for a in made[u].inputs if isinstance(a, Var)} - seen
+            seen = seen | front
+    pairs: dict[int, int] = {}
+    for _, i, k in sorted(near):
+        if k not in pairs and i not in pairs.values():
+            pairs[k] = i
+    return pairs
 
 
 # ---- devices --------------------------------------------------------------------------------------------------------------------------

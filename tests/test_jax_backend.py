@@ -241,3 +241,34 @@ def test_making_a_backend_leaves_the_environment_alone():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_PYTHON_CLIENT_PREALLOCATE", None)
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, cwd=os.path.dirname(os.path.dirname(__file__)))
+
+
+def test_donated_memory_goes_to_the_output_that_is_made_from_it(xp):
+    """XLA would give the first input to the first output, and copy the other way round."""
+    p, m, g, m2, step, p2 = vars_(6)
+    update = program(("add", (m, g), m2), ("mul", (m2, Literal(0.5, float64)), step), ("sub", (p, step), p2), inputs=(p, m, g), outputs=(m2, p2))
+    assert jax_backend._pairs(update, (0, 1)) == {0: 1, 1: 0}
+    f = xp.compile(update, donate=(0, 1))
+
+    def fresh(start):
+        return xp.add(xp.asarray(np.arange(8.0), float64), xp.scalar(start, float64))
+
+    with xp.scope():
+        old = fresh(1.0), fresh(2.0)
+        third = fresh(3.0)
+    places = [a.unsafe_buffer_pointer() for a in old]
+    mean, parameter = f(*old, third)
+    assert [a.unsafe_buffer_pointer() for a in (parameter, mean)] == places and not third.is_deleted()
+    np.testing.assert_array_equal(xp.to_numpy(mean), 2 * np.arange(8.0) + 5)
+    np.testing.assert_array_equal(xp.to_numpy(parameter), np.arange(8.0) + 1 - (np.arange(8.0) + 2.5))
+
+
+def test_donation_without_an_output_of_its_own(xp):
+    a, b, c = vars_(3)
+    g = program(("mul", (a, b), c), inputs=(a, b), outputs=(c, c, Literal(1.0, float64)))
+    assert jax_backend._pairs(g, (0, 1)) == {0: 0}
+    with xp.scope():
+        x, y = xp.full(shape=(8,), value=3.0, dtype=float64), xp.full(shape=(8,), value=2.0, dtype=float64)
+    first, second, one = xp.compile(g, donate=(0, 1))(x, y)
+    assert xp.to_numpy(first).tolist() == xp.to_numpy(second).tolist() == [6.0] * 8 and float(one) == 1.0
+    assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer() and not y.is_deleted()
