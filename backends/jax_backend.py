@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 
 from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
 from minidl.backends.base import Backend
-from minidl.backends.jax_kernels import kernels, pad_with
+from minidl.backends.jax_kernels import kernels, pad_with, plus_zero
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph, Literal, Var
@@ -240,6 +240,9 @@ class JaxBackend(Backend):
         """Programs call plain lax code: nothing in them is jitted by itself."""
         from minidl.emit import spell
 
+        if (k := _plus_zero(equation)) is not None:
+            env["plus_zero"] = plus_zero
+            return f"{outputs[0]} = plus_zero({inputs[k]})"
         env[equation.primitive.name] = getattr(self.raw, equation.primitive.name)
         return spell(equation, inputs, outputs, env)
 
@@ -256,7 +259,7 @@ class JaxBackend(Backend):
         arguments of other shapes or dtypes than the graph's.
         """
         pairs = _pairs(graph, donate)
-        order, outputs = list(range(len(graph.outputs))), graph.outputs
+        order, outputs = list(range(len(graph.outputs))), list(graph.outputs)
         if pairs != _as_jax_pairs(graph, sorted(pairs.values())):
             order.sort(key=lambda k: pairs.get(k, len(graph.inputs)))
             outputs = [outputs[k] for k in order]
@@ -273,6 +276,15 @@ class JaxBackend(Backend):
             return call
         back = itemgetter(*sorted(order, key=order.__getitem__))
         return lambda *natives: back(call(*natives))
+
+
+def _plus_zero(e: Equation) -> int | None:
+    """The number of the operand to which an equation adds the constant 0.0, or from which it takes -0.0: no identity, since -0.0 becomes 0.0."""
+    zeros = {"add": ("0.0", "0.0"), "sub": ("", "-0.0")}.get(e.primitive.name, ())
+    for k, (a, zero) in enumerate(zip(e.inputs, zeros, strict=False)):
+        if isinstance(a, Literal) and a.dtype.is_float and repr(a.value) == zero:
+            return 1 - k
+    return None
 
 
 _NEAR = 8  # steps back from an output within which the state it replaces is looked for

@@ -343,6 +343,12 @@ def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
     return tuple(threefry2x32_p.bind(*spread(k0, k1, x0, x1)))
 
 
+def plus_zero(x: Any) -> Any:
+    """x + 0.0 for a constant 0.0, which XLA would drop and keep -0.0."""
+    zero = const(0, x)
+    return lax.select(lax.eq(x, zero), zero, x)
+
+
 # ---- creation -------------------------------------------------------------------------------------------------------------------------
 @kernel
 def full(*, shape: tuple[int, ...], value: Any, dtype: Any) -> Any:

@@ -272,3 +272,14 @@ def test_donation_without_an_output_of_its_own(xp):
     first, second, one = xp.compile(g, donate=(0, 1))(x, y)
     assert xp.to_numpy(first).tolist() == xp.to_numpy(second).tolist() == [6.0] * 8 and float(one) == 1.0
     assert first.unsafe_buffer_pointer() != second.unsafe_buffer_pointer() and not y.is_deleted()
+
+
+@pytest.mark.parametrize("f", [lambda x: x + 0.0, lambda x: 0.0 + x, lambda x: x - (-0.0), lambda x: x - 0.0, lambda x: x + -0.0])
+def test_adding_a_zero_keeps_the_rule_of_signs_under_jit(f):
+    import minidl as md
+
+    x = np.array([-0.0, 0.0, -1.5, np.nan, -np.inf], np.float32)
+    with md.use_backend("jax"):
+        found = md.jit(f)(md.asarray(x)).numpy()
+    np.testing.assert_array_equal(found, f(x))
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(f(x)))

@@ -64,6 +64,19 @@ def permute_chain(b: Rewriter, e: Equation) -> Atom | None:
     return b.make(e, "permute", before.inputs, axes=tuple(inner[a] for a in e.params["axes"]))
 
 
+@rule("permute")
+def outer_product_turned(b: Rewriter, e: Equation) -> Atom | None:
+    """The transpose of an outer product (a gradient x ⊗ g for one example) is the outer product the other way round: no copy of it is made."""
+    before = b.source(e.inputs[0], "dot_general")
+    if before is None or before.params["contract"] != ((), ()):
+        return None
+    (x, y), (left, right) = before.inputs, before.params["batch"]
+    n, m, end = len(left), len(x.shape), len(x.shape) + len(y.shape) - len(left)
+    if e.params["axes"] != (*range(n), *range(m, end), *range(n, m)):
+        return None
+    return b.make(e, "dot_general", (y, x), contract=((), ()), batch=(right, left))
+
+
 @rule("flip")
 def flip_chain(b: Rewriter, e: Equation) -> Atom | None:
     """flip of flip: the axes that only one of them turns."""
