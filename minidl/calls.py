@@ -19,8 +19,9 @@ from minidl.autograd import pullback
 from minidl.backends import get
 from minidl.context import grad_mode
 from minidl.control import run_graph
+from minidl.dtypes import float32
 from minidl.emit import load
-from minidl.graph import Graph
+from minidl.graph import Graph, Literal
 from minidl.handover import handed, place, resident, slot, store, ways
 from minidl.program import Program
 from minidl.tensors import Tensor
@@ -92,7 +93,12 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     s, natives = program.source, program.source.natives
     program.engine = engine
     spare = expendable(program, engine)
-    run = run or engine.compile(program.graph, (*program.donated, *spare))
+    stored = _stored_inputs(program, engine, spare)
+    graph = program.graph
+    if stored:
+        outputs = [Literal(0.0, float32) if k in stored else v for k, v in enumerate(graph.outputs)]
+        graph = Graph(graph.inputs, graph.equations, outputs, graph.name)
+    run = run or engine.compile(graph, (*program.donated, *spare))
     made, result = _result(program, engine.crosses)  # which may add to the names
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)
@@ -112,7 +118,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     if spare:
         owned = " and ".join(f"({n}.__class__ is not K or owners({n}) == 3)" for n in (natives[program.inputs[k].text] for k in spare))
         env.update(
-            K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(program.graph, program.donated))
+            K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(graph, program.donated))
         )
         # 3: the tensor, the name in this call, and the argument of `owners`. Another thread might read the state before the new one is stored.
         function = f"(run if alone() == 1 and {owned} else kept)"
@@ -133,7 +139,19 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     def node(m: re.Match[str]) -> str:
         return f"nodes[{program.tracked.index(k)}]" if (k := int(m[1])) in program.tracked else "None"
 
-    program.call = load(re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n", env, "call")
+    text = re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n"
+    program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: stored.get(int(m[1]), m[0]), text), env, "call")
+
+
+def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:
+    """{output: name of the input} of what the traced code stores as it came in (`p.grad = g`): the tensors share it, and the program copies
+    nothing. Not where the program takes the input's memory."""
+    if engine.crosses or program.tracked:
+        return {}
+    graph, given = program.graph, {*program.donated, *spare}
+    pairs = zip(graph.inputs, program.inputs, strict=True)
+    names = {v: program.source.natives[i.text] for k, (v, i) in enumerate(pairs) if i.kind != "number" and k not in given}
+    return {k: names[v] for k, v in enumerate(graph.outputs[: program.n_out]) if k >= len(program.dtypes) and v in names}
 
 
 def _payload(text: str, engine: Engine) -> str:

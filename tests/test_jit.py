@@ -360,3 +360,24 @@ def test_results_are_freed_without_the_collector(wrap):
         assert [r() for r in seen] == [None, None]
     finally:
         gc.enable()
+
+
+def test_what_is_stored_as_it_came_in_is_not_copied(backend):
+    p = nn.Parameter(md.tensor([1.0, 2.0]))
+    other = md.tensor([0.0, 0.0])
+
+    @md.jit
+    def step(g):
+        p.grad = g
+        other.assign(g)
+        with md.no_grad():
+            p.assign(p - p.grad * 0.5)
+
+    for values in ([2.0, 4.0], [1.0, 1.0]):
+        g = md.tensor(values)
+        step(g)
+        assert p.grad.payload is g.payload is other.payload
+        assert p.grad.tolist() == other.tolist() == g.tolist() == values
+    assert p.tolist() == [-0.5, -0.5]
+    other.assign(other + 1.0)
+    assert g.tolist() == p.grad.tolist() == [1.0, 1.0]
