@@ -197,8 +197,11 @@ def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
     at: integers of x's shape without that axis; the result has that shape, the element at each place, and 0 where there is no such place. It
     is what a cross-entropy wants, and no array of x's shape is made for it.
 
-    >>> log_softmax([[0.0, 0.0], [1.0, -1.0]], at=[1, 5]).round(decimals=2).tolist()
-    [-0.69..., 0.0]
+    >>> import minidl as md
+    >>> log_softmax(md.tensor([[0.0, 0.0], [1.0, -1.0]]), at=md.asarray([1, 5])).tolist()
+    [-0.693..., 0.0]
+
+    Raises ValueError for places of another shape.
     """
     x = operand(x)
     axis = shapes.axis_index("log_softmax", axis, x.ndim)
