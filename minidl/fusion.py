@@ -429,7 +429,7 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
     >>> graph = expand(Graph([x], [Equation(table["softmax"], (x,), {"axis": 1}, (y,))], [y]))
     >>> regions(graph)
-    [<region [8]x[4]: max clip minimum sub exp sum eq where div>]
+    [<region [8]x[4]: max clip clip sub exp sum eq where div>]
     """
     if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
