@@ -201,7 +201,7 @@ def absorb(b: Rewriter, e: Equation) -> Atom | None:
     if b.source(x, *_FIXED.get(name, ())):
         return x
     before = b.source(x, *_ABSORBS.get(name, ()))
-    return None if before is None else b.make(e, name, before.inputs)
+    return None if before is None or before.inputs[0].dtype is not x.dtype else b.make(e, name, before.inputs)  # |z| of a complex z is real
 
 
 @rule("maximum", "minimum", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
