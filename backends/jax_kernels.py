@@ -34,7 +34,7 @@ def shape_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _weak(x: Any) -> bool:
-    return isinstance(x, (bool, int, float, complex)) or getattr(x, "weak_type", False)
+    return type(x) in (bool, int, float, complex) or getattr(x, "weak_type", False)  # np.float64 is a float too, but has a dtype
 
 
 def spread(*xs: Any) -> tuple[Any, ...]:
