@@ -156,7 +156,7 @@ class _Rules:
             return False
         name = e.primitive.name
         if name in self.cheap:
-            found = self._broadcast(e, shape, 0, None)
+            found = self._broadcast(e, shape, 0, u.inner)
         elif name in self.rowwise:
             found = self._rowwise(e, u, shape)
         elif name in self.reductions or name in self.terminal:

@@ -174,6 +174,21 @@ def test_cheap_values_are_made_where_they_are_read():
     same(run(items, graph, args, whole), run(graph.equations, graph, args, None))
 
 
+def test_a_constant_does_not_undo_what_a_row_is():
+    x, square = Var((4, 5, 6), float32), Var((4, 5, 6), float32)
+    high, low, quarter, total = Var((4,), float32), Var((4, 5, 6), float32), Var((), float32), Var((5, 6), float32)
+    axes = {"axis": (1, 2), "keepdims": False}
+    equations = [
+        Equation(table["square"], (x,), {}, (square,)),
+        Equation(table["max"], (square,), axes, (high,)),
+        Equation(table["full"], (), {"shape": (), "value": 0.25, "dtype": float32}, (quarter,)),
+        Equation(table["sub"], (quarter, square), {}, (low,)),
+        Equation(table["sum"], (low,), {"axis": (0,), "keepdims": False}, (total,)),
+    ]
+    (region,) = regions(Graph([x], equations, [high, total]))
+    assert region.rows == 1 and region.terminal == {total}
+
+
 def test_long_chains_take_linear_time_and_are_cut():
     x = v = Var((64,), float32)
     equations = []
