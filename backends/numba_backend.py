@@ -63,6 +63,8 @@ class Plan:
             self.place[v] = s, 0
         graph = self._opened(graph)
         for item in regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most):
+            if isinstance(item, Region) and not item.outputs:
+                continue  # nobody reads it
             if isinstance(item, Region) and math.prod(item.shape) >= fuse_least:
                 names = "; ".join(e.primitive.name for e in item.equations)
                 self.notes.append(f"{', '.join(map(describe, item.outputs))} = loop({names})")
@@ -280,9 +282,7 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     text = _FAST if _layout_is_known() else _SLOW
     pointers = text.format(ids=", ".join(f"id({a})" for a in arrays), arrays=", ".join(arrays), header=header, bytes=_BYTES, data=_DATA)
     results = "".join(y + ", " for y in outs)
-    source = _ENTRY.format(
-        name=name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results=results
-    )
+    source = _ENTRY.format(name=name, args=", ".join(ins), checks=checks, arena=plan.arena + _ALIGN, outs=makes, pointers=pointers, results=results)
     program = load(source, env, name)
     program.listing = plan.notes
     program.plan = plan

@@ -21,6 +21,7 @@ from minidl.backends.numba_emit import collapse, computed, cost, expression, ext
 from minidl.dtypes import DType, bool_
 from minidl.fusion import Region, spread
 from minidl.graph import Atom, Equation, Literal, Var
+from minidl.primitives.core import table
 
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 _CHEAP = 6  # up to this cost a value is computed again by each pass that needs it
@@ -83,15 +84,16 @@ class Loops:
         self.inputs = inputs
         self.atoms = list(inputs.values())
         rank = len(region.shape)
-        seen = [region.layout[a] if isinstance(a, Var) else (False,) * rank for a in (*self.atoms, *region.outputs)]
+        named = [*self.atoms, *region.outputs, *(e.inputs[0] for e in region.equations if e.outputs[0] in region.terminal)]
+        seen = [region.layout[a] if isinstance(a, Var) else (False,) * rank for a in named]
         seen += [region.layout[e.outputs[0]] for e in region.equations if e.primitive.name == "iota"]
         inner = tuple(i >= region.rows for i in range(rank))
         self.sizes, flags = collapse(region.shape, [*seen, inner])
-        self.flags = dict(zip([*map(key, self.atoms), *region.outputs], flags, strict=False))
-        self.iotas = iter(flags[len(self.atoms) + len(region.outputs) : -1])
+        self.flags = dict(zip(map(key, named), flags, strict=False))
+        self.iotas = iter(flags[len(named) : -1])
         rank = len(self.sizes)
-        reduced = region.rows < len(region.shape) and math.prod(region.shape) != 1
-        self.rows = next((i for i, f in enumerate(flags[-1]) if f), rank) if reduced else max(rank - 1, 0)
+        reduced = math.prod(region.shape[region.rows :]) != 1
+        self.rows = next(i for i, f in enumerate(flags[-1]) if f) if reduced else rank - 1
         self.inner = frozenset(range(self.rows, rank)) if reduced else frozenset((rank - 1,))
 
     def _deps(self, k: Any) -> frozenset[int]:
@@ -103,7 +105,10 @@ class Loops:
         for i, (k, a) in enumerate(self.inputs.items()):
             self.values[k] = _Value(f"u{i}", a.dtype, self._deps(k))
         for e in self.region.equations:
-            self._value(e)
+            single = (
+                e.primitive.name in REDUCTIONS and e.outputs[0] not in self.region.terminal and math.prod(self.region.shape[self.region.rows :]) == 1
+            )
+            self._value(Equation(table["cast"], e.inputs, {"dtype": e.outputs[0].dtype}, e.outputs) if single else e)
         for i, v in enumerate(self.stores):
             if self._deps(v) & self.inner:
                 self.values[v].kept = self._place(f"x{len(self.atoms) + i}", v)
@@ -137,8 +142,11 @@ class Loops:
         """What each pass computes: `needed` values in order, of which it leaves `left` in memory; reductions by the pass that does them."""
         self.reduced: dict[int, list[_Value]] = {}
         targets: dict[int, set[int]] = {}
+        self.rowwise: list[_Value] = []  # accumulated once a row, because what they read is one number a row
         for x in self.order:
-            if x.reduces:
+            if x.reduces and x.equation.outputs[0] in self.region.terminal and not self._deps(x.equation.inputs[0]) & self.inner:  # type: ignore[union-attr]
+                self.rowwise.append(x)
+            elif x.reduces:
                 at = x.stage if x.equation.outputs[0] in self.region.terminal else x.stage - 1  # type: ignore[union-attr]
                 at += bool(x.deps & self.inner and self._far(x))  # memory that is added to must not see a pass twice
                 self.reduced.setdefault(at, []).append(x)
@@ -247,6 +255,13 @@ class Loops:
             row += [line for x in rest if x.stage == p and p for line in self._compute(x)]
             row += self._pass(p)
         row += [line for x in rest if x.stage == self.count for line in self._compute(x)]
+        for x in self.rowwise:
+            zero = accumulator(x.equation)[1]
+            row += [
+                f"r{x.name} = {_term(x.equation, zero, self._once(x, self.inner), False)}",
+                *([f"c{x.name} = {zero}"] if _exact(x.equation) else []),
+            ]
+            row += self._reduced(x)
         for v in self.stores:
             if not self._deps(v) & self.inner:
                 row.append(self._store(v))
@@ -339,7 +354,7 @@ class Loops:
                 lines.append(self._put(x.kept, packed(x.dtype, x.name)))  # type: ignore[arg-type]
         lines += [self._store(v) for v in self.stored.get(p, ())]
         for x in self.reduced.get(p, []):
-            e, y = x.equation, x.operands[0].name
+            e, y = x.equation, self._once(x)
             if x in rows:
                 lines.append(f"{register}{x.name} = {_term(e, f'{register}{x.name}', y, register == 's')}")
             else:
@@ -347,6 +362,19 @@ class Loops:
                 place = self._place(f"t{i}", e.outputs[0])  # type: ignore[union-attr]
                 lines.append(self._put(place, _term(e, self._get(place), y, False)))
         return lines
+
+    def _once(self, x: _Value, outside: frozenset[int] = frozenset()) -> str:
+        """What a reduction adds: where its operand is the same along an axis that it walks, the first place only."""
+        e: Any = x.equation
+        if e.primitive.name not in ("sum", "prod") or e.outputs[0] not in self.region.terminal:
+            return x.operands[0].name
+        still = sorted(frozenset(range(len(self.sizes))) - self._deps(e.inputs[0]) - outside)
+        tests = " and ".join(f"i{d} == 0" for d in still)
+        return (
+            f"({x.operands[0].name} if {tests} else {computed(e.inputs[0].dtype)}({int(e.primitive.name == 'prod')}))"
+            if still
+            else x.operands[0].name
+        )
 
     def _reduced(self, x: _Value) -> list[str]:
         """A finished row: a register of its dtype, or a term of a terminal."""

@@ -10,13 +10,16 @@ import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
 
 numba = pytest.importorskip("numba")
 
 from minidl import dtypes  # noqa: E402
 from minidl.backends import get, numba_emit, numba_kernels, numba_lower  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
+from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
+from test_fusion import graphs  # noqa: E402
 
 f32 = dtypes.float32
 
@@ -162,6 +165,35 @@ def test_sums_are_at_least_as_accurate_as_numpys(backend):
         x = rng.uniform(size=(20, 50000)).astype(dtype)
         exact = x.astype(np.longdouble).sum(1)
         assert np.abs(program(x)[0] - exact).max() <= np.abs(x.sum(1) - exact).max()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_totals_of_what_is_one_number_a_row(backend, dtype):
+    def build(op, x, y):
+        total = op("sum", op("mul", x, y), axis=(1,), keepdims=True)
+        scaled = op("mul", op("exp", x), total)
+        both = op("sum", op("neg", total), axis=(0, 1), keepdims=False), op("max", total, axis=(0,), keepdims=False)
+        return *both, op("sum", scaled, axis=(0,), keepdims=False), op("sum", scaled, axis=(0, 1), keepdims=False)
+
+    rng = np.random.default_rng(5)
+    x, y = (rng.normal(size=(70, 90)).astype(dtype) for _ in range(2))
+    total, scaled = (x * y).sum(1), np.exp(x) * (x * y).sum(1, keepdims=True)
+    got = backend.compile(graph_of(build, (70, 90), (70, 90), dtype=dtypes.from_numpy(np.dtype(dtype))))(x, y)
+    for a, b in zip(got, (-total.sum(), total.max(keepdims=True), scaled.sum(0), scaled.sum()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-3)
+
+
+@given(graphs())
+@settings(max_examples=15)
+def test_regions_of_any_graph_give_what_its_equations_give(case):
+    graph, args = case
+    backend = NumbaBackend()
+    want = Graph(graph.inputs, graph.equations, graph.outputs)
+    backend.fuse_least = 1 << 60
+    single = backend.compile(want)(*args)
+    backend.fuse_least = 2
+    for a, b in zip(backend.compile(graph)(*args), single, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
 def exactly(name, x):
