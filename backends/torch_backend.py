@@ -21,9 +21,11 @@ from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels
 from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
+from minidl.backends.torch_memory import Plan
+from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
 from minidl.dtypes import DType
-from minidl.emit import emit, load
+from minidl.emit import emit, load, spell
 from minidl.graph import Equation, Graph
 from minidl.shapes import prod
 
@@ -33,6 +35,7 @@ OURS = {native: ours for ours, native in NATIVE.items()}
 _UNSIGNED = frozenset(OURS[d] for d in SIGNED)
 _HALF = frozenset(OURS[d] for d in HALF)
 _below: Any = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)  # private, so it may be missing
+_WORK = "work_"  # the workspace among a program's parameters
 _HOISTED = 2**16  # a constant of up to so many elements is made once for the program, a larger one in each call
 
 
@@ -169,20 +172,35 @@ class TorchBackend(Backend):
     def _program(self, graph: Graph, copy: bool) -> Kernel:
         key = (self, copy)
         if key not in graph.cache:
-            program, reuse = graph, Reuse(graph, _is_fresh, _can_overwrite)
+            cpu = self.torch_device.type == "cpu"
+            program = rewritten(graph, cpu)
+            reuse = Reuse(program, _is_fresh, _can_overwrite)
             if copy and reuse.shared:
-                program = with_copies(graph, reuse.shared)
+                program = with_copies(program, reuse.shared)
                 reuse = Reuse(program, _is_fresh, _can_overwrite)
-            flat = _flat_pools(program)
-            source, env = emit(program, functools.partial(self._spell, reuse, flat), self.literal, release=True)
-            graph.cache[key] = load(source, env, graph.name)
+            plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if copy and cpu else None
+            source, env = emit(program, functools.partial(self._spell, reuse, plan, _flat_pools(program)), self.literal, release=True)
+            if plan is not None and plan.shapes:
+                work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
+                source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
+            made = load(source, env, graph.name)
+            graph.cache[key] = made if plan is None else plan.bind(made)
         return graph.cache[key]
 
-    def _spell(self, reuse: Reuse, flat: set[Equation], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+    def _spell(
+        self, reuse: Reuse, plan: Plan | None, flat: set[Equation], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]
+    ) -> str:
         over = inputs[reuse.over[equation]] if equation in reuse.over else None
+        if plan is not None and equation in plan.slots:
+            over = f"{_WORK}{plan.slots[equation]}"
+        elif plan is not None and equation in plan.results:
+            over = f"{_bind(env, 'block', plan.results[equation])}()"
         text = self._direct(equation, inputs, env, over)
         if text is not None:
             return f"{outputs[0]} = {text}"
+        if equation.primitive.name in EMITTED:
+            env[equation.primitive.name] = EMITTED[equation.primitive.name]
+            return spell(equation, inputs, outputs, env)
         line = self.spell(equation, inputs, outputs, env)
         return f"{line[:-1]}, flat=True)" if equation in flat else line
 
@@ -190,13 +208,16 @@ class TorchBackend(Backend):
         """The call that the primitive's function would end in, where shapes and dtypes decide it; None to call that function."""
         name, params = equation.primitive.name, equation.params
         x = equation.inputs[0] if equation.inputs else None
-        if name == "full" and prod(params["shape"]) <= _HOISTED:
-            return _bind(env, "constant", self.full(**params))
+        if name in ("full", "iota") and prod(equation.outputs[0].shape) <= _HOISTED:
+            return _bind(env, "constant", getattr(self, name)(**params))
         if x is None:
             return None
         a, unsigned = inputs[0], any(i.dtype in _UNSIGNED for i in equation.inputs)
+        into = f", out={over}" if over else ""
         if name in PLAIN and not unsigned:
-            return f"{_bind(env, 'torch_' + name, PLAIN[name])}({', '.join(inputs)}{f', out={over}' if over else ''})"
+            return f"{_bind(env, 'torch_' + name, PLAIN[name])}({', '.join(inputs)}{into})"
+        if name == "keep_positive":
+            return f"{_bind(env, name, EMITTED[name])}({', '.join(inputs)}{into})"
         if name == "relu" and not unsigned:
             return f"{_bind(env, *(('torch_relu_', torch.relu_) if over else ('torch_relu', torch.relu)))}({a})"
         if name == "copy":
@@ -214,8 +235,8 @@ class TorchBackend(Backend):
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
             (cx, cy), (bx, _) = params["contract"], params["batch"]
-            if x.ndim == equation.inputs[1].ndim == 2 and len(cx) == 1 and not bx:
-                return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''})"
+            if _is_mm(equation):
+                return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
         return None
 
@@ -232,7 +253,7 @@ def _bind(env: dict[str, Any], stem: str, value: Any) -> str:
 def _is_fresh(equation: Equation) -> bool:
     """Whether the results are new memory: not where a function hands its argument back, or a constant of the program."""
     name, params = equation.primitive.name, equation.params
-    if name == "copy":
+    if name in ("copy", "attention", "attention_grad") or name in EMITTED:
         return True
     if name == "cast":
         return params["dtype"] is not equation.inputs[0].dtype
@@ -243,7 +264,18 @@ def _is_fresh(equation: Equation) -> bool:
 
 def _can_overwrite(equation: Equation) -> bool:
     name = equation.primitive.name
-    return (name in PLAIN or name == "relu") and not any(a.dtype in _UNSIGNED for a in equation.inputs)
+    return (name in PLAIN or name in ("relu", "keep_positive")) and not any(a.dtype in _UNSIGNED for a in equation.inputs)
+
+
+def _is_mm(equation: Equation) -> bool:
+    """Whether this is the product of two matrices in a dtype that torch multiplies."""
+    x, y, p = *equation.inputs, equation.params
+    return x.ndim == y.ndim == 2 and len(p["contract"][0]) == 1 and not p["batch"][0] and x.dtype.inexact and x.dtype not in _HALF
+
+
+def _takes_memory(equation: Equation) -> bool:
+    name = equation.primitive.name
+    return (name != "relu" and _can_overwrite(equation)) or (name == "dot_general" and _is_mm(equation))
 
 
 def _flat_pools(graph: Graph) -> set[Equation]:

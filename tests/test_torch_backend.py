@@ -310,6 +310,81 @@ def test_a_program_keeps_flat_pool_positions_to_itself():
     assert check_program(Graph([x], r.equations, [out, back, index]), data).__source__.count("flat=True") == 0
 
 
+def pooled(r, x, g, params):
+    """relu, then max pooling, and the derivative of both in x."""
+    zero = Literal(0.0, float32)
+    h = r.relu(x)
+    out, index = r.max_pool(h, **params)
+    back = r.pool_scatter(g, index, x_shape=x.shape, **params)
+    return out, index, r.where(r.gt(h, zero), back, zero)
+
+
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("kind", ["normal", "ties", "nan", "negative"])
+def test_pooling_goes_before_relu_and_nobody_can_tell(kind, size):
+    rng = np.random.default_rng(6)
+    params = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    data = rng.normal(size=(2, 3, size, size + 1)).astype("float32")
+    data = {"normal": data, "ties": data.round(), "nan": np.where(rng.random(data.shape) < 0.1, nan, data), "negative": -abs(data)}[kind]
+    cotangent = np.array(rng.normal(size=(2, 3, size // 2, size // 2)), "float32")
+    cotangent[0, 0, 0, :2] = inf, nan
+    arrays = [native(data, float32), native(cotangent, float32)]
+    for outputs in (slice(0, 3, 2), slice(0, 3), slice(0, 2)):  # with and without the places
+        r = Recorder()
+        x, g = Var(data.shape, float32), Var(cotangent.shape, float32)
+        made = pooled(r, x, g, params)[outputs]
+        graph = Graph([x, g], r.equations, made)
+        want, run = interpret(graph, arrays), xp.compile(graph)
+        for _ in range(2):
+            for a, b in zip(run(*arrays), want, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+        lines = run.__source__.splitlines()
+        first = min(i for i, line in enumerate(lines) if "max_pool(" in line or "pool_masks(" in line)
+        assert (first < next(i for i, line in enumerate(lines) if "relu" in line)) is (outputs == slice(0, 3, 2))
+        assert ("pool_masks" in run.__source__) is (outputs == slice(0, 3, 2) and size == 64)
+
+
+def test_large_results_and_values_between_get_memory_again_once_nobody_holds_it():
+    r = Recorder()
+    x, w = Var((128, 256), float32), Var((256, 256), float32)
+    h = r.tanh(r.dot_general(x, w, contract=((1,), (0,)), batch=((), ())))
+    y = r.dot_general(h, w, contract=((1,), (0,)), batch=((), ()))
+    run = xp.compile(Graph([x, w], r.equations, [y]))
+    rng = np.random.default_rng(7)
+    args = [native(rng.normal(size=v.shape) / 16, float32) for v in (x, w)]
+    want = torch.tanh(args[0] @ args[1]) @ args[1]
+    (first,) = run(*args)
+    view, array = first[3:5], run(*args)[0].numpy()  # a view and a NumPy array keep memory as well as the tensor
+    place, copies = memory(first), (first[3:5].clone(), array.copy())
+    del first
+    later = [run(args[0] * 2, args[1])[0] for _ in range(4)]
+    assert torch.equal(view, copies[0]) and np.array_equal(array, copies[1])
+    assert len({memory(a) for a in later} | {place, array.ctypes.data}) == 6
+    again = xp.compile(Graph([x, w], r.equations, [y]))
+    places = set()
+    for _ in range(4):
+        (out,) = again(*args)
+        assert torch.allclose(out, want, atol=1e-6)
+        places.add(memory(out))
+        del out
+    assert len(places) == 1
+
+
+def test_threads_share_a_program_but_not_its_memory():
+    from concurrent.futures import ThreadPoolExecutor
+
+    r = Recorder()
+    x = Var((256, 256), float32)
+    y = r.exp(r.neg(r.dot_general(x, x, contract=((1,), (0,)), batch=((), ()))))
+    run = xp.compile(Graph([x], r.equations, [y, r.sum(y, axis=(0,), keepdims=False)]))
+    inputs = [torch.full((256, 256), i / 1000) for i in range(8)]
+    wants = [[a.clone() for a in run(i)] for i in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for out, want in zip(pool.map(lambda i: run(i), inputs), wants, strict=True):
+                assert all(torch.equal(a, b) for a, b in zip(out, want, strict=True))
+
+
 def test_unsigned_programs():
     r = Recorder()
     a, b = Var((3,), uint32), Var((3,), uint32)

@@ -1,0 +1,122 @@
+"""PyTorch on the CPU: where a compiled program's large values lie.
+
+Fresh memory costs a page fault for every 4 KB that is written to, often more than the computing. So values that die inside the program lie in
+a workspace, planned from their lifetimes and kept from call to call; and a result is written to memory of an earlier result of which no tensor, view,
+NumPy array or DLPack capsule is left (the storage's own count says so).
+
+Promises: results share no memory with inputs or with any result that is still alive; a workspace serves one call at a time, so threads may share a
+program; what is kept is at most one workspace for each call that ran at once, and three blocks a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidl.backends.reuse import Reuse
+from minidl.graph import Equation, Graph, Var
+
+Tensor = torch.Tensor
+LARGE = 2**16  # bytes; smaller blocks are the allocator's to reuse
+_BLOCKS = 3  # of a result: the one that is read, the one that is written, one to spare
+_count: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", None)  # private, so it may be missing
+
+
+class Result:
+    """Gives out memory for one result of a program, once more when nobody else holds it any longer."""
+
+    __slots__ = ("blocks", "dtype", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype):
+        self.shape, self.dtype = shape, dtype
+        self.blocks: list[tuple[Tensor, Any]] = []
+
+    def __call__(self) -> Tensor:
+        blocks = self.blocks
+        for _ in range(len(blocks)):
+            try:
+                block = blocks.pop(0)  # atomic: two threads never look at one block at once
+            except IndexError:
+                break
+            free = _count is not None and _count(block[1]._cdata) == 2  # the block's own tensor and its storage
+            out = block[0].detach() if free else None
+            blocks.append(block)
+            if out is not None:
+                return out
+        base = torch.empty(self.shape, dtype=self.dtype)
+        if _count is None or len(blocks) >= _BLOCKS:
+            return base
+        out = base.detach()
+        blocks.append((base, base.untyped_storage()))
+        return out
+
+
+class Plan:
+    """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result.
+
+    takes(equation): whether its kernel writes where it is told to.
+    """
+
+    def __init__(self, graph: Graph, reuse: Reuse, takes: Callable[[Equation], bool], native: Callable[[Any], torch.dtype]):
+        self.slots: dict[Equation, int] = {}
+        self.results: dict[Equation, Result] = {}
+        self.shapes: list[tuple[tuple[int, ...], torch.dtype]] = []
+        memory, last = _memory(graph, reuse)
+        leaves = {memory.get(reuse.root[v]) for v in graph.outputs if isinstance(v, Var)}
+        free: dict[tuple, list[int]] = {}
+        ends: dict[int, list[tuple[tuple, int]]] = {}
+        for i, equation in enumerate(graph.equations):
+            out = equation.outputs[0]
+            if equation not in reuse.over and out in reuse.owned and out.nbytes >= LARGE and takes(equation):
+                kind = (out.shape, native(out.dtype))
+                if out in leaves:
+                    self.results[equation] = Result(*kind)
+                else:
+                    if not free.get(kind):
+                        free.setdefault(kind, []).append(len(self.shapes))
+                        self.shapes.append(kind)
+                    slot = self.slots[equation] = free[kind].pop()
+                    ends.setdefault(last[out], []).append((kind, slot))
+            for kind, slot in ends.pop(i, ()):
+                free[kind].append(slot)
+
+    def bind(self, program: Callable[..., tuple]) -> Callable[..., tuple]:
+        """The program, whose last parameters are the slots, with a workspace at hand."""
+        if not self.shapes:
+            return program
+        shapes, spare = self.shapes, list[list[Tensor]]()
+
+        def call(*args: Tensor) -> tuple:
+            try:
+                work = spare.pop()
+            except IndexError:
+                work = [torch.empty(s, dtype=d) for s, d in shapes]
+            try:
+                return program(*args, *work)
+            finally:
+                spare.append(work)
+
+        return call
+
+
+def _memory(graph: Graph, reuse: Reuse) -> tuple[dict[Var, Var], dict[Var, int]]:
+    """For each variable the one in whose memory it lies, views and overwriting followed; and when each such memory is last used."""
+    memory: dict[Var, Var] = {}
+    last: dict[Var, int] = {}
+
+    def at(v: Var) -> Var:
+        root = reuse.root[v]
+        return memory.setdefault(root, root)
+
+    for i, equation in enumerate(graph.equations):
+        if equation in reuse.over:
+            memory[equation.outputs[0]] = at(equation.inputs[reuse.over[equation]])  # type: ignore[arg-type]
+        for a in (*equation.inputs, *equation.outputs):
+            if isinstance(a, Var):
+                last[at(a)] = i
+    for a in graph.outputs:
+        if isinstance(a, Var):
+            last[at(a)] = len(graph.equations)
+    return memory, last

@@ -1,0 +1,205 @@
+"""PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
+
+Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
+rewrite leaves without a user is gone.
+
+- relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
+  gradient passes either way; so relu and its derivative see a quarter of the elements.
+- max pooling over windows that neither overlap nor leave rows that are too short for a vector is the maximum of strided slices, and its places, which
+  nobody but the derivative sees, one mask for each place in the window (`pool_masks`, `spread`); the library's kernel takes one element at a time.
+- where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+
+from minidl.backends.torch_windows import max_pool, pool_scatter
+from minidl.graph import Equation, Graph, Literal, Var
+from minidl.passes import dead_code
+from minidl.primitives.core import table
+
+Tensor = torch.Tensor
+_MANY = 2**12  # elements from which on a branch per element costs more than to look for nan
+_ROW = 8  # windows in a row from which on strided slices beat the kernel
+_backward = torch.ops.aten.threshold_backward
+
+
+class KeepPositive:
+    """keep_positive(g, x): g where x > 0, else 0."""
+
+    name = "keep_positive"
+    multiple = False
+
+
+def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """torch's derivative of relu passes g where x is nan; the table's does not."""
+    if math.isnan(x.sum().item()):
+        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype), out=out)
+    return _backward.default(g, x, 0) if out is None else _backward.grad_input(g, x, 0, grad_input=out)
+
+
+class PoolMasks:
+    """pool_masks(x; window): the maxima, and what `spread` takes."""
+
+    name = "pool_masks"
+    multiple = True
+
+
+class Spread:
+    """spread(g, places; x_shape, window, ...): pool_scatter where pool_masks found the places."""
+
+    name = "spread"
+    multiple = False
+
+
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
+    """Masks are int8, with every bit set where the place was chosen: the first that holds the maximum. With a nan, which compares with nothing, the
+    general kernel decides."""
+    parts = _places(x, window)
+    best = torch.maximum(parts[0], parts[1])
+    for part in parts[2:]:
+        torch.maximum(best, part, out=best)
+    if math.isnan(best.sum().item()):
+        none = (0,) * len(window)
+        return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
+    seen = torch.eq(parts[0], best)
+    masks = [seen]
+    for part in parts[1:-1]:
+        here = torch.eq(part, best)
+        masks.append(torch.gt(here, seen, out=here))
+        seen = torch.logical_or(seen, here)
+    masks.append(torch.logical_not(seen))
+    return best, [m.view(torch.int8).neg_() for m in masks]
+
+
+def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
+    """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises."""
+    if isinstance(places, Tensor):
+        return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
+    n, words = len(window), _WORDS[g.dtype.itemsize]
+    covered = all(s % k == 0 for s, k in zip(x_shape[-n:], window, strict=True))
+    out = (torch.empty if covered else torch.zeros)(x_shape, dtype=g.dtype)
+    bits = g.view(words)
+    for part, mask in zip(_places(out.view(words), window), places, strict=True):
+        torch.bitwise_and(bits, mask, out=part)
+    return out
+
+
+#: The functions of the primitives that live in emitted programs.
+EMITTED = {"keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
+
+
+def _places(x: Tensor, window: tuple[int, ...]) -> list[Tensor]:
+    """For each place in a window the elements there, one per window."""
+    sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
+    starts = itertools.product(*map(range, window))
+    return [x[(..., *(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True)))] for start in starts]
+
+
+class _Uses:
+    """Who makes and who reads each variable."""
+
+    def __init__(self, graph: Graph):
+        self.made = {v: e for e in graph.equations for v in e.outputs}
+        self.users: dict[Any, list[Equation]] = {}
+        for e in graph.equations:
+            for a in e.inputs:
+                self.users.setdefault(a, []).append(e)
+        self.kept = set(graph.outputs)
+
+    def maker(self, a: Any, name: str) -> Equation | None:
+        """The equation of that primitive that makes a."""
+        e = self.made.get(a)
+        return e if e is not None and e.primitive.name == name else None
+
+    def positive(self, e: Equation) -> Any:
+        """x, for an equation where(x > 0, g, 0) of one shape."""
+        if e.primitive.name != "where" or not (isinstance(e.inputs[2], Literal) and repr(e.inputs[2].value) == "0.0"):
+            return None
+        test = self.maker(e.inputs[0], "gt")
+        if test is None or not (isinstance(test.inputs[1], Literal) and test.inputs[1].value == 0):
+            return None
+        x, g, out = test.inputs[0], e.inputs[1], e.outputs[0]
+        return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
+
+
+def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
+    return Equation(table[name], inputs, params, (Var(like.shape, like.dtype),), where)
+
+
+def relu_after_pooling(graph: Graph) -> Graph:
+    """See the module."""
+    uses, equations = _Uses(graph), list(graph.equations)
+    for pool in graph.equations:
+        relu = uses.maker(pool.inputs[0], "relu") if pool.primitive.name == "max_pool" else None
+        if relu is None or relu.outputs[0] in uses.kept or not relu.outputs[0].dtype.is_float:
+            continue
+        cut = [e for test in uses.users[relu.outputs[0]] if test.primitive.name == "gt" for e in uses.users.get(test.outputs[0], [])]
+        scatters = [uses.maker(e.inputs[1], "pool_scatter") for e in cut]
+        others = [e for e in uses.users[relu.outputs[0]] if e is not pool and e.primitive.name != "gt"]
+        tests = [e for e in uses.users[relu.outputs[0]] if e.primitive.name == "gt"]
+        fits = all(
+            s is not None and s.inputs[1] is pool.outputs[1] and uses.positive(e) is relu.outputs[0] and len(uses.users[s.outputs[0]]) == 1
+            and s.outputs[0] not in uses.kept
+            for e, s in zip(cut, scatters, strict=True)
+        )  # fmt: skip
+        # where a whole window is below 0 the places differ, which nobody else may see
+        seen = pool.outputs[1] in uses.kept or any(all(u is not s for s in scatters) for u in uses.users.get(pool.outputs[1], []))
+        if others or not fits or seen or any(t.outputs[0] in uses.kept for t in tests):
+            continue
+        best = Var(pool.outputs[0].shape, pool.outputs[0].dtype)
+        at = equations.index(pool)
+        equations[at : at + 1] = [
+            Equation(pool.primitive, relu.inputs, pool.params, (best, pool.outputs[1]), pool.where),
+            Equation(relu.primitive, (best,), {}, (pool.outputs[0],), relu.where),
+        ]
+        for e, scatter in zip(cut, scatters, strict=True):
+            assert scatter is not None
+            g, (zero,) = scatter.inputs[0], e.inputs[2:]
+            test = Equation(table["gt"], (pool.outputs[0], Literal(0.0, g.dtype)), {}, (Var(g.shape, uses.made[e.inputs[0]].outputs[0].dtype),), e.where)  # type: ignore[index]
+            passed = _new("where", (test.outputs[0], g, zero), {}, g, e.where)
+            equations[equations.index(scatter)] = test
+            at = equations.index(e)
+            equations[at : at + 1] = [passed, Equation(scatter.primitive, (passed.outputs[0], scatter.inputs[1]), scatter.params, e.outputs, e.where)]
+    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+
+
+def pools_as_slices(graph: Graph) -> Graph:
+    """See the module."""
+    uses, new = _Uses(graph), {}
+    for e in graph.equations:
+        if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
+            continue
+        window, places, shape = e.params["window"], e.outputs[1], e.outputs[0].shape
+        plain = e.params["stride"] == window and not any(map(any, e.params["padding"])) and set(e.params["dilation"]) == {1}
+        long = shape[-1] >= _ROW and math.prod(shape) >= _MANY and 2 <= math.prod(window) <= 9
+        readers = uses.users.get(places, [])
+        ours = all(r.primitive.name == "pool_scatter" and r.params["window"] == window and r.params["stride"] == window for r in readers)
+        if plain and long and ours and places not in uses.kept and all(r.inputs[0] is not places for r in readers):
+            new[e] = Equation(PoolMasks, e.inputs, {"window": window}, e.outputs, e.where)
+            new.update((r, Equation(Spread, r.inputs, r.params, r.outputs, r.where)) for r in readers)
+    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)
+
+
+def keep_positives(graph: Graph) -> Graph:
+    """See the module."""
+    uses = _Uses(graph)
+    equations = []
+    for e in graph.equations:
+        x = uses.positive(e) if math.prod(e.outputs[0].shape) >= _MANY else None
+        equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
+    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+
+
+def rewritten(graph: Graph, cpu: bool) -> Graph:
+    """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
+    graph = relu_after_pooling(graph)
+    return pools_as_slices(keep_positives(graph)) if cpu else graph
