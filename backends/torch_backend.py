@@ -234,7 +234,7 @@ class TorchBackend(Backend):
             function = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[name]
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
-            (cx, cy), (bx, _) = params["contract"], params["batch"]
+            cx, cy = params["contract"]
             if _is_mm(equation):
                 return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"

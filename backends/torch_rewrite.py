@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_windows import max_pool, pool_scatter
+from minidl.dtypes import bool_
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes import dead_code
 from minidl.primitives.core import table
@@ -101,7 +102,8 @@ def _places(x: Tensor, window: tuple[int, ...]) -> list[Tensor]:
     """For each place in a window the elements there, one per window."""
     sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
     starts = itertools.product(*map(range, window))
-    return [x[(..., *(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True)))] for start in starts]
+    cuts: list[Any] = [(..., *(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True))) for start in starts]
+    return [x[cut] for cut in cuts]
 
 
 class _Uses:
@@ -164,7 +166,8 @@ def relu_after_pooling(graph: Graph) -> Graph:
         for e, scatter in zip(cut, scatters, strict=True):
             assert scatter is not None
             g, (zero,) = scatter.inputs[0], e.inputs[2:]
-            test = Equation(table["gt"], (pool.outputs[0], Literal(0.0, g.dtype)), {}, (Var(g.shape, uses.made[e.inputs[0]].outputs[0].dtype),), e.where)  # type: ignore[index]
+            kept = Var(g.shape, bool_)
+            test = Equation(table["gt"], (pool.outputs[0], Literal(0.0, g.dtype)), {}, (kept,), e.where)
             passed = _new("where", (test.outputs[0], g, zero), {}, g, e.where)
             equations[equations.index(scatter)] = test
             at = equations.index(e)

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 
 numba = pytest.importorskip("numba")
 
+from test_fusion import graphs  # noqa: E402
+
 from minidl import dtypes  # noqa: E402
 from minidl.backends import get, numba_emit, numba_kernels, numba_lower  # noqa: E402
-from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
+from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
-from test_fusion import graphs  # noqa: E402
 
 f32 = dtypes.float32
 

@@ -16,8 +16,8 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
 
     Raises ValueError for another approximation. Source: D. Hendrycks and K. Gimpel, arXiv 1606.08415.
 
-    >>> gelu(operand(1.0)).item() == gelu(operand(-1.0)).item() + 1.0
-    True
+    >>> round(gelu(operand(1.0)).item(), 4)
+    0.8413
     """
     if approximate not in ("none", "tanh"):
         raise ValueError(f'gelu: approximate is "none" or "tanh", not {approximate!r}')
