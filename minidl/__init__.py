@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
     from minidl.custom import checkpoint, custom_jvp, custom_vjp
     from minidl.jitting import explain, jit
+    from minidl.profiling import profile
     from minidl.random import manual_seed
     from minidl.tracing import host, trace
     from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
@@ -55,7 +56,7 @@ __version__ = "0.1.0"
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp",
-    "jitting": "explain jit", "random": "manual_seed", "tracing": "host trace",
+    "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "tracing": "host trace",
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
@@ -64,9 +65,9 @@ _SATELLITES = ("nn", "optim", "data", "random", "linalg", "testing")
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
     "custom_vjp", "dtypes", "enable_grad", "explain", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian", "host",
-    "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "scan",
-    "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "switch", "trace", "tree", "uint8", "uint16", "uint32",
-    "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
+    "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "profile",
+    "scan", "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "switch", "trace", "tree", "uint8", "uint16",
+    "uint32", "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
 ]  # fmt: skip
 
 

@@ -28,14 +28,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tape", "tensors", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards"),
-    ("transforms", "program", "calls", "auto", "jitting", "control", "custom"),
+    ("transforms", "program", "calls", "auto", "jitting", "control", "custom", "profiling"),
     ("random", "testing", "linalg", "fft"),
     ("__init__",),
     SATELLITES,
     ("__main__", "demo"),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "fusion", "recompute", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "recompute", "backends"}
 
 
 def sources() -> dict[str, Path]:
