@@ -27,7 +27,7 @@ Kernel = Callable[..., Any]
 #: NumPy functions that are the primitive, and never warn.
 SILENT: dict[str, Kernel] = {}
 SILENT.update(
-    neg=np.negative, floor=np.floor, ceil=np.ceil, trunc=np.trunc, conj=np.conjugate, real=np.real, imag=np.imag,
+    neg=np.negative, floor=np.floor, ceil=np.ceil, trunc=np.trunc, conj=np.conjugate, real=np.real,
     isnan=np.isnan, isinf=np.isinf, isfinite=np.isfinite, signbit=np.signbit, logical_not=np.logical_not, bitwise_invert=np.invert,
     logical_and=np.logical_and, logical_or=np.logical_or, logical_xor=np.logical_xor, bitwise_and=np.bitwise_and, bitwise_or=np.bitwise_or,
     bitwise_xor=np.bitwise_xor, shift_left=np.left_shift, shift_right=np.right_shift, eq=np.equal, ne=np.not_equal, copysign=np.copysign,
@@ -94,6 +94,11 @@ def softplus(x: Array) -> Array:
 @silent
 def round_(x: Array) -> Array:
     return x.copy() if x.dtype.kind in "iu" else np.rint(x)
+
+
+@silent
+def imag(x: Array) -> Array:
+    return x.imag if x.dtype.kind == "c" else np.zeros_like(x)  # np.imag of reals may not be written to
 
 
 @noisy

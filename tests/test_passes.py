@@ -5,25 +5,28 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, find, given, settings
+from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import minidl as md
 from minidl.backends import get
+from minidl.context import Symbolic
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.passes import check, dead_code, simplify
 from minidl.passes.rewriting import RULES, Rewriter, report
 from minidl.primitives import table
 
 FLOATS = (md.float32, md.float64)
-DTYPES = (*FLOATS, md.int32, md.int64, md.uint8, md.bool)
+COMPLEX = (md.complex64, md.complex128)
+DTYPES = (*FLOATS, *COMPLEX, md.float16, md.int8, md.int32, md.int64, md.uint8, md.bool)
 NUMBERS = (0.0, -0.0, 1.0, -1.0, 0.5, 3.0, -2.5, 1e30, -1e-30, math.inf, -math.inf, math.nan)
-UNARY = "neg abs square sign relu sqrt floor ceil round trunc exp tanh rsqrt isnan isfinite real conj".split()
-BINARY = "add add add sub sub mul mul mul div div maximum minimum eq ne lt ge remainder atan2".split()
+UNARY = "neg neg abs abs square square sign relu sqrt floor ceil round trunc exp tanh rsqrt isnan isfinite real imag conj bitwise_invert".split()
+BINARY = "add add add sub sub mul mul mul div div maximum minimum eq ne lt ge remainder atan2 bitwise_and bitwise_or".split()
 STEPS = (
     "unary binary binary with_number with_number logic where cast reshape permute broadcast slice pad concat constant reduce dot again loop".split()
 )
@@ -32,8 +35,8 @@ STEPS = (
 class Maker:
     """A graph under construction, from what Hypothesis draws; an equation that its primitive's rule refuses is left out."""
 
-    def __init__(self, draw: Any, inputs: list[Var], depth: int = 0):
-        self.draw, self.depth = draw, depth
+    def __init__(self, draw: Any, inputs: list[Var], dtypes: Any = DTYPES, depth: int = 0):
+        self.draw, self.dtypes, self.depth = draw, dtypes, depth
         self.inputs, self.values, self.equations = inputs, list(inputs), []
 
     def pick(self, options: Any) -> Any:
@@ -41,12 +44,17 @@ class Maker:
 
     def value(self, *dtypes: Any) -> Var:
         found = [v for v in self.values if not dtypes or v.dtype in dtypes][-8:]
+        if found and self.draw(st.booleans()):
+            return found[-1]  # most rules are about what was just made
         return self.pick(reversed(found)) if found else self.add("full", (), shape=(2,), value=1, dtype=dtypes[0])  # type: ignore[return-value]
 
     def literal(self, dtype: Any) -> Literal:
         if dtype is md.bool:
             return Literal(self.draw(st.booleans()), dtype)
-        return Literal(self.pick((0.0, -0.0, 0.0, -0.0, 8.0, *NUMBERS)), dtype) if dtype.is_float else Literal(self.pick((0, 1, 2, 5)), dtype)
+        if dtype.is_integer:
+            return Literal(self.pick((0, 1, 2, 5)), dtype)
+        pool = (0.0, -0.0, 1.0, -1.0, 8.0, self.pick(NUMBERS))
+        return Literal(complex(self.pick(pool), self.pick((0.0, 0.0, self.pick(pool)))) if dtype.is_complex else self.pick(pool), dtype)
 
     def add(self, name: str, inputs: tuple[Atom, ...], **params: Any) -> Var | None:
         primitive = table[name]
@@ -65,7 +73,7 @@ class Maker:
         getattr(self, self.pick(STEPS))()
 
     def unary(self) -> None:
-        self.add(self.pick(UNARY), (self.value(*FLOATS, md.int32),))
+        self.add(self.pick(UNARY), (self.value(),))
 
     def binary(self) -> None:
         x = self.value()
@@ -86,7 +94,9 @@ class Maker:
         self.add("where", (self.value(md.bool), x, self.pick((x, self.value(x.dtype), self.literal(x.dtype)))))
 
     def cast(self) -> None:
-        self.add("cast", (self.value(),), dtype=self.pick(DTYPES))
+        y = self.add("cast", (self.value(),), dtype=self.pick((*self.dtypes, self.pick(DTYPES))))
+        if self.draw(st.booleans()):  # and back, or on
+            self.add("cast", (y,), dtype=self.pick((*self.dtypes, self.pick(DTYPES))))  # type: ignore[arg-type]
 
     def reshape(self) -> None:
         x = self.value()
@@ -133,13 +143,13 @@ class Maker:
         self.add("concat", tuple(parts), axis=axis)
 
     def constant(self) -> None:
-        dtype = self.pick(DTYPES)
+        dtype = self.pick(self.dtypes)
         self.add("full", (), shape=self.pick(((), (2,), (3, 2))), value=self.literal(dtype).value, dtype=dtype)
 
     def reduce(self) -> None:
         x = self.value()
         axes = [i for i in range(len(x.shape)) if self.draw(st.booleans())]
-        sums = ("sum", "sum", "prod") if x.dtype in (*FLOATS, md.int64) else ()  # md.sum makes int64 of other integers first
+        sums = ("sum", "sum", "prod") if x.dtype in (*FLOATS, *COMPLEX, md.int64) else ()  # md.sum makes int64 of other integers first
         name = self.pick(("any", "all") if x.dtype is md.bool else (*sums, "max", "min"))
         y = self.add(name, (x,), axis=tuple(axes), keepdims=self.draw(st.booleans()))
         if y is not None and self.draw(st.booleans()):
@@ -172,7 +182,7 @@ class Maker:
 
     def _body(self, like: list[Var], number: int) -> Graph:
         """A graph of values like these, whose result is like one of them."""
-        inner = Maker(self.draw, [Var(v.shape, v.dtype) for v in like], 1)
+        inner = Maker(self.draw, [Var(v.shape, v.dtype) for v in like], self.dtypes, 1)
         for _ in range(self.draw(st.integers(0, 5))):
             inner.step()
         want = like[number]
@@ -184,8 +194,9 @@ class Maker:
 def graphs(draw: Any) -> tuple[Graph, list[np.ndarray]]:
     """A graph and numbers for its inputs."""
     shapes = st.sampled_from(((2, 3), (3, 2, 2), (3, 1), (2, 3, 1), (2, 2), (1,), (3,), (), (0, 2)))
-    inputs = [Var(draw(shapes), draw(st.sampled_from(DTYPES))) for _ in range(draw(st.integers(1, 3)))]
-    maker = Maker(draw, inputs)
+    dtypes = draw(st.lists(st.sampled_from(DTYPES), min_size=1, max_size=3, unique=True))  # few in one graph, so that they meet
+    inputs = [Var(draw(shapes), draw(st.sampled_from(dtypes))) for _ in range(draw(st.integers(1, 3)))]
+    maker = Maker(draw, inputs, dtypes)
     for _ in range(draw(st.integers(1, 20))):
         maker.step()
     read = {a for e in maker.equations for a in e.inputs}
@@ -193,8 +204,17 @@ def graphs(draw: Any) -> tuple[Graph, list[np.ndarray]]:
     outputs = [v for v in unread if draw(st.booleans())] or unread[-1:]
     outputs += draw(st.lists(st.sampled_from(maker.values), max_size=1))
     rng = np.random.default_rng(draw(st.integers(0, 9)))
-    pools = [(-0.0, *NUMBERS) * 2 + (-0.0,) * 8 if v.dtype.is_float else (0, 1, 2, 127) for v in inputs]
-    return Graph(inputs, maker.equations, outputs), [rng.choice(p, v.shape).astype(v.dtype.numpy) for p, v in zip(pools, inputs, strict=True)]
+    return Graph(inputs, maker.equations, outputs), [_numbers(rng, v) for v in inputs]
+
+
+def _numbers(rng: np.random.Generator, v: Var) -> np.ndarray:
+    if not v.dtype.inexact:
+        return rng.choice((0, 1, 2, 127), v.shape).astype(v.dtype.numpy)
+    out = np.empty(v.shape, v.dtype.numpy)
+    with np.errstate(over="ignore"):  # some are too large for float16
+        for part in (out.real, out.imag) if v.dtype.is_complex else (out,):
+            part[...] = rng.choice((*NUMBERS * 2, *(-0.0,) * 8), v.shape)
+    return out
 
 
 def run(graph: Graph, numbers: list[np.ndarray]) -> list[np.ndarray]:
@@ -205,6 +225,8 @@ def equal(a: np.ndarray, b: np.ndarray) -> bool:
     """To the bit, signs of zeros included; one nan is as good as another."""
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if a.dtype.kind == "c":
+        return equal(a.real, b.real) and equal(a.imag, b.imag)
     if a.dtype.kind != "f":
         return bool((a == b).all())
     nan = np.isnan(a)
@@ -215,6 +237,13 @@ def agree(graph: Graph, other: Graph, numbers: list[np.ndarray]) -> bool:
     return all(equal(a, b) for a, b in zip(run(graph, numbers), run(other, numbers), strict=True))
 
 
+def sound(graph: Graph, numbers: list[np.ndarray]) -> bool:
+    """Whether simplification keeps a graph whole and its results the same."""
+    try:
+        check(done := simplify(graph))
+    except (AssertionError, TypeError):
+        return False
+    return agree(graph, done, numbers)
 
 
 @given(graphs())
@@ -237,17 +266,97 @@ def test_dead_code_keeps_every_bit(drawn):
     assert len(dead_code(done).equations) == len(done.equations) <= len(graph.equations)
 
 
-def test_a_wrong_rule_is_found(monkeypatch):
+def _plus_zero(b: Rewriter, e: Equation) -> Atom | None:
     """x + 0.0 is not x: it makes 0.0 of -0.0."""
+    x, y = e.inputs
+    return x if isinstance(y, Literal) and y.value == 0 and x.shape == e.outputs[0].shape else None
 
-    def wrong(b: Rewriter, e: Equation) -> Atom | None:
-        x, y = e.inputs
-        return x if isinstance(y, Literal) and y.value == 0 and x.shape == e.outputs[0].shape else None
 
-    monkeypatch.setitem(RULES, "add", [wrong])
-    quick = settings(max_examples=3000, derandomize=True, database=None, deadline=None, suppress_health_check=list(HealthCheck))
-    graph, _ = find(graphs(), lambda drawn: not agree(drawn[0], simplify(drawn[0]), drawn[1]), settings=quick)
-    assert any(e.primitive.name == "add" for e in graph.equations)
+def _square_of_abs(b: Rewriter, e: Equation) -> Atom | None:
+    """The square of |z| is not that of a complex z, and of another dtype."""
+    before = b.source(e.inputs[0], "abs")
+    return None if before is None else b.make(e, "square", before.inputs)
+
+
+def _times_one(b: Rewriter, e: Equation) -> Atom | None:
+    """z * 1 is not z, where z is complex and infinite."""
+    x, y = e.inputs
+    return x if isinstance(y, Literal) and y.value == 1 and x.shape == e.outputs[0].shape else None
+
+
+def _cast_of_cast(b: Rewriter, e: Equation) -> Atom | None:
+    """The cast in the middle matters where it loses something."""
+    before = b.source(e.inputs[0], "cast")
+    return None if before is None else b.make(e, "cast", before.inputs, **e.params)
+
+
+def _uncast(b: Rewriter, e: Equation) -> Atom | None:
+    """The cast of a bool is no bool: an equation that read it mixes dtypes now."""
+    (x,) = e.inputs
+    return x if x.dtype is md.bool else None
+
+
+@pytest.mark.parametrize(("name", "rule"), [("add", _plus_zero), ("cast", _uncast)])
+def test_random_graphs_find_a_wrong_rule(name, rule, monkeypatch):
+    monkeypatch.setitem(RULES, name, [rule])
+    quick = settings(max_examples=3000, derandomize=True, database=None, deadline=None, phases=[Phase.generate])
+    graph, _ = find(graphs(), lambda drawn: not sound(*drawn), settings=quick)
+    assert any(e.primitive.name == name for e in graph.walk())
+
+
+def pairs(dtype: Any) -> Iterator[tuple[Graph, list[np.ndarray]]]:
+    """Each function of each function of x, and each function of two operands, which are x, -x, |x|, y, -y and constants."""
+    x, y = Var((3, 40), dtype), Var((3, 40), dtype)
+    rng = np.random.default_rng(0)
+    numbers = [_numbers(rng, x), _numbers(rng, y)]
+
+    def graph(*steps: Any) -> Graph | None:
+        equations, last = [], x
+        for name, inputs, params in steps:
+            inputs = tuple(last if a is None else a if isinstance(a, Symbolic) else equations[a].outputs[0] for a in inputs)
+            joins = table[name].joins or range(len(inputs))
+            if len({inputs[k].dtype for k in joins}) > 1 and table[name].promote != "none":
+                return None
+            try:
+                shape, found = table[name].infer(*inputs, **params)
+            except TypeError:
+                return None
+            last = Var(shape, found)
+            equations.append(Equation(table[name], inputs, params, (last,)))
+        return Graph([x, y], equations, [last])
+
+    one = [(name, {}) for name in dict.fromkeys(UNARY)] + [("cast", {"dtype": to}) for to in DTYPES]
+    programs = [graph((f, (None,), p), (g, (None,), q)) for f, p in one for g, q in one]
+    if dtype is md.bool:
+        literals = [Literal(b, dtype) for b in (False, True)]
+    elif dtype.is_complex:
+        literals = [Literal(complex(a, b), dtype) for a in (0.0, -0.0, 1.0, -1.0, 8.0) for b in (0.0, -0.0)]
+    else:
+        literals = [Literal(dtype.numpy.type(n).item(), dtype) for n in ((0.0, -0.0, 1.0, -1.0, 8.0, 3.0, math.nan) if dtype.is_float else (0, 1, 8))]
+    for name in dict.fromkeys(BINARY):
+        before = [("neg", (x,), {}), ("neg", (y,), {}), ("abs", (x,), {})]
+        for k, f in itertools.product(range(3), before):
+            programs += [graph(f, (name, operands, {})) for operands in ((None, y), (y, None), (None, None))[k : k + 1]]
+        programs += [graph(*before[:2], (name, (0, 1), {})), graph((name, (x, x), {})), graph((name, (x, y), {}), before[0][:1] + ((None,), {}))]
+        for c in literals:
+            for operands in ((x, c), (c, x), (c, c)):
+                programs += [graph((name, operands, {})), graph((name, operands, {}), ("neg", (None,), {}))]
+            programs += [graph(before[0], (name, operands, {})) for operands in ((None, c), (c, None))]
+    return ((g, numbers) for g in programs if g is not None)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_pairs_of_functions_keep_every_bit(dtype):
+    wrong = [f"{graph}\n{simplify(graph)}" for graph, numbers in pairs(dtype) if Rewriter(graph).applied and not sound(graph, numbers)]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule", "dtype"), [("square", _square_of_abs, md.complex64), ("mul", _times_one, md.complex128), ("cast", _cast_of_cast, md.float32)]
+)
+def test_pairs_find_a_wrong_rule(name, rule, dtype, monkeypatch):
+    monkeypatch.setitem(RULES, name, [rule])
+    assert not all(sound(*drawn) for drawn in pairs(dtype) if Rewriter(drawn[0]).applied[rule.__name__])
 
 
 x = np.float32([[1.5, -0.0, np.nan], [np.inf, -2.0, 7.0]])

@@ -31,7 +31,7 @@ def _fits(e: Equation, a: Atom) -> Atom | None:
 def fold(b: Rewriter, e: Equation) -> Atom | None:
     """The constant that an equation of constants makes."""
     values = [b.constant(a) for a in e.inputs]
-    if None in values:
+    if None in values or (e.primitive.name in ("mul", "div", "abs") and e.inputs[0].dtype.is_complex):
         return None
     from minidl.backends import get
 
@@ -132,20 +132,22 @@ def sub(b: Rewriter, e: Equation) -> Atom | None:
 
 @rule("mul")
 def mul(b: Rewriter, e: Equation) -> Atom | None:
-    """x * 1 is x, x * -1 is -x, x * x is square(x) of reals, -x * -y is x * y, -x * 2.0 is x * -2.0; x * 0 is 0 of integers."""
+    """x * 1 is x, x * -1 is -x, x * x is square(x), -x * -y is x * y, -x * 2.0 is x * -2.0, all of reals; x * 0 is 0 of integers."""
     dtype = e.outputs[0].dtype
+    if dtype.is_complex:  # the product with 1 multiplies by an imaginary 0.0, too: inf and -0.0 feel it
+        return None
     for x, y in (e.inputs, e.inputs[::-1]):
         if isinstance(y, Literal) and isinstance(x, Var):
             if y.value == 1 and _fits(e, x):
                 return x
-            if y.value == -1 and not dtype.is_complex and x.shape == e.outputs[0].shape:
+            if y.value == -1 and x.shape == e.outputs[0].shape:
                 return b.make(e, "neg", (x,))
             if y.value == 0 and dtype.is_integer:
                 return b.full(e, 0)
     x, y = e.inputs
     if x is y and isinstance(x, Var) and (dtype.is_integer or dtype.is_float):
         return b.make(e, "square", (x,))
-    if (b.source(x, "neg") or b.source(y, "neg")) and not dtype.is_complex:
+    if b.source(x, "neg") or b.source(y, "neg"):
         a, c = _minus(b, e, x), _minus(b, e, y)
         if a is not None and c is not None:
             return b.make(e, "mul", (a, c))
@@ -154,15 +156,17 @@ def mul(b: Rewriter, e: Equation) -> Atom | None:
 
 @rule("div")
 def div(b: Rewriter, e: Equation) -> Atom | None:
-    """x / 1 is x; x / 8.0 is x * 0.125; -x / -y is x / y, and -x / 3.0 is x / -3.0."""
+    """x / 1 is x; x / 8.0 is x * 0.125; -x / -y is x / y, and -x / 3.0 is x / -3.0, all of reals."""
     x, y = e.inputs
     dtype = e.outputs[0].dtype
+    if dtype.is_complex:
+        return None
     if isinstance(y, Literal) and y.value == 1 and _fits(e, x):
         return x
     if isinstance(y, Literal) and isinstance(y.value, float) and abs(math.frexp(y.value)[0]) == 0.5:
         if abs(math.log2(abs(y.value))) <= (14 if dtype.bits == 16 else 126):  # the reciprocal is a normal number
             return b.make(e, "mul", (x, Literal(1 / y.value, y.dtype)))
-    if (b.source(x, "neg") or b.source(y, "neg")) and not dtype.is_complex:
+    if b.source(x, "neg") or b.source(y, "neg"):
         a, c = _minus(b, e, x), _minus(b, e, y)
         if a is not None and c is not None:
             return b.make(e, "div", (a, c))
@@ -210,10 +214,12 @@ def same_twice(b: Rewriter, e: Equation) -> Atom | None:
     return e.inputs[0] if e.inputs[0] is e.inputs[1] else None
 
 
-@rule("real", "conj")
+@rule("real", "conj", "imag")
 def real(b: Rewriter, e: Equation) -> Atom | None:
-    """The real part of a real number, or its conjugate, is itself."""
-    return None if e.inputs[0].dtype.is_complex else e.inputs[0]
+    """The real part of a real number, or its conjugate, is itself, and its imaginary part is 0."""
+    if e.inputs[0].dtype.is_complex:
+        return None
+    return e.inputs[0] if e.primitive.name != "imag" else b.full(e, {"bool": False, "float": 0.0}.get(e.inputs[0].dtype.kind, 0))
 
 
 # ---- logic and choice ---------------------------------------------------------------------------------------------------------------------

@@ -162,11 +162,17 @@ def _exact(e: Equation) -> bool:
     return e.primitive.name in ("any", "all") or (e.primitive.name in ("sum", "prod", "max", "min") and e.inputs[0].dtype.is_integer)
 
 
+def _alone_is_itself(e: Equation) -> bool:
+    """Reductions of one element that are that element, for each element: 1 * x is not x for all complex x."""
+    name = e.primitive.name
+    return _exact(e) or name in ("max", "min") or (name == "prod" and not e.inputs[0].dtype.is_complex)
+
+
 @rule(*_REDUCTIONS)
 def reduce_little(b: Rewriter, e: Equation) -> Atom | None:
     """Over no axis, or axes of size one: no sum of floats, which makes -0.0 of one element 0.0."""
     (x,), axis = e.inputs, e.params["axis"]
-    if all(x.shape[a] == 1 for a in axis) and x.dtype is e.outputs[0].dtype and (_exact(e) or e.primitive.name in ("max", "min", "prod")):
+    if all(x.shape[a] == 1 for a in axis) and x.dtype is e.outputs[0].dtype and _alone_is_itself(e):
         return b.make(e, "reshape", (x,), shape=e.outputs[0].shape)
     return None
 
@@ -248,5 +254,3 @@ def product_of_permuted(b: Rewriter, e: Equation) -> Atom | None:
     if all(a is was for a, was in zip(inputs, e.inputs, strict=True)):
         return None
     return b.make(e, "dot_general", tuple(inputs), contract=tuple(contract), batch=tuple(batch))
-
-
