@@ -23,6 +23,9 @@ from minidl.backends.numba_kernels import kernel, machine
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
 from minidl.backends.numba_lower import LOWER, move, object_mode
 from minidl.backends.numpy_backend import NumpyBackend
+from minidl.backends.numpy_memory import LEAST
+from minidl.backends.numpy_memory import empty as memory
+from minidl.backends.reuse import VIEWS
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.fusion import Region, expand, regions
@@ -51,7 +54,7 @@ class Plan:
     """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`
     and `nested`."""
 
-    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int):
+    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] = ()):
         self.calls: list[tuple[str, tuple]] = []
         self.notes: list[str] = []
         self.keep: list[Any] = []  # arrays whose addresses are in the table
@@ -62,7 +65,10 @@ class Plan:
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
         graph = self._opened(graph)
-        for item in regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most):
+        items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
+        self.given = self._given(graph, items, donate)
+        self.over: dict[Var, Var] = {}  # outputs that are written over an input
+        for item in items:
             if isinstance(item, Region) and not item.outputs:
                 continue  # nobody reads it
             if isinstance(item, Region) and math.prod(item.shape) >= fuse_least:
@@ -73,6 +79,17 @@ class Plan:
                 for equation in item.equations if isinstance(item, Region) else (item,):
                     self._single(equation)
         self._finish(graph)
+
+    def _given(self, graph: Graph, items: Sequence[Equation | Region], donate: Sequence[int]) -> dict[Var, Equation]:
+        """Donated inputs, and the equation that reads them last: what computes it may overwrite them. Not what some view shows."""
+        last: dict[Var, Equation] = {}
+        shown: set[Atom] = set(graph.outputs)
+        for item in items:
+            for e in item.equations if isinstance(item, Region) else (item,):
+                last.update((a, item.equations[0] if isinstance(item, Region) else e) for a in e.inputs if isinstance(a, Var))
+                shown.update(e.inputs if e.primitive.name in VIEWS else ())
+        self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
+        return {v: last[v] for v in (graph.inputs[i] for i in donate) if v in last and v not in shown and graph.inputs.count(v) == 1}
 
     def _opened(self, graph: Graph) -> Graph:
         """The graph with decompositions in place of what has no kernel, and of large equations whose kernel is for small sizes."""
@@ -127,9 +144,19 @@ class Plan:
 
     def loops(self, region: Region) -> None:
         """Run a region as one kernel."""
-        made = Loops(region)
+        free = [a for a in region.inputs if self.given.get(a) is region.equations[0]]
+        over: dict[Var, Var] = {}
+        for v in region.outputs:
+            a = next((a for a in free if v in self.leaves and a.shape == v.shape and a.dtype is v.dtype), None)
+            if a is not None:
+                over[v] = a
+                free.remove(a)
+        made = Loops(region, over)
+        self.over.update(made.over)
+        for v, a in made.over.items():
+            self.alias(v, self.at(a))
         lanes = 1
-        arrays = [*map(self.at, made.atoms), *map(self.out, made.stores)]
+        arrays = [*map(self.at, made.atoms), *(self.at(v) if v in made.over else self.out(v) for v in made.stores)]
         partial = [self.temp(lanes * n) for n in made.partial]
         arrays += [*partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
         self.call(made.source, *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch)
@@ -150,7 +177,11 @@ class Plan:
     # outputs and memory
     def _finish(self, graph: Graph) -> None:
         inputs, taken = set(self.inputs), set[Storage]()
+        self.overwritten: dict[int, int] = {}  # output → input
         for i, atom in enumerate(graph.outputs):
+            if atom in self.over and (over := graph.inputs.index(self.over[atom])) not in self.overwritten.values():  # type: ignore[index, arg-type]
+                self.overwritten[i] = over
+                continue
             ref, number, nbytes = self.at(atom), 1 + len(self.inputs) + i, math.prod(atom.shape) * atom.dtype.itemsize
             if not isinstance(ref, int) and ref[0] not in inputs | taken and ref[1] == 0 and ref[0].nbytes == Storage(nbytes).nbytes:
                 ref[0].base = number  # computed where it leaves
@@ -240,9 +271,8 @@ def fix(value: Any, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 _ENTRY = """def {name}({args}):
-{checks}    scratch = pool.pop() if pool else empty({arena}, u8)
+{checks}    scratch = memory({arena}, u8, {arena})
 {outs}    {pointers}
-    pool.append(scratch)
     return ({results})
 """
 _FAST = "places = pack({ids})\n    run({header}, id(places) + {bytes}, {data})"
@@ -264,7 +294,7 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     ins, outs = [f"x{i}" for i in range(len(graph.inputs))], [f"y{i}" for i in range(len(graph.outputs))]
     arrays = ["scratch", *ins, *outs]
     env: dict[str, Any] = {
-        "pool": [], "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "run": machine(), "plan": plan,
+        "memory": memory, "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "run": machine(), "plan": plan,
         "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
     }  # fmt: skip
 
@@ -277,7 +307,13 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
         f"        {x} = fix({x}, {v.dtype.name}, {v.shape!r})\n"
         for x, v in zip(ins, graph.inputs, strict=True)
     )
-    makes = "".join(f"    {y} = empty({v.shape!r}, {dtype(v.dtype)})\n" for y, v in zip(outs, graph.outputs, strict=True))
+    # what may be overwritten in turn must own its memory: of anything else nobody knows who sees it
+    for x in (f"x{i}" for i in plan.overwritten.values()):
+        checks += f"    if not ({x}.flags.owndata and {x}.flags.writeable):\n        {x} = {x}.copy()\n"
+    makes = ""
+    for i, (y, v) in enumerate(zip(outs, graph.outputs, strict=True)):
+        fresh = f"memory({v.shape!r}, {dtype(v.dtype)}, {v.nbytes})" if v.nbytes >= LEAST else f"empty({v.shape!r}, {dtype(v.dtype)})"
+        makes += f"    {y} = {f'x{plan.overwritten[i]}' if i in plan.overwritten else fresh}\n"
     header = plan.header.ctypes.data
     text = _FAST if _layout_is_known() else _SLOW
     pointers = text.format(ids=", ".join(f"id({a})" for a in arrays), arrays=", ".join(arrays), header=header, bytes=_BYTES, data=_DATA)
@@ -299,15 +335,16 @@ class NumbaBackend(NumpyBackend):
 
     name = "numba"
     version = numba.__version__
+    donates = True
     fuse_least = 4096
     fuse_most = 24
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Callable[..., tuple]:
         """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
-        key = (self, "compile", self.fuse_least, self.fuse_most)
+        key = (self, "compile", self.fuse_least, self.fuse_most, tuple(donate))
         if key not in graph.cache:
             if all(_compilable(e) for e in graph.equations):
-                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most), graph)
+                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most, donate), graph)
             else:
                 graph.cache[key] = self._segmented(graph)
         return graph.cache[key]

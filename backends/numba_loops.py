@@ -11,7 +11,7 @@ depends on dtypes, ranks and the pattern of broadcasting, never on sizes or cons
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,13 +64,17 @@ class Loops:
     lane; then first, last and lane (what part of the outermost axis to do, and for which thread), then `sizes`.
     """
 
-    def __init__(self, region: Region):
+    def __init__(self, region: Region, over: Mapping[Var, Var] | None = None):
+        """over: inputs whose memory takes an output, where the kernel reads each place before it writes there (`over` says so afterwards)."""
         self.region = region
         self.terminal = [v for v in region.outputs if v in region.terminal]
         self.stores = [v for v in region.outputs if v not in region.terminal]
         self._axes()
         self._values()
         self._passes()
+        whole = self.count == 1 and not any(_turns(e) for e in region.equations)
+        full = (True,) * len(self.sizes)
+        self.over = {v: a for v, a in (over or {}).items() if whole and v in self.stores and self.flags[v] == self.flags[a] == full}
         self.source = self._text()
 
     # ---- axes and values
@@ -204,7 +208,8 @@ class Loops:
         return f"put({place}, {value}, {self.pointers.index(name)}, {len(self.pointers)})"
 
     def _store(self, v: Var) -> str:
-        return self._put(self._place(f"x{len(self.atoms) + self.stores.index(v)}", v), packed(v.dtype, self.values[v].name))
+        number = self.atoms.index(self.over[v]) if v in self.over else len(self.atoms) + self.stores.index(v)
+        return self._put(self._place(f"x{number}", v), packed(v.dtype, self.values[v].name))
 
     def _text(self) -> str:
         n, m, k, b = len(self.atoms), len(self.stores), len(self.terminal), len(self.buffers)
