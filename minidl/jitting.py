@@ -22,6 +22,7 @@ from minidl.calls import Engine, link
 from minidl.context import busy, state
 from minidl.graph import Graph
 from minidl.program import MISS, Program
+from minidl.rematerialize import budget
 from minidl.settings import Auto
 
 
@@ -37,11 +38,19 @@ class Jitted:
     """A compiled function; see jit."""
 
     def __init__(
-        self, f: Callable[..., Any], backend: str | None, mode: str | None, static_argnames: Sequence[str], donate: Sequence[int], check: bool
+        self,
+        f: Callable[..., Any],
+        backend: str | None,
+        mode: str | None,
+        static_argnames: Sequence[str],
+        donate: Sequence[int],
+        memory: float | int | str | None,
+        check: bool,
     ):
         functools.update_wrapper(self, f, updated=())
         self.__minidl_jitted__ = f
         self.backend, self.mode, self.static, self.donate, self.always = backend, mode, frozenset(static_argnames), tuple(donate), check
+        self.memory = memory
         self.programs: list[Program] = []
         self._last: Callable[[tuple, dict[str, Any]], Any] = _never  # the call of the last program that ran with gradients on
         self.compiles = 0  # how often the function was traced
@@ -205,6 +214,7 @@ def jit(
     mode: str | None = None,
     static_argnames: Sequence[str] | str = (),
     donate: Sequence[int] = (),
+    memory: float | int | str | None = None,
     check: bool = False,
 ) -> Any:
     """Compile a function: the first call traces it, later calls run the compiled program. Use as `md.jit(f)` or `@md.jit`.
@@ -215,8 +225,10 @@ def jit(
     backend has. donate: positions of arguments whose
     memory the program may reuse; the caller must not read them again. jax uses this. The others write results to memory of their own, so that a
     call which fails, even in the middle, has lost nothing.
+    memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
+    computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
-    Raises ValueError for a backend or mode that there is not. Other Python side effects happen once, while tracing.
+    Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.
 
     >>> import minidl as md
     >>> double = jit(lambda x: x * 2.0)
@@ -226,8 +238,10 @@ def jit(
     if mode is not None and backend == "auto":
         raise ValueError(f"jit: backend='auto' tries every mode by itself; name the backend that has the mode {mode!r}")
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
+    if memory is not None:
+        budget(memory, 0)
     if f is None:
-        return lambda g: Jitted(g, backend, mode, names, donate, check)
+        return lambda g: Jitted(g, backend, mode, names, donate, memory, check)
     if not callable(f):
         raise TypeError(f"jit: expected a function, got {type(f).__name__}")
-    return Jitted(f, backend, mode, names, donate, check)
+    return Jitted(f, backend, mode, names, donate, memory, check)

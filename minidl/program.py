@@ -22,6 +22,7 @@ from minidl.context import interpreting
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.passes import dead_code
+from minidl.rematerialize import rematerialize
 from minidl.tensors import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, persistent
 
@@ -261,6 +262,8 @@ class Program:
             self.back_graph = finish(tail.equations, [*computed, *passed, *back[0]], tail.outputs, "backward")
             self.back_holes = [g is None for g in back[1]]
         graph = finish(t.equations[:mark], inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
+        if owner.memory is not None:
+            graph = rematerialize(graph, owner.memory)
         used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs) | set(passed)
         keep = [i for i, v in enumerate(inputs) if v in used]
         self.graph = Graph([inputs[i] for i in keep], graph.equations, graph.outputs, graph.name)
