@@ -153,6 +153,10 @@ class Backend:
             graph.cache[key] = load(source, env, graph.name)
         return graph.cache[key]
 
+    def expected(self, graph: Graph, mode: str | None = None) -> float:
+        """About how many seconds compiling takes, where that is long: backend="auto" stays within its budget by it."""
+        return 0.0
+
     def compile(self, graph: Graph, donate: tuple[int, ...] = (), mode: str | None = None) -> Callable[..., tuple]:
         """The program as fast as this backend can make it. donate: numbers of inputs whose memory may be reused; mode: one of `modes`, or None."""
         return self.callable(graph)

@@ -163,23 +163,47 @@ class TorchBackend(Backend):
     # programs
     def callable(self, graph: Graph) -> Kernel:
         """The program in torch calls: results may show the memory of arguments and constants."""
-        return self._program(graph, copy=False)
+        return self._program(graph, "open")
+
+    @property
+    def modes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """inductor: torch's compiler, which fuses and takes seconds; cudagraph: the program recorded on the GPU and replayed in one launch."""
+        return ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
+
+    def expected(self, graph: Graph, mode: str | None = None) -> float:
+        """Inductor takes seconds to load, and a tenth of one for an equation."""
+        return 3.0 + 0.1 * len(graph.equations) if mode == "inductor" else 0.0
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
-        """The program in torch calls, writing over its own dead values; results share no memory with anything."""
-        return self._program(graph, copy=True)
+        """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""
+        if mode is None:
+            return self._program(graph, "compiled")
+        if mode not in self.modes:
+            raise ValueError(f"compile: torch on {self.device} has no mode {mode!r}; it has {', '.join(map(repr, self.modes))}")
+        from minidl.backends import torch_modes
 
-    def _program(self, graph: Graph, copy: bool) -> Kernel:
-        key = (self, copy)
+        key = (self, mode)
         if key not in graph.cache:
-            cpu = self.torch_device.type == "cpu"
+            program = self._program(graph, "traced" if mode == "inductor" else "compiled")
+            inputs = [(v.shape, NATIVE[v.dtype]) for v in graph.inputs]
+            make = torch_modes.inductor if mode == "inductor" else torch_modes.cudagraph
+            graph.cache[key] = make(program, inputs, self.torch_device, graph)
+        return graph.cache[key]
+
+    def _program(self, graph: Graph, how: str) -> Kernel:
+        """The emitted program. how: "open" may show the memory of arguments, "compiled" reuses memory, "traced" is for another compiler to read."""
+        key = (self, how)
+        if key not in graph.cache:
+            cpu = self.torch_device.type == "cpu" and how == "compiled"
             program = rewritten(graph, cpu)
-            reuse = Reuse(program, _is_fresh, _can_overwrite)
-            if copy and reuse.shared:
+            reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e))
+            if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)
-                reuse = Reuse(program, _is_fresh, _can_overwrite)
-            plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if copy and cpu else None
-            source, env = emit(program, functools.partial(self._spell, reuse, plan, _flat_pools(program)), self.literal, release=True)
+                reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e))
+            plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
+            flat = _flat_pools(program)
+            most = _HOISTED if how != "traced" else 0
+            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, most), self.literal, release=True)
             if plan is not None and plan.shapes:
                 work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
@@ -188,14 +212,22 @@ class TorchBackend(Backend):
         return graph.cache[key]
 
     def _spell(
-        self, reuse: Reuse, plan: Plan | None, flat: set[Equation], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]
+        self,
+        reuse: Reuse,
+        plan: Plan | None,
+        flat: set[Equation],
+        most: int,
+        equation: Equation,
+        inputs: list[str],
+        outputs: list[str],
+        env: dict[str, Any],
     ) -> str:
         over = inputs[reuse.over[equation]] if equation in reuse.over else None
         if plan is not None and equation in plan.slots:
             over = f"{_WORK}{plan.slots[equation]}"
         elif plan is not None and equation in plan.results:
             over = f"{_bind(env, 'block', plan.results[equation])}()"
-        text = self._direct(equation, inputs, env, over)
+        text = self._direct(equation, inputs, env, over, most)
         if text is not None:
             return f"{outputs[0]} = {text}"
         if equation.primitive.name in EMITTED:
@@ -204,11 +236,11 @@ class TorchBackend(Backend):
         line = self.spell(equation, inputs, outputs, env)
         return f"{line[:-1]}, flat=True)" if equation in flat else line
 
-    def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None) -> str | None:
+    def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None, most: int) -> str | None:
         """The call that the primitive's function would end in, where shapes and dtypes decide it; None to call that function."""
         name, params = equation.primitive.name, equation.params
         x = equation.inputs[0] if equation.inputs else None
-        if name in ("full", "iota") and prod(equation.outputs[0].shape) <= _HOISTED:
+        if name in ("full", "iota") and prod(equation.outputs[0].shape) <= most:
             return _bind(env, "constant", getattr(self, name)(**params))
         if x is None:
             return None

@@ -1,7 +1,8 @@
 """PyTorch: gelu, layer normalisation and attention by torch's fused kernels, where these mean what the table says.
 
 Promises: what a kernel gets wrong (gelu at infinity, an infinite score) is found by looking at its result and computed by the decomposition. To
-look would stop the queue on CUDA, so there the argument is corrected beforehand, and attention is the decomposition.
+look would stop the queue on CUDA, and nobody can while a program is traced: there the argument is corrected beforehand, and attention is the
+decomposition.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-from minidl.backends.torch_windows import HALF
+from minidl.backends.torch_windows import HALF, unseen
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -32,10 +33,10 @@ def finite(x: Tensor) -> bool:
 def _gelu_of(x: Tensor, *, tanh: bool) -> Tensor:
     """torch's gelu(-inf) is nan; on the CPU gelu(inf) is, too."""
     how = "tanh" if tanh else "none"
-    if x.is_cuda:
+    if x.is_cuda:  # where gelu(inf) is right
         return _gelu(x.clamp(min=-_FAR), approximate=how)
     out = _gelu(x, approximate=how)
-    return out if finite(out) else torch.where(x > _FAR, x, _gelu(x.clamp(-_FAR, _FAR), approximate=how))
+    return out if not unseen(x) and finite(out) else torch.where(x > _FAR, x, _gelu(x.clamp(-_FAR, _FAR), approximate=how))
 
 
 def _gelu_dx_of(g: Tensor, x: Tensor, *, tanh: bool) -> Tensor:
@@ -43,7 +44,7 @@ def _gelu_dx_of(g: Tensor, x: Tensor, *, tanh: bool) -> Tensor:
     if g.shape != x.shape:
         g, x = torch.broadcast_tensors(g, x)
     how = "tanh" if tanh else "none"
-    if not x.is_cuda and finite(out := _gelu_backward(g, x, approximate=how)):
+    if not x.is_cuda and not unseen(x) and finite(out := _gelu_backward(g, x, approximate=how)):
         return out
     return _gelu_backward(g, x.clamp(-_FAR, _FAR), approximate=how)
 
@@ -94,8 +95,8 @@ def _mask(mask: Tensor, q: Tensor) -> Tensor | None:
 def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> bool:
     """Whether torch's kernel takes these arguments."""
     return (
-        _flash is not None and not q.is_cuda and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0 and not (causal and mask.ndim > 0)
-        and q.dtype not in HALF
+        _flash is not None and not q.is_cuda and not unseen(q) and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0
+        and not (causal and mask.ndim > 0) and q.dtype not in HALF
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import torch
 from minidl import dtypes
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_windows as windows
-from minidl.backends.torch_windows import HALF, SIGNED
+from minidl.backends.torch_windows import HALF, SIGNED, unseen
 from minidl.dtypes import DType
 
 Tensor = torch.Tensor
@@ -345,7 +345,7 @@ def argsort(x: Tensor, *, axis: int, descending: bool) -> Tensor:
 def _to_repair(x: Tensor, axis: int, out: Tensor) -> bool:
     """Whether any row needs repair. A row of softmax is nan all over if it is at all, so one element of each is looked at; on CUDA looking
     would stop the queue, so the repair always runs."""
-    return x.shape[axis] > 0 and (x.is_cuda or math.isnan(out.select(axis, 0).sum().item()))
+    return x.shape[axis] > 0 and (x.is_cuda or unseen(x) or math.isnan(out.select(axis, 0).sum().item()))
 
 
 @kernel

@@ -19,14 +19,12 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_windows import max_pool, pool_scatter
-from minidl.dtypes import bool_
 from minidl.graph import Equation, Graph, Literal, Var
-from minidl.passes import dead_code
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
 _MANY = 2**12  # elements from which on a branch per element costs more than to look for nan
-_ROW = 8  # windows in a row from which on strided slices beat the kernel
+_ROW = 4  # windows in a row from which on strided slices beat the kernel
 _backward = torch.ops.aten.threshold_backward
 
 
@@ -102,8 +100,8 @@ def _places(x: Tensor, window: tuple[int, ...]) -> list[Tensor]:
     """For each place in a window the elements there, one per window."""
     sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
     starts = itertools.product(*map(range, window))
-    cuts: list[Any] = [(..., *(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True))) for start in starts]
-    return [x[cut] for cut in cuts]
+    places: list[Any] = [(..., *[slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True)]) for start in starts]
+    return [x[at] for at in places]
 
 
 class _Uses:
@@ -131,6 +129,16 @@ class _Uses:
             return None
         x, g, out = test.inputs[0], e.inputs[1], e.outputs[0]
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
+
+
+def _used(graph: Graph) -> Graph:
+    """Without the equations that nobody reads any longer."""
+    wanted, equations = set(graph.outputs), []
+    for e in reversed(graph.equations):
+        if not wanted.isdisjoint(e.outputs):
+            wanted.update(e.inputs)
+            equations.append(e)
+    return Graph(graph.inputs, equations[::-1], graph.outputs, graph.name)
 
 
 def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
@@ -166,13 +174,12 @@ def relu_after_pooling(graph: Graph) -> Graph:
         for e, scatter in zip(cut, scatters, strict=True):
             assert scatter is not None
             g, (zero,) = scatter.inputs[0], e.inputs[2:]
-            kept = Var(g.shape, bool_)
-            test = Equation(table["gt"], (pool.outputs[0], Literal(0.0, g.dtype)), {}, (kept,), e.where)
+            test = _new("gt", (pool.outputs[0], Literal(0.0, g.dtype)), {}, Var(g.shape, e.inputs[0].dtype), e.where)
             passed = _new("where", (test.outputs[0], g, zero), {}, g, e.where)
             equations[equations.index(scatter)] = test
             at = equations.index(e)
             equations[at : at + 1] = [passed, Equation(scatter.primitive, (passed.outputs[0], scatter.inputs[1]), scatter.params, e.outputs, e.where)]
-    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+    return _used(Graph(graph.inputs, equations, graph.outputs, graph.name))
 
 
 def pools_as_slices(graph: Graph) -> Graph:
@@ -199,7 +206,7 @@ def keep_positives(graph: Graph) -> Graph:
     for e in graph.equations:
         x = uses.positive(e) if math.prod(e.outputs[0].shape) >= _MANY else None
         equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
-    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+    return _used(Graph(graph.inputs, equations, graph.outputs, graph.name))
 
 
 def rewritten(graph: Graph, cpu: bool) -> Graph:

@@ -23,6 +23,11 @@ HALF = frozenset((torch.float16, torch.bfloat16))
 _NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
 
 
+def unseen(x: Tensor) -> bool:
+    """Whether nobody can look at the values: while torch traces a program, or captures one on CUDA."""
+    return x.__class__ is not Tensor or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
 def _carrier(x: Tensor) -> torch.dtype:
     """The dtype to compute products of this dtype in, on this device: exact, or at least as precise."""
     if x.dtype in HALF:
@@ -213,25 +218,35 @@ def _places(sizes: Ints, out: Ints, window: Ints, stride: Ints, padding: Pads, d
     return base.to(device), offset.to(device), inverse.to(device)
 
 
-def _pool_any(x: Tensor, out: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> tuple[Tensor, Tensor]:
+def _small(x: Tensor, window: Ints, flat: bool) -> bool:
+    """Whether places that nobody else sees are kept as one byte each: in a traced program, whose compiler then makes short vectors of them."""
+    return flat and unseen(x) and math.prod(window) <= 127
+
+
+def _pool_any(
+    x: Tensor, out: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints, dtype: torch.dtype = torch.int64
+) -> tuple[Tensor, Tensor]:
     """max_pool for every dtype and value, one place of the window after the other: the first maximum wins, the first nan before it."""
     n = len(window)
     low = -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
     sizes = x.shape[x.ndim - n :]
     x = _padded(x, padding, low)
     best = index = seen = None
+    padded = any(map(any, padding))
     for i, place in enumerate(itertools.product(*map(range, window))):
         starts = [k * d for k, d in zip(place, dilation, strict=True)]
         v = x[_cut(slice(a, a + (t - 1) * s + 1, s) for a, t, s in zip(starts, out, stride, strict=True))]
         inside = torch.ones((), dtype=torch.bool, device=x.device)
-        for a, t, s, (lo, _), m in zip(starts, out, stride, padding, sizes, strict=True):
+        for a, t, s, (lo, _), m in zip(starts, out, stride, padding, sizes, strict=True) if padded else ():
             at = torch.arange(t, device=x.device) * s + a - lo
             inside = inside[..., None] & (at >= 0) & (at < m)
         if best is None or index is None or seen is None:
-            best, index, seen = v.clone(), torch.zeros(v.shape, dtype=torch.int64, device=x.device), inside
+            best, index, seen = v.clone(), torch.zeros(v.shape, dtype=dtype, device=x.device), inside
             continue
-        take = inside & (~seen | (v > best) | ((v != v) & (best == best)))
-        best, index, seen = torch.where(take, v, best), torch.where(take, i, index), seen | inside
+        take = (v > best) | ((v != v) & (best == best))
+        if padded:
+            take = inside & (~seen | take)
+        best, index, seen = torch.where(take, v, best), index.masked_fill(take, i), seen | inside
     assert best is not None and index is not None
     return best, index
 
@@ -256,7 +271,7 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
         (s + lo + hi - d * (k - 1) - 1) // t + 1 for s, k, t, (lo, hi), d in zip(sizes, window, stride, padding, dilation, strict=True)
     )
     pad = _even(padding)
-    if n in _POOL and pad is not None and x.is_floating_point() and x.numel():
+    if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and not unseen(x):
         planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)
         one, zero = ((1,), (0,)) if n == 1 else ((), ())
         out, where = _POOL[n](planes, one + window, one + stride, zero + pad, one + dilation)
@@ -266,8 +281,8 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
                 return out, where
             base, _, inverse = _places(sizes, spatial, window, stride, padding, dilation, x.device)
             return out, torch.take(inverse, where - base)
-    out, index = _pool_any(x, spatial, window, stride, padding, dilation)
-    if flat:
+    out, index = _pool_any(x, spatial, window, stride, padding, dilation, torch.int8 if _small(x, window, flat) else torch.int64)
+    if flat and index.dtype is torch.int64:
         base, offset, _ = _places(sizes, spatial, window, stride, padding, dilation, x.device)
         return out, base + torch.take(offset, index)
     return out, index
@@ -284,6 +299,7 @@ def pool_gather(x: Tensor, i: Tensor, *, window: Ints, stride: Ints, padding: Pa
         return pool_gather(signed, i, window=window, stride=stride, padding=padding, dilation=dilation, flat=flat).view(x.dtype)
     n = len(window)
     lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
+    flat, i = (False, i.to(torch.int64)) if _small(x, window, flat) else (flat, i)
     at = i if flat else _flat(i, sizes, window, stride, padding, dilation)
     rows, plane = math.prod(lead), math.prod(sizes)
     return torch.gather(x.reshape(rows, plane), 1, at.reshape(rows, math.prod(i.shape[len(lead) :]))).reshape(i.shape)
@@ -294,7 +310,21 @@ def pool_scatter(
 ) -> Tensor:
     n = len(window)
     lead, sizes = x_shape[: len(x_shape) - n], tuple(x_shape[len(x_shape) - n :])
+    if _small(g, window, flat) and stride == window and set(dilation) == {1} and not any(map(any, padding)):
+        return _spread(g, i, sizes, window)
+    flat, i = (False, i.to(torch.int64)) if _small(g, window, flat) else (flat, i)
     at = i if flat else _flat(i, sizes, window, stride, padding, dilation)
     rows, plane, places = math.prod(lead), math.prod(sizes), math.prod(i.shape[len(lead) :])
     out = torch.zeros((rows, plane), dtype=g.dtype, device=g.device)
     return out.scatter_add_(1, at.reshape(rows, places), g.reshape(rows, places)).reshape(x_shape)
+
+
+def _spread(g: Tensor, i: Tensor, sizes: Ints, window: Ints) -> Tensor:
+    """pool_scatter where windows neither overlap nor leave gaps: each place of a window asks whether it was chosen, which a compiler fuses."""
+    n = len(window)
+    lead, spatial = tuple(i.shape[: i.ndim - n]), tuple(i.shape[i.ndim - n :])
+    apart = lead + tuple(d for s in spatial for d in (s, 1))
+    place = torch.arange(math.prod(window), dtype=i.dtype, device=g.device).reshape([d for k in window for d in (1, k)])
+    out = torch.where(i.reshape(apart) == place, g.reshape(apart), torch.zeros((), dtype=g.dtype, device=g.device))
+    out = out.reshape(lead + tuple(s * k for s, k in zip(spatial, window, strict=True)))
+    return _padded(out, tuple((0, m - s * k) for m, s, k in zip(sizes, spatial, window, strict=True)))

@@ -182,8 +182,10 @@ class Contest:
         for k, (row, engine) in enumerate(candidates):
             self.rows.append(row)
             spent = time.perf_counter() - start
-            if engine is not None and k and spent >= Auto.budget:
-                row.note = f"not tried: the budget of {Auto.budget:g} s was spent"
+            expected = engine.xp.expected(self.program.graph, engine.mode) if engine is not None else 0.0
+            if engine is not None and k and spent + expected >= Auto.budget:
+                left = f"the budget of {Auto.budget:g} s was spent" if spent >= Auto.budget else f"about {expected:.0f} s would not fit the budget"
+                row.note = f"not tried: {left}"
             elif engine is not None:
                 self._progress(f"{row.name} ({k + 1} of {len(candidates)}, {spent:.1f} s)", spent)
                 self._try(k, row, engine)

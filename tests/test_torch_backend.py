@@ -1,7 +1,10 @@
 """What only the torch backend must prove: arithmetic that torch lacks, its own choices overruled, and programs that reuse memory safely."""
 
+import contextlib
 import itertools
 import math
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from minidl import dtypes  # noqa: E402
-from minidl.backends import torch_windows  # noqa: E402
+from minidl.backends import torch_modes, torch_windows  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
@@ -240,6 +243,22 @@ def test_flat_positions_are_the_same_places():
     assert torch.equal(xp.pool_scatter(out, flat, **args, flat=True), xp.pool_scatter(out, index, **args))
 
 
+@pytest.mark.parametrize("window, stride", [((2, 2), (2, 2)), ((3, 2), (3, 2)), ((3, 3), (2, 2))])
+def test_what_is_traced_pools_without_looking_and_means_the_same(window, stride, monkeypatch):
+    rng = np.random.default_rng(8)
+    x = native(np.where(rng.random((2, 3, 9, 8)) < 0.1, nan, rng.normal(size=(2, 3, 9, 8)).round()), float32)
+    params = {"window": window, "stride": stride, "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    out, index = xp.max_pool(x, **params)
+    g = torch.ones_like(out)
+    back = xp.pool_scatter(g, index, x_shape=tuple(x.shape), **params)
+    monkeypatch.setattr(torch_windows, "unseen", lambda x: True)
+    again, places = xp.max_pool(x, **params, flat=True)
+    assert places.dtype is torch.int8
+    np.testing.assert_array_equal(again.numpy(), out.numpy())
+    np.testing.assert_array_equal(xp.pool_scatter(g, places, x_shape=tuple(x.shape), **params, flat=True).numpy(), back.numpy())
+    np.testing.assert_array_equal(xp.pool_gather(x, places, **params, flat=True).numpy(), out.numpy())
+
+
 # ---- programs -------------------------------------------------------------------------------------------------------------------------
 class Recorder:
     """Builds a graph by calling primitives on variables."""
@@ -383,6 +402,66 @@ def test_threads_share_a_program_but_not_its_memory():
         for _ in range(5):
             for out, want in zip(pool.map(lambda i: run(i), inputs), wants, strict=True):
                 assert all(torch.equal(a, b) for a, b in zip(out, want, strict=True))
+
+
+compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+
+
+@compiler
+def test_inductor_means_the_same_at_every_special_point():
+    """One program of all the functions of one argument, softmax, gelu, attention's pieces, and whole rows of -inf."""
+    r = Recorder()
+    points = [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.5, -30.0, 88.0, 1e30, -1e30, inf, -inf, nan, 1e-40, 3.0]
+    data = np.array([points, points[::-1], [-inf] * 16, [inf] + [1.0] * 15], "float32")
+    x, y = Var(data.shape, float32), Var(data.shape, float32)
+    made = {}
+    for name, p in table.items():
+        if p.args == ("x",) and not p.params:
+            with contextlib.suppress(TypeError, ValueError):  # what is of integers, or of square matrices
+                made[name] = getattr(r, name)(x)
+    names, outputs = list(made), list(made.values())
+    outputs += [r.softmax(x, axis=1), r.log_softmax(x, axis=1), r.gelu(x, tanh=True), r.gelu_dx(y, x, tanh=False)]
+    outputs += [r.logsumexp(x, axis=(1,), keepdims=False)]
+    outputs += [r.maximum(x, y), r.pow(x, y), r.remainder(x, y), r.floor_divide(x, y)]
+    outputs += [r.where(r.gt(x, y), x, Literal(0.0, float32)), r.cast(x, dtype=int32), x, y, y]
+    graph = Graph([x, y], r.equations, outputs)
+    args = [native(data, float32), native(data[:, ::-1], float32)]
+    want, run = interpret(graph, args), xp.compile(graph, mode="inductor")
+    assert len(names) > 25 and run is xp.compile(graph, mode="inductor")
+    kept = []
+    for _ in range(2):
+        out = run(*args)
+        for i, (a, b) in enumerate(zip(out, want, strict=True)):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-6, atol=1e-37, err_msg=str((names + ["more"] * 20)[i]))
+        kept += out
+    assert len({memory(a) for a in (*kept, *args)}) == len(kept) + 2  # nothing shares memory
+    np.testing.assert_array_equal(run(args[0].t().contiguous().t(), args[1])[0].numpy(), out[0].numpy())  # in another order in memory
+    with pytest.raises(TypeError, match="compiled for torch.float32"):
+        run(args[0].double(), args[1])
+    with pytest.raises(TypeError, match="called with torch.float32"):
+        run(args[0][:2], args[1])
+
+
+def test_modes_refuse_what_they_cannot_do(monkeypatch):
+    assert xp.modes == ("inductor",)
+    r = Recorder()
+    x = Var((3,), float32)
+    graph = Graph([x], r.equations, [r.exp(x)])
+    with pytest.raises(ValueError, match="has no mode 'cudagraph'; it has 'inductor'"):
+        xp.compile(graph, mode="cudagraph")
+    with pytest.raises(RuntimeError, match="move the data to cuda"):
+        torch_modes.cudagraph(lambda x: (x,), [((3,), torch.float32)], torch.device("cpu"), graph)
+    i = Var((), float32)
+    loop = Equation(table["while_loop"], (x,), {"cond": Graph([i], [], [i]), "body": Graph([i], [], [i])}, (Var((3,), float32),))
+    with pytest.raises(NotImplementedError, match="decides by values"):
+        xp.compile(Graph([x], [loop], [x]), mode="inductor")
+    step = Graph([i], [Equation(table["exp"], (i,), {}, (Var((), float32),))] * 10, [i])
+    long = Graph([x], [Equation(table["scan"], (x,), {"body": step, "length": 1000}, (x,))], [x])
+    with pytest.raises(NotImplementedError, match="10001 equations"):
+        xp.compile(long, mode="inductor")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(RuntimeError, match="needs a C\\+\\+ compiler and found no 'no-such-compiler'"):
+        xp.compile(Graph([x], [], [x]), mode="inductor")
 
 
 def test_unsigned_programs():

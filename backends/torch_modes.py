@@ -1,0 +1,171 @@
+"""PyTorch: other ways to compile a program than to emit its calls: torch's inductor, and replayed CUDA graphs.
+
+Promises: a program guards what was compiled for it (dtype, shape, order in memory) and never computes on anything else; results share no memory
+with inputs or with any other result; what a mode cannot run is refused with a reason, before anything has changed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from minidl.emit import load
+from minidl.graph import Graph, subgraphs
+
+Tensor = torch.Tensor
+Program = Callable[..., tuple]
+Kinds = Sequence[tuple[tuple[int, ...], torch.dtype]]
+_aten = torch.ops.aten
+_MOST = 6000  # equations, loops unrolled: beyond, compiling takes minutes
+_lock = threading.Lock()  # torch's compiler keeps global state
+
+
+def _guarded(run: Callable[..., Any], inputs: Kinds, name: str) -> Program:
+    """run behind a check of every input; one that lies in memory in another order is copied. The text is generated: a loop costs twice as much."""
+    names = [f"x{i}" for i in range(len(inputs))]
+    tests = [f"{n}.dtype is d{i} and {n}.shape == s{i}" for i, n in enumerate(names)]
+    lines = [f"def guarded({', '.join(names)}):"]
+    if names:
+        lines.append(f"    if not ({' and '.join(tests)}): raise TypeError(wrong(({', '.join(names)},)))")
+    lines += [f"    if not {n}.is_contiguous(): {n} = {n}.contiguous()" for n in names]
+    lines.append(f"    return run({', '.join(names)})")
+
+    def wrong(found: tuple[Tensor, ...]) -> str:
+        k = next(i for i, (x, kind) in enumerate(zip(found, inputs, strict=True)) if (tuple(x.shape), x.dtype) != kind)
+        return f"{name}: compiled for {inputs[k][1]} of shape {inputs[k][0]} as input {k}, called with {found[k].dtype} of {tuple(found[k].shape)}"
+
+    env: dict[str, Any] = {"run": run, "wrong": wrong}
+    for i, (shape, dtype) in enumerate(inputs):
+        env[f"d{i}"], env[f"s{i}"] = dtype, shape
+    return load("\n".join(lines) + "\n", env, "guarded")
+
+
+# ---- inductor -------------------------------------------------------------------------------------------------------------------------
+def _equations(graph: Graph) -> int:
+    """How many there are once every loop is unrolled, as tracing does."""
+    return sum(1 + e.params.get("length", 1) * sum(map(_equations, subgraphs(e.params))) for e in graph.equations)
+
+
+def _check_compiler(device: torch.device) -> None:
+    if device.type == "cuda":
+        try:
+            import triton  # noqa: F401
+        except ImportError:
+            raise RuntimeError("mode='inductor' on CUDA needs the package triton; install it, or leave mode out") from None
+        return
+    wanted = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(wanted.split()[0]) is None:
+        raise RuntimeError(f"mode='inductor' needs a C++ compiler and found no {wanted!r}; install one, name it in CXX, or leave mode out")
+
+
+def _acosh(x: Tensor) -> Any:
+    """The square of x overflows in inductor's."""
+    if not x.is_floating_point():
+        return NotImplemented
+    t = x - 1
+    near = torch.log1p(t + torch.sqrt(t * (t + 2)))
+    return torch.where(x > 1e6, torch.log(x) + math.log(2), torch.where(x >= 1, near, math.nan))
+
+
+def _remainder(x: Tensor, y: Tensor) -> Any:
+    """Inductor's is nan for an infinite divisor; this is how torch's own is made."""
+    if not x.is_floating_point():
+        return NotImplemented
+    r = torch.fmod(x, y)
+    return torch.where((r != 0) & ((r < 0) != (y < 0)), r + y, r)
+
+
+def _floor_divide(x: Tensor, y: Tensor) -> Any:
+    """Inductor's is the floor of a rounded quotient; this is how torch's own is made."""
+    if not x.is_floating_point():
+        return NotImplemented
+    r = torch.fmod(x, y)
+    q = (x - r) / y
+    q = torch.where((r != 0) & ((r < 0) != (y < 0)), q - 1, q)
+    down = torch.floor(q)
+    out = torch.where(q - down > 0.5, down + 1, down)
+    return torch.where(y == 0, x / y, torch.where(q == 0, torch.copysign(torch.zeros_like(q), x / y), out))
+
+
+#: Where inductor's own text for a function misses the value contract.
+_RIGHT: dict[Any, Callable[..., Any]] = {_aten.acosh.default: _acosh, _aten.remainder.Tensor: _remainder, _aten.floor_divide.default: _floor_divide}
+
+
+def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph) -> Program:
+    """The program through torch's compiler, which fuses what lies between library calls. It takes .5 to 20 s, once: torch keeps the code on disk.
+
+    Raises RuntimeError where there is no C++ compiler, NotImplementedError for a program whose course depends on values, or that is too long.
+    Source: J. Ansel et al., PyTorch 2 (ASPLOS 2024); the entry without torch.compile's frame evaluation is torch._inductor.standalone_compile.
+    """
+    _check_compiler(device)
+    for e in graph.walk():
+        if e.primitive.name in ("while_loop", "cond"):
+            raise NotImplementedError(f"mode='inductor': {e.primitive.name} decides by values what runs next; leave mode out for {graph.name!r}")
+    if (count := _equations(graph)) > _MOST:
+        said = f"{graph.name!r} has {count} equations, loops unrolled, and at most {_MOST} are compiled"
+        raise NotImplementedError(f"mode='inductor': {said}; leave mode out")
+    from torch._inductor import standalone_compile
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    with _lock, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of torch's parts about each other
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            fakes: list[Any] = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in inputs]
+            traced = make_fx(lambda *args: tuple(program(*args)), decomposition_table=_RIGHT, _allow_non_fake_inputs=True)(*fakes)
+        made = standalone_compile(traced, fakes, dynamic_shapes="from_graph")
+    return _guarded(made, inputs, graph.name)
+
+
+# ---- CUDA graphs ----------------------------------------------------------------------------------------------------------------------
+def cudagraph(program: Program, inputs: Kinds, device: torch.device, graph: Graph) -> Program:
+    """The program captured on the first call and replayed in one launch: arguments are copied into memory of the capture, results out of it.
+
+    Raises RuntimeError off CUDA, NotImplementedError for a program that has to look at values (a while loop, a branch).
+    Source: torch.cuda.graphs, after the CUDA programming guide.
+    """
+    if device.type != "cuda":
+        raise RuntimeError(f"mode='cudagraph' replays work of a GPU, and this is {device}; move the data to cuda, or leave mode out")
+    for e in graph.walk():
+        if e.primitive.name in ("while_loop", "cond"):
+            raise NotImplementedError(f"mode='cudagraph': {e.primitive.name} decides by values what runs next; leave mode out for {graph.name!r}")
+    recorded: list[tuple[Any, list[Tensor], tuple[Tensor, ...], Any]] = []
+    turn = threading.Lock()  # the memory of the capture serves one call at a time
+
+    def record(args: tuple[Tensor, ...]) -> None:
+        held = [a.clone() for a in args]
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(3):  # libraries choose algorithms and take workspaces on the first calls, which a capture must not see
+                program(*held)
+        torch.cuda.current_stream(device).wait_stream(side)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured):
+            out = program(*held)
+        last = torch.cuda.Event()
+        last.record(torch.cuda.current_stream(device))
+        recorded.append((captured, held, tuple(out), last))
+
+    def replay(*args: Tensor) -> tuple:
+        with turn, torch.cuda.device(device):
+            if not recorded:
+                record(args)
+            captured, held, out, last = recorded[0]
+            last.wait()  # a call on another stream may still read the results of its replay
+            if held:
+                torch._foreach_copy_(held, args)
+            captured.replay()
+            results = tuple(o.clone() for o in out)
+            last.record()
+            return results
+
+    return _guarded(replay, inputs, graph.name)
