@@ -28,6 +28,7 @@ def private(monkeypatch, tmp_path):
     monkeypatch.setattr(auto, "_known", {})
     monkeypatch.setattr(auto, "_ROUND", 1e-4)
     monkeypatch.setattr(auto, "available", lambda: dict.fromkeys(NAMES, True))
+    monkeypatch.setattr(type(get("torch")), "modes", ())  # inductor compiles for seconds
     monkeypatch.setattr(Auto, "measure", True)
     monkeypatch.setattr(Auto, "budget", 60.0)
     return tmp_path / "cache"
@@ -137,6 +138,13 @@ def test_the_budget_is_kept_and_said(monkeypatch):
     x = md.ones((3,), backend="numpy")
     assert f(x).tolist() == [2.0] * 3
     assert f.explain(x).backend == "numpy" and "not tried: the budget of 0 s was spent" in str(f.explain(x))
+
+
+def test_what_would_take_too_long_to_compile_is_not_begun(monkeypatch):
+    monkeypatch.setattr(type(get("torch")), "expected", lambda self, graph, mode=None: 100.0)
+    x = md.ones((3,), backend="numpy")
+    f = md.jit(lambda x: x * 5.0, backend="auto")
+    assert f(x).tolist() == [5.0] * 3 and "not tried: about 100 s would not fit the budget" in str(f.explain(x))
 
 
 def test_other_modes_are_candidates_too(monkeypatch):
