@@ -50,17 +50,17 @@ def rematerialize(graph: Graph, most: float | int | str) -> Graph:
     >>> max(memory(rematerialize(graph, 0.8))) <= 0.8 * max(memory(graph))
     True
     """
-    peak = max(memory(graph), default=0)
+    graph, peak = dead_code(graph), _peak(graph)
     limit = budget(most, peak)
     for _ in range(_ROUNDS):
-        now = max(memory(graph), default=0)
+        now = _peak(graph)
         if now <= limit:
             return graph
         less = _relieved(graph, limit)
-        if max(memory(less)) >= now:
+        if _peak(less) >= now:
             break
         graph = less
-    if (now := max(memory(graph), default=0)) > limit:
+    if (now := _peak(graph)) > limit:
         warnings.warn(
             f"memory: {most!r} asks for {limit:,} bytes above the inputs; {now:,} were reached (from {peak:,}), because the rest is results, or"
             " needed all at once; a smaller batch, or md.checkpoint around larger parts, may help",
@@ -68,6 +68,10 @@ def rematerialize(graph: Graph, most: float | int | str) -> Graph:
             stacklevel=2,
         )
     return graph
+
+
+def _peak(graph: Graph) -> int:
+    return max(memory(graph), default=0)
 
 
 def budget(most: float | int | str, peak: int) -> int:
@@ -197,7 +201,7 @@ class _Cut:
 def _relieved(graph: Graph, limit: int) -> Graph:
     """The graph with less alive at its peak: enough, for the least work found; or as little as was found."""
     peak = _Peak(graph)
-    best: tuple[tuple[bool, float, float], Graph] = ((True, max(memory(graph)), 0.0), graph)
+    best: tuple[tuple[bool, float, float], Graph] = ((True, _peak(graph), 0.0), graph)
     for anything, n in itertools.product((False, True), _STRETCHES):
         held: set[Var] = set()
         choices = []
@@ -213,7 +217,7 @@ def _relieved(graph: Graph, limit: int) -> Graph:
         while low <= high:  # the fewest that are enough
             count = (low + high) // 2
             done = _inserted(peak, set().union(*(again for _, _, again in choices[:count])))
-            reached, work = max(memory(done)), sum(work for _, work, _ in choices[:count])
+            reached, work = _peak(done), sum(work for _, work, _ in choices[:count])
             score = (reached > limit, reached if reached > limit else work, work)
             if score < best[0]:
                 best = score, done

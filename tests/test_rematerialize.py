@@ -14,8 +14,9 @@ from test_passes import equal, graphs
 import minidl as md
 from minidl import nn
 from minidl.backends import get, numpy_memory
-from minidl.graph import Graph
+from minidl.graph import Equation, Graph, Var
 from minidl.passes import check, memory, simplify
+from minidl.primitives import table
 from minidl.rematerialize import MemoryBudgetWarning, budget, rematerialize
 
 
@@ -238,3 +239,9 @@ def test_budgets():
         md.jit(wave, memory="lots")
     with pytest.warns(MemoryBudgetWarning, match="memory: 1 asks for 1 bytes above the inputs; 160,000 were reached"):
         md.jit(md.sin, memory=1)(md.tensor(X))
+
+
+def test_a_program_that_returns_its_input_needs_nothing():
+    x, dead = Var((3,), md.float32), Var((3,), md.float32)
+    graph = Graph([x], [Equation(table["sin"], (x,), {}, (dead,))], [x])
+    assert not rematerialize(graph, 0.25).equations
