@@ -19,7 +19,7 @@ import numpy as np
 
 from minidl.backends import numba_linear  # noqa: F401  (registers its lowerings)
 from minidl.backends.numba_emit import is_elementwise
-from minidl.backends.numba_kernels import kernel, machine
+from minidl.backends.numba_kernels import DIVIDE, kernel, machine, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
 from minidl.backends.numba_lower import LOWER, move, object_mode
 from minidl.backends.numpy_backend import NumpyBackend
@@ -53,6 +53,8 @@ class Storage:
 class Plan:
     """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`
     and `nested`."""
+
+    share = 1e5  #: nanoseconds of work for which another thread pays: starting and joining one takes some tens of microseconds
 
     def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] = ()):
         self.calls: list[tuple[str, tuple]] = []
@@ -155,11 +157,15 @@ class Plan:
         self.over.update(made.over)
         for v, a in made.over.items():
             self.alias(v, self.at(a))
-        lanes = 1
+        lanes = min(threads(), int(made.duration() // self.share), made.sizes[0] // 2) or 1
         arrays = [*map(self.at, made.atoms), *(self.at(v) if v in made.over else self.out(v) for v in made.stores)]
         partial = [self.temp(lanes * n) for n in made.partial]
         arrays += [*partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
-        self.call(made.source, *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch)
+        args = *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch
+        if lanes == 1 or (found := pthreads()) is None:
+            self.call(made.source, *args)
+        else:
+            self.call(DIVIDE, *found, kernel(made.source), lanes, len(arrays), made.sizes[0], len(args), *args)
         for v, ref in zip(made.terminal, partial, strict=True):
             self.call(finish(made.values[v].equation), ref, self.out(v), math.prod(v.shape), lanes)
 

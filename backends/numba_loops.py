@@ -77,6 +77,11 @@ class Loops:
         self.over = {v: a for v, a in (over or {}).items() if whole and v in self.stores and self.flags[v] == self.flags[a] == full}
         self.source = self._text()
 
+    def duration(self) -> float:
+        """About how many nanoseconds the kernel takes on one thread."""
+        work = sum(cost(e) for e in self.region.equations if e.primitive.name not in ("full", "reshape"))
+        return math.prod(self.sizes) * (0.02 * work + 0.05 * (len(self.atoms) + len(self.stores)))
+
     # ---- axes and values
     def _axes(self) -> None:
         region, inputs = self.region, dict[Any, Atom]()

@@ -74,6 +74,19 @@ def _indirect(count):
     return intrinsic(typed)
 
 
+def _returning(count):
+    def typed(typingctx, function, args):
+        def generate(context, builder, sig, values):
+            parts = [builder.extract_value(values[1], i) for i in range(count)]
+            kind = ir.FunctionType(ir.IntType(32), [p.type for p in parts])
+            return builder.call(builder.inttoptr(values[0], kind.as_pointer()), parts)
+
+        return types.int32(types.int64, args), generate
+
+    return intrinsic(typed)
+
+
+call2, call4 = _returning(2), _returning(4)  # C functions of two and four words which return an int
 call = _indirect(0)  # call(address of a kernel, address of its arguments)
 call13 = _indirect(13)  # a BLAS function: 13 pointers, as a tuple of integers
 

@@ -17,7 +17,7 @@ numba = pytest.importorskip("numba")
 from test_fusion import graphs  # noqa: E402
 
 from minidl import dtypes  # noqa: E402
-from minidl.backends import get, numba_emit, numba_kernels, numba_lower  # noqa: E402
+from minidl.backends import get, numba_backend, numba_emit, numba_kernels, numba_lower  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
@@ -208,17 +208,33 @@ def test_totals_of_what_is_one_number_a_row(backend, dtype):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-3)
 
 
-@given(graphs())
+@pytest.mark.parametrize("lanes", [1, 3])
+@given(case=graphs())
 @settings(max_examples=15)
-def test_regions_of_any_graph_give_what_its_equations_give(case):
+def test_regions_of_any_graph_give_what_its_equations_give(lanes, case):
     graph, args = case
     backend = NumbaBackend()
     want = Graph(graph.inputs, graph.equations, graph.outputs)
     backend.fuse_least = 1 << 60
     single = backend.compile(want)(*args)
     backend.fuse_least = 2
-    for a, b in zip(backend.compile(graph)(*args), single, strict=True):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba_backend, "threads", lambda: lanes)
+        patch.setattr(numba_backend.Plan, "share", 1e-9)
+        fused = backend.compile(graph)
+    for a, b in zip(fused(*args), single, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+def test_threads_follow_the_environment(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert numba_kernels.threads() == 3
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
+    assert numba_kernels.threads() == 2
+    monkeypatch.setattr(numba_kernels, "pthreads", lambda: None)
+    assert numba_kernels.threads() == 1
 
 
 def exactly(name, x):
