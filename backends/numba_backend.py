@@ -19,7 +19,7 @@ import numpy as np
 
 from minidl.backends import numba_linear  # noqa: F401  (registers its lowerings)
 from minidl.backends.numba_emit import is_elementwise
-from minidl.backends.numba_kernels import DIVIDE, kernel, machine, pthreads, threads
+from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, machine, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
 from minidl.backends.numba_lower import LOWER, move, object_mode
 from minidl.backends.numpy_backend import NumpyBackend
@@ -203,7 +203,7 @@ class Plan:
             for a in args:
                 values.append(a if isinstance(a, int) else a[1] + (a[0].offset if a[0].base == 0 else 0))
                 bases.append(-1 if isinstance(a, int) else a[0].base)
-        functions = [kernel(source) for source, _ in self.calls]
+        functions = kernels([source for source, _ in self.calls])
         table = [np.array(column, np.int64) for column in (functions, starts, bases, values)]
         addresses = [t.ctypes.data for t in table]
         header = [len(functions), addresses[0], addresses[1], len(values), *addresses[2:], 1 + len(self.inputs) + len(graph.outputs), arena]

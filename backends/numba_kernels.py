@@ -18,7 +18,9 @@ import platform
 import sys
 import tempfile
 import threading
+import time
 import types as python_types
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,21 @@ def _directory(setting: str | None) -> Path | None:
 def kernel(source: str) -> int:
     """The address of the machine code of `def k(a): ...`, compiled at most once per process."""
     return compiled(source, numba.cfunc, _SIGNATURE).address
+
+
+def kernels(sources: Sequence[str]) -> list[int]:
+    """The addresses of several. What takes longer than two seconds says how far it is, on stderr."""
+    start = shown = time.monotonic()
+    found = []
+    for i, source in enumerate(sources):
+        if source not in _kernels and time.monotonic() - start > 2 and time.monotonic() - shown > (0.2 if sys.stderr.isatty() else 5):
+            shown = time.monotonic()
+            sys.stderr.write(f"minidl: compiling for numba: kernel {i + 1} of {len(sources)}{chr(13) if sys.stderr.isatty() else chr(10)}")
+            sys.stderr.flush()
+        found.append(kernel(source))
+    if shown != start and sys.stderr.isatty():
+        sys.stderr.write("\x1b[K")
+    return found
 
 
 def compiled(source: str, compiler: Any, signature: Any) -> Any:

@@ -237,6 +237,17 @@ def test_threads_follow_the_environment(monkeypatch):
     assert numba_kernels.threads() == 1
 
 
+def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(numba_kernels.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(numba_kernels, "kernel", lambda source: 7)
+    assert numba_kernels.kernels(["a", "b", "c", "d"]) == [7] * 4
+    assert "kernel 2 of 4" in capsys.readouterr().err
+    monkeypatch.setattr(numba_kernels.time, "monotonic", lambda: 0)
+    numba_kernels.kernels(["a", "b"])
+    assert capsys.readouterr().err == ""
+
+
 def exactly(name, x):
     """The function in more digits than are asked for: NumPy's extended precision, mpmath for erf."""
     if name != "erf":
