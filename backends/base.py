@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.dtypes import DType, float32, from_numpy
+from minidl.dtypes import DType, from_numpy
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph
-from minidl.primitives.core import table
+from minidl.primitives.core import decomposed, table
 
 
 class Backend:
@@ -69,22 +69,11 @@ class Backend:
         return kernel
 
     def decomposed(self, name: str, xp: Any) -> Callable[..., Any]:
-        """A primitive by its decomposition over the kernels of xp. Half precision is computed in float32 and rounded once."""
-        decompose: Any = table[name].decompose
-
-        def narrowed(out: Any, half: DType) -> Any:
-            if isinstance(out, (tuple, list)):
-                return tuple(narrowed(o, half) for o in out)
-            return xp.cast(out, dtype=half) if self.dtype_of(out) is float32 else out
+        """A primitive by its decomposition over the kernels of xp."""
 
         def kernel(*args: Any, **params: Any) -> Any:
             with self.scope():  # the operators in its text are the library's own, not kernels
-                types = [self.dtype_of(a) for a in args]
-                half = next((t for t in types if t.is_float and t.bits == 16), None)
-                if half is None:
-                    return decompose(xp, *args, **params)
-                wide = [xp.cast(a, dtype=float32) if t is half else a for a, t in zip(args, types, strict=True)]
-                return narrowed(decompose(xp, *wide, **params), half)
+                return decomposed(table[name], xp, args, params)
 
         kernel.__name__ = name
         return kernel

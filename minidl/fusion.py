@@ -22,7 +22,7 @@ from typing import Any
 
 from minidl.context import interpreting
 from minidl.graph import Atom, Equation, Graph, Literal, Var
-from minidl.primitives.core import table
+from minidl.primitives.core import decomposed, table
 
 #: For each axis of a region's shape, whether a value varies along it (true where the size is 1).
 Layout = tuple[bool, ...]
@@ -444,7 +444,7 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
                 continue
             xp = _Recorder(e.where)
             with interpreting(xp):
-                out = e.primitive.decompose(xp, *e.inputs, **e.params)
+                out = decomposed(e.primitive, xp, e.inputs, e.params)
             yield from pieces(xp.recorded)
             made = {v for x in xp.recorded for v in x.outputs}
             for v, w in zip(e.outputs, out if e.primitive.multiple else (out,), strict=True):

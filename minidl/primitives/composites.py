@@ -14,7 +14,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import DType, bfloat16, float16, float32
-from minidl.primitives.core import Primitive, elementwise
+from minidl.primitives.core import Primitive, Rule, elementwise, parameters
 
 
 def statistics_dtype(dtype: DType) -> DType:
@@ -31,6 +31,16 @@ def narrow(xp: Any, x: Any, like: Any) -> Any:
     """x in the dtype of another array."""
     dtype = xp.dtype_of(like)
     return x if xp.dtype_of(x) is dtype else xp.cast(x, dtype=dtype)
+
+
+def in_float32(rule: Rule) -> Rule:
+    """A derivative rule that computes half precision in float32 and rounds its result once."""
+
+    def widened(xp: Any, g: Any, *values: Any) -> Any:
+        return narrow(xp, rule(xp, *wide(xp, g, *values)), g)
+
+    widened.parameters = parameters(rule)  # type: ignore[attr-defined]
+    return widened
 
 
 def only_floats(name: str, *xs: Any) -> None:
@@ -75,6 +85,7 @@ def _gelu_dx(xp: Any, g: Any, x: Any, *, tanh: bool) -> Any:
     return narrow(xp, h * d, x)
 
 
+@in_float32
 def _gelu_dx_x(xp: Any, c: Any, g: Any, x: Any, tanh: bool) -> Any:
     """c g gelu''(x)."""
     y = _near(xp, x, tanh)
@@ -200,16 +211,19 @@ layer_norm = Primitive(
 )  # fmt: skip
 
 
+@in_float32
 def _dx_g(xp: Any, c: Any, x: Any, w: Any, eps: float) -> Any:
     normal, _, rstd = _normal(xp, x, len(w.shape), eps)
     return w * _back(xp, c, normal, rstd, len(w.shape))
 
 
+@in_float32
 def _dx_w(xp: Any, c: Any, g: Any, x: Any, w_shape: Any, eps: float) -> Any:
     normal, _, rstd = _normal(xp, x, len(w_shape), eps)
     return _over_lead(xp, g * _back(xp, c, normal, rstd, len(w_shape)), len(w_shape))
 
 
+@in_float32
 def _dx_x(xp: Any, c: Any, g: Any, x: Any, w: Any, eps: float) -> Any:
     """The gradient of <c, J(x) h> for h = g w: through 1/sigma, and through the normalised x in either factor."""
     rank, h = len(w.shape), g * w
@@ -220,6 +234,7 @@ def _dx_x(xp: Any, c: Any, g: Any, x: Any, w: Any, eps: float) -> Any:
     return -(rstd * (rstd * normal * inner + both))
 
 
+@in_float32
 def _dx_x_jvp(xp: Any, t: Any, g: Any, x: Any, w: Any, eps: float) -> Any:
     rank, h = len(w.shape), g * w
     normal, _, rstd = _normal(xp, x, rank, eps)
@@ -234,15 +249,18 @@ layer_norm_dx = Primitive(
 )  # fmt: skip
 
 
+@in_float32
 def _dw_g(xp: Any, c: Any, x: Any, rank: int, eps: float) -> Any:
     return c * _normal(xp, x, rank, eps)[0]
 
 
+@in_float32
 def _dw_x(xp: Any, c: Any, g: Any, x: Any, rank: int, eps: float) -> Any:
     normal, _, rstd = _normal(xp, x, rank, eps)
     return _back(xp, c * g, normal, rstd, rank)
 
 
+@in_float32
 def _dw_x_jvp(xp: Any, t: Any, g: Any, x: Any, rank: int, eps: float) -> Any:
     normal, _, rstd = _normal(xp, x, rank, eps)
     return _over_lead(xp, g * _back(xp, t, normal, rstd, rank), rank)

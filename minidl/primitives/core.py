@@ -13,10 +13,11 @@ complex rules are plain transposes (the engine conjugates once, outside).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import DType, bool_, int64
+from minidl.dtypes import DType, bool_, float32, int64
 
 Rule = Callable[..., Any]
 Aval = Any  # anything with .shape and .dtype
@@ -134,6 +135,24 @@ def _infer_elementwise(name: str, out: Callable[[DType], DType] | None, check: C
         return shape, (out(dtype) if out else dtype)
 
     return infer
+
+
+
+def decomposed(primitive: Primitive, xp: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    """A primitive by its decomposition over xp. Half precision is computed in float32 and rounded once, so that no step of it overflows."""
+    decompose: Any = primitive.decompose
+    types = [xp.dtype_of(a) if hasattr(a, "shape") else None for a in args]
+    if not any(t is not None and t.is_float and t.bits == 16 for t in types):
+        return decompose(xp, *args, **params)
+    avals = [a if t is None else SimpleNamespace(shape=tuple(a.shape), dtype=t) for a, t in zip(args, types, strict=True)]
+    inferred: Any = primitive.infer(*avals, **params)
+    wide = [xp.cast(a, dtype=float32) if t is not None and t.is_float and t.bits == 16 else a for a, t in zip(args, types, strict=True)]
+    found = decompose(xp, *wide, **params)
+    narrow = [
+        o if xp.dtype_of(o) is dtype else xp.cast(o, dtype=dtype)
+        for o, (_, dtype) in zip(found if primitive.multiple else (found,), inferred if primitive.multiple else (inferred,), strict=True)
+    ]
+    return tuple(narrow) if primitive.multiple else narrow[0]
 
 
 def batch_elementwise(primitive: Primitive, call: Callable[..., Any], size: int, xs: list[Any], batched: list[bool], params: dict) -> Any:
