@@ -213,3 +213,10 @@ def test_no_backend_autodiff_is_used(monkeypatch):
             x = md.tensor(np.linspace(-1, 1, 6).reshape(2, 3), requires_grad=True)
             md.softmax(md.tanh(x) @ md.ones((3, 2), dtype=md.float64), axis=1).max().backward()
             assert x.grad.shape == (2, 3) and not x.payload.requires_grad if name == "torch" else True
+
+
+def test_second_derivative_of_hypot_keeps_its_digits(backend):
+    """y² / r³ is a billionth of a billionth here; a difference of numbers of size one would leave nothing of it."""
+    x, y = md.tensor(1.0, dtype=md.float64), md.tensor(1e-9, dtype=md.float64)
+    for f in (md.grad(md.grad(md.hypot)), md.jit(md.grad(md.grad(md.hypot)))):
+        assert f(x, y).item() == pytest.approx(1e-18, rel=1e-12)

@@ -167,7 +167,12 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
         return (max if ord > 0 else min)(size, axis, keepdims)
     if ord < 0:
         raise ValueError(f"vector_norm: ord {ord}; it is 0, positive, inf or -inf")
-    return ns.root(sum(ns.pow(size, float(ord)), axis, keepdims), p=float(ord))
+    if ord < 1:  # the slope at 0 is infinite on both sides; 0 lies between
+        zero = ns.eq(size, 0.0)
+        powers = ns.where(zero, 0.0, ns.pow(ns.where(zero, 1.0, size), float(ord)))
+    else:
+        powers = ns.pow(size, float(ord))
+    return ns.root(sum(powers, axis, keepdims), p=float(ord))
 
 
 def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:

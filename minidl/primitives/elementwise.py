@@ -65,7 +65,7 @@ polygamma = elementwise(
 )
 #: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm.
 root = elementwise(
-    "root", "x", lambda xp, g, x, out, p: _where0(xp, xp.eq(out, 0.0), g * (1.0 / p) * out / x), params="p", only="float", promote="float",
+    "root", "x", lambda xp, g, x, out, p: _where0(xp, xp.eq(out, 0.0), g / p * out / x), params="p", only="float", promote="float",
     decompose=lambda xp, x, p: xp.sqrt(x) if p == 2 else xp.pow(x, 1.0 / p),
 )  # fmt: skip
 
@@ -209,13 +209,29 @@ def _over_square(xp: Any, g: Any, top: Any, x: Any, y: Any) -> Any:
     return _where0(xp, xp.eq(r, 0.0), g * (top / r) / r)
 
 
+def _cosine(xp: Any, x: Any, y: Any) -> Any:
+    r = xp.hypot(x, y)
+    return _where0(xp, xp.eq(r, 0.0), xp.div(x, r))
+
+
+def _turned(xp: Any, g: Any, x: Any, y: Any, side: Any) -> Any:
+    r = xp.hypot(x, y)
+    return _where0(xp, xp.eq(r, 0.0), g * (xp.cosine(y, x) * side / r))
+
+
 atan2 = elementwise(
     "atan2", "x y", lambda xp, g, x, y: _over_square(xp, g, y, x, y), lambda xp, g, x, y: -_over_square(xp, g, x, x, y),
     promote="float", only="float",
 )  # fmt: skip
+#: x / hypot(x, y), the cosine of the angle: a primitive of its own, because the derivative of the quotient is y² / r³ without a difference.
+cosine = elementwise(
+    "cosine", "x y", lambda xp, g, x, y: _turned(xp, g, x, y, xp.cosine(y, x)), lambda xp, g, x, y: -_turned(xp, g, x, y, xp.cosine(x, y)),
+    promote="float", only="float", decompose=lambda xp, x, y: _cosine(xp, x, y),
+)  # fmt: skip
 hypot = elementwise(
     "hypot", "x y",
-    lambda xp, g, x, out: _where0(xp, xp.eq(out, 0.0), g * (x / out)), lambda xp, g, y, out: _where0(xp, xp.eq(out, 0.0), g * (y / out)),
+    lambda xp, g, x, y, out: _where0(xp, xp.eq(out, 0.0), g * xp.cosine(x, y)),
+    lambda xp, g, x, y, out: _where0(xp, xp.eq(out, 0.0), g * xp.cosine(y, x)),
     promote="float", only="float",
 )  # fmt: skip
 

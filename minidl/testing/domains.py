@@ -196,6 +196,7 @@ for _name in "maximum minimum fmax fmin".split():
     row(_name, WIDE, REAL, "float64 float32 int64", keep=apart, exact=True)
 row("atan2", WIDE, NOT_ZERO)
 row("hypot", WIDE, NOT_ZERO)
+row("cosine", WIDE, NOT_ZERO)
 row("logaddexp", WIDE, REAL)
 row("copysign", WIDE, NOT_ZERO)
 row("nextafter", WIDE, (REAL, fixed(np.array([9e9, -9e9, 9e9]))), "float64")
