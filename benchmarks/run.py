@@ -1,5 +1,5 @@
-"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--device cuda] [--threads N] [--json FILE] [--quick]`:
-one table of measures against their goals, a results file . A run may be done in pieces: a workload replaces what the file held for it.
+"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--device cuda] [--threads N] [--json FILE] [--quick] [--scaling]`:
+one table of measures against their goals, a results file and its charts. A run may be done in pieces: a workload replaces what the file held for it.
 
 Promises: every ratio is between sides timed in turns in this one run; a side whose answer disagrees with the others is reported as wrong and
 its time is not used; a peer that is not installed is skipped and said; a measure that misses its goal is printed as it is.
@@ -32,10 +32,10 @@ CORES = timing.pin(FIRST.threads, FIRST.device)  # before NumPy, torch and jax r
 
 import numpy as np  # noqa: E402
 
-from benchmarks import goals, sides  # noqa: E402
+from benchmarks import chart, goals, sides  # noqa: E402
 
 SUITE = ("tiny100", "mlp", "cnn", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
-ENGINE = ("importing", "call8", "trace10k")
+ENGINE = ("importing", "call8", "trace10k", "memory")
 WORKLOADS = (*SUITE, *ENGINE)
 BACKENDS = ("numpy", "numba", "torch", "jax", "auto")
 CUDA = ("transformer", "mlp", "cnn", "gelu_ln", "cross_entropy", "adamw")
@@ -188,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS, help="minidl backends to run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="results file (default: benchmarks/results/DATE.json, none for --quick)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time: shows that all sides run; the numbers are rough")
+    parser.add_argument("--scaling", action="store_true", help="how cost grows with operations, batch, width and length, instead of workloads")
     args = parser.parse_args(argv)
     if unknown := [w for w in args.workload if w not in WORKLOADS]:
         parser.error(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     bench = Bench(args.peers, args.backends, args.quick, args.device)
     suffix = "" if (args.device, args.threads) == ("cpu", 1) else f"-{args.device}" if args.device != "cpu" else f"-{args.threads}threads"
     path = args.json or (None if args.quick else HERE / "results" / f"{datetime.date.today().isoformat()}{suffix}.json")
-    names = tuple(args.workload) or (WORKLOADS if args.device == "cpu" else CUDA)
+    names = ("scaling",) if args.scaling else tuple(args.workload) or (WORKLOADS if args.device == "cpu" else CUDA)
     for name in names:
         timing.progress(f"{name}: starting")
         importlib.import_module(f"benchmarks.workloads.{name}").run(bench)
@@ -211,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = json.loads(path.read_text())
         if result["summary"]:
             print(table([goals.Row(r["measure"], r["value"], r["unit"], r["goal"]) for r in result["summary"]]))
-        print(f"written to {path}")
+        print(f"written to {', '.join(map(str, [path, *chart.write(result, path.with_suffix(''))]))}")
     return int(any("minidl" in n and ("FAILED" in n or "WRONG" in n) for n in bench.notes))
 
 

@@ -78,8 +78,8 @@ def values(parameters: Any) -> list[np.ndarray]:
     return [np.array(p.detach().cpu().float().numpy() if hasattr(p, "cpu") else p.detach().numpy(), np.float32) for p in parameters]
 
 
-def minidl_side(task: Task, way: sides.Way) -> Side:
-    """The step in minidl; jitted: the same function under md.jit."""
+def minidl_step(task: Task, way: sides.Way) -> tuple[Any, Any, Callable[[], Any]]:
+    """Network, optimizer and step in minidl; jitted: the same function under md.jit."""
     import minidl as md
 
     with way.inside():
@@ -94,9 +94,12 @@ def minidl_side(task: Task, way: sides.Way) -> Side:
             optimizer = md.optim.SGD(net.parameters(), lr=task.rate, momentum=MOMENTUM)
     f = way.jit(step_of(md, net, optimizer, task))
 
-    def run() -> Any:
-        return f(inputs, labels)
+    return net, optimizer, lambda: f(inputs, labels)
 
+
+def minidl_side(task: Task, way: sides.Way) -> Side:
+    """The step in minidl."""
+    net, _, run = minidl_step(task, way)
     return Side(run, lambda: answer(run, lambda: by_name(net, task)), item)
 
 

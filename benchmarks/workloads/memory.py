@@ -1,0 +1,85 @@
+"""memory: the peak of a training step above parameters and optimizer state, jitted over eager, on numpy and numba.
+
+Each side is a process of its own, with an allocator that gives freed memory back at once: the most memory that the process held during the steps
+after the first (Linux keeps that mark, VmHWM, and it can be reset), less what it holds once only the parameters and the optimizer's state are left.
+Work space and idle memory that are kept from call to call count, gradients that a step leaves behind count, compiled code that stays does not.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from benchmarks.timing import Side
+
+GOAL, STEPS = 0.6, 4
+TASKS = ("mlp", "cnn", "transformer")
+#: malloc keeps freed blocks for later otherwise, and the kernel hands out pages of 2 MB.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0", "NUMPY_MADVISE_HUGEPAGE": "0"}
+
+
+def status(field: str) -> int:
+    """Bytes that Linux counts for this process: VmRSS now, VmHWM at most since the mark was reset."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise OSError(f"the system does not tell {field}")
+    return int(found[1]) * 1024
+
+
+def measured(workload: str, backend: str, jitted: bool) -> Side:
+    """The side of the child process: its answer is [peak above parameters and state, bytes of these]."""
+    import minidl as md
+    from benchmarks.sides import Way
+    from benchmarks.workloads import training
+    from minidl.backends.numpy_memory import trim
+
+    task: training.Task = importlib.import_module(f"benchmarks.workloads.{workload}").task()
+    way = Way(backend, jitted)
+    net, optimizer, run = training.minidl_step(task, way)
+
+    def answer() -> list[Any]:
+        nonlocal run
+        for _ in range(2):  # the first compiles
+            run()
+        gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")
+        for _ in range(STEPS):
+            run()
+        most = status("VmHWM")
+        run = None  # with it the program, its work space and the batch
+        for p in net.parameters():
+            p.grad = None
+        gc.collect()
+        trim()
+        left = status("VmRSS")
+        states = [t for s in optimizer.state.values() for t in s.values() if isinstance(t, md.Tensor)]
+        return [most - left, sum(t.size * t.dtype.itemsize for t in [*net.parameters(), *states])]
+
+    return Side(lambda: None, answer)
+
+
+def run(bench: Any) -> None:
+    """A row for each network and backend."""
+    from benchmarks.remote import remote
+
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        bench.note("memory: not measured, for this system keeps no resettable mark of a process's memory")
+        return
+    for workload in TASKS:
+        for backend in (b for b in bench.backends if b in ("numpy", "numba")):
+            found, state = {}, 0
+            for jitted, name in ((False, "eager"), (True, "jit")):
+                try:
+                    side = remote("benchmarks.workloads.memory:measured", (workload, backend, jitted), ENVIRONMENT)
+                    found[name], state = side.answer()
+                    side.close()
+                    bench.row(f"memory: {workload}, minidl {backend} {name}", found[name] / 2**20, "MB")
+                except Exception as error:
+                    bench.note(f"memory: {workload}, minidl {backend} {name} FAILED: {str(error)[:200]}")
+            bench.row(f"memory: {workload}, minidl {backend} parameters and state", state / 2**20 if found else None, "MB")
+            ratio = found["jit"] / found["eager"] if len(found) == 2 else None
+            bench.row(f"memory: {workload}, minidl {backend} jit / eager", ratio, "x", GOAL)
