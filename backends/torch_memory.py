@@ -45,7 +45,7 @@ class Result:
             blocks.append(block)
             if out is not None:
                 return out
-        base = torch.empty(self.shape, dtype=self.dtype)
+        base = torch.empty(self.shape, dtype=self.dtype, device="cpu")
         if _count is None or len(blocks) >= _BLOCKS:
             return base
         out = base.detach()
@@ -92,7 +92,7 @@ class Plan:
             try:
                 work = spare.pop()
             except IndexError:
-                work = [torch.empty(s, dtype=d) for s, d in shapes]
+                work = [torch.empty(s, dtype=d, device="cpu") for s, d in shapes]
             try:
                 return program(*args, *work)
             finally:

@@ -38,7 +38,7 @@ class KeepPositive:
 def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
     """torch's derivative of relu passes g where x is nan; the table's does not."""
     if math.isnan(x.sum().item()):
-        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype), out=out)
+        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
     return _backward.default(g, x, 0) if out is None else _backward.grad_input(g, x, 0, grad_input=out)
 
 
@@ -85,7 +85,7 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
         return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
     n, words = len(window), _WORDS[g.dtype.itemsize]
     covered = all(s % k == 0 for s, k in zip(x_shape[-n:], window, strict=True))
-    out = (torch.empty if covered else torch.zeros)(x_shape, dtype=g.dtype)
+    out = (torch.empty if covered else torch.zeros)(x_shape, dtype=g.dtype, device=g.device)
     bits = g.view(words)
     for part, mask in zip(_places(out.view(words), window), places, strict=True):
         torch.bitwise_and(bits, mask, out=part)

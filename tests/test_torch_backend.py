@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
 from minidl.backends import torch_modes, torch_windows  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
@@ -543,6 +544,50 @@ def test_the_users_defaults_neither_matter_nor_change():
         torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
     assert all(torch.equal(a, b) and a.dtype is b.dtype and a.device == b.device for a, b in zip(got, want, strict=True))
+
+
+def test_programs_do_not_see_the_users_default_device():
+    """Memory of a program's own, relu's derivative with and without nan, pooling as slices."""
+    rng = np.random.default_rng(0)
+    x, y, image = (md.asarray(rng.normal(size=s).astype(np.float32), backend="torch") for s in ((200, 200), (200, 200), (4, 3, 33, 33)))
+    holed = md.where(md.eye(200, backend="torch") > 0, nan, x)
+
+    def f(x, y, image):
+        top = md.grad(lambda image: md.sum(md.sin(md.max_pool(md.relu(image), 2))))(image)
+        return x @ y + 1.0, md.grad(lambda x: md.sum(md.relu(x * 2.0) * y))(x), top
+
+    want = [f(x, y, image), f(holed, y, image)]
+    torch.set_default_device("meta")
+    try:
+        run = md.jit(f)
+        got = [run(x, y, image), run(holed, y, image)]
+    finally:
+        torch.set_default_device(None)
+    for a, b in zip(itertools.chain(*got), itertools.chain(*want), strict=True):
+        assert a.payload.device.type == "cpu"
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+
+
+def test_inductor_trains_as_the_first_choice_does():
+    def train(mode):
+        md.manual_seed(0)
+        with md.use_backend("torch"):
+            net = md.nn.Sequential(md.nn.Conv2d(1, 3, 3), md.nn.ReLU(), md.nn.MaxPool2d(2), md.nn.Flatten(), md.nn.LayerNorm(27), md.nn.Linear(27, 4))
+            rng = np.random.default_rng(0)
+            x, y = md.tensor(rng.normal(size=(5, 1, 8, 8)).astype(np.float32)), md.tensor(rng.integers(0, 4, 5))
+            optimizer = md.optim.AdamW(net.parameters(), lr=1e-2)
+
+        @md.jit(mode=mode)
+        def step(x, y):
+            optimizer.zero_grad()
+            loss = md.nn.functional.cross_entropy(net(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return [step(x, y).item() for _ in range(4)]
+
+    np.testing.assert_allclose(train("inductor"), train(None), rtol=2e-5)
 
 
 def test_unknown_devices_are_refused_with_a_list():
