@@ -185,9 +185,49 @@ def _indent(text: str, depth: int) -> str:
     return "".join("    " * depth + line + "\n" for line in text.strip("\n").split("\n"))
 
 
+_UNROLLED = """for b in range(a[3]):
+    for p0 in range(a[4]):
+        for p1 in range(a[5]):
+            row = ((b*a[7] + p0*{s0})*X1 + p1*{s1})*X2
+            o = ((b*a[4] + p0)*a[5] + p1)*a[6]
+            for p2 in range(a[6]):
+                at = row + p2*{s2}
+"""
+
+
+def _unrolled(p: dict[str, Any], body: str) -> str | None:
+    """A loop over windows that LLVM vectorises: without padding, every place of the window written out, c0, c1, … apart from `at`.
+
+    body: what is done with a window, where a line with {k} stands for one line a place. None where windows are padded or large.
+    """
+    window, stride, dilation = _three(p["window"], 1), _three(p["stride"], 1), _three(p["dilation"], 1)
+    if any(map(any, p["padding"])) or math.prod(window) > 16:
+        return None
+    places = [[q * w for q, w in zip(place, dilation, strict=True)] for place in np.ndindex(*window)]
+    head = ["X1, X2 = a[8], a[9]", *(f"c{k} = ({i[0]}*X1 + {i[1]})*X2 + {i[2]}" for k, i in enumerate(places))]
+    lines = [line.format(k=k) for line in body.split("\n") for k in (range(len(places)) if "{k}" in line else [0])]
+    return "\n".join([*head, _UNROLLED.format(s0=stride[0], s1=stride[1], s2=stride[2]) + _indent("\n".join(lines), 4).rstrip("\n")])
+
+
+def _windows(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
+    """The numbers that `_unrolled` reads."""
+    k = len(p["window"])
+    return [math.prod(x[: len(x) - k]), *_three(out[len(out) - k :], 1), *_three(x[len(x) - k :], 1)]
+
+
 @lower("max_pool")
 def _max_pool(plan: Any, e: Equation) -> None:
     (x,), (v, i), d = e.inputs, e.outputs, e.inputs[0].dtype
+    step = "; ".join(
+        [f"w = {loaded(d, 'get(x0, at + c{k}, 0, 3)')}", "take = (w > high) | ((w != w) & (high == high))", "high = w if take else high",
+         "best = np.int64({k}) if take else best"]
+    )  # fmt: skip
+    text = _unrolled(e.params, f"high, best = {loaded(d, 'get(x0, at, 0, 3)')}, np.int64(0)\n{step}\n"
+                     f"put(x1, o + p2, {packed(d, 'high')}, 1, 3)\nput(x2, o + p2, best, 2, 3)")  # fmt: skip
+    if text is not None:
+        head = pointers(stored(d), stored(d), "np.int64")
+        plan.call(source(head, text), plan.at(x), plan.out(v), plan.out(i), *_windows(x.shape, v.shape, e.params))
+        return
     visit = f"""if inside:
     w = {loaded(d, "x0[at]")}
     if best < 0 or (high == high and (w > high or w != w)):
@@ -205,7 +245,29 @@ def _pool_moves(plan: Any, e: Equation) -> None:
     (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
     ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
     t = moved(d) if gathers else stored(d)
-    _, k1, k2 = _three(e.params["window"], 1)
+    window, stride = _three(e.params["window"], 1), _three(e.params["stride"], 1)
+    small, large = (i.shape, x.shape if gathers else v.shape)
+    apart = all(w <= s for w, s in zip(window, stride, strict=True)) and set(e.params["dilation"]) == {1}
+    if gathers:
+        choose = "y = get(x0, at + c{k}, 0, 3) if w == {k} else y"
+        text = _unrolled(e.params, f"w, y = get(x2, o + p2, 2, 3), get(x0, at, 0, 3)\n{choose}\nput(x1, o + p2, y, 1, 3)")
+    else:  # where windows do not overlap, each place is written by the window that it lies in
+        write = f"put(x1, at + c{{k}}, (y if w == {{k}} else {t}(0)) + {t}(0), 1, 3)"
+        text = _unrolled(e.params, f"w, y = get(x2, o + p2, 2, 3), get(x0, o + p2, 0, 3)\n{write}")
+        text = text if apart else None
+    if text is not None:
+        kernel = source(pointers(t, t, "np.int64"), text)
+        spatial = len(e.params["window"])
+        covers = all(n == w * m for n, w, m in zip(large[-spatial:], e.params["window"], small[-spatial:], strict=True))
+
+        def compute_unrolled(out: Any) -> None:
+            if not gathers and not covers:
+                fill(plan, out, d, math.prod(v.shape))
+            plan.call(kernel, ref, out, index_of(plan, i), *_windows(large, small, e.params))
+
+        narrow(plan, v, d if not gathers else v.dtype, compute_unrolled)
+        return
+    _, k1, k2 = window
     find = f"w = x2[o]\ni0, i1, i2 = w // {k1 * k2}, w // {k2} % {k1}, w % {k2}\n" + _place_text(e.params)
     body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
     text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
