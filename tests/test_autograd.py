@@ -220,3 +220,17 @@ def test_second_derivative_of_hypot_keeps_its_digits(backend):
     x, y = md.tensor(1.0, dtype=md.float64), md.tensor(1e-9, dtype=md.float64)
     for f in (md.grad(md.grad(md.hypot)), md.jit(md.grad(md.grad(md.hypot)))):
         assert f(x, y).item() == pytest.approx(1e-18, rel=1e-12)
+
+
+def test_memory_from_outside_is_read_and_never_written(backend):
+    """Tensors have no version counter, since no payload is written to: an in-place change gives the tensor another one."""
+    outside = np.arange(16.0)
+    x = md.asarray(outside, copy=False) if backend != "jax" else md.from_dlpack(outside)
+    x.requires_grad_()
+    y = (x * x).sum()
+    with md.no_grad():
+        x += 1.0
+        x[0] = 7.0
+    np.testing.assert_array_equal(outside, np.arange(16.0))
+    y.backward()  # at the values that y was computed from
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * outside)
