@@ -234,7 +234,9 @@ class TorchBackend(Backend):
             env[equation.primitive.name] = EMITTED[equation.primitive.name]
             return spell(equation, inputs, outputs, env)
         line = self.spell(equation, inputs, outputs, env)
-        return f"{line[:-1]}, flat=True)" if equation in flat else line
+        if equation in flat:
+            return f"{line[:-1]}, flat=True)"
+        return f"{line[:-1]}, out={over})" if over else line
 
     def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None, most: int) -> str | None:
         """The call that the primitive's function would end in, where shapes and dtypes decide it; None to call that function."""
@@ -307,6 +309,8 @@ def _is_mm(equation: Equation) -> bool:
 
 def _takes_memory(equation: Equation) -> bool:
     name = equation.primitive.name
+    if name in ("gelu", "gelu_dx"):
+        return equation.outputs[0].dtype not in _HALF
     return (name != "relu" and _can_overwrite(equation)) or (name == "dot_general" and _is_mm(equation))
 
 

@@ -22,6 +22,9 @@ _gelu_backward = _aten.gelu_backward.default
 _CPU_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 _flash: Any = getattr(getattr(_aten, _CPU_FLASH, None), "default", None)
 _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "default", None)
+_gelu_into = _aten.gelu.out
+_SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715  # gelu's u = _SLOPE (x + _CUBIC x³)
+_MANY = 2**12  # elements from which on several passes cost less than one slow one
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
 
 
@@ -30,22 +33,47 @@ def finite(x: Tensor) -> bool:
     return math.isfinite(x.sum(dtype=torch.float32 if x.dtype in HALF else x.dtype).item())
 
 
-def _gelu_of(x: Tensor, *, tanh: bool) -> Tensor:
-    """torch's gelu(-inf) is nan; on the CPU gelu(inf) is, too."""
+def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
+    """gelu's tanh form: (1 + tanh u) / 2 is sigmoid(2 u), of which torch on the CPU has a vectorised kernel four times as fast as its tanh. It also
+    loses nothing in the left tail, where 1 + tanh u is all rounding."""
+    out = torch.mul(x, x, out=out)
+    torch.sigmoid(out.mul_(2 * _SLOPE * _CUBIC).add_(2 * _SLOPE).mul_(x), out=out)
+    return out.mul_(x)
+
+
+def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
+    """g (s + x s (1 - s) 2 u'), s the sigmoid of 2 u."""
+    out = torch.mul(x, x, out=out)
+    s = out * (2 * _SLOPE * _CUBIC)
+    torch.sigmoid(s.add_(2 * _SLOPE).mul_(x), out=s)
+    out.mul_(6 * _SLOPE * _CUBIC).add_(2 * _SLOPE).mul_(x).mul_(s)
+    return out.mul_(1.0 - s).add_(s).mul_(g)
+
+
+def _gelu_of(x: Tensor, *, tanh: bool, out: Tensor | None = None) -> Tensor:
+    """torch's gelu(-inf) is nan; on the CPU gelu(inf) is, too. out: where the result may be put."""
     how = "tanh" if tanh else "none"
     if x.is_cuda:  # where gelu(inf) is right
         return _gelu(x.clamp(min=-_FAR), approximate=how)
-    out = _gelu(x, approximate=how)
-    return out if not unseen(x) and finite(out) else torch.where(x > _FAR, x, _gelu(x.clamp(-_FAR, _FAR), approximate=how))
+    if not unseen(x):
+        if tanh and x.numel() >= _MANY:
+            found = _by_sigmoid(x, out)
+        else:
+            found = _gelu(x, approximate=how) if out is None else _gelu_into(x, approximate=how, out=out)
+        if finite(found):
+            return found
+    return torch.where(x > _FAR, x, _gelu(x.clamp(-_FAR, _FAR), approximate=how))
 
 
-def _gelu_dx_of(g: Tensor, x: Tensor, *, tanh: bool) -> Tensor:
-    """torch's derivative is nan at infinity, and where the cube of x is infinite."""
+def _gelu_dx_of(g: Tensor, x: Tensor, *, tanh: bool, out: Tensor | None = None) -> Tensor:
+    """torch's derivative is nan at infinity, and where the cube of x is infinite. out: where the result may be put."""
     if g.shape != x.shape:
         g, x = torch.broadcast_tensors(g, x)
     how = "tanh" if tanh else "none"
-    if not x.is_cuda and not unseen(x) and finite(out := _gelu_backward(g, x, approximate=how)):
-        return out
+    if not x.is_cuda and not unseen(x):
+        found = _dx_by_sigmoid(g, x, out) if tanh and x.numel() >= _MANY else _gelu_backward(g, x, approximate=how)
+        if finite(found):
+            return found
     return _gelu_backward(g, x.clamp(-_FAR, _FAR), approximate=how)
 
 

@@ -590,6 +590,31 @@ def test_inductor_trains_as_the_first_choice_does():
     np.testing.assert_allclose(train("inductor"), train(None), rtol=2e-5)
 
 
+@pytest.mark.parametrize("dtype", [float32, float64], ids=str)
+@pytest.mark.parametrize("special", [None, inf, -inf, nan, 1e20, -1e20])
+@pytest.mark.parametrize("how", ["none", "tanh"])
+def test_gelu_of_many_elements_is_the_table_too(how, special, dtype):
+    """Large arrays take another kernel, which must know the same limits; jitted it writes to memory of the program's."""
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(70, 300)) * rng.choice([0.1, 1.0, 5.0, 30.0], (70, 300))).astype(dtype.numpy)
+    x[2, 3] = special if special is not None else x[2, 3]
+    g = rng.normal(size=x.shape).astype(dtype.numpy)
+
+    def both(x, g):
+        out, pull = md.vjp(lambda x: md.gelu(x, how), x)
+        (d,) = pull(g)
+        return out, d
+
+    eager, jitted = (f(md.asarray(x, backend="torch"), md.asarray(g, backend="torch")) for f in (both, md.jit(both)))
+    want = both(md.asarray(x.astype(np.float64), backend="numpy"), md.asarray(g.astype(np.float64), backend="numpy"))
+    eps = float(np.finfo(dtype.numpy).eps)
+    for a, b, w, scale in zip(eager, jitted, want, (x, g), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+        size = np.maximum(1.0, abs(np.nan_to_num(scale.astype(np.float64), posinf=1, neginf=1)))
+        np.testing.assert_array_less(abs(np.nan_to_num(a.numpy()) - np.nan_to_num(w.numpy().astype(dtype.numpy))), 64 * eps * size)
+        np.testing.assert_array_equal(np.isnan(a.numpy()), np.isnan(w.numpy()))
+
+
 def test_unknown_devices_are_refused_with_a_list():
     for device in ("tpu", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=r"backend torch: no device .* it can use cpu"):
