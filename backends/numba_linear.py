@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends.numba_conv import Direct, suits
 from minidl.backends.numba_emit import is_half, loaded, lowest, packed, stored, wide
 from minidl.backends.numba_kernels import CONTROL
 from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, sizes, source, strides, widen
@@ -153,9 +154,24 @@ def _conv(plan: Any, e: Equation) -> None:
             fill(plan, out, d, math.prod(ws))
             return
         where = {**places, result: out}
-        plan.call(source(body), where["x"], where["w"], where["o"], col, *numbers, *parts)
+        text, room = body, []
+        if suits(xs, ws, os, p, d):
+            direct = Direct(name, xs, ws, os, p, d)
+            text, room = _chosen(direct, name, body, 12 + len(parts)), [plan.temp(direct.scratch)]
+        plan.call(source(text), where["x"], where["w"], where["o"], col, *numbers, *parts, *room)
 
     narrow(plan, v, d, compute)
+
+
+def _chosen(direct: Direct, name: str, columns: str, at: int) -> str:
+    """Direct loops, and columns where an infinity or nan met a zero that is not there."""
+    lines, other = "\n".join([f"scratch = a[{at}]", *direct.lines]), _indent(columns, 1).rstrip("\n")
+    if not direct.guard:
+        return lines
+    if name == "conv_dw":
+        return f"{lines}\nif not {direct.guard}:\n{other}"
+    weights = f"w = as_ptr(a[1], {direct.t})"
+    return f"{weights}\nif {direct.guard}:\n{_indent(lines, 1)}else:\n{other}"
 
 
 _POOL = """for b in range(g[0]):

@@ -122,6 +122,15 @@ def clip(x, low, high):
 
 
 @jit
+def finite(x, n):
+    """Whether all n elements are finite."""
+    total = x[0] * 0
+    for i in range(n):
+        total += x[i] * 0
+    return total == 0
+
+
+@jit
 def two_sum(x, y):
     """x + y rounded, and its rounding error (D. Knuth, The Art of Computer Programming, volume 2, 4.2.2)."""
     t = x + y

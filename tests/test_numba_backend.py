@@ -17,7 +17,7 @@ numba = pytest.importorskip("numba")
 from test_fusion import graphs  # noqa: E402
 
 from minidl import dtypes  # noqa: E402
-from minidl.backends import get, numba_backend, numba_emit, numba_kernels, numba_lower  # noqa: E402
+from minidl.backends import get, numba_backend, numba_conv, numba_emit, numba_kernels, numba_lower  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
@@ -246,6 +246,23 @@ def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
     monkeypatch.setattr(numba_kernels.time, "monotonic", lambda: 0)
     numba_kernels.kernels(["a", "b"])
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("poisoned", [False, True])
+@pytest.mark.parametrize(("padding", "kernel"), [(((0, 0), (0, 0)), (5, 5)), (((1, 1), (2, 0)), (3, 3)), (((0, 1), (1, 1)), (2, 4))])
+def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, padding, kernel, poisoned):
+    monkeypatch.setattr(numba_conv, "LEAST", 1)
+    rng, params = np.random.default_rng(7), {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1}
+    x, w = rng.normal(size=(3, 4, 9, 11)), rng.normal(size=(6, 4, *kernel))
+    o = rng.normal(size=get("numpy").conv(x, w, **params).shape)
+    for name, args, extra in (("conv", (x, w), {}), ("conv_dx", (o, w), {"x_shape": x.shape}), ("conv_dw", (x, o), {"w_shape": w.shape})):
+        args = [a.copy() for a in args]
+        if poisoned:  # must not spread through zeros that only fill a plane
+            args[0].flat[-1], args[1].flat[0] = np.inf, np.nan
+        shapes = [a.shape for a in args]
+        program = backend.compile(graph_of(lambda op, *v, n=name, e=extra: op(n, *v, **e, **params), *shapes, dtype=dtypes.float64))
+        assert any("scratch" in source for source, _ in program.plan.calls)
+        np.testing.assert_allclose(program(*args)[0], getattr(get("numpy"), name)(*args, **extra, **params), rtol=1e-9, atol=1e-9)
 
 
 def exactly(name, x):
