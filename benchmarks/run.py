@@ -15,7 +15,7 @@ import json
 import platform
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Bench:
         self.rows: list[goals.Row] = []
         self.times: dict[str, dict[str, Any]] = {}
         self.notes: list[str] = []
+        self.save: Callable[[], None] = lambda: None  # for workloads that take long: write down what there is
 
     def note(self, text: str) -> None:
         """A line below the table, and now."""
@@ -165,19 +166,18 @@ def table(rows: Sequence[goals.Row]) -> str:
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 
-def merged(path: Path, about: dict[str, str], bench: Bench, names: Sequence[str]) -> dict[str, Any]:
-    """The results file with the workloads of this run in place of what it held for them; a workload keeps the versions it ran with."""
+def save(path: Path, about: dict[str, str], bench: Bench, name: str) -> None:
+    """Put a workload of this run into the results file, in place of what it held for it; each workload keeps the versions it ran with."""
     old: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     workloads = dict(old.get("workloads", {}))
-    own = lambda text, name: text == name or text.startswith((f"{name}:", f"{name},", f"{name} "))
-    for name in names:
-        rows = [vars(r) for r in bench.rows if own(r.measure, name)]
-        times = {k: v for k, v in bench.times.items() if own(k, name)}
-        workloads[name] = {"versions": about, "quick": bench.quick, "rows": rows, "times": times, "notes": [n for n in bench.notes if own(n, name)]}
+    own = lambda text: text == name or text.startswith((f"{name}:", f"{name},", f"{name} "))
+    rows, times = [vars(r) for r in bench.rows if own(r.measure)], {k: v for k, v in bench.times.items() if own(k)}
+    workloads[name] = {"versions": about, "quick": bench.quick, "rows": rows, "times": times, "notes": [n for n in bench.notes if own(n)]}
     order = [*(w for w in WORKLOADS if w in workloads), *(w for w in workloads if w not in WORKLOADS)]
     workloads = {w: workloads[w] for w in order}
     suite = {w: found["times"][w] for w, found in workloads.items() if w in SUITE and w in found["times"]}
-    return {"workloads": workloads, "summary": [vars(r) for r in goals.summary(suite)]}
+    results = {"workloads": workloads, "summary": [vars(r) for r in goals.summary(suite)]}
+    path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -199,10 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = ("scaling",) if args.scaling else tuple(args.workload) or (WORKLOADS if args.device == "cpu" else CUDA)
     for name in names:
         timing.progress(f"{name}: starting")
-        importlib.import_module(f"benchmarks.workloads.{name}").run(bench)
         if path:  # each workload as it is done, so that a run that is cut short leaves what it had
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(merged(path, about(args.threads), bench, [name]), indent=1, ensure_ascii=False) + "\n")
+            bench.save = partial(save, path, about(args.threads), bench, name)
+        importlib.import_module(f"benchmarks.workloads.{name}").run(bench)
+        bench.save()
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     if bench.rows:
