@@ -103,6 +103,26 @@ _MODES |= dict.fromkeys("maximum minimum fmax fmin".split(), "order") | dict.fro
 _MODES |= dict.fromkeys("abs floor ceil round trunc".split(), "same")
 #: Functions that are the primitive as they stand, unsigned integers apart, and that take `out=`.
 PLAIN: dict[str, Kernel] = {n: getattr(torch, {"bitwise_invert": "bitwise_not"}.get(n, n)) for n in _MODES}
+
+
+def _is_zero(a: Any) -> bool:
+    return a.__class__ is float and a == 0.0 and math.copysign(1.0, a) > 0
+
+
+def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
+    """torch.where, which branches on every element; where one side is 0, the bits of the other one with a mask do the same."""
+    kept = x if _is_zero(y) else y if _is_zero(x) else None
+    if kept.__class__ is Tensor and kept.numel() >= windows.MANY and kept.is_floating_point() and kept.shape == c.shape and not kept.is_cuda:
+        words, mask = windows.WORDS[kept.dtype.itemsize], c.view(torch.int8)
+        mask = mask.neg() if kept is x else mask.sub(1)
+        if out is None:
+            return torch.bitwise_and(kept.view(words), mask).view(kept.dtype)
+        torch.bitwise_and(kept.view(words), mask, out=out.view(words))
+        return out
+    return torch.where(c, x, y) if out is None else torch.where(c, x, y, out=out)
+
+
+PLAIN["where"] = where
 KERNELS.update((n, _late(PLAIN[n], mode) if mode else PLAIN[n]) for n, mode in _MODES.items())
 KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, relu=_late(torch.relu, "same"))
 
@@ -366,6 +386,17 @@ def log_softmax(x: Tensor, *, axis: int) -> Tensor:
     if _to_repair(x, axis, out):
         out = torch.where(torch.amax(x, axis, True).isinf(), torch.log(softmax(x, axis=axis)), out)
     return out
+
+
+@kernel
+def log_softmax_at(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
+    """0 for a place outside, which is looked for first where one can look: then nothing has to be put right."""
+    n = x.shape[axis]
+    known = not x.is_cuda and not unseen(x) and i.numel() > 0
+    within = None if known and all(0 <= end.item() < n for end in torch.aminmax(i)) else (i >= 0) & (i < n)
+    at = i if within is None else i.clamp(0, n - 1)
+    out = log_softmax(x.float() if x.dtype in HALF else x, axis=axis).gather(axis, at.unsqueeze(axis)).squeeze(axis).to(x.dtype)
+    return out if within is None else torch.where(within, out, 0.0)
 
 
 # ---- structure ------------------------------------------------------------------------------------------------------------------------

@@ -12,18 +12,16 @@ rewrite leaves without a user is gone.
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import torch
 
-from minidl.backends.torch_windows import max_pool, pool_scatter
+from minidl.backends.torch_windows import MANY, WORDS, max_pool, pool_scatter, sliced_maxima, slices_well, strided
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
-_MANY = 2**12  # elements from which on a branch per element costs more than to look for nan
 _ROW = 4  # windows in a row from which on strided slices beat the kernel
 _backward = torch.ops.aten.threshold_backward
 
@@ -56,52 +54,31 @@ class Spread:
     multiple = False
 
 
-_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
 def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
     """Masks are int8, with every bit set where the place was chosen: the first that holds the maximum. With a nan, which compares with nothing, the
     general kernel decides."""
-    parts = _places(x, window)
-    best = torch.maximum(parts[0], parts[1])
-    for part in parts[2:]:
-        torch.maximum(best, part, out=best)
-    if math.isnan(best.sum().item()):
-        none = (0,) * len(window)
-        return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
-    seen = torch.eq(parts[0], best)
-    masks = [seen]
-    for part in parts[1:-1]:
-        here = torch.eq(part, best)
-        masks.append(torch.gt(here, seen, out=here))
-        seen = torch.logical_or(seen, here)
-    masks.append(torch.logical_not(seen))
-    return best, [m.view(torch.int8).neg_() for m in masks]
+    best, masks = sliced_maxima(x, window)
+    if masks is not None:
+        return best, [m.view(torch.int8).neg_() for m in masks]
+    none = (0,) * len(window)
+    return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
 
 
 def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
     """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises."""
     if isinstance(places, Tensor):
         return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
-    n, words = len(window), _WORDS[g.dtype.itemsize]
+    n, words = len(window), WORDS[g.dtype.itemsize]
     covered = all(s % k == 0 for s, k in zip(x_shape[-n:], window, strict=True))
     out = (torch.empty if covered else torch.zeros)(x_shape, dtype=g.dtype, device=g.device)
     bits = g.view(words)
-    for part, mask in zip(_places(out.view(words), window), places, strict=True):
+    for part, mask in zip(strided(out.view(words), window), places, strict=True):
         torch.bitwise_and(bits, mask, out=part)
     return out
 
 
 #: The functions of the primitives that live in emitted programs.
 EMITTED = {"keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
-
-
-def _places(x: Tensor, window: tuple[int, ...]) -> list[Tensor]:
-    """For each place in a window the elements there, one per window."""
-    sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
-    starts = itertools.product(*map(range, window))
-    places: list[Any] = [(..., *[slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True)]) for start in starts]
-    return [x[at] for at in places]
 
 
 class _Uses:
@@ -189,11 +166,10 @@ def pools_as_slices(graph: Graph) -> Graph:
         if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
             continue
         window, places, shape = e.params["window"], e.outputs[1], e.outputs[0].shape
-        plain = e.params["stride"] == window and not any(map(any, e.params["padding"])) and set(e.params["dilation"]) == {1}
-        long = shape[-1] >= _ROW and math.prod(shape) >= _MANY and 2 <= math.prod(window) <= 9
         readers = uses.users.get(places, [])
         ours = all(r.primitive.name == "pool_scatter" and r.params["window"] == window and r.params["stride"] == window for r in readers)
-        if plain and long and ours and places not in uses.kept and all(r.inputs[0] is not places for r in readers):
+        well = slices_well(shape, window, e.params["stride"], e.params["padding"], e.params["dilation"])
+        if well and ours and places not in uses.kept and all(r.inputs[0] is not places for r in readers):
             new[e] = Equation(PoolMasks, e.inputs, {"window": window}, e.outputs, e.where)
             new.update((r, Equation(Spread, r.inputs, r.params, r.outputs, r.where)) for r in readers)
     return Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)
@@ -204,7 +180,7 @@ def keep_positives(graph: Graph) -> Graph:
     uses = _Uses(graph)
     equations = []
     for e in graph.equations:
-        x = uses.positive(e) if math.prod(e.outputs[0].shape) >= _MANY else None
+        x = uses.positive(e) if math.prod(e.outputs[0].shape) >= MANY else None
         equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
     return _used(Graph(graph.inputs, equations, graph.outputs, graph.name))
 

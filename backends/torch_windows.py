@@ -20,6 +20,9 @@ Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
 SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 HALF = frozenset((torch.float16, torch.bfloat16))
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # an integer as wide as a float
+MANY = 2**12  # elements from which on several vectorised passes cost less than one that branches
+_ROW = 8  # windows in a row from which on strided slices beat torch's pooling, which takes one element at a time
 _NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
 
 
@@ -254,6 +257,36 @@ def _pool_any(
 _POOL = {1: torch._C._nn.max_pool2d_with_indices, 2: torch._C._nn.max_pool2d_with_indices, 3: torch._C._nn.max_pool3d_with_indices}
 
 
+def slices_well(shape: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> bool:
+    """Whether pooling to this shape had better be the maximum of strided slices: its windows do not overlap, and rows fill a vector."""
+    plain = stride == window and not any(map(any, padding)) and set(dilation) == {1}
+    return plain and shape[-1] >= _ROW and math.prod(shape) >= MANY and 2 <= math.prod(window) <= 9
+
+
+def strided(x: Tensor, window: Ints) -> list[Tensor]:
+    """For each place in a window the elements there, one per window."""
+    sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
+    starts = itertools.product(*map(range, window))
+    return [x[_cut(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True))] for start in starts]
+
+
+def sliced_maxima(x: Tensor, window: Ints) -> tuple[Tensor, list[Tensor] | None]:
+    """The maxima, and for each place in a window where it holds the first of them; None with a nan, which compares with nothing."""
+    parts = strided(x, window)
+    best = torch.maximum(parts[0], parts[1])
+    for part in parts[2:]:
+        torch.maximum(best, part, out=best)
+    if math.isnan(best.sum().item()):
+        return best, None
+    seen = torch.eq(parts[0], best)
+    masks = [seen]
+    for part in parts[1:-1]:
+        here = torch.eq(part, best)
+        masks.append(torch.gt(here, seen, out=here))
+        seen = torch.logical_or(seen, here)
+    return best, [*masks, torch.logical_not(seen)]
+
+
 def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
     """The maxima and their places: positions in the window, or with `flat` in the input's spatial plane (as pool_scatter then takes them).
 
@@ -270,6 +303,13 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
     spatial = tuple(
         (s + lo + hi - d * (k - 1) - 1) // t + 1 for s, k, t, (lo, hi), d in zip(sizes, window, stride, padding, dilation, strict=True)
     )
+    if not flat and x.is_floating_point() and not x.is_cuda and not unseen(x) and slices_well((*lead, *spatial), window, stride, padding, dilation):
+        best, masks = sliced_maxima(x, window)
+        if masks is not None:
+            index = masks[1].view(torch.int8)  # 0 or 1
+            for i, mask in enumerate(masks[2:], 2):
+                index = torch.add(index, mask, alpha=i)
+            return best, index.to(torch.int64)
     pad = _even(padding)
     if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and not unseen(x):
         planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)

@@ -615,6 +615,48 @@ def test_gelu_of_many_elements_is_the_table_too(how, special, dtype):
         np.testing.assert_array_equal(np.isnan(a.numpy()), np.isnan(w.numpy()))
 
 
+@pytest.mark.parametrize("dtype", [float32, float64, float16, bfloat16], ids=str)
+def test_a_choice_between_many_numbers_and_zero(dtype):
+    """By bits, not by a branch or a product: nothing of inf or nan is left where they are not chosen, and no sign."""
+    rng = np.random.default_rng(0)
+    x = rng.choice([1.5, -2.0, 0.0, -0.0, inf, -inf, nan], (90, 90)).astype(dtype.numpy)
+    c = rng.random((90, 90)) < 0.5
+    there, test = xp.asarray(x, dtype), torch.from_numpy(c)
+    for view, mask in ((there, test), (there.t(), test.t()), (there[:80:, ::1], test[:80])):
+        for got, want in (
+            (xp.where(mask, view, 0.0), torch.where(mask, view, torch.zeros_like(view))),
+            (xp.where(mask, 0.0, view), torch.where(mask, torch.zeros_like(view), view)),
+            (xp.where(mask, view, -0.0), torch.where(mask, view, -torch.zeros_like(view))),
+            (xp.bare.where(mask, view, 0.0), torch.where(mask, view, torch.zeros_like(view))),
+        ):
+            assert got.dtype is view.dtype and torch.equal(torch.signbit(got), torch.signbit(want))
+            np.testing.assert_array_equal(got.double().numpy(), want.double().numpy())
+
+
+@pytest.mark.parametrize("special", [None, inf, -inf, nan])
+@pytest.mark.parametrize(("shape", "window"), [((2, 6, 40, 41), (2, 2)), ((3, 50, 90), (3,)), ((2, 2, 9, 20, 24), (3, 2, 1))], ids=str)
+def test_pooling_of_many_windows_is_the_table_too(shape, window, special):
+    from minidl.backends import get
+
+    x = np.random.default_rng(1).integers(-3, 4, shape).astype(np.float32)  # ties
+    if special is not None:
+        x[(0,) * len(shape)] = x[(1,) * len(shape)] = x[(-1,) * len(shape)] = special
+    n = len(window)
+    how = {"window": window, "stride": window, "padding": ((0, 0),) * n, "dilation": (1,) * n}
+    for got, want in zip(xp.max_pool(xp.asarray(x, float32), **how), get("numpy").max_pool(x, **how), strict=True):
+        np.testing.assert_array_equal(got.numpy(), want)
+
+
+def test_places_outside_have_log_softmax_zero():
+    rows = np.array([[1.0, 2.0, -inf], [-inf] * 3, [inf, inf, 0.0], [0.5, nan, 1.0]], np.float32)
+    from minidl.backends import get
+
+    for places in ([0, 1, 0, 2], [2, 0, 2, 1], [-1, 3, 0, 5]):
+        at = np.array(places)
+        got = xp.log_softmax_at(xp.asarray(rows, float32), xp.asarray(at, int64), axis=1)
+        np.testing.assert_allclose(got.numpy(), get("numpy").log_softmax_at(rows, at, axis=1), rtol=1e-6)
+
+
 def test_unknown_devices_are_refused_with_a_list():
     for device in ("tpu", "cuda:99", "meta"):
         with pytest.raises(ValueError, match=r"backend torch: no device .* it can use cpu"):
