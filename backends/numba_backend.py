@@ -172,6 +172,10 @@ class Plan:
     # equations
     def _single(self, equation: Equation) -> None:
         first = len(self.calls)
+        if not _has_kernel(equation):  # only empty arrays are not decomposed
+            for v in equation.outputs:
+                self.out(v)
+            return
         if is_elementwise(equation):
             self.loops(alone(equation))
             self.notes.append(f"{', '.join(map(describe, equation.outputs))} = loop({equation.primitive.name})")
@@ -404,10 +408,16 @@ def _has_kernel(equation: Equation) -> bool:
     return is_elementwise(equation) or equation.primitive.name in LOWER
 
 
+def _from_nothing(equation: Equation) -> bool:
+    """Whether numbers come of empty arrays: decompositions are not asked for that."""
+    return any(0 in a.shape for a in equation.inputs) and any(0 not in v.shape for v in equation.outputs)
+
+
 def _compilable(equation: Equation) -> bool:
     from minidl.graph import subgraphs
 
-    if equation.primitive.name in object_mode or not (_has_kernel(equation) or equation.primitive.decompose is not None):
+    name, decompose = equation.primitive.name, equation.primitive.decompose
+    if name in object_mode or not (_has_kernel(equation) or (decompose is not None and not _from_nothing(equation))):
         return False
     return all(_compilable(e) for g in subgraphs(equation.params) for e in g.equations)
 
