@@ -2,8 +2,8 @@
 stores what the traced code stored and returns the result.
 
 Promises: state is stored only after the program has run, so a failing call leaves it as it was; results and state belong to the backend of the
-inputs, whichever backend ran, and are handed over when somebody reads them (see minidl.handover); memory of state is given to a program to write
-over only where nobody else can see it and a failure cannot lose it.
+inputs, whichever backend ran, and are handed over when somebody reads them (see minidl.handover); memory is given to a program to write over only
+where nobody else can see it, and that of state only where a failure cannot lose it.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
             name = natives[i.text]
             values.append(f"{name} if {name}.__class__ in taken else put({name})" if engine.crosses else name)
     function = "run"
-    if spare:
-        owned = " and ".join(f"({n}.__class__ is not K or owners({n}) == 3)" for n in (natives[program.inputs[k].text] for k in spare))
-        env.update(
-            K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(graph, program.donated))
-        )
-        # 3: the tensor, the name in this call, and the argument of `owners`. Another thread might read the state before the new one is stored.
-        function = f"(run if alone() == 1 and {owned} else kept)"
+    given = [natives[program.inputs[k].text] for k in (*program.donated, *spare)] if engine.xp.donates else []
+    if given:
+        # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`. Another thread might
+        # read state before the new one is stored; arguments that the caller gave up it may not.
+        sole = ["alone() == 1"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) == 3)" for n in dict.fromkeys(given)]
+        env.update(K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(graph)))
+        function = f"(run if {' and '.join(sole)} else kept)"
     lines = ["def call(args, kwargs):", "    try:", *(f"        {line}" for line in unpack)]
     lines += [f"        if not ({' and '.join(program.terms)}): return MISS", *(f"        {line}" for line in numbers)]
     lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")

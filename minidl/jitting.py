@@ -222,9 +222,8 @@ def jit(
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
     and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are
     ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode: another way to compile that the
-    backend has. donate: positions of arguments whose
-    memory the program may reuse; the caller must not read them again. jax uses this. The others write results to memory of their own, so that a
-    call which fails, even in the middle, has lost nothing.
+    backend has. donate: positions of arguments whose memory the program may reuse; the caller must not read them again. jax and numba use this, where
+    no other tensor shows the same memory; numpy and torch write results to memory of their own.
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.

@@ -293,6 +293,19 @@ def test_state_is_donated_where_nobody_else_sees_it(home):
         assert np.array_equal(shown.numpy(), before) and not np.array_equal(w.numpy(), before)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba", "torch", "jax"])
+def test_a_donated_argument_that_another_tensor_shows_is_left_alone(backend):
+    f = md.jit(lambda s, x: s * 0.5 + x, donate=(0,))
+    with md.use_backend(backend):
+        x = md.ones((5000,))
+        s = f(x * 10.0, x)
+        for value in (6.0, 4.0, 3.0):
+            shown = s.detach()
+            assert shown[0].item() == value
+            s = f(s, x)
+            assert np.array_equal(shown.numpy(), np.full(5000, value))
+
+
 def test_state_that_another_thread_may_read_is_not_donated():
     with md.use_backend("jax"):
         w = md.zeros((N,))
