@@ -39,7 +39,7 @@ def ticks(low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> list[f
 
 def number(v: float) -> str:
     """1, 0.25, 16k."""
-    return f"{v / 1e6:g}M" if v >= 1e6 else f"{v / 1e3:g}k" if v >= 1e4 else f"{v:.3g}"
+    return f"{v / 1e6:g}M" if v >= 1e6 else f"{v / 1e3:g}k" if v >= 1e4 else f"{v:g}"
 
 
 def ratios(results: Mapping[str, Any]) -> dict[str, tuple[str, dict[str, float], list[float]]]:
@@ -66,10 +66,10 @@ def overview(results: Mapping[str, Any]) -> str:
     parts = [label(left, 20, "time of md.jit / time of the best peer (left of 1: minidl is faster; logarithmic)")]
     for i, (backend, color) in enumerate(COLORS.items()):
         parts += [f'<circle cx="{left + 6 + 80 * i}" cy="38" r="5" fill="{color}"/>', label(left + 15 + 80 * i, 42, backend, kind="small")]
-    parts.append(label(left + 10 + 80 * len(COLORS), 42, "small: another mode of the backend; strokes: other peers", kind="small quiet"))
+    parts.append(label(left + 80 * len(COLORS), 42, "small: another mode; strokes: other peers", kind="small quiet"))
     for t in ticks(low, high):
         parts.append(f'<path class="{"one" if t == 1 else "rule"}" d="M{at(t):.1f} {top - 8}V{bottom}"/>')
-        parts.append(label(at(t), bottom + 16, number(t), "middle", "small"))
+        parts.append(label(at(t), bottom + 16, f"{t:.3g}", "middle", "small"))
     for i, (name, (peer, ours, peers)) in enumerate(rows.items()):
         y = top + line * (i + 0.5)
         parts += [label(left - 12, y + 1, name, "end"), label(left - 12, y + 13, f"best peer: {peer}", "end", "small quiet")]
@@ -85,7 +85,7 @@ def overview(results: Mapping[str, Any]) -> str:
 def curves(results: Mapping[str, Any]) -> str:
     """How cost grows: a panel for each quantity, seconds against it, both axes logarithmic; peers are dashed."""
     panels = results["workloads"]["scaling"]["times"]
-    w, h, gap, top = 400, 250, 90, 66
+    w, h, gap, top = 400, 250, 70, 76
     parts = [label(60, 20, "time of a step as the program grows (both axes logarithmic)")]
     shown = dict.fromkeys(side for sides in panels.values() for side in sides)
     for i, side in enumerate(shown):
@@ -102,7 +102,8 @@ def curves(results: Mapping[str, Any]) -> str:
         px: Callable[[float], float] = lambda v, x0=x0, xs=xs: x0 + w * math.log(v / xs[0]) / (math.log(xs[-1] / xs[0]) or 1)
         py: Callable[[float], float] = lambda v, y0=y0, low=low, high=high: y0 + h - h * math.log(v / low) / math.log(high / low)
         parts.append(label(x0, y0 - 8, title.removeprefix("scaling, ")))
-        for t in ticks(low, high, (1,)) or ticks(low, high):
+        decades = ticks(low, high, (1,))
+        for t in decades if len(decades) > 1 else ticks(low, high):
             parts += [f'<path class="rule" d="M{x0} {py(t):.1f}h{w}"/>', label(x0 - 6, py(t) + 4, f"{t * 1e3:g} ms", "end", "small")]
         parts += [label(px(v), y0 + h + 16, number(v), "middle", "small") for v in xs]
         for side, points in sides.items():
@@ -113,10 +114,10 @@ def curves(results: Mapping[str, Any]) -> str:
 
 
 def stroke(side: str) -> str:
-    """The line of a side: minidl full, peers dashed."""
+    """The line of a side: minidl full (thin in another mode of the backend), peers dashed."""
     words = side.split()
     if words[0] == "minidl":
-        return f'stroke="{COLORS[words[1]]}" stroke-width="2.2"'
+        return f'stroke="{COLORS[words[1]]}" stroke-width="{1 if len(words) > 3 else 2.2}"'
     dash = "2 3" if side == "torch eager" else "6 4"
     return f'stroke="{PEERS.get(side, "#888")}" stroke-width="1.6" stroke-dasharray="{dash}"'
 

@@ -43,10 +43,19 @@ def remote(target: str, args: tuple = (), env: dict[str, str] | None = None) -> 
         raise RuntimeError(f"the process of {target} ended with status {child.wait()}")
 
     def close() -> None:
-        child.stdin.close()
-        child.wait(30)
+        child.stdin.close()  # which ends its loop
+        try:
+            child.wait(30)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        child.stdout.close()
 
-    answer = ask()
+    try:
+        answer = ask()
+    except BaseException:
+        close()
+        raise
     return Side(step=lambda: None, answer=lambda: answer, block=lambda count: ask(str(count)), close=close)
 
 

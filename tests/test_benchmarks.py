@@ -1,0 +1,96 @@
+"""What the benchmarks make of their times: goals, rows, charts, and sides in a process of their own. Nothing here takes a measure."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import chart, goals, remote  # noqa: E402
+from benchmarks.timing import Side, Times, block, interleave  # noqa: E402
+
+
+def times(**best: float) -> dict[str, Times]:
+    """Sides by name, in seconds; _ stands for a space."""
+    return {k.replace("_", " ").replace("compile", "torch.compile").replace("jaxjit", "jax.jit"): Times([v * 2, v, v * 3]) for k, v in best.items()}
+
+
+def test_a_goal_takes_the_better_of_its_sides_and_of_its_peers() -> None:
+    found = times(torch_eager=2.0, compile=1.0, minidl_torch_jit=0.9, minidl_torch_jit_inductor=0.5, minidl_auto=0.6, minidl_jax_eager=9.0)
+    rows = {r.measure: r for r in goals.rows("gelu_ln", found)}
+    row = rows["gelu_ln: minidl torch jit inductor / torch.compile"]
+    assert (row.value, row.goal, row.met) == (0.5, 0.95, True)
+    assert rows["gelu_ln: minidl auto / torch.compile"].value == 0.6
+    assert rows["gelu_ln: minidl auto - minidl torch jit inductor"].value == pytest.approx(1e5)
+    missing = rows["gelu_ln: minidl jax jit / jax.jit"]
+    assert (missing.value, missing.met) == (None, None) and missing.goal is not None
+
+
+def test_the_goal_of_jit_on_jax_allows_a_microsecond_a_call() -> None:
+    (row,) = [r for r in goals.rows("chain", times(jaxjit=10e-6, minidl_jax_jit=11.2e-6)) if "jax.jit" in r.measure and "minidl jax" in r.measure]
+    assert row.goal == pytest.approx(1.13) and row.met
+
+
+def test_the_goals_over_the_suite() -> None:
+    def sides(**ours: float) -> dict[str, Any]:
+        return {"torch eager": {"best_s": 1.0}, **{f"minidl {k.replace('_', ' ')}": {"best_s": v} for k, v in ours.items()}}
+
+    suite = {"a": sides(auto=0.8, numpy_jit=0.5), "b": sides(auto=0.95, torch_jit=0.9, jax_jit=2.0), "c": sides(numba_jit=1.0)}
+    ahead, engines = goals.summary(suite)
+    assert ahead.value == 4 and "(a)" in ahead.measure and ahead.met is False
+    assert engines.value == 0 and "numba, numpy, torch" in engines.measure and engines.met
+
+
+def test_charts_show_every_workload_and_side(tmp_path: Path) -> None:
+    t = lambda v: {"best_s": v}
+    grown = {"scaling, width (mlp)": {"jax.jit": {"64": t(0.001), "512": t(0.02)}, "minidl numpy jit": {"64": t(0.002), "512": t(0.03)}}}
+    results = {
+        "workloads": {
+            "mlp": {"times": {"mlp": {"jax.jit": t(1.0), "NumPy by hand": t(2.0), "minidl jax jit": t(0.5), "minidl jax eager": t(9.0)}}},
+            "alone": {"times": {"alone": {"minidl jax jit": t(0.5)}}},
+            "scaling": {"times": grown},
+        }
+    }
+    overview, curves = chart.write(results, tmp_path / "2026-01-01")
+    assert [p.name for p in (overview, curves)] == ["2026-01-01.svg", "2026-01-01-scaling.svg"]
+    for path in (overview, curves):
+        assert ET.fromstring(path.read_text()).tag.endswith("svg")
+        assert "prefers-color-scheme" in path.read_text()
+    text = overview.read_text()
+    assert "minidl jax jit: 0.500 of jax.jit" in text and "eager" not in text and ">alone<" not in text
+    assert curves.read_text().count("<polyline") == 2
+    assert chart.write({"workloads": {}}, tmp_path / "none") == []
+
+
+def counting(start: int) -> Side:
+    """A side for the child process."""
+    seen = [start]
+
+    def step() -> int:
+        seen[0] += 1
+        print("a library may print")
+        return seen[0]
+
+    return Side(step, lambda: [step()])
+
+
+def broken() -> Side:
+    """A side whose library is missing."""
+    raise ImportError("no module of that name")
+
+
+def test_a_side_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
+    side = remote.remote("test_benchmarks:counting", (41,))
+    assert side.answer() == [42]
+    assert 0 < block(side, 3) < 10
+    assert set(interleave({"it": side}, 0.01, "test", 0.001)) == {"it"}
+    side.close()
+    with pytest.raises(ImportError, match="no module of that name"):
+        remote.remote("test_benchmarks:broken")
