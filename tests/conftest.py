@@ -18,7 +18,6 @@ from typing import Any
 import hypothesis
 import numpy as np
 import pytest
-import setuptools  # noqa: F401  torch's compiler imports it late, and setuptools refuses where another library has loaded Python's own distutils before
 
 LEDGER = Path(__file__).parent / "ledger.csv"
 SKIPS = Path(__file__).parent / "skips.csv"

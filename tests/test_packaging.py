@@ -7,7 +7,7 @@ wheel, also where links are checked out as text and also by way of a source dist
 from __future__ import annotations
 
 import configparser
-import importlib.util
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -45,7 +45,7 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
 def checkout(tmp_path_factory) -> Path:
     """A copy of what a wheel is made from, so that building leaves nothing in the tree."""
     for need in ("setuptools", "pip"):
-        if importlib.util.find_spec(need) is None:
+        if not list(importlib.metadata.distributions(name=need)):  # to look for the module pip would switch setuptools' distutils off in this process
             pytest.skip(f"building a wheel offline needs {need}: pip install minidl[test]")
     target = tmp_path_factory.mktemp("checkout")
     for name in CARRIED:
