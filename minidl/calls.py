@@ -137,7 +137,11 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     lines += [*(f"    {line}" for line in made), f"    return {result}"]
 
     def node(m: re.Match[str]) -> str:
-        return f"nodes[{program.tracked.index(k)}]" if (k := int(m[1])) in program.tracked else "None"
+        if (k := int(m[1])) in program.released:  # differentiated inside the program: a pass that reaches it says so, as it does eagerly
+            return "released"
+        return f"nodes[{program.tracked.index(k)}]" if k in program.tracked else "None"
+
+    env["released"] = tape.released_node(engine.home)
 
     text = re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n"
     program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: stored.get(int(m[1]), m[0]), text), env, "call")

@@ -242,7 +242,8 @@ class Program:
             self.stores.append(f"{where} = {_source_of(rebuilt, s)}")
         outputs = [p for p, _ in lifted]
         tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and (i < len(tensors) or n[1] is not tape.LEAF)]
-        tracked = [i for i in tracked if not any(n[1] is tape.RELEASED for n in tape.above(lifted[i][1]))]
+        self.released = [i for i in tracked if any(n[1] is tape.RELEASED for n in tape.above(lifted[i][1]))]
+        tracked = [i for i in tracked if i not in self.released]
         inputs, read, nodes = self._inputs(t, stored)
         self.xp = t.home
         s.env["X"] = t.home

@@ -239,6 +239,11 @@ def leaf_node(xp: Any) -> Node:
     return [next(count), LEAF, xp, Leaf()]
 
 
+def released_node(xp: Any) -> Node:
+    """The node of a value whose graph was differentiated and released; any number of tensors may share it."""
+    return [next(count), RELEASED, xp]
+
+
 #: Backends that a recorded value has come from or gone to (Tensor.to): a pass may then meet more than one.
 crossed: set[Any] = set()
 

@@ -381,3 +381,31 @@ def test_what_is_stored_as_it_came_in_is_not_copied(backend):
     assert p.tolist() == [-0.5, -0.5]
     other.assign(other + 1.0)
     assert g.tolist() == p.grad.tolist() == [1.0, 1.0]
+
+
+def test_a_result_that_was_differentiated_inside_says_so(backend):
+    w = md.tensor([3.0, 4.0], requires_grad=True)
+
+    def step(x):
+        loss = (w * x).sum()
+        loss.backward()
+        return loss, loss + 1.0, loss * (w * 2.0).sum()
+
+    def first(f):
+        return lambda x: f(x)[0]
+
+    x = md.tensor([1.0, 2.0])
+    for f in (step, md.jit(step)):
+        outs = f(x)
+        assert all(out.requires_grad for out in outs)
+        for out in outs:
+            with pytest.raises(RuntimeError, match="already differentiated"):
+                out.backward()
+        pull = md.vjp(first(f), x)[1]
+        for differentiate in (lambda f=f: md.grad(first(f))(x), lambda pull=pull: pull(md.tensor(1.0))):
+            with pytest.raises(RuntimeError, match="already differentiated"):
+                differentiate()
+        with pytest.raises(RuntimeError, match="already differentiated"):
+            md.jvp(first(f), (x,), (x,))
+    with md.no_grad():
+        assert not md.jit(lambda x: (w * x).sum())(x).requires_grad
