@@ -17,7 +17,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.autograd import pullback
 from minidl.backends import get
-from minidl.context import grad_mode
+from minidl.context import grad_mode, state
 from minidl.control import run_graph
 from minidl.dtypes import float32
 from minidl.emit import load
@@ -218,7 +218,7 @@ class Nodes:
             return out
 
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
-            if tracked:
+            if tracked or state.strong is not program.strong:  # the compiled pass has the zeros of the forward one
                 from minidl.transforms import alias
 
                 start = inputs(parents)

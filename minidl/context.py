@@ -14,6 +14,7 @@ from typing import Any
 class _State(_local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
+    strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
 
 

@@ -99,7 +99,7 @@ def _call(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: Ca
 
 def _jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
     """(inputs, tangents of the moving inputs) → (outputs, tangents of the float outputs)."""
-    key = ("jvp", tuple(moving))
+    key = ("jvp", tuple(moving), state.strong)
     if key not in graph.cache:
         n = len(graph.inputs)
 
@@ -118,7 +118,7 @@ def _jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
 
 def _vjp_graph(graph: Graph, wanted: Sequence[bool]) -> Graph:
     """(inputs, cotangents of the float outputs) → cotangents of the wanted inputs."""
-    key = ("vjp", tuple(wanted))
+    key = ("vjp", tuple(wanted), state.strong)
     if key not in graph.cache:
         n = len(graph.inputs)
 
@@ -202,20 +202,24 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     if not tracked:
         return list(bind(table["scan"], operands, params))
     live = [t.dtype.inexact and (_node(t) is not None or n_consts <= i < n_consts + n_carry) for i, t in enumerate(operands)]
-    key = ("scan", tuple(live), n_consts, n_carry)
-    if key not in body.cache:
-        body.cache[key] = _split_body(body, n_consts, n_carry, live)
-    forward, backward, extra = body.cache[key]
+
+    def split() -> tuple[Graph, Graph, list[Any]]:
+        key = ("scan", tuple(live), n_consts, n_carry, state.strong)
+        if key not in body.cache:
+            body.cache[key] = _split_body(body, n_consts, n_carry, live)
+        return body.cache[key]
+
+    ran = split()[0]
     n_out = len(body.outputs)
     carry = range(n_consts, n_consts + n_carry)
     float_carry = [i for i in carry if operands[i].dtype.inexact]
     const_live = [i for i in range(n_consts) if live[i]]
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
-    from_consts = [i for i in extra if i < n_consts]
-    from_xs = [i for i in extra if i >= n_consts]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        outs = outs if outs is not None else apply_scan(ins, {**params, "body": forward})
+        forward, backward, extra = split()
+        from_consts, from_xs = [i for i in extra if i < n_consts], [i for i in extra if i >= n_consts]
+        outs = outs if outs is not None and forward is ran else apply_scan(ins, {**params, "body": forward})
         cts = cts[:n_out]
         seeds = cts + [None] * (n_out - len(cts))
         full = [c if c is not None else zeros_like(o) for c, o in zip(seeds, outs[:n_out], strict=True) if o.dtype.inexact]
@@ -243,7 +247,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
         return _interleaved_scan(body, body2, ins, ts, order, moving, params)
 
-    outs = _call("scan", operands, {**params, "body": forward}, vjp, jvp)
+    outs = _call("scan", operands, {**params, "body": ran}, vjp, jvp)
     return outs[:n_out]
 
 

@@ -213,7 +213,7 @@ class _Timed(tape.Hooked):
         before, r.inside = r.inside, True
         try:
             start = time.perf_counter()
-            self.inner.pull(node, g, pending, heap)
+            tape.pull_of(self.inner)(node, g, pending, heap)
             found = [n for p in parents if hasattr(n := pending.get(p[0]), "shape")]
             _wait(xp, found)
             seconds = time.perf_counter() - start

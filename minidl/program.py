@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.backends import default
-from minidl.context import interpreting
+from minidl.context import interpreting, state
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.passes import dead_code
@@ -50,7 +50,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "default": default}
-        self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion}
+        self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion, "State": state}
         self.unpack: list[str] = []
         self.terms: list[str] = []
         self.natives: dict[str, str] = {}  # the expression of a tensor -> the name of its native array
@@ -75,7 +75,7 @@ class Program:
     watched: list[Any]
 
     def __init__(self, owner: Any, args: tuple, kwargs: dict[str, Any], grad: bool):
-        self.grad, self.reusable = grad, True
+        self.grad, self.reusable, self.strong = grad, True, state.strong
         self.source = _Source()
         self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
         t = Trace()

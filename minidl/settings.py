@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from minidl.context import state
 from minidl.dtypes import Defaults, DType, StrictPromotion, canonical
 
 
@@ -59,3 +60,26 @@ def strict_promotion() -> Iterator[None]:
         yield
     finally:
         StrictPromotion.on = before
+
+
+@contextlib.contextmanager
+def strong_zero() -> Iterator[None]:
+    """Inside the block, a zero cotangent (or tangent) annihilates infinities and NaN in every derivative that is taken, in this thread.
+
+    It decides when a derivative is computed (`backward`, a transform), not when the operations run. It is part of a jitted program. A convention and
+    no limit: the derivative of sqrt(x)**2 at 0 is then 0.
+
+    >>> import minidl as md
+    >>> f = lambda x: md.where(x > 0, md.sqrt(x), 0.0)
+    >>> with strong_zero():
+    ...     md.grad(f)(md.tensor(0.0)).item()
+    0.0
+    >>> md.grad(f)(md.tensor(0.0)).item()
+    nan
+    """
+    before = state.strong
+    state.strong = True
+    try:
+        yield
+    finally:
+        state.strong = before

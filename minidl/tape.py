@@ -24,6 +24,7 @@ from minidl.emit import load
 from minidl.inline import written
 from minidl.primitives.core import Primitive
 from minidl.primitives.structural import unbroadcast
+from minidl.strong import corrected, strong
 
 Node = list
 count = itertools.count(-1, -1)  # next() on it is atomic
@@ -61,17 +62,37 @@ class Kind:
 
     def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
         """All cotangents at once: what a backend that fuses compiles as one function."""
-        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)))
+        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), False)
 
-    def _cotangents(self, xp: Any, g: Any, values: dict[str, Any]) -> list[Any]:
+    def strong_rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
+        """rules with strong zeros."""
+        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), True)
+
+    def _cotangents(self, xp: Any, g: Any, values: dict[str, Any], zeros: bool) -> list[Any]:
         p, out = self.primitive, []
         if self.shared is not None:
             values = {**values, "shared": self.shared(xp, g, *(values[n] for n in p.needs[self.shared]))}
         for i in self.live:
             rule = p.vjp(i)
-            d = rule(xp, g, *(i if n == "index" else values[n] for n in p.needs[rule]))
+            needs = p.needs[rule]
+            args = [i if n == "index" else values[n] for n in needs]
+            d = corrected(xp, p, rule, g, needs, args, values) if zeros else rule(xp, g, *args)
             out.append(unbroadcast(xp, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
         return out
+
+    def pull_strong(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        """pull with strong zeros, in the general way: no code is generated for it."""
+        if self.wide:
+            return self._pull_typed(node, g, pending, heap)
+        xp = node[2]
+        key = xp, "strong"
+        if not getattr(xp, "fuses", False):
+            found = self.strong_rules(xp.bare, g, *node[3 + self.n :])
+        else:
+            call = self.fused.get(key) or self.fused.setdefault(key, xp.fuse(self.strong_rules, self.statics))
+            found = call(g, *node[3 + self.n :])
+        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
+            deposit(parent, d, pending, heap, xp)
 
     def pull_fused(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         """pull as one dispatch, on backends for which a dispatch is dear."""
@@ -155,7 +176,7 @@ class Kind:
 
     def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
         """One cotangent per parent, computed on Tensors."""
-        return self._cotangents(ns, g, self.values(node, wrap))
+        return self._cotangents(ns, g, self.values(node, wrap), state.strong)
 
     def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
         """The output's tangent from those of the parents (None for zero); ns and wrap as in pull_tensors, wrap None for raw payloads."""
@@ -164,21 +185,28 @@ class Kind:
             with using(node[2]):
                 found = self.push(node, [None if t is None else make(t, None) for t in tangents], _tensor_layer().ns, lambda p, _: make(p, None))
             return found.payload
-        p, values, total = self.primitive, self.values(node, wrap), None
+        p, values, total, zeros = self.primitive, self.values(node, wrap), None, state.strong
         for i, t in zip(self.live, tangents, strict=True):
             if t is None:
                 continue
             rule = p.jvp(i)
             if rule == "linear":
-                inputs = [t if j == i else values[a] for j, a in enumerate(p.args)]
-                d = getattr(ns, p.name)(*inputs, **{k: values[k] for k in p.params})
-                d = d[0] if p.multiple else d
+                names = tuple(a for j, a in enumerate(p.args) if j != i)
+                rule = functools.partial(_linear, p, i, {k: values[k] for k in p.params})
             else:
-                d = rule(ns, t, *(i if n == "index" else values[n] for n in p.needs[rule]))
+                names = p.needs[rule]
+            args = [i if n == "index" else values[n] for n in names]
+            d = corrected(ns, p, rule, t, names, args, values) if zeros else rule(ns, t, *args)
             total = d if total is None else ns.add(total, d)
         if self.broadcast and total is not None and tuple(total.shape) != values["out_shape"]:
             total = ns.broadcast_to(total, shape=values["out_shape"])
         return total
+
+
+def _linear(p: Primitive, i: int, params: dict[str, Any], xp: Any, t: Any, *others: Any) -> Any:
+    """The tangent of a primitive that is linear in argument i: itself with that argument replaced."""
+    out = getattr(xp, p.name)(*others[:i], t, *others[i:], **params)
+    return out[0] if p.multiple else out
 
 
 @functools.cache
@@ -359,7 +387,7 @@ class Hooked:
         if hasattr(g, "xp"):  # a pass over Tensors, which asks this of a Projection alone
             self.inner.pull(node, apply_hooks(self.hooks, g), pending, heap)
         else:
-            self.inner.pull(node, hooked(node, g), pending, heap)
+            pull_of(self.inner)(node, hooked(node, g), pending, heap)
 
     def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
         return self.inner.pull_tensors(node, apply_hooks(self.hooks, g), ns, wrap)
@@ -414,6 +442,11 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
         else:
             values.append(xp.dtype_of(payloads[primitive.args.index(r[:-6])]))
     return [next(count), kind, xp, *(nodes[i] for i in live), *values]
+
+
+def pull_of(kind: Any) -> Callable[..., None]:
+    """How a kind passes a raw cotangent on, in this thread."""
+    return kind.pull_strong if state.strong and kind.__class__ is Kind else kind.pull
 
 
 def deposit(parent: Node, d: Any, pending: dict, heap: list, ns: Any) -> None:
@@ -486,7 +519,8 @@ def pull_raw(
     for root, seed in roots:
         deposit(root, seed, pending, heap, root[2])
     fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
-    plain = targets is None and leads is None and not fuses
+    zeros = strong()
+    plain = targets is None and leads is None and not fuses and not zeros
     node: Node = []
     while heap or node:
         if not node:
@@ -517,11 +551,13 @@ def pull_raw(
         if targets is not None and node[0] in targets:
             targets[node[0]] = g = hooked(node, g) if through and hooks_of(node) else g
             if through and any(p[0] in leads for p in parents_of(node)):  # type: ignore[operator]
-                getattr(kind, "inner", kind).pull(node, g, pending, heap)
+                pull_of(getattr(kind, "inner", kind))(node, g, pending, heap)
         elif kind is LEAF:
             arrive(node, g)
         elif leads is None or node[0] in leads:
-            if fuses and kind.__class__ is Kind and node[2].fuses:
+            if zeros:
+                pull_of(kind)(node, g, pending, heap)
+            elif fuses and kind.__class__ is Kind and node[2].fuses:
                 kind.pull_fused(node, g, pending, heap)
             else:
                 kind.pull(node, g, pending, heap)
@@ -535,6 +571,7 @@ def pull_tensors(
     roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any, through: bool = False
 ) -> None:
     """The reverse pass over Tensors, which records itself on the tape and so can be differentiated again."""
+    strong()  # read by each kind; said once to a trace
     pending: dict[int, Any] = {}
     heap: list[Node] = []
     for node, g in roots:
@@ -562,6 +599,7 @@ def pull_tensors(
 
 def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool) -> None:
     """The forward pass: fill in the tangent of every node, oldest first. ns is the namespace to compute on: the payloads' own, or Tensors'."""
+    strong()
     for node in nodes:
         if node[0] not in tangents:
             incoming = [None if p is None else tangents.get(p[0]) for p in node[3 : 3 + node[1].n]]

@@ -23,7 +23,7 @@ SATELLITES = ("nn", "optim", "data")
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
-    ("graph", "emit", "inline", "passes", "rematerialize", "fusion", "recompute", "draw"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "draw"),
     ("backends",),
     ("tape", "tensors", "handover"),
     ("autograd", "ops"),
