@@ -1,0 +1,109 @@
+"""Files: written whole or not at all, and read with errors that name the file.
+
+The format is safetensors' (https://github.com/huggingface/safetensors), read and written by its library: a header of JSON with dtypes, shapes and
+offsets, then the bytes. Nothing in it is executable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes  # noqa: F401  so that NumPy knows the name bfloat16
+import numpy as np
+
+_numbers = itertools.count()
+_DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "BF16", "F32", "F64", "C64"}
+_PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+def _swept(folder: Path, name: str, host: str) -> None:
+    """Remove what processes of this host that no longer live left of this file."""
+    if os.name == "nt":  # no way to ask whether a process lives without disturbing it
+        return
+    for left in folder.glob(f".{name}.*.partial"):
+        found = re.fullmatch(re.escape(f".{name}.{host}-") + r"(\d+)-\d+\.partial", left.name)
+        if found:
+            try:
+                os.kill(int(found[1]), 0)
+            except ProcessLookupError:
+                left.unlink(missing_ok=True)
+            except OSError:
+                pass
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file whole or not at all: the block writes to the path that it is given, beside `path`, and its end puts that in place.
+
+    The data is on the disk before the name is (fsync of the file, rename, fsync of the folder), so that a crash at any moment leaves the old file or
+    the new one. A block that raises changes nothing. Raises FileNotFoundError where the folder does not exist.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/notes.txt"
+    >>> with atomic(path) as partial:
+    ...     _ = partial.write_text("done")
+    >>> Path(path).read_text()
+    'done'
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {target.parent} does not exist")
+    name, host = target.name[:100], re.sub(r"[^\w.]", "_", platform.node())[:50]
+    _swept(target.parent, name, host)
+    partial = target.parent / f".{name}.{host}-{os.getpid()}-{next(_numbers)}.partial"
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if os.name != "nt":
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Write arrays by name, atomically."""
+    from safetensors.numpy import save_file
+
+    with atomic(path) as partial:
+        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, str(partial), metadata=dict(metadata) or None)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """The library's reader of a safetensors file; whatever it finds wrong is a ValueError."""
+    from safetensors import SafetensorError, safe_open
+
+    with open(path, "rb") as file:  # errors of the system come as Python knows them
+        start = file.read(4)
+    if start.startswith(_PICKLES):
+        raise ValueError(
+            f"{path}: this is a pickle (as torch.save writes), which can run any code when it is read; convert it with safetensors.torch.save_file"
+        )
+    try:
+        with safe_open(os.fspath(path), framework="numpy") as reader:
+            yield reader
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, truncated or no safetensors file: {error}") from None
+
+
+def array(path: str | os.PathLike[str], reader: Any, name: str) -> np.ndarray:
+    """One array of an open file. Raises ValueError for a dtype that minidl does not have."""
+    dtype = reader.get_slice(name).get_dtype()
+    if dtype not in _DTYPES:
+        raise ValueError(f"{path}: {name!r} has the dtype {dtype}, which minidl does not have; convert it to F16, BF16 or F32")
+    found = reader.get_tensor(name)
+    return np.asarray(found.view(np.uint8) != 0) if found.dtype == np.bool_ else found  # other bytes than 0 and 1 are no Booleans to NumPy

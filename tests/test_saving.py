@@ -1,0 +1,468 @@
+"""Files of minidl.saving: whole or not there, the same tree on every backend, and a clear error for whatever else is in one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import random
+import signal
+import struct
+import subprocess
+import sys
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minidl as md
+
+DTYPES = [d for n in md.__all__ if n != "DType" and isinstance(d := getattr(md, n), md.DType)]
+
+
+def equal(a: Any, b: Any) -> bool:
+    """The same types and, bit for bit, the same values."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, md.Tensor):
+        return a.dtype is b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+    if isinstance(a, (np.ndarray, np.generic)):
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return repr(a) == repr(b)
+
+
+def hold(path: Path, header: Any, body: bytes = b"", length: int | None = None) -> Path:
+    """A safetensors file put together by hand."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + body)
+    return path
+
+
+# ---- trees ----------------------------------------------------------------------------------------------------------------------------------
+ARRAYS = st.builds(
+    lambda dtype, shape, seed: np.random.default_rng(seed).integers(0, 2, shape).astype(dtype.numpy),
+    st.sampled_from(DTYPES), st.sampled_from([(), (0,), (3,), (2, 0, 1), (2, 3)]), st.integers(0, 9),
+)  # fmt: skip
+NUMBERS = st.booleans() | st.integers() | st.floats() | st.complex_numbers()
+LEAVES = st.none() | NUMBERS | st.text(max_size=5) | st.binary(max_size=5) | st.sampled_from(DTYPES) | ARRAYS | ARRAYS.map(lambda a: md.asarray(a))
+LEAVES |= ARRAYS.filter(lambda a: a.shape == ()).map(lambda a: a[()])
+KEY = st.text(max_size=3) | st.integers(-3, 3) | st.none() | st.tuples(st.text(max_size=2), st.integers(0, 3))
+TREES = st.recursive(
+    LEAVES,
+    lambda t: st.lists(t, max_size=3) | st.lists(t, max_size=3).map(tuple) | st.dictionaries(KEY, t, max_size=3)
+    | st.dictionaries(KEY, t, max_size=3).map(OrderedDict),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@pytest.fixture
+def no_fsync(monkeypatch):
+    """Waiting for the disk is most of the time of a test that writes hundreds of files."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@settings(max_examples=100)
+@given(tree=TREES)
+def test_a_tree_comes_back_as_it_was(tmp_path_factory, no_fsync, tree):
+    path = tmp_path_factory.getbasetemp() / "tree.safetensors"
+    md.saving.save(path, tree)
+    assert equal(md.saving.load(path), tree)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: d.name)
+def test_every_dtype_on_every_backend(tmp_path, backend, dtype):
+    values = np.array([0, 1, 1]) if dtype.kind == "bool" else np.array([0, 1, 100])
+    x = md.asarray(values, dtype=dtype)
+    md.saving.save(tmp_path / "x.safetensors", [x])
+    (out,) = md.saving.load(tmp_path / "x.safetensors")
+    assert out.backend == backend and equal(out, x) and not out.requires_grad
+    assert equal(md.saving.load(tmp_path / "x.safetensors", backend="numpy")[0], x.to(backend="numpy"))
+
+
+def test_shared_tensors_are_stored_once_and_shared_again(tmp_path):
+    w = md.ones((100,))
+    md.saving.save(tmp_path / "x.safetensors", {"encoder": w, "decoder": [w]})
+    out = md.saving.load(tmp_path / "x.safetensors")
+    assert out["encoder"] is out["decoder"][0]
+    assert (tmp_path / "x.safetensors").stat().st_size < 700
+
+
+def test_tensors_have_the_names_of_their_places(tmp_path):
+    tree = {"model": {"0.weight": md.ones(2)}, "model.0": {"weight": md.zeros(2)}, "__metadata__": md.ones(1), "steps": [md.ones(3)]}
+    md.saving.save(tmp_path / "x.safetensors", tree, metadata={"format": "pt"})
+    assert sorted(md.saving.load_tensors(tmp_path / "x.safetensors")) == ["__metadata__#2", "model.0.weight", "model.0.weight#2", "steps.0"]
+    assert equal(md.saving.load(tmp_path / "x.safetensors"), tree)
+    md.saving.save(tmp_path / "y.safetensors", md.ones(2))
+    assert list(md.saving.load_tensors(tmp_path / "y.safetensors")) == ["tensor"]
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+@dataclass
+class Layer:
+    weight: Any
+    name: str
+
+
+def test_containers_of_the_user_are_loaded_into_one_of_the_same_form(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tree = {"b": Layer(md.tensor([1.0]), "first"), "a": Pair([1], (md.tensor(2), None))}
+    md.saving.save(path, tree)
+    with pytest.raises(ValueError, match=r"x\.safetensors: holds a .*test_saving\.Layer at \['b'\].*like="):
+        md.saving.load(path)
+    like = {"a": Pair([0], (md.tensor(0, backend="torch"), None)), "b": Layer(md.tensor([0.0], requires_grad=True), "")}
+    out = md.saving.load(path, like=like)
+    assert out["a"].second[0].backend == "torch" and out["a"].second[0].item() == 2
+    assert out["b"].weight.requires_grad and out["b"].weight.tolist() == [1.0] and out["b"].name == "first" and out["a"].first == [1]
+    for other, what in [
+        ({"a": like["a"]}, "the keys"), ({**like, "b": like["a"]}, "has a .*Pair of 2"), ({**like, "a": Pair([0, 1], like["a"].second)}, "list of 2"),
+        ({**like, "b": Layer(md.zeros((2,)), "")}, r"has f32\[1\], like= has f32\[2\]"), ({**like, "b": Layer(None, "")}, "like= has a .*NoneType"),
+        ({**like, "b": Layer(md.zeros((1,), dtype=md.int64), "")}, r"like= has i64\[1\]"), ([1], "of 1"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=what):
+            md.saving.load(path, like=other)
+
+
+def test_what_cannot_be_saved_is_named_with_its_place(tmp_path):
+    path = tmp_path / "x.safetensors"
+    deep: Any = 1
+    for _ in range(200):
+        deep = [deep]
+    for tree, error, what in [
+        ({"a": [object()]}, TypeError, r"\['a'\]\[0\] is a builtins.object"),
+        ({"m": md.nn.Linear(1, 1)}, TypeError, r"\['m'\] is a Linear; save its state_dict"),
+        ({b"x": 1}, TypeError, "a key of the root is b'x'"), (np.array(["a"]), TypeError, "the root is an array of dtype <U1"),
+        ({"f": len}, TypeError, r"\['f'\] is a builtins.builtin_function_or_method"), (deep, ValueError, "more than 100 containers"),
+    ]:  # fmt: skip
+        with pytest.raises(error, match=what):
+            md.saving.save(path, tree)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError, match="the folder .* does not exist"):
+        md.saving.save(tmp_path / "none" / "x.safetensors", 1)
+
+
+# ---- files that are not what they should be -------------------------------------------------------------------------------------------------
+F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+HOSTILE: dict[str, tuple] = {
+    "empty": (b"", b"", None), "header beyond the file": ({"a": F32}, b"\0" * 8, 10**6), "header of 2**63": ({"a": F32}, b"\0" * 8, 2**63),
+    "truncated": ({"a": F32}, b"\0" * 4), "more than it says": ({"a": F32}, b"\0" * 12),
+    "not UTF-8": (b'{"\xff":' + json.dumps(F32).encode() + b"}", b"\0" * 8),
+    "overlap": ({"a": F32, "b": {**F32, "data_offsets": [4, 12]}}, b"\0" * 12), "huge": ({"a": {**F32, "shape": [2**62, 2**62]}}, b"\0" * 8),
+    "negative": ({"a": {**F32, "shape": [-2]}}, b"\0" * 8), "dtype": ({"a": {**F32, "dtype": "F33"}}, b"\0" * 8), "code": (b"__import__('os')", b""),
+    "float8": ({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}, b"\0" * 2), "a list": (b"[" * 50_000 + b"]" * 50_000, b""),
+    "wrong size": ({"a": {**F32, "shape": [3]}}, b"\0" * 8), "backwards": ({"a": {**F32, "data_offsets": [8, 0]}}, b"\0" * 8),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("load", [md.saving.load, md.saving.load_tensors, md.saving.load_checkpoint])
+def test_a_hostile_file_is_a_value_error_with_its_name(tmp_path, case, load):
+    path = hold(tmp_path / "bad.safetensors", *HOSTILE[case])
+    with pytest.raises(ValueError, match="bad.safetensors: "):
+        load(path)
+
+
+def tree_file(path: Path, tree: Any, crc: bool = True) -> Path:
+    """A file with a tree of the attacker's, whose checksum is right."""
+    import zlib
+
+    text = tree if isinstance(tree, str) else json.dumps(tree)
+    own = {"minidl": text, "minidl_crc32": str(zlib.crc32(text.encode()) if crc else 1)}
+    return hold(path, {"__metadata__": own, "a": F32}, b"\0" * 8)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"tensor": "a"}, {"tensor": "b", "crc32": 0}, {"tensor": ["a"], "crc32": 0}, {"object": "os.system"}, {"float": "1e5"}, {"float": []},
+        {"bytes": 3}, {"bytes": "é"}, {"dtype": "object"}, {"dtype": []}, {"complex": ["1"]}, {"complex": [1, 2]}, {"complex": "12"},
+        {"tuple": {}}, {"dict": [1]},
+        {"dict": [["a", 1], ["a", 2]]}, {"dict": [[[1], 2]]}, {"dict": [[{"tuple": [[1]]}, 2]]}, {},
+        {"tuple": [], "dict": []}, [], "[", "1e999", "NaN", "[" * 100_000, "[" * 300 + "]" * 300, "1" * 5000, '{"tuple":[],"tuple":[1]}',
+        {"node": ["os.system", ["ls"]]}, {"node": 1},
+    ],
+    ids=lambda t: str(t)[:30],
+)  # fmt: skip
+def test_a_hostile_tree_is_a_value_error(tmp_path, tree):
+    path = tree_file(tmp_path / "bad.safetensors", tree)
+    for like in (None, {"x": [md.ones(2)]}, Pair(1, 2)):
+        with pytest.raises(ValueError, match="bad.safetensors: "):
+            md.saving.load(path, like=like)
+
+
+def test_a_tree_with_a_wrong_checksum_or_none(tmp_path):
+    with pytest.raises(ValueError, match="checksum of the tree"):
+        md.saving.load(tree_file(tmp_path / "x.safetensors", [1], crc=False))
+    with pytest.raises(ValueError, match=r"without a tree of minidl's; md.saving.load_tensors"):
+        md.saving.load(hold(tmp_path / "y.safetensors", {"a": F32}, b"\0" * 8))
+    assert md.saving.load_tensors(tmp_path / "y.safetensors")["a"].tolist() == [0, 0]
+
+
+GOOD = {"w": md.tensor([[1.5, 2.5]]), "h": [md.ones((2,), dtype=md.bfloat16), 3, {"lr": 0.1}], "z": np.arange(3), "c": md.tensor(1j)}
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_a_mutation_of_a_good_file_is_refused_or_harmless(tmp_path_factory, no_fsync, data):
+    """No byte that matters can change unseen: either a ValueError that names the file, or the same tree (a space in the header moved)."""
+    path = tmp_path_factory.getbasetemp() / "mutant.safetensors"
+    md.saving.save(path, GOOD)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        match data.draw(st.sampled_from(["flip", "cut", "insert", "delete", "copy"])):
+            case "flip":
+                content[at] ^= 1 << data.draw(st.integers(0, 7))
+            case "cut":
+                del content[max(at, 1) :]
+            case "insert":
+                content[at:at] = data.draw(st.binary(min_size=1, max_size=4))
+            case "delete":
+                del content[at : at + data.draw(st.integers(1, 8))]
+            case "copy":
+                content[at:at] = content[at : at + data.draw(st.integers(1, 60))]
+        content = content or bytearray(b"\0")
+    path.write_bytes(content)
+    try:
+        out = md.saving.load(path)
+    except ValueError as error:
+        assert "mutant.safetensors: " in str(error)
+    else:
+        assert equal(out, GOOD)
+
+
+def test_pickles_are_refused_and_never_run(tmp_path):
+    flag = tmp_path / "ran"
+
+    class Attack:
+        def __reduce__(self) -> tuple:
+            return Path.touch, (flag,)
+
+    plain = tmp_path / "weights.pt"
+    plain.write_bytes(pickle.dumps(Attack()))
+    import torch
+
+    torch.save({"w": torch.ones(1)}, tmp_path / "zip.pt")
+    for path in (plain, tmp_path / "zip.pt"):
+        for load in (md.saving.load, md.saving.load_tensors):
+            with pytest.raises(ValueError, match=f"{path.name}: this is a pickle"):
+                load(path)
+    assert not flag.exists()
+    for load in (md.saving.load, md.saving.load_tensors, md.saving.load_checkpoint):
+        with pytest.raises(FileNotFoundError):
+            load(tmp_path / "none.safetensors")
+
+
+# ---- tensors by name: what others write -----------------------------------------------------------------------------------------------------
+def test_files_of_pytorch_load_by_name_and_the_other_way_round(tmp_path, backend):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    theirs = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    state = {k: v.to(torch.bfloat16) if k == "0.bias" else v.half() if k == "0.weight" else v for k, v in theirs.state_dict().items()}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = md.saving.load_tensors(tmp_path)
+    assert loaded["0.bias"].dtype is md.bfloat16 and loaded["0.weight"].dtype is md.float16 and loaded["0.weight"].backend == backend
+    ours = md.nn.Sequential(md.nn.Linear(3, 4), md.nn.BatchNorm1d(4))
+    ours.load_state_dict(loaded)
+    for k, v in ours.state_dict().items():
+        assert v.numpy().tolist() == state[k].float().tolist(), k
+    md.saving.save_tensors(tmp_path / "back.safetensors", loaded, {"format": "pt"})
+    back = load_file(tmp_path / "back.safetensors")
+    assert back.keys() == state.keys() and all(torch.equal(back[k], state[k]) and back[k].dtype == state[k].dtype for k in state)
+
+
+def test_shards_with_an_index_as_transformers_writes_them(tmp_path):
+    model = md.nn.Sequential(*[md.nn.Linear(8, 8) for _ in range(4)])
+    state = model.state_dict()
+    index = tmp_path / "model.safetensors.index.json"
+    md.saving.save_tensors(index, state, {"format": "pt"}, max_shard_size=300)
+    assert sorted(p.name for p in tmp_path.glob("*.safetensors")) == [f"model-{i:05}-of-00004.safetensors" for i in range(1, 5)]
+    assert json.loads(index.read_text())["metadata"] == {"total_size": 4 * 72 * 4}
+    for path in (tmp_path, index):
+        assert equal(dict(sorted(md.saving.load_tensors(path).items())), dict(sorted(state.items())))
+    assert list(md.saving.load_tensors(index, ["3.bias"])) == ["3.bias"]
+    with pytest.raises(KeyError, match=r"no tensors named \['4.bias'\]; it holds \['0.bias'"):
+        md.saving.load_tensors(index, ["4.bias"])
+    (tmp_path / "model-00002-of-00004.safetensors").unlink()
+    with pytest.raises(FileNotFoundError):
+        md.saving.load_tensors(index)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        b"", b"[]", b"{}", b'{"weight_map": 3}', b'{"weight_map": {"a": 3}}', b'{"weight_map": {"a": "../a.safetensors"}}', b"[" * 100_000, b"\xff",
+        b'{"weight_map": {"a": "/etc/a.safetensors"}}', b'{"weight_map": {"a": "..\\\\a.safetensors"}}', b'{"weight_map": {"a": "a.bin"}}',
+        b'{"weight_map": {"other": "a.safetensors"}}', b'{"weight_map": {"a": "a\\u0000.safetensors"}}',
+    ],
+)  # fmt: skip
+def test_a_hostile_index_is_a_value_error(tmp_path, index):
+    md.saving.save_tensors(tmp_path / "a.safetensors", {"a": md.ones(1)})
+    (tmp_path / "model.safetensors.index.json").write_bytes(index)
+    with pytest.raises(ValueError, match=r"(index\.json|a\.safetensors): "):
+        md.saving.load_tensors(tmp_path)
+
+
+def test_errors_of_names(tmp_path):
+    with pytest.raises(FileNotFoundError, match="holds neither model.safetensors nor model.safetensors.index.json"):
+        md.saving.load_tensors(tmp_path)
+    with pytest.raises(TypeError, match="a flat dict of tensors is wanted, not 'a': dict"):
+        md.saving.save_tensors(tmp_path / "x.safetensors", {"a": {}})
+    with pytest.raises(TypeError, match="complex128"):
+        md.saving.save_tensors(tmp_path / "x.safetensors", {"a": np.ones(1, complex)})
+    with pytest.raises(ValueError, match="the path is an index"):
+        md.saving.save_tensors(tmp_path / "x.safetensors", {"a": md.ones(1)}, max_shard_size=10)
+    md.saving.save_tensors(tmp_path / "x.safetensors", {"weight": md.ones((2, 2)), "bent": md.ones((1,))})
+    every = r'(?s)Unexpected key\(s\).*"bent".*Missing key\(s\).*"bias".*size mismatch for weight: the state has \(2, 2\)'
+    with pytest.raises(RuntimeError, match=every):
+        md.nn.Linear(3, 2).load_state_dict(md.saving.load_tensors(tmp_path / "x.safetensors"))
+
+
+# ---- whole or not there ---------------------------------------------------------------------------------------------------------------------
+WRITER = """
+import sys, numpy as np
+from minidl.saving import save
+for step in range(int(sys.argv[2]), 10**9):
+    save(sys.argv[1], {"step": step, "data": np.full(20_000, step)})
+    print(step, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is a signal of POSIX")
+def test_kill_9_at_any_moment_leaves_the_last_good_file(tmp_path):
+    path, choice, done = tmp_path / "state.safetensors", random.Random(0), 0
+    for _ in range(8):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(done + 1)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(choice.uniform(0, 0.02))
+        process.send_signal(signal.SIGKILL)
+        reported = process.stdout.read().split()
+        process.wait()
+        process.stdout.close()
+        found = md.saving.load(path)
+        assert found["step"] >= max([done, *map(int, reported[:-1])]) and (found["data"] == found["step"]).all()
+        done = found["step"]
+    assert done >= 8
+    md.saving.save(path, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]  # what killed processes left is swept away
+
+
+def test_atomic_leaves_the_old_file_where_the_block_fails(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        with md.saving.atomic(path) as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    with md.saving.atomic(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink() and path.read_text() == "new"
+
+
+# ---- checkpoints ----------------------------------------------------------------------------------------------------------------------------
+def training(dtype: Any = md.float64) -> tuple[Any, Any]:
+    model = md.nn.Sequential(md.nn.Linear(4, 8), md.nn.BatchNorm1d(8), md.nn.ReLU(), md.nn.Dropout(0.3), md.nn.Linear(8, 3)).to(dtype=dtype)
+    return model, md.optim.Adam(model.parameters(), lr=0.05)
+
+
+def steps(model: Any, optimizer: Any, n: int, jitted: bool = False) -> list[float]:
+    values = np.random.default_rng(0)
+    xs, ys = md.asarray(values.normal(size=(32, 4))), md.asarray(values.integers(0, 3, 32))
+
+    def step(x: Any, y: Any) -> Any:
+        optimizer.zero_grad()
+        loss = md.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    run = md.jit(step) if jitted else step
+    losses = []
+    for _ in range(n):
+        rows = md.random.permutation(md.random.default_generator.next_key(), 32)[:16]
+        losses.append(run(xs[rows], ys[rows]).item())
+    return losses
+
+
+@pytest.fixture(scope="module")
+def halfway(tmp_path_factory) -> tuple[Path, list[float]]:
+    """A checkpoint written on numpy after 4 steps, and the losses of the 3 steps that follow."""
+    with md.use_backend("numpy"):
+        md.random.manual_seed(3)
+        model, optimizer = training()
+        steps(model, optimizer, 4)
+        path = tmp_path_factory.mktemp("checkpoint") / "half.safetensors"
+        md.saving.save_checkpoint(path, model=model, optimizer=optimizer, epoch=2)
+        return path, steps(model, optimizer, 3)
+
+
+@pytest.mark.parametrize(("name", "jitted"), [("numpy", False), ("numpy", True), ("torch", False), ("torch", True), ("numba", True), ("jax", True)])
+def test_training_goes_on_with_the_same_losses_on_any_backend(name, jitted, halfway):
+    with md.use_backend(name):
+        continued(name, jitted, *halfway)
+
+
+def continued(backend: str, jitted: bool, path: Path, expected: list[float]) -> None:
+    model, optimizer = training()
+    md.random.manual_seed(99)
+    assert md.saving.load_checkpoint(path, model=model, optimizer=optimizer) == {"epoch": 2}
+    assert all(p.backend == backend for p in model.parameters())
+    np.testing.assert_allclose(steps(model, optimizer, 3, jitted), expected, rtol=1e-9)
+
+
+def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path, halfway):
+    path, _ = halfway
+    model, optimizer = training()
+    other = md.optim.Adam([*model.parameters(), md.nn.Parameter(md.ones(1))])
+    before, key = model.state_dict(), md.random.default_generator.key.tolist()
+    with pytest.raises(ValueError, match="the saved groups hold"):
+        md.saving.load_checkpoint(path, model=model, optimizer=other)
+    assert equal(model.state_dict(), before) and md.random.default_generator.key.tolist() == key
+    with pytest.raises(ValueError, match="no state of schedule; it has model, optimizer"):
+        md.saving.load_checkpoint(path, model=model, schedule=optimizer)
+    md.saving.save(tmp_path / "tree.safetensors", {"states": 1})
+    with pytest.raises(ValueError, match="a tree, but no checkpoint"):
+        md.saving.load_checkpoint(tmp_path / "tree.safetensors")
+    with pytest.raises(ValueError, match="'random' is the name of the random state"):
+        md.saving.save_checkpoint(path, random=1)
+    assert md.saving.load_checkpoint(path, model=model, random=False).keys() == {"epoch", "optimizer"}
+    assert md.random.default_generator.key.tolist() == key
+
+
+def test_a_manager_keeps_the_last_and_the_best(tmp_path):
+    manager = md.saving.CheckpointManager(tmp_path / "run", keep=2, mode="max")
+    assert (manager.latest, manager.best, manager.steps) == (None, None, [])
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint of step None; there are \[\]"):
+        manager.load()
+    for step, metric in enumerate([0.1, 0.9, math.nan, 0.9, 0.2, None]):
+        manager.save(step, metric=metric, value=step)
+    assert (manager.steps, manager.best, manager.latest) == ([1, 4, 5], 1, 5)
+    again = md.saving.CheckpointManager(tmp_path / "run", keep=1, mode="max")
+    assert again.best == 1 and again.load() == {"value": 5} and again.load("best") == {"value": 1} and again.load(4) == {"value": 4}
+    again.save(6, metric=0.95, value=6)
+    assert again.steps == [6]
+    again.path(7).write_bytes(b"damaged")
+    assert md.saving.CheckpointManager(tmp_path / "run", mode="max").best == 6
+    with pytest.raises(ValueError, match="mode is 'min' or 'max'"):
+        md.saving.CheckpointManager(tmp_path, mode="least")
+    with pytest.raises(ValueError, match="at least one"):
+        md.saving.CheckpointManager(tmp_path, keep=0)
