@@ -17,6 +17,8 @@ import numpy as np
 from jax import lax
 from jax.extend.random import threefry2x32_p
 
+from minidl.primitives import table
+
 kernels: dict[str, Callable[..., Any]] = {}
 _f: Callable[..., Any]
 I64, I32 = np.dtype(np.int64), np.dtype(np.int32)
@@ -340,7 +342,10 @@ def bitcast(x: Any, *, dtype: Any) -> Any:
 
 @kernel
 def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
-    return tuple(threefry2x32_p.bind(*spread(k0, k1, x0, x1)))
+    words = spread(k0, k1, x0, x1)
+    if words[0].size < 4096:
+        return tuple(threefry2x32_p.bind(*words))
+    return table["threefry2x32"].decompose(None, *words)  # which XLA fuses with what reads it; jax's own is a loop over memory, quicker to compile
 
 
 def plus_zero(x: Any) -> Any:

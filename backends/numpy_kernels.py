@@ -9,6 +9,7 @@ warn, NOISY ones may.
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +21,7 @@ from minidl.backends import numpy_special, numpy_windows
 from minidl.backends.numpy_helpers import is_half, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
+from minidl.shapes import blocks
 
 Array = np.ndarray
 Kernel = Callable[..., Any]
@@ -144,25 +146,34 @@ def bitcast(x: Array, *, dtype: DType) -> Array:
     return x.view(dtype.numpy)
 
 
+#: Threefry's rotations as (left, right) shifts: four rounds, and the next four.
+_ROTATIONS = [[(np.uint32(r), np.uint32(32 - r)) for r in rounds] for rounds in ((13, 15, 26, 6), (17, 29, 16, 24))]
+#: Elements that threefry takes at a time: three arrays of so many stay in a cache, and calls cost little beside the work.
+_BLOCK = 1 << 16
+
+
 @silent
 def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
     shape = np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
     keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
-    a, b, high = (np.empty(shape, np.uint32) for _ in range(3))
-    np.add(x0, k0, out=a)
-    np.add(x1, k1, out=b)
-    for i in range(5):
-        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            a += b
-            np.left_shift(b, np.uint32(r), out=high)
-            np.right_shift(b, np.uint32(32 - r), out=b)
-            b |= high
-            b ^= a
-        a += keys[(i + 1) % 3]
-        b += keys[(i + 2) % 3]
-        b += np.uint32(i + 1)
-    return a, b
+    added = [(keys[(i + 1) % 3], np.add(keys[(i + 2) % 3], np.uint32(i + 1))) for i in range(5)]
+    k0, k1, x0, x1, *more = (np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
+    out0, out1 = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
+    spare = np.empty(min(out0.size, _BLOCK), np.uint32)
+    for part in blocks(shape, _BLOCK):
+        a, b = np.add(x0[part], k0[part], out=out0[part]), np.add(x1[part], k1[part], out=out1[part])
+        high = spare[: a.size].reshape(a.shape)
+        for i in range(5):
+            for left, right in _ROTATIONS[i % 2]:
+                np.add(a, b, out=a)
+                np.left_shift(b, left, out=high)
+                np.right_shift(b, right, out=b)
+                np.bitwise_or(b, high, out=b)
+                np.bitwise_xor(b, a, out=b)
+            np.add(a, more[2 * i][part], out=a)
+            np.add(b, more[2 * i + 1][part], out=b)
+    return out0, out1
 
 
 # ---- creation -------------------------------------------------------------------------------------------------------------------------
@@ -175,7 +186,8 @@ def full(*, shape: tuple[int, ...], value: complex, dtype: DType) -> Array:
 
 @silent
 def iota(*, size: int, dtype: DType) -> Array:
-    return np.arange(size).astype(dtype.numpy)
+    fits = dtype.is_integer and size <= 2 ** (dtype.bits - 1)
+    return np.arange(size, dtype=dtype.numpy) if fits else np.arange(size).astype(dtype.numpy)
 
 
 # ---- reductions and running sums ------------------------------------------------------------------------------------------------------
