@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from minidl import dtypes
+from minidl import dtypes, shapes
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_windows as windows
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
@@ -299,7 +299,7 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
     """
     k0, k1, x0, x1 = (a.view(torch.int32) for a in (k0, k1, x0, x1))
     keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    shape = torch.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    shape = shapes.broadcast(k0.shape, k1.shape, x0.shape, x1.shape)  # torch's own imports sympy, which changes the warning filters
     added = [(keys[(i + 1) % 3], keys[(i + 2) % 3] + (i + 1)) for i in range(5)]
     if type(k0) is not Tensor:  # a compiler looks: without writing in place it makes one loop of this
         a, b = (x0 + k0).expand(shape), (x1 + k1).expand(shape)

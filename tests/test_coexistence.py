@@ -1,0 +1,201 @@
+"""Using minidl changes no setting of NumPy, torch, jax, numba or the process, and loads no framework that was not chosen.
+
+Each backend is used in a fresh process for eager work, derivatives, jit, training and random numbers; everything global that a user may have set is
+looked at before and after. The one exception is jax's preallocation of a GPU's memory, which minidl turns off if it starts the client and the user
+said nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+BACKENDS = ("numpy", "numba", "torch", "jax")
+
+#: What is global. Values are compared as JSON text; `first` are settings that the user made before, which must survive.
+PREAMBLE = """
+import decimal, gc, json, locale, logging, multiprocessing, os, random, signal, sys, threading, warnings
+import numpy as np
+backend = sys.argv[1]
+FRAMEWORKS = ("torch", "jax", "numba")
+
+def load():
+    if backend == "torch":
+        global torch
+        import torch
+    elif backend == "jax":
+        global jax, jnp
+        import jax, jax.numpy as jnp
+    elif backend == "numba":
+        global numba
+        import numba
+        numba.get_num_threads()  # which starts numba's threads, and asks multiprocessing for a start method; minidl's do neither
+
+def settings():
+    found = {
+        "numpy errors": np.geterr(), "numpy error callback": repr(np.geterrcall()), "numpy print": np.get_printoptions(),
+        "numpy buffer": np.getbufsize(), "numpy random": repr(np.random.get_state()), "numpy promotion": str((np.ones(1, "f4") * 2.5).dtype),
+        "random": repr(random.getstate()), "warnings": [repr(f) for f in warnings.filters], "showwarning": repr(warnings.showwarning),
+        "environment": {k: v for k, v in os.environ.items() if not (backend == "jax" and k == "XLA_PYTHON_CLIENT_PREALLOCATE")},
+        "path": list(sys.path), "hooks": repr([sys.excepthook, sys.displayhook, threading.excepthook, sys.unraisablehook, sys.meta_path]),
+        "recursion": sys.getrecursionlimit(), "switch": sys.getswitchinterval(), "trace": repr([sys.gettrace(), sys.getprofile()]),
+        "signals": {int(s): repr(signal.getsignal(s)) for s in signal.valid_signals()}, "gc": [gc.isenabled(), gc.get_threshold()],
+        "threads": sorted(t.name for t in threading.enumerate()), "cwd": os.getcwd(), "locale": locale.setlocale(locale.LC_ALL),
+        "logging": [logging.root.level, repr(logging.root.handlers), logging.root.manager.disable],
+        "start method": multiprocessing.get_start_method(allow_none=True), "decimal": repr(decimal.getcontext()),
+        "streams": repr([sys.stdout, sys.stderr, sys.stdin]), "nice": os.nice(0), "affinity": sorted(os.sched_getaffinity(0)),
+        "subnormals": float(np.float64(5e-324) * 1.0), "umask": os.umask(os.umask(0o22)) * 0,
+    }
+    if "torch" in globals():
+        cudnn = torch.backends.cudnn
+        found |= {
+            "dtype": str(torch.get_default_dtype()), "grad": torch.is_grad_enabled(), "inference": torch.is_inference_mode_enabled(),
+            "anomaly": torch.is_anomaly_enabled(), "torch threads": [torch.get_num_threads(), torch.get_num_interop_threads()],
+            "deterministic": [torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()],
+            "tf32": [torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32], "cudnn": [cudnn.enabled, cudnn.benchmark, cudnn.deterministic],
+            "device": str(torch.get_default_device()), "seed": torch.initial_seed(), "torch random": torch.get_rng_state().tolist(),
+            "precision": torch.get_float32_matmul_precision(), "torch print": repr(torch._tensor_str.PRINT_OPTS),
+            "autocast": [torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")], "mkldnn": torch.backends.mkldnn.enabled,
+            "flush": torch.tensor([1e-40]).mul(1.0).item() > 0, "attention": torch.backends.cuda.math_sdp_enabled(),
+        }
+    if "jax" in globals():
+        found |= {
+            "arange": str(jnp.arange(3).dtype), "division": str((jnp.arange(3) / 2).dtype),
+            "config": {k: repr(v) for k, v in sorted(jax.config.values.items())}, "devices": repr(jax.devices()),
+        }
+    if "numba" in globals():
+        found |= {"numba config": {k: repr(getattr(numba.config, k)) for k in dir(numba.config) if k.isupper()}}
+        found |= {"numba threads": numba.get_num_threads(), "numba mask": numba.config.NUMBA_NUM_THREADS}
+    return json.loads(json.dumps(found, default=str))
+
+def compare(before, after, doing):
+    different = {k: (v, after[k]) for k, v in before.items() if v != after[k]}
+    assert not different, (doing, different)
+"""
+
+USE = """
+def work():
+    md.manual_seed(1)
+    x = md.tensor([[0.5, -1.0], [2.0, 3.0]], dtype=md.float64, requires_grad=True)
+    f = lambda x: (md.exp(-x) @ x / (1 + x * x)).sum() + md.log(-(x * x)).max()  # NaN on purpose: no error state may leak
+    f(x).backward()
+    assert x.grad.dtype is md.float64
+    md.jit(md.grad(f))(x.detach())
+    md.vmap(md.grad(lambda r: (r * r).sum()))(x.detach())
+    md.random.normal(md.random.key(0), (3,))
+    md.random.permutation(md.random.key(0), 5)
+    md.arange(3) // 0
+    md.tensor([1.0, float("nan"), 1e30]).to(md.int32)
+    md.full((2,), 1e30) * 1e30
+    md.linalg.solve(x.detach(), x.detach())
+    model = md.nn.Sequential(md.nn.Linear(2, 3), md.nn.ReLU(), md.nn.Dropout(0.5), md.nn.Linear(3, 1))
+    optimizer = md.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = md.nn.functional.mse_loss(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    data = md.ones((4, 2)), md.zeros((4, 1))
+    step(*data)
+    jitted = md.jit(step)
+    first = jitted(*data).item()
+    assert jitted(*data).item() != first
+    with md.no_grad():
+        f(x)
+    for wrong in (lambda: md.ones((2,)) + md.ones((3,)), lambda: md.ones((3,))[5], lambda: md.linalg.inv(md.zeros((2, 2)))):
+        try:
+            wrong()
+        except (ValueError, IndexError):
+            continue
+        raise AssertionError("no error")
+    repr(x)
+"""
+
+DEFAULTS = (
+    PREAMBLE
+    + """
+if sys.argv[2] == "first":
+    load()
+    before = settings()
+import minidl as md
+if sys.argv[2] == "first":
+    compare(before, settings(), "import")
+assert not {"torch", "jax", "numba"} & set(sys.modules) - {backend}
+md.set_backend(backend)
+(md.ones((2,)) + 1.0).sum().item()
+if sys.argv[2] == "after":  # minidl loads the library; its own import may set what it likes, using it may not
+    load()
+    before = settings()
+"""
+    + USE
+    + """
+work()
+compare(before, settings(), "use")
+others = {name for name in FRAMEWORKS if name in sys.modules} - {backend}
+assert not others, f"the {backend} backend loaded {others}"
+md.set_backend("numpy")
+(md.ones((2,)) + 1.0).sum().item()
+compare(before, settings(), "leaving")
+"""
+)
+
+#: Settings that differ from the defaults: they survive, and the results do not depend on them.
+OWN = (
+    PREAMBLE
+    + """
+os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "true"
+load()
+np.seterr(all="raise"), np.set_printoptions(precision=2), np.random.seed(5), random.seed(5), warnings.simplefilter("error")
+signal.signal(signal.SIGUSR1, lambda *a: None), logging.root.setLevel(logging.ERROR)
+if backend == "torch":
+    torch.set_default_dtype(torch.float64), torch.set_grad_enabled(False), torch.manual_seed(5), torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True), torch.set_printoptions(precision=2), torch.set_float32_matmul_precision("high")
+if backend == "jax":
+    jax.config.update("jax_enable_x64", True), jax.config.update("jax_default_matmul_precision", "float32")
+    jax.config.update("jax_debug_nans", False), jax.config.update("jax_numpy_rank_promotion", "raise")
+if backend == "numba":
+    numba.set_num_threads(1)
+before = settings()
+import minidl as md
+md.set_backend(backend)
+"""
+    + USE
+    + """
+work()
+assert os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] == "true"
+assert md.ones((2,)).dtype is md.float32 and (md.ones((2,)) + md.ones((2, 2))).dtype is md.float32
+compare(before, settings(), "use")
+"""
+)
+
+
+def python(code: str, *args: str) -> None:
+    """Run in a fresh interpreter; its complaint is the failure."""
+    env = {k: v for k, v in os.environ.items() if k not in ("XLA_PYTHON_CLIENT_PREALLOCATE", "MINIDL_BACKEND")}
+    done = subprocess.run([sys.executable, "-c", code, *args], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def there(backend: str) -> None:
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+
+
+@pytest.mark.parametrize(("backend", "order"), [(b, o) for b in BACKENDS for o in ("first", "after") if (b, o) != ("numpy", "after")])
+def test_no_global_setting_changes(backend: str, order: str):
+    """order: whether the library is imported before minidl or by it (NumPy always is before)."""
+    there(backend)
+    python(DEFAULTS, backend, order)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_users_own_settings_survive(backend: str):
+    there(backend)
+    python(OWN, backend)
