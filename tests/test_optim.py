@@ -21,6 +21,12 @@ SETTINGS = [
     ("Adam", {"lr": 0.02, "amsgrad": True, "maximize": True}),
     ("AdamW", {}),
     ("AdamW", {"lr": 0.02, "betas": (0.7, 0.9), "weight_decay": 0.3, "amsgrad": True}),
+    ("Adam", {"lr": 0.02, "weight_decay": 0.2, "decoupled_weight_decay": True}),
+    ("Adagrad", {}),
+    ("Adagrad", {"lr": 0.1, "lr_decay": 0.01, "weight_decay": 0.1, "initial_accumulator_value": 0.2, "eps": 1e-6, "maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.02, "alpha": 0.9, "momentum": 0.8, "centered": True, "weight_decay": 0.1}),
+    ("RMSprop", {"lr": 0.005, "eps": 1e-4, "centered": True, "maximize": True}),
 ]
 
 
@@ -56,14 +62,19 @@ def test_hundred_steps_equal_torch(name, kwargs):
                 np.testing.assert_allclose(mine.state[p][k].numpy(), v.numpy(), rtol=1e-10, atol=1e-12, err_msg=k)
 
 
-@pytest.mark.parametrize(("name", "kwargs"), SETTINGS)
+LION = [("Lion", {}), ("Lion", {"lr": 0.02, "betas": (0.8, 0.95), "weight_decay": 0.1})]
+MUON = [("Muon", {"ns_dtype": "float64"}), ("Muon", {"lr": 0.01, "momentum": 0.8, "nesterov": False, "ns_steps": 3, "ns_dtype": "float64",
+                                                     "adjust_lr_fn": "match_rms_adamw"})]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SETTINGS + LION + MUON)
 def test_a_jitted_step_takes_its_settings_as_inputs(name, kwargs):
     w, b, x, y = problem()
     x, y = md.asarray(x), md.asarray(y)
 
     def train(run):
         params = [md.tensor(a, requires_grad=True) for a in (w, b)]
-        opt = getattr(optim, name)(params, **kwargs)
+        opt = getattr(optim, name)(params[: 1 if name == "Muon" else 2], **kwargs)
 
         def step(x, y):
             opt.zero_grad()
@@ -79,8 +90,9 @@ def test_a_jitted_step_takes_its_settings_as_inputs(name, kwargs):
                 group["weight_decay"] = 0.02 * (1 + i)
             if "betas" in group:
                 group["betas"] = (0.8 + 0.01 * i, 0.9 + 0.005 * i)
+            if group.get("eps"):
                 group["eps"] = 1e-8 * (1 + i)
-            elif group["momentum"]:
+            if group.get("momentum"):
                 group["momentum"] = 0.9 - 0.01 * i
             step(x, y)
         return values(params), step
@@ -89,6 +101,269 @@ def test_a_jitted_step_takes_its_settings_as_inputs(name, kwargs):
     for a, c in zip(eager, jitted, strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-14)
     assert step.compiles <= 2
+
+
+def test_lion_takes_the_steps_of_optax():
+    optax, jax = pytest.importorskip("optax"), pytest.importorskip("jax")
+    for _, kwargs in LION:
+        w, b, x, y = problem()
+        with jax.enable_x64(True):
+            opt = optax.lion(kwargs.get("lr", 1e-4), *kwargs.get("betas", (0.9, 0.99)), weight_decay=kwargs.get("weight_decay", 1e-3))
+
+            def loss(params, x=x, y=y):
+                return ((jax.numpy.tanh(x @ params[0] + params[1]) - y) ** 2).mean()
+
+            def step(params, state, opt=opt, loss=loss):
+                grads = jax.grad(loss)(params)
+                moves, state = opt.update(grads, state, params)
+                return optax.apply_updates(params, moves), state
+
+            step, theirs = jax.jit(step), (jax.numpy.asarray(w), jax.numpy.asarray(b))
+            state = opt.init(theirs)
+            for _ in range(100):
+                theirs, state = step(theirs, state)
+            theirs = [np.asarray(p) for p in theirs]
+        ours = [md.tensor(a, requires_grad=True) for a in (w, b)]
+        mine = optim.Lion(ours, **kwargs)
+        for _ in range(100):
+            mine.zero_grad()
+            loss_of(*ours, md.asarray(x), md.asarray(y)).backward()
+            mine.step()
+        for a, c in zip(values(ours), theirs, strict=True):
+            np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (6, 2)])
+def test_muon_takes_the_steps_of_torch(monkeypatch, shape):
+    """torch iterates in bfloat16; made to iterate in float64, as ours can, it takes the same steps."""
+    rng = np.random.default_rng(0)
+    w, x, y = rng.normal(size=shape), rng.normal(size=(20, shape[0])), rng.normal(size=(20, shape[1]))
+
+    def train(lib, opt, p, n=100):
+        for _ in range(n):
+            opt.zero_grad()
+            loss_of(p, 0.5, lib.asarray(x), lib.asarray(y)).backward()
+            opt.step()
+        return p.detach().numpy()
+
+    for _, kwargs in MUON:
+        own = {k: v for k, v in kwargs.items() if k != "ns_dtype"}
+        exact = train(md, optim.Muon([p := md.tensor(w, requires_grad=True)], **kwargs), p, 1)
+        near = train(md, optim.Muon([p := md.tensor(w, requires_grad=True)], **own), p, 1)
+        other = train(torch, torch.optim.Muon([p := torch.tensor(w, requires_grad=True)], **own), p, 1)
+        moved = np.linalg.norm(exact - w)
+        assert 0 < np.linalg.norm(near - exact) < 0.05 * moved and np.linalg.norm(near - other) < 0.05 * moved
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.Tensor, "bfloat16", lambda self: self.clone())
+            theirs = train(torch, torch.optim.Muon([p := torch.tensor(w, requires_grad=True)], **own), p)
+        ours = train(md, optim.Muon([p := md.tensor(w, requires_grad=True)], **kwargs), p)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def rosenbrock(p):
+    return ((1 - p[:, 0]) ** 2 + 100 * (p[:, 1] - p[:, 0] ** 2) ** 2).sum()
+
+
+def quartic(p):
+    return ((p - 0.3) ** 4).sum() + ((p[0] - p[1]) ** 2).sum() * 0.5 + (p[:, 0] * p[:, 1]).sum() ** 2
+
+
+@pytest.mark.parametrize(("f", "steps", "kwargs"), [
+    (quartic, 100, {"lr": 0.3, "max_iter": 1}), (quartic, 30, {"lr": 0.5, "max_iter": 4, "history_size": 2}),
+    (quartic, 20, {"line_search_fn": "strong_wolfe", "max_iter": 5}), (rosenbrock, 8, {"line_search_fn": "strong_wolfe", "max_iter": 4}),
+    (rosenbrock, 2, {"line_search_fn": "strong_wolfe", "history_size": 3, "lr": 0.7}),
+    (rosenbrock, 8, {"lr": 2.0, "line_search_fn": "strong_wolfe", "max_iter": 3, "max_eval": 4}),
+])  # fmt: skip
+def test_lbfgs_takes_the_steps_of_torch(f, steps, kwargs):
+    start = np.array([[-1.2, 1.0], [0.5, -0.7]])
+
+    def train(lib, opt, p):
+        def closure():
+            opt.zero_grad()
+            loss = f(p)
+            loss.backward()
+            return loss
+
+        seen = []
+        for _ in range(steps):
+            loss = opt.step(closure)
+            seen.append((loss.item(), *p.detach().numpy().ravel()))
+        return np.array(seen), opt.state_dict()["state"][0]
+
+    tight = {"tolerance_grad": 1e-5, "tolerance_change": 1e-7, **kwargs}  # rounding decides what happens below
+    theirs, other = train(torch, torch.optim.LBFGS([p := torch.tensor(start, requires_grad=True)], **tight), p)
+    ours, mine = train(md, optim.LBFGS([p := md.tensor(start, requires_grad=True)], **tight), p)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8)  # each step multiplies what the last bit differs by
+    np.testing.assert_allclose(ours[:2], theirs[:2], rtol=1e-11)
+    assert (mine["func_evals"], mine["n_iter"]) == (other["func_evals"], other["n_iter"])
+    assert set(mine) == set(other) - {"al"}
+
+
+def test_lbfgs_goes_on_from_a_state_of_torch_and_its_own():
+    start = np.array([-1.2, 1.0])
+
+    def make(lib, opt, at):
+        p = lib.tensor(at, requires_grad=True)
+        optimizer = opt([p], line_search_fn="strong_wolfe", max_iter=4)
+
+        def closure():
+            optimizer.zero_grad()
+            loss = (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
+            loss.backward()
+            return loss
+
+        return p, optimizer, closure
+
+    p, other, closure = make(torch, torch.optim.LBFGS, start)
+    for _ in range(3):
+        other.step(closure)
+    q, mine, again = make(md, optim.LBFGS, p.detach().numpy())
+    mine.load_state_dict(other.state_dict())
+    r, last, third = make(md, optim.LBFGS, p.detach().numpy())
+    last.load_state_dict(mine.state_dict())
+    for opt, f in ((other, closure), (mine, again), (last, md.jit(third))):
+        opt.step(f)
+    np.testing.assert_allclose(q.detach().numpy(), p.detach().numpy(), rtol=1e-9)
+    assert (q.detach().numpy() == r.detach().numpy()).all()
+
+
+@pytest.mark.parametrize(("name", "kwargs"), SETTINGS + LION + MUON)
+def test_the_functional_form_takes_the_same_steps(name, kwargs):
+    w, b, x, y = problem()
+    x, y = md.asarray(x), md.asarray(y)
+    rates = [0.01 * (1 + i) for i in range(6)]
+    ours = [md.tensor(w, requires_grad=True), *([] if name == "Muon" else [md.tensor(b, requires_grad=True)])]
+
+    def loss(params):
+        return loss_of(params["w"], params.get("b", 0.0), x, y)
+
+    stateful = getattr(optim, name)(ours, **kwargs)
+    for lr in rates:
+        stateful.param_groups[0]["lr"] = lr
+        stateful.zero_grad()
+        loss(dict(zip("wb", ours, strict=False))).backward()
+        stateful.step()
+
+    opt = getattr(optim, name)(**kwargs)
+
+    def step(params, state):
+        return opt.update(md.grad(loss)(params), state, params)
+
+    jitted = md.jit(step)
+    for f in (step, jitted):
+        params = {"w": md.asarray(w), **({} if name == "Muon" else {"b": md.asarray(b)})}
+        first, state = params, opt.init(params)
+        for lr in rates:
+            opt.param_groups[0]["lr"] = lr
+            params, state = f(params, state)
+        assert (first["w"].numpy() == w).all()  # nothing is changed in place
+        for k, p in zip("wb", ours, strict=False):
+            np.testing.assert_allclose(params[k].numpy(), p.detach().numpy(), rtol=1e-12, atol=1e-14)
+    saved = stateful.state_dict()["state"]
+    for i, values_ in state.items():
+        number = "bw"[i] if len(params) == 2 else "w"
+        for k, v in values_.items():
+            np.testing.assert_allclose(v.numpy(), saved["wb".index(number)][k].numpy(), rtol=1e-11, atol=1e-13, err_msg=k)
+    assert jitted.compiles <= 2
+
+
+def test_the_functional_form_is_differentiable_and_maps():
+    """The gradient of a loss after two steps with respect to the rate; and steps of an ensemble at once."""
+    opt = optim.Adam(eps=1e-3)
+
+    def after(lr):
+        w, state = md.asarray([1.0, -2.0], dtype=md.float64), None
+        state = opt.init(w)
+        for _ in range(2):
+            w, state = opt.update(w * 2.0, state, w, lr=lr)
+        return (w * w).sum()
+
+    lr = md.asarray(0.1, dtype=md.float64)
+    want = (after(lr + 1e-6) - after(lr - 1e-6)) / 2e-6
+    np.testing.assert_allclose(md.grad(after)(lr).item(), want.item(), rtol=1e-7)
+    np.testing.assert_allclose(md.jit(md.grad(after))(lr).item(), want.item(), rtol=1e-7)
+    many = md.vmap(after)(md.asarray([0.1, 0.2], dtype=md.float64))
+    np.testing.assert_allclose(many.numpy(), [after(md.asarray(v, dtype=md.float64)).item() for v in (0.1, 0.2)], rtol=1e-12)
+
+
+def test_a_functional_step_runs_in_a_loop_of_the_graph():
+    opt = optim.AdamW(lr=0.1)
+    w = md.asarray([1.0, -2.0])
+
+    def body(carry, _):
+        w, state = carry
+        return opt.update(w * 2.0, state, w), (w * w).sum()
+
+    (end, _), losses = md.jit(lambda w: md.scan(body, (w, opt.init(w)), md.arange(20)))(w)
+    state = opt.init(w)
+    for _ in range(20):
+        w, state = opt.update(w * 2.0, state, w)
+    np.testing.assert_allclose(end.numpy(), w.numpy(), rtol=1e-5)
+    assert losses[-1].item() < losses[0].item()
+
+
+def test_complex_parameters_are_pairs_of_real_ones():
+    start = np.array([1 + 2j, -3 + 0.5j, 0.1 - 1j])
+    for name, kwargs in (("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {"lr": 0.1}), ("Adagrad", {"lr": 0.1, "initial_accumulator_value": 0.1})):
+        theirs, ours = torch.tensor(start, requires_grad=True), md.tensor(start, requires_grad=True)
+        for lib, p in ((torch, theirs), (md, ours)):
+            opt = getattr(lib.optim, name)([p], **kwargs)
+            for _ in range(10):
+                p.grad = p.detach() * 2 + 1j
+                opt.step()
+        np.testing.assert_allclose(ours.detach().numpy(), theirs.detach().numpy(), rtol=1e-12)
+
+
+def test_accumulated_gradients_of_parts_are_the_gradient_of_the_whole():
+    w, b, x, y = problem()
+
+    def train(parts, run):
+        params = [md.tensor(a, requires_grad=True) for a in (w, b)]
+        opt = optim.AdamW(params, lr=0.05)
+
+        def accumulate(x, y):
+            (loss_of(*params, x, y) / parts).backward()
+
+        def update():
+            opt.step()
+            opt.zero_grad()
+
+        accumulate, update = run(accumulate), run(update)
+        for _ in range(3):
+            for k in range(parts):
+                accumulate(md.asarray(x[k::parts]), md.asarray(y[k::parts]))
+            update()
+        return values(params)
+
+    whole = train(1, lambda f: f)
+    for run in (lambda f: f, md.jit):
+        for a, c in zip(train(4, run), whole, strict=True):
+            np.testing.assert_allclose(a, c, rtol=1e-12)
+
+
+def test_a_group_that_comes_later_frozen_and_named_parameters():
+    a, b, c = (md.tensor([v], requires_grad=True) for v in (1.0, 2.0, 3.0))
+    b.requires_grad_(False)
+    opt = optim.AdamW([("a", a), ("b", b)], lr=0.1, weight_decay=0.0)
+    assert opt.param_groups[0]["param_names"] == ["a", "b"]
+
+    @md.jit
+    def step():
+        opt.zero_grad()
+        (a * a + b + c * c).sum().backward()
+        opt.step()
+
+    step()
+    opt.add_param_group({"params": [c], "lr": 0.5})
+    step()
+    np.testing.assert_allclose([a.item(), b.item(), c.item()], [0.8, 2.0, 2.5], atol=1e-3)
+    b.requires_grad_(True)  # thawed: it moves from now on
+    step()
+    assert b.item() < 2.0 and opt.state[b]["step"].item() == 1
+    torch_saved = torch.optim.AdamW([torch.tensor([1.0], requires_grad=True)], lr=0.25).state_dict()
+    fresh = optim.AdamW([md.tensor([1.0], requires_grad=True)])
+    fresh.load_state_dict(torch_saved)
+    assert fresh.param_groups[0]["lr"] == 0.25 and not {"foreach", "fused", "capturable"} & set(fresh.param_groups[0])
 
 
 def test_groups_parameters_without_gradient_and_closures():
@@ -197,6 +472,18 @@ def test_every_backend_takes_the_same_steps():
     (lambda p: optim.SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov"),
     (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "betas"),
     (lambda p: optim.Adam([np.zeros(2)]), TypeError, "ndarray"),
+    (lambda p: optim.Adam([p], fused=True), TypeError, "fused"),
+    (lambda p: optim.Muon([p]), ValueError, "matrices.*AdamW"),
+    (lambda p: optim.Muon(ns_dtype="int8"), ValueError, "ns_dtype"),
+    (lambda p: optim.LBFGS([p], line_search_fn="armijo"), ValueError, "strong_wolfe"),
+    (lambda p: optim.LBFGS([{"params": p}, {"params": []}]), ValueError, "one group"),
+    (lambda p: optim.LBFGS([p]).update(p, {}, p), TypeError, "step"),
+    (lambda p: optim.SGD([{"params": p}, {"params": []}]).init(p), ValueError, "one group"),
+    (lambda p: optim.SGD().update({"a": p}, {}, [p]), ValueError, "structure"),
+    (lambda p: optim.SGD().update([p], {}, [p]), ValueError, "init"),
+    (lambda p: optim.SGD().update([p], {0: {}}, [p], rate=1.0), TypeError, "rate"),
+    (lambda p: optim.SGD().init([md.asarray([1])]), TypeError, "int64"),
+    (lambda p: optim.Adagrad([p], lr_decay=-1.0), ValueError, "lr_decay"),
 ])  # fmt: skip
 def test_errors_say_what_is_wrong(call, error, message):
     with pytest.raises(error, match=message):

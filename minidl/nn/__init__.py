@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from minidl.nn import functional, init
+from minidl.nn import functional, init, utils
 from minidl.nn.activations import *  # noqa: F403
 from minidl.nn.activations import __all__ as _activations
 from minidl.nn.containers import ModuleDict, ModuleList, Sequential
@@ -43,5 +43,5 @@ __all__ = [
     "AvgPool1d", "AvgPool2d", "AvgPool3d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d",
     "Conv3d", "CrossEntropyLoss", "Dropout", "Dropout2d", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm", "Linear",
     "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "Sequential",
-    "SmoothL1Loss", "functional", "init", *_activations,
+    "SmoothL1Loss", "functional", "init", "utils", *_activations,
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Optimizers, step for step as torch.optim.
+"""Optimizers, step for step as torch.optim (Lion as optax), stateful, functional and under jit; schedules; averages of weights.
 
 >>> import minidl as md
 >>> from minidl import optim
@@ -12,8 +12,13 @@
 
 from __future__ import annotations
 
+from minidl.optim import lr_scheduler, swa_utils
 from minidl.optim.adam import Adam, AdamW
+from minidl.optim.adaptive import Adagrad, RMSprop
+from minidl.optim.lbfgs import LBFGS
+from minidl.optim.lion import Lion
+from minidl.optim.muon import Muon
 from minidl.optim.optimizer import Optimizer
 from minidl.optim.sgd import SGD
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["LBFGS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "Optimizer", "RMSprop", "lr_scheduler", "swa_utils"]

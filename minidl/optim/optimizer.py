@@ -1,15 +1,22 @@
-"""What optimizers share: parameter groups, state per parameter, saving and loading.
+"""What optimizers share: parameter groups, state per parameter, the stateful and the functional way to use them, saving and loading.
 
-Promises: hyper-parameters are read through md.host, so that a jitted step takes them as inputs; parameters and state change by in-place
+An optimizer says one thing in `_update`: the new parameter and the new state, as a pure function of the old ones, the gradient and the settings.
+`step` stores the result in place, `update` returns it, and a jitted function traces either.
+
+Promises: numbers among the settings are inputs of a jitted step, so a schedule does not compile again; parameters and state change by in-place
 assignment under no_grad; `param_groups`, `state` and the form of state_dict are PyTorch's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import minidl as md
+
+State = dict[str, Any]
+#: What PyTorch's groups say about how its kernels run; minidl has no use for it.
+_EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 
 
 class Group(dict):
@@ -22,32 +29,53 @@ class Group(dict):
         """As of any dict."""
         return self[key] if key in self else default
 
+    def settings(self) -> dict[str, Any]:
+        """All but the parameters, as they are read now."""
+        return {k: self[k] for k in self if k not in ("params", "param_names")}
+
 
 class Optimizer:
-    """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state."""
+    """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state.
 
-    __minidl_state__ = ("step", "zero_grad", "_update")  # the methods that jit looks into
+    params: tensors, (name, tensor) pairs, or dicts that say "params" and settings of their own. Without params the optimizer is for functional use:
 
-    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]):
+    >>> opt = md.optim.SGD(lr=0.5)
+    >>> params, grads = {"w": md.ones(2)}, {"w": md.ones(2)}
+    >>> state = opt.init(params)
+    >>> params, state = opt.update(grads, state, params)
+    >>> params["w"].tolist()
+    [0.5, 0.5]
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "stepped")  # stepped: apart from what jit guards; a schedule asks whether a step came before it
+    __minidl_state__ = ("step", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
+    _dtypes: ClassVar[dict[str, Any]] = {"step": md.float64}  # the state that has not the parameter's dtype
+
+    def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any]):
         self.defaults = defaults
-        self.state: dict[md.Tensor, dict[str, Any]] = {}
-        self.param_groups: list[dict[str, Any]] = []
+        self.state: dict[md.Tensor, State] = {}
+        self.param_groups: list[Group] = []
+        self.stepped = False
         if isinstance(params, md.Tensor):
             raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not one Tensor; write [tensor]")
-        groups = list(params)
-        if not groups:
+        groups = [] if params is None else list(params)
+        if not groups and params is not None:
             raise ValueError(f"{type(self).__name__}: got an empty parameter list")
-        for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+        for group in groups if groups and isinstance(groups[0], dict) else [{"params": groups}]:
             self.add_param_group(group)
 
-    def add_param_group(self, group: dict[str, Any]) -> None:
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Train more parameters, with hyper-parameters of their own where the dict names them.
 
         Raises TypeError for what is no Tensor, ValueError for results of operations and for a parameter that is trained already.
         """
         name = type(self).__name__
-        params = group["params"]
+        params = param_group["params"]
         params = [params] if isinstance(params, md.Tensor) else list(params)
+        names = {}
+        if params and all(isinstance(p, tuple) for p in params):
+            names = {"param_names": [n for n, _ in params]}
+            params = [p for _, p in params]
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for p in params:
             if not isinstance(p, md.Tensor):
@@ -57,27 +85,52 @@ class Optimizer:
             if id(p) in known:
                 raise ValueError(f"{name}: a parameter of shape {p.shape} appears more than once")
             known.add(id(p))
-        full = Group({"params": params, **{k: group.get(k, v) for k, v in self.defaults.items()}})
-        full.update({k: v for k, v in group.items() if k not in full})
+        full = Group({"params": params, **names, **{k: param_group.get(k, v) for k, v in self.defaults.items()}})
+        full.update({k: v for k, v in param_group.items() if k not in full})
         self._check(full)
         self.param_groups.append(full)
         for p in params:
             if p.requires_grad:  # from the start, so that a jitted first step does not differ from the others
-                self.state[p] = self._start(p.detach(), full)
+                self._begin(p, full)
 
     def _check(self, group: dict[str, Any]) -> None:
         """Raise ValueError for hyper-parameters out of range."""
-        for name in ("lr", "momentum", "weight_decay", "eps"):
-            if isinstance(group.get(name), (int, float)) and group[name] < 0:
+        for name in ("lr", "lr_decay", "momentum", "alpha", "weight_decay", "eps", "initial_accumulator_value"):
+            if isinstance(group.get(name), (int, float)) and not group[name] >= 0:
                 raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {group[name]}")
+        for beta in group.get("betas", ()):
+            if isinstance(beta, (int, float)) and not 0 <= beta < 1:
+                raise ValueError(f"{type(self).__name__}: betas must lie in [0, 1), got {group['betas']}")
+        for p in group["params"]:
+            self._check_parameter(p)
 
-    def _start(self, p: md.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _check_parameter(self, p: md.Tensor) -> None:
+        """Raise for a parameter that this optimizer cannot train."""
+        if not p.dtype.inexact:
+            raise TypeError(f"{type(self).__name__}: only float and complex tensors can be trained, not one of {p.dtype.name}")
+
+    # ---- what an optimizer is -----------------------------------------------------------------------------------------------------------
+    def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         """The state that a parameter begins with."""
         return {}
 
-    def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
+    def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
+        """The parameter and its state after one step along grad. Changes nothing; what it does not return of the state stays as it is."""
         raise NotImplementedError
 
+    def _apply(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
+        """`_update` in the direction that is asked for; of complex tensors, on real and imaginary parts, as PyTorch does."""
+        grad = -grad if group.get("maximize") else grad
+        if not p.dtype.is_complex:
+            return self._update(p, grad, group, state)
+        new, after = self._update(_parts(p), _parts(grad), group, {k: _parts(v) for k, v in state.items()})
+        return _whole(new, p), {k: v if k in self._dtypes else _whole(v, p) for k, v in after.items()}
+
+    def _begin(self, p: md.Tensor, group: dict[str, Any]) -> None:
+        with md.no_grad():
+            self.state[p] = self._start(p.detach(), group)
+
+    # ---- stateful ---------------------------------------------------------------------------------------------------------------------------
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget all gradients, or fill them with zeros."""
         for group in self.param_groups:
@@ -89,30 +142,86 @@ class Optimizer:
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient; returns what closure, which computes the loss and its gradients, returns."""
+        self.stepped = True
         loss = None
         if closure is not None:
             with md.enable_grad():
                 loss = closure()
         with md.no_grad():
             for group in self.param_groups:
+                settings = group.settings()
                 for p in group["params"]:
                     grad = p.grad
                     if grad is None:
                         continue
                     if p not in self.state:
-                        self.state[p] = self._start(p.detach(), group)
-                    self._update(p, -grad if group["maximize"] else grad, group, self.state[p])
+                        self._begin(p, settings)
+                    state = self.state[p]
+                    new, after = self._apply(p, grad, settings, state)
+                    for k, v in after.items():
+                        if k in state:
+                            state[k].assign(v)
+                        else:
+                            state[k] = v
+                    p.assign(new)
         return loss
 
+    # ---- functional -------------------------------------------------------------------------------------------------------------------------
+    def init(self, params: Any) -> dict[int, State]:
+        """The state for a pytree of parameters, for `update`: {number of the leaf: its state}, as in state_dict()["state"].
+
+        Raises ValueError for an optimizer of several groups, TypeError for leaves that cannot be trained.
+        """
+        group = self._only_group("init")
+        leaves = md.tree.leaves(params)
+        for p in leaves:
+            if not isinstance(p, md.Tensor):
+                raise TypeError(f"{type(self).__name__}.init: only Tensors can be trained, not {type(p).__name__}")
+            self._check_parameter(p)
+        return {i: self._start(p.detach(), group) for i, p in enumerate(leaves)}
+
+    def update(self, grads: Any, state: Mapping[int, State], params: Any, **settings: Any) -> tuple[Any, dict[int, State]]:
+        """(new parameters, new state) after one step; a pure function, which can be jitted, mapped and differentiated.
+
+        grads: a pytree like params. settings: hyper-parameters for this step, numbers or tensors, instead of those of the optimizer's group.
+        Raises ValueError where the pytrees differ in structure, TypeError for a setting that this optimizer does not have.
+
+        >>> opt = md.optim.Adam(lr=0.1)
+        >>> w = md.ones(2)
+        >>> w, state = opt.update(md.ones(2), opt.init(w), w, lr=0.5)
+        >>> [round(v, 6) for v in w.tolist()], int(state[0]["step"])
+        ([0.5, 0.5], 1)
+        """
+        name = type(self).__name__
+        group = self._only_group("update").settings()
+        if unknown := [k for k in settings if k not in self.defaults]:
+            raise TypeError(f"{name}.update: no setting {unknown[0]!r}; there are {', '.join(self.defaults)}")
+        self.stepped = True
+        group.update(settings)
+        leaves, structure = md.tree.flatten(params)
+        given, found = md.tree.flatten(grads)
+        if found != structure:
+            raise ValueError(f"{name}.update: gradients and parameters differ in structure: {found} and {structure}")
+        if len(state) != len(leaves):
+            raise ValueError(f"{name}.update: a state for {len(state)} tensors, where there are {len(leaves)}; make it with init(params)")
+        done = [self._apply(p, g, group, state[i]) for i, (p, g) in enumerate(zip(leaves, given, strict=True))]
+        return md.tree.unflatten(structure, [p for p, _ in done]), {i: {**state[i], **s} for i, (_, s) in enumerate(done)}
+
+    def _only_group(self, what: str) -> Group:
+        if len(self.param_groups) != 1:
+            raise ValueError(f"{type(self).__name__}.{what}: functional use is for one group of settings, not {len(self.param_groups)}")
+        return self.param_groups[0]
+
+    # ---- saving ---------------------------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number of the parameter: its state}, "param_groups": hyper-parameters and numbers}: the values of now."""
         number = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
         groups = [{**{k: v for k, v in g.items() if k != "params"}, "params": [number[id(p)] for p in g["params"]]} for g in self.param_groups]
-        state = {number[id(p)]: {k: v.detach() if isinstance(v, md.Tensor) else v for k, v in s.items()} for p, s in self.state.items() if s}
-        return {"state": state, "param_groups": groups}
+        return {"state": {number[id(p)]: {k: _now(v) for k, v in s.items()} for p, s in self.state.items() if s}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a saved state; tensors go to the dtype and backend of their parameter. Raises ValueError where the groups differ in size."""
+        """Take over a saved state, PyTorch's too; tensors go to the dtype and backend of their parameter. Raises ValueError where the groups differ
+        in size; then nothing is changed."""
         saved = state_dict["param_groups"]
         sizes, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != wanted:
@@ -120,19 +229,50 @@ class Optimizer:
         params: dict[Any, Any] = {}
         for old, group in zip(saved, self.param_groups, strict=True):
             params.update(zip(old["params"], group["params"], strict=True))
-            group.update({k: v for k, v in old.items() if k != "params"})
-        for i, values in state_dict["state"].items():
-            self.state[params[i]] = {k: self._loaded(k, v, params[i]) for k, v in values.items() if v is not None}
+        state = {
+            params[int(i)]: {k: self._loaded(k, v, params[int(i)]) for k, v in s.items() if v is not None} for i, s in state_dict["state"].items()
+        }
+        for old, group in zip(saved, self.param_groups, strict=True):
+            group.update({k: tuple(v) if type(v) is list else v for k, v in old.items() if k not in ("params", "param_names", *_EXECUTION)})
+        self.state.update(state)
 
-    @staticmethod
-    def _loaded(name: str, value: Any, p: md.Tensor) -> md.Tensor:
-        dtype = md.float64 if name == "step" else p.dtype
+    def _loaded(self, name: str, value: Any, p: md.Tensor) -> Any:
+        if isinstance(value, list):
+            return [self._loaded(name, v, p) for v in value]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value if name not in self._dtypes else md.asarray(value, dtype=self._dtypes[name], backend=p.backend, device=p.device)
         value = value.detach() if isinstance(value, md.Tensor) else value
-        return md.asarray(value).to(dtype).to(backend=p.backend, device=p.device)
+        return md.asarray(value).to(self._dtypes.get(name, p.dtype)).to(backend=p.backend, device=p.device)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
         for i, group in enumerate(self.param_groups):
             lines.append(f"Parameter Group {i}")
-            lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k != "params"]
+            lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
+
+
+def _now(value: Any) -> Any:
+    """A tensor's value of now; later steps do not change it."""
+    if isinstance(value, list):
+        return [_now(v) for v in value]
+    return value.detach() if isinstance(value, md.Tensor) else value
+
+
+def _parts(x: Any) -> Any:
+    """A complex tensor as real and imaginary parts in a last axis."""
+    return md.stack([md.real(x), md.imag(x)], axis=-1) if x.dtype.is_complex else x
+
+
+def _whole(x: md.Tensor, like: md.Tensor) -> md.Tensor:
+    return x[..., 0].to(like.dtype) + x[..., 1].to(like.dtype) * 1j
+
+
+def scalar(value: Any, like: md.Tensor) -> Any:
+    """A setting that may be a number or a 0-d Tensor, as an operand that leaves `like` its dtype."""
+    return value.to(like.dtype) if isinstance(value, md.Tensor) else value
+
+
+def count(p: md.Tensor) -> md.Tensor:
+    """A step count of zero: a 0-d float64 Tensor, in which bias corrections are computed, on the parameter's backend."""
+    return md.zeros((), dtype=md.float64, backend=p.backend, device=p.device)

@@ -6,19 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer
+from minidl.optim.optimizer import Optimizer, State, scalar
 
 
 class SGD(Optimizer):
     """p -= lr * g, with momentum, dampening, weight decay and Nesterov's look-ahead as in torch.optim.SGD.
 
-    The momentum buffer is the first gradient, then momentum * buffer + (1 - dampening) * g (I. Sutskever et al., ICML 2013, in PyTorch's form).
-    Raises ValueError for negative settings and for nesterov without momentum or with dampening.
+    The momentum buffer is the first gradient, then momentum * buffer + (1 - dampening) * g (I. Sutskever et al., ICML 2013, in PyTorch's form). With
+    dampening the state has no buffer before the first step. Raises ValueError for negative settings and for nesterov without momentum or with
+    dampening.
     """
 
     def __init__(
         self,
-        params: Iterable[Any],
+        params: Iterable[Any] | None = None,
         lr: float = 1e-3,
         momentum: float = 0.0,
         dampening: float = 0.0,
@@ -35,20 +36,20 @@ class SGD(Optimizer):
         if group["nesterov"] and (group["momentum"] <= 0 or group["dampening"] != 0):
             raise ValueError("SGD: nesterov wants a momentum and zero dampening")
 
-    def _start(self, p: md.Tensor, group: dict[str, Any]) -> dict[str, Any]:
+    def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         # zeros make the first buffer the gradient itself when there is no dampening; with it, the buffer has to wait for that gradient
         return {"momentum_buffer": md.zeros_like(p)} if group["momentum"] and not group["dampening"] else {}
 
-    def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
-        decay, momentum = md.host(group, "weight_decay"), md.host(group, "momentum")
+    def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
+        decay, momentum, dampening = group["weight_decay"], group["momentum"], group["dampening"]
         if decay != 0:
             grad = grad + p * decay
-        if momentum != 0:
-            buffer = state.get("momentum_buffer")
-            if buffer is None:
-                buffer = state["momentum_buffer"] = grad * 1.0
-            else:
-                dampening = md.host(group, "dampening")
-                buffer.assign(buffer * momentum + (grad * (1 - dampening) if dampening != 0 else grad))
-            grad = grad + buffer * momentum if group["nesterov"] else buffer
-        p.assign(p - grad * md.host(group, "lr"))
+        if momentum == 0:
+            return p - grad * scalar(group["lr"], p), {}
+        buffer = state.get("momentum_buffer")
+        if buffer is None:
+            buffer = grad * 1.0
+        else:
+            buffer = buffer * momentum + (grad * (1 - dampening) if dampening != 0 else grad)
+        grad = grad + buffer * momentum if group["nesterov"] else buffer
+        return p - grad * scalar(group["lr"], p), {"momentum_buffer": buffer}

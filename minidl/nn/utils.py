@@ -1,0 +1,123 @@
+"""Gradients clipped by their norm or value, and parameters as one vector, as torch.nn.utils; clipping also as pure functions of pytrees.
+
+Promises: everything may stand in a jitted step; a gradient that is not clipped keeps its values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import minidl as md
+
+__all__ = [
+    "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector",
+    "vector_to_parameters",
+]  # fmt: skip
+
+
+def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> md.Tensor:
+    """The norm of all elements of all tensors (a pytree of them) as one vector; norm_type may be inf. A 0-d tensor; 0 for no tensors.
+
+    Raises RuntimeError with error_if_nonfinite where it is infinite or nan, which needs values: not inside md.jit.
+
+    >>> float(get_total_norm([md.asarray([3.0]), md.asarray([4.0])]))
+    5.0
+    """
+    leaves = md.tree.leaves(tensors)
+    p = float(norm_type)
+    if not leaves:
+        return md.asarray(0.0)
+    norms = [md.linalg.vector_norm(x, ord=p) for x in leaves]
+    total = md.linalg.vector_norm(md.stack(norms), ord=p)
+    if error_if_nonfinite and not bool(md.isfinite(total)):
+        raise RuntimeError(f"clip: the norm of order {p} of the gradients is {total.item()}; error_if_nonfinite=False clips by it all the same")
+    return total
+
+
+def clip_by_global_norm(grads: Any, max_norm: float | md.Tensor, norm_type: float = 2.0) -> tuple[Any, md.Tensor]:
+    """(gradients, norm before): a pytree scaled so that the norm of all its elements is at most max_norm. Pure; PyTorch's 1e-6 in the quotient.
+
+    >>> clipped, norm = clip_by_global_norm({"w": md.asarray([30.0, 40.0])}, 5.0)
+    >>> [round(v, 4) for v in clipped["w"].tolist()], float(norm)
+    ([3.0, 4.0], 50.0)
+    """
+    total = get_total_norm(grads, norm_type)
+    return _scaled(grads, max_norm, total), total
+
+
+def _scaled(grads: Any, max_norm: Any, total: md.Tensor) -> Any:
+    scale = md.minimum(max_norm / (total + 1e-6), 1.0)
+    return md.tree.map(lambda g: g * scale.to(g.dtype), grads)
+
+
+def clip_by_value(grads: Any, clip_value: float) -> Any:
+    """A pytree of gradients with every element between -clip_value and clip_value. Pure.
+
+    >>> clip_by_value([md.asarray([3.0, -0.5])], 1.0)[0].tolist()
+    [1.0, -0.5]
+    """
+    return md.tree.map(lambda g: md.clip(g, -clip_value, clip_value), grads)
+
+
+def _with_grad(parameters: md.Tensor | Iterable[md.Tensor]) -> list[md.Tensor]:
+    return [p for p in ([parameters] if isinstance(parameters, md.Tensor) else parameters) if p.grad is not None]
+
+
+def _store(parameters: list[md.Tensor], grads: list[md.Tensor]) -> None:
+    for p, g in zip(parameters, grads, strict=True):
+        p.grad = g
+
+
+def clip_grad_norm_(
+    parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+) -> md.Tensor:
+    """Scale all gradients by one factor so that their norm is at most max_norm; returns the norm before, a 0-d tensor.
+
+    Parameters without a gradient are left out. Raises RuntimeError as get_total_norm does.
+    """
+    with md.no_grad():
+        params = _with_grad(parameters)
+        total = get_total_norm([p.grad for p in params], norm_type, error_if_nonfinite)
+        _store(params, _scaled([p.grad for p in params], max_norm, total))
+    return total
+
+
+def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, total_norm: md.Tensor) -> None:
+    """Scale all gradients as clip_grad_norm_ does, by a norm that is known."""
+    with md.no_grad():
+        params = _with_grad(parameters)
+        _store(params, _scaled([p.grad for p in params], max_norm, total_norm))
+
+
+def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: float) -> None:
+    """Clip every element of every gradient to [-clip_value, clip_value]."""
+    with md.no_grad():
+        params = _with_grad(parameters)
+        _store(params, clip_by_value([p.grad for p in params], clip_value))
+
+
+def parameters_to_vector(parameters: Iterable[md.Tensor]) -> md.Tensor:
+    """All elements of all parameters in one 1-d tensor; gradients flow back. Raises ValueError for none."""
+    flat = [p.reshape(-1) for p in parameters]
+    if not flat:
+        raise ValueError("parameters_to_vector: got no parameters")
+    return md.concat(flat)
+
+
+def vector_to_parameters(vec: md.Tensor, parameters: Iterable[md.Tensor]) -> None:
+    """Give parameters the values of a vector, in order and in place. Raises ValueError where the sizes differ; then nothing is changed.
+
+    >>> w = md.tensor([[0.0, 0.0]], requires_grad=True)
+    >>> vector_to_parameters(md.asarray([1.0, 2.0]), [w])
+    >>> w.tolist()
+    [[1.0, 2.0]]
+    """
+    params = list(parameters)
+    if vec.ndim != 1 or vec.size != sum(p.size for p in params):
+        raise ValueError(f"vector_to_parameters: a vector of shape {vec.shape} for parameters of {sum(p.size for p in params)} elements")
+    at = 0
+    with md.no_grad():
+        for p in params:
+            p.assign(vec[at : at + p.size].reshape(p.shape).to(p.dtype))
+            at += p.size
