@@ -21,7 +21,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
+from minidl.backends import jax_factors, jax_linear  # noqa: F401  their kernels enter the same namespace
 from minidl.backends.base import Backend
 from minidl.backends.jax_kernels import kernels, pad_with, plus_zero
 from minidl.dtypes import DType, all_dtypes

@@ -1,4 +1,4 @@
-"""The primitives as plain lax code, continued: indexing, contractions, convolution, pooling and factorisations.
+"""The primitives as plain lax code, continued: indexing, contractions, convolution and pooling.
 
 Promises: those of jax_kernels; besides, products of float32 are never rounded to TF32 or bfloat16 on the way, and duplicates of a "set" have
 one winner, the last, on every device.
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from minidl.backends.jax_kernels import I32, I64, const, is_float, is_half, kernel, kernels, shape_to, spread, to, wide
+from minidl.backends.jax_kernels import I32, I64, const, is_float, is_half, kernel, kernels, shape_to, spread, to
 
 _HIGHEST = lax.Precision.HIGHEST
 
@@ -262,18 +262,3 @@ def pool_scatter(g: Any, index: Any, *, x_shape: Any, window: Any, stride: Any, 
         part = lax.pad(lax.select(lax.eq(index, const(number, index)), g, const(0, g)), zero, config)
         total = part if total is None else lax.add(total, part)
     return total
-
-
-# ---- linear algebra -------------------------------------------------------------------------------------------------------------------
-@kernel
-@wide
-def cholesky(x: Any) -> Any:
-    """The factor of each matrix, read from its lower triangle; a matrix that is not positive definite gives nan all over."""
-    out = lax.linalg.cholesky(x, symmetrize_input=False)
-    return lax.select(shape_to(out[..., -1:, -1:] != out[..., -1:, -1:], out.shape), const(math.nan, out), out) if out.size else out
-
-
-@kernel
-@wide
-def triangular_solve(a: Any, b: Any, *, lower: bool, transpose: bool, unit: bool) -> Any:
-    return lax.linalg.triangular_solve(a, b, left_side=True, lower=lower, transpose_a=transpose, unit_diagonal=unit)

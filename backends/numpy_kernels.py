@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import numpy_special, numpy_windows
+from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_helpers import is_half, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
@@ -47,7 +47,8 @@ NOISY.update(
     ge=np.greater_equal,
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
     polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
-    max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
+    cholesky=numpy_linear.cholesky, triangular_solve=numpy_linear.triangular_solve, fft=numpy_linear.fft, rfft=numpy_linear.rfft,
+    irfft=numpy_linear.irfft, max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
 )  # fmt: skip
 
 
@@ -428,33 +429,6 @@ _MATMUL: dict[tuple[int, int], Callable[[Array, Array], Array]] = {
 def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -> Array:
     dot = dot_plan(contract, batch, x.ndim, y.ndim)
     return widened(dot)(x, y) if is_half(x.dtype) else dot(x, y)
-
-
-@noisy
-@widened
-def cholesky(x: Array) -> Array:
-    try:
-        return np.linalg.cholesky(x)
-    except np.linalg.LinAlgError:
-        if x.ndim == 2:
-            return np.full_like(x, np.nan)
-        return np.stack([cholesky(m) for m in x])
-
-
-@noisy
-@widened
-def triangular_solve(a: Array, b: Array, *, lower: bool, transpose: bool, unit: bool) -> Array:
-    """Substitution, one row of the result at a time, for all matrices and columns at once."""
-    if transpose:
-        a, lower = a.swapaxes(-1, -2), not lower
-    n = a.shape[-1]
-    x = np.empty(np.broadcast_shapes(a.shape[:-2], b.shape[:-2]) + b.shape[-2:], b.dtype)
-    for i in range(n) if lower else reversed(range(n)):
-        known = slice(0, i) if lower else slice(i + 1, n)
-        x[..., i, :] = b[..., i, :] - np.matmul(a[..., i : i + 1, known], x[..., known, :])[..., 0, :]
-        if not unit:
-            x[..., i, :] /= a[..., i, i, None]
-    return x
 
 
 KERNELS = SILENT | NOISY

@@ -18,6 +18,7 @@ import torch
 
 from minidl import dtypes, shapes
 from minidl.backends import torch_composites as composites
+from minidl.backends import torch_linear as linear
 from minidl.backends import torch_windows as windows
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
 from minidl.dtypes import DType
@@ -503,7 +504,9 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tenso
     return out.scatter_add_(axis, at, u).narrow(axis, 0, x.shape[axis]).contiguous()
 
 
-for _name in ("dot_general", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter", "cholesky", "triangular_solve"):
+for _name in ("dot_general", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
+for _name in ("cholesky", "triangular_solve", "fft", "rfft", "irfft"):
+    KERNELS[_name] = getattr(linear, _name)
 for _name in ("gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
     KERNELS[_name] = getattr(composites, _name)

@@ -1,4 +1,4 @@
-"""PyTorch: products (dot_general, triangular systems) and windows (convolution, pooling).
+"""PyTorch: products (dot_general) and windows (convolution, pooling).
 
 Promises: float32 convolution and its transpose in x run in full float32 on CUDA too (the flag is an argument of torch._convolution); its transpose
 in w follows `torch.backends.cudnn.allow_tf32`, the only switch torch has there, and products follow `torch.backends.cuda.matmul.allow_tf32`.
@@ -118,20 +118,6 @@ def _mm(x: Tensor, y: Tensor) -> Tensor:
 def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Tensor:
     plan = dot_plan(x.ndim, y.ndim, contract, batch)
     return plan(x, y) if x.dtype in _NATIVE else _carried(plan, x, y)
-
-
-def cholesky(x: Tensor) -> Tensor:
-    """The factor of each matrix, read from its lower triangle; a matrix that is not positive definite gives nan all over."""
-    if x.dtype not in _NATIVE:
-        return cholesky(x.float()).to(x.dtype)
-    factor, info = torch.linalg.cholesky_ex(x)
-    return torch.where(info[..., None, None] > 0, math.nan, factor)
-
-
-def triangular_solve(a: Tensor, b: Tensor, *, lower: bool, transpose: bool, unit: bool) -> Tensor:
-    if a.dtype not in _NATIVE:
-        return triangular_solve(a.float(), b.float(), lower=lower, transpose=transpose, unit=unit).to(a.dtype)
-    return torch.linalg.solve_triangular(a.mT if transpose else a, b, upper=lower == transpose, unitriangular=unit)
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ _LATER = {
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
-_SATELLITES = ("nn", "optim", "data", "saving", "random", "linalg", "testing")
+_SATELLITES = ("nn", "optim", "data", "saving", "random", "linalg", "fft", "testing")
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
@@ -72,7 +72,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Transforms, jit and control flow, and the satellites (md.nn, md.optim, md.data, md.linalg), are loaded when first used."""
+    """Transforms, jit and control flow, and the satellites (md.nn, md.optim, md.data, md.linalg, md.fft), are loaded when first used."""
     if name in _SATELLITES:
         return importlib.import_module(f"minidl.{name}")
     if name in _HOME:

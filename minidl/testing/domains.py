@@ -343,6 +343,13 @@ for _label in ("lower", "upper", "lower-transpose", "upper-unit"):
     _how = {"lower": "lower" in _label, "transpose": "transpose" in _label, "unit": "unit" in _label}
     row("triangular_solve", **_matrices(BOTH, right=True), label=_label, **_how)
 
+# ---- Fourier transforms -----------------------------------------------------------------------------------------------------------------
+for _label, _axes, _inverse, _norm in (("", (1,), False, "backward"), ("inverse", (1,), True, "backward"), ("two", (2, 0), True, "ortho")):
+    row("fft", (2, 3, 4), REAL, "complex128", label=_label, axes=_axes, inverse=_inverse, norm=_norm)
+for _n, _norm in ((5, "backward"), (4, "ortho"), (1, "forward")):
+    row("rfft", (_n, 3), REAL, label=f"n{_n}", axis=0, norm=_norm)
+    row("irfft", (2, _n // 2 + 1), REAL, "complex128", label=f"n{_n}", axis=1, n=_n, norm=_norm)
+
 # ---- products and windows -----------------------------------------------------------------------------------------------------------------
 row("dot_general", ((2, 3), (3, 4)), REAL, "float64 float32 complex128 int64", label="matrix", contract=((1,), (0,)), batch=((), ()))
 row("dot_general", ((4, 2, 3), (3, 5, 4)), REAL, label="batch", contract=((2,), (0,)), batch=((0,), (2,)))
