@@ -1,9 +1,28 @@
-"""Data sets and loaders with PyTorch's names, and the handwritten digits that the demonstration trains on."""
+"""Data sets, samplers and loaders with PyTorch's names; and the handwritten digits that the demonstration trains on.
+
+    loader = md.data.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
+"""
 
 from __future__ import annotations
 
-from minidl.data.datasets import Dataset, Subset, TensorDataset, random_split
+from minidl.data.collate import default_collate, default_convert
+from minidl.data.dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, StackDataset, Subset, TensorDataset, random_split
 from minidl.data.digits import digits, digits_arrays
-from minidl.data.loader import DataLoader, default_collate
+from minidl.data.loader import DataLoader
+from minidl.data.randomness import sample_key
+from minidl.data.reading import get_worker_info
+from minidl.data.samplers import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
-__all__ = ["DataLoader", "Dataset", "Subset", "TensorDataset", "default_collate", "digits", "digits_arrays", "random_split"]
+__all__ = [
+    "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "IterableDataset", "RandomSampler", "Sampler",
+    "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "default_collate",
+    "default_convert", "digits", "digits_arrays", "get_worker_info", "random_split", "sample_key",
+]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
-from minidl.data.datasets import TensorDataset
+from minidl.data.dataset import TensorDataset
 
 
 def digits_arrays() -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,105 @@
+"""From a list of items to a batch, and from what the loading side makes (NumPy arrays) to tensors where the user wants them.
+
+Batches are put together in NumPy, by whichever process loads them, and become tensors once, at the end, in the process that asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+import minidl as md
+
+
+def is_torch(x: Any) -> bool:
+    """Whether x is a tensor of torch, which is not loaded for the question."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def host(items: list[Any]) -> Any:
+    """default_collate with NumPy arrays in place of tensors (but on a device other than the CPU, tensors stay where they are)."""
+    first = items[0]
+    if isinstance(first, md.Tensor):
+        if first.device != "cpu":
+            return md.stack(items)
+        return _stack([t.numpy() if isinstance(t, md.Tensor) else t for t in items])
+    if is_torch(first):
+        return _stack([t.detach().cpu().numpy() for t in items])
+    if isinstance(first, (np.ndarray, np.generic)):
+        return _stack(items)
+    if isinstance(first, (bool, int, float, complex)):
+        return _numbers(items)
+    if isinstance(first, Mapping):
+        return {k: host([item[k] for item in items]) for k in first}
+    if isinstance(first, (tuple, list)):
+        if any(len(item) != len(first) for item in items):
+            raise ValueError(f"default_collate: lists of different lengths ({', '.join(map(str, sorted({len(i) for i in items})))}); {PAD}")
+        fields = [host(list(column)) for column in zip(*items, strict=True)]
+        return type(first)(*fields) if hasattr(first, "_fields") else fields
+    return items
+
+
+PAD = "pad them (md.data.text.PadCollate), or give a collate_fn of your own"
+
+
+def _stack(arrays: list[Any]) -> np.ndarray:
+    try:
+        return np.stack(arrays)
+    except ValueError:
+        shapes = ", ".join(sorted({str(np.shape(a)) for a in arrays}))
+        raise ValueError(f"default_collate: items of different shapes {shapes}; {PAD}") from None
+
+
+def _numbers(items: list[Any]) -> np.ndarray:
+    kind = complex if any(isinstance(v, complex) for v in items) else float if any(isinstance(v, float) for v in items) else None
+    array = np.asarray(items)
+    if kind is None:
+        return array
+    return array.astype((md.asarray(0j) if kind is complex else md.asarray(0.0)).dtype.numpy)
+
+
+def default_collate(batch: list[Any]) -> Any:
+    """A list of items as one batch: tensors, arrays and numbers are stacked, tuples and dicts field by field, anything else stays a list.
+
+    Python floats become the default float dtype; tuples become lists, as in PyTorch. Raises ValueError for items of different shapes.
+
+    >>> x, n, name = default_collate([(md.zeros(2), 1, "a"), (md.ones(2), 2, "b")])
+    >>> x.shape, n.tolist(), name
+    ((2, 2), [1, 2], ['a', 'b'])
+    """
+    return tensors(host(batch), owned=True)
+
+
+def default_convert(data: Any) -> Any:
+    """One item with its arrays as tensors; what a loader without batches (batch_size=None) gives."""
+    return tensors(data)
+
+
+def tensors(batch: Any, *, owned: bool = False, backend: str | None = None, device: str | None = None) -> Any:
+    """A batch with its tensors and arrays (NumPy's, torch's) on a backend and device, by default those of the moment.
+
+    owned: nobody else holds the memory of the arrays, so that tensors may show it instead of a copy.
+    """
+    if backend is None and device is None:
+        where = md.empty(0)
+        backend, device = where.backend, where.device
+
+    def place(v: Any) -> Any:
+        if is_torch(v):
+            v = v.detach().cpu().numpy()
+        if isinstance(v, md.Tensor):
+            return md.asarray(v, backend=backend, device=device)
+        if isinstance(v, np.ndarray) and v.dtype.kind in "biufcV":
+            if owned and v.size and v.flags.writeable:
+                try:
+                    return md.asarray(v, copy=False, backend=backend, device=device)
+                except ValueError:  # a device, or a dtype that is not shared
+                    pass
+            return md.asarray(v, backend=backend, device=device)
+        return v
+
+    return md.tree.map(place, batch)
