@@ -11,7 +11,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 24_000
-SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/")
+SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/", "minidl/deploy/")
 ROOT = Path(__file__).resolve().parent.parent
 
 

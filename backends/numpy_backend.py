@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
+from minidl.backends import numpy_control
 from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_kernels import KERNELS, NOISY, SILENT
@@ -120,26 +121,15 @@ class NumpyBackend(Backend):
 
     # control flow
     @np.errstate(all="ignore")
-    def scan(self, *operands: Array, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
+    def scan(self, *operands: Array, body: Graph, n_carry: int, length: int, **params: Any) -> tuple:
         """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs."""
-        step = self.callable(body)
-        consts, carry, xs = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
         stacks = [np.empty((length, *v.shape), v.dtype.numpy) for v in body.outputs[n_carry:]]
-        for i in reversed(range(length)) if reverse else range(length):
-            out = step(*consts, *carry, *[x[i] for x in xs])
-            carry = out[:n_carry]
-            for stack, y in zip(stacks, out[n_carry:], strict=True):
-                stack[i] = y
-        return (*carry, *stacks)
+        return numpy_control.scan(*operands, body=self.callable(body), n_carry=n_carry, length=length, stacks=stacks, **params)
 
     @np.errstate(all="ignore")
-    def while_loop(self, *operands: Array, cond: Graph, body: Graph, n_cond: int, n_body: int) -> tuple:
+    def while_loop(self, *operands: Array, cond: Graph, body: Graph, **params: Any) -> tuple:
         """body(consts, carry) → carry, as long as cond(consts, carry)."""
-        test, step = self.callable(cond), self.callable(body)
-        test_consts, consts, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-        while test(*test_consts, *carry)[0]:
-            carry = step(*consts, *carry)
-        return tuple(carry)
+        return numpy_control.while_loop(*operands, cond=self.callable(cond), body=self.callable(body), **params)
 
     @np.errstate(all="ignore")
     def cond(self, index: Array, *operands: Array, branches: tuple[Graph, ...]) -> tuple:

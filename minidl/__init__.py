@@ -19,6 +19,7 @@ from minidl import autograd, dtypes, ops, tree
 from minidl.autograd import enable_grad, is_grad_enabled, no_grad
 from minidl.backends import available as backends
 from minidl.backends import set_backend, use_backend
+from minidl.context import eagerly
 from minidl.dtypes import (
     DType,
     bfloat16,
@@ -56,16 +57,16 @@ __version__ = "0.1.0"
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp",
-    "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "tracing": "host trace",
+    "deploy": "export freeze", "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "tracing": "host trace",
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
-_SATELLITES = ("nn", "optim", "data", "saving", "random", "linalg", "fft", "testing")
+_SATELLITES = ("nn", "optim", "data", "saving", "deploy", "random", "linalg", "fft", "testing")
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",
-    "custom_vjp", "dtypes", "enable_grad", "explain", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian", "host",
-    "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "profile",
+    "custom_vjp", "dtypes", "eagerly", "enable_grad", "explain", "float16", "float32", "float64", "fori_loop", "get_default_dtype", "grad", "hessian",
+    "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map", "no_grad", "profile",
     "scan", "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "strong_zero", "switch", "trace", "tree", "uint8",
     "uint16", "uint32", "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
 ]  # fmt: skip

@@ -41,6 +41,23 @@ def interpreting(interpreter: Any) -> Iterator[Any]:
         _count(-1)
 
 
+def eagerly() -> contextlib.AbstractContextManager[Any]:
+    """A context in which operations run at once, also inside md.jit, md.trace and md.vmap: for constants that are worked out while tracing.
+
+    Inside it a symbolic tensor of the trace cannot be used. Its counterpart is jax.ensure_compile_time_eval.
+
+    >>> import minidl as md
+    >>> table = md.arange(4)
+    >>> def f(x):
+    ...     with md.eagerly():
+    ...         largest = int(table.max())  # a number of Python
+    ...     return x[:largest]
+    >>> md.jit(f)(md.zeros((5,))).shape
+    (3,)
+    """
+    return interpreting(None)
+
+
 @contextlib.contextmanager
 def grad_mode(on: bool) -> Iterator[None]:
     """Record operations on the tape, or not, in this thread."""

@@ -85,13 +85,14 @@ class Graph:
     `print(graph)` shows typed single-assignment Python, and `emit` gives the text that a backend runs.
     """
 
-    __slots__ = ("__weakref__", "cache", "equations", "inputs", "name", "outputs")
+    __slots__ = ("__weakref__", "cache", "captured", "equations", "inputs", "name", "outputs")
 
     def __init__(self, inputs: Sequence[Var], equations: Sequence[Equation], outputs: Sequence[Atom], name: str = "program"):
         self.inputs = tuple(inputs)
         self.equations = tuple(equations)
         self.outputs = tuple(outputs)
         self.name = name + "_" if name in table else name  # the program of md.sum calls sum
+        self.captured: tuple[Any, ...] = ()  # the values of the last inputs, where a trace read them from outside: Tensors, and numbers of a schedule
         self.cache: dict[Any, Any] = {}  # what backends and transforms derive from this graph once
 
     def __str__(self) -> str:
@@ -160,6 +161,47 @@ class Graph:
 
     _repr_svg_ = to_svg
 
+    def to_python(self, name: str | None = None, inputs: Sequence[str] = (), larger: Graph | None = None) -> str:
+        """The text of a Python module that needs NumPy alone: its function `name` (default: the graph's name) takes the inputs as arrays and returns
+        the outputs as a tuple.
+
+        inputs: names for the first inputs. larger: the graph of the same function for one example more along the first axis of the first input; the
+        text then holds for any number of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where `larger` differs in
+        more than sizes.
+
+        >>> import minidl as md
+        >>> print(md.trace(lambda x: md.exp(x) + 1.0)(md.ones((3,))).to_python("f"))
+        from __future__ import annotations
+        <BLANKLINE>
+        import numpy as np
+        <BLANKLINE>
+        <BLANKLINE>
+        @np.errstate(all="ignore")
+        def f(a):
+            b = np.exp(a)
+            c = b + np.float32(1.0)
+            return (c,)
+        <BLANKLINE>
+        """
+        from minidl.backends.numpy_source import python_source
+
+        return python_source(self, name, inputs, larger)
+
+    def __call__(self, *args: Any) -> tuple[Any, ...]:
+        """The program on Tensors, in the current context: eagerly, inside jit, differentiated. One Tensor per input; returns a tuple.
+
+        >>> import minidl as md
+        >>> graph = md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,)))
+        >>> graph(md.zeros((3,)))[0].tolist()
+        [0.0, 0.0, 0.0]
+        """
+        from minidl.control import run_graph
+
+        if [(a.shape, a.dtype) for a in args] != [(v.shape, v.dtype) for v in self.inputs]:
+            came, want = (", ".join(describe(a) for a in xs) or "nothing" for xs in (args, self.inputs))
+            raise ValueError(f"{self.name}: the graph was traced for {want}, and {came} came; trace the function again for these arguments")
+        return tuple(run_graph(self, args))
+
     def peak_memory(self) -> int:
         """Estimated peak bytes of live values when equations run in order and each value dies at its last use."""
         from minidl.passes import peak_memory
@@ -203,4 +245,4 @@ def letters(i: int) -> str:
     return name + "_" if name in _TAKEN or name in table else name
 
 
-_TAKEN = frozenset("as if in is or and def del for not try int len map str set elif else from with None pass True".split())
+_TAKEN = frozenset("np as if in is or and def del for not try int len map str set elif else from with None pass True".split())

@@ -429,7 +429,8 @@ def asarray_here(value: Any) -> Tensor:
 
 
 def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
-    """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs.
+    """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs, and `graph.captured` those
+    tensors.
 
     >>> import minidl as md
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
@@ -449,7 +450,9 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
             payloads = [t.lift(asarray_here(o))[0] for o in outs]
         t.closed = True
         known = set(inputs)
-        rest = [e[1] for e in t.captured.values() if e[1] not in known] + [v for _, v in t.hosts.values()]
-        return finish(t.equations, [*dict.fromkeys(inputs), *rest], payloads)
+        read = [(e[0], e[1]) for e in t.captured.values() if e[1] not in known] + [(h.value, v) for h, v in t.hosts.values()]
+        graph = finish(t.equations, [*dict.fromkeys(inputs), *(v for _, v in read)], payloads)
+        graph.captured = tuple(value for value, _ in read)
+        return graph
 
     return traced

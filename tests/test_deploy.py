@@ -1,0 +1,198 @@
+"""freeze, export and compare: what is shipped computes what the model computes."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import nn
+
+
+class Net(nn.Module):
+    """Layers whose graphs have windows, products, statistics and a choice of rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.pool, self.drop = nn.MaxPool2d(2, 2), nn.Dropout(0.5)
+        self.fc1, self.norm2, self.fc2 = nn.Linear(4 * 4 * 4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        x = self.pool(nn.functional.relu(self.norm1(self.conv1(x))))
+        x = nn.functional.relu(self.norm2(self.fc1(x.reshape((x.shape[0], -1)))))
+        return nn.functional.softmax(self.fc2(self.drop(x)), dim=-1)
+
+
+def trained(dtype=md.float32):
+    """A Net whose statistics are no longer 0 and 1, in evaluation mode."""
+    md.manual_seed(0)
+    net = Net().to(dtype)
+    for i in range(3):
+        net(md.random.normal(md.random.key(i), (16, 1, 8, 8), dtype) * 2 + 1)
+    return net.eval()
+
+
+def inputs(n, dtype=md.float32):
+    return md.random.normal(md.random.key(7), (n, 1, 8, 8), dtype)
+
+
+# ---- freeze -------------------------------------------------------------------------------------------------------------------------------
+def test_a_frozen_model_computes_the_same_with_less(backend):
+    net, x = trained(md.float64), inputs(5, md.float64)
+    fast = md.freeze(net)
+    assert abs(fast(x) - net(x)).max().item() < 1e-13
+    names = [e.primitive.name for e in fast.graph(x).equations]
+    assert not {"rsqrt", "sub", "permute"} & set(names) and names.count("conv") == 1 and names.count("add") == 3
+    assert fast(inputs(2, md.float64)).shape == (2, 3)
+    inside = md.freeze(net)  # whose first call is inside jit
+    assert abs(md.jit(lambda x: inside(x) * 2.0)(x) - net(x) * 2.0).max().item() < 1e-13
+    before = fast(x)
+    with md.no_grad():
+        for p in net.parameters():
+            p.assign(p * 0.0)
+    assert (fast(x) == before).all().item() and (inside(x) == before).all().item()
+
+
+def test_scales_and_shifts_in_any_order_go_into_the_weight():
+    w = md.random.normal(md.random.key(0), (4, 3, 2), md.float64)
+    c = md.random.normal(md.random.key(1), (4, 1), md.float64)
+    x = md.random.normal(md.random.key(2), (2, 3, 6), md.float64)
+
+    def conv(x):
+        return nn.functional.conv1d(x, w)
+
+    cases = {
+        "chain": (lambda x: -((conv(x) - c) * c / (c + 3.0) + 1.0), ["conv", "add"]),
+        "scale": (lambda x: conv(x) * c, ["conv"]),
+        "one shift": (lambda x: conv(x) + c, ["conv", "add"]),
+        "from the left": (lambda x: 2.0 * conv(x) + c, ["conv", "add"]),
+        "over the constant": (lambda x: c / (conv(x) * c), ["conv", "div"]),
+        "subtracted from": (lambda x: c - conv(x) * c, ["conv", "sub"]),
+        "along another axis": (lambda x: conv(x) * md.arange(5.0, dtype=md.float64), ["conv", "mul"]),
+        "used twice": (lambda x: (lambda y: y * c + y)(conv(x)), ["conv", "mul", "add"]),
+        "with itself": (lambda x: (lambda y: y * y)(conv(x)), ["conv", "square"]),
+    }
+    for name, (f, want) in cases.items():
+        fast = md.freeze(f)
+        assert abs(fast(x) - f(x)).max().item() < 1e-12, name
+        assert [e.primitive.name for e in fast.graph(x).equations] == want, name
+    y = md.random.normal(md.random.key(3), (5, 4), md.float64)
+    row = md.random.normal(md.random.key(4), (6,), md.float64)
+    v = md.random.normal(md.random.key(5), (6, 4), md.float64)
+    for f in (lambda y: (y @ v.T + row) * row, lambda y: (y @ v.mT) * row - row * 2.0):
+        fast = md.freeze(f)
+        assert abs(fast(y) - f(y)).max().item() < 1e-12
+        assert [e.primitive.name for e in fast.graph(y).equations] == ["dot_general", "add"]
+
+
+def test_a_broadcast_constant_stays_small():
+    row = md.arange(4.0)
+    fast = md.freeze(lambda x: x + md.broadcast_to(row, (100_000, 4)))
+    assert fast(md.zeros((100_000, 4))).shape == (100_000, 4) and fast.nbytes == 16
+
+
+def test_a_training_model_is_refused():
+    net = Net()
+    for f in (md.freeze, lambda net: md.export(net, (inputs(2),), "x.py")):
+        with pytest.raises(ValueError, match=r"the model is in training mode.*call model\.eval\(\) first"):
+            f(net)
+
+
+# ---- export -------------------------------------------------------------------------------------------------------------------------------
+SCRIPT = """
+import sys
+import numpy as np
+from model import predict
+x = np.load("x.npy")
+np.save("out.npy", predict(x))
+assert not {"minidl", "torch", "jax", "numba", "scipy", "ml_dtypes"} & {m.partition(".")[0] for m in sys.modules}
+"""
+
+
+@pytest.mark.parametrize("where", ["numpy", "torch", "jax"])
+def test_an_exported_model_needs_numpy_alone(tmp_path, where):
+    with md.use_backend(where):
+        net, x = trained(), inputs(4)
+        file, npz = md.export(net, (x,), tmp_path / "model.py", dynamic_batch=True)
+    stored = np.load(npz)
+    assert {"conv1.weight", "norm1.running_var", "fc2.bias"} <= set(stored.files)
+    assert np.array_equal(stored["fc1.weight"], net.fc1.weight.detach().numpy())
+    text = file.read_text()
+    assert "conv(x, conv1_weight" in text and "takes\n    x: float32[n, 1, 8, 8]" in text
+    more = inputs(9)
+    np.save(tmp_path / "x.npy", more.numpy())
+    (tmp_path / "run.py").write_text(SCRIPT)
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-W", "error", "run.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    want = net.to(backend="numpy")(more).detach().numpy()
+    assert np.array_equal(np.load(tmp_path / "out.npy"), want)
+
+
+def test_structures_names_and_wrong_arguments(tmp_path):
+    w = md.tensor([1.0, 2.0])
+
+    def both(pair, mask):
+        return {"sum": pair["a"] * w + pair["b"][0], "kept": [md.where(mask, pair["a"], 0.0)]}
+
+    args = ({"a": md.ones((2,)), "b": (md.zeros((2,)),)}, md.tensor([True, False]))
+    file, _ = md.export(both, args, tmp_path / "both", name="run")
+    assert file.name == "both.py"
+    run = runpy.run_path(str(file))["run"]
+    given = {"a": np.array([3.0, 4.0], np.float32), "b": (np.ones(2, np.float32),)}
+    out = run(given, np.array([True, False]))
+    assert out["sum"].tolist() == [4.0, 9.0] and out["kept"][0].tolist() == [3.0, 0.0]
+    with pytest.raises(ValueError, match=r"run: a\['b'\]\[0\] is float64\[2\], and float32\[2\] is wanted"):
+        run({**given, "b": (np.ones(2),)}, np.array([True, False]))
+    with pytest.raises(TypeError, match="example arguments are tensors, and a float came"):
+        md.export(both, (1.0,), tmp_path / "x.py")
+    with pytest.raises(ValueError, match="could not be imported"):
+        md.export(both, args, tmp_path / "my-model.py")
+    with pytest.raises(ValueError, match=r"one first axis, and \(2,\), \(3,\) came"):
+        md.export(lambda a, b: (a, b), (md.ones((2,)), md.ones((3,))), tmp_path / "x.py", dynamic_batch=True)
+
+
+def test_loops_and_frozen_models_are_exported(tmp_path):
+    w = md.random.normal(md.random.key(0), (3, 3)) * 0.5
+
+    def recur(h, xs):
+        h, ys = md.scan(lambda h, x: (md.tanh(h @ w + x), h.sum()), h, xs)
+        return md.while_loop(lambda v: v.sum() < 10.0, lambda v: v + 1.0, md.abs(h)), ys
+
+    h, xs = md.zeros((3,)), md.random.normal(md.random.key(1), (5, 3))
+    file, _ = md.export(recur, (h, xs), tmp_path / "recur.py")
+    got = runpy.run_path(str(file))["predict"](h.numpy(), xs.numpy())
+    for g, v in zip(got, recur(h, xs), strict=True):
+        assert np.allclose(g, v.numpy(), rtol=1e-6)
+    net, x = trained(), inputs(3)
+    fast = md.freeze(net)
+    file, _ = md.export(fast, (x,), tmp_path / "fast.py", dynamic_batch=True)
+    got = runpy.run_path(str(file))["predict"](inputs(6).numpy())
+    assert np.allclose(got, net(inputs(6)).detach().numpy(), atol=1e-6) and "rsqrt" not in file.read_text()
+
+
+def test_a_failing_export_leaves_the_files_that_were_there(tmp_path, monkeypatch):
+    w, x = md.ones((2,)), md.ones((2,))
+    file, npz = md.export(lambda x: x * w, (x,), tmp_path / "model.py")
+    before = file.read_text(), npz.read_bytes()
+    monkeypatch.setattr(os, "fdopen", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        md.export(lambda x: x + w, (x,), tmp_path / "model.py")
+    assert (file.read_text(), npz.read_bytes()) == before and sorted(os.listdir(tmp_path)) == ["model.npz", "model.py"]
+
+
+# ---- compare ------------------------------------------------------------------------------------------------------------------------------
+def test_a_report_says_size_time_and_accuracy():
+    from minidl.deploy import compare
+
+    net, x = trained(), inputs(4)
+    found = compare(net, md.freeze(net), x, metric=lambda f: f(x).max().item(), repeat=2)
+    assert found.nbytes[1] < found.nbytes[0] and found.largest_difference < 1e-5 and abs(found.metric[0] - found.metric[1]) < 1e-5
+    lines = str(found).splitlines()
+    assert [line.split("  ")[0] for line in lines[1:]] == ["size", "time of a call", "metric", "largest difference"]
