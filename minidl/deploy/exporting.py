@@ -21,7 +21,7 @@ _FILE = '''"""{title}, for NumPy.
 {takes}
 and returns {result}.
 
-Needs NumPy and the file {npz} beside this one. Written by minidl {version}.
+Needs NumPy and the file {npz} beside this one..
 
     from {stem} import {name}
     out = {name}({arguments})
@@ -119,7 +119,7 @@ def export(
     takes = [f"    {t}: {x.dtype.name}[{', '.join(map(str, s))}]" for t, x, s in zip(texts, leaves, shapes, strict=True)]
     text = _FILE.format(
         title=getattr(f, "__name__", type(f).__name__), name=name, arguments=", ".join(dict.fromkeys(t.partition("[")[0] for t in texts)),
-        takes="\n".join(takes) or "    nothing", result=result, npz=npz.name, version=md.__version__, stem=path.stem, checks="\n".join(checks),
+        takes="\n".join(takes) or "    nothing", result=result, npz=npz.name, stem=path.stem, checks="\n".join(checks),
         program=body.replace("import numpy as np", "from pathlib import Path\n\nimport numpy as np", 1),
         outs="".join(f"out{i}, " for i in range(len(graph.outputs))),
         values=", ".join([*inner[: len(texts)], *(f"_constants[{n!r}]" for n in names)]),
