@@ -104,6 +104,10 @@ class Backend:
         """Whether this is an array of the backend's own library."""
         raise NotImplementedError
 
+    def devices(self) -> tuple[str, ...]:
+        """The devices that this library can use here."""
+        return (self.device,)
+
     def number(self, value: Any, like: Any) -> Any:
         """A Python number, not zero, as a native 0-d array of the dtype of another; kept in `numbers`."""
         out = self.numbers[value, like.dtype] = self.scalar(value, self.dtype_of(like))

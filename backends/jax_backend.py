@@ -176,6 +176,10 @@ class JaxBackend(Backend):
         """Whether it is a jax.Array (or one of jax's tracers)."""
         return isinstance(value, jax.Array)
 
+    def devices(self) -> tuple[str, ...]:
+        """The names of jax's devices, the CPU among them."""
+        return tuple(_devices())
+
     def from_dlpack(self, value: Any) -> Any:
         """An array from another library by DLPack, sharing memory where the device and the alignment allow."""
         with _Scope():

@@ -110,6 +110,10 @@ class TorchBackend(Backend):
         """Whether this is a torch.Tensor."""
         return isinstance(value, Tensor)
 
+    def devices(self) -> tuple[str, ...]:
+        """The CPU and the GPUs."""
+        return _devices()
+
     def from_dlpack(self, value: Any) -> Tensor:
         """A tensor that shares the memory of another library's array where the device is the same."""
         return torch.from_dlpack(value).detach().to(self.torch_device)
@@ -340,12 +344,16 @@ for _name, _kernel in KERNELS.items():
     setattr(TorchBackend, _name, staticmethod(_kernel))
 
 
+def _devices() -> tuple[str, ...]:
+    return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)))
+
+
 def make(device: str | None = None) -> TorchBackend:
     """The backend on a device: "cpu" (the default), "cuda" (the first GPU) or "cuda:<n>".
 
     Raises ValueError for a device that torch does not have here, and lists those that it has.
     """
-    usable = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0))]
+    usable = _devices()
     wanted = "cpu" if device is None else "cuda:0" if device == "cuda" else device
     if wanted not in usable:
         raise ValueError(f"backend torch: no device {device!r} here; it can use {', '.join(usable)}")

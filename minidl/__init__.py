@@ -40,6 +40,8 @@ from minidl.dtypes import (
 from minidl.dtypes import bool_ as bool
 from minidl.graph import Graph
 from minidl.ops import *  # noqa: F403
+from minidl.ops import namespace as _namespace
+from minidl.ops.namespace import *  # noqa: F403
 from minidl.settings import get_default_dtype, set_auto, set_default_dtype, strict_promotion, strong_zero
 from minidl.tensors import Tensor
 
@@ -69,6 +71,7 @@ __all__ = [
     "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed", "map",
     "no_grad", "profile", "scan", "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "strong_zero", "switch",
     "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
+    *_namespace.__all__,
 ]  # fmt: skip
 
 

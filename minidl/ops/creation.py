@@ -166,14 +166,14 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None 
     return constant(choose(backend, device), size, fill_value, canonical(dtype) if dtype is not None else dtypes.of_scalar_type(kind))
 
 
-def zeros(*shape: Any, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def zeros(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)) or zeros(2, 3)."""
-    return full(shape[0] if len(shape) == 1 else shape, 0, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+    return full((shape, *more) if more else shape, 0, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
 
 
-def ones(*shape: Any, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)) or ones(2, 3)."""
-    return full(shape[0] if len(shape) == 1 else shape, 1, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+    return full((shape, *more) if more else shape, 1, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -252,16 +252,16 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     return cast(on, canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
 
 
-def meshgrid(*arrays: Any, indexing: str = "xy") -> list[Tensor]:
+def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     """Coordinate grids of 1-d arrays; "xy" lets the second array run along the rows, "ij" the first. Raises ValueError for another indexing."""
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing {indexing!r} is neither 'xy' nor 'ij'")
     xs = [operand(a) for a in arrays]
     order = [1, 0, *range(2, len(xs))] if indexing == "xy" and len(xs) > 1 else list(range(len(xs)))
     shape = tuple(xs[i].size for i in order)
-    return [
+    return tuple(
         ns.broadcast_to(reshaped(x, tuple(x.size if a == i else 1 for a in order)), shape=shape) for i, x in enumerate(xs)
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def _triangle(name: str) -> Any:

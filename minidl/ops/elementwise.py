@@ -176,13 +176,14 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     return x if max is None else ns.minimum(x, max)
 
 
-def astype(x: Any, dtype: Any, /, *, copy: bool = True) -> Tensor:
-    """x in another dtype. float to integer saturates and takes nan to 0; complex to real takes the real part; to bool is x != 0.
+def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: str | None = None) -> Tensor:
+    """x in another dtype, on the same device or another. float to integer saturates and takes nan to 0; complex to real takes the real part;
+    to bool is x != 0.
 
     >>> astype(operand(2.7), "int32").item()
     2
     """
     x, dtype = operand(x), dtypes.canonical(dtype)
-    out = cast(x, dtype)
+    out = cast(x if device is None else x.to(device=device), dtype)
     return fresh(x) if out is x and copy else out
 

@@ -261,6 +261,9 @@ def getitem(x: Any, index: Any, /) -> Tensor:
             raise _out_of_bounds(index, 0, n)
         zeros, i = (0,) * len(rest), index % n
         return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
+    if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
+        kept = int(values(index, "indexing with a mask"))
+        return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
     plan = Plan(x, index)
     y = plan.cut(x)
     if not plan.axes:

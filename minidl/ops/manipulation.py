@@ -6,13 +6,16 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl import shapes
 from minidl.dtypes import DType
-from minidl.ops.common import Tensor, describe, fresh, ns, operand, pairs, permuted, reshaped
+from minidl.ops.common import Tensor, describe, dtypes, fresh, from_numpy, home, ns, operand, pairs, permuted, reshaped, values
 
 __all__ = [
-    "broadcast_arrays", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis", "pad",
-    "permute_dims", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "view",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose",
+    "moveaxis", "pad", "permute_dims", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack",
+    "view",
 ]  # fmt: skip
 
 
@@ -121,11 +124,20 @@ def broadcast_to(x: Any, /, shape: Any) -> Tensor:
     return fresh(x) if size == x.shape else ns.broadcast_to(x, shape=size)
 
 
-def broadcast_arrays(*arrays: Any) -> list[Tensor]:
+def broadcast_shapes(*sizes: Sequence[int]) -> tuple[int, ...]:
+    """The common shape of arrays of these shapes, () for none. Raises ValueError where they do not broadcast.
+
+    >>> broadcast_shapes((3, 1), (4,))
+    (3, 4)
+    """
+    return shapes.broadcast(*(shapes.size_tuple("broadcast_shapes", s) for s in sizes)) if sizes else ()
+
+
+def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     """All arrays in their common shape."""
     xs = [operand(a) for a in arrays]
-    shape = shapes.broadcast(*(x.shape for x in xs)) if xs else ()
-    return [broadcast_to(x, shape) for x in xs]
+    shape = broadcast_shapes(*(x.shape for x in xs))
+    return tuple(broadcast_to(x, shape) for x in xs)
 
 
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
@@ -238,17 +250,30 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
 
 
-def repeat(x: Any, repeats: int, /, *, axis: int | None = None) -> Tensor:
-    """Each element repeated, along an axis or over the flattened array. Raises ValueError for negative repeats."""
+def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
+    """Each element repeated, along an axis or over the flattened array. repeats: one number for all elements, or one per element (1-d).
+
+    Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats while tracing, where the size of the result
+    is unknown (a number, list or NumPy array works there too).
+
+    >>> repeat(stack([operand(1), operand(2)]), [2, 1]).tolist()
+    [1, 1, 2]
+    """
     x = operand(x)
-    if isinstance(repeats, bool) or not hasattr(repeats, "__index__") or repeats < 0:
-        raise ValueError(f"repeat: {repeats!r} is no number of repeats; an integer of at least 0 is wanted (for one count per element use take)")
     if axis is None:
         x, axis = reshaped(x, (x.size,)), 0
     a = shapes.axis_index("repeat", axis, x.ndim)
-    lead, rest = x.shape[: a + 1], x.shape[a + 1 :]
-    wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, int(repeats), *rest))
-    return ns.reshape(wide, shape=(*lead[:-1], lead[-1] * int(repeats), *rest))
+    size = x.shape[a]
+    counts = values(repeats, "repeat with a tensor of repeats") if isinstance(repeats, Tensor) else np.asarray(repeats)
+    if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, size) or (counts < 0).any():
+        raise ValueError(f"repeat: {repeats!r} is no number of repeats; an integer of at least 0 is wanted, or one for each of the {size} elements")
+    if counts.size != 1:
+        places = from_numpy(np.repeat(np.arange(size), counts), home(x.xp), dtypes.int64)
+        order = (a, *(i for i in range(x.ndim) if i != a))
+        return permuted(ns.gather(permuted(x, order), places), tuple(order.index(i) for i in range(x.ndim)))
+    n, lead, rest = int(counts.reshape(())), x.shape[: a + 1], x.shape[a + 1 :]
+    wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, n, *rest))
+    return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
 
 
 def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:

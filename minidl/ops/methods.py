@@ -19,6 +19,7 @@ from minidl.handover import handed
 from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
+from minidl.ops.namespace import VERSIONS
 from minidl.primitives.core import parameters
 from minidl.tape import Node, count, crossed, deposit
 from minidl.tensors import Tensor
@@ -124,8 +125,8 @@ def _method(f: Method) -> Method:
 
 
 _NO_METHODS = {
-    "arange", "asarray", "broadcast_arrays", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full", "getitem", "iinfo",
-    "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack", "tensor", "where", "zeros",
+    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full",
+    "getitem", "iinfo", "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack", "tensor", "where", "zeros",
 }  # fmt: skip
 for _name in ops.functions:  # type: ignore[has-type]
     if _name not in _NO_METHODS:
@@ -322,25 +323,37 @@ def _rebuild(cls: type, data: np.ndarray, dtype: DType, backend: str, device: st
     return out.requires_grad_() if tracked else out
 
 
+def _native(self: Tensor, what: str) -> Any:
+    """The native array. Raises TypeError for a tensor without values."""
+    if traced() or not hasattr(self.xp, "asarray"):
+        values(self, what)
+    return np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload
+
+
 @attach("__dlpack__")
-def _dlpack(self: Tensor, **params: Any) -> Any:
+def _dlpack(
+    self: Tensor, /, *, stream: Any = None, max_version: tuple[int, int] | None = None, dl_device: tuple[Any, int] | None = None,
+    copy: bool | None = None,
+) -> Any:  # fmt: skip
+    """A DLPack capsule of the native array, which shows its memory unless copy is True: do not write to it."""
     if self.node is not None:
         raise BufferError("__dlpack__: this tensor requires grad; use .detach()")
-    values(self, "__dlpack__")
-    payload: Any = np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload
-    return payload.__dlpack__(**params)
+    if max_version is not None and max_version < (1, 0):
+        max_version = None  # the capsule from before versions, which is what a consumer of an old one reads
+    given = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
+    return _native(self, "__dlpack__").__dlpack__(**{k: v for k, v in given.items() if v is not None})
 
 
 @attach("__dlpack_device__")
-def _dlpack_device(self: Tensor) -> tuple[int, int]:
-    values(self, "__dlpack_device__")
-    return (np.asarray(self.payload) if isinstance(self.payload, np.generic) else self.payload).__dlpack_device__()
+def _dlpack_device(self: Tensor, /) -> tuple[int, int]:
+    """The kind and number of the device in DLPack's terms: (1, 0) is the CPU."""
+    return _native(self, "__dlpack_device__").__dlpack_device__()
 
 
 @attach("__array_namespace__")
 def _namespace(self: Tensor, *, api_version: str | None = None) -> Any:
-    if api_version not in (None, "2021.12", "2022.12", "2023.12", "2024.12"):
-        raise ValueError(f"__array_namespace__: version {api_version} of the Array API; minidl follows 2024.12")
+    if api_version is not None and api_version not in VERSIONS:
+        raise ValueError(f"__array_namespace__: version {api_version} of the Array API; minidl follows {', '.join(VERSIONS)}")
     return sys.modules["minidl"]
 
 
@@ -407,6 +420,14 @@ def to(
     if dtype is not None:
         out = cast(out, dtypes.canonical(dtype))
     return fresh(out) if copy and out is self else out
+
+
+@attach("to_device")
+def to_device(self: Tensor, device: str, /, *, stream: Any = None) -> Tensor:
+    """This tensor on another device of its backend, differentiably; itself where it is there already. Raises ValueError for a stream."""
+    if stream is not None:
+        raise ValueError("to_device: minidl has no streams; leave stream out")
+    return to(self, device=device)
 
 
 def _converter(name: str, **where: Any) -> None:

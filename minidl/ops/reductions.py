@@ -16,7 +16,7 @@ from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_logsumexp", "cumulative_max", "cumulative_min", "cumulative_prod",
-    "cumulative_sum", "log_softmax", "logsumexp", "max", "mean", "median", "min", "norm", "prod", "quantile", "softmax", "std", "sum", "var",
+    "cumulative_sum", "diff", "log_softmax", "logsumexp", "max", "mean", "median", "min", "norm", "prod", "quantile", "softmax", "std", "sum", "var",
     "vector_norm",
 ]  # fmt: skip
 
@@ -240,6 +240,29 @@ cumulative_prod = _cumulative("cumulative_prod", "cumprod", "product", 1, True)
 cumulative_max = _cumulative("cumulative_max", "cummax", "maximum (nan from the first nan on)", None, False)
 cumulative_min = _cumulative("cumulative_min", "cummin", "minimum (nan from the first nan on)", None, False)
 cumulative_logsumexp = _cumulative("cumulative_logsumexp", "cumlogsumexp", "logsumexp", -math.inf, False)
+
+
+def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Tensor:
+    """The differences x[i + 1] - x[i] along an axis, n times over; prepend and append are joined to x first (they differ along the axis alone).
+
+    Raises ValueError for a negative n, and TypeError for bools.
+
+    >>> from minidl.ops import tensor
+    >>> diff(tensor([1, 4, 9, 16]), n=2).tolist()
+    [2, 2]
+    """
+    from minidl.ops.manipulation import concat, cut
+
+    x = operand(x)
+    a = shapes.axis_index("diff", axis, x.ndim)
+    if n < 0:
+        raise ValueError(f"diff: n is {n}; it counts differences, so at least 0")
+    parts = [operand(v, x) for v in (prepend, x, append) if v is not None]
+    x = concat(parts, axis=a) if len(parts) > 1 else fresh(x)
+    for _ in range(n):
+        size = x.shape[a]
+        x = ns.sub(cut(x, a, 1 if size else 0, size), cut(x, a, 0, size - 1 if size else 0))
+    return x
 
 
 def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ from minidl import shapes
 from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, values
 from minidl.tree import Fields
 
-__all__ = ["argsort", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
+__all__ = ["argsort", "isin", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
 
 
 def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
@@ -94,6 +94,26 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     if not x.ndim:
         raise ValueError("nonzero: a 0-d array has no positions; compare it with 0")
     return tuple(from_numpy(i, x.xp, dtypes.int64) for i in np.nonzero(values(x, "nonzero")))
+
+
+def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
+    """Whether each element of x1 equals some element of x2 (invert: none of them), as bool of x1's shape; nan equals nothing.
+
+    A few candidates, or complex ones, are compared one by one; more are sorted and searched.
+
+    >>> from minidl.ops import tensor
+    >>> isin(tensor([1, 2, 3]), tensor([3, 1])).tolist()
+    [True, False, True]
+    """
+    x1 = operand(x1, x2 if isinstance(x2, Tensor) else None)
+    x2 = operand(x2, x1)
+    many = ns.reshape(x2, shape=(x2.size,))
+    if x2.size <= 16 or x1.dtype.is_complex or x2.dtype.is_complex:
+        found = ns.any(ns.eq(ns.reshape(x1, shape=(*x1.shape, 1)), many), axis=(x1.ndim,), keepdims=False)
+    else:
+        ordered = sort(many)
+        found = ns.eq(ns.gather(ordered, ns.clip(searchsorted(ordered, x1), 0, x2.size - 1)), x1)
+    return ns.logical_not(found) if invert else found
 
 
 class UniqueAll(Fields):
