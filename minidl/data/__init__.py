@@ -1,10 +1,13 @@
-"""Data sets, samplers and loaders with PyTorch's names; and the handwritten digits that the demonstration trains on.
+"""Data sets, samplers and loaders with PyTorch's names; files of images; transforms; and the digits that the demonstration trains on.
 
     loader = md.data.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
+    md.data.datasets      MNIST, FashionMNIST, CIFAR10, CIFAR100 and folders of images, as torchvision.datasets names them
+    md.data.transforms    crop, flip, resize, normalise, as torchvision.transforms names them, random by key
 """
 
 from __future__ import annotations
 
+from minidl.data import datasets, transforms
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, StackDataset, Subset, TensorDataset, random_split
 from minidl.data.digits import digits, digits_arrays
@@ -23,6 +26,6 @@ from minidl.data.samplers import (
 
 __all__ = [
     "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "IterableDataset", "RandomSampler", "Sampler",
-    "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "default_collate",
-    "default_convert", "digits", "digits_arrays", "get_worker_info", "random_split", "sample_key",
+    "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "datasets", "default_collate",
+    "default_convert", "digits", "digits_arrays", "get_worker_info", "random_split", "sample_key", "transforms",
 ]  # fmt: skip

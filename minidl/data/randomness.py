@@ -86,6 +86,11 @@ def drawing(draws: Draws) -> Iterator[Draws]:
         _now.draws = before
 
 
+def loading() -> bool:
+    """Whether a loader is loading a sample in this thread."""
+    return getattr(_now, "draws", None) is not None
+
+
 def words_of(key: Any) -> tuple[int, int]:
     """The two words of a key, or of the next one of a Generator (of the default one for None). Raises TypeError for anything else."""
     if key is None:
@@ -101,7 +106,7 @@ def words_of(key: Any) -> tuple[int, int]:
 def draws(key: Any = None) -> Draws:
     """The numbers to draw from now: those of a key if one is given, of the sample that a loader is loading, or else of the default generator."""
     if key is not None:
-        return key if isinstance(key, Draws) else Draws(Words(words_of(key)))
+        return Draws(Words(words_of(key)))
     found = getattr(_now, "draws", None)
     return found if found is not None else Draws(Words(words_of(None)))
 
