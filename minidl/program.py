@@ -101,7 +101,7 @@ class Program:
                 # what the function changed in a plain container keeps that side effect, which happens once, and is no guard then
                 self.unguarded = {(k, key) for k, (box, before) in everything.items() if k not in snapshot for key in _changed(box, before)}
                 leaves, self.out_structure = tree.flatten(out)
-                self._finish(owner, t, leaves, stored)
+                self._finish(owner, t, leaves, stored, {k: len(before) for k, (_, before) in snapshot.items()})
                 self._settle_terms(t)
         finally:
             t.forget()
@@ -206,7 +206,7 @@ class Program:
         return out
 
     # ---- the program ------------------------------------------------------------------------------------------------------------------------
-    def _finish(self, owner: Any, t: Trace, leaves: list[Any], stored: list[tuple[Any, Any, Any]]) -> None:
+    def _finish(self, owner: Any, t: Trace, leaves: list[Any], stored: list[tuple[Any, Any, Any]], lengths: dict[int, int]) -> None:
         s = self.source
         for v in leaves:
             if isinstance(v, (types.GeneratorType, types.CoroutineType)):
@@ -237,9 +237,12 @@ class Program:
             if g is not t.grad_reads.get(leaf, MISS) and leaf.born > t.born:  # these numbers fall
                 self.stores.append(f"{self._leaf(leaf)}.grad = {'None' if g is None else new(g)}")
         for box, key, value in stored:
-            rebuilt = tree.map(new, value)
+            rebuilt = _source_of(tree.map(new, value), s)
+            if isinstance(box, list) and key >= lengths[id(box)]:
+                self.stores.append(f"{s.name(box, 'B')}.append({rebuilt})")
+                continue
             where = f"{s.name(box, 'B')}[{repr(key) if isinstance(key, (str, int)) else s.name(key, 'K')}]"
-            self.stores.append(f"{where} = {_source_of(rebuilt, s)}")
+            self.stores.append(f"{where} = {rebuilt}")
         outputs = [p for p, _ in lifted]
         tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and (i < len(tensors) or n[1] is not tape.LEAF)]
         self.released = [i for i in tracked if any(n[1] is tape.RELEASED for n in tape.above(lifted[i][1]))]

@@ -1,5 +1,8 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
+By room: module (with hooks and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, activations,
+reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
+
 >>> import minidl as md
 >>> from minidl import nn
 >>> nn.Linear(3, 2)(md.ones((1, 3))).shape
@@ -8,40 +11,35 @@
 
 from __future__ import annotations
 
-from minidl.nn import functional, init, utils
+from minidl.nn import (
+    activations,
+    containers,
+    convolution,
+    dropout,
+    embedding,
+    functional,
+    init,
+    linear,
+    losses,
+    normalization,
+    pooling,
+    pytrees,
+    reshaping,
+    utils,
+)
 from minidl.nn.activations import *  # noqa: F403
-from minidl.nn.activations import __all__ as _activations
-from minidl.nn.containers import ModuleDict, ModuleList, Sequential
-from minidl.nn.convolution import (
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    Dropout2d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from minidl.nn.linear import Dropout, Embedding, Flatten, Identity, Linear
-from minidl.nn.losses import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    HuberLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-)
+from minidl.nn.containers import *  # noqa: F403
+from minidl.nn.convolution import *  # noqa: F403
+from minidl.nn.dropout import *  # noqa: F403
+from minidl.nn.embedding import *  # noqa: F403
+from minidl.nn.linear import *  # noqa: F403
+from minidl.nn.losses import *  # noqa: F403
 from minidl.nn.module import Module
-from minidl.nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d, LayerNorm
+from minidl.nn.normalization import *  # noqa: F403
 from minidl.nn.parameter import Parameter
+from minidl.nn.pooling import *  # noqa: F403
+from minidl.nn.reshaping import *  # noqa: F403
 
-__all__ = [
-    "AvgPool1d", "AvgPool2d", "AvgPool3d", "BCELoss", "BCEWithLogitsLoss", "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Conv1d", "Conv2d",
-    "Conv3d", "CrossEntropyLoss", "Dropout", "Dropout2d", "Embedding", "Flatten", "HuberLoss", "Identity", "L1Loss", "LayerNorm", "Linear",
-    "MSELoss", "MaxPool1d", "MaxPool2d", "MaxPool3d", "Module", "ModuleDict", "ModuleList", "NLLLoss", "Parameter", "Sequential",
-    "SmoothL1Loss", "functional", "init", "utils", *_activations,
-]  # fmt: skip
+pytrees.register()
+_ROOMS = (activations, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, reshaping)
+__all__ = ["Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]

@@ -1,22 +1,75 @@
-"""Convolution and pooling layers in one to three dimensions."""
+"""Convolution layers and their transposes in one to three dimensions."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import minidl as md
 from minidl.nn import functional as F
-from minidl.nn import init, windows
-from minidl.nn.linear import blank
+from minidl.nn import init
+from minidl.nn.functional.convolution import Size, conv, conv_transpose, per_axis, same_sides
 from minidl.nn.module import Module
-from minidl.nn.windows import Size, per_axis
+from minidl.nn.parameter import blank
+
+__all__ = ["Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d"]
+_PADDING_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
-class _Conv(Module):
+class _Windows(Module):
+    """What convolutions and their transposes share: settings, initial values, the print."""
+
+    n: ClassVar[int] = 0  # spatial axes
+    transposed: ClassVar[bool] = False
+
+    def _start(
+        self, channels: tuple[int, int], kernel_size: Size, stride: Size, padding: Size | str, output_padding: Size, dilation: Size, groups: int,
+        bias: bool, padding_mode: str, device: str | None, dtype: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        name, n = type(self).__name__, self.n
+        if groups < 1 or channels[0] % groups or channels[1] % groups:
+            raise ValueError(f"{name}: {channels[0]} and {channels[1]} channels cannot be split into {groups} groups")
+        if isinstance(padding, str) and padding not in ("same", "valid"):
+            raise ValueError(f'{name}: padding is an integer, one per axis, "same" or "valid", not {padding!r}')
+        if padding_mode not in (("zeros",) if self.transposed else _PADDING_MODES):
+            known = "'zeros'" if self.transposed else ", ".join(map(repr, _PADDING_MODES))
+            raise ValueError(f"{name}: padding_mode is {known}, not {padding_mode!r}")
+        self.in_channels, self.out_channels = channels
+        self.kernel_size, self.stride = per_axis("kernel_size", kernel_size, n), per_axis("stride", stride, n)
+        self.dilation, self.output_padding = per_axis("dilation", dilation, n), per_axis("output_padding", output_padding, n)
+        self.padding: str | tuple[int, ...] = padding if isinstance(padding, str) else per_axis("padding", padding, n)
+        if padding == "same" and self.stride != (1,) * n:
+            raise ValueError(f'{name}: padding="same" wants stride 1, not {stride}')
+        self.groups, self.padding_mode = groups, padding_mode
+        first, second = channels if self.transposed else channels[::-1]
+        self.weight = blank(first, second // groups, *self.kernel_size, dtype=dtype, device=device)
+        self.register_parameter("bias", blank(channels[1], dtype=dtype, device=device) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values anew: uniform within 1/sqrt(fan in) of zero."""
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            fan_in = init.fans(self.weight)[0]
+            bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+            init.uniform_(self.bias, -bound, bound)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding != (0,) * self.n:
+            text += f", padding={self.padding}"
+        if self.dilation != (1,) * self.n:
+            text += f", dilation={self.dilation}"
+        if self.output_padding != (0,) * self.n:
+            text += f", output_padding={self.output_padding}"
+        text += (f", groups={self.groups}" if self.groups != 1 else "") + (", bias=False" if self.bias is None else "")
+        return text + (f", padding_mode={self.padding_mode}" if self.padding_mode != "zeros" else "")
+
+
+class _Conv(_Windows):
     """weight [out_channels, in_channels/groups, *kernel] and bias [out_channels], uniform within 1/sqrt(fan in) of zero."""
-
-    n = 0  # spatial axes
 
     def __init__(
         self,
@@ -28,40 +81,20 @@ class _Conv(Module):
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
+        padding_mode: str = "zeros",
         device: str | None = None,
         dtype: Any = None,
     ):
-        super().__init__()
-        name = type(self).__name__
-        if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"{name}: {in_channels} and {out_channels} channels cannot be split into {groups} groups")
-        if isinstance(padding, str) and padding not in ("same", "valid"):
-            raise ValueError(f'{name}: padding is an integer, one per axis, "same" or "valid", not {padding!r}')
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = per_axis("kernel_size", kernel_size, self.n)
-        self.stride, self.dilation = per_axis("stride", stride, self.n), per_axis("dilation", dilation, self.n)
-        self.padding = padding if isinstance(padding, str) else per_axis("padding", padding, self.n)
-        self.weight = blank(out_channels, in_channels // groups, *self.kernel_size, dtype=dtype, device=device)
-        self.register_parameter("bias", blank(out_channels, dtype=dtype, device=device) if bias else None)
-        self.reset_parameters()
+        self._start((in_channels, out_channels), kernel_size, stride, padding, 0, dilation, groups, bias, padding_mode, device, dtype)
 
-    def reset_parameters(self) -> None:
-        """Draw the initial values anew."""
-        init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        if self.bias is not None:
-            bound = 1 / math.sqrt(init.fans(self.weight)[0])
-            init.uniform_(self.bias, -bound, bound)
-
-    def forward(self, x: md.Tensor) -> md.Tensor:
-        return windows.conv(self.n, x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
-    def extra_repr(self) -> str:
-        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        if self.padding != (0,) * self.n:
-            text += f", padding={self.padding}"
-        if self.dilation != (1,) * self.n:
-            text += f", dilation={self.dilation}"
-        return text + (f", groups={self.groups}" if self.groups != 1 else "") + (", bias=False" if self.bias is None else "")
+    def forward(self, input: md.Tensor) -> md.Tensor:
+        padding: Size | str = self.padding
+        if self.padding_mode != "zeros":
+            sides = same_sides(self.kernel_size, self.dilation) if padding == "same" else tuple((p, p) for p in self.padding if isinstance(p, int))
+            if sides:  # "valid" has none
+                input = F.pad(input, [p for pair in reversed(sides) for p in pair], _PADDING_MODES[self.padding_mode])
+            padding = 0
+        return conv(self.n, input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv1d(_Conv):
@@ -86,94 +119,62 @@ class Conv3d(_Conv):
     n = 3
 
 
-class _MaxPool(Module):
-    n = 0
+class _ConvTranspose(_Windows):
+    """weight [in_channels, out_channels/groups, *kernel] and bias [out_channels], uniform within 1/sqrt(weight's fan in) of zero."""
 
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False):
-        super().__init__()
-        self.kernel_size, self.stride = kernel_size, kernel_size if stride is None else stride
-        self.padding, self.dilation, self.ceil_mode = padding, dilation, ceil_mode
+    transposed = True
 
-    def forward(self, x: md.Tensor) -> md.Tensor:
-        return windows.max_pool(self.n, x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+        device: str | None = None,
+        dtype: Any = None,
+    ):
+        if isinstance(padding, str):
+            raise ValueError(f"{type(self).__name__}: padding must be given in numbers, not {padding!r}")
+        self._start((in_channels, out_channels), kernel_size, stride, padding, output_padding, dilation, groups, bias, padding_mode, device, dtype)
 
-    def extra_repr(self) -> str:
-        names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-        return ", ".join(f"{n}={getattr(self, n)}" for n in names)
+    def forward(self, input: md.Tensor, output_size: Sequence[int] | None = None) -> md.Tensor:
+        """output_size: the spatial sizes wanted, among the `stride` many that the transpose may have."""
+        assert not isinstance(self.padding, str)
+        extra = self.output_padding
+        if output_size is not None:
+            wanted = tuple(output_size)[-self.n :]
+            settings = zip(input.shape[-self.n :], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)
+            least = tuple((s - 1) * t - 2 * p + d * (k - 1) + 1 for s, k, t, p, d in settings)
+            extra = tuple(w - m for w, m in zip(wanted, least, strict=True))
+            if any(not 0 <= e < t for e, t in zip(extra, self.stride, strict=True)):
+                most = tuple(m + t - 1 for m, t in zip(least, self.stride, strict=True))
+                raise ValueError(f"{type(self).__name__}: output_size {wanted} is not between {least} and {most}")
+        return conv_transpose(self.n, input, self.weight, self.bias, self.stride, self.padding, extra, self.groups, self.dilation)
 
 
-class MaxPool1d(_MaxPool):
-    """The maximum of windows of the last axis."""
+class ConvTranspose1d(_ConvTranspose):
+    """The transpose of Conv1d: from [N, C, L] (or [C, L]) to a longer signal."""
 
     n = 1
 
 
-class MaxPool2d(_MaxPool):
-    """The maximum of windows of the last two axes.
+class ConvTranspose2d(_ConvTranspose):
+    """The transpose of Conv2d: from [N, C, H, W] (or [C, H, W]) to a larger image.
 
-    >>> MaxPool2d(2, 2)(md.ones((1, 3, 8, 8))).shape
-    (1, 3, 4, 4)
+    >>> ConvTranspose2d(6, 3, 4, stride=2, padding=1)(md.ones((1, 6, 8, 8))).shape
+    (1, 3, 16, 16)
     """
 
     n = 2
 
 
-class MaxPool3d(_MaxPool):
-    """The maximum of windows of the last three axes."""
+class ConvTranspose3d(_ConvTranspose):
+    """The transpose of Conv3d: from [N, C, D, H, W] (or [C, D, H, W]) to a larger volume."""
 
     n = 3
-
-
-class _AvgPool(Module):
-    n = 0
-
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True):
-        super().__init__()
-        stride = kernel_size if stride is None else stride
-        if self.n == 1:
-            kernel_size, stride, padding = (per_axis("AvgPool1d", v, 1) for v in (kernel_size, stride, padding))
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-        self.ceil_mode, self.count_include_pad = ceil_mode, count_include_pad
-
-    def forward(self, x: md.Tensor) -> md.Tensor:
-        return windows.avg_pool(self.n, x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad)
-
-    def extra_repr(self) -> str:
-        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
-
-
-class AvgPool1d(_AvgPool):
-    """The mean of windows of the last axis."""
-
-    n = 1
-
-
-class AvgPool2d(_AvgPool):
-    """The mean of windows of the last two axes."""
-
-    n = 2
-
-
-class AvgPool3d(_AvgPool):
-    """The mean of windows of the last three axes."""
-
-    n = 3
-
-
-class Dropout2d(Module):
-    """In training, zero whole channels of [N, C, ...] with probability p and scale the rest by 1/(1-p)."""
-
-    def __init__(self, p: float = 0.5, inplace: bool = False):
-        super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout2d: p is a probability, not {p}")
-        self.p, self.inplace = p, inplace
-
-    def forward(self, x: md.Tensor) -> md.Tensor:
-        if not self.training or self.p == 0:
-            return x
-        mask = F.dropout(md.ones_like(x.detach()[(..., *(slice(0, 1),) * (x.ndim - 2))]), self.p, True)
-        return x * mask
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, inplace={self.inplace}"

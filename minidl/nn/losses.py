@@ -1,87 +1,243 @@
-"""Losses as modules: each a function of nn.functional with its settings as attributes."""
+"""Losses as modules: each a function of nn.functional with its settings as attributes. PyTorch's deprecated size_average and reduce do not exist."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import minidl as md
 from minidl.nn import functional as F
 from minidl.nn.module import Module
+from minidl.nn.reshaping import PairwiseDistance
+
+__all__ = [
+    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss",
+    "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PoissonNLLLoss",
+    "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
+]  # fmt: skip
 
 
-class _Loss(Module):
-    """A function of (input, target); keyword arguments of the constructor are passed on at each call."""
+class Loss(Module):
+    """A function of inputs and targets; what the constructor keeps is passed on at each call, Tensors as buffers."""
 
-    def __init__(self, function: Any, reduction: str, **settings: Any):
+    function: ClassVar[Any] = None
+    reductions: ClassVar[tuple[str, ...]] = ("mean", "sum", "none")
+
+    def keep(self, reduction: str, **settings: Any) -> None:
+        """Start the module with this reduction and these settings. Raises ValueError for a reduction that does not exist."""
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f'{type(self).__name__}: reduction is "mean", "sum" or "none", not {reduction!r}')
-        self.reduction, self._function, self._settings = reduction, function, tuple(settings)
+        if reduction not in self.reductions:
+            raise ValueError(f"{type(self).__name__}: reduction is one of {', '.join(map(repr, self.reductions))}, not {reduction!r}")
+        self.reduction, self._settings = reduction, tuple(settings)
         for name, value in settings.items():
             if isinstance(value, md.Tensor):
                 self.register_buffer(name, value)
             else:
                 setattr(self, name, value)
 
-    def forward(self, x: md.Tensor, target: md.Tensor) -> md.Tensor:
-        return self._function(x, target, reduction=self.reduction, **{n: getattr(self, n) for n in self._settings})
+    def __init__(self, reduction: str = "mean"):
+        self.keep(reduction)
+
+    def forward(self, input: md.Tensor, target: md.Tensor) -> md.Tensor:
+        return type(self).function(input, target, reduction=self.reduction, **self.settings())
+
+    def settings(self) -> dict[str, Any]:
+        """What is passed on besides the reduction."""
+        return {n: getattr(self, n) for n in self._settings}
 
 
-class CrossEntropyLoss(_Loss):
+# ---- classes --------------------------------------------------------------------------------------------------------------------------
+class CrossEntropyLoss(Loss):
     """nn.functional.cross_entropy: scores [N, C, ...] against integer classes [N, ...] or class probabilities.
 
     >>> round(CrossEntropyLoss()(md.zeros((4, 10)), md.asarray([1, 2, 3, 4])).item(), 4)
     2.3026
     """
 
+    function = staticmethod(F.cross_entropy)
+
     def __init__(self, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
-        super().__init__(F.cross_entropy, reduction, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+        self.keep(reduction, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
 
 
-class NLLLoss(_Loss):
+class NLLLoss(Loss):
     """nn.functional.nll_loss: log-probabilities against integer classes."""
 
+    function = staticmethod(F.nll_loss)
+
     def __init__(self, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"):
-        super().__init__(F.nll_loss, reduction, weight=weight, ignore_index=ignore_index)
+        self.keep(reduction, weight=weight, ignore_index=ignore_index)
 
 
-class MSELoss(_Loss):
-    """nn.functional.mse_loss: the squared difference."""
-
-    def __init__(self, reduction: str = "mean"):
-        super().__init__(F.mse_loss, reduction)
-
-
-class L1Loss(_Loss):
-    """nn.functional.l1_loss: the absolute difference."""
-
-    def __init__(self, reduction: str = "mean"):
-        super().__init__(F.l1_loss, reduction)
-
-
-class HuberLoss(_Loss):
-    """nn.functional.huber_loss: squared near the target, linear beyond delta."""
-
-    def __init__(self, reduction: str = "mean", delta: float = 1.0):
-        super().__init__(F.huber_loss, reduction, delta=delta)
-
-
-class SmoothL1Loss(_Loss):
-    """nn.functional.smooth_l1_loss: huber_loss divided by beta."""
-
-    def __init__(self, reduction: str = "mean", beta: float = 1.0):
-        super().__init__(F.smooth_l1_loss, reduction, beta=beta)
-
-
-class BCELoss(_Loss):
+class BCELoss(Loss):
     """nn.functional.binary_cross_entropy of probabilities, with logarithms cut at -100."""
 
+    function = staticmethod(F.binary_cross_entropy)
+
     def __init__(self, weight: md.Tensor | None = None, reduction: str = "mean"):
-        super().__init__(F.binary_cross_entropy, reduction, weight=weight)
+        self.keep(reduction, weight=weight)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(Loss):
     """nn.functional.binary_cross_entropy_with_logits."""
 
+    function = staticmethod(F.binary_cross_entropy_with_logits)
+
     def __init__(self, weight: md.Tensor | None = None, reduction: str = "mean", pos_weight: md.Tensor | None = None):
-        super().__init__(F.binary_cross_entropy_with_logits, reduction, weight=weight, pos_weight=pos_weight)
+        self.keep(reduction, weight=weight, pos_weight=pos_weight)
+
+
+class MultiMarginLoss(Loss):
+    """nn.functional.multi_margin_loss: scores [N, C] against integer classes [N], by a hinge."""
+
+    function = staticmethod(F.multi_margin_loss)
+
+    def __init__(self, p: int = 1, margin: float = 1.0, weight: md.Tensor | None = None, reduction: str = "mean"):
+        if p not in (1, 2):
+            raise ValueError(f"MultiMarginLoss: p is 1 or 2, not {p}")
+        self.keep(reduction, p=p, margin=margin, weight=weight)
+
+
+class MultiLabelMarginLoss(Loss):
+    """nn.functional.multilabel_margin_loss: scores [N, C] against lists of classes, by a hinge."""
+
+    function = staticmethod(F.multilabel_margin_loss)
+
+
+class MultiLabelSoftMarginLoss(Loss):
+    """nn.functional.multilabel_soft_margin_loss: scores [N, C] against 0 and 1 for each class."""
+
+    function = staticmethod(F.multilabel_soft_margin_loss)
+
+    def __init__(self, weight: md.Tensor | None = None, reduction: str = "mean"):
+        self.keep(reduction, weight=weight)
+
+
+# ---- values and distributions ---------------------------------------------------------------------------------------------------------
+class MSELoss(Loss):
+    """nn.functional.mse_loss: the squared difference."""
+
+    function = staticmethod(F.mse_loss)
+
+
+class L1Loss(Loss):
+    """nn.functional.l1_loss: the absolute difference."""
+
+    function = staticmethod(F.l1_loss)
+
+
+class HuberLoss(Loss):
+    """nn.functional.huber_loss: squared near the target, linear beyond delta."""
+
+    function = staticmethod(F.huber_loss)
+
+    def __init__(self, reduction: str = "mean", delta: float = 1.0):
+        self.keep(reduction, delta=delta)
+
+
+class SmoothL1Loss(Loss):
+    """nn.functional.smooth_l1_loss: huber_loss divided by beta."""
+
+    function = staticmethod(F.smooth_l1_loss)
+
+    def __init__(self, reduction: str = "mean", beta: float = 1.0):
+        self.keep(reduction, beta=beta)
+
+
+class KLDivLoss(Loss):
+    """nn.functional.kl_div: log-probabilities against probabilities; reduction="batchmean" is the divergence."""
+
+    function = staticmethod(F.kl_div)
+    reductions = ("mean", "sum", "none", "batchmean")
+
+    def __init__(self, reduction: str = "mean", log_target: bool = False):
+        self.keep(reduction, log_target=log_target)
+
+
+class PoissonNLLLoss(Loss):
+    """nn.functional.poisson_nll_loss: rates (or their logarithms) against counts."""
+
+    function = staticmethod(F.poisson_nll_loss)
+
+    def __init__(self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"):
+        self.keep(reduction, log_input=log_input, full=full, eps=eps)
+
+
+class GaussianNLLLoss(Loss):
+    """nn.functional.gaussian_nll_loss: forward(input, target, var)."""
+
+    def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
+        self.keep(reduction, full=full, eps=eps)
+
+    def forward(self, input: md.Tensor, target: md.Tensor, var: md.Tensor | float) -> md.Tensor:  # type: ignore[override]
+        return F.gaussian_nll_loss(input, target, var, reduction=self.reduction, **self.settings())
+
+
+# ---- margins and rankings -------------------------------------------------------------------------------------------------------------
+class HingeEmbeddingLoss(Loss):
+    """nn.functional.hinge_embedding_loss: distances against 1 and -1."""
+
+    function = staticmethod(F.hinge_embedding_loss)
+
+    def __init__(self, margin: float = 1.0, reduction: str = "mean"):
+        self.keep(reduction, margin=margin)
+
+
+class SoftMarginLoss(Loss):
+    """nn.functional.soft_margin_loss: scores against 1 and -1."""
+
+    function = staticmethod(F.soft_margin_loss)
+
+
+class _Pair(Loss):
+    """A loss of two inputs and a target."""
+
+    def __init__(self, margin: float = 0.0, reduction: str = "mean"):
+        self.keep(reduction, margin=margin)
+
+    def forward(self, input1: md.Tensor, input2: md.Tensor, target: md.Tensor) -> md.Tensor:  # type: ignore[override]
+        return type(self).function(input1, input2, target, reduction=self.reduction, **self.settings())
+
+
+class MarginRankingLoss(_Pair):
+    """nn.functional.margin_ranking_loss: which of two scores should be the larger one."""
+
+    function = staticmethod(F.margin_ranking_loss)
+
+
+class CosineEmbeddingLoss(_Pair):
+    """nn.functional.cosine_embedding_loss: whether two vectors should be alike."""
+
+    function = staticmethod(F.cosine_embedding_loss)
+
+
+class TripletMarginLoss(Loss):
+    """nn.functional.triplet_margin_loss: forward(anchor, positive, negative)."""
+
+    def __init__(self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"):
+        if margin <= 0:
+            raise ValueError(f"TripletMarginLoss: margin must be positive, got {margin}")
+        self.keep(reduction, margin=margin, p=p, eps=eps, swap=swap)
+
+    def forward(self, anchor: md.Tensor, positive: md.Tensor, negative: md.Tensor) -> md.Tensor:  # type: ignore[override]
+        return F.triplet_margin_loss(anchor, positive, negative, reduction=self.reduction, **self.settings())
+
+
+class TripletMarginWithDistanceLoss(Loss):
+    """nn.functional.triplet_margin_with_distance_loss: forward(anchor, positive, negative)."""
+
+    def __init__(
+        self,
+        *,
+        distance_function: Callable[[md.Tensor, md.Tensor], md.Tensor] | None = None,
+        margin: float = 1.0,
+        swap: bool = False,
+        reduction: str = "mean",
+    ):
+        if margin <= 0:
+            raise ValueError(f"TripletMarginWithDistanceLoss: margin must be positive, got {margin}")
+        distance: Any = PairwiseDistance() if distance_function is None else distance_function
+        self.keep(reduction, distance_function=distance, margin=margin, swap=swap)
+
+    def forward(self, anchor: md.Tensor, positive: md.Tensor, negative: md.Tensor) -> md.Tensor:  # type: ignore[override]
+        return F.triplet_margin_with_distance_loss(anchor, positive, negative, reduction=self.reduction, **self.settings())

@@ -2,7 +2,8 @@
 
 Promises: `_parameters`, `_buffers`, `_modules` and `training` are plain attributes of every Module (jit guards what it reads of them); names and
 the order of state_dict are PyTorch's. As a pytree a Module's leaves are its parameters. Everything else, buffers by identity, is its structure,
-so that a function of a Module differentiates with respect to what is trained, and running statistics that it updates are the Module's own.
+so that a function of a Module differentiates with respect to what is trained, and running statistics that it updates are the Module's own
+(`pytrees` registers this).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import minidl as md
+from minidl.nn.hooks import Hook, Hooks, RemovableHandle
 from minidl.nn.parameter import Parameter
 
 
@@ -40,6 +42,7 @@ class Module:
     _parameters: dict[str, Any]
     _buffers: dict[str, Any]
     _modules: dict[str, Any]
+    _hooks: Hooks | None = None  # an attribute of the instance from the first hook on, so that modules without any pay nothing
 
     def __init__(self) -> None:
         for name, value in (("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_transient", set())):
@@ -50,7 +53,8 @@ class Module:
         raise NotImplementedError(f'{type(self).__name__} is missing the required "forward" function')
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.forward(*args, **kwargs)
+        hooks = self._hooks
+        return self.forward(*args, **kwargs) if hooks is None else hooks.call(self, args, kwargs)
 
     # ---- attributes -------------------------------------------------------------------------------------------------------------------
     def __setattr__(self, name: str, value: Any) -> None:
@@ -112,6 +116,52 @@ class Module:
             raise TypeError(f"add_module: {name!r} must be a Module, not {type(module).__name__}")
         self._modules[name] = module
 
+    register_module = add_module
+
+    # ---- hooks ------------------------------------------------------------------------------------------------------------------------
+    def _hook(self, kind: str, hook: Hook, prepend: bool = False) -> RemovableHandle:
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks.add(kind, hook, prepend)
+
+    def register_forward_pre_hook(self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False) -> RemovableHandle:
+        """Call hook(module, args) before each forward; what it returns replaces the arguments. Returns a handle whose remove() undoes it.
+
+        with_kwargs: hook(module, args, kwargs), which may return (args, kwargs). prepend: before the hooks that are already there. Under jit hooks
+        run while the program is traced; a hook that comes or goes, or whose closure changes, makes it trace again.
+        """
+        return self._hook("pre_kwargs" if with_kwargs else "pre", hook, prepend)
+
+    def register_forward_hook(
+        self, hook: Hook, *, prepend: bool = False, with_kwargs: bool = False, always_call: bool = False
+    ) -> RemovableHandle:
+        """Call hook(module, args, output) after each forward; what it returns, unless None, replaces the output. Returns a removable handle.
+
+        with_kwargs: hook(module, args, kwargs, output). always_call: also (with output None) when forward raises. Under jit: as
+        register_forward_pre_hook.
+
+        >>> from minidl import nn
+        >>> layer, seen = nn.ReLU(), []
+        >>> handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.tolist()))
+        >>> _ = layer(md.tensor([-1.0, 2.0]))
+        >>> handle.remove()
+        >>> seen
+        [[0.0, 2.0]]
+        """
+        return self._hook(("forward_kwargs" if with_kwargs else "forward") + ("_always" if always_call else ""), hook, prepend)
+
+    def register_full_backward_pre_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
+        """Call hook(module, grad_output) when the gradients of the outputs are known; a returned tuple replaces them."""
+        return self._hook("backward_pre", hook, prepend)
+
+    def register_full_backward_hook(self, hook: Hook, prepend: bool = False) -> RemovableHandle:
+        """Call hook(module, grad_input, grad_output) when the gradients of the module's inputs are known; a returned tuple replaces grad_input.
+
+        Both are tuples, one entry for each Tensor among the arguments and outputs, None for one that needs no gradient. Under jit the hook runs while
+        the pass is traced.
+        """
+        return self._hook("backward", hook, prepend)
+
     # ---- walks ------------------------------------------------------------------------------------------------------------------------
     def named_modules(self, prefix: str = "", remove_duplicate: bool = True, _seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
         """(dotted name, module) of this module and all below it, outermost first."""
@@ -166,8 +216,34 @@ class Module:
         """The module of that dotted name ("" is this one). Raises AttributeError where the path ends."""
         found: Any = self
         for part in filter(None, target.split(".")):
-            found = getattr(found, part)
+            inside = found._modules.get(part)
+            if inside is None:
+                raise AttributeError(f"{type(found).__name__!r} object has no module {part!r} (of {target!r})")
+            found = inside
         return found
+
+    def _leaf(self, target: str, holder: str, what: str) -> Any:
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        if name not in getattr(module, holder):
+            raise AttributeError(f"{type(module).__name__!r} object has no {what} {name!r}")
+        return getattr(module, holder)[name]
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter of that dotted name. Raises AttributeError where there is none."""
+        return self._leaf(target, "_parameters", "parameter")
+
+    def get_buffer(self, target: str) -> md.Tensor:
+        """The buffer of that dotted name. Raises AttributeError where there is none."""
+        return self._leaf(target, "_buffers", "buffer")
+
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module in the place of that dotted name. Raises AttributeError where the path ends, or (strict) where nothing was."""
+        path, _, name = target.rpartition(".")
+        owner = self.get_submodule(path)
+        if not name or (strict and name not in owner._modules):
+            raise AttributeError(f"{type(owner).__name__!r} object has no module {name!r} to replace")
+        owner.add_module(name, module)
 
     # ---- modes ------------------------------------------------------------------------------------------------------------------------
     def train(self, mode: bool = True) -> Module:
@@ -229,18 +305,41 @@ class Module:
         """Float parameters and buffers to float64."""
         return self.to(dtype=md.float64)
 
+    def half(self) -> Module:
+        """Float parameters and buffers to float16."""
+        return self.to(dtype=md.float16)
+
+    def bfloat16(self) -> Module:
+        """Float parameters and buffers to bfloat16."""
+        return self.to(dtype=md.bfloat16)
+
+    def type(self, dst_type: Any) -> Module:
+        """Float parameters and buffers to a dtype."""
+        return self.to(dtype=dst_type)
+
+    def cpu(self) -> Module:
+        """Parameters and buffers to the CPU."""
+        return self.to(device="cpu")
+
+    def cuda(self, device: int | None = None) -> Module:
+        """Parameters and buffers to a CUDA device (the first unless its number is given)."""
+        return self.to(device="cuda" if device is None else f"cuda:{device}")
+
     # ---- state ------------------------------------------------------------------------------------------------------------------------
-    def state_dict(self, prefix: str = "") -> dict[str, md.Tensor]:
-        """Parameters and persistent buffers by dotted name: the values of now, which later training does not change."""
-        out: dict[str, md.Tensor] = {}
+    def state_dict(self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False) -> dict[str, md.Tensor]:
+        """Parameters and persistent buffers by dotted name: the values of now, which later training does not change.
+
+        destination: a dict to add them to. keep_vars: the parameters and buffers themselves instead.
+        """
+        out: dict[str, md.Tensor] = {} if destination is None else destination
         for path, module in self.named_modules(prefix.rstrip("."), remove_duplicate=False):
             for holder in ("_parameters", "_buffers"):
                 for name, value in module._named(holder, path, False, False, transient=False):
-                    out[name] = value.detach()
+                    out[name] = value if keep_vars else value.detach()
         return out
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Take over values by name, each converted to the dtype and backend of the one it replaces. Values may be NumPy arrays.
+        """Take over values by name, each converted to the dtype and backend of the one it replaces. Values may be NumPy arrays or torch tensors.
 
         Raises RuntimeError that lists every missing and unexpected name (unless strict=False) and every wrong shape; then nothing is changed.
         """
@@ -278,9 +377,6 @@ class Module:
             return f"{type(self).__name__}({extra})"
         return f"{type(self).__name__}(" + "\n  ".join(["", *([extra] if extra else []), *lines]) + "\n)"
 
-    # ---- pickling: what __init__ made is restored as it was ---------------------------------------------------------------------------
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
 
 def _moved(old: md.Tensor, dtype: Any, places: tuple[str, ...], kwargs: dict[str, str]) -> md.Tensor:
@@ -301,90 +397,3 @@ def _moved(old: md.Tensor, dtype: Any, places: tuple[str, ...], kwargs: dict[str
     if old.grad is not None:
         moved.grad = move(old.grad)
     return moved
-
-
-# ---- a Module as a pytree ---------------------------------------------------------------------------------------------------------------
-_STATE = ("_parameters", "_buffers", "_modules", "_transient")
-
-
-class _Blueprint:
-    """Everything of a module tree but the parameters' values: enough to build it again, compared by value."""
-
-    __slots__ = ("key", "modules", "slots")
-
-    def __init__(self, modules: list[dict[str, Any]], slots: tuple, key: tuple):
-        self.modules, self.slots, self.key = modules, slots, key
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Blueprint) and self.key == other.key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __repr__(self) -> str:
-        return self.modules[0]["class"].__name__
-
-
-class _Same:
-    """An object that equals only itself."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-
-def _frozen(value: Any) -> Any:
-    """A hashable stand-in: plain data by value and type, anything else by identity."""
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes, type)):
-        return type(value), value
-    if isinstance(value, (tuple, list)):
-        return type(value), tuple(_frozen(v) for v in value)
-    if isinstance(value, dict):
-        return dict, tuple((_frozen(k), _frozen(v)) for k, v in value.items())
-    return _Same(value)
-
-
-def _flatten(module: Module) -> tuple[list[Any], _Blueprint]:
-    tree = list(module.modules())
-    number = {id(m): i for i, m in enumerate(tree)}
-    leaves: list[Any] = []
-    place: dict[int, int] = {}
-    slots, key, parts = [], [], []
-    for i, m in enumerate(tree):
-        for name, p in m._parameters.items():
-            if p is not None:
-                if id(p) not in place:
-                    place[id(p)] = len(leaves)
-                    leaves.append(p)
-                slots.append((i, name, place[id(p)]))
-        plain = {k: v for k, v in m.__dict__.items() if k not in _STATE}
-        children = {k: None if c is None else number[id(c)] for k, c in m._modules.items()}
-        parts.append({"class": type(m), "plain": plain, "children": children, "parameters": tuple(m._parameters),
-                      "buffers": dict(m._buffers), "transient": set(m._transient)})  # fmt: skip
-        key.append((type(m), _frozen(plain), tuple(children.items()), tuple(m._parameters), _frozen(m._buffers)))
-    return leaves, _Blueprint(parts, tuple(slots), (tuple(key), tuple(slots)))
-
-
-def _unflatten(plan: _Blueprint, leaves: Any) -> Module:
-    leaves = list(leaves)
-    tree: list[Module] = []
-    for part in plan.modules:
-        m = object.__new__(part["class"])
-        m.__dict__.update(part["plain"])
-        m.__dict__.update(_parameters=dict.fromkeys(part["parameters"]), _buffers=dict(part["buffers"]), _transient=set(part["transient"]))
-        tree.append(m)
-    for m, part in zip(tree, plan.modules, strict=True):
-        m.__dict__["_modules"] = {k: None if c is None else tree[c] for k, c in part["children"].items()}
-    for i, name, place in plan.slots:
-        tree[i]._parameters[name] = leaves[place]
-    return tree[0]
-
-
-md.tree.register(Module, _flatten, _unflatten)

@@ -39,3 +39,8 @@ class Parameter(md.Tensor):
         if self.grad is not None:
             copy.grad = self.grad.detach()
         return copy
+
+
+def blank(*shape: int, dtype: Any = None, device: str | None = None) -> Parameter:
+    """A parameter whose values are still to be drawn, on the default backend."""
+    return Parameter(md.zeros(shape, dtype=dtype or md.get_default_dtype(), device=device))

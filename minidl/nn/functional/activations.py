@@ -1,0 +1,223 @@
+"""Activations as functions; all are names of minidl.nn.functional.
+
+At kinks and at infinity the values and derivatives follow minidl's convention table: relu'(0) is 0, silu(-inf) is 0, a softmax row of -inf is 0.
+`inplace` is accepted for PyTorch's sake and changes nothing: a function of minidl never writes to its argument.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
+
+_SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
+
+
+# ---- piecewise ------------------------------------------------------------------------------------------------------------------------
+def relu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """max(input, 0), with derivative 0 at 0."""
+    return md.relu(input)
+
+
+def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = False) -> md.Tensor:
+    """input above 0, negative_slope * input elsewhere; the derivative at 0 is negative_slope."""
+    return md.where(input > 0, input, input * negative_slope)
+
+
+def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
+    """leaky_relu with a learned slope: weight [1], or [C] for the channels of input [N, C, ...] (K. He et al., ICCV 2015)."""
+    if weight.size != 1:
+        if input.ndim < 2 or weight.shape != (input.shape[1],):
+            raise ValueError(f"prelu: weight {weight.shape} is one number or one for each channel of input {input.shape}")
+        weight = weight.reshape((-1,) + (1,) * (input.ndim - 2))
+    return md.where(input > 0, input, input * weight)
+
+
+def rrelu(input: md.Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> md.Tensor:
+    """leaky_relu with a slope drawn from [lower, upper) for each element in training, and their mean otherwise (B. Xu et al., arXiv 1505.00853)."""
+    if not training:
+        return leaky_relu(input, (lower + upper) / 2)
+    key = md.random.default_generator.next_key(like=input)
+    return md.where(input > 0, input, input * md.random.uniform(key, input.shape, input.dtype, lower, upper))
+
+
+def threshold(input: md.Tensor, threshold: float, value: float, inplace: bool = False) -> md.Tensor:
+    """input above the threshold, value elsewhere."""
+    return md.where(input > threshold, input, value)
+
+
+def hardshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
+    """0 within lambd of 0, input elsewhere."""
+    return md.where(md.abs(input) <= lambd, 0.0, input)
+
+
+def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
+    """input moved towards 0 by lambd, and 0 within lambd of 0."""
+    if lambd < 0:
+        raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
+    return md.where(input > lambd, input - lambd, md.where(input < -lambd, input + lambd, 0.0))
+
+
+def relu6(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """input limited to [0, 6], with derivative 0 at both ends."""
+    return md.clip(input, 0.0, 6.0)
+
+
+def hardtanh(input: md.Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> md.Tensor:
+    """input limited to [min_val, max_val], with derivative 0 at both ends."""
+    return md.clip(input, min_val, max_val)
+
+
+def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """input / 6 + 1/2 limited to [0, 1]."""
+    return md.clip(input + 3.0, 0.0, 6.0) / 6.0
+
+
+# ---- smooth ---------------------------------------------------------------------------------------------------------------------------
+def sigmoid(input: md.Tensor) -> md.Tensor:
+    """1 / (1 + exp(-input))."""
+    return md.sigmoid(input)
+
+
+def tanh(input: md.Tensor) -> md.Tensor:
+    """The hyperbolic tangent."""
+    return md.tanh(input)
+
+
+def tanhshrink(input: md.Tensor) -> md.Tensor:
+    """input - tanh(input)."""
+    return input - md.tanh(input)
+
+
+def softsign(input: md.Tensor) -> md.Tensor:
+    """input / (1 + |input|)."""
+    return input / (md.abs(input) + 1.0)
+
+
+def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
+    """input above 0, alpha * (exp(input) - 1) elsewhere (D. Clevert et al., ICLR 2016)."""
+    return _elu(input, alpha, 1.0)
+
+
+def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
+    """elu whose derivative is continuous for every alpha: alpha * (exp(input / alpha) - 1) below 0 (J. Barron, arXiv 1704.07483)."""
+    return _elu(input, alpha, 1.0 / alpha)
+
+
+def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """The self-normalising elu (G. Klambauer et al., NeurIPS 2017)."""
+    return _elu(input, _SELU[0], 1.0) * _SELU[1]
+
+
+def _elu(x: md.Tensor, alpha: float, inner: float) -> md.Tensor:
+    below = md.where(x > 0, 0.0, x)  # so that the branch not taken cannot overflow
+    return md.where(x > 0, x, md.expm1(below * inner) * alpha)
+
+
+def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md.Tensor:
+    """log(1 + exp(beta * input)) / beta, and input itself where beta * input is above the threshold. It overflows nowhere."""
+    scaled = input if beta == 1 else input * beta
+    return md.where(scaled > threshold, input, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
+
+
+def logsigmoid(input: md.Tensor) -> md.Tensor:
+    """log(sigmoid(input))."""
+    return -md.softplus(-input)
+
+
+def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> md.Tensor:
+    """f(x), for an f that is x itself from `bound` on and 0 below -bound: there inf * 0 never arises, in the value or in a derivative."""
+    return md.where(x >= bound, x, f(md.clip(x, -bound, bound)))
+
+
+def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """input * hardsigmoid(input) (A. Howard et al., ICCV 2019)."""
+    return _gated(input, lambda y: y * (y + 3.0) / 6.0, 3.0)
+
+
+def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """input * sigmoid(input) (S. Elfwing et al., Neural Networks 107, 2018); 0 at -inf."""
+    return _gated(input, lambda y: y * md.sigmoid(y), 1e3)
+
+
+def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
+    """input * tanh(softplus(input)) (D. Misra, BMVC 2020); 0 at -inf."""
+    return _gated(input, lambda y: y * md.tanh(md.softplus(y)), 1e3)
+
+
+def gelu(input: md.Tensor, approximate: str = "none") -> md.Tensor:
+    """input times its normal distribution function; "tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415)."""
+    return md.gelu(input, approximate)
+
+
+def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
+    """The first half along dim times the sigmoid of the second (Y. Dauphin et al., ICML 2017). Raises ValueError for an odd size."""
+    if input.ndim == 0 or input.shape[dim] % 2:
+        raise ValueError(f"glu: axis {dim} of shape {input.shape} must have an even size")
+    first, second = md.split(input, input.shape[dim] // 2, axis=dim)
+    return first * md.sigmoid(second)
+
+
+# ---- along an axis --------------------------------------------------------------------------------------------------------------------
+def _dim(name: str, input: md.Tensor, dim: int | None) -> int:
+    """dim, or PyTorch's choice where it is left out, with its warning."""
+    if dim is not None:
+        return dim
+    warnings.warn(f"{name}: dim is not given and chosen by the number of axes; say which axis, for example dim=-1", UserWarning, stacklevel=3)
+    return 0 if input.ndim in (0, 1, 3) else 1
+
+
+def softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
+    """exp(input) normalised to sum 1 along dim. Without dim it is 0 for 0, 1 or 3 axes and else 1, as in PyTorch, with a UserWarning.
+
+    >>> softmax(md.zeros(2), dim=0).tolist()
+    [0.5, 0.5]
+    """
+    return md.softmax(input if dtype is None else input.to(dtype), axis=_dim("softmax", input, dim))
+
+
+def log_softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
+    """The logarithm of softmax, computed without overflow; dim as there."""
+    return md.log_softmax(input if dtype is None else input.to(dtype), axis=_dim("log_softmax", input, dim))
+
+
+def softmin(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
+    """softmax(-input); dim as there."""
+    return md.softmax(-(input if dtype is None else input.to(dtype)), axis=_dim("softmin", input, dim))
+
+
+def gumbel_softmax(logits: md.Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> md.Tensor:
+    """A sample of the categorical distribution of logits along dim, made differentiable by temperature tau; hard: one-hot, with the soft gradient.
+
+    E. Jang et al. and C. Maddison et al., ICLR 2017. eps is accepted for PyTorch's sake.
+    """
+    key = md.random.default_generator.next_key(like=logits)
+    u = md.random.uniform(key, logits.shape, logits.dtype)
+    noise = -md.log(-md.log1p(-u) + md.finfo(logits.dtype).smallest_normal)
+    soft = md.softmax((logits + noise) / tau, axis=dim)
+    if not hard:
+        return soft
+    n = soft.shape[dim]
+    axis = dim % soft.ndim
+    numbers = md.arange(n, backend=soft.backend, device=soft.device).reshape((n,) + (1,) * (soft.ndim - axis - 1))
+    one = (md.argmax(soft.detach(), axis=axis, keepdims=True) == numbers).to(soft.dtype)
+    return one - soft.detach() + soft
+
+
+def normalize(input: md.Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, eps: float = 1e-12) -> md.Tensor:
+    """input divided by its p-norm along dim, or by eps where the norm is smaller.
+
+    >>> normalize(md.tensor([[3.0, 4.0]])).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+    size = md.vector_norm(input, axis=dim, ord=p, keepdims=True)
+    return input / md.where(size > eps, size, eps)
+
+
+__all__ = [
+    "celu", "elu", "gelu", "glu", "gumbel_softmax", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_softmax", "logsigmoid",
+    "mish", "normalize", "prelu", "relu", "relu6", "rrelu", "selu", "sigmoid", "silu", "softmax", "softmin", "softplus", "softshrink", "softsign",
+    "tanh", "tanhshrink", "threshold",
+]  # fmt: skip

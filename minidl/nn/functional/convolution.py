@@ -1,0 +1,171 @@
+"""Convolution and its transpose as functions in one to three dimensions, and unfold and fold; all are names of minidl.nn.functional."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import minidl as md
+
+__all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold", "unfold"]
+Size = int | Sequence[int]
+
+
+def per_axis(name: str, value: Size, n: int) -> tuple[int, ...]:
+    """n integers from one, or from a sequence of n. Raises ValueError for another length."""
+    values = (value,) * n if isinstance(value, int) else tuple(value)
+    if len(values) != n:
+        raise ValueError(f"{name}: {value!r} should be one integer or {n} of them")
+    return values
+
+
+def batched(name: str, x: md.Tensor, n: int) -> tuple[md.Tensor, bool]:
+    """x with a batch axis, and whether it had to be added."""
+    if x.ndim not in (n + 1, n + 2):
+        raise ValueError(f"{name}: expected [N, C, {', '.join('DHW'[3 - n :])}] or the same without N, got shape {x.shape}")
+    return (x[None], True) if x.ndim == n + 1 else (x, False)
+
+
+def same_sides(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    """The padding on both sides of each axis that keeps its size at stride 1; an odd total has its larger half behind."""
+    totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+    return tuple((t // 2, t - t // 2) for t in totals)
+
+
+def conv(
+    n: int,
+    input: md.Tensor,
+    weight: md.Tensor,
+    bias: md.Tensor | None = None,
+    stride: Size = 1,
+    padding: Size | str = 0,
+    dilation: Size = 1,
+    groups: int = 1,
+) -> md.Tensor:
+    """Correlation in n dimensions: input [N, C, ...], weight [O, C/groups, ...], bias [O].
+
+    padding: zeros on both sides, "valid" for none, "same" for an output of the input's size (stride 1). Raises ValueError for shapes that do
+    not fit.
+    """
+    x, single = batched(f"conv{n}d", input, n)
+    stride, dilation = per_axis("stride", stride, n), per_axis("dilation", dilation, n)
+    if padding == "same":
+        if any(s != 1 for s in stride):
+            raise ValueError('conv: padding="same" wants stride 1')
+        sides = same_sides(weight.shape[2:], dilation)
+    else:
+        sides = tuple((p, p) for p in per_axis("padding", 0 if padding == "valid" else padding, n))  # type: ignore[arg-type]
+    out = md.conv(x, weight, stride=stride, padding=sides, dilation=dilation, groups=groups)
+    if bias is not None:
+        out = out + bias.reshape((-1,) + (1,) * n)
+    return out[0] if single else out
+
+
+def conv1d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+) -> md.Tensor:
+    """The correlation of input [N, C, L] with weight [O, C/groups, k], plus bias [O]; padding may be "same" or "valid"."""
+    return conv(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+) -> md.Tensor:
+    """The correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw], plus bias [O]; padding may be "same" or "valid"."""
+    return conv(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
+) -> md.Tensor:
+    """The correlation of input [N, C, D, H, W] with weight [O, C/groups, kd, kh, kw], plus bias [O]; padding may be "same" or "valid"."""
+    return conv(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose(
+    n: int,
+    input: md.Tensor,
+    weight: md.Tensor,
+    bias: md.Tensor | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+) -> md.Tensor:
+    """The transpose of conv in n dimensions: input [N, C, ...], weight [C, O/groups, ...], bias [O].
+
+    The output's size is (in - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1. Padding larger than the kernel crops the result.
+    Raises ValueError for shapes that do not fit.
+    """
+    x, single = batched(f"conv_transpose{n}d", input, n)
+    more = {k: per_axis(k, v, n) for k, v in (("stride", stride), ("padding", padding), ("output_padding", output_padding), ("dilation", dilation))}
+    out = md.conv_transpose(x, weight, groups=groups, **more)
+    if bias is not None:
+        out = out + bias.reshape((-1,) + (1,) * n)
+    return out[0] if single else out
+
+
+def conv_transpose1d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> md.Tensor:  # fmt: skip
+    """The transpose of conv1d: input [N, C, L], weight [C, O/groups, k], bias [O]."""
+    return conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose2d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> md.Tensor:  # fmt: skip
+    """The transpose of conv2d: input [N, C, H, W], weight [C, O/groups, kh, kw], bias [O]."""
+    return conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def conv_transpose3d(
+    input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
+    groups: int = 1, dilation: Size = 1,
+) -> md.Tensor:  # fmt: skip
+    """The transpose of conv3d: input [N, C, D, H, W], weight [C, O/groups, kd, kh, kw], bias [O]."""
+    return conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+# ---- windows as columns ---------------------------------------------------------------------------------------------------------------
+def _blocks(size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
+    """How many windows there are along each axis, and for each place in the window the slice of the padded image that it meets."""
+    counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, d, p, t in zip(size, kernel, dilation, padding, stride, strict=True))
+    if min(counts) < 1:
+        raise ValueError(f"unfold: windows of {tuple(kernel)} do not fit an image of {tuple(size)}")
+    h, w = (
+        [slice(i * d, i * d + (c - 1) * t + 1, t) for i in range(k)] for k, d, c, t in zip(kernel, dilation, counts, stride, strict=True)
+    )
+    return counts, [(a, b) for a in h for b in w]
+
+
+def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
+    """The windows of input [N, C, H, W] as columns: [N, C * kh * kw, number of windows] (or all without N)."""
+    x, single = batched("unfold", input, 2)
+    kernel, dilation, pad, stride = (per_axis("unfold", v, 2) for v in (kernel_size, dilation, padding, stride))
+    counts, places = _blocks(x.shape[2:], kernel, dilation, pad, stride)
+    x = md.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
+    out = md.stack([x[:, :, a, b] for a, b in places], axis=2).reshape((x.shape[0], x.shape[1] * len(places), math.prod(counts)))
+    return out[0] if single else out
+
+
+def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
+    """The transpose of unfold: columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size] (or all without N)."""
+    if input.ndim not in (2, 3):
+        raise ValueError(f"fold: expected [N, C * kh * kw, windows] or the same without N, got shape {input.shape}")
+    x = input[None] if input.ndim == 2 else input
+    size, kernel, dilation, pad, stride = (per_axis("fold", v, 2) for v in (output_size, kernel_size, dilation, padding, stride))
+    counts, places = _blocks(size, kernel, dilation, pad, stride)
+    if x.shape[1] % len(places) or x.shape[2] != math.prod(counts):
+        raise ValueError(f"fold: {input.shape} does not hold {math.prod(counts)} windows of {kernel} of an image of {size}")
+    columns = x.reshape((x.shape[0], -1, len(places), *counts))
+    full = (*columns.shape[:2], size[0] + 2 * pad[0], size[1] + 2 * pad[1])
+    out = md.zeros(full, dtype=x.dtype, backend=x.backend, device=x.device)
+    for i, (a, b) in enumerate(places):
+        out = out.at[:, :, a, b].add(columns[:, :, i])
+    out = out[:, :, pad[0] : pad[0] + size[0], pad[1] : pad[1] + size[1]]
+    return out[0] if input.ndim == 2 else out

@@ -1,0 +1,164 @@
+"""Classification losses as functions: cross-entropy in its forms; all are names of minidl.nn.functional."""
+
+from __future__ import annotations
+
+import minidl as md
+
+__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
+
+
+def hot(input: md.Tensor, n: int, axis: int = -1) -> md.Tensor:
+    """bool: whether input equals 0..n-1 along a new axis; a comparison, because gather and its scatter are slow where this is used."""
+    axis = axis % (input.ndim + 1)
+    numbers = md.arange(n, backend=input.backend, device=input.device)
+    return md.expand_dims(input.to(md.int64), axis=axis) == numbers.reshape((n,) + (1,) * (input.ndim - axis))
+
+
+def reduced(name: str, loss: md.Tensor, reduction: str) -> md.Tensor:
+    """The mean, the sum or the losses themselves. Raises ValueError for another word."""
+    if reduction == "mean":
+        return md.mean(loss)
+    if reduction == "sum":
+        return md.sum(loss)
+    if reduction != "none":
+        raise ValueError(f'{name}: reduction is "mean", "sum" or "none", not {reduction!r}')
+    return loss
+
+
+def same_shape(name: str, input: md.Tensor, target: md.Tensor) -> None:
+    """Raise ValueError where the shapes differ: a silent broadcast is the usual bug of a loss."""
+    if input.shape != target.shape:
+        raise ValueError(f"{name}: input {input.shape} and target {target.shape} differ in shape; reshape one of them")
+
+
+def cross_entropy(
+    input: md.Tensor,
+    target: md.Tensor,
+    weight: md.Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> md.Tensor:
+    """-log of the probability that softmax(input) gives to the target class.
+
+    input [N, C, ...] (or [C]) unnormalised; target integers [N, ...], or class probabilities of input's shape; weight [C]. The mean is weighted and
+    leaves out targets equal to ignore_index. Raises ValueError for other shapes, IndexError for a class out of range (eager on a CPU).
+
+    >>> round(cross_entropy(md.zeros((1, 2)), md.asarray([1])).item(), 4)
+    0.6931
+    """
+    axis = 0 if input.ndim == 1 else 1
+    n = input.shape[axis]
+    if not (target.dtype.inexact or weight is not None or label_smoothing):
+        target, valid = _classes(input, target, axis, ignore_index)
+        loss = -md.log_softmax(input, axis=axis, at=md.where(valid, target, -1) if 0 <= ignore_index < n else target)
+        return md.sum(loss) / md.sum(valid.to(input.dtype)) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+    logp = md.log_softmax(input, axis=axis)
+    if target.dtype.is_float:
+        same_shape("cross_entropy", input, target)
+        if label_smoothing:
+            target = target * (1 - label_smoothing) + label_smoothing / n
+        if weight is not None:
+            target = target * _along(weight, input.ndim, axis)
+        loss = -md.sum(logp * target, axis=axis)
+        return md.sum(loss) / max(loss.size, 1) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+    loss = nll_loss(logp, target, weight, ignore_index, "none" if label_smoothing else reduction)
+    if not label_smoothing:
+        return loss
+    target = target.to(md.int64)
+    valid, scale = target != ignore_index, None if weight is None else _along(weight, input.ndim, axis)
+    smooth = md.where(valid, -md.sum(logp if scale is None else logp * scale, axis=axis), 0.0)
+    loss = loss * (1 - label_smoothing) + smooth * (label_smoothing / n)
+    if reduction != "mean":
+        return reduced("cross_entropy", loss, reduction)
+    return md.sum(loss) / _count(target, valid, weight, n, axis, input.dtype)
+
+
+def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
+    """-input at the target class, for log-probabilities input [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy."""
+    axis = 0 if input.ndim == 1 else 1
+    target, valid = _classes(input, target, axis, ignore_index)
+    n = input.shape[axis]
+    at = hot(target, n, axis)
+    if 0 <= ignore_index < n:
+        at = md.logical_and(at, md.expand_dims(valid, axis=axis))
+    picked = md.where(at, input if weight is None else input * _along(weight, input.ndim, axis), 0.0)
+    if reduction == "mean":
+        return -md.sum(picked) / _count(target, valid, weight, n, axis, input.dtype)
+    return reduced("nll_loss", -md.sum(picked, axis=axis), reduction)
+
+
+def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) -> tuple[md.Tensor, md.Tensor]:
+    """The targets as int64, and which of them count."""
+    if target.dtype.inexact or target.shape != input.shape[:axis] + input.shape[axis + 1 :]:
+        raise ValueError(
+            f"cross_entropy: scores of shape {input.shape} want integer targets of shape {input.shape[:axis] + input.shape[axis + 1 :]}"
+            f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
+        )
+    target = target.to(md.int64)
+    _check_classes(target, input.shape[axis], ignore_index)
+    return target, target != ignore_index
+
+
+def _check_classes(target: md.Tensor, n: int, ignore_index: int) -> None:
+    """Raise IndexError for a class that does not exist, where values can be looked at; elsewhere such a target has loss 0."""
+    if target.device != "cpu":
+        return
+    try:
+        values = target.numpy()
+    except TypeError:  # traced or batched
+        return
+    wrong = values[((values < 0) | (values >= n)) & (values != ignore_index)]
+    if wrong.size:
+        raise IndexError(
+            f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})"
+        )
+
+
+def _along(weight: md.Tensor, ndim: int, axis: int) -> md.Tensor:
+    return weight.reshape((-1,) + (1,) * (ndim - axis - 1))
+
+
+def _count(target: md.Tensor, valid: md.Tensor, weight: md.Tensor | None, n: int, axis: int, dtype: object) -> md.Tensor:
+    """The sum of the weights of the targets that count."""
+    if weight is None:
+        return md.sum(valid.to(dtype))
+    at = md.logical_and(hot(target, n, axis), md.expand_dims(valid, axis=axis))
+    return md.sum(md.where(at, _along(weight, target.ndim + 1, axis), 0.0))
+
+
+def binary_cross_entropy(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean") -> md.Tensor:
+    """-(t log p + (1-t) log(1-p)) for probabilities p = input; logarithms end at -100 and p (1-p) in the derivative at 1e-12, as in PyTorch."""
+    same_shape("binary_cross_entropy", input, target)
+    loss = _bce(input, target)
+    return reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
+
+
+@md.custom_vjp
+def _bce(input: md.Tensor, t: md.Tensor) -> md.Tensor:
+    return -(t * md.clip(md.log(input), -100.0, None) + (1 - t) * md.clip(md.log1p(-input), -100.0, None))
+
+
+def _bce_forward(input: md.Tensor, t: md.Tensor) -> tuple:
+    return _bce(input, t), (input, t)
+
+
+def _bce_backward(residuals: tuple, g: md.Tensor) -> tuple:
+    input, t = residuals
+    to_target = md.clip(md.log1p(-input), -100.0, None) - md.clip(md.log(input), -100.0, None)
+    return g * (input - t) / md.clip((1 - input) * input, 1e-12, None), g * to_target
+
+
+_bce.defvjp(_bce_forward, _bce_backward)
+
+
+def binary_cross_entropy_with_logits(
+    input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean", pos_weight: md.Tensor | None = None
+) -> md.Tensor:
+    """binary_cross_entropy of sigmoid(input), computed from input without overflow."""
+    same_shape("binary_cross_entropy_with_logits", input, target)
+    if pos_weight is None:
+        loss = md.softplus(input) - input * target
+    else:
+        loss = (1 - target) * input + (1 + (pos_weight - 1) * target) * md.softplus(-input)
+    return reduced("binary_cross_entropy_with_logits", loss if weight is None else loss * weight, reduction)

@@ -1,0 +1,140 @@
+"""Normalisation as functions; all are names of minidl.nn.functional."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import minidl as md
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
+
+
+def _last_axes(name: str, input: md.Tensor, normalized_shape: Sequence[int], *params: md.Tensor | None) -> tuple[int, ...]:
+    shape = tuple(normalized_shape)
+    if input.shape[input.ndim - len(shape) :] != shape or any(p is not None and p.shape != shape for p in params):
+        raise ValueError(f"{name}: the last axes of shape {input.shape}, and weight and bias, must be {shape}")
+    return shape
+
+
+def layer_norm(
+    input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tensor | None = None, bias: md.Tensor | None = None, eps: float = 1e-5
+) -> md.Tensor:
+    """Zero mean and unit (biased) variance over the last axes (J. L. Ba et al., arXiv 1607.06450). Raises ValueError for other last axes."""
+    shape = _last_axes("layer_norm", input, normalized_shape, weight, bias)
+    return md.layer_norm(input, weight, bias, axes=len(shape), eps=eps)
+
+
+def rms_norm(input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tensor | None = None, eps: float | None = None) -> md.Tensor:
+    """input / sqrt(mean(input²) + eps) over the last axes, times weight (B. Zhang and R. Sennrich, NeurIPS 2019). eps: finfo(dtype).eps unless given.
+
+    Half precision is computed in float32 and rounded once. Raises ValueError for other last axes.
+    """
+    shape = _last_axes("rms_norm", input, normalized_shape, weight)
+    x = input.to(md.float32) if md.finfo(input.dtype).bits < 32 else input
+    square = md.mean(x * x, axis=tuple(range(-len(shape), 0)), keepdims=True)
+    out = x * md.rsqrt(square + float(md.finfo(input.dtype).eps if eps is None else eps))
+    out = out if weight is None else out * weight
+    return out.to(input.dtype) if x is not input else out
+
+
+def _blend(running: md.Tensor, new: md.Tensor, momentum: float | md.Tensor) -> None:
+    new = new.to(running.dtype)
+    running.assign(running * (1 - momentum) + new * momentum)
+
+
+def batch_norm(
+    input: md.Tensor,
+    running_mean: md.Tensor | None,
+    running_var: md.Tensor | None,
+    weight: md.Tensor | None = None,
+    bias: md.Tensor | None = None,
+    training: bool = False,
+    momentum: float | md.Tensor = 0.1,
+    eps: float = 1e-5,
+) -> md.Tensor:
+    """Normalise input [N, C, ...] per channel: by the batch in training (which updates the running statistics in place), by them otherwise.
+
+    S. Ioffe and C. Szegedy, ICML 2015. Raises ValueError for one value per channel in training, and without statistics otherwise.
+    """
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("batch_norm: running_mean and running_var are needed unless training=True")
+    axes = (0, *range(2, input.ndim))
+    shape = (1, input.shape[1]) + (1,) * (input.ndim - 2)
+    if training:
+        n = input.size // max(input.shape[1], 1)
+        if n < 2:
+            raise ValueError(f"batch_norm: more than one value per channel is needed in training, got shape {input.shape}")
+        mean = md.mean(input, axis=axes, keepdims=True)
+        centred = input - mean
+        var = md.mean(centred * centred, axis=axes, keepdims=True)
+        if running_mean is not None and running_var is not None:
+            with md.no_grad():
+                _blend(running_mean, mean.detach().reshape((-1,)), momentum)
+                _blend(running_var, (var.detach() * (n / (n - 1))).reshape((-1,)), momentum)
+    else:
+        assert running_mean is not None and running_var is not None
+        centred, var = input - running_mean.reshape(shape), running_var.reshape(shape)
+    scale = md.rsqrt(var + eps)
+    out = centred * (scale if weight is None else scale * weight.reshape(shape))
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def instance_norm(
+    input: md.Tensor,
+    running_mean: md.Tensor | None = None,
+    running_var: md.Tensor | None = None,
+    weight: md.Tensor | None = None,
+    bias: md.Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> md.Tensor:
+    """Normalise each channel of each example of input [N, C, ...] by itself, or by the running statistics where use_input_stats is False.
+
+    Running statistics, where given, are updated in place by the mean over the examples (D. Ulyanov et al., arXiv 1607.08022). Raises ValueError for
+    one value per channel, and without statistics where they are needed.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    n, c, *spatial = input.shape
+    flat = input.reshape((1, n * c, *spatial))
+    if input.size // max(n * c, 1) < 2:
+        raise ValueError(f"instance_norm: more than one value per channel is needed in training, got shape {input.shape}")
+    stats = (None, None)
+    if running_mean is not None and running_var is not None:
+        stats = (md.zeros_like(flat[0, :, *(0,) * len(spatial)].detach()), md.ones_like(flat[0, :, *(0,) * len(spatial)].detach()))
+    out = batch_norm(flat, *stats, None, None, True, 1.0, eps).reshape(input.shape)
+    if running_mean is not None and running_var is not None:
+        with md.no_grad():
+            for running, one in zip((running_mean, running_var), stats, strict=True):
+                assert one is not None
+                _blend(running, md.mean(one.reshape((n, c)), axis=0), momentum)
+    shape = (1, c) + (1,) * len(spatial)
+    out = out if weight is None else out * weight.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def group_norm(
+    input: md.Tensor, num_groups: int, weight: md.Tensor | None = None, bias: md.Tensor | None = None, eps: float = 1e-5
+) -> md.Tensor:
+    """Zero mean and unit variance over each of num_groups groups of the channels of input [N, C, ...]; weight and bias are [C].
+
+    Y. Wu and K. He, ECCV 2018. Raises ValueError where the groups do not divide the channels.
+    """
+    if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
+        raise ValueError(f"group_norm: the channels of shape {input.shape} cannot be split into {num_groups} groups")
+    n, c = input.shape[:2]
+    out = md.layer_norm(input.reshape((n, num_groups, input.size // max(n * num_groups, 1))), eps=eps).reshape(input.shape)
+    shape = (1, c) + (1,) * (input.ndim - 2)
+    out = out if weight is None else out * weight.reshape(shape)
+    return out if bias is None else out + bias.reshape(shape)
+
+
+def local_response_norm(input: md.Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> md.Tensor:
+    """input / (k + alpha mean(input² over `size` neighbouring channels))^beta for input [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012)."""
+    if input.ndim < 3:
+        raise ValueError(f"local_response_norm: expected [N, C, ...], got shape {input.shape}")
+    rows = (input * input).reshape((input.shape[0], 1, input.shape[1], -1))
+    rows = md.pad(rows, ((0, 0), (0, 0), (size // 2, (size - 1) // 2), (0, 0)))
+    mean = md.avg_pool(rows, (size, 1), stride=1).reshape(input.shape)
+    return input / md.pow(mean * alpha + k, beta)

@@ -1,0 +1,302 @@
+"""Padding, pixel shuffles and resampling as functions; all are names of minidl.nn.functional.
+
+Resampling works axis by axis: each output place is a weighted sum of a few input places, which are read by index. So an infinity or nan spoils only
+the places that really depend on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import minidl as md
+
+__all__ = [
+    "affine_grid", "channel_shuffle", "grid_sample", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample", "upsample_bilinear",
+    "upsample_nearest",
+]  # fmt: skip
+
+
+# ---- padding --------------------------------------------------------------------------------------------------------------------------
+def pad(input: md.Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> md.Tensor:
+    """A border round the last axes: pad is (before, after) of the last axis, then of the one before it, and so on. Negative numbers crop.
+
+    mode: "constant" (value, 0 by default), "reflect" (mirrored without the edge), "replicate" (the edge), "circular" (the other side). Raises
+    ValueError for other modes, an odd number of widths, and a border that is wider than the input can fill.
+
+    >>> pad(md.tensor([[1, 2, 3]]), (1, 1), mode="reflect").tolist()
+    [[2, 1, 2, 3, 2]]
+    """
+    widths = [(pad[i], pad[i + 1]) for i in range(0, len(pad) - 1, 2)]
+    if len(pad) % 2 or len(widths) > input.ndim:
+        raise ValueError(f"pad: {tuple(pad)} should be a pair for each of at most {input.ndim} axes, the last axis first")
+    if mode == "constant":
+        return md.pad(input, ((0, 0),) * (input.ndim - len(widths)) + tuple(reversed(widths)), 0 if value is None else value)
+    if mode not in ("reflect", "replicate", "circular"):
+        raise ValueError(f'pad: mode is "constant", "reflect", "replicate" or "circular", not {mode!r}')
+    if value not in (None, 0):
+        raise ValueError(f"pad: mode {mode!r} takes no value")
+    if input.ndim > 1 and len(widths) > input.ndim - 1:
+        raise ValueError(f"pad: mode {mode!r} pads the last {input.ndim - 1} axes of shape {input.shape} at most")
+    x = input
+    for i, (before, after) in enumerate(widths):
+        axis = x.ndim - 1 - i
+        x = _extended(x, axis, before, after, mode)
+    return x
+
+
+def _part(x: md.Tensor, axis: int, start: int, stop: int) -> md.Tensor:
+    return x[(slice(None),) * axis + (slice(start, stop),)]
+
+
+def _extended(x: md.Tensor, axis: int, before: int, after: int, mode: str) -> md.Tensor:
+    if before < 0 or after < 0:
+        n = x.shape[axis]
+        x = _part(x, axis, max(-before, 0), n - max(-after, 0))
+        before, after = max(before, 0), max(after, 0)
+    if not (before or after):
+        return x
+    n = x.shape[axis]
+    most = {"reflect": n - 1, "replicate": math.inf if n else 0, "circular": n}[mode]
+    if max(before, after) > most:
+        raise ValueError(f"pad: mode {mode!r} cannot add {max(before, after)} places to axis {axis} of shape {x.shape}; at most {most}")
+    if mode == "reflect":
+        left, right = md.flip(_part(x, axis, 1, before + 1), axis=axis), md.flip(_part(x, axis, n - 1 - after, n - 1), axis=axis)
+    elif mode == "circular":
+        left, right = _part(x, axis, n - before, n), _part(x, axis, 0, after)
+    else:
+        left, right = md.repeat(_part(x, axis, 0, 1), before, axis=axis), md.repeat(_part(x, axis, n - 1, n), after, axis=axis)
+    return md.concat([part for part, width in ((left, before), (x, 1), (right, after)) if width], axis=axis)
+
+
+# ---- shuffles -------------------------------------------------------------------------------------------------------------------------
+def pixel_shuffle(input: md.Tensor, upscale_factor: int) -> md.Tensor:
+    """[..., C r², H, W] → [..., C, H r, W r]: channels become pixels (W. Shi et al., CVPR 2016). Raises ValueError where r² does not divide.
+
+    >>> pixel_shuffle(md.ones((1, 8, 2, 3)), 2).shape
+    (1, 2, 4, 6)
+    """
+    r = upscale_factor
+    if r < 1 or input.ndim < 3 or input.shape[-3] % (r * r):
+        raise ValueError(f"pixel_shuffle: the channels of shape {input.shape} ([..., C, H, W]) cannot be split by {r}²")
+    *lead, c, h, w = input.shape
+    k = len(lead)
+    x = input.reshape((*lead, c // (r * r), r, r, h, w))
+    x = md.permute_dims(x, (*range(k), k, k + 3, k + 1, k + 4, k + 2))
+    return x.reshape((*lead, c // (r * r), h * r, w * r))
+
+
+def pixel_unshuffle(input: md.Tensor, downscale_factor: int) -> md.Tensor:
+    """The inverse of pixel_shuffle: [..., C, H r, W r] → [..., C r², H, W]. Raises ValueError where r does not divide."""
+    r = downscale_factor
+    if r < 1 or input.ndim < 3 or input.shape[-1] % r or input.shape[-2] % r:
+        raise ValueError(f"pixel_unshuffle: the last two axes of shape {input.shape} ([..., C, H, W]) cannot be split by {r}")
+    *lead, c, h, w = input.shape
+    k = len(lead)
+    x = input.reshape((*lead, c, h // r, r, w // r, r))
+    x = md.permute_dims(x, (*range(k), k, k + 2, k + 4, k + 1, k + 3))
+    return x.reshape((*lead, c * r * r, h // r, w // r))
+
+
+def channel_shuffle(input: md.Tensor, groups: int) -> md.Tensor:
+    """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018)."""
+    if input.ndim < 3 or groups < 1 or input.shape[1] % groups:
+        raise ValueError(f"channel_shuffle: the channels of shape {input.shape} cannot be split into {groups} groups")
+    n, c, *rest = input.shape
+    return md.swapaxes(input.reshape((n, groups, c // groups, *rest)), 1, 2).reshape(input.shape)
+
+
+# ---- resampling -----------------------------------------------------------------------------------------------------------------------
+_MODES = {"nearest": (3, 4, 5), "nearest-exact": (3, 4, 5), "area": (3, 4, 5), "linear": (3,), "bilinear": (4,), "bicubic": (4,), "trilinear": (5,)}
+
+
+def interpolate(
+    input: md.Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> md.Tensor:
+    """input [N, C, ...] resampled to a size, or by a factor, for each spatial axis.
+
+    mode: "nearest", "nearest-exact", "area" (any rank), "linear" ([N, C, L]), "bilinear", "bicubic" ([N, C, H, W]), "trilinear" ([N, C, D, H, W]).
+    align_corners: the corner pixels keep their places. recompute_scale_factor: take the factor from the rounded size. Raises ValueError for other
+    combinations; antialias is not offered.
+
+    >>> interpolate(md.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
+    [[[1.0, 1.0, 2.0, 2.0]]]
+    """
+    n = input.ndim - 2
+    if mode not in _MODES or input.ndim not in _MODES[mode]:
+        raise ValueError(f"interpolate: mode {mode!r} does not take shape {input.shape}; modes and numbers of axes: {_MODES}")
+    if antialias:
+        raise ValueError("interpolate: antialias=True is not offered; blur first, or take mode='area'")
+    if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
+        raise ValueError(f"interpolate: align_corners means nothing in mode {mode!r}")
+    if (size is None) == (scale_factor is None):
+        raise ValueError("interpolate: give either size or scale_factor")
+    spatial = input.shape[2:]
+    scales: tuple[float | None, ...] = (None,) * n
+    if size is not None:
+        if recompute_scale_factor:
+            raise ValueError("interpolate: recompute_scale_factor means nothing with a size")
+        sizes = (size,) * n if isinstance(size, int) else tuple(size)
+    else:
+        factors = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor)  # type: ignore[arg-type]
+        sizes = tuple(math.floor(s * f) for s, f in zip(spatial, factors, strict=True))
+        if not recompute_scale_factor:
+            scales = tuple(float(f) for f in factors)  # type: ignore[arg-type]
+    if len(sizes) != n or min(*sizes, *spatial) < 1:
+        raise ValueError(f"interpolate: sizes {sizes} for the spatial axes {spatial}: one of at least 1 for each is wanted")
+    if mode == "area":
+        from minidl.nn.functional.pooling import adaptive_avg_pool
+
+        return adaptive_avg_pool(n, input, sizes)
+    x = input
+    for axis, (old, new, scale) in enumerate(zip(spatial, sizes, scales, strict=True), start=2):
+        step = _step(old, new, scale, bool(align_corners))
+        if mode.startswith("nearest"):
+            x = _nearest(x, axis, old, new, step, mode == "nearest-exact")
+        elif new != old or step != 1:
+            x = _smooth(x, axis, old, new, step, bool(align_corners), mode == "bicubic")
+    return x
+
+
+def _step(old: int, new: int, scale: float | None, align: bool) -> float:
+    """The distance of neighbouring output places, in input places."""
+    if align:
+        return (old - 1) / (new - 1) if new > 1 else 0.0
+    return 1.0 / scale if scale is not None and scale > 0 else old / new
+
+
+def _nearest(x: md.Tensor, axis: int, old: int, new: int, step: float, exact: bool) -> md.Tensor:
+    if new % old == 0 and step == old / new:
+        return md.repeat(x, new // old, axis=axis) if new != old else x
+    place = [min(int((i + 0.5 * exact) * step), old - 1) for i in range(new)]
+    return md.take(x, md.asarray(place, backend=x.backend, device=x.device), axis=axis)
+
+
+def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: bool, cubic: bool) -> md.Tensor:
+    """Linear or cubic interpolation along one axis."""
+    at = [i * step if align else (i + 0.5) * step - 0.5 for i in range(new)]
+    if not cubic:
+        at = [max(v, 0.0) for v in at]
+    base = [min(math.floor(v), old - 1) if not cubic else math.floor(v) for v in at]
+    part = [v - b for v, b in zip(at, base, strict=True)]
+    taps = ((0, [1 - t for t in part]), (1, part))
+    if cubic:
+        taps = tuple((o, [_cubic(t - o) for t in part]) for o in (-1, 0, 1, 2))  # type: ignore[assignment]
+    total: Any = None
+    for offset, weight in taps:
+        place = md.asarray([min(max(b + offset, 0), old - 1) for b in base], backend=x.backend, device=x.device)
+        scale = md.asarray(weight, dtype=x.dtype, backend=x.backend, device=x.device).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
+        term = md.take(x, place, axis=axis) * scale
+        total = term if total is None else total + term
+    return total
+
+
+def _cubic(t: float, a: float = -0.75) -> float:
+    """The cubic convolution kernel (R. Keys, IEEE Transactions on Acoustics, Speech and Signal Processing 29, 1981) with PyTorch's a."""
+    t = abs(t)
+    return ((a + 2) * t - (a + 3)) * t * t + 1 if t <= 1 else (((t - 5) * t + 8) * t - 4) * a if t < 2 else 0.0
+
+
+def upsample(
+    input: md.Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
+) -> md.Tensor:
+    """interpolate under its old name."""
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(input: md.Tensor, size: Any = None, scale_factor: Any = None) -> md.Tensor:
+    """interpolate in mode "nearest"."""
+    return interpolate(input, size, scale_factor, "nearest")
+
+
+def upsample_bilinear(input: md.Tensor, size: Any = None, scale_factor: Any = None) -> md.Tensor:
+    """interpolate in mode "bilinear" with align_corners=True."""
+    return interpolate(input, size, scale_factor, "bilinear", True)
+
+
+# ---- sampling at given places ---------------------------------------------------------------------------------------------------------
+def affine_grid(theta: md.Tensor, size: Sequence[int], align_corners: bool | None = None) -> md.Tensor:
+    """The places that affine maps theta [N, 2, 3] (or [N, 3, 4]) send the pixels of an image of this size [N, C, H, W] to: [N, H, W, 2].
+
+    Coordinates run from -1 to 1 (M. Jaderberg et al., Spatial transformer networks, NeurIPS 2015).
+    """
+    n = len(size) - 2
+    if n not in (2, 3) or theta.shape != (size[0], n, n + 1):
+        raise ValueError(f"affine_grid: theta {theta.shape} for size {tuple(size)}: [N, 2, 3] and [N, C, H, W], or [N, 3, 4] and [N, C, D, H, W]")
+    axes = []
+    for s in size[2:]:
+        line = [(2 * i / (s - 1) - 1 if s > 1 else 0.0) if align_corners else (2 * i + 1) / s - 1 for i in range(s)]
+        axes.append(md.asarray(line, dtype=theta.dtype, backend=theta.backend, device=theta.device))
+    mesh = md.meshgrid(*axes, indexing="ij")
+    points = md.stack((*reversed(mesh), md.ones_like(mesh[0])), axis=-1).reshape((-1, n + 1))
+    return md.matmul(points, md.matrix_transpose(theta)).reshape((size[0], *size[2:], n))
+
+
+def grid_sample(
+    input: md.Tensor, grid: md.Tensor, mode: str = "bilinear", padding_mode: str = "zeros", align_corners: bool | None = None
+) -> md.Tensor:
+    """input [N, C, H, W] read at the places grid [N, h, w, 2] (x before y, from -1 to 1): [N, C, h, w]; or the same with one more spatial axis.
+
+    mode: "bilinear" or "nearest"; padding_mode: "zeros", "border" or "reflection" for places outside. Raises ValueError for others and for shapes
+    that do not fit.
+    """
+    n = input.ndim - 2
+    if n not in (2, 3) or grid.ndim != input.ndim or grid.shape[-1] != n or grid.shape[0] != input.shape[0]:
+        raise ValueError(f"grid_sample: grid {grid.shape} for input {input.shape}: [N, h, w, 2] and [N, C, H, W], or with one more axis each")
+    if mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border", "reflection"):
+        raise ValueError(f'grid_sample: mode "bilinear" or "nearest", padding_mode "zeros", "border" or "reflection"; got {mode!r}, {padding_mode!r}')
+    size = input.shape[2:]
+    at = []
+    for i, s in enumerate(size):
+        v = grid[..., n - 1 - i]
+        v = (v + 1) * ((s - 1) / 2) if align_corners else ((v + 1) * s - 1) / 2
+        at.append(_inside(v, s, padding_mode, bool(align_corners)))
+    flat = input.reshape((*input.shape[:2], -1))
+    if mode == "nearest":
+        return _read(flat, [md.round(v) for v in at], size, grid.shape[1:-1])
+    base = [md.floor(v.detach()) for v in at]
+    total: Any = None
+    for corner in range(2**n):
+        bits = [corner >> i & 1 for i in range(n)]
+        weight: Any = None
+        for v, b, bit in zip(at, base, bits, strict=True):
+            w = v - b if bit else b + 1 - v
+            weight = w if weight is None else weight * w
+        term = _read(flat, [b + bit for b, bit in zip(base, bits, strict=True)], size, grid.shape[1:-1]) * weight[:, None]
+        total = term if total is None else total + term
+    return total
+
+
+def _inside(v: md.Tensor, size: int, padding_mode: str, align: bool) -> md.Tensor:
+    """A coordinate brought into the image."""
+    if padding_mode == "zeros":
+        return v
+    if padding_mode == "reflection":
+        low, span = (0.0, size - 1.0) if align else (-0.5, float(size))
+        if span == 0:
+            return v * 0.0
+        v = md.abs(v - low)
+        turn = md.floor(v.detach() / span)
+        rest = v - turn * span
+        v = md.where(md.remainder(turn, 2.0) == 0, rest + low, span - rest + low)
+    return md.clip(v, 0.0, size - 1.0)
+
+
+def _read(flat: md.Tensor, place: list[md.Tensor], size: Sequence[int], shape: tuple[int, ...]) -> md.Tensor:
+    """Values of flat [N, C, H*W] at whole coordinates [N, *shape], 0 outside of the image."""
+    inside: Any = None
+    index: Any = None
+    for p, s in zip(place, size, strict=True):
+        ok = md.logical_and(p >= 0, p <= s - 1)
+        inside = ok if inside is None else md.logical_and(inside, ok)
+        i = md.clip(p.detach(), 0.0, s - 1.0).to(md.int64)
+        index = i if index is None else index * s + i
+    out = md.take_along_axis(flat, index.reshape((index.shape[0], 1, -1)), axis=-1)
+    return md.where(inside[:, None], out.reshape((*flat.shape[:2], *shape)), 0.0)
