@@ -117,6 +117,6 @@ for sentence in (
     "Wait until the lock is released by another thread.",
     "Open a connection to the server and send the request headers.",
 ):
-    scores = F.softmax(net(encode([(tokens(sentence), 0)])[0])[0])
+    scores = F.softmax(net(encode([(tokens(sentence), 0)])[0])[0], dim=-1)
     best = md.argmax(scores).item()
     print(f"{list(TOPICS)[best]:8s} {scores[best].item():4.0%}  {sentence}")
