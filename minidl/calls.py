@@ -22,7 +22,7 @@ from minidl.control import run_graph
 from minidl.dtypes import float32
 from minidl.emit import load
 from minidl.graph import Graph, Literal
-from minidl.handover import handed, place, resident, slot, store, ways
+from minidl.handover import _held, handed, hold, look, place, release, resident, slot, store, turns, ways
 from minidl.program import Program
 from minidl.tensors import Tensor
 
@@ -118,13 +118,18 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     given = [natives[program.inputs[k].text] for k in (*program.donated, *spare)] if engine.xp.donates else []
     if given:
         # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`. Another thread might
-        # read state before the new one is stored; arguments that the caller gave up it may not.
-        sole = ["alone() == 1"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) == 3)" for n in dict.fromkeys(given)]
-        env.update(K=way.native, owners=sys.getrefcount, alone=threading.active_count, kept=_later(lambda: engine.compile(graph)))
+        # read state before the new one is stored, so where there is one it has to wait; arguments that the caller gave up it may not read.
+        sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) == 3)" for n in dict.fromkeys(given)]
+        env.update(K=way.native, owners=sys.getrefcount, kept=_later(lambda: engine.compile(graph)))
+        env.update(alone=threading.active_count, hold=hold, release=release)
         function = f"(run if {' and '.join(sole)} else kept)"
-    lines = ["def call(args, kwargs):", "    try:", *(f"        {line}" for line in unpack)]
+    lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in unpack)]
     lines += [f"        if not ({' and '.join(program.terms)}): return MISS", *(f"        {line}" for line in numbers)]
     lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
+    if engine.crosses and natives:  # a slot may have been read while a program of another thread was writing over it
+        lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
+        env.update(away=_held, turns=turns, look=look)
+    mark = len(lines)
     if program.tracked:
         env["attach"] = Nodes(program, engine).attach
         lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]
@@ -135,6 +140,10 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines.append(f"    place({w.target}, o[{w.output}], E)" if engine.crosses else f"    {w.target}.payload = o[{w.output}]")
     lines += [f"    {line}" for line in program.stores]
     lines += [*(f"    {line}" for line in made), f"    return {result}"]
+    if spare:
+        tensors = "".join(f"{program.inputs[k].text}, " for k in spare)
+        before = [f"    held = None if alone() == 1 else hold(({tensors}))", "    try:"]
+        lines[mark:] = [*before, *(f"    {line}" for line in lines[mark:]), "    finally:", "        if held: release(held)"]
 
     def node(m: re.Match[str]) -> str:
         if (k := int(m[1])) in program.released:  # differentiated inside the program: a pass that reaches it says so, as it does eagerly

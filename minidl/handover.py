@@ -5,7 +5,8 @@ engine's own array, and the tensor's class is a twin of its class whose `payload
 the same engine take the array as it lies there.
 
 Promises: dtypes and bits are exact; a resident tensor is the same object, and everything that reads `payload` sees its own backend's array; arrays
-may share memory, which nobody notices, because payloads are never written to; no update is lost when one thread reads while another writes.
+may share memory, which nobody notices, because payloads are never written to; no update is lost when one thread reads while another writes. A
+program that writes over the memory of state holds those tensors meanwhile: other threads wait when they read one.
 """
 
 from __future__ import annotations
@@ -88,12 +89,12 @@ def resident(kind: type, engine: Any) -> Any:
 
     def read(self: Tensor) -> Any:
         with lock:
-            if type(self) is not twin:  # another thread was here meanwhile
-                return self.payload
-            native = handed(slot(self), engine, self.xp)
-            store(self, native)
-            change_class(self, kind)
-        return native
+            if type(self) is twin:
+                native = handed(slot(self), engine, self.xp)
+                store(self, native)
+                change_class(self, kind)
+                return native
+        return self.payload  # another thread was here meanwhile
 
     def write(self: Tensor, native: Any) -> None:
         with lock:
@@ -108,11 +109,15 @@ def resident(kind: type, engine: Any) -> Any:
         self.payload  # noqa: B018  the class is its own again when it is written down
         return self.__reduce_ex__(protocol)
 
-    body: dict[str, Any] = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    body |= {"payload": property(read, write), "__init__": init, "__reduce_ex__": reduce, "__class__": property(lambda self: kind, change_class)}
-    body |= {"shape": property(lambda self: tuple(slot(self).shape)), "ndim": property(lambda self: len(slot(self).shape))}
-    twin = type(kind.__name__, (kind,), body)
+    shapes = {"shape": property(lambda self: tuple(slot(self).shape)), "ndim": property(lambda self: len(slot(self).shape))}
+    twin = _twin(kind, payload=property(read, write), __init__=init, __reduce_ex__=reduce, **shapes)
     return twin
+
+
+def _twin(kind: type, **body: Any) -> type:
+    """A class that nobody can tell from `kind`, but for these members."""
+    same = {"__slots__": (), "__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind,), {**same, "__class__": property(lambda self: kind, change_class), **body})
 
 
 def place(target: Tensor, native: Any, engine: Any) -> None:
@@ -125,3 +130,84 @@ def place(target: Tensor, native: Any, engine: Any) -> None:
         else:
             store(target, native)
             change_class(target, twin)
+
+
+# ---- tensors whose memory a program writes over -------------------------------------------------------------------------------------------
+#: By the id of a tensor: the lock that is free again when the program is done, and the thread that runs it.
+_held: dict[int, tuple[Any, int]] = {}
+#: How often tensors were held so far; who reads slots looks at it before and after.
+turns = [0]
+
+
+def _settled(t: Tensor, twin: type) -> bool:
+    """Wait until no program of another thread holds a tensor. False: one of this thread does."""
+    while type(t) is twin:
+        done, owner = _held.get(id(t), (None, 0))
+        if owner == threading.get_ident():
+            return False
+        if done is not None:
+            with done:
+                continue
+    return True
+
+
+@functools.cache
+def _away(kind: type) -> Any:
+    """The twin of a tensor class for values that a program is writing over: who reads the payload waits for the new one."""
+
+    def read(self: Tensor) -> Any:
+        return self.payload if _settled(self, twin) else slot(self)
+
+    def write(self: Tensor, native: Any) -> None:
+        if _settled(self, twin):
+            self.payload = native
+        else:
+            store(self, native)
+            change_class(self, kind)
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        _settled(self, twin)
+        return self.__reduce_ex__(protocol)
+
+    twin = _twin(kind, payload=property(read, write), __reduce_ex__=reduce)
+    return twin
+
+
+def hold(tensors: tuple[Tensor, ...]) -> Any:
+    """Let other threads wait that read one of these tensors, until `release` of what is returned; False, and nothing done, where one is held already
+    or has a class that cannot be changed."""
+    with lock:
+        kinds: list[Any] = [t.__class__ for t in tensors]
+        if any(id(t) in _held or resident(kind, t.xp) is None for t, kind in zip(tensors, kinds, strict=True)):
+            return False
+        before = [(t, type(t), _away(kind)) for t, kind in zip(tensors, kinds, strict=True)]
+        done = threading.Lock()
+        done.acquire()
+        for t, _, twin in before:
+            _held[id(t)] = done, threading.get_ident()
+            change_class(t, twin)
+    return done, before
+
+
+def release(held: Any) -> None:
+    """The end of `hold`: what was not written is what it was."""
+    done, before = held
+    with lock:
+        for t, kind, twin in before:
+            if type(t) is twin:
+                change_class(t, kind)
+            del _held[id(t)]
+        turns[0] += 1
+    done.release()
+
+
+def look(t: Tensor) -> Any:
+    """What a tensor's slot holds, once no program of another thread writes over it."""
+    while True:
+        native = slot(t)
+        done, owner = _held.get(id(t), (None, 0))
+        if (done is None and slot(t) is native) or owner == threading.get_ident():
+            return native
+        if done is not None:
+            with done:
+                pass

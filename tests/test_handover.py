@@ -306,25 +306,83 @@ def test_a_donated_argument_that_another_tensor_shows_is_left_alone(backend):
             assert np.array_equal(shown.numpy(), np.full(5000, value))
 
 
-def test_state_that_another_thread_may_read_is_not_donated():
-    with md.use_backend("jax"):
-        w = md.zeros((N,))
-        step = md.jit(lambda: [w.assign(w + 1.0)] and None)
+@pytest.mark.parametrize(("home", "engine"), [("jax", None), ("numba", None), ("numpy", "jax"), ("numpy", "numba")])
+def test_a_thread_that_reads_state_waits_for_the_program_that_writes_over_it(home, engine):
+    with md.use_backend(home):
+        w, other, plain = md.zeros((N,)), md.zeros((N,)), md.zeros((N,))
+        step = md.jit(lambda: [w.assign(w + 1.0)] and None, backend=engine)
+        copy = md.jit(lambda: [plain.assign(w * 1.0)] and None, backend=engine)
+        second = md.jit(lambda: [other.assign(other + w * 0.0 + 1.0)] and None, backend=engine)
+        kept = [step, copy, second]
+        for f in kept:
+            f()
         stop, errors = threading.Event(), []
 
-        def read():
-            while not stop.is_set():
-                try:
-                    v = w.numpy()
-                    assert v.min() == v.max()
-                except Exception as error:
-                    errors.append(error)
-                    return
+        def guarded(f):
+            def loop():
+                while not stop.is_set():
+                    try:
+                        f()
+                    except Exception as error:
+                        errors.append(error)
+                        return
 
-        with running(stop, read):
-            for _ in range(50):
+            return loop
+
+        def read():
+            v = w.numpy()
+            assert v.min() == v.max()
+
+        def look():
+            copy()
+            v = plain.numpy()
+            assert v.min() == v.max()
+
+        with running(stop, guarded(read), guarded(look), guarded(second)):
+            for _ in range(30):
                 step()
-        assert not errors and w[0].item() == 50.0
+        assert not errors and w[0].item() == 31.0 and type(w) is md.Tensor
+
+
+@pytest.mark.parametrize("home", ["jax", "numba"])
+def test_state_is_donated_while_another_thread_lives(home):
+    stop = threading.Event()
+    with md.use_backend(home), running(stop, stop.wait):
+        w = md.zeros((N,))
+        step = md.jit(lambda: [w.assign(w + 1.0)] and None)
+        places = []
+        for _ in range(5):
+            step()
+            places.append(slot(w).unsafe_buffer_pointer() if home == "jax" else slot(w).ctypes.data)
+        assert len(set(places[1:])) < 4 and w[0].item() == 5.0
+
+
+def test_a_program_that_fails_gives_the_tensors_back_that_it_held(monkeypatch):
+    from minidl import calls
+
+    stop = threading.Event()
+    with md.use_backend("numba"), running(stop, stop.wait):
+        w, fails = md.zeros((N,)), [True]
+        compile_ = calls.Engine.compile
+
+        def broken(self, graph, donate=()):
+            run = compile_(self, graph, donate)
+
+            def call(*args):
+                if fails:
+                    raise MemoryError
+                return run(*args)
+
+            return call
+
+        monkeypatch.setattr(calls.Engine, "compile", broken)
+        step = md.jit(lambda: [w.assign(w + 1.0)] and None)
+        with pytest.raises(MemoryError):
+            step()
+        assert type(w) is md.Tensor and w[0].item() == 0.0
+        fails.clear()
+        step()
+        assert w[0].item() == 1.0
 
 
 def test_a_failing_call_leaves_donated_state_alone():
