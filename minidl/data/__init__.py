@@ -1,13 +1,14 @@
-"""Data sets, samplers and loaders with PyTorch's names; files of images; transforms; and the digits that the demonstration trains on.
+"""Data sets, samplers and loaders with PyTorch's names; files of images and texts; transforms; and the digits that the demonstration trains on.
 
     loader = md.data.DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
     md.data.datasets      MNIST, FashionMNIST, CIFAR10, CIFAR100 and folders of images, as torchvision.datasets names them
     md.data.transforms    crop, flip, resize, normalise, as torchvision.transforms names them, random by key
+    md.data.text          words and vocabulary, byte pairs, padding; folders and CSV files of texts
 """
 
 from __future__ import annotations
 
-from minidl.data import datasets, transforms
+from minidl.data import datasets, text, transforms
 from minidl.data.collate import default_collate, default_convert
 from minidl.data.dataset import ChainDataset, ConcatDataset, Dataset, IterableDataset, StackDataset, Subset, TensorDataset, random_split
 from minidl.data.digits import digits, digits_arrays
@@ -27,5 +28,5 @@ from minidl.data.samplers import (
 __all__ = [
     "BatchSampler", "ChainDataset", "ConcatDataset", "DataLoader", "Dataset", "DistributedSampler", "IterableDataset", "RandomSampler", "Sampler",
     "SequentialSampler", "StackDataset", "Subset", "SubsetRandomSampler", "TensorDataset", "WeightedRandomSampler", "datasets", "default_collate",
-    "default_convert", "digits", "digits_arrays", "get_worker_info", "random_split", "sample_key", "transforms",
+    "default_convert", "digits", "digits_arrays", "get_worker_info", "random_split", "sample_key", "text", "transforms",
 ]  # fmt: skip

@@ -106,7 +106,7 @@ class MNIST(VisionDataset):
         "t10k-images-idx3-ubyte": "md5:9fb629c4189551a2d022fa330f9573f3",
         "t10k-labels-idx1-ubyte": "md5:ec29112dd5afa0611ce80d1b7f02629c",
     }  # of the files with .gz, as they are published
-    classes = ("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four", "5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine")
+    classes: Sequence[str] = ("0 - zero", "1 - one", "2 - two", "3 - three", "4 - four", "5 - five", "6 - six", "7 - seven", "8 - eight", "9 - nine")
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class FashionMNIST(MNIST):
         "t10k-images-idx3-ubyte": "md5:bef4ecab320f06d8554ea6380940ec79",
         "t10k-labels-idx1-ubyte": "md5:bb300cfdad3c16e7a12a480ee83cd310",
     }
-    classes = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+    classes: Sequence[str] = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
 # ---- CIFAR ----------------------------------------------------------------------------------------------------------------------------------
@@ -186,7 +186,7 @@ class CIFAR10(VisionDataset):
     files: ClassVar[dict[bool, Sequence[str]]] = {True: [f"data_batch_{i}.bin" for i in range(1, 6)], False: ["test_batch.bin"]}
     names_file = "batches.meta.txt"
     label_bytes = 1  # before each image; the last of them is the label
-    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    classes: Sequence[str] = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class CIFAR100(CIFAR10):
     files: ClassVar[dict[bool, Sequence[str]]] = {True: ["train.bin"], False: ["test.bin"]}
     names_file = "fine_label_names.txt"
     label_bytes = 2
-    classes = tuple(f"class {i}" for i in range(100))  # until their names are read
+    classes: Sequence[str] = tuple(f"class {i}" for i in range(100))  # until their names are read
 
 
 # ---- a folder for each class ----------------------------------------------------------------------------------------------------------------
