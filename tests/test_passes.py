@@ -414,3 +414,10 @@ def test_what_a_program_becomes(f, names):
 def test_report():
     graph = md.trace(lambda x: (x * 2.0 + x * 2.0, x.T.T))(md.tensor(x))
     assert report(graph) == "5 equations before, 2 after: common 1, permute_chain 1, unmoved 1"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_wider_constant_is_the_number_that_the_narrow_one_held(dtype):
+    f = lambda x: md.asarray(0.1, dtype).to("float64") + x
+    x = md.asarray([0.0, 1.0], "float64")
+    assert md.jit(f)(x).tolist() == f(x).tolist()

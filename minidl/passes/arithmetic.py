@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from minidl.dtypes import DType
 from minidl.graph import Atom, Equation, Literal, Var
 from minidl.passes.rewriting import Rewriter, rule
@@ -311,4 +313,4 @@ def cast_constant(b: Rewriter, e: Equation) -> Atom | None:
     if value is None or was.is_complex or to.is_complex:
         return None
     kind: Any = bool if to.kind == "bool" else int if to.is_integer else float
-    return b.full(e, kind(value)) if keeps(was, to) else None
+    return b.full(e, kind(np.asarray(value, was.numpy).item())) if keeps(was, to) else None  # the number as its dtype holds it
