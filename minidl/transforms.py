@@ -187,6 +187,12 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     >>> pull(md.tensor([1.0, 10.0]))[0].tolist()
     [3.0, 30.0]
     """
+    value, pull, aux, _ = _vjp(f, primals, has_aux)
+    return (value, pull, aux) if has_aux else (value, pull)
+
+
+def _vjp(f: Function, primals: Sequence[Any], has_aux: bool = False) -> tuple[Any, Callable[[Any], tuple[Any, ...]], Any, Sequence[Tensor]]:
+    """The value, the pull, aux, and the aliases that what is pulled in another context must be cut from."""
     chosen, aliases = _aliased("vjp", primals)
     out = _run(f, chosen, {})
     out, aux = out if has_aux else (out, None)
@@ -199,8 +205,7 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
             raise ValueError("vjp: the cotangent's structure differs from the output's")
         return tuple(tree.unflatten(in_structure, _pull("vjp", outs, cts, aliases)))
 
-    value = leave(out, aliases)
-    return (value, pull, leave(aux, aliases)) if has_aux else (value, pull)
+    return leave(out, aliases), pull, leave(aux, aliases), aliases
 
 
 def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
@@ -360,9 +365,9 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
                 full[i] = a
             return f(*full, **kwargs)
 
-        out, pull = vjp(call, *(args[i] for i in nums))
+        out, pull, _, aliases = _vjp(call, [args[i] for i in nums])
         outs, structure = tree.flatten(out)
-        rows = vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
+        rows = leave(vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs)), aliases)
         if holomorphic:
             rows = tree.map(lambda g: ns.conj(g) if g.dtype.is_complex else g, rows)
         leaves, in_structure = tree.flatten(rows)

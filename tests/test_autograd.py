@@ -234,3 +234,13 @@ def test_memory_from_outside_is_read_and_never_written(backend):
     np.testing.assert_array_equal(outside, np.arange(16.0))
     y.backward()  # at the values that y was computed from
     np.testing.assert_array_equal(x.grad.numpy(), 2 * outside)
+
+
+def test_a_jacobian_is_cut_from_the_graph_that_made_it():
+    x = md.asarray([1.0, 2.0])
+    for transform in (md.jacrev, md.jacfwd):
+        assert not transform(md.sin)(x).requires_grad
+        y = md.tensor([1.0, 2.0], requires_grad=True)
+        jacobian = transform(lambda x, y=y: md.sin(x) * y)(x)
+        assert jacobian.requires_grad  # of y, which is tracked outside
+        assert md.autograd.grad(jacobian.sum(), y)[0].tolist() == md.cos(x).tolist()
