@@ -345,7 +345,8 @@ def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
     words = spread(k0, k1, x0, x1)
     if words[0].size < 4096:
         return tuple(threefry2x32_p.bind(*words))
-    return table["threefry2x32"].decompose(None, *words)  # which XLA fuses with what reads it; jax's own is a loop over memory, quicker to compile
+    rounds: Any = table["threefry2x32"].decompose
+    return rounds(None, *words)  # which XLA fuses with what reads it; jax's own is a loop over memory, quicker to compile
 
 
 def plus_zero(x: Any) -> Any:

@@ -1,0 +1,151 @@
+"""Keys, the words that a draw consists of, and what all draws ask of their arguments.
+
+A key is a Tensor uint32[2]. The words of a draw are threefry2x32 of the key and a count, so that element i depends on the key and i alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes, ops, shapes
+from minidl.dtypes import DType
+from minidl.ops.common import constant, create, from_numpy, home
+from minidl.tensors import Tensor, describe, ns
+
+Shape = tuple[int, ...] | list[int] | int
+
+
+def _words_of(seed: int) -> np.ndarray:
+    return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
+
+
+def key(seed: int | Tensor) -> Tensor:
+    """The key of a seed: a Tensor uint32[2] on the default backend, or on that of a seed which is a Tensor.
+
+    seed: an integer, of which 64 bits count, or a Tensor of one integer. Equals jax.random.key_data(jax.random.key(seed)) with 64-bit types on.
+    Raises TypeError for a seed that is no integer.
+
+    >>> import minidl as md
+    >>> md.random.key(42).tolist()
+    [0, 42]
+    """
+    if not isinstance(seed, Tensor):
+        if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
+            raise TypeError(f"random.key: a seed is an integer, not {seed!r}")
+        return ops.asarray(_words_of(seed.__index__()))
+    if seed.shape != () or not seed.dtype.is_integer:
+        raise TypeError(f"random.key: a seed is one integer, not {describe(seed)}")
+    low = ns.cast(seed, dtype=dtypes.uint32)
+    high = ns.cast(ns.shift_right(seed, 32), dtype=dtypes.uint32) if seed.dtype.bits == 64 else ns.bitwise_and(low, 0)
+    return ops.stack((high, low))
+
+
+def _half(key: Tensor, i: int) -> Tensor:
+    if not isinstance(key, Tensor) or key.shape != (2,) or key.dtype is not dtypes.uint32:
+        what = describe(key) if isinstance(key, Tensor) else type(key).__name__
+        raise TypeError(f"random: a key is a Tensor u32[2], not {what}; make one with md.random.key(seed)")
+    return ns.slice(key, start=(i,), stop=(i + 1,), step=(1,))
+
+
+def size_of(shape: Shape) -> tuple[int, ...]:
+    """A shape as a tuple. Raises ValueError for a negative size and TypeError for what is no shape."""
+    try:
+        out = (shape.__index__(),) if hasattr(shape, "__index__") else tuple(n.__index__() for n in shape)  # type: ignore[union-attr]
+    except (TypeError, AttributeError):
+        raise TypeError(f"random: a shape is an integer or a sequence of integers, not {shape!r}") from None
+    if any(n < 0 for n in out):
+        raise ValueError(f"random: shape {out} has a negative size")
+    return out
+
+
+def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Two independent uint32 words per element, in the given shape."""
+    shape = size_of(shape)
+    n = math.prod(shape)
+    if n >= 2**32:
+        raise ValueError(f"random: {n} numbers in one draw; at most 2**32 - 1, so split the key and draw in parts")
+    first, second = _half(key, 0), _half(key, 1)
+    a, b = ns.threefry2x32(first, second, 0, create("iota", home(key.xp), dtypes.uint32, size=n))
+    return ns.reshape(a, shape=shape), ns.reshape(b, shape=shape)
+
+
+def split(key: Tensor, num: Shape = 2) -> Tensor:
+    """num independent keys, uint32[num, 2], as jax.random.split; num may be a shape.
+
+    >>> import minidl as md
+    >>> md.random.split(md.random.key(0)).shape
+    (2, 2)
+    """
+    return ops.stack(words(key, num), axis=-1)
+
+
+def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
+    """A key that also depends on a number (modulo 2**32), for example a step count. Equals jax.random.fold_in.
+
+    >>> import minidl as md
+    >>> md.random.fold_in(md.random.key(0), 1).tolist() == md.random.fold_in(md.random.key(0), 2).tolist()
+    False
+    """
+    if isinstance(data, Tensor) and (data.shape != () or not data.dtype.is_integer):
+        raise TypeError(f"random.fold_in: one integer is wanted, not {describe(data)}")
+    number = ns.cast(data, dtype=dtypes.uint32) if isinstance(data, Tensor) else int(data) & 0xFFFFFFFF
+    a, b = ns.threefry2x32(_half(key, 0), _half(key, 1), 0, number)
+    return ops.concat((a, b), axis=0)
+
+
+def row(keys: Tensor, i: int) -> Tensor:
+    """Key i of several."""
+    return ns.reshape(ns.slice(keys, start=(i, 0), stop=(i + 1, 2), step=(1, 1)), shape=(2,))
+
+
+def two(key: Tensor) -> tuple[Tensor, Tensor]:
+    """Two independent keys."""
+    pair = split(key)
+    return row(pair, 0), row(pair, 1)
+
+
+def float_dtype(name: str, dtype: Any) -> DType:
+    """The dtype asked for, the default float dtype without one. Raises TypeError for no float dtype."""
+    found = dtypes.Defaults.floating if dtype is None else dtypes.canonical(dtype)
+    if not found.is_float:
+        raise TypeError(f"random.{name}: a float dtype is wanted, not {found.name}" + ("; use md.random.randint" if found.is_integer else ""))
+    return found
+
+
+def parameter(name: str, what: str, value: Any, key: Tensor, valid: Callable[[Any], Any], wanted: str) -> Tensor:
+    """A distribution's parameter as a float64 Tensor on the key's backend.
+
+    Numbers and NumPy arrays are checked; the values of a Tensor may be unknown, and the distribution says what comes of invalid ones.
+    Raises ValueError for invalid numbers, TypeError for what has no real values.
+    """
+    if isinstance(value, Tensor):
+        if value.dtype.is_complex or value.dtype is dtypes.bool_:
+            raise TypeError(f"random.{name}: {what} must be real, not {describe(value)}")
+        return ops.common.cast(value, dtypes.float64)
+    if hasattr(value, "tensor"):  # a number that may change from call to call of a traced function
+        return value.tensor(dtypes.float64)
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"random.{name}: {what} must be a number, an array or a Tensor, not {value!r}") from None
+    bad = array[~valid(array)]
+    if bad.size:
+        raise ValueError(f"random.{name}: {what} must be {wanted}, not {bad.flat[0]}")
+    return from_numpy(array, home(key.xp)) if array.shape else constant(home(key.xp), (), float(array), dtypes.float64)
+
+
+def common(name: str, shape: Shape | None, *parameters: Tensor) -> tuple[int, ...]:
+    """The shape of a draw: that of the parameters where none is given. Raises ValueError where the parameters do not broadcast to it."""
+    try:
+        least = shapes.broadcast(*(p.shape for p in parameters))
+        out = least if shape is None else size_of(shape)
+        if shapes.broadcast(least, out) != out:
+            raise ValueError
+    except ValueError:
+        to = "each other" if shape is None else f"the shape {size_of(shape)}"
+        raise ValueError(f"random.{name}: parameters of shapes {', '.join(str(p.shape) for p in parameters)} do not broadcast to {to}") from None
+    return out

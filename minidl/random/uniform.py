@@ -1,0 +1,179 @@
+"""Bits, and what is uniform: floats, integers, coins.
+
+Promises: equal bit for bit on all backends, eager, jitted and vmapped (a uniform float64 between other bounds than 0 and 1: at most 1 ulp apart, as a
+compiler may contract its one multiplication and addition).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minidl import dtypes
+from minidl.dtypes import DType
+from minidl.ops.common import cast, constant, eager_on_cpu, from_numpy, home, values
+from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two, words
+from minidl.tensors import Tensor, describe, ns
+
+#: dtype → (bits drawn, bits of the fraction): a draw is an integer of so many bits divided by their number, which is exact.
+_FRACTION = {"float32": (32, 23), "float16": (16, 10), "bfloat16": (8, 7)}
+_NARROW = 2**31  # so many integers and no more: the arithmetic of jax.random.randint fits int64
+
+
+def bits(key: Tensor, shape: Shape = (), dtype: Any = dtypes.uint32) -> Tensor:
+    """Uniform random bits as unsigned integers of any width. Equals jax.random.bits. Raises TypeError for another dtype.
+
+    >>> import minidl as md
+    >>> md.random.bits(md.random.key(0), (2,)).dtype
+    minidl.uint32
+    """
+    dtype = dtypes.canonical(dtype)
+    if dtype.kind != "uint":
+        raise TypeError(f"random.bits: an unsigned integer dtype is wanted, not {dtype.name}")
+    a, b = words(key, shape)
+    if dtype.bits == 64:
+        return ns.bitwise_or(ns.shift_left(ns.cast(a, dtype=dtype), 32), ns.cast(b, dtype=dtype))
+    word = ns.bitwise_xor(a, b)
+    return word if dtype.bits == 32 else ns.cast(ns.bitwise_and(word, 2**dtype.bits - 1), dtype=dtype)
+
+
+def unit(key: Tensor, shape: Shape, dtype: DType) -> Tensor:
+    """Uniform on [0, 1), bit for bit as jax.random.uniform."""
+    a, b = words(key, shape)
+    if dtype is dtypes.float64:
+        high, low = ns.cast(a, dtype=dtype), ns.cast(ns.shift_right(b, 12), dtype=dtype)
+        return ns.add(ns.mul(high, 2.0**-32), ns.mul(low, 2.0**-52))
+    drawn, fraction = _FRACTION[dtype.name]
+    word = ns.bitwise_xor(a, b)
+    word = word if drawn == 32 else ns.bitwise_and(word, 2**drawn - 1)
+    return ns.mul(ns.cast(ns.shift_right(word, drawn - fraction), dtype=dtype), 2.0**-fraction)
+
+
+def uniform(key: Tensor, shape: Shape | None = (), dtype: Any = None, minval: Any = 0.0, maxval: Any = 1.0) -> Tensor:
+    """Uniform on [minval, maxval), in a float dtype (the default one without).
+
+    Between 0 and 1 it equals jax.random.uniform; other bounds (numbers, or arrays that broadcast to shape; of the bounds' shape if shape is None) are
+    applied in float64 and rounded once. Differentiable in bounds that are Tensors: minval + u * (maxval - minval) for fixed u. Raises ValueError
+    for numbers with minval > maxval and for shapes that do not broadcast, TypeError for another dtype.
+
+    >>> import minidl as md
+    >>> round(md.random.uniform(md.random.key(42)).item(), 6)
+    0.48871
+    """
+    dtype = float_dtype("uniform", dtype)
+    shown = [v for v in (minval, maxval) if not isinstance(v, Tensor)]
+    fixed = len(shown) == 2
+    if fixed and all(np.ndim(v) == 0 for v in shown) and (minval, maxval) == (0, 1):
+        return unit(key, () if shape is None else shape, dtype)
+    low, high = (parameter("uniform", what, v, key, np.isfinite, "finite") for what, v in (("minval", minval), ("maxval", maxval)))
+    if fixed and (np.asarray(minval) > np.asarray(maxval)).any():
+        raise ValueError(f"random.uniform: minval {minval} is above maxval {maxval}")
+    x = ns.cast(unit(key, common("uniform", shape, low, high), dtype), dtype=dtypes.float64)
+    if fixed and low.shape == high.shape == ():
+        a, b = float(minval), float(maxval)
+        x = cast(ns.add(ns.mul(x, b - a), a), dtype)
+        return ns.minimum(x, float(np.nextafter(np.asarray(b, dtype.numpy), np.asarray(a, dtype.numpy))))  # rounding may have reached maxval
+    x = cast(ns.add(ns.mul(x, ns.sub(high, low)), low), dtype)
+    return ns.where(ns.lt(low, high), ns.minimum(x, ns.nextafter(cast(high, dtype), cast(low, dtype))), x)
+
+
+def _product(a: Tensor, b: Any) -> tuple[Tensor, Tensor]:
+    """The high and the low word of the product of uint64."""
+    mask = 2**32 - 1
+    a1, a0 = ns.shift_right(a, 32), ns.bitwise_and(a, mask)
+    b1, b0 = (ns.shift_right(b, 32), ns.bitwise_and(b, mask)) if isinstance(b, Tensor) else (b >> 32, b & mask)
+    first = ns.add(ns.mul(a1, b0), ns.shift_right(ns.mul(a0, b0), 32))
+    second = ns.add(ns.mul(a0, b1), ns.bitwise_and(first, mask))
+    return ns.add(ns.mul(a1, b1), ns.add(ns.shift_right(first, 32), ns.shift_right(second, 32))), ns.mul(a, b)
+
+
+def _wide(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], span: Any) -> Tensor:
+    """uint64 below span: the integer part of span times a fraction of 128 bits."""
+    x, y = (bits(k, shape, dtypes.uint64) for k in keys)
+    high, low = _product(x, span)
+    carry = ns.lt(ns.add(low, _product(y, span)[0]), low)
+    return ns.add(high, ns.cast(carry, dtype=dtypes.uint64))
+
+
+def _narrow(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], span: Any) -> Tensor:
+    """int64 below span, from 64 bits: as jax.random.randint, where its own 32-bit arithmetic does not wrap."""
+    high, low = (ns.cast(bits(k, shape), dtype=dtypes.int64) for k in keys)
+    factor = ns.remainder(ns.add(ns.mul(span, 0), 2**32), span) if isinstance(span, Tensor) else 2**32 % span
+    return ns.remainder(ns.add(ns.mul(ns.remainder(high, span), factor), low), span)
+
+
+def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: Any = dtypes.int64) -> Tensor:
+    """Uniform integers minval ≤ n < maxval in an integer dtype. The bounds are integers, or Tensors of them that broadcast to shape.
+
+    Equals jax.random.randint of int32 where maxval - minval ≤ 2**16. A draw takes 64 bits, or 128 for more than 2**31 integers, so that no integer is
+    likelier than another by more than 1 in 2**33. Raises ValueError for an empty range (a Tensor's: eager on a CPU; elsewhere minval is drawn) and
+    for bounds beyond the dtype, TypeError for what is no integer.
+
+    >>> import minidl as md
+    >>> md.random.randint(md.random.key(0), (2,), 3, 4).tolist()
+    [3, 3]
+    """
+    dtype = dtypes.canonical(dtype)
+    if not dtype.is_integer:
+        raise TypeError(f"random.randint: an integer dtype is wanted, not {dtype.name}; use md.random.uniform")
+    keys = two(key)
+    if not isinstance(minval, Tensor) and not isinstance(maxval, Tensor):
+        return _between(keys, () if shape is None else size_of(shape), _integer("minval", minval), _integer("maxval", maxval), dtype)
+    at = home(key.xp)
+    given = (("minval", minval), ("maxval", maxval))
+    bounds = [v if isinstance(v, Tensor) else constant(at, (), _integer(what, v), dtypes.int64) for what, v in given]
+    for what, v in zip(("minval", "maxval"), bounds, strict=True):
+        if not v.dtype.is_integer or v.dtype is dtypes.uint64:
+            raise TypeError(f"random.randint: {what} must be integers that int64 holds, not {describe(v)}")
+    low, high = (cast(v, dtypes.int64) for v in bounds)
+    shape = common("randint", shape, low, high)
+    if eager_on_cpu(low) and eager_on_cpu(high) and not (values(low, "randint") < values(high, "randint")).all():
+        raise ValueError("random.randint: a range without integers; minval < maxval is wanted")
+    span = ns.sub(high, low)
+    narrow = ns.clip(span, 1, _NARROW)
+    out = _narrow(keys, shape, narrow)
+    if any(v.dtype.bits == 64 for v in bounds):
+        far = ns.bitcast(_wide(keys, shape, ns.bitcast(span, dtype=dtypes.uint64)), dtype=dtypes.int64)
+        out = ns.where(ns.logical_and(ns.lt(low, high), ns.ne(span, narrow)), far, out)
+    return cast(ns.add(out, low), dtype)
+
+
+def _integer(what: str, value: Any) -> int:
+    if hasattr(value, "tensor"):
+        value = int(value)
+    if isinstance(value, (bool, np.bool_)) or not hasattr(value, "__index__"):
+        raise TypeError(f"random.randint: {what} must be an integer or a Tensor of them, not {value!r}")
+    return value.__index__()
+
+
+def _between(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], low: int, high: int, dtype: DType) -> Tensor:
+    span, info = high - low, np.iinfo(dtype.numpy)
+    if span <= 0:
+        raise ValueError(f"random.randint: [{low}, {high}) holds no integer; minval < maxval is wanted")
+    if low < info.min or high - 1 > info.max:
+        raise ValueError(f"random.randint: [{low}, {high}) does not fit {dtype.name}, which holds {info.min} to {info.max}")
+    if span <= _NARROW:
+        out = _narrow(keys, shape, span)
+        return cast(ns.add(out, low), dtype) if info.max <= np.iinfo(np.int64).max or high <= 2**63 else ns.add(cast(out, dtype), low)
+    out = bits(keys[0], shape, dtypes.uint64) if span == 2**64 else _wide(keys, shape, span)
+    out = ns.add(out, low % 2**64)
+    return cast(ns.bitcast(out, dtype=dtypes.int64) if dtype.kind == "int" else out, dtype)
+
+
+def bernoulli(key: Tensor, p: Any = 0.5, shape: Shape | None = None) -> Tensor:
+    """bool, True with probability p: a number, or a float Tensor that broadcasts to shape (of its shape without one). Equals jax.random.bernoulli.
+
+    Raises ValueError for a number outside [0, 1]; a Tensor's values are not looked at: below 0 is never, above 1 always.
+
+    >>> import minidl as md
+    >>> md.random.bernoulli(md.random.key(0), 1.0, (2,)).tolist()
+    [True, True]
+    """
+    if isinstance(p, Tensor):
+        return ns.lt(unit(key, common("bernoulli", shape, p), float_dtype("bernoulli", p.dtype)), p)
+    if isinstance(p, (bool, int, float, np.floating)):
+        if not 0 <= p <= 1:
+            raise ValueError(f"random.bernoulli: p must be between 0 and 1, not {p}")
+        return ns.lt(unit(key, () if shape is None else shape, dtypes.float32), float(p))
+    return bernoulli(key, from_numpy(np.asarray(p, np.float32), home(key.xp)), shape)
