@@ -196,6 +196,20 @@ LAYERS = [
     grid("Upsample", (), (X3,), mode=["trilinear"], align_corners=[True, False], scale_factor=[1.6]),
     grid("UpsamplingNearest2d", (), (X2,), scale_factor=[2]),
     grid("UpsamplingBilinear2d", (), (X2,), size=[(9, 5)]),
+    # recurrent
+    grid("RNN", (3, 5), ((6, 2, 3),), nonlinearity=["tanh", "relu"], num_layers=[1, 2], bidirectional=[False, True], bias=[True, False]),
+    grid("RNN", (3, 5), ((6, 2, 3), (1, 2, 5))),
+    grid("LSTM", (3, 5), ((6, 2, 3),), num_layers=[1, 2], bidirectional=[False, True], bias=[True, False], proj_size=[0, 2]),
+    grid("LSTM", (3, 5), ((2, 6, 3),), batch_first=[True], bidirectional=[False, True]),
+    grid("LSTM", (3, 5), ((6, 3),)),
+    grid("GRU", (3, 5), ((6, 2, 3),), num_layers=[1, 3], bidirectional=[False, True], bias=[True, False]),
+    grid("GRU", (3, 5), ((2, 6, 3), (4, 2, 5)), batch_first=[True], bidirectional=[True], num_layers=[2]),
+    grid("GRU", (3, 5), ((6, 3), (1, 5))),
+    grid("RNNCell", (3, 5), ((2, 3), (2, 5)), nonlinearity=["tanh", "relu"], bias=[True, False]),
+    grid("RNNCell", (3, 5), ((3,),)),
+    grid("LSTMCell", (3, 5), ((2, 3),), bias=[True, False]),
+    grid("GRUCell", (3, 5), ((2, 3), (2, 5)), bias=[True, False]),
+    grid("GRUCell", (3, 5), ((3,), (5,))),
     # distances and losses
     grid("CosineSimilarity", (), ((3, 4, 5), (3, 4, 5)), dim=[1, -1]),
     grid("PairwiseDistance", (), ((3, 4), (3, 4)), p=[2.0, 1.0, 3.0], keepdim=[False, True], eps=[1e-6, 0.1]),
@@ -317,6 +331,51 @@ def test_layer_equals_torch_over_its_options(row):
 PRINTED_ALIKE = {r.name for r in LAYERS} - {"LayerNorm", "MultiheadAttention", "AvgPool3d"}
 
 
+def test_steps_equal_torchs():
+    g = np.random.default_rng(0)
+    x, h, c = (g.normal(size=s) for s in ((2, 3), (2, 5), (2, 5)))
+    for name, gates in (("rnn_tanh_cell", 1), ("rnn_relu_cell", 1), ("gru_cell", 3), ("lstm_cell", 4)):
+        weights = [g.normal(size=s) for s in ((5 * gates, 3), (5 * gates, 5), (5 * gates,), (5 * gates,))]
+        state = (h, c) if gates == 4 else h
+        a = getattr(F, name)(md.asarray(x), md.tree.map(md.asarray, state), *map(md.asarray, weights))
+        b = getattr(torch, name)(torch.tensor(x), md.tree.map(torch.tensor, state), *map(torch.tensor, weights))
+        for p, q in zip(leaves(a), leaves(b), strict=True):
+            close(p, q, 1e-12, name)
+
+
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize("lengths", [[6, 4, 1], [2, 6, 5]])
+def test_sequences_of_unequal_lengths_equal_torchs(name, lengths):
+    row = Row(name, (3, 5), {}, ())
+    ours, theirs = pair(row, {"num_layers": 2, "bidirectional": True})
+    x = np.random.default_rng(0).normal(size=(6, 3, 3))
+    found = []
+    for lib, layer, tensor in ((nn, ours, md.tensor), (tnn, theirs, torch.tensor)):
+        t = tensor(x, requires_grad=True)
+        packed = lib.utils.rnn.pack_padded_sequence(t, tensor(lengths), enforce_sorted=False)
+        out, last = layer(packed)
+        out, n = lib.utils.rnn.pad_packed_sequence(out, padding_value=0.5)
+        sum((v * v).sum() for v in [out, *leaves(last)]).backward()
+        found.append([out, *leaves(last), t.grad, n, *(p.grad for p in layer.parameters())])
+    for i, (a, b) in enumerate(zip(*found, strict=True)):
+        close(a, b, 1e-10, str(i))
+
+
+def test_padding_of_sequences_equals_torchs():
+    parts = [np.arange(6.0).reshape(3, 2), np.ones((1, 2)), np.ones((2, 2))]
+    for options in ({}, {"batch_first": True}, {"padding_value": 7.0}, {"padding_side": "left", "batch_first": True}):
+        ours = nn.utils.rnn.pad_sequence([md.asarray(p) for p in parts], **options)
+        close(ours, tnn.utils.rnn.pad_sequence([torch.tensor(p) for p in parts], **options), 0, str(options))
+    back = nn.utils.rnn.unpad_sequence(nn.utils.rnn.pad_sequence([md.asarray(p) for p in parts]), [3, 1, 2])
+    assert all((a.numpy() == b).all() for a, b in zip(back, parts, strict=True))
+    packed = nn.utils.rnn.pack_sequence([md.asarray(p) for p in parts])
+    assert packed.lengths.tolist() == [3, 1, 2] and nn.utils.rnn.pad_packed_sequence(packed, total_length=5)[0].shape == (5, 3, 2)
+    with pytest.raises(ValueError, match="total_length"):
+        nn.utils.rnn.pad_packed_sequence(packed, total_length=2)
+    with pytest.raises(ValueError, match="3 integer lengths"):
+        nn.utils.rnn.pack_padded_sequence(md.ones((4, 3, 2)), md.asarray([1, 2]))
+
+
 # ---- other interpreters and backends: the first combination of each layer ---------------------------------------------------------------
 FIRST = {}
 for _row in LAYERS:
@@ -402,7 +461,7 @@ ABSENT_LAYERS = {
     "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices", "FractionalMaxPool2d": "random windows",
     "FractionalMaxPool3d": "random windows", "AdaptiveLogSoftmaxWithLoss": "not asked for", "CTCLoss": "not asked for",
     "LinearCrossEntropyLoss": "a fused kernel of recent versions",
-    **dict.fromkeys(("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell", "MultiheadAttention", "Transformer", "TransformerEncoder",
+    **dict.fromkeys(("MultiheadAttention", "Transformer", "TransformerEncoder",
                      "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer"), "to come"),
 }  # fmt: skip
 ABSENT_FUNCTIONS = {
@@ -464,6 +523,15 @@ def test_function_has_torchs_arguments(name):
             "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa"]  # fmt: skip
         return
     same_arguments(getattr(F, name), theirs)
+
+
+def test_recurrent_layers_have_torchs_arguments():
+    base = arguments(tnn.RNNBase.__init__)[1:]  # without mode
+    same = arguments(nn.LSTM.__init__)
+    assert same == base
+    without = [(n, d) for n, d in base if n != "proj_size"]
+    assert arguments(nn.GRU.__init__) == without
+    assert arguments(nn.RNN.__init__) == [*without[:3], ("nonlinearity", "tanh"), *without[3:]]
 
 
 def test_initialisers_have_torchs_arguments():

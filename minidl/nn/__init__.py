@@ -1,7 +1,7 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
-By room: module (with hooks and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, activations,
-reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
+By room: module (with hooks and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
+activations, reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
 
 >>> import minidl as md
 >>> from minidl import nn
@@ -24,6 +24,7 @@ from minidl.nn import (
     normalization,
     pooling,
     pytrees,
+    recurrent,
     reshaping,
     utils,
 )
@@ -38,8 +39,9 @@ from minidl.nn.module import Module
 from minidl.nn.normalization import *  # noqa: F403
 from minidl.nn.parameter import Parameter
 from minidl.nn.pooling import *  # noqa: F403
+from minidl.nn.recurrent import *  # noqa: F403
 from minidl.nn.reshaping import *  # noqa: F403
 
 pytrees.register()
-_ROOMS = (activations, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, reshaping)
+_ROOMS = (activations, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping)
 __all__ = ["Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]

@@ -1,14 +1,14 @@
 """Layers and losses as functions, with PyTorch's names, argument order and defaults.
 
 By room: activations, attention, convolution, dropouts, losses (cross-entropies), maps (linear maps, look-up, distances), normalization, pooling,
-regression (losses between values, rankings and distributions), resizing (padding, shuffles, resampling). All are names of this module. At kinks and
-at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0, silu(-inf) is 0. PyTorch's deprecated
-size_average and reduce do not exist; `inplace` is accepted and changes nothing.
+recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing (padding, shuffles, resampling).
+All are names of this module. At kinks and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0,
+silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inplace` is accepted and changes nothing.
 """
 
 from __future__ import annotations
 
-from minidl.nn.functional import activations, attention, convolution, dropouts, losses, maps, normalization, pooling, regression, resizing
+from minidl.nn.functional import activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing
 from minidl.nn.functional.activations import *  # noqa: F403
 from minidl.nn.functional.attention import *  # noqa: F403
 from minidl.nn.functional.convolution import *  # noqa: F403
@@ -17,8 +17,9 @@ from minidl.nn.functional.losses import *  # noqa: F403
 from minidl.nn.functional.maps import *  # noqa: F403
 from minidl.nn.functional.normalization import *  # noqa: F403
 from minidl.nn.functional.pooling import *  # noqa: F403
+from minidl.nn.functional.recurrence import *  # noqa: F403
 from minidl.nn.functional.regression import *  # noqa: F403
 from minidl.nn.functional.resizing import *  # noqa: F403
 
-_ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, regression, resizing)
+_ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing)
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
