@@ -6,35 +6,15 @@ Promises: every number drawn is in the file; axes are logarithmic and say so; a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
 
-#: Colours that are told apart without their hue as well (after M. Okabe and K. Ito, 2008).
+from minidl.draw import label, page, ticks
+
 COLORS = {"numpy": "#0072b2", "numba": "#d55e00", "torch": "#cc79a7", "jax": "#009e73", "auto": "#e69f00"}
 PEERS = {"torch eager": "#cc79a7", "torch.compile": "#cc79a7", "jax.jit": "#009e73", "NumPy by hand": "#0072b2"}
-STYLE = """<style>
-text{fill:#333;font:13px sans-serif}.small{font-size:11px}.quiet{fill:#777}.rule{stroke:#ddd}.one{stroke:#777;stroke-width:1.5}.peer{stroke:#999}
-@media(prefers-color-scheme:dark){text{fill:#ddd}.quiet{fill:#999}.rule{stroke:#444}.one{stroke:#bbb}.peer{stroke:#777}}
-</style>"""
-
-
-def page(width: float, height: float, parts: Sequence[str]) -> str:
-    """A whole SVG file."""
-    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
-    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', STYLE, *parts, "</svg>"]) + "\n"
-
-
-def label(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
-    """A line of text."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
-
-
-def ticks(low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> list[float]:
-    """Round numbers of a logarithmic axis."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [t for p in powers for s in steps if low * 0.999 <= (t := s * 10.0**p) <= high * 1.001]
 
 
 def number(v: float) -> str:

@@ -1,10 +1,40 @@
-"""Pictures of a graph: the dot language for Graphviz, and an SVG that needs no other program."""
+"""Pictures: what every SVG of minidl is made of, and a graph as one, or in the dot language for Graphviz.
+
+Promises: an SVG needs no other program, and is read on light and dark pages.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from html import escape
 
 from minidl.graph import Graph, Literal, Var, describe
+
+#: Colours that are told apart without their hue as well (after M. Okabe and K. Ito, 2008).
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+STYLE = """<style>
+text{fill:#333;font:13px sans-serif}.small{font-size:11px}.quiet{fill:#777}.rule{stroke:#ddd}.one{stroke:#777;stroke-width:1.5}.peer{stroke:#999}
+@media(prefers-color-scheme:dark){text{fill:#ddd}.quiet{fill:#999}.rule{stroke:#444}.one{stroke:#bbb}.peer{stroke:#777}}
+</style>"""
+
+
+def page(width: float, height: float, parts: Sequence[str]) -> str:
+    """A whole SVG file."""
+    size = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
+    return "\n".join([f'<svg xmlns="http://www.w3.org/2000/svg" {size}>', STYLE, *parts, "</svg>"]) + "\n"
+
+
+def label(x: float, y: float, text: str, anchor: str = "start", kind: str = "") -> str:
+    """A line of text."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
+
+
+def ticks(low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> list[float]:
+    """Round numbers of a logarithmic axis."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [t for p in powers for s in steps if low * 0.999 <= (t := s * 10.0**p) <= high * 1.001]
+
 
 _COLORS = {"input": "#dbe9f6", "output": "#e3f4de", "equation": "#ffffff"}
 

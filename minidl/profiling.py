@@ -23,6 +23,7 @@ from minidl import tape, tree
 from minidl.backends import loaded
 from minidl.backends.reuse import VIEWS
 from minidl.context import state
+from minidl.draw import PALETTE, label, page
 from minidl.graph import Graph, Literal, describe, last_uses
 from minidl.jitting import Jitted
 from minidl.primitives import table
@@ -99,21 +100,13 @@ class Profile:
             h = height * e.alive / peak
             note = escape(f"{i}: {e.name}, {_time(e.seconds)}, {_bytes(e.alive)} alive")
             place = f'x="{left + i * step:.2f}" y="{top + height - h:.2f}" width="{step + 0.3:.2f}" height="{h:.2f}"'
-            bars.append(f"<rect {place}><title>{note}</title></rect>")
-        grid = [
-            f'<text x="{left - 6}" y="{top + height * (1 - k / 2) + 4:.0f}" text-anchor="end">{_bytes(peak * k // 2)}</text>'
-            f'<path d="M{left} {top + height * (1 - k / 2):.1f}h{width}"/>'
-            for k in range(3)
-        ]
-        style = (
-            "text{font:12px sans-serif;fill:#444}rect{fill:#3572b0}path{stroke:#8888;stroke-dasharray:3}"
-            "@media(prefers-color-scheme:dark){text{fill:#ccc}rect{fill:#6aa5e0}}"
-        )
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 20} {top + height + 34}"><style>{style}</style>'
-            f'<text x="{left}" y="18">{escape(self.title)}: memory alive after each of {len(self.events)} operations</text>'
-            f'{"".join(bars)}{"".join(grid)}<text x="{left}" y="{top + height + 22}">operations in order →</text></svg>\n'
-        )
+            bars.append(f'<rect fill="{PALETTE[0]}" {place}><title>{note}</title></rect>')
+        grid = []
+        for k in range(3):
+            y = top + height * (1 - k / 2)
+            grid += [label(left - 6, y + 4, _bytes(peak * k // 2), "end", "small"), f'<path class="rule" d="M{left} {y:.1f}h{width}"/>']
+        head = label(left, 18, f"{self.title}: memory alive after each of {len(self.events)} operations")
+        return page(left + width + 20, top + height + 34, [head, *grid, *bars, label(left, top + height + 22, "operations in order →", kind="small")])
 
     def save(self, path: str | Path) -> None:
         """Write the SVG picture to a file."""
