@@ -235,6 +235,7 @@ class Optimizer:
         for old, group in zip(saved, self.param_groups, strict=True):
             group.update({k: tuple(v) if type(v) is list else v for k, v in old.items() if k not in ("params", "param_names", *_EXECUTION)})
         self.state.update(state)
+        self.stepped = True  # as the one that was saved had been, for all that a schedule can know
 
     def _loaded(self, name: str, value: Any, p: md.Tensor) -> Any:
         if isinstance(value, list):

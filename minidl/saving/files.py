@@ -11,6 +11,7 @@ import itertools
 import os
 import platform
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,18 @@ def _swept(folder: Path, name: str, host: str) -> None:
             try:
                 os.kill(int(found[1]), 0)
             except ProcessLookupError:
-                left.unlink(missing_ok=True)
+                shutil.rmtree(left, ignore_errors=True)
             except OSError:
                 pass
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    file = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 @contextlib.contextmanager
@@ -57,21 +67,21 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"{path}: the folder {target.parent} does not exist")
     name, host = target.name[:100], re.sub(r"[^\w.]", "_", platform.node())[:50]
     _swept(target.parent, name, host)
-    partial = target.parent / f".{name}.{host}-{os.getpid()}-{next(_numbers)}.partial"
+    # A folder of its own, for the temporary files of whoever writes as well.
+    folder = target.parent / f".{name}.{host}-{os.getpid()}-{next(_numbers)}.partial"
+    folder.mkdir()
+    partial = folder / target.name
     try:
+        partial.touch()
+        mode = partial.stat().st_mode  # what the user's umask leaves, where a library would make it private
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        partial.chmod(mode)
+        _sync(partial)
         os.replace(partial, target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    if os.name != "nt":
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if os.name != "nt":
+            _sync(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
@@ -89,14 +99,14 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
 
     with open(path, "rb") as file:  # errors of the system come as Python knows them
         start = file.read(4)
-    if start.startswith(_PICKLES):
-        raise ValueError(
-            f"{path}: this is a pickle (as torch.save writes), which can run any code when it is read; convert it with safetensors.torch.save_file"
-        )
     try:
         with safe_open(os.fspath(path), framework="numpy") as reader:
             yield reader
     except SafetensorError as error:
+        if start.startswith(_PICKLES):  # asked last, as the length of a header may begin with the same bytes
+            raise ValueError(
+                f"{path}: a pickle, as torch.save writes, which can run any code when it is read; convert it with safetensors.torch.save_file"
+            ) from None
         raise ValueError(f"{path}: damaged, truncated or no safetensors file: {error}") from None
 
 

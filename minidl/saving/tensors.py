@@ -30,7 +30,7 @@ def save_tensors(
     for name, value in tensors.items():
         if not isinstance(name, str) or not isinstance(value, (md.Tensor, np.ndarray)):
             raise TypeError(f"save_tensors: a flat dict of tensors is wanted, not {name!r}: {type(value).__name__}; md.saving.save takes trees")
-        arrays[name] = value.numpy() if isinstance(value, md.Tensor) else value
+        arrays[name] = value.detach().numpy() if isinstance(value, md.Tensor) else value
         if arrays[name].dtype == np.complex128:
             raise TypeError(f"save_tensors: {name!r} is complex128, which safetensors does not have; md.saving.save takes it")
     if max_shard_size is None:

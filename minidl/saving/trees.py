@@ -1,8 +1,8 @@
 """Pytrees in a safetensors file: tensors by name, and in the header, as JSON, the tree that they hang on.
 
 A node of the tree is null, true, a number or a text for itself, a list for a list, and otherwise an object with one kind of a closed list: tensor,
-array, scalar, tuple, dict, float, complex, bytes, dtype, or node for a container of the user's own. Nothing is looked up by a name from the file.
-Checksums (CRC-32) over the tree and over each tensor with its dtype and shape make damage to any byte that matters an error.
+array, scalar, tuple, dict (ordered, counter), float, complex, bytes, dtype, or node for a container of the user's own. Nothing is looked up by a
+name from the file. Checksums (CRC-32) over the tree and over each tensor with its dtype and shape make damage to any byte that matters an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import math
 import os
 import zlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +26,7 @@ DEPTH = 100  # of nested containers
 _TREE, _CHECK = "minidl", "minidl_crc32"
 _DTYPES = {d.name: d for d in (getattr(md, n) for n in dir(md)) if isinstance(d, md.DType)}
 _KEYS = (str, int, bool, float, type(None))
+_DICTS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
 
 
 def save(path: str | os.PathLike[str], tree: Any, *, metadata: Mapping[str, str] | None = None) -> None:
@@ -141,8 +142,8 @@ class _Writer:
             return [self.node(v, (*path, i), depth + 1) for i, v in enumerate(value)]
         if t is tuple:
             return {"tuple": [self.node(v, (*path, i), depth + 1) for i, v in enumerate(value)]}
-        if t in (dict, OrderedDict):
-            return {"dict" if t is dict else "ordered": [[self._key(k, path), self.node(v, (*path, k), depth + 1)] for k, v in value.items()]}
+        if t in _DICTS:
+            return {_DICTS[t]: [[self._key(k, path), self.node(v, (*path, k), depth + 1)] for k, v in value.items()]}
         if t is complex:
             return {"complex": [repr(value.real), repr(value.imag)]}
         if t is bytes:
@@ -168,7 +169,7 @@ class _Writer:
     def _stored(self, kind: str, value: Any, path: tuple) -> dict[str, Any]:
         if id(value) in self.known:
             return self.known[id(value)]
-        a = value.numpy() if isinstance(value, md.Tensor) else np.asarray(value)
+        a = value.detach().numpy() if isinstance(value, md.Tensor) else np.asarray(value)
         if a.dtype.name not in _DTYPES:
             raise TypeError(f"save: {_place(path)} is an array of dtype {a.dtype}; only numbers and Booleans can be saved")
         a = a.astype(a.dtype.newbyteorder("="), copy=False)
@@ -213,8 +214,8 @@ class _Reader:
         if kind is not None and len(node) == 1:
             if kind == "tuple" and type(body) is list:
                 return tuple([self.value(v, (*path, i), depth + 1) for i, v in enumerate(body)])
-            if kind in ("dict", "ordered") and type(body) is list and all(type(e) is list and len(e) == 2 for e in body):
-                made: dict[Any, Any] = {} if kind == "dict" else OrderedDict()
+            if kind in _DICTS.values() and type(body) is list and all(type(e) is list and len(e) == 2 for e in body):
+                made: dict[Any, Any] = next(t for t, k in _DICTS.items() if k == kind)()
                 for k, v in self._entries(body, path):
                     made[k] = self.value(v, (*path, k), depth + 1)
                 return made
@@ -289,7 +290,7 @@ class _Reader:
                 body = inner
             elif kind == "node" and type(inner) is list and len(inner) == 2 and inner[0] == _title(type(like)):
                 body = inner[1]
-            elif (kind, type(like)) in (("dict", dict), ("ordered", OrderedDict)) and type(inner) is list:
+            elif type(like) in _DICTS and kind == _DICTS[type(like)] and type(inner) is list:
                 if all(type(e) is list and len(e) == 2 for e in inner):
                     by_key = dict(self._entries(inner, path))
                     if by_key.keys() == set(structure.aux):

@@ -1,0 +1,75 @@
+"""The steps of a training, as a user of PyTorch writes them; eager or under md.jit they are the same functions.
+
+Everything that a step reads is an argument, so that jit guards it; flags that are Python's are part of the program.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import minidl as md
+
+
+def supervised(model: Any, batch: Any, loss: Any) -> tuple[Any, md.Tensor]:
+    """(output, loss) of a batch (input, …, target)."""
+    if not isinstance(batch, (tuple, list)) or len(batch) < 2:
+        what = f"a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, (tuple, list)) else "")
+        raise TypeError(f"Trainer: a batch is (input, …, target), and this is {what}; give compute(model, batch) that returns (output, loss)")
+    *inputs, target = batch
+    output = model(*inputs)
+    return output, loss(output, target)
+
+
+def computed(model: Any, loss: Any, compute: Any, batch: Any) -> tuple[Any, md.Tensor]:
+    """(output, loss) by the loss or by the user's function."""
+    if loss is not None:
+        return supervised(model, batch, loss)
+    found = compute(model, batch)
+    if not isinstance(found, tuple) or len(found) != 2:
+        raise TypeError(f"Trainer: compute(model, batch) returns (output, loss), not {type(found).__name__}")
+    return found
+
+
+def training_step(
+    model: Any, optimizer: Any, loss: Any, compute: Any, batch: Any, first: bool, last: bool, scale: float | None, clip: float | None, wanted: bool
+) -> tuple[Any, md.Tensor]:
+    """Forward and backward of one batch; the first of a group forgets the gradients before, the last updates the parameters."""
+    if first:
+        optimizer.zero_grad()
+    output, value = computed(model, loss, compute, batch)
+    if not isinstance(value, md.Tensor) or value.shape != ():
+        what = value.shape if isinstance(value, md.Tensor) else type(value).__name__
+        raise ValueError(f"Trainer: the loss is one number, a Tensor of shape (), not {what}; take its mean or sum")
+    value.backward()
+    if last:
+        update_only(model, optimizer, scale, clip)
+    return md.tree.map(_cut, output) if wanted else None, value.detach()
+
+
+def update_only(model: Any, optimizer: Any, scale: float | None, clip: float | None) -> None:
+    """The update by gradients that are there, scaled and clipped."""
+    if scale is not None:
+        with md.no_grad():
+            for p in model.parameters():
+                if p.grad is not None:
+                    p.grad = p.grad * scale
+    if clip is not None:
+        md.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+
+
+def evaluation_step(model: Any, loss: Any, compute: Any, batch: Any) -> tuple[Any, md.Tensor]:
+    """(output, loss) without gradients."""
+    with md.no_grad():
+        output, value = computed(model, loss, compute, batch)
+    return md.tree.map(_cut, output), value.detach()
+
+
+def predicted(model: Any, inputs: Any) -> Any:
+    """The outputs for some inputs, without gradients."""
+    with md.no_grad():
+        return md.tree.map(_cut, model(*inputs))
+
+
+def _cut(v: Any) -> Any:
+    return v.detach() if isinstance(v, md.Tensor) else v

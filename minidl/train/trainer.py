@@ -1,0 +1,421 @@
+"""Trainer: the loop round a model, a loss, an optimizer and a loader, for those who do not want to write it.
+
+Promises: the step is the one a user would write (zero_grad, forward, backward, step), eager or compiled; a training that was saved, in the middle
+of an epoch too, goes on with the losses that it would have had, on any backend; Ctrl-C ends it between two steps, with a state that is whole.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import minidl as md
+from minidl.train.callbacks import Callback
+from minidl.train.history import History
+from minidl.train.interrupts import Interrupts
+from minidl.train.metrics import Mean, Metric
+from minidl.train.steps import evaluation_step, predicted, training_step, update_only
+
+
+class Trainer:
+    """Trains a model: fit, evaluate, predict; callbacks, loggers, checkpoints.
+
+    loss: a function of (output, target) that gives a 0-d Tensor. A batch is (input, …, target), and the model is called with the inputs. For
+    anything else (an autoencoder, batches that are dicts) `compute(model, batch)` returns (output, loss); metrics get the batch's last entry, or all
+    of a batch that is no tuple.
+    scheduler: what has step(); schedule: "epoch" or "step", when it is called; a plateau schedule gets the validation loss, or the loss.
+    metrics: Metric objects or functions of (output, target), over training and validation. jit: compile the steps (a new shape, such as a smaller
+    last batch, compiles again). accumulate: batches whose gradients are averaged before each update; a shorter group at the end of an epoch counts
+    as one. clip_norm: the largest norm of all gradients together. log_every: batches between two records in the loggers. progress: a bar on the
+    terminal for what takes more than two seconds.
+
+    Raises ValueError for settings out of range, FloatingPointError for a loss that is not finite, with what was found about its origin.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        loss: Callable[[Any, Any], md.Tensor] | None = None,
+        optimizer: Any = None,
+        *,
+        compute: Callable[[Any, Any], tuple[Any, md.Tensor]] | None = None,
+        scheduler: Any = None,
+        schedule: str = "epoch",
+        metrics: Sequence[Metric | Callable[[Any, Any], Any]] = (),
+        jit: bool = True,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        loggers: Sequence[Any] = (),
+        log_every: int = 1,
+        progress: bool = True,
+    ):
+        if (loss is None) == (compute is None):
+            raise ValueError("Trainer: give either loss, a function of (output, target), or compute, a function of (model, batch)")
+        if schedule not in ("epoch", "step"):
+            raise ValueError(f"Trainer: schedule is 'epoch' or 'step', not {schedule!r}")
+        if accumulate < 1 or log_every < 1 or (clip_norm is not None and clip_norm <= 0):
+            raise ValueError(f"Trainer: accumulate, log_every and clip_norm must be positive, got {accumulate}, {log_every} and {clip_norm}")
+        self.model, self.optimizer, self.scheduler, self.schedule = model, optimizer, scheduler, schedule
+        self.loss, self.compute = loss, compute
+        self.metrics = [m if isinstance(m, Metric) else Mean(m) for m in metrics]
+        names = [m.name for m in self.metrics]
+        if len(set(names)) < len(names):
+            raise ValueError(f"Trainer: the metrics have the names {', '.join(names)}; give each its own (metric.name = ...)")
+        self.accumulate, self.clip_norm, self.log_every, self.progress = accumulate, clip_norm, log_every, progress
+        self.callbacks, self.loggers = list(callbacks), list(loggers)
+        self.history = History()
+        self.epoch = self.batch = self.step = self.batches = 0  # what is done: epochs, batches of this one, updates, batches in all
+        self.stop = self.finished = False
+        self.logs: dict[str, float] = {}
+        self._total = self._count = 0.0  # of the losses of this epoch, weighted by the sizes of the batches
+        self._pending = 0  # batches whose gradients wait for an update
+        self._epoch_key: Any = None  # of the random state when this epoch began
+        self._loader: Any = None
+        self._loader_state: Any = None
+        made: list[Any] = [md.jit(f) if jit else f for f in (training_step, update_only, evaluation_step, predicted)]
+        self._train, self._update, self._evaluate, self._predict = made
+
+    # ---- fit ------------------------------------------------------------------------------------------------------------------------------
+    def fit(
+        self, loader: Iterable[Any], epochs: int, validation: Iterable[Any] | None = None, *, resume: str | os.PathLike[str] | None = None
+    ) -> History:
+        """Train until `epochs` epochs are done in all: a training that was loaded or interrupted goes on to that number.
+
+        loader: batches, anything that can be iterated once for each epoch. validation: batches for "val_loss" and the metrics after each epoch.
+        resume: a checkpoint, or the folder of a ModelCheckpoint, to begin from; a folder without one begins anew. Returns the history. Raises
+        KeyboardInterrupt after Ctrl-C, when the batch at work is done and on_interrupt has been called; a second Ctrl-C does not wait.
+        """
+        if self.optimizer is None:
+            raise ValueError("Trainer.fit: there is no optimizer; give one to Trainer")
+        if resume is not None:
+            self._resume(Path(resume))
+        self._loader, self.stop, self.finished = loader, False, False
+        self._call("on_fit_start")
+        try:
+            with Interrupts() as interrupts, self._bar(loader, "fit", epochs, self.batches) as bar:
+                while self.epoch < epochs and not self.stop:
+                    bar.title(f"epoch {self.epoch + 1}/{epochs}")
+                    self._fit_epoch(loader, validation, interrupts, bar)
+            self.finished = self.epoch >= epochs or self.batch == 0
+        except KeyboardInterrupt:
+            if interrupts.between:
+                self._call("on_interrupt")
+            raise
+        finally:
+            self._call("on_fit_end")
+        return self.history
+
+    def _resume(self, path: Path) -> None:
+        if path.is_dir():
+            manager = md.saving.CheckpointManager(path)
+            if manager.latest is None:
+                return
+            path = manager.path(manager.latest)
+        self.load(path)
+
+    def _fit_epoch(self, loader: Any, validation: Any, interrupts: Interrupts, bar: _Bar) -> None:
+        batches = self._begin(loader)
+        self.model.train()
+        for batch in batches:
+            self._call("on_batch_start")
+            with interrupts.held():
+                size = self._fit_batch(self._placed(batch))
+            self._call("on_batch_end")
+            self._call("on_checkpoint")
+            interrupts.check()
+            bar.update(size, {"loss": self._total / self._count, **self._values()})
+            if self.stop:
+                return
+        if self.batch == 0:
+            raise ValueError("Trainer.fit: the loader gave no batch; a generator can be iterated once only, a DataLoader once an epoch")
+        with interrupts.held():
+            if self._pending:
+                self._update(self.model, self.optimizer, 1.0 / self._pending, self.clip_norm)
+                self._updated()
+        self.logs = {"epoch": self.epoch + 1, "loss": self._total / self._count, **self._values()}
+        if validation is not None:
+            found = self._evaluated(validation, interrupts)
+            self.logs.update({f"val_{k}": v for k, v in found.items() if isinstance(v, float)})
+            self._call("on_evaluate_end")
+        with interrupts.held():
+            if self.scheduler is not None and self.schedule == "epoch":
+                self._scheduled(self.logs.get("val_loss", self.logs["loss"]))
+            self.epoch, self.batch = self.epoch + 1, 0
+            self._call("on_epoch_end")
+            self.history.epochs.append(dict(self.logs))
+            for logger in self.loggers:
+                logger.scalars(self.batches, {f"epoch/{k}": v for k, v in self.logs.items() if k != "epoch"})
+        self._call("on_checkpoint")
+        interrupts.check()
+
+    def _begin(self, loader: Any) -> Iterator[Any]:
+        """The batches of this epoch that are left."""
+        generator, state, self._loader_state = md.random.default_generator, self._loader_state, None
+        if state is not None:
+            loader.load_state_dict(state)
+        if self.batch == 0:
+            self._total = self._count = 0.0
+            self._epoch_key = generator.key.detach()
+            for m in self.metrics:
+                m.reset()
+            self.history.starts.append(len(self.history.batches))
+            self._call("on_epoch_start")
+            batches = iter(loader)
+            if state is None:
+                return batches
+            first = list(next(([b] for b in batches), []))  # a state from the end of a pass may say that nothing of it is left
+            return iter(loader) if not first else _chained(first, batches)
+        if state is not None:
+            return iter(loader)
+        now = generator.key.detach()  # a loader without a position: the same pass again, without what was used of it
+        generator.restore(self._epoch_key)
+        batches = iter(loader)
+        for _ in range(self.batch):
+            next(batches, None)
+        generator.restore(now)
+        return batches
+
+    def _fit_batch(self, batch: Any) -> int:
+        first, last = self._pending == 0, self._pending + 1 == self.accumulate
+        scale = 1.0 / self.accumulate
+        output, loss = self._train(
+            self.model, self.optimizer, self.loss, self.compute, batch, first, last, scale if self.accumulate > 1 else None, self.clip_norm,
+            bool(self.metrics),
+        )  # fmt: skip
+        value = loss.item()
+        self.batch, self.batches = self.batch + 1, self.batches + 1
+        if not math.isfinite(value):
+            raise FloatingPointError(self._diagnosis(value, batch))
+        size = _size(batch)
+        self._total, self._count = self._total + value * size, self._count + size
+        self.history.batches.append(value)
+        self.logs = {"epoch": self.epoch + 1, "loss": value}
+        for m in self.metrics:
+            m.update(output, _target(batch))
+        self._pending += 1
+        if last:
+            self._updated()
+        self.log({"loss": value})
+        return size
+
+    def _updated(self) -> None:
+        self._pending = 0
+        self.step += 1
+        if self.scheduler is not None and self.schedule == "step":
+            self._scheduled(self.logs.get("loss", math.nan))
+
+    def _scheduled(self, value: float) -> None:
+        """One step of the schedule; one that watches a number says so in its signature (ReduceLROnPlateau.step(metrics))."""
+        import inspect
+
+        names = inspect.signature(self.scheduler.step).parameters
+        self.scheduler.step(value) if "metrics" in names else self.scheduler.step()
+
+    def _diagnosis(self, value: float, batch: Any) -> str:
+        bad = [f"input {i}" for i, v in enumerate(md.tree.leaves(batch)) if isinstance(v, md.Tensor) and v.dtype.inexact and not _finite(v)]
+        bad += [f"parameter {n}" for n, p in self.model.named_parameters() if not _finite(p.detach())]
+        rates = ", ".join(f"{float(g['lr']):g}" for g in self.optimizer.param_groups)
+        where = f"epoch {self.epoch + 1}, batch {self.batch} (step {self.step}, learning rate {rates})"
+        found = f"not finite are now: {', '.join(bad[:6])}{' …' if len(bad) > 6 else ''}" if bad else "inputs and parameters are finite"
+        return f"Trainer: the loss is {value} at {where}; {found}. A smaller learning rate or clip_norm= may help; no checkpoint holds this."
+
+    def log(self, values: Mapping[str, float]) -> None:
+        """Send numbers of this batch to the loggers, every `log_every` batches."""
+        if self.loggers and self.batches % self.log_every == 0:
+            for logger in self.loggers:
+                logger.scalars(self.batches, dict(values))
+
+    # ---- evaluate, predict ------------------------------------------------------------------------------------------------------------------
+    def evaluate(self, loader: Iterable[Any]) -> dict[str, Any]:
+        """The mean loss over the samples of a loader and each metric, in evaluation mode.
+
+        The modes of all modules and the random state are afterwards as they were, so that a training goes on as if nothing had been evaluated.
+        """
+        with Interrupts() as interrupts:
+            return self._evaluated(loader, interrupts)
+
+    def _evaluated(self, loader: Iterable[Any], interrupts: Interrupts) -> dict[str, Any]:
+        kept = [m.state_dict() for m in self.metrics]
+        total = count = 0.0
+        try:
+            for m in self.metrics:
+                m.reset()
+            with _evaluating(self.model), self._bar(loader, "evaluate") as bar:
+                for batch in map(self._placed, loader):
+                    output, loss = self._evaluate(self.model, self.loss, self.compute, batch)
+                    size = _size(batch)
+                    total, count = total + loss.item() * size, count + size
+                    for m in self.metrics:
+                        m.update(output, _target(batch))
+                    bar.update(size, {"loss": total / count, **self._values()})
+                    interrupts.check()
+            if not count:
+                raise ValueError("Trainer.evaluate: the loader gave no batch; a generator can be iterated once only")
+            return {"loss": total / count, **{m.name: m.compute() for m in self.metrics}}
+        finally:
+            for m, state in zip(self.metrics, kept, strict=True):
+                m.load_state_dict(state)
+
+    def predict(self, loader: Iterable[Any], *, targets: bool = True) -> Any:
+        """The outputs of the model for all batches, concatenated along the first axis, in evaluation mode.
+
+        targets: whether the last entry of a batch is a target, which the model does not get. A batch that is no tuple or list is the input.
+        """
+        parts = []
+        with _evaluating(self.model), self._bar(loader, "predict") as bar:
+            for batch in map(self._placed, loader):
+                inputs = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
+                inputs = inputs[:-1] if targets and len(inputs) > 1 else inputs
+                parts.append(self._predict(self.model, inputs))
+                bar.update(_size(inputs), {})
+        if not parts:
+            raise ValueError("Trainer.predict: the loader gave no batch; a generator can be iterated once only")
+        return md.tree.map(lambda *leaves: md.concat(leaves, axis=0), *parts)
+
+    # ---- state ------------------------------------------------------------------------------------------------------------------------------
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the whole training to a checkpoint, atomically: model, optimizer, schedule, callbacks, history, position and random state."""
+        md.saving.save_checkpoint(path, trainer=self)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Go to a checkpoint of `save` or ModelCheckpoint, whichever backend wrote it; the next fit goes on from there."""
+        md.saving.load_checkpoint(path, trainer=self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a training which goes on needs, but for the random state, which checkpoints hold by themselves."""
+        loader = self._loader
+        position = loader.state_dict() if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") else None
+        grads = {n: p.grad.detach() for n, p in self.model.named_parameters() if self._pending and p.grad is not None}
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "loader": position if self._loader_state is None else self._loader_state,
+            "callbacks": [c.state_dict() for c in self.callbacks],
+            "metrics": [m.state_dict() for m in self.metrics],
+            "history": self.history.state_dict(),
+            "position": {"epoch": self.epoch, "batch": self.batch, "step": self.step, "batches": self.batches, "pending": self._pending},
+            "epoch": {"total": self._total, "count": self._count, "key": self._epoch_key, "gradients": grads},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what state_dict gave. Raises ValueError where it is that of a training with other parts."""
+        for what, own in (("callbacks", self.callbacks), ("metrics", self.metrics)):
+            if len(state[what]) != len(own):
+                raise ValueError(f"Trainer: the saved training has {len(state[what])} {what}, this one {len(own)}")
+        for what, thing in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+            if (state[what] is None) != (thing is None):
+                there, here = ("none" if x is None else "one" for x in (state[what], thing))
+                raise ValueError(f"Trainer: of {what}s the saved training has {there}, this one {here}")
+        self.model.load_state_dict(state["model"])
+        if self.optimizer is not None:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(saved)
+        for metric, saved in zip(self.metrics, state["metrics"], strict=True):
+            metric.load_state_dict(saved)
+        self.history.load_state_dict(state["history"])
+        at, epoch = state["position"], state["epoch"]
+        self.epoch, self.batch, self.step, self.batches, self._pending = (at[k] for k in ("epoch", "batch", "step", "batches", "pending"))
+        self._total, self._count, self._epoch_key = epoch["total"], epoch["count"], epoch["key"]
+        self._loader_state = state["loader"]
+        for name, p in self.model.named_parameters():
+            grad = epoch["gradients"].get(name)
+            p.grad = None if grad is None else grad.to(backend=p.backend, device=p.device)
+
+    # ---- small things -----------------------------------------------------------------------------------------------------------------------
+    def _call(self, moment: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, moment)(self)
+
+    def _values(self) -> dict[str, float]:
+        values = {m.name: m.compute() for m in self.metrics}
+        return {k: v for k, v in values.items() if isinstance(v, float)}
+
+    def _placed(self, batch: Any) -> Any:
+        """The arrays of a batch, whoever made them, as Tensors where the model is."""
+        where = next(self.model.parameters(), None)
+        if where is None:
+            return batch
+
+        def place(v: Any) -> Any:
+            if isinstance(v, md.Tensor):
+                return v if (v.backend, v.device) == (where.backend, where.device) else v.to(backend=where.backend, device=where.device)
+            return md.asarray(v, backend=where.backend, device=where.device) if hasattr(v, "__array__") or hasattr(v, "__dlpack__") else v
+
+        return md.tree.map(place, batch)
+
+    @contextmanager
+    def _bar(self, loader: Any, title: str, passes: int = 1, done: int = 0) -> Iterator[_Bar]:
+        yield (bar := _Bar(passes * len(loader) if hasattr(loader, "__len__") else None, title, done, self.progress))
+        bar.close()
+
+
+class _Bar:
+    """A bar of tqdm that counts batches and shows samples a second; nothing is shown in the first two seconds."""
+
+    def __init__(self, total: int | None, title: str, done: int, shown: bool):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, initial=done, desc=title, unit="batch", delay=2, disable=not shown, leave=False)
+        self.begin, self.samples = time.perf_counter(), 0
+
+    def title(self, text: str) -> None:
+        """What stands in front."""
+        self.bar.set_description(text, refresh=False)
+
+    def update(self, samples: int, values: Mapping[str, float]) -> None:
+        """One batch more."""
+        self.samples += samples
+        if not self.bar.disable:
+            rate = self.samples / max(time.perf_counter() - self.begin, 1e-9)
+            self.bar.set_postfix({**{k: f"{v:.4g}" for k, v in values.items()}, "samples/s": f"{rate:.0f}"}, refresh=False)
+            self.bar.update()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.bar.close()
+
+
+def _chained(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
+    yield from first
+    yield from rest
+
+
+def _size(batch: Any) -> int:
+    """Samples of a batch: the length of its first array."""
+    for v in md.tree.leaves(batch):
+        if getattr(v, "shape", ()):
+            return int(v.shape[0])
+    return 1
+
+
+def _target(batch: Any) -> Any:
+    return batch[-1] if isinstance(batch, (tuple, list)) else batch
+
+
+def _finite(x: md.Tensor) -> bool:
+    return bool(np.isfinite(x.numpy().astype(np.complex128)).all())
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode; every module's own mode comes back, and so does the random state, of which loaders take keys."""
+    before, key = [(m, m.training) for m in model.modules()], md.random.default_generator.key.detach()
+    model.eval()
+    try:
+        yield
+    finally:
+        md.random.default_generator.restore(key)
+        for m, training in before:
+            m.training = training
