@@ -35,7 +35,7 @@ import numpy as np  # noqa: E402
 from benchmarks import chart, goals, sides  # noqa: E402
 
 SUITE = ("tiny100", "mlp", "cnn", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
-ENGINE = ("importing", "call8", "trace10k", "memory")
+ENGINE = ("importing", "call8", "trace10k", "memory", "random_bits")
 WORKLOADS = (*SUITE, *ENGINE)
 BACKENDS = ("numpy", "numba", "torch", "jax", "auto")
 CUDA = ("transformer", "mlp", "cnn", "gelu_ln", "cross_entropy", "adamw")
