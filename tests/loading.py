@@ -137,6 +137,11 @@ def total(items):
     return sum(items)
 
 
+def only(items):
+    (item,) = items
+    return item
+
+
 def unsendable(items):
     return lambda: items
 

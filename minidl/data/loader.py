@@ -260,7 +260,7 @@ class DataLoader:
             passes, done = int(state["pass"]), int(state["batch"])
             key, order = (None if state[name] is None else (int(state[name][0]), int(state[name][1])) for name in ("key", "order"))
             generators = [np.array([int(w) for w in words], np.uint32) for words in state["generators"]]
-        except (KeyError, TypeError, IndexError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
             raise ValueError(f"DataLoader: this is no state of a loader ({type(error).__name__}: {error})") from error
         if settings != self._settings():
             raise ValueError(f"DataLoader: the state is of a loader with {settings}, and this one has {self._settings()}")
