@@ -12,7 +12,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 30_000
-SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/", "minidl/deploy/", "minidl/train/")
+SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/", "minidl/deploy/", "minidl/quantize/", "minidl/train/")
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -504,7 +504,7 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tenso
     return out.scatter_add_(axis, at, u).narrow(axis, 0, x.shape[axis]).contiguous()
 
 
-for _name in ("dot_general", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
+for _name in ("dot_general", "dot_int8", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
 for _name in ("cholesky", "triangular_solve", "fft", "rfft", "irfft"):
     KERNELS[_name] = getattr(linear, _name)

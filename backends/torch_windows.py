@@ -120,6 +120,14 @@ def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tup
     return plan(x, y) if x.dtype in _NATIVE else _carried(plan, x, y)
 
 
+def dot_int8(x: Tensor, y: Tensor) -> Tensor:
+    """torch's product on the CPU; on CUDA it takes multiples of 8 only, so there the exact product of floats."""
+    if not x.is_cuda and x.numel() and y.numel():
+        return torch._int_mm(x, y.t())
+    wide = torch.float32 if x.shape[1] <= 2**24 // 2**14 else torch.float64
+    return torch.mm(x.to(wide), y.to(wide).t()).to(torch.int32)
+
+
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
 def _convolution(x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, groups: int, transposed: bool = False, more: Ints = ()) -> Tensor:
     cudnn = torch.backends.cudnn

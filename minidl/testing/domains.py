@@ -355,6 +355,8 @@ row("dot_general", ((2, 3), (3, 4)), REAL, "float64 float32 complex128 int64", l
 row("dot_general", ((4, 2, 3), (3, 5, 4)), REAL, label="batch", contract=((2,), (0,)), batch=((0,), (2,)))
 row("dot_general", ((2, 3, 4), (4, 5, 3)), REAL, label="two", contract=((1, 2), (2, 0)), batch=((), ()))
 row("dot_general", ((2,), (3,)), REAL, label="outer", contract=((), ()), batch=((), ()))
+row("dot_int8", ((3, 300), (4, 300)), whole(-128, 128), "int8", label="narrow")
+row("dot_int8", ((2, 1100), (3, 1100)), whole(-128, 128), "int8", label="wide")
 for _label, _x, _w, _out, _window in (
     ("1d", (2, 2, 6), (3, 2, 2), (2, 3, 4), {"stride": (1,), "padding": ((0, 1),), "dilation": (3,), "groups": 1}),
     ("2d", (2, 4, 5, 6), (6, 2, 3, 2), (2, 6, 3, 3), {"stride": (2, 2), "padding": ((1, 1), (0, 0)), "dilation": (1, 1), "groups": 2}),

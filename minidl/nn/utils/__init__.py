@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.nn.utils import rnn
+from minidl.nn.utils import prune, rnn
 
 __all__ = [
     "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector",
-    "rnn", "vector_to_parameters",
+    "prune", "rnn", "vector_to_parameters",
 ]  # fmt: skip
 
 
