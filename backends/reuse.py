@@ -1,7 +1,7 @@
 """Which equations of a program may write their result into the memory of an operand that dies there.
 
-For backends whose libraries take `out=` (NumPy, torch). Promises: the memory of an input is never written to; neither is memory that a live view
-still shows; nothing that leaves the program shares memory with an input or with another result.
+For backends whose libraries take `out=` (NumPy, torch). Promises: the memory of an input is never written to unless it was given; neither is memory
+that a live view still shows; nothing that leaves the program shares memory with an input or with another result.
 """
 
 from __future__ import annotations
@@ -18,13 +18,16 @@ class Reuse:
     """The plan for one graph.
 
     fresh(equation): whether its results are new memory. writes(equation): the numbers of the operands over which it can write its result (True: any).
-    After construction, `over[equation]` is the number of the operand to overwrite, and `shared` are the outputs that must be copied on leaving.
+    given: inputs whose memory belongs to the program. After construction, `over[equation]` is the number of the operand to overwrite, and `shared`
+    are the outputs that must be copied on leaving.
     """
 
-    def __init__(self, graph: Graph, fresh: Callable[[Equation], bool], writes: Callable[[Equation], bool | Sequence[int]]):
+    def __init__(
+        self, graph: Graph, fresh: Callable[[Equation], bool], writes: Callable[[Equation], bool | Sequence[int]], given: Iterable[Var] = ()
+    ):
         self.over: dict[Equation, int] = {}
         self.root: dict[Var, Var] = {v: v for v in graph.inputs}  # whose memory each variable shows
-        self.owned: set[Var] = set()  # roots that this program allocated, and that nothing unknown shows
+        self.owned = set(given)  # roots that belong to this program, and that nothing unknown shows
         self.fixed: set[Var] = set()  # variables that may not be written to
         for equation in graph.equations:
             self._define(equation, fresh)

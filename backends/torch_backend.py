@@ -2,7 +2,7 @@
 
 Promises: native arrays are torch.Tensors that never require grad, and torch.autograd is never used; no setting of torch is changed (which precision
 products have on CUDA is said in torch_windows); a compiled program's results share no memory with its inputs or with each other, and inputs are
-never written to, donated or not, so that a call which fails leaves them as they were.
+never written to but those that are donated and that torch alone holds, once: a tensor, view, NumPy array or DLPack capsule besides keeps them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels
 from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
-from minidl.backends.torch_memory import Plan
+from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
 from minidl.dtypes import DType
 from minidl.emit import emit, load, spell
-from minidl.graph import Equation, Graph
+from minidl.graph import Equation, Graph, Var
 from minidl.shapes import prod
 
 Tensor = torch.Tensor
@@ -60,6 +60,7 @@ class TorchBackend(Backend):
         super().__init__()
         self.device = device
         self.torch_device = torch.device(device)
+        self.donates = device == "cpu"
         self.quick = self.bare = Functions(self, PLAIN)
 
     # conversions
@@ -181,7 +182,7 @@ class TorchBackend(Backend):
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""
         if mode is None:
-            return self._program(graph, "compiled")
+            return self._program(graph, "compiled", tuple(donate) if self.donates else ())
         if mode not in self.modes:
             raise ValueError(f"compile: torch on {self.device} has no mode {mode!r}; it has {', '.join(map(repr, self.modes))}")
         from minidl.backends import torch_modes
@@ -194,25 +195,30 @@ class TorchBackend(Backend):
             graph.cache[key] = make(program, inputs, self.torch_device, graph)
         return graph.cache[key]
 
-    def _program(self, graph: Graph, how: str) -> Kernel:
+    def _program(self, graph: Graph, how: str, donate: tuple[int, ...] = ()) -> Kernel:
         """The emitted program. how: "open" may show the memory of arguments, "compiled" reuses memory, "traced" is for another compiler to read."""
-        key = (self, how)
+        key = (self, how, donate)
         if key not in graph.cache:
+            given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             cpu = self.torch_device.type == "cpu" and how == "compiled"
             program = rewritten(graph, cpu)
-            reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e))
+            reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e), given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)
-                reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e))
+                reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e), given)
+            into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
             flat = _flat_pools(program)
             most = _HOISTED if how != "traced" else 0
-            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, most), self.literal, release=True)
+            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, most, into), self.literal, release=True)
             if plan is not None and plan.shapes:
                 work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
             made = load(source, env, graph.name)
-            graph.cache[key] = made if plan is None else plan.bind(made)
+            made = made if plan is None else plan.bind(made)
+            over = {reuse.root[e.inputs[k]] for e, k in reuse.over.items()}  # type: ignore[index]
+            over |= {e.inputs[k] for e, blocks in into.items() for k, block in enumerate(blocks) if block is None}  # type: ignore[misc]
+            graph.cache[key] = sole(made, [k for k in donate if graph.inputs[k] in over])
         return graph.cache[key]
 
     def _spell(
@@ -221,6 +227,7 @@ class TorchBackend(Backend):
         plan: Plan | None,
         flat: set[Equation],
         most: int,
+        into: dict[Equation, tuple],
         equation: Equation,
         inputs: list[str],
         outputs: list[str],
@@ -236,7 +243,8 @@ class TorchBackend(Backend):
             return f"{outputs[0]} = {text}"
         if equation.primitive.name in EMITTED:
             env[equation.primitive.name] = EMITTED[equation.primitive.name]
-            return spell(equation, inputs, outputs, env)
+            line = spell(equation, inputs, outputs, env)
+            return f"{line[:-1]}, into={_bind(env, 'into', into[equation])})" if equation in into else line
         line = self.spell(equation, inputs, outputs, env)
         if equation in flat:
             return f"{line[:-1]}, flat=True)"
@@ -277,6 +285,16 @@ class TorchBackend(Backend):
                 return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
         return None
+
+
+def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:
+    """For each adam_step the memory of its results: None where an operand dies there, so that it is written over."""
+    found: dict[Equation, tuple] = {}
+    for i, e in enumerate(graph.equations):
+        if e.primitive.name == "adam_step":
+            free = [isinstance(a, Var) and reuse.root[a] is a and reuse.dies(i, e, a) for a in e.inputs[:3]]
+            found[e] = tuple(None if f else Result(v.shape, NATIVE[v.dtype]) for f, v in zip(free, e.outputs, strict=True))
+    return found
 
 
 def _bind(env: dict[str, Any], stem: str, value: Any) -> str:

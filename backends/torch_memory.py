@@ -10,7 +10,7 @@ program; what is kept is at most one workspace for each call that ran at once, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -120,3 +120,22 @@ def _memory(graph: Graph, reuse: Reuse) -> tuple[dict[Var, Var], dict[Var, int]]
         if isinstance(a, Var):
             last[at(a)] = len(graph.equations)
     return memory, last
+
+
+def sole(program: Callable[..., tuple], over: Sequence[int]) -> Callable[..., tuple]:
+    """The program, which writes over these arguments, with a copy of each that somebody else may see. Memory that torch did not allocate (NumPy's) is
+    not resizable; counts of the tensor and of its storage tell of capsules and views."""
+    if not over:
+        return program
+    count = _count
+
+    def call(*args: Tensor) -> tuple:
+        given = list(args)
+        for k in over:
+            x = given[k]
+            storage = x.untyped_storage()
+            if count is None or count(storage._cdata) != 2 or x._use_count() != 1 or not storage.resizable():  # type: ignore[attr-defined]
+                given[k] = x.clone()
+        return program(*given)
+
+    return call

@@ -1,7 +1,7 @@
 """PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
 
 Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
-rewrite leaves without a user is gone.
+rewrite leaves without a user is gone. The update of Adam rounds otherwise (torch_updates).
 
 - relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
   gradient passes either way; so relu and its derivative see a quarter of the elements.
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from minidl.backends.torch_updates import adam_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, max_pool, pool_scatter, sliced_maxima, slices_well, strided
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.primitives.core import table
@@ -78,7 +79,7 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
 
 
 #: The functions of the primitives that live in emitted programs.
-EMITTED = {"keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
+EMITTED = {"adam_step": adam_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
 
 
 class _Uses:
@@ -188,4 +189,4 @@ def keep_positives(graph: Graph) -> Graph:
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
     graph = relu_after_pooling(graph)
-    return pools_as_slices(keep_positives(graph)) if cpu else graph
+    return updates(pools_as_slices(keep_positives(graph))) if cpu else graph

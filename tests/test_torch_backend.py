@@ -689,3 +689,96 @@ def test_cuda_agrees_with_the_cpu():
             assert on_cuda.is_cuda
             np.testing.assert_allclose(cuda.to_numpy(on_cuda), xp.to_numpy(on_cpu), rtol=tolerance, atol=tolerance)
     cuda.synchronize()
+
+
+# ---- the update of Adam as one kernel ---------------------------------------------------------------------------------------------------------
+def _stepped(jit, dtype, n=5000, steps=4, share=None, **kwargs):
+    rng = np.random.default_rng(0)
+    start, grads = rng.normal(size=n).astype(dtype), rng.normal(size=(steps, n)).astype(dtype)
+    with md.use_backend("torch"):
+        p = md.tensor(start, requires_grad=True)
+        opt = md.optim.AdamW([p], lr=0.01, **kwargs)
+
+        def step(g):
+            p.grad = g
+            opt.step()
+
+        step = jit(step)
+        for g in grads:
+            if share is not None:
+                share(p, opt)
+            step(md.asarray(g))
+        state = {k: v.numpy() for k, v in opt.state[p].items()}
+        return {"p": p.detach().numpy(), **state}, step
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kwargs", [{}, {"weight_decay": 0.0}, {"eps": 0.0, "betas": (0.0, 0.5)}])
+def test_the_update_of_adam_is_one_kernel(dtype, kwargs):
+    from minidl.backends import torch_updates
+
+    assert torch_updates._kernel is not None
+    want, _ = _stepped(lambda f: f, dtype, **kwargs)
+    got, step = _stepped(md.jit, dtype, **kwargs)
+    graph = torch_updates.updates(step.programs[0].graph)
+    assert sum(e.primitive.name == "adam_step" for e in graph.equations) == 1 and len(graph.equations) < 13
+    for k, v in want.items():
+        np.testing.assert_allclose(got[k], v, rtol=1e-5 if dtype == "float32" else 1e-13, atol=1e-7 if dtype == "float32" else 1e-15, err_msg=k)
+
+
+def test_the_kernel_of_adam_gives_what_the_equations_give_at_the_edges():
+    from minidl.backends.torch_updates import adam_step
+
+    inf, nan = float("inf"), float("nan")
+    values = torch.tensor([0.0, -0.0, 1.0, -1.0, inf, -inf, nan, 1e-30, 1e30] * 9)
+    grad = torch.tensor([v for v in (0.0, 1.0, inf, nan, 1e-30, -1.0, 1e30, -inf, -0.0) for _ in range(9)])
+    square = values.abs()
+    scalars = {"keep": 0.999, "less": 0.1, "decay": 0.9, "more": 0.1, "root": 0.5, "eps": 1e-8, "size": 0.01}
+    for change in ({}, {"size": 0.0}, {"size": nan}, {"eps": inf}, {"root": 0.0}, {"keep": nan}, {"size": -0.01}):
+        f, less, decay, more, root, eps, size = ({**scalars, **change}[k] for k in scalars)
+        keep, less, decay, more, root, eps, size = map(torch.tensor, (f, less, decay, more, root, eps, size))
+        mean = values.clone()
+        got = adam_step(values.clone(), mean.clone(), square.clone(), grad, keep, less, decay, more, root, eps, size, into=(None,) * 3)
+        new = mean + (grad - mean) * less
+        v = square * decay + grad * grad * more
+        want = (values * keep - new / (v.sqrt() / root + eps) * size, new, v)
+        for a, b in zip(got, want, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7, equal_nan=True)
+
+
+def test_state_is_updated_in_place_where_torch_alone_holds_it():
+    """Views, NumPy arrays, DLPack capsules and other tensors of a parameter or a moment keep their values."""
+    want, _ = _stepped(md.jit, "float32", n=300_000)
+    places, kept = [], []
+
+    def look(p, opt):
+        places.append(p.payload.data_ptr())
+
+    got, _ = _stepped(md.jit, "float32", n=300_000, steps=6, share=look)
+    assert len(set(places[2:])) == 1
+
+    def share(p, opt):
+        shown = [p.payload.detach(), opt.state[p]["exp_avg"].payload[10:20], torch.from_dlpack(opt.state[p]["exp_avg_sq"].payload.__dlpack__())]
+        kept.extend((x, x.clone()) for x in shown)
+        kept.append((torch.from_numpy(array := p.payload.numpy()), torch.from_numpy(array.copy())))
+
+    got, _ = _stepped(md.jit, "float32", n=300_000, share=share)
+    for a, b in kept:
+        assert torch.equal(a, b)
+    for k, v in want.items():
+        np.testing.assert_array_equal(got[k], v, err_msg=k)
+
+
+def test_any_state_that_dies_in_its_update_is_written_over():
+    with md.use_backend("torch"):
+        w = md.zeros((300_000,))
+        step = md.jit(lambda x: [w.assign(w * 0.5 + x)] and None)
+        x, places = md.ones((300_000,)), []
+        for _ in range(6):
+            step(x)
+            places.append(w.payload.data_ptr())
+        assert len(set(places[1:])) == 1 and w[0].item() == 1.96875 and x[0].item() == 1.0
+        view = md.jit(lambda x: [w.assign(w.reshape((2, -1)).T.reshape(-1) + x)] and w.reshape((3, -1)))
+        for i in range(3):
+            out = view(x)
+            assert out.shape == (3, 100_000) and out[0, 0].item() == w[0].item() == 2.96875 + i

@@ -1,0 +1,140 @@
+"""PyTorch on the CPU: the update of Adam and AdamW as torch's fused kernel, which reads and writes each value once instead of fourteen times.
+
+The equations of the update, as minidl.optim writes them and the passes leave them, become one `adam_step`. The kernel wants the rate, the betas and
+the count of steps; what the equations hold is worked out from those, so the kernel is given a count at which its own corrections are 1.
+
+Promises: values differ by rounding only (the kernel multiplies and adds in one rounding, as the numba and jax programs do); any other value, nan and
+infinities included, comes out as by the equations, which run where the kernel's arguments would not be numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from minidl.graph import Atom, Equation, Graph, Literal, Var
+
+Tensor = torch.Tensor
+LEAST = 4096  # elements; below, the call costs as much as the equations
+_FLOATS = ("float32", "float64")
+_kernel = getattr(torch, "_fused_adamw_", None)  # private, so it may be missing
+_late = torch.tensor(1e30)
+
+
+class AdamStep:
+    """adam_step(p, mean, square, grad, keep, less, decay, more, root, eps, size): the parameter and the means after a step."""
+
+    name = "adam_step"
+    multiple = True
+
+
+def adam_step(
+    p: Tensor, mean: Tensor, square: Tensor, grad: Tensor, keep: Tensor, less: Tensor, decay: Tensor, more: Tensor, root: Tensor, eps: Tensor,
+    size: Tensor, *, into: tuple[Callable[[], Tensor] | None, ...],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """into: what gives memory for each result; None where the operand may be written over."""
+    f, g, i, r, e, z = (x.item() for x in (keep, less, more, root, eps, size))
+    rate, shrink = z * r, 0.0
+    if rate and math.isfinite(rate):
+        shrink = (1.0 - f) / rate
+    fits = math.isfinite(shrink) and 0.0 < rate < math.inf and 0.0 <= g <= 1.0 and 0.0 < i <= 1.0 and 0.0 <= e * r < math.inf
+    if not fits or not all(x.is_contiguous() for x in (p, mean, square, grad)):
+        mean = mean + (grad - mean) * less
+        square = square * decay + grad * grad * more
+        return p * keep - mean / (square.sqrt() / root + eps) * size, mean, square
+    p, mean, square = (x if new is None else new().copy_(x) for x, new in zip((p, mean, square), into, strict=True))
+    _kernel(  # type: ignore[misc]
+        [p], [grad], [mean], [square], [], [_late], lr=rate, beta1=1.0 - g, beta2=1.0 - i, weight_decay=shrink, eps=e * r, amsgrad=False,
+        maximize=False,
+    )  # fmt: skip
+    return p, mean, square
+
+
+class _Match:
+    """One update, found from its last equation backwards; `inside` are its equations."""
+
+    def __init__(self, made: dict[Any, Equation], like: Var):
+        self.made, self.like = made, like
+        self.inside: list[Equation] = []
+
+    def of(self, v: Any, name: str) -> Equation | None:
+        e = self.made.get(v)
+        if e is None or e.primitive.name != name or e.outputs[0].shape != self.like.shape or e.outputs[0].dtype is not self.like.dtype:
+            return None
+        self.inside.append(e)
+        return e
+
+    def by_number(self, v: Any, name: str) -> tuple[Any, Atom] | None:
+        """(x, c) for x op c with a 0-d c; a product may have it first."""
+        e = self.of(v, name)
+        if e is None:
+            return None
+        x, c = e.inputs if not e.inputs[1].shape else e.inputs[::-1] if name in ("mul", "add") else (None, None)
+        return (x, c) if x is not None and not c.shape and x.shape == self.like.shape else None
+
+    def sum_of(self, v: Any, name: str) -> list[Any] | None:
+        e = self.of(v, name)
+        return list(e.inputs) if e is not None else None
+
+    def run(self, last: Equation) -> tuple[tuple[Atom, ...], tuple[Var, Var]] | None:
+        """The operands of adam_step, and the new means."""
+        self.inside.append(last)
+        p, move = last.inputs
+        kept = self.by_number(p, "mul") if (e := self.made.get(p)) is not None and e.primitive.name == "mul" else (p, Literal(1.0, self.like.dtype))
+        sized = self.by_number(move, "mul")
+        quotient = self.sum_of(sized[0], "div") if sized else None
+        added = self.by_number(quotient[1], "add") if quotient else None
+        rooted = self.by_number(added[0], "div") if added else None
+        sqrt = self.sum_of(rooted[0], "sqrt") if rooted else None
+        squares = self.sum_of(sqrt[0], "add") if sqrt else None
+        means = self.sum_of(quotient[0], "add") if quotient and squares else None
+        if kept is None or means is None:
+            return None
+        old, fresh = (self.by_number(s, "mul") for s in squares)  # type: ignore[union-attr]
+        grad = self.sum_of(fresh[0], "square") if fresh else None
+        change = self.by_number(means[1], "mul")
+        difference = self.sum_of(change[0], "sub") if change else None
+        if old is None or grad is None or difference is None or difference != [grad[0], means[0]]:
+            return None
+        operands = (kept[0], means[0], old[0], grad[0], kept[1], change[1], old[1], fresh[1], rooted[1], added[1], sized[1])  # type: ignore[index]
+        return operands, (quotient[0], sqrt[0])  # type: ignore[index]
+
+
+def updates(graph: Graph) -> Graph:
+    """The graph with an adam_step for each update that is found."""
+    if _kernel is None:
+        return graph
+    made = {v: e for e in graph.equations for v in e.outputs}
+    users: dict[Any, list[Equation]] = {}
+    for e in graph.equations:
+        for a in e.inputs:
+            users.setdefault(a, []).append(e)
+    outputs = set(graph.outputs)
+    gone: set[Equation] = set()
+    steps: dict[Equation, Equation] = {}
+    for last in graph.equations:
+        out = last.outputs[0]
+        if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or math.prod(out.shape) < LEAST:
+            continue
+        match = _Match(made, out)
+        found = match.run(last)
+        if found is None or not all(isinstance(a, Var) and a.shape == out.shape and a.dtype is out.dtype for a in found[0][:4]):
+            continue
+        operands, new = found
+        results = (out, *new)
+        hidden = [v for e in match.inside for v in e.outputs if v not in results]
+        inside = set(match.inside)
+        if any(v in outputs or not inside.issuperset(users.get(v, ())) for v in hidden):
+            continue
+        at = graph.equations.index(last)
+        early = {e for v in new for e in users.get(v, ()) if e not in inside and graph.equations.index(e) < at}
+        if early:  # somebody reads a mean before the parameter is made
+            continue
+        gone |= inside
+        steps[last] = Equation(AdamStep, operands, {}, results, last.where)
+    if not steps:
+        return graph
+    return Graph(graph.inputs, [steps.get(e, e) for e in graph.equations if e in steps or e not in gone], graph.outputs, graph.name)
