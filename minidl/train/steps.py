@@ -5,6 +5,8 @@ Everything that a step reads is an argument, so that jit guards it; flags that a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import minidl as md
@@ -73,3 +75,16 @@ def predicted(model: Any, inputs: Any) -> Any:
 
 def _cut(v: Any) -> Any:
     return v.detach() if isinstance(v, md.Tensor) else v
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode; every module's own mode comes back, and so does the random state, of which loaders take keys."""
+    before, key = [(m, m.training) for m in model.modules()], md.random.default_generator.key.detach()
+    model.eval()
+    try:
+        yield
+    finally:
+        md.random.default_generator.restore(key)
+        for m, training in before:
+            m.training = training

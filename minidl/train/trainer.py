@@ -21,7 +21,7 @@ from minidl.train.callbacks import Callback
 from minidl.train.history import History
 from minidl.train.interrupts import Interrupts
 from minidl.train.metrics import Mean, Metric
-from minidl.train.steps import evaluation_step, predicted, training_step, update_only
+from minidl.train.steps import evaluating, evaluation_step, predicted, training_step, update_only
 
 
 class Trainer:
@@ -248,7 +248,7 @@ class Trainer:
         try:
             for m in self.metrics:
                 m.reset()
-            with _evaluating(self.model), self._bar(loader, "evaluate") as bar:
+            with evaluating(self.model), self._bar(loader, "evaluate") as bar:
                 for batch in map(self._placed, loader):
                     output, loss = self._evaluate(self.model, self.loss, self.compute, batch)
                     size = _size(batch)
@@ -270,7 +270,7 @@ class Trainer:
         targets: whether the last entry of a batch is a target, which the model does not get. A batch that is no tuple or list is the input.
         """
         parts = []
-        with _evaluating(self.model), self._bar(loader, "predict") as bar:
+        with evaluating(self.model), self._bar(loader, "predict") as bar:
             for batch in map(self._placed, loader):
                 inputs = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
                 inputs = inputs[:-1] if targets and len(inputs) > 1 else inputs
@@ -406,16 +406,3 @@ def _target(batch: Any) -> Any:
 
 def _finite(x: md.Tensor) -> bool:
     return bool(np.isfinite(x.numpy().astype(np.complex128)).all())
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Evaluation mode; every module's own mode comes back, and so does the random state, of which loaders take keys."""
-    before, key = [(m, m.training) for m in model.modules()], md.random.default_generator.key.detach()
-    model.eval()
-    try:
-        yield
-    finally:
-        md.random.default_generator.restore(key)
-        for m, training in before:
-            m.training = training
