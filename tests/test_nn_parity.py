@@ -210,6 +210,18 @@ LAYERS = [
     grid("LSTMCell", (3, 5), ((2, 3),), bias=[True, False]),
     grid("GRUCell", (3, 5), ((2, 3), (2, 5)), bias=[True, False]),
     grid("GRUCell", (3, 5), ((3,), (5,))),
+    # attention: query, key, value, and masks by position
+    grid("MultiheadAttention", (6, 2), ((4, 3, 6), (5, 3, 6), (5, 3, 6)), bias=[True, False], add_bias_kv=[False, True], add_zero_attn=[False, True]),
+    grid("MultiheadAttention", (6, 3), ((3, 4, 6), (3, 5, 2), (3, 5, 7), Mask((3, 5))), batch_first=[True], kdim=[2], vdim=[7],
+         add_bias_kv=[False, True]),
+    grid("MultiheadAttention", (6, 3), ((4, 6), (5, 6), (5, 6), Mask((5,)))),
+    grid("TransformerEncoderLayer", (6, 2, 8, 0.0), ((4, 3, 6),), norm_first=[False, True], bias=[True, False], activation=["relu", "gelu"],
+         batch_first=[False, True]),
+    grid("TransformerEncoderLayer", (6, 2, 8, 0.0), ((4, 3, 6), Mask((4, 4)), Mask((3, 4)))),
+    grid("TransformerDecoderLayer", (6, 2, 8, 0.0), ((4, 3, 6), (5, 3, 6)), norm_first=[False, True], bias=[True, False]),
+    grid("TransformerDecoderLayer", (6, 2, 8, 0.0), ((3, 4, 6), (3, 5, 6), Mask((4, 4)), Mask((4, 5)), Mask((3, 4)), Mask((3, 5))),
+         batch_first=[True]),
+    grid("Transformer", (6, 2, 2, 1, 8, 0.0), ((4, 3, 6), (5, 3, 6)), norm_first=[False, True]),
     # distances and losses
     grid("CosineSimilarity", (), ((3, 4, 5), (3, 4, 5)), dim=[1, -1]),
     grid("PairwiseDistance", (), ((3, 4), (3, 4)), p=[2.0, 1.0, 3.0], keepdim=[False, True], eps=[1e-6, 0.1]),
@@ -328,7 +340,7 @@ def test_layer_equals_torch_over_its_options(row):
 
 
 #: Layers that print what torch prints (LayerNorm and RNNs too where the version of torch agrees with itself).
-PRINTED_ALIKE = {r.name for r in LAYERS} - {"LayerNorm", "MultiheadAttention", "AvgPool3d"}
+PRINTED_ALIKE = {r.name for r in LAYERS if "Transformer" not in r.name} - {"LayerNorm", "MultiheadAttention", "AvgPool3d"}
 
 
 def test_steps_equal_torchs():
@@ -374,6 +386,132 @@ def test_padding_of_sequences_equals_torchs():
         nn.utils.rnn.pad_packed_sequence(packed, total_length=2)
     with pytest.raises(ValueError, match="3 integer lengths"):
         nn.utils.rnn.pack_padded_sequence(md.ones((4, 3, 2)), md.asarray([1, 2]))
+
+
+def attention(**options):
+    return pair(Row("MultiheadAttention", (6, 2), {}, ()), options)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("average", [True, False])
+@pytest.mark.parametrize("masks", ["", "attn", "heads", "padding", "both", "float", "causal"])
+def test_attention_equals_torch_with_every_mask(masks, average, need_weights):
+    ours, theirs = attention()
+    g = np.random.default_rng(0)
+    x, other = g.normal(size=(4, 3, 6)), g.normal(size=(4, 3, 6))
+    more = {"need_weights": need_weights, "average_attn_weights": average}
+    arrays = {}
+    if masks in ("attn", "both"):
+        arrays["attn_mask"] = draw(Mask((4, 4)), g)
+    if masks == "heads":
+        arrays["attn_mask"] = draw(Mask((6, 4, 4)), g)
+    if masks in ("padding", "both"):
+        arrays["key_padding_mask"] = draw(Mask((3, 4)), g)
+    if masks == "float":
+        arrays["attn_mask"], arrays["key_padding_mask"] = g.normal(size=(4, 4)), g.normal(size=(3, 4))
+    if masks == "causal":
+        arrays["attn_mask"] = np.triu(np.full((4, 4), -np.inf), 1)
+        more["is_causal"] = True
+    for key in (x, other):  # self-attention, and attention to another sequence
+        found = []
+        for layer, tensor in ((ours, md.tensor), (theirs, torch.tensor)):
+            q = tensor(x, requires_grad=True)
+            k = q if key is x else tensor(key, requires_grad=True)
+            outs = layer(q, k, k, **{n: tensor(v) for n, v in arrays.items()}, **more)
+            sum((o * o).sum() for o in leaves(outs)).backward()
+            found.append([*leaves(outs), q.grad, k.grad])
+        for i, (a, b) in enumerate(zip(*found, strict=True)):
+            close(a, b, 1e-11, str(i))
+
+
+def test_attention_of_a_row_that_may_look_nowhere_is_finite():
+    ours, _ = attention()
+    x = md.tensor(np.random.default_rng(0).normal(size=(4, 2, 6)), requires_grad=True)
+    for need in (True, False):
+        out, _ = ours(x, x, x, key_padding_mask=md.asarray([[False] * 4, [True] * 4]), need_weights=need)
+        (out * out).sum().backward()
+        assert np.isfinite(out.detach().numpy()).all() and np.isfinite(x.grad.numpy()).all()
+        np.testing.assert_allclose(out.detach().numpy()[:, 1], np.broadcast_to(ours.out_proj.bias.detach().numpy(), (4, 6)))
+
+
+def test_causal_needs_no_mask_and_sees_no_future():
+    ours, _ = attention(batch_first=True)
+    x = md.asarray(np.random.default_rng(0).normal(size=(2, 5, 6)))
+    mask = nn.Transformer.generate_square_subsequent_mask(5, dtype=md.float64)
+    np.testing.assert_array_equal(mask.numpy(), tnn.Transformer.generate_square_subsequent_mask(5).numpy())
+    want = ours(x, x, x, attn_mask=mask)[0].detach().numpy()
+    for more in ({}, {"need_weights": False}, {"key_padding_mask": md.zeros((2, 5), dtype=md.bool)}):
+        np.testing.assert_allclose(ours(x, x, x, is_causal=True, **more)[0].detach().numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(ours(x[:, :3], x[:, :3], x[:, :3], is_causal=True)[0].detach().numpy(), want[:, :3], rtol=1e-12)
+
+
+def test_attention_refuses_shapes_that_do_not_fit():
+    ours, x = nn.MultiheadAttention(6, 2), md.ones((4, 3, 6))
+    for call in (lambda: nn.MultiheadAttention(6, 4), lambda: ours(x, x[..., :5], x), lambda: ours(x, x[:2], x), lambda: ours(x, x, x[0]),
+                 lambda: ours(x, x, x, key_padding_mask=md.zeros((4, 3), dtype=md.bool)), lambda: nn.RotaryEmbedding(5),
+                 lambda: ours(x, x, x, attn_mask=md.zeros((3, 4))), lambda: ours(x, x, x, attn_mask=md.zeros((4, 4), dtype=md.int64))):  # fmt: skip
+        with pytest.raises(ValueError, match="ttention|RotaryEmbedding"):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["Encoder", "Decoder"])
+def test_stacks_equal_torchs(kind):
+    """TransformerEncoder and Decoder: names of weights, final norm, masks, training by dropout 0."""
+    found = []
+    for lib, wrap in ((nn, md.tensor), (tnn, torch.tensor)):
+        layer = getattr(lib, f"Transformer{kind}Layer")(6, 2, 8, 0.0, batch_first=True, norm_first=True)
+        more = {"enable_nested_tensor": False} if kind == "Encoder" else {}
+        found.append((getattr(lib, f"Transformer{kind}")(layer, 3, lib.LayerNorm(6), **more).double(), wrap))
+    (ours, _), (theirs, _) = found
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    g = np.random.default_rng(2)
+    ours.load_state_dict({k: g.normal(size=v.shape) for k, v in ours.state_dict().items()})
+    theirs.load_state_dict({k: torch.tensor(v.numpy()) for k, v in ours.state_dict().items()})
+    x, memory = g.normal(size=(3, 4, 6)), g.normal(size=(3, 5, 6))
+    padding, causal = draw(Mask((3, 4)), g), np.triu(np.full((4, 4), -np.inf), 1)
+    results = []
+    for net, tensor in found:
+        t = tensor(x, requires_grad=True)
+        if kind == "Encoder":
+            out = net(t, mask=tensor(causal != 0), src_key_padding_mask=tensor(padding))
+        else:
+            out = net(t, tensor(memory), tgt_mask=tensor(causal != 0), tgt_key_padding_mask=tensor(padding))
+        (out * out).sum().backward()
+        results.append([out, t.grad, *(p.grad for p in net.parameters())])
+    for i, (a, b) in enumerate(zip(*results, strict=True)):
+        close(a, b, 1e-9, str(i))
+
+
+def test_dropout_of_attention_drops_weights_in_training_only():
+    md.manual_seed(0)
+    layer = nn.MultiheadAttention(4, 1, dropout=0.5)
+    x = md.ones((200, 1, 4))
+    weights = layer(x, x, x)[1].detach().numpy() * 200
+    assert set(np.round(np.unique(weights), 4)) == {0.0, 2.0} and abs(weights.mean() - 1) < 0.02
+    fast = [layer(x, x, x, need_weights=False)[0].detach().numpy() for _ in range(2)]
+    assert (fast[0] != fast[1]).any()
+    layer.eval()
+    np.testing.assert_allclose(layer(x, x, x)[1].detach().numpy() * 200, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_rotary_positions(interleaved):
+    """Scores depend on the distance of places alone; the turn is that of complex numbers; derivatives are turned back."""
+    g = np.random.default_rng(0)
+    x = g.normal(size=(2, 3, 5, 8))
+    layer = nn.RotaryEmbedding(6, base=100.0, interleaved=interleaved)
+    got = layer(md.asarray(x)).numpy()
+    first, second = (x[..., 0:6:2], x[..., 1:6:2]) if interleaved else (x[..., :3], x[..., 3:6])
+    turned = (first + 1j * second) * np.exp(1j * np.arange(5)[:, None] * 100.0 ** (-np.arange(0, 6, 2) / 6))
+    parts = np.stack((turned.real, turned.imag), -1).reshape(2, 3, 5, 6) if interleaved else np.concatenate((turned.real, turned.imag), -1)
+    np.testing.assert_allclose(got[..., :6], parts, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(got[..., 6:], x[..., 6:])
+    q, k = md.asarray(g.normal(size=6)), md.asarray(g.normal(size=6))
+    at = lambda v, place: layer(md.broadcast_to(v, (1, 6)), md.asarray([place]))[0]
+    near, far = md.sum(at(q, 3) * at(k, 1)).item(), md.sum(at(q, 1003) * at(k, 1001)).item()
+    assert abs(near - far) < 1e-9
+    both = md.jit(lambda v: layer(v))(md.asarray(x)).numpy()
+    np.testing.assert_allclose(both, got, rtol=1e-12)
 
 
 # ---- other interpreters and backends: the first combination of each layer ---------------------------------------------------------------
@@ -425,7 +563,7 @@ def gradients(row: Row, options: dict[str, Any], backend: str, jitted: bool, sta
         return [number(x) for x in md.tree.leaves(found)]
 
 
-@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("name", [n for n in FIRST if n != "Transformer"])  # which is its layers, many times
 def test_first_combination_on_every_backend(name):
     """Eager and jitted, against eager NumPy (which was compared with torch)."""
     row, options = first(name)
@@ -461,8 +599,6 @@ ABSENT_LAYERS = {
     "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices", "FractionalMaxPool2d": "random windows",
     "FractionalMaxPool3d": "random windows", "AdaptiveLogSoftmaxWithLoss": "not asked for", "CTCLoss": "not asked for",
     "LinearCrossEntropyLoss": "a fused kernel of recent versions",
-    **dict.fromkeys(("MultiheadAttention", "Transformer", "TransformerEncoder",
-                     "TransformerDecoder", "TransformerEncoderLayer", "TransformerDecoderLayer"), "to come"),
 }  # fmt: skip
 ABSENT_FUNCTIONS = {
     "adaptive_max_pool*_with_indices, fractional_max_pool*, max_pool*_with_indices": "return_indices=True says it",

@@ -1,7 +1,7 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
 By room: module (with hooks and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
-activations, reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
+attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
 
 >>> import minidl as md
 >>> from minidl import nn
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from minidl.nn import (
     activations,
+    attention,
     containers,
     convolution,
     dropout,
@@ -26,9 +27,11 @@ from minidl.nn import (
     pytrees,
     recurrent,
     reshaping,
+    transformer,
     utils,
 )
 from minidl.nn.activations import *  # noqa: F403
+from minidl.nn.attention import *  # noqa: F403
 from minidl.nn.containers import *  # noqa: F403
 from minidl.nn.convolution import *  # noqa: F403
 from minidl.nn.dropout import *  # noqa: F403
@@ -41,7 +44,10 @@ from minidl.nn.parameter import Parameter
 from minidl.nn.pooling import *  # noqa: F403
 from minidl.nn.recurrent import *  # noqa: F403
 from minidl.nn.reshaping import *  # noqa: F403
+from minidl.nn.transformer import *  # noqa: F403
 
 pytrees.register()
-_ROOMS = (activations, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping)
+_ROOMS = (
+    activations, attention, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping, transformer,
+)  # fmt: skip
 __all__ = ["Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]
