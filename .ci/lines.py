@@ -12,7 +12,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 30_000
-SATELLITES = ("minidl/nn/", "minidl/optim/", "minidl/data/", "minidl/saving/", "minidl/deploy/", "minidl/quantize/", "minidl/train/")
+SATELLITES = tuple(f"minidl/{name}/" for name in "nn optim data saving deploy quantize interpret privacy train".split())
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -63,7 +63,7 @@ _LATER = {
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
-_SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "random", "linalg", "fft", "testing", "draw", "train")
+_SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "random", "linalg", "fft", "testing", "draw", "train")
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checkpoint", "complex64", "complex128", "cond", "custom_jvp",

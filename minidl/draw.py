@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 from minidl.graph import Graph, Literal, Var, describe
 
@@ -34,6 +35,20 @@ def ticks(low: float, high: float, steps: Sequence[float] = (1, 2, 5)) -> list[f
     """Round numbers of a logarithmic axis."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [t for p in powers for s in steps if low * 0.999 <= (t := s * 10.0**p) <= high * 1.001]
+
+
+def png(pixels: Any) -> bytes:
+    """A PNG file of an array uint8 [H, W, 3] (ISO/IEC 15948): a header, the rows without a filter compressed by zlib, and an end."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    h, w, _ = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 _COLORS = {"input": "#dbe9f6", "output": "#e3f4de", "equation": "#ffffff"}

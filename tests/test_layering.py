@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "train")
+SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train")
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (

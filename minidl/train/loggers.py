@@ -142,7 +142,7 @@ class TensorBoardLogger(Logger):
     def image(self, step: int, name: str, image: Any) -> None:
         """An image, stored as PNG without loss."""
         a = _pixels(image)
-        proto = self._image(height=a.shape[0], width=a.shape[1], colorspace=3, encoded_image_string=_png(a))
+        proto = self._image(height=a.shape[0], width=a.shape[1], colorspace=3, encoded_image_string=md.draw.png(a))
         self._add(step, self._summary.Value(tag=name, image=proto))
 
     def text(self, step: int, name: str, text: str) -> None:
@@ -205,17 +205,3 @@ class WandbLogger(Logger):
     def close(self) -> None:
         """Finish the run."""
         self.run.finish()
-
-
-def _png(a: np.ndarray) -> bytes:
-    """A PNG of uint8 [H, W, 3] (ISO/IEC 15948): a header, the rows without a filter compressed by zlib, and an end."""
-    import struct
-    import zlib
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    h, w, _ = a.shape
-    rows = np.concatenate([np.zeros((h, 1), np.uint8), a.reshape(h, w * 3)], axis=1)
-    head = struct.pack(">IIBBBBB", w, h, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows.tobytes())) + chunk(b"IEND", b"")

@@ -1,0 +1,116 @@
+"""Attributions: against closed forms, against torch, alike on every backend; and pictures that can be opened."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import interpret, nn
+
+RNG = np.random.default_rng(0)
+
+
+def net():
+    """A small CNN in float64 with drawn weights, the same on every backend."""
+    md.manual_seed(3)
+    layers = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 3 * 3, 3))
+    return layers.to(md.float64).eval()
+
+
+def images():
+    return md.tensor(np.random.default_rng(1).normal(size=(3, 2, 6, 6)))
+
+
+def test_attributions_of_a_linear_model_are_its_terms(backend):
+    w, x = md.tensor(RNG.normal(size=(4, 3))), md.tensor(RNG.normal(size=(5, 4)))
+    base = md.tensor(RNG.normal(size=4))
+    f = lambda x: x @ w
+    targets = md.tensor([0, 2, 1, 1, 0])
+    columns = w.numpy().T[targets.numpy()]
+    assert np.allclose(interpret.saliency(f, x, targets).numpy(), abs(columns))
+    assert np.allclose(interpret.input_times_gradient(f, x, targets).numpy(), x.numpy() * columns)
+    assert np.allclose(interpret.integrated_gradients(f, x, base, targets, steps=3).numpy(), (x.numpy() - base.numpy()) * columns)
+    assert np.allclose(interpret.smooth_grad(f, x, 1, samples=3).numpy(), np.broadcast_to(w.numpy()[:, 1], (5, 4)))
+    jitted = md.jit(lambda x, t: interpret.integrated_gradients(f, x, base, t, steps=3))
+    assert np.allclose(jitted(x, targets).numpy(), (x.numpy() - base.numpy()) * columns)
+
+
+def test_integrated_gradients_are_complete(backend):
+    model, x = net(), images()
+    for steps, limit in ((8, 0.1), (64, 1e-3)):
+        found, delta = interpret.integrated_gradients(model, x, target=1, steps=steps, return_delta=True)
+        gained = model(x)[:, 1] - model(x * 0.0)[:, 1]
+        assert np.allclose(found.numpy().reshape(3, -1).sum(1) - gained.detach().numpy(), delta.detach().numpy())
+        assert abs(delta).max().item() < limit
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_gradients_and_maps_are_torchs():
+    torch = pytest.importorskip("torch")
+    model, x = net(), images()
+    twin = torch.nn.Sequential(
+        torch.nn.Conv2d(2, 4, 3, padding=1), torch.nn.Tanh(), torch.nn.MaxPool2d(2), torch.nn.Flatten(), torch.nn.Linear(36, 3)
+    ).double()
+    twin.load_state_dict({k: torch.tensor(v.detach().numpy()) for k, v in model.state_dict().items()})
+    tx = torch.tensor(x.numpy(), requires_grad=True)
+    maps = twin[1](twin[0](tx))
+    maps.retain_grad()
+    twin[4](twin[3](twin[2](maps)))[:, 2].sum().backward()
+    assert np.allclose(interpret.saliency(model, x, 2).numpy(), tx.grad.abs().numpy(), rtol=1e-12)
+    cam = torch.relu((maps * maps.grad.mean((2, 3), keepdim=True)).sum(1)).detach().numpy()
+    assert np.allclose(interpret.grad_cam(model, model[1], x, 2).numpy(), cam, rtol=1e-12)
+    pooled = interpret.grad_cam(model, model[2], x, 2, resize=False)
+    assert pooled.shape == (3, 3, 3)
+    grown = torch.nn.functional.interpolate(torch.tensor(pooled.numpy())[:, None], (6, 6), mode="bilinear")[:, 0].numpy()
+    assert np.allclose(interpret.grad_cam(model, model[2], x, 2).numpy(), grown, rtol=1e-12)
+
+
+def test_every_backend_gives_the_same():
+    results = []
+    for name in ("numpy", "numba", "torch", "jax"):
+        with md.use_backend(name):
+            model, x = net(), images()
+            found = (interpret.smooth_grad(model, x, 0, samples=4, key=md.random.key(5)), interpret.grad_cam(model, model[0], x, 0))
+            results.append([v.numpy() for v in found])
+    for other in results[1:]:
+        for a, b in zip(other, results[0], strict=True):
+            assert np.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_wrong_use_says_so():
+    model, x = net(), images()
+    for call, kind, text in [
+        (lambda: interpret.saliency(model, x), ValueError, "saliency: the model gives 3 scores for each example; say which by target"),
+        (lambda: interpret.saliency(model, x, 3), IndexError, "target 3, but there are 3 classes"),
+        (lambda: interpret.saliency(model, x, md.tensor([0])), ValueError, "one target for each of 3 examples"),
+        (lambda: interpret.saliency(model[0], x, 0), ValueError, r"scores \[N\] or \[N, classes\]"),
+        (lambda: interpret.saliency(lambda x: x.sum(axis=(1, 2, 3)), x, 1), ValueError, "there is no target to choose"),
+        (lambda: interpret.integrated_gradients(model, x, target=0, steps=0), ValueError, "steps must be at least 1"),
+        (lambda: interpret.smooth_grad(model, x, 0, samples=0), ValueError, "samples must be at least 1"),
+        (lambda: interpret.grad_cam(model, nn.ReLU(), x, 0), ValueError, "the model runs the layer ReLU 0 times; once is wanted"),
+        (lambda: interpret.grad_cam(model, model[4], x, 0), ValueError, r"\[N, channels, \*spatial\] is wanted"),
+        (lambda: interpret.overlay(md.ones((2, 2)), md.ones((3, 3))), ValueError, "differ in height or width"),
+        (lambda: interpret.overlay(md.ones((2,)), md.ones((3, 3))), ValueError, r"the image has shape \(2,\)"),
+    ]:
+        with pytest.raises(kind, match=text):
+            call()
+    before = model(x)
+    assert (model(x) == before).all().item()  # no hook is left
+
+
+def test_a_picture_can_be_opened(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    a = np.array([[1.0, -1.0], [0.0, 0.5]])
+    path = tmp_path / "why.svg"
+    text = interpret.overlay(np.arange(4.0).reshape(1, 2, 2), a, path, title="a & b")
+    assert path.read_text() == text and ET.fromstring(text).tag.endswith("svg") and "a &amp; b" in text
+    pictures = [np.asarray(image.open(io.BytesIO(base64.b64decode(d)))) for d in re.findall(r"base64,([^\"]+)", text)]
+    assert [p.shape for p in pictures] == [(2, 2, 3)] * 3
+    colour = pictures[1].astype(int)
+    assert colour[0, 0, 0] > colour[0, 0, 2] and colour[0, 1, 2] > colour[0, 1, 0] and (colour[1, 0] == 255).all()
