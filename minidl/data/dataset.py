@@ -93,7 +93,7 @@ def take(x: Any, numbers: np.ndarray) -> Any:
     if isinstance(x, md.Tensor):
         if x.device != "cpu":
             return x[md.asarray(numbers, backend=x.backend, device=x.device)]
-        x = x.numpy()
+        x = np.asarray(x, copy=False)
     return np.take(np.asarray(x), numbers, axis=0)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import minidl as md
 from minidl.data.collate import tensors
-from minidl.data.randomness import generators_kept, reseed, words_of
+from minidl.data.randomness import Libraries, words_of
 from minidl.data.reading import End, Reader, Task, is_stream
 from minidl.data.samplers import BatchSampler, RandomSampler, Sampler, SequentialSampler, folded
 from minidl.data.workers import Pool
@@ -223,8 +223,9 @@ class DataLoader:
             return (order[end - self.batch_size : end] for end in ends)
         order = self.sampler if self.batch_sampler is None else self.batch_sampler
         if hasattr(order, "__len__"):  # drawn at once, from generators that the key of the pass decides, so that it can be resumed
-            with generators_kept():
-                reseed(words, 0)
+            libraries = Libraries()
+            with libraries.kept():
+                libraries.reseed(words, 0)
                 order = list(order)
         if self.batch_sampler is not None or self.batch_size is None:
             return iter(order)

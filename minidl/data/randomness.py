@@ -130,25 +130,34 @@ def sample_key() -> md.Tensor:
     return draws().key()
 
 
-def reseed(words: tuple[int, int], number: int) -> None:
-    """Start the global generators of Python, NumPy and torch (if it is loaded) from a key and a number."""
-    seed = (words[0] << 96 | words[1] << 64 | number) & (2**128 - 1)
-    random.seed(seed)
-    _numpy.set_bit_generator(np.random.Philox(key=seed))
-    own = getattr(sys.modules.get("torch"), "default_generator", None)
-    if own is not None:
-        own.manual_seed((seed ^ seed >> 64) & (2**63 - 1))
+class Libraries:
+    """The global generators of Python, NumPy and torch (if it is loaded): start them from a key, and put them back."""
 
+    def __init__(self) -> None:
+        self._philox = np.random.Philox(0)
 
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """The global generators of Python, NumPy and torch (if it is loaded) are put back afterwards."""
-    own = getattr(sys.modules.get("torch"), "default_generator", None)
-    before = random.getstate(), _numpy.get_bit_generator(), own.get_state() if own is not None else None
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        _numpy.set_bit_generator(before[1])
+    def reseed(self, words: tuple[int, int], number: int) -> None:
+        """Start them from a key and a number below 2**64."""
+        high = words[0] << 32 | words[1]
+        random.seed(high << 64 | number)
+        self._philox.state = {
+            "bit_generator": "Philox", "state": {"counter": np.zeros(4, np.uint64), "key": np.array([number, high], np.uint64)},
+            "buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
+        }  # fmt: skip
+        _numpy.set_bit_generator(self._philox)
+        own = getattr(sys.modules.get("torch"), "default_generator", None)
         if own is not None:
-            own.set_state(before[2])
+            own.manual_seed((high ^ number) & (2**63 - 1))
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put them back afterwards."""
+        own = getattr(sys.modules.get("torch"), "default_generator", None)
+        before = random.getstate(), _numpy.get_bit_generator(), own.get_state() if own is not None else None
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            _numpy.set_bit_generator(before[1])
+            if own is not None:
+                own.set_state(before[2])

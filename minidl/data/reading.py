@@ -13,7 +13,7 @@ import numpy as np
 import minidl as md
 from minidl.data.collate import host
 from minidl.data.dataset import Dataset, IterableDataset, take
-from minidl.data.randomness import Draws, Words, drawing, generators_kept, reseed
+from minidl.data.randomness import Draws, Libraries, Words, drawing
 
 
 class End:
@@ -83,7 +83,7 @@ class Reader:
     def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any] | None, batch_size: int | None, drop_last: bool, batched: bool):
         self.dataset, self.collate_fn, self.batch_size, self.drop_last, self.batched = dataset, collate_fn, batch_size, drop_last, batched
         self.stream = is_stream(dataset)
-        self.worker = False
+        self.worker, self.libraries = False, Libraries()
         self.plain = isinstance(dataset, (list, tuple, range, str))  # getting an item draws nothing
         self.start((0, 0))
 
@@ -110,12 +110,12 @@ class Reader:
             batch = self.dataset.gather(indices) if isinstance(self.dataset, Dataset) else None
             if batch is not None:
                 return batch
-        with drawing(self.draws), nullcontext() if self.worker else generators_kept():
+        with drawing(self.draws), nullcontext() if self.worker else self.libraries.kept():
             return self._make(task)
 
     def _make(self, task: Task) -> Any:
         if not self.stream and not self.plain:
-            reseed(self.words, task.number)
+            self.libraries.reseed(self.words, task.number)
         items = self._stream(task) if self.stream else self._numbered(task)
         if items is End or task.skip:
             return items if items is End else None
@@ -138,7 +138,7 @@ class Reader:
     def _stream(self, task: Task) -> Any:
         size = self.batch_size or 1
         if self.items is None:
-            reseed(self.words, 0)
+            self.libraries.reseed(self.words, 0)
             self.draws.at(0)
             self.items = iter(self.dataset)
             self.held = [i for i in [next(self.items, End)] if i is not End]  # most streams look round when the first item is asked for
@@ -154,7 +154,7 @@ class Reader:
         items, self.held = self.held, []
         assert self.items is not None
         if not items:
-            reseed(self.words, self.own << 48 | self.read)
+            self.libraries.reseed(self.words, self.own << 48 | self.read)
         while len(items) < size:
             self.draws.at((self.own << 34) + self.read * size + len(items))
             item = next(self.items, End)

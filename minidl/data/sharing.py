@@ -49,7 +49,7 @@ class _Pickler(pickle.Pickler):
         if kind is np.memmap:
             return _of_memmap(obj)
         if isinstance(obj, md.Tensor) and kind is md.Tensor and not obj.requires_grad:
-            return _tensor, (obj.numpy(),)
+            return _tensor, (np.asarray(obj, copy=False),)
         if kind.__module__ == "torch" and kind.__name__ == "Tensor" and not obj.requires_grad and obj.layout is sys.modules["torch"].strided:
             try:
                 return _torch, (obj.cpu().numpy(),)

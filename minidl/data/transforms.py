@@ -35,7 +35,7 @@ class Picture:
     def __init__(self, image: Any):
         self.tensor, self.home, self.device = False, None, None
         if isinstance(image, md.Tensor):
-            self.tensor, self.home, self.device, image = True, image.backend, image.device, image.numpy()
+            self.tensor, self.home, self.device, image = True, image.backend, image.device, np.asarray(image, copy=False)
         elif is_torch(image):
             self.tensor, image = True, image.detach().cpu().numpy()
         elif not isinstance(image, np.ndarray):
