@@ -450,3 +450,62 @@ def test_the_trainer_works_without_the_optional_libraries(tmp_path):
     program = "import sys, minidl as md; md.train.Trainer, md.saving.save; assert not {'tensorboard', 'wandb', 'torch', 'jax'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+# ---- a process that is killed, loaders with workers ------------------------------------------------------------------------------------------
+KILLED = """
+import sys, numpy as np, minidl as md
+from minidl.data import DataLoader, TensorDataset
+from minidl.train import Callback, ModelCheckpoint, Trainer
+
+class Say(Callback):
+    def on_batch_end(self, trainer):
+        print(trainer.batches, flush=True)
+
+values = np.random.default_rng(0)
+data = TensorDataset(values.normal(size=(24, 4)), values.integers(0, 3, 24))
+md.random.manual_seed(1)
+model = md.nn.Sequential(md.nn.Linear(4, 8), md.nn.ReLU(), md.nn.Dropout(0.3), md.nn.Linear(8, 3)).to(dtype=md.float64)
+optimizer = md.optim.Adam(model.parameters(), lr=0.01)
+callbacks = [Say(), ModelCheckpoint(sys.argv[1], every_batches=1)]
+trainer = Trainer(model, md.nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, jit=False, progress=False)
+history = trainer.fit(DataLoader(data, batch_size=4, shuffle=True), int(sys.argv[2]), resume=sys.argv[1])
+np.save(sys.argv[1] + ".npy", history.batches)
+"""
+
+
+def test_a_training_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_path):
+    import random
+    import subprocess
+    import sys
+    import time
+
+    def start(name: str) -> Any:
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / name), "20"], stdout=subprocess.PIPE, text=True)
+
+    with start("whole") as whole:
+        whole.communicate()
+    choice, kills = random.Random(0), 0
+    while not (tmp_path / "killed.npy").exists():
+        with start("killed") as process:
+            for _ in range(choice.randrange(10, 40)):
+                process.stdout.readline()
+            time.sleep(choice.uniform(0, 0.01))
+            process.kill()
+            process.communicate()
+            kills += 1
+        assert kills < 20
+    assert kills > 2 and (np.load(tmp_path / "killed.npy") == np.load(tmp_path / "whole.npy")).all()
+
+
+@pytest.mark.parametrize(("workers", "keyed"), [(0, False), (0, True), (1, False)])
+def test_the_position_of_a_loader_with_workers_or_a_key_is_saved(workers, keyed, tmp_path):
+    def make() -> DataLoader:
+        generator = md.random.key(7) if keyed else None
+        return DataLoader(TensorDataset(X, Y), batch_size=8, shuffle=True, num_workers=workers, generator=generator, persistent_workers=workers > 0)
+
+    path = tmp_path / "x.safetensors"
+    t = trainer(callbacks=[At(8, lambda t: t.save(path))])
+    t.fit(make(), 2)
+    again = trainer(seed=5, callbacks=[Callback()])
+    assert again.fit(make(), 2, resume=path).batches == pytest.approx(t.history.batches, rel=1e-12)

@@ -131,7 +131,7 @@ class Trainer:
             self._call("on_batch_end")
             self._call("on_checkpoint")
             interrupts.check()
-            bar.update(size, {"loss": self._total / self._count, **self._values()})
+            bar.update(size, lambda: {"loss": self._total / self._count, **self._values()})
             if self.stop:
                 return
         if self.batch == 0:
@@ -255,7 +255,7 @@ class Trainer:
                     total, count = total + loss.item() * size, count + size
                     for m in self.metrics:
                         m.update(output, _target(batch))
-                    bar.update(size, {"loss": total / count, **self._values()})
+                    bar.update(size, lambda: {"loss": total / count, **self._values()})  # noqa: B023
                     interrupts.check()
             if not count:
                 raise ValueError("Trainer.evaluate: the loader gave no batch; a generator can be iterated once only")
@@ -275,7 +275,7 @@ class Trainer:
                 inputs = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
                 inputs = inputs[:-1] if targets and len(inputs) > 1 else inputs
                 parts.append(self._predict(self.model, inputs))
-                bar.update(_size(inputs), {})
+                bar.update(_size(inputs), dict)
         if not parts:
             raise ValueError("Trainer.predict: the loader gave no batch; a generator can be iterated once only")
         return md.tree.map(lambda *leaves: md.concat(leaves, axis=0), *parts)
@@ -374,13 +374,12 @@ class _Bar:
         """What stands in front."""
         self.bar.set_description(text, refresh=False)
 
-    def update(self, samples: int, values: Mapping[str, float]) -> None:
-        """One batch more."""
+    def update(self, samples: int, values: Callable[[], Mapping[str, float]]) -> None:
+        """One batch more; the values are asked for when they will be shown."""
         self.samples += samples
-        if not self.bar.disable:
+        if self.bar.update():
             rate = self.samples / max(time.perf_counter() - self.begin, 1e-9)
-            self.bar.set_postfix({**{k: f"{v:.4g}" for k, v in values.items()}, "samples/s": f"{rate:.0f}"}, refresh=False)
-            self.bar.update()
+            self.bar.set_postfix({**{k: f"{v:.4g}" for k, v in values().items()}, "samples/s": f"{rate:.0f}"}, refresh=False)
 
     def close(self) -> None:
         """Take the bar away."""
