@@ -114,12 +114,15 @@ def canonical(dtype: object) -> DType:
         return dtype
     if isinstance(dtype, str) and dtype in by_name:
         return by_name[dtype]
-    if dtype in (bool, int, float, complex):
-        return of_scalar_type(dtype)  # type: ignore[arg-type]
-    try:
-        return from_numpy(np.dtype(dtype))  # type: ignore[call-overload]
-    except TypeError:
-        raise TypeError(f"dtype: {dtype!r} is not a dtype; use one of {', '.join('md.' + n for n in by_name)}") from None
+    if isinstance(dtype, type) and dtype in (bool, int, float, complex):
+        return of_scalar_type(dtype)
+    if isinstance(dtype, (str, type, np.dtype)):
+        try:
+            return from_numpy(np.dtype(dtype))
+        except TypeError:
+            pass
+    text = dtype if isinstance(dtype, (str, type, int, float, np.dtype)) else type(dtype)
+    raise TypeError(f"dtype: {text!r} is not a dtype; use one of {', '.join('md.' + n for n in by_name)}")
 
 
 class Defaults:

@@ -13,6 +13,7 @@ from typing import Any
 
 from minidl import dtypes, shapes
 from minidl.dtypes import canonical
+from minidl.errors import check_all
 from minidl.ops import arange, pad, roll
 from minidl.ops.common import Tensor, cast, fresh, ns, operand
 from minidl.ops.manipulation import cut
@@ -274,3 +275,6 @@ def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     x = operand(x)
     places = shapes.axes_tuple("ifftshift", axes, x.ndim)
     return roll(x, [-(x.shape[a] // 2) for a in places], axis=places)
+
+
+check_all(globals(), __all__)

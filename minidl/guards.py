@@ -181,7 +181,7 @@ class Walk:
                 self._enter(f)
             return
         library = not root and f.__globals__.get("__name__", "").partition(".")[0] == _HERE
-        if id(f) in self._seen or (library and not hasattr(f, "__wrapped__")):
+        if id(f) in self._seen or (library and (not hasattr(f, "__wrapped__") or hasattr(f, "parameters"))):
             return
         self._seen.add(id(f))
         for cell in f.__closure__ or ():

@@ -11,6 +11,7 @@ import numpy as np
 
 from minidl import shapes
 from minidl.backends import using
+from minidl.errors import check_all
 from minidl.ops import broadcast_to, diagonal, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
 from minidl.ops.common import Tensor, eager_on_cpu, home, ns, operand, reshaped, values
 from minidl.ops.creation import eye
@@ -108,3 +109,6 @@ def triangular_solve(a: Any, b: Any, /, *, lower: bool = True, transpose: bool =
     lead = shapes.broadcast(a.shape[:-2], b.shape[:-2])
     a, b = (v if v.shape[:-2] == lead else broadcast_to(v, (*lead, *v.shape[-2:])) for v in (a, b))
     return ns.triangular_solve(a, b, lower=lower, transpose=transpose, unit=unit)
+
+
+check_all(globals(), __all__)

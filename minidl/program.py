@@ -24,7 +24,7 @@ from minidl.guards import Walk, same, stateful, walkable
 from minidl.passes import dead_code
 from minidl.rematerialize import rematerialize
 from minidl.tensors import Tensor, scalar_payload
-from minidl.tracing import Host, Trace, asarray_here, finish, persistent
+from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
 
 MISS = object()
 _PLAIN = (bool, str, bytes, type(None))
@@ -91,7 +91,11 @@ class Program:
         snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:
             with interpreting(t):
-                out = f(*full[0], **full[1])
+                try:
+                    out = f(*full[0], **full[1])
+                except Exception as error:
+                    note_line(error, getattr(f, "__name__", "the function"))
+                    raise
                 stored = self._changes(snapshot, t)
                 if any(leaf.born > t.born and hook in leaf.hooks for leaf, hook in t.hooked):
                     raise RuntimeError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterator, Sequence
+from numbers import Number
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -37,12 +38,26 @@ def show(*xs: Any) -> str:
     return ", ".join(f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x) for x in xs)
 
 
+def shown(value: Any) -> str:
+    """An argument as messages show it: f32[2,3] for an array, else its short text."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and isinstance(getattr(value, "shape", None), tuple):
+        return f"{getattr(dtype, 'short', dtype)}[{','.join(map(str, value.shape))}]"
+    if isinstance(value, (tuple, list)):
+        open_, close = "()" if isinstance(value, tuple) else "[]"
+        return open_ + ", ".join(map(shown, value[:8])) + (", …" if len(value) > 8 else "," * (len(value) == 1 and open_ == "(")) + close
+    if isinstance(value, (Number, str, bytes, type(None), type, slice)) or value is Ellipsis:
+        text = repr(value)
+        return text if len(text) <= 60 else text[:57] + "..."
+    return repr(value) if type(value).__name__ == "DType" else type(value).__name__
+
+
 def axis_index(name: str, axis: Any, ndim: int) -> int:
     """One axis, counted from the front. Raises TypeError or IndexError with the operation's name."""
     try:
         i = operator.index(axis)
     except TypeError:
-        raise TypeError(f"{name}: axis must be an integer, not {axis!r}") from None
+        raise TypeError(f"{name}: axis must be an integer, not {shown(axis)}") from None
     if not -ndim <= i < ndim:
         raise IndexError(f"{name}: axis {i} is out of range for {ndim} dimension{'s' * (ndim != 1)}")
     return i + ndim if i < 0 else i
@@ -65,9 +80,11 @@ def size_tuple(name: str, shape: Any) -> Shape:
     try:
         out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(operator.index(s) for s in shape)
     except TypeError:
-        raise TypeError(f"{name}: a shape is made of integers, not {shape!r}; under jit sizes must be static") from None
+        raise TypeError(f"{name}: a shape is made of integers, not {shown(shape)}; under jit sizes must be static") from None
     if any(s < 0 for s in out):
-        raise ValueError(f"{name}: negative size in shape {out}")
+        raise ValueError(f"{name}: negative size in shape {shown(out)}")
+    if any(s >= 2**63 for s in out):
+        raise ValueError(f"{name}: a size beyond 64 bits in shape {shown(out)}")
     return out
 
 

@@ -10,6 +10,8 @@ Promises: the happy path looks at no thread-local; a kernel's failure becomes th
 from __future__ import annotations
 
 import functools
+import math
+import re
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -23,9 +25,11 @@ from minidl.backends import default
 from minidl.context import busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.emit import load, on_first_call
+from minidl.errors import name_it, own
 from minidl.graph import Var
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
+from minidl.shapes import prod, show, shown
 from minidl.tape import LEAF, Hooked, Leaf, Node, count, kind_of, leaf_node, record
 
 
@@ -233,8 +237,19 @@ def scalar_payload(xp: Any, value: Any, dtype: DType) -> Any:
 
 def _in_range(value: Any, dtype: DType) -> Any:
     if dtype.is_integer and not -(2 ** (dtype.bits - 1)) * (dtype.kind == "int") <= value < 2 ** (dtype.bits - (dtype.kind == "int")):
-        raise OverflowError(f"the Python integer {value} does not fit {dtype.name}; convert the tensor with .to(md.int64) first")
+        raise OverflowError(f"the Python integer {shown(value)} does not fit {dtype.name}; convert the tensor with .to(md.int64) first")
+    if dtype.is_float and isinstance(value, (int, float)):
+        try:
+            value = float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+        if abs(value) >= _INFINITE[dtype.name]:
+            return math.copysign(math.inf, value)  # without the complaint that some libraries have
     return value
+
+
+#: From where on numbers round to infinity.
+_INFINITE = {"float16": 65520.0, "bfloat16": 2.0**127 * (2 - 2**-8), "float32": 2.0**127 * (2 - 2**-24), "float64": math.inf}
 
 
 _SCALARS = (bool, int, float, complex)
@@ -253,7 +268,7 @@ def _array(value: Any, name: str, xp: Any) -> Tensor:
     if isinstance(value, (np.ndarray, np.generic)):
         backend = xp if hasattr(xp, "asarray") else xp.home
         return from_numpy(np.asarray(value), backend)
-    raise TypeError(f"{name}: expected a Tensor, a Python number or a NumPy array, got {type(value).__name__}; convert it with md.asarray")
+    raise TypeError(f"{name}: expected a Tensor, a Python number or a NumPy array, got {shown(value)}; convert it with md.asarray")
 
 
 def from_numpy(value: np.ndarray, xp: Any, dtype: DType | None = None) -> Tensor:
@@ -316,6 +331,17 @@ def avals(payloads: Sequence[Any], xp: Any, common: DType | None) -> list[Var]:
 
 def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
     """Apply a primitive in the current context and record it. Returns a Tensor, or a tuple of them for a primitive with several results."""
+    try:
+        return _bind(primitive, args, params)
+    except Exception as error:
+        if own(error):
+            name_it(primitive.name, error)
+            raise
+        said = f"{primitive.name}: cannot compute with {', '.join(map(shown, args))}"
+    raise ValueError(f"{said}{' and ' if params else ''}{', '.join(f'{k}={shown(v)}' for k, v in params.items())}")
+
+
+def _bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
     interp = state.interpreter
     xp = interp
     if interp is None:
@@ -346,6 +372,8 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
                 dtype = dtypes.of_scalar_type(scalar_type(a) or float)
             payloads.append(scalar_payload(xp, a, dtype) if interp is None else interp.scalar(a, dtype))
             nodes.append(None)
+    if primitive.accepts is not None and common is not None and not primitive.accepts(common):
+        primitive.infer(*avals(payloads, xp, common), **params)
     if interp is None:
         try:
             if primitive.check_first:
@@ -355,10 +383,11 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
                     out = getattr(xp, primitive.name)(*payloads, **params)
             else:
                 out = getattr(xp, primitive.name)(*payloads, **params)
-        except NotImplementedError:
-            raise
-        except Exception:
-            primitive.infer(*avals(payloads, xp, common), **params)  # raises the message that every backend shares
+        except Exception as error:
+            if own(error):
+                raise
+            inferred: Any = primitive.infer(*avals(payloads, xp, common), **params)  # raises the message that every backend shares
+            _no_memory(primitive, xp, error, inferred if primitive.multiple else (inferred,))
             raise
     else:
         out = interp.call(primitive, payloads, params)
@@ -372,6 +401,14 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
     if state.grad and dtype.inexact and primitive.differentiable and any(n is not None for n in nodes):
         node = record(primitive, xp, payloads, nodes, (out,), params)
     return Tensor(out, xp, dtype, node)
+
+
+def _no_memory(primitive: Primitive, xp: Any, error: Exception, results: Sequence[Any]) -> None:
+    """Raise MemoryError where a kernel failed because its results are too large."""
+    nbytes = sum(prod(shape) * dtype.itemsize for shape, dtype in results)
+    if isinstance(error, MemoryError) or (nbytes > 2**20 and (nbytes > 2**62 or re.search(r"memory|RESOURCE_EXHAUSTED|too big", str(error)))):
+        what = show(*(SimpleNamespace(shape=s, dtype=d) for s, d in results))
+        raise MemoryError(f"{primitive.name}: no memory on {xp.device} for the result {what} of {nbytes / 2**30:.3g} GiB") from None
 
 
 # ---- generated code for the happy case ------------------------------------------------------------------------------------------------

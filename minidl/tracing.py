@@ -37,6 +37,17 @@ def user_line() -> str | None:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
 
 
+def note_line(error: Exception, name: str) -> None:
+    """Say in a note where in the user's code an exception arose while a function was traced; its text stays that of the eager exception."""
+    tb, place = error.__traceback__, None
+    while tb is not None:
+        if not tb.tb_frame.f_code.co_filename.startswith((_HERE, "<minidl")):
+            place = f"{tb.tb_frame.f_code.co_filename}:{tb.tb_lineno}"
+        tb = tb.tb_next
+    if place is not None and not any(n.startswith("jit: ") for n in getattr(error, "__notes__", ())):
+        error.add_note(f"jit: while {name} was traced, at {place}")
+
+
 class Trace:
     """One tracing in progress: an xp that records."""
 
@@ -446,7 +457,11 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         t = Trace(state.interpreter)
         with interpreting(t):
             inputs = [t.lift(v)[0] for v in leaves if isinstance(v, Tensor)]
-            outs = tree.leaves(f(*args, **kwargs))
+            try:
+                outs = tree.leaves(f(*args, **kwargs))
+            except Exception as error:
+                note_line(error, getattr(f, "__name__", "the function"))
+                raise
             payloads = [t.lift(asarray_here(o))[0] for o in outs]
         t.closed = True
         known = set(inputs)

@@ -23,6 +23,7 @@ SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings"),
     ("primitives",),
+    ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "draw"),
     ("backends",),
     ("tape", "tensors", "handover"),

@@ -4,6 +4,7 @@ creation, elementwise, reductions, manipulation, indexing, sorting, linear, wind
 operators and methods to Tensor.
 """
 
+from minidl.errors import check_all as _check_all
 from minidl.ops import composites, creation, elementwise, indexing, info, linear, manipulation, reductions, sorting, windows
 from minidl.ops.composites import *  # noqa: F403
 from minidl.ops.creation import *  # noqa: F403
@@ -19,5 +20,8 @@ from minidl.ops.windows import *  # noqa: F403
 _MODULES = (composites, creation, elementwise, reductions, manipulation, indexing, sorting, linear, windows, info)
 functions = tuple(name for module in _MODULES for name in module.__all__)
 __all__ = [*functions]
+for _module in _MODULES:
+    _check_all(vars(_module), [_name for _name in _module.__all__ if _name not in elementwise._TABLE])  # these have the contract inside
+    globals().update({_name: getattr(_module, _name) for _name in _module.__all__})
 
 from minidl.ops import methods as _methods  # noqa: E402, F401

@@ -5,15 +5,19 @@ Promises: a function that returns its argument unchanged returns another Tensor 
 
 from __future__ import annotations
 
+import functools
+import operator
+import os
 from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
+from minidl import dtypes, shapes
 from minidl.backends import default, get
 from minidl.context import busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.primitives import table
+from minidl.shapes import shown
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type
 
 
@@ -36,8 +40,25 @@ def choose(backend: str | None, device: str | None) -> Any:
     return get(backend or default().name, device)
 
 
+@functools.cache
+def _memory() -> int:
+    """Bytes that no result can exceed: the memory of the machine, or of an accelerator of today."""
+    try:
+        return max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), 2**38)
+    except (AttributeError, ValueError, OSError):
+        return 2**40
+
+
+def fits(name: str, shape: tuple[int, ...], dtype: DType) -> None:
+    """Raise MemoryError for a result that no memory holds, before anything is allocated or traced."""
+    nbytes = shapes.prod(shape) * dtype.itemsize
+    if nbytes > _memory():
+        raise MemoryError(f"{name}: {dtype.short}[{','.join(map(str, shape))}] would take {nbytes / 2**30:.3g} GiB, which no memory here holds")
+
+
 def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
     """Apply a primitive without array arguments on xp, or in the current trace."""
+    fits(primitive, params.get("shape") or (params.get("size", 1),), dtype)
     if traced():
         return bind(table[primitive], (), {**params, "dtype": dtype})
     with xp.scope():
@@ -56,7 +77,7 @@ def constant(xp: Any, shape: tuple[int, ...], value: Any, dtype: DType) -> Tenso
     return create("full", xp, dtype, shape=shape, value=value)
 
 
-def operand(x: Any, like: Tensor | None = None, name: str = "array") -> Tensor:
+def operand(x: Any, like: Tensor | None = None, name: str = "") -> Tensor:
     """A Tensor of anything an array function takes; Python and NumPy data goes to the backend of `like`, or to the default one."""
     if isinstance(x, Tensor):
         return x
@@ -67,7 +88,7 @@ def operand(x: Any, like: Tensor | None = None, name: str = "array") -> Tensor:
         return constant(xp, (), x, dtype)
     if isinstance(x, (np.ndarray, np.generic)):
         return from_numpy(np.asarray(x), xp)
-    raise TypeError(f"{name}: expected a Tensor, got {type(x).__name__}; convert it with md.asarray")
+    raise TypeError(f"{name}{': ' * bool(name)}expected a Tensor, a Python number or a NumPy array, got {shown(x)}; convert it with md.asarray")
 
 
 def fresh(x: Tensor) -> Tensor:
@@ -111,27 +132,35 @@ def eager_on_cpu(x: Tensor) -> bool:
     return not traced() and x.xp.device == "cpu"
 
 
+def _index(name: str, value: Any) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: integers are wanted, not {shown(value)}") from None
+
+
 def pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
     """n pairs (before, after) from an integer, a pair for all axes, or one entry per axis (an integer or a pair)."""
-    if isinstance(value, int):
+    if not isinstance(value, (tuple, list)):
+        value = _index(name, value)
         return ((value, value),) * n
-    entries = tuple(value)
-    if len(entries) == n:
-        return tuple((e, e) if isinstance(e, int) else (int(e[0]), int(e[1])) for e in entries)
+    entries = [tuple(e) if isinstance(e, (tuple, list)) else _index(name, e) for e in value]
+    if len(entries) == n and all(isinstance(e, int) or len(e) == 2 for e in entries):
+        return tuple((e, e) if isinstance(e, int) else (_index(name, e[0]), _index(name, e[1])) for e in entries)
     if len(entries) == 2 and all(isinstance(e, int) for e in entries):
-        return (entries,) * n
-    raise ValueError(f"{name}: {value!r} gives widths for {len(entries)} axes; {n} wanted")
+        return (tuple(entries),) * n  # type: ignore[return-value]
+    raise ValueError(f"{name}: {shown(value)} gives widths for {len(entries)} axes; {n} wanted")
 
 
 def ints(name: str, value: Any, n: int) -> tuple[int, ...]:
     """n integers from one integer or a sequence of n."""
-    entries = (value,) * n if isinstance(value, int) else tuple(value)
-    if len(entries) != n or not all(isinstance(e, int) for e in entries):
-        raise ValueError(f"{name}: {value!r} is neither an integer nor {n} of them")
+    entries = tuple(_index(name, e) for e in value) if isinstance(value, (tuple, list)) else (_index(name, value),) * n
+    if len(entries) != n:
+        raise ValueError(f"{name}: {shown(value)} is neither an integer nor {n} of them")
     return entries
 
 
 __all__ = [
-    "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fresh",
-    "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "state", "table", "traced", "values",
+    "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fits", "fresh",
+    "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "shown", "state", "table", "traced", "values",
 ]  # fmt: skip

@@ -35,6 +35,8 @@ def layer_norm(x: Any, /, weight: Any = None, bias: Any = None, *, axes: int = 1
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     x = operand(x)
+    if not 1 <= axes <= x.ndim:
+        raise ValueError(f"layer_norm: the last {axes} axes of {describe(x)}; at least one of those it has is wanted")
     given = weight if weight is not None else bias
     shape = x.shape[x.ndim - axes :] if given is None else operand(given, x).shape
     dtype = x.dtype if x.dtype.inexact else dtypes.Defaults.floating

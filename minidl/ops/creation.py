@@ -6,6 +6,7 @@ functions where the model tensor is. While tracing, constants become part of the
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from minidl import shapes
 from minidl.backends import get
 from minidl.dtypes import DType, canonical
-from minidl.ops.common import Tensor, cast, choose, constant, create, dtypes, from_numpy, home, ns, operand, reshaped, scalar_type, traced
+from minidl.ops.common import Tensor, cast, choose, constant, create, dtypes, fits, from_numpy, home, ns, operand, reshaped, scalar_type, traced
 
 __all__ = [
     "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid", "ones", "ones_like", "tensor",
@@ -246,8 +247,10 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     [[1.0, 0.0], [0.0, 1.0]]
     """
     xp = choose(backend, device)
+    n_rows, n_cols = shapes.size_tuple("eye", (n_rows, n_rows if n_cols is None else n_cols))
+    fits("eye", (n_rows, n_cols), canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
     rows = create("iota", xp, dtypes.int64, size=n_rows)
-    cols = create("iota", xp, dtypes.int64, size=n_rows if n_cols is None else n_cols)
+    cols = create("iota", xp, dtypes.int64, size=n_cols)
     on = ns.eq(ns.reshape(ns.add(rows, k), shape=(n_rows, 1)), cols)
     return cast(on, canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
 
@@ -269,7 +272,7 @@ def _triangle(name: str) -> Any:
         x = operand(x)
         if x.ndim < 2:
             raise ValueError(f"{name}: at least two axes wanted, {x.ndim} came")
-        return getattr(ns, name)(x, k=k)
+        return getattr(ns, name)(x, k=max(-x.shape[-2], min(operator.index(k), x.shape[-1])))
 
     function.__name__ = function.__qualname__ = name
     part = "above" if name == "tril" else "below"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minidl.errors import refused
 from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, values
 
 _FLOAT, _SAME, _BOOL = "Integers become the default float.", "The dtype stays.", "The result is bool."
@@ -72,15 +73,18 @@ def pow(x: Any, y: Any, /) -> Tensor:
     >>> pow(operand(3.0), 2).item()
     9.0
     """
-    kind = y.__class__
-    if (kind is int or kind is float) and isinstance(x, Tensor):
-        if y == 2 and x.dtype is not dtypes.bool_ and (kind is int or x.dtype.inexact):
-            return ns.square(x)
-        if y == 0.5:
-            return ns.sqrt(x)
-    if not (isinstance(x, Tensor) and x.dtype.inexact):
-        _check_exponent(x, y)
-    return ns.pow(x, y)
+    try:
+        kind = y.__class__
+        if (kind is int or kind is float) and isinstance(x, Tensor):
+            if y == 2 and x.dtype is not dtypes.bool_ and (kind is int or x.dtype.inexact):
+                return ns.square(x)
+            if y == 0.5:
+                return ns.sqrt(x)
+        if not (isinstance(x, Tensor) and x.dtype.inexact):
+            _check_exponent(x, y)
+        return ns.pow(x, y)
+    except Exception as error:
+        raise refused(pow, error, x, y) from None
 
 
 def _check_exponent(x: Any, y: Any) -> None:
@@ -148,9 +152,12 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
     >>> where(operand(True), 1.0, 2.0).item()
     1.0
     """
-    if not isinstance(condition, Tensor):
-        condition = operand(condition, x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None)
-    return ns.where(condition, x, y)
+    try:
+        if not isinstance(condition, Tensor):
+            condition = operand(condition, x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None)
+        return ns.where(condition, x, y)
+    except Exception as error:
+        raise refused(where, error, condition, x, y) from None
 
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
@@ -159,21 +166,24 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     >>> clip(operand(5.0), 0, 1).item()
     1.0
     """
-    x = operand(x)
-    if (min is None or scalar_type(min)) and (max is None or scalar_type(max)):
-        if min is None and max is None:
-            return fresh(x)
-        if x.dtype.inexact or isinstance(min, float) or isinstance(max, float):
-            return ns.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
-        bits = 64 if x.dtype is dtypes.bool_ else x.dtype.bits
-        lowest = 0 if x.dtype.kind == "uint" else -(2 ** (bits - 1))
-        highest = lowest + 2**bits - 1
-        lo = lowest if min is None or min < lowest else int(min)
-        hi = highest if max is None or max > highest else int(max)
-        return ns.clip(x, lo, hi)
-    if min is not None:
-        x = ns.maximum(x, min)
-    return x if max is None else ns.minimum(x, max)
+    try:
+        x = operand(x)
+        if (min is None or scalar_type(min)) and (max is None or scalar_type(max)):
+            if min is None and max is None:
+                return fresh(x)
+            if x.dtype.inexact or isinstance(min, float) or isinstance(max, float):
+                return ns.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
+            bits = 64 if x.dtype is dtypes.bool_ else x.dtype.bits
+            lowest = 0 if x.dtype.kind == "uint" else -(2 ** (bits - 1))
+            highest = lowest + 2**bits - 1
+            lo = lowest if min is None or min < lowest else int(min)
+            hi = highest if max is None or max > highest else int(max)
+            return ns.clip(x, lo, hi)
+        if min is not None:
+            x = ns.maximum(x, min)
+        return x if max is None else ns.minimum(x, max)
+    except Exception as error:
+        raise refused(clip, error, x, min, max) from None
 
 
 def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: str | None = None) -> Tensor:
@@ -186,4 +196,3 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: str | None = Non
     x, dtype = operand(x), dtypes.canonical(dtype)
     out = cast(x if device is None else x.to(device=device), dtype)
     return fresh(x) if out is x and copy else out
-

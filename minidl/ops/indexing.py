@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import shapes
+from minidl.errors import refused
 from minidl.ops.common import (
     Tensor,
     bind,
@@ -143,9 +144,7 @@ def _expand(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
             try:
                 out.append(operator.index(item))
             except TypeError:
-                raise IndexError(
-                    f"indexing: {type(item).__name__} is no index; integers, slices, None, ... and integer or bool arrays are"
-                ) from None
+                raise IndexError(f"indexing: {type(item).__name__} is no index; integers, slices, None, ... and integer or bool arrays are") from None
     used = sum(i is not None and i is not Ellipsis for i in out)
     if used > x.ndim:
         raise IndexError(f"indexing: {used} indices for {describe(x)}, which has {x.ndim}")
@@ -254,26 +253,29 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     >>> getitem(arange(5), slice(None, None, -2)).tolist()
     [4, 2, 0]
     """
-    x = operand(x)
-    if index.__class__ is int and x.ndim:  # a row: the plan would say the same, later
-        n, *rest = x.shape
-        if not -n <= index < n:
-            raise _out_of_bounds(index, 0, n)
-        zeros, i = (0,) * len(rest), index % n
-        return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
-    if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
-        kept = int(values(index, "indexing with a mask"))
-        return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
-    plan = Plan(x, index)
-    y = plan.cut(x)
-    if not plan.axes:
-        shape = tuple(1 if a is None else y.shape[a] for a in plan.layout)
-        y = reshaped(y, shape)
-        return fresh(x) if y is x else y
-    i = _positions(x, plan, write=False)
-    out = ns.gather(_front(y, plan), i)
-    order, shape = _placed(plan, i.ndim, out.shape)
-    return reshaped(permuted(out, order), shape)
+    try:
+        x = operand(x)
+        if index.__class__ is int and x.ndim:  # a row: the plan would say the same, later
+            n, *rest = x.shape
+            if not -n <= index < n:
+                raise _out_of_bounds(index, 0, n)
+            zeros, i = (0,) * len(rest), index % n
+            return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
+        if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
+            kept = int(values(index, "indexing with a mask"))
+            return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
+        plan = Plan(x, index)
+        y = plan.cut(x)
+        if not plan.axes:
+            shape = tuple(1 if a is None else y.shape[a] for a in plan.layout)
+            y = reshaped(y, shape)
+            return fresh(x) if y is x else y
+        i = _positions(x, plan, write=False)
+        out = ns.gather(_front(y, plan), i)
+        order, shape = _placed(plan, i.ndim, out.shape)
+        return reshaped(permuted(out, order), shape)
+    except Exception as error:
+        raise refused(getitem, error, x, index) from None
 
 
 def _front(y: Tensor, plan: Plan) -> Tensor:
@@ -297,7 +299,7 @@ def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...]
 def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
     """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added."""
     x = operand(x)
-    value = cast(value if isinstance(value, Tensor) else operand(value, x, "indexing"), x.dtype)
+    value = cast(value if isinstance(value, Tensor) else operand(value, x), x.dtype)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
         if index.shape != x.shape[: index.ndim]:
             raise IndexError(f"indexing: the mask {describe(index)} does not fit {describe(x)}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.dtypes import DType, canonical
-from minidl.ops.common import Tensor, scalar_type
+from minidl.ops.common import Tensor, scalar_type, shown
 from minidl.tree import Fields
 
 __all__ = ["can_cast", "finfo", "iinfo", "isdtype", "result_type"]
@@ -81,7 +81,7 @@ def isdtype(dtype: Any, kind: Any) -> bool:
         return any(isdtype(dtype, k) for k in kind)
     if isinstance(kind, str) and kind not in dtypes.by_name:
         if kind not in _KINDS:
-            raise ValueError(f"isdtype: kind {kind!r} is not one of {', '.join(_KINDS)}")
+            raise ValueError(f"isdtype: kind {shown(kind)} is not one of {', '.join(_KINDS)}")
         return canonical(dtype).kind in _KINDS[kind]
     return canonical(dtype) is (dtypes.bool_ if kind == "bool" else canonical(kind))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.emit import load
+from minidl.errors import checked
 from minidl.ops.common import Tensor, busy, describe, ns, operand, permuted, reshaped, table
 from minidl.ops.manipulation import diagonal
 from minidl.ops.reductions import sum as sum_
@@ -22,8 +23,8 @@ __all__ = ["dot", "einsum", "matmul", "matmul_int8", "outer", "tensordot", "vecd
 
 def _matmul(x: Any, y: Any) -> Tensor:
     if not isinstance(x, Tensor):
-        x = operand(x, y if isinstance(y, Tensor) else None, "matmul")
-    y = operand(y, x, "matmul")
+        x = operand(x, y if isinstance(y, Tensor) else None)
+    y = operand(y, x)
     n, m = x.ndim, y.ndim
     if not n or not m:
         raise ValueError(f"matmul: {describe(x)} @ {describe(y)}: 0-d arrays have no inner dimension; use *")
@@ -42,6 +43,10 @@ def _matmul(x: Any, y: Any) -> Tensor:
     x, y = (v if v.shape[:-2] == lead else ns.broadcast_to(v, shape=(*lead, *v.shape[-2:])) for v in (x, y))
     k = len(lead)
     return ns.dot_general(x, y, contract=((k + 1,), (k,)), batch=(tuple(range(k)),) * 2)
+
+
+_matmul.__name__ = "matmul"
+_matmul = checked(_matmul)
 
 
 def _generate_matmul() -> Any:

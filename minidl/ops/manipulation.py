@@ -10,7 +10,24 @@ import numpy as np
 
 from minidl import shapes
 from minidl.dtypes import DType
-from minidl.ops.common import Tensor, describe, dtypes, fresh, from_numpy, home, ns, operand, pairs, permuted, reshaped, values
+from minidl.errors import refused
+from minidl.ops.common import (
+    Tensor,
+    describe,
+    dtypes,
+    fits,
+    fresh,
+    from_numpy,
+    home,
+    ns,
+    operand,
+    pairs,
+    permuted,
+    reshaped,
+    scalar_type,
+    shown,
+    values,
+)  # fmt: skip
 
 __all__ = [
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose",
@@ -25,16 +42,19 @@ def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     >>> reshape(operand(1.0), (1, -1)).shape
     (1, 1)
     """
-    x = operand(x)
-    sizes = tuple(map(operator.index, shape)) if not isinstance(shape, int) else (shape,)
-    if -1 in sizes:
-        known = -shapes.prod(sizes)
-        if sizes.count(-1) > 1 or known < 0 or (known and x.size % known) or (not known and x.size):
-            raise ValueError(f"reshape: {describe(x)} with {x.size} elements does not fit shape {sizes}")
-        sizes = tuple((x.size // known if known else 0) if s == -1 else s for s in sizes)
-    elif sizes == x.shape:
-        return fresh(x)
-    return ns.reshape(x, shape=shapes.size_tuple("reshape", sizes))
+    try:
+        x = operand(x)
+        sizes = tuple(map(operator.index, shape)) if not isinstance(shape, int) else (shape,)
+        if -1 in sizes:
+            known = -shapes.prod(sizes)
+            if sizes.count(-1) > 1 or known < 0 or (known and x.size % known) or (not known and x.size):
+                raise ValueError(f"reshape: {describe(x)} with {x.size} elements does not fit shape {sizes}")
+            sizes = tuple((x.size // known if known else 0) if s == -1 else s for s in sizes)
+        elif sizes == x.shape:
+            return fresh(x)
+        return ns.reshape(x, shape=shapes.size_tuple("reshape", sizes))
+    except Exception as error:
+        raise refused(reshape, error, x, shape, copy=copy) from None
 
 
 def view(x: Any, /, *shape: Any) -> Tensor:
@@ -57,9 +77,12 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
 
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     """x with its axes in the given order. Raises ValueError for what is no permutation."""
-    x = operand(x)
-    order = tuple(shapes.axis_index("permute_dims", a, x.ndim) for a in axes)
-    return ns.permute(x, axes=order)
+    try:
+        x = operand(x)
+        order = tuple(shapes.axis_index("permute_dims", a, x.ndim) for a in axes)
+        return ns.permute(x, axes=order)
+    except Exception as error:
+        raise refused(permute_dims, error, x, axes) from None
 
 
 def matrix_transpose(x: Any, /) -> Tensor:
@@ -81,10 +104,13 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
 
 def transpose(x: Any, /, *axes: Any) -> Tensor:
     """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy)."""
-    x = operand(x)
-    if not axes or axes == (None,):
-        return ns.permute(x, axes=tuple(reversed(range(x.ndim))))
-    return permute_dims(x, axes[0]) if len(axes) == 1 else swapaxes(x, *axes)
+    try:
+        x = operand(x)
+        if not axes or axes == (None,):
+            return ns.permute(x, axes=tuple(reversed(range(x.ndim))))
+        return permute_dims(x, axes[0]) if len(axes) == 1 else swapaxes(x, *axes)
+    except Exception as error:
+        raise refused(transpose, error, x, *axes) from None
 
 
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
@@ -120,8 +146,14 @@ def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
 
 def broadcast_to(x: Any, /, shape: Any) -> Tensor:
     """x repeated along axes of size one and new leading axes. Raises ValueError where it does not fit."""
-    x, size = operand(x), shapes.size_tuple("broadcast_to", shape)
-    return fresh(x) if size == x.shape else ns.broadcast_to(x, shape=size)
+    try:
+        x, size = operand(x), shapes.size_tuple("broadcast_to", shape)
+        if size == x.shape:
+            return fresh(x)
+        fits("broadcast_to", size, x.dtype)
+        return ns.broadcast_to(x, shape=size)
+    except Exception as error:
+        raise refused(broadcast_to, error, x, shape) from None
 
 
 def broadcast_shapes(*sizes: Sequence[int]) -> tuple[int, ...]:
@@ -142,14 +174,17 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
 
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
     """Arrays joined along an axis they have (axis None: flattened first). Raises ValueError where other sizes differ."""
-    xs = [operand(a) for a in arrays]
-    if not xs:
-        raise ValueError("concat: no arrays came")
-    if axis is None:
-        xs, axis = [reshaped(x, (x.size,)) for x in xs], 0
-    if not xs[0].ndim:
-        raise ValueError("concat: 0-d arrays have no axis to join along; use stack")
-    return ns.concat(*xs, axis=shapes.axis_index("concat", axis, xs[0].ndim))
+    try:
+        xs = [operand(a) for a in arrays]
+        if not xs:
+            raise ValueError("concat: no arrays came")
+        if axis is None:
+            xs, axis = [reshaped(x, (x.size,)) for x in xs], 0
+        if not xs[0].ndim:
+            raise ValueError("concat: 0-d arrays have no axis to join along; use stack")
+        return ns.concat(*xs, axis=shapes.axis_index("concat", axis, xs[0].ndim))
+    except Exception as error:
+        raise refused(concat, error, arrays, axis=axis) from None
 
 
 def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
@@ -158,14 +193,17 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     >>> stack([operand(1.0), operand(2.0)]).tolist()
     [1.0, 2.0]
     """
-    xs = [operand(a) for a in arrays]
-    if not xs:
-        raise ValueError("stack: no arrays came")
-    for x in xs[1:]:
-        if x.shape != xs[0].shape:
-            raise ValueError(f"stack: shapes differ: {shapes.show(*xs)}")
-    a = shapes.axis_index("stack", axis, xs[0].ndim + 1)
-    return ns.concat(*(ns.reshape(x, shape=(*x.shape[:a], 1, *x.shape[a:])) for x in xs), axis=a)
+    try:
+        xs = [operand(a) for a in arrays]
+        if not xs:
+            raise ValueError("stack: no arrays came")
+        for x in xs[1:]:
+            if x.shape != xs[0].shape:
+                raise ValueError(f"stack: shapes differ: {shapes.show(*xs)}")
+        a = shapes.axis_index("stack", axis, xs[0].ndim + 1)
+        return ns.concat(*(ns.reshape(x, shape=(*x.shape[:a], 1, *x.shape[a:])) for x in xs), axis=a)
+    except Exception as error:
+        raise refused(stack, error, arrays, axis=axis) from None
 
 
 def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
@@ -245,6 +283,7 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     x, reps = operand(x), shapes.size_tuple("tile", repetitions)
     n = max(x.ndim, len(reps))
     shape, reps = (1,) * (n - x.ndim) + x.shape, (1,) * (n - len(reps)) + reps
+    fits("tile", tuple(s * r for s, r in zip(shape, reps, strict=True)), x.dtype)
     split = ns.reshape(x, shape=tuple(v for s in shape for v in (1, s)))
     wide = ns.broadcast_to(split, shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
@@ -266,12 +305,13 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     size = x.shape[a]
     counts = values(repeats, "repeat with a tensor of repeats") if isinstance(repeats, Tensor) else np.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, size) or (counts < 0).any():
-        raise ValueError(f"repeat: {repeats!r} is no number of repeats; an integer of at least 0 is wanted, or one for each of the {size} elements")
+        raise ValueError(f"repeat: {shown(repeats)} is no number of repeats; an integer of at least 0 is wanted, or one for each of {size} elements")
     if counts.size != 1:
         places = from_numpy(np.repeat(np.arange(size), counts), home(x.xp), dtypes.int64)
         order = (a, *(i for i in range(x.ndim) if i != a))
         return permuted(ns.gather(permuted(x, order), places), tuple(order.index(i) for i in range(x.ndim)))
     n, lead, rest = int(counts.reshape(())), x.shape[: a + 1], x.shape[a + 1 :]
+    fits("repeat", (*lead, n, *rest), x.dtype)
     wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, n, *rest))
     return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
 
@@ -284,6 +324,9 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     """
     x = operand(x)
     both = pairs("pad", widths, x.ndim)
+    if scalar_type(value) is None:
+        raise TypeError(f"pad: the value is a number, not {shown(value)}; for others use where or at[...].set")
+    fits("pad", tuple(n + abs(lo) + abs(hi) for n, (lo, hi) in zip(x.shape, both, strict=True)), x.dtype)
     if any(w < 0 for p in both for w in p):
         start = tuple(max(-lo, 0) for lo, _ in both)
         stop = tuple(max(a, n + min(hi, 0)) for a, n, (_, hi) in zip(start, x.shape, both, strict=True))
@@ -307,5 +350,3 @@ def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) ->
     flat = ns.reshape(x, shape=(*x.shape[:-2], rows * cols))
     start = min(offset if offset >= 0 else -offset * cols, rows * cols)
     return cut(flat, flat.ndim - 1, start, start + (count - 1) * (cols + 1) + 1 if count else start, cols + 1)
-
-

@@ -12,6 +12,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import canonical
+from minidl.errors import contract, refused
 from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand, permuted, reshaped, table
 
 __all__ = [
@@ -53,10 +54,15 @@ def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
     >>> sum(operand(True)).dtype
     minidl.int64
     """
-    x = operand(x)
-    x = x if dtype is None and x.dtype.inexact else _wide(x, dtype)
-    axes = shapes.axes_tuple("sum", axis, x.ndim)
-    return ns.sum(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+    try:
+        x = operand(x)
+        x = x if dtype is None and x.dtype.inexact else _wide(x, dtype)
+        axes = shapes.axes_tuple("sum", axis, x.ndim)
+        if keepdims is not False and keepdims is not True:
+            contract(sum).look("keepdims", keepdims)
+        return ns.sum(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+    except Exception as error:
+        raise refused(sum, error, x, axis, keepdims, dtype=dtype) from None
 
 
 def prod(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
@@ -119,13 +125,18 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
 
 def mean(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """The mean over axes; nan over none. 16-bit floats are summed in float32."""
-    x = operand(x)
-    x = _floating(x) if dtype is None else cast(x, canonical(dtype))
-    axes = shapes.axes_tuple("mean", axis, x.ndim)
-    if not axes:
-        return fresh(x)
-    total = ns.sum(cast(x, dtypes.float32) if x.dtype.bits == 16 else x, axis=axes, keepdims=keepdims)
-    return cast(ns.div(total, float(_count(x, axes))), x.dtype)
+    try:
+        x = operand(x)
+        x = _floating(x) if dtype is None else cast(x, canonical(dtype))
+        axes = shapes.axes_tuple("mean", axis, x.ndim)
+        if keepdims is not False and keepdims is not True:
+            contract(mean).look("keepdims", keepdims)
+        if not axes:
+            return fresh(x)
+        total = ns.sum(cast(x, dtypes.float32) if x.dtype.bits == 16 else x, axis=axes, keepdims=keepdims)
+        return cast(ns.div(total, float(_count(x, axes))), x.dtype)
+    except Exception as error:
+        raise refused(mean, error, x, axis, keepdims, dtype=dtype) from None
 
 
 def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
@@ -192,8 +203,11 @@ def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
 
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
     """exp(x) / sum(exp(x)), 0 where all elements are -inf, along an axis; integers become the default float."""
-    x = operand(x)
-    return ns.softmax(x, axis=shapes.axis_index("softmax", axis, x.ndim))
+    try:
+        x = operand(x)
+        return ns.softmax(x, axis=shapes.axis_index("softmax", axis, x.ndim))
+    except Exception as error:
+        raise refused(softmax, error, x, axis) from None
 
 
 def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
@@ -208,9 +222,12 @@ def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
 
     Raises ValueError for places of another shape.
     """
-    x = operand(x)
-    axis = shapes.axis_index("log_softmax", axis, x.ndim)
-    return ns.log_softmax(x, axis=axis) if at is None else ns.log_softmax_at(x, operand(at, x), axis=axis)
+    try:
+        x = operand(x)
+        axis = shapes.axis_index("log_softmax", axis, x.ndim)
+        return ns.log_softmax(x, axis=axis) if at is None else ns.log_softmax_at(x, operand(at, x), axis=axis)
+    except Exception as error:
+        raise refused(log_softmax, error, x, axis, at=at) from None
 
 
 def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool) -> Any:
@@ -316,5 +333,3 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
 def median(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The middle element over axes in sorted order, or the mean of the two middle ones; nan if there is one."""
     return quantile(x, 0.5, axis, keepdims)
-
-

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl import shapes
-from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, values
+from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, shown, values
 from minidl.tree import Fields
 
 __all__ = ["argsort", "isin", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
@@ -64,7 +64,7 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     x1 = operand(x1)
     x2 = operand(x2, x1)
     if side not in ("left", "right"):
-        raise ValueError(f"searchsorted: side {side!r} is neither 'left' nor 'right'")
+        raise ValueError(f"searchsorted: side {shown(side)} is neither 'left' nor 'right'")
     if x1.ndim != 1:
         raise ValueError(f"searchsorted: the sorted array must be 1-d, not {describe(x1)}")
     if sorter is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import shapes
-from minidl.ops.common import Tensor, bind, constant, describe, dtypes, home, ints, ns, operand, pairs, table
+from minidl.ops.common import Tensor, bind, constant, describe, dtypes, home, ints, ns, operand, pairs, shown, table
 from minidl.ops.reductions import mean
 from minidl.primitives.contraction import conv_sizes
 
@@ -23,15 +23,15 @@ def _padding(name: str, padding: Any, sizes: Any, window: Any, stride: Any, dila
         totals = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in zip(sizes, window, stride, dilation, strict=True)]
         return tuple((t // 2, t - t // 2) for t in totals)
     if isinstance(padding, str):
-        raise ValueError(f"{name}: padding {padding!r} is neither 'same' nor 'valid'")
+        raise ValueError(f"{name}: padding {shown(padding)} is neither 'same' nor 'valid'")
     both = pairs(name, padding, len(window)) if not _flat(padding, len(window)) else tuple((p, p) for p in padding)
     if any(p < 0 for pair in both for p in pair):
-        raise ValueError(f"{name}: padding {padding!r} is negative; slice the input instead")
+        raise ValueError(f"{name}: padding {shown(padding)} is negative; slice the input instead")
     return both
 
 
 def _flat(padding: Any, n: int) -> bool:
-    return not isinstance(padding, int) and len(padding) == n and all(isinstance(p, int) for p in padding)
+    return isinstance(padding, (tuple, list)) and len(padding) == n and all(isinstance(p, int) for p in padding)
 
 
 def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
@@ -88,7 +88,10 @@ def conv_transpose(
 
 
 def _window(name: str, x: Tensor, window: Any) -> tuple[int, ...]:
-    return (window,) * (x.ndim - 2) if isinstance(window, int) else ints(f"{name}: window", window, len(window))
+    found = ints(f"{name}: window", window, len(window) if isinstance(window, (tuple, list)) else max(x.ndim - 2, 0))
+    if not found:
+        raise ValueError(f"{name}: the window {shown(window)} has no axes in {describe(x)}; a tuple says which of the last axes it spans")
+    return found
 
 
 def max_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, dilation: Any = 1, return_indices: bool = False) -> Any:

@@ -146,7 +146,7 @@ def _layer_norm_dw(xp: Any, g: Any, x: Any, mean: Any, rstd: Any, *, rank: int, 
 def _infer_layer_norm(x: Any, w: Any, b: Any, *, eps: float) -> Any:
     only_floats("layer_norm", x)
     n = len(x.shape) - len(w.shape)
-    if n < 0 or tuple(x.shape[n:]) != tuple(w.shape) or w.shape != b.shape:
+    if n < 0 or not w.shape or tuple(x.shape[n:]) != tuple(w.shape) or w.shape != b.shape:
         raise ValueError(f"layer_norm: weight {shapes.show(w)} and bias {shapes.show(b)} must have the shape of the last axes of {shapes.show(x)}")
     statistics = (*x.shape[:n], *(1,) * len(w.shape)), statistics_dtype(x.dtype)
     return (x.shape, x.dtype), statistics, statistics

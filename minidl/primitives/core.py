@@ -39,7 +39,7 @@ class Primitive:
     """
 
     __slots__ = (
-        "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "joins", "jvps", "linear", "multiple", "name",
+        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "joins", "jvps", "linear", "multiple", "name",
         "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
@@ -71,6 +71,7 @@ class Primitive:
         self.infer, self.batch, self.decompose, self.shared = infer, batch, decompose, shared
         self.promote, self.joins, self.others = promote, joins, others
         self.multiple, self.elementwise, self.check_first = multiple, elementwise, check_first
+        self.accepts: Callable[[DType], bool] | None = None  # its dtypes, where kernels may take more
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
         self.vjps = self._rules(vjps, "vjp")
         self.jvps = self._rules(jvps, "jvp")
@@ -187,6 +188,7 @@ def elementwise(
         infer=_infer_elementwise(name, out, check, want), vjps=rules, jvps=jvps if jvps is not None else rules, batch=batch_elementwise,
         promote=promote, joins=joins, others=others, elementwise=True, decompose=decompose,
     )  # fmt: skip
+    primitive.accepts = check
     if not params and joins is None and len(primitive.args) <= 2:
         primitive.fast = (only, "dt" if out is None else {"_bool": "bool_", "_real_of": "dt.real"}[out.__name__])
     return primitive
@@ -248,10 +250,12 @@ def reduction(
         names = parameters(weight)[2:]
         vjp = _with_names(_reduce_vjp(weight, names), ("x_shape", "axis", "keepdims", *names))
         jvp = _with_names(_reduce_jvp(weight, names), ("x_shape", "axis", "keepdims", *names))
-    return Primitive(
+    primitive = Primitive(
         name, "x", "axis keepdims",
         infer=_infer_reduction(name, out, only, identity), vjps=(vjp,), jvps=(jvp,), batch=batch_reduction, promote=promote, decompose=decompose,
     )  # fmt: skip
+    primitive.accepts = _ONLY[only][0]
+    return primitive
 
 
 def _with_names(rule: Rule, names: tuple[str, ...]) -> Rule:

@@ -100,7 +100,7 @@ bessel_i = elementwise("bessel_i", "x", _bessel_rule, params="n", only="float", 
 
 neg = elementwise("neg", "x", lambda xp, g: -g, only="numeric")
 square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0), only="numeric")
-relu = elementwise("relu", "x", lambda xp, g, out: xp.where(out > 0, g, 0.0), only="real")
+relu = elementwise("relu", "x", lambda xp, g, out: xp.where(out > 0, g, 0.0), only="ordered")
 for _name in ("floor", "ceil", "round", "trunc"):
     elementwise(_name, "x", _zero, only="ordered")
 
@@ -131,7 +131,7 @@ def _sign_jvp(xp: Any, t: Any, x: Any, out: Any, x_shape: Any, x_dtype: DType) -
     return _sign_tangent(xp, t, x, out) if x_dtype.is_complex else _zero(xp, t, x_shape, x_dtype)
 
 
-abs = elementwise("abs", "x", _abs_vjp, jvps=(_abs_jvp,), out=_real_of)
+abs = elementwise("abs", "x", _abs_vjp, jvps=(_abs_jvp,), out=_real_of, only="numeric")
 sign = elementwise("sign", "x", _sign_vjp, jvps=(_sign_jvp,), only="numeric")
 real = elementwise("real", "x", lambda xp, g, x_dtype: xp.cast(g, dtype=x_dtype), jvps=(lambda xp, t: xp.real(t),), out=_real_of)
 imag = elementwise(

@@ -92,7 +92,9 @@ def _along(name: str, vjp: Any, jvp: Any, only: str = "number", promote: str = "
             raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants {want}")
         return x.shape, x.dtype
 
-    return Primitive(name, "x", "axis reverse", infer=infer, vjps=(vjp,), jvps=(jvp,), batch=batch_reduction, promote=promote)
+    primitive = Primitive(name, "x", "axis reverse", infer=infer, vjps=(vjp,), jvps=(jvp,), batch=batch_reduction, promote=promote)
+    primitive.accepts = check
+    return primitive
 
 
 _along("cumsum", lambda xp, g, axis, reverse: xp.cumsum(g, axis=axis, reverse=not reverse), "linear")
@@ -269,6 +271,7 @@ log_softmax = Primitive(
     "log_softmax", "x", "axis", infer=_infer_axis("log_softmax"), vjps=(_log_softmax_vjp,), jvps=(_log_softmax_jvp,), batch=batch_reduction,
     promote="float", decompose=_log_softmax,
 )  # fmt: skip
+softmax.accepts = log_softmax.accepts = lambda dtype: dtype.is_float
 
 
 def _infer_at(x: Any, i: Any, *, axis: int) -> Any:

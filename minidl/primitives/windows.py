@@ -16,6 +16,8 @@ def _sizes(x_shape: Any, window: Any, stride: Any, padding: Any, dilation: Any) 
 
 
 def _infer_pool(x: Any, *, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
+    if x.dtype.is_complex:
+        raise TypeError(f"max_pool: dtype {x.dtype.short} is not supported; it wants a real dtype")
     if len(x.shape) < len(window):
         raise ValueError(f"max_pool: {shapes.show(x)} has fewer axes than the window {window}")
     for (lo, hi), k, d in zip(padding, window, dilation, strict=True):

@@ -15,6 +15,7 @@ seeded starts at seed 0.
 
 from __future__ import annotations
 
+from minidl.errors import check_all
 from minidl.random.discrete import categorical, choice, permutation, poisson
 from minidl.random.gamma import beta, dirichlet, gamma, loggamma
 from minidl.random.generator import Generator, default_generator, manual_seed
@@ -26,3 +27,4 @@ __all__ = [
     "Generator", "bernoulli", "beta", "bits", "categorical", "choice", "default_generator", "dirichlet", "exponential", "fold_in", "gamma", "gumbel",
     "key", "loggamma", "manual_seed", "normal", "orthogonal", "permutation", "poisson", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip
+check_all(globals(), __all__)

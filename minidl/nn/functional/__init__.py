@@ -8,6 +8,7 @@ silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inp
 
 from __future__ import annotations
 
+import minidl as md
 from minidl.nn.functional import activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing
 from minidl.nn.functional.activations import *  # noqa: F403
 from minidl.nn.functional.attention import *  # noqa: F403
@@ -23,3 +24,5 @@ from minidl.nn.functional.resizing import *  # noqa: F403
 
 _ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing)
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
+for _name in __all__:
+    globals()[_name] = md.checked(globals()[_name])

@@ -1,0 +1,230 @@
+"""The error contract: what goes wrong in an array function is said in minidl's words, alike on every backend, eager and traced.
+
+Most errors are raised by the rules themselves (shapes, axes, dtypes). What is left is settled where a public function begins and ends: static
+arguments are compared with the annotations of their parameters, and the first that does not fit is named; what a library raised, or an accident with
+an argument that is nothing like an array, is translated. An exception that a `raise` statement of minidl made keeps its class and its words, with the
+operation's name in front.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import opcode
+import operator
+import re
+import types
+from collections.abc import Callable, Sequence
+from numbers import Number
+from typing import Any, TypeVar
+
+from minidl.dtypes import canonical
+from minidl.primitives.core import parameters
+from minidl.shapes import shown
+
+F = TypeVar("F", bound=Callable[..., Any])
+_LIBRARY = re.compile(r"[\\/](numpy|torch|jax|jaxlib|numba|llvmlite|scipy|ml_dtypes|opt_einsum|_collections_abc\.py)\b")
+_RAISE = opcode.opmap["RAISE_VARARGS"]
+_NAMED = re.compile(r"[A-Za-z_][\w.]*(\(\))?: ")
+
+
+def own(error: BaseException) -> bool:
+    """Whether this exception was meant for the user: a `raise` statement of minidl or of somebody's own code made it, or it is a warning; not so
+    what a library below raised, and accidents."""
+    tb = error.__traceback__
+    if tb is None:
+        return False
+    while tb.tb_next is not None:
+        tb = tb.tb_next
+    code = tb.tb_frame.f_code
+    return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not _LIBRARY.search(code.co_filename))
+
+
+def name_it(name: str, error: Exception) -> None:
+    """Put the operation's name in front of an exception's text, unless it begins with a name."""
+    if len(error.args) == 1 and not isinstance(error, KeyError) and not _NAMED.match(str(error)):
+        error.args = (f"{name}: {error.args[0]}",)
+
+
+def _integer(v: Any) -> bool:
+    if hasattr(v, "payload"):
+        return v.dtype.is_integer and not v.shape
+    try:
+        operator.index(v)
+    except Exception:
+        return _number(v, int)
+    return True
+
+
+def _number(v: Any, kind: type = object) -> bool:
+    number = getattr(v, "number", None)  # of a number that may change from call to call of a jitted function
+    if isinstance(number, type):
+        return kind is object or number is int
+    return isinstance(v, Number) and (kind is object or isinstance(v, kind))
+
+
+def _integers(v: Any) -> bool:
+    return isinstance(v, (tuple, list)) and all(map(_integer, v))
+
+
+#: What a parameter's annotation asks for: each alternative of it in words, and its test.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("an integer", _integer),
+    "float": ("a real number", lambda v: _number(v) and not isinstance(v, complex)),
+    "complex": ("a number", _number),
+    "bool": ("True or False", lambda v: isinstance(v, bool) or type(v).__name__ == "bool"),
+    "str": ("a string", lambda v: isinstance(v, str)),
+    "None": ("None", lambda v: v is None),
+    "Tensor": ("a Tensor", lambda v: hasattr(v, "payload") and hasattr(v, "dtype")),
+    "Sequence[int]": ("a sequence of integers", _integers),
+    "tuple[int, ...]": ("a tuple of integers", _integers),
+    "list[int]": ("a list of integers", _integers),
+    "Sequence[Any]": ("a sequence", lambda v: isinstance(v, (tuple, list))),
+    "Sequence[Tensor]": ("a sequence of Tensors", lambda v: isinstance(v, (tuple, list))),
+}
+#: Classes that fit without a look at the value.
+_QUICK = {"int": (int,), "float": (float, int), "complex": (float, int, complex), "bool": (bool,), "str": (str,), "None": (type(None),)}
+_ALIASES = {"Axis": "int | tuple[int, ...] | None", "Shape": "int | Sequence[int]", "Size": "int | Sequence[int]"}
+
+
+def _parts(parameter: inspect.Parameter) -> list[str]:
+    """The alternatives that a parameter's annotation names, where all of them are known; () where they are not."""
+    annotation = parameter.annotation
+    if parameter.name == "dtype":
+        return ["dtype", "None"]
+    if not isinstance(annotation, str) or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+        return []
+    parts = re.sub(r"\bmd\.", "", _ALIASES.get(annotation, annotation)).split(" | ")
+    return parts if all(p in _KINDS for p in parts) else []
+
+
+class Contract:
+    """What a function declares of its arguments, looked up once."""
+
+    def __init__(self, f: Callable[..., Any]):
+        self.name = f.__name__
+        self.signature = inspect.signature(f)
+        self.parts = {n: p for n, q in self.signature.parameters.items() if (p := _parts(q))}
+        quick = {n: {c for part in p for c in _QUICK.get(part, ())} for n, p in self.parts.items()}
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        names = [n for n, q in self.signature.parameters.items() if q.kind in kinds]
+        self.placed = [(n, quick.get(n)) for n in names]
+        self.quick = quick
+
+    def fit(self, args: Sequence[Any], params: dict[str, Any]) -> None:
+        """Raise TypeError for the first argument that is not what its parameter's annotation says."""
+        for value, (name, quick) in zip(args, self.placed, strict=False):
+            if quick is not None and value.__class__ not in quick:
+                self.look(name, value)
+        for name, value in params.items():
+            quick = self.quick.get(name)
+            if quick is not None and value.__class__ not in quick:
+                self.look(name, value)
+
+    def look(self, name: str, value: Any) -> None:
+        """Raise TypeError if the value is none of the things that the parameter takes."""
+        parts = self.parts[name]
+        if not any(_KINDS[p][1](value) for p in parts):
+            words = dict.fromkeys(_KINDS[p][0] for p in parts)
+            raise TypeError(f"{self.name}: {name} must be {' or '.join(words)}, not {shown(value)}")
+        if "Tensor" in parts:
+            self.quick[name].add(value.__class__)
+
+    def told(self, error: Exception, args: Sequence[Any], params: dict[str, Any]) -> Exception:
+        """The exception to raise where the function raised this one: itself, if it is minidl's own."""
+        name = self.name
+        if own(error):
+            name_it(name, error)
+            return error
+        try:
+            given = self.signature.bind(*args, **params).arguments.items()
+        except TypeError as wrong:
+            return TypeError(f"{name}: {wrong}; it is {name}{self.signature}")
+        values = ", ".join(f"{k}={shown(v)}" for k, v in given)
+        if isinstance(error, MemoryError):
+            return MemoryError(f"{name}: there is no memory for the result of {values}")
+        if isinstance(error, NotImplementedError):
+            return NotImplementedError(f"{name}: {error}")
+        kind = TypeError if any(_odd(v) for _, v in given) else ValueError
+        return kind(f"{name}: cannot compute with {values}; see help() for what it takes")
+
+
+def _dtype(value: Any) -> bool:
+    try:
+        return canonical(value) is not None
+    except TypeError:
+        return False
+
+
+_KINDS["dtype"] = ("a dtype such as md.float32 or its name", _dtype)
+_ORDINARY = (Number, str, type(None), slice, type(Ellipsis), type)
+
+
+def _odd(value: Any) -> bool:
+    """Whether an argument is nothing that any array function takes."""
+    if isinstance(value, (tuple, list)):
+        return any(map(_odd, value))
+    if getattr(getattr(value, "dtype", None), "kind", "f") in ("O", "S", "U", "M", "m", "V"):
+        return True
+    return not (isinstance(value, _ORDINARY) or hasattr(value, "dtype") or hasattr(value, "short") or hasattr(value, "number"))
+
+
+@functools.lru_cache(maxsize=4096)
+def contract(f: Callable[..., Any]) -> Contract:
+    """The contract of a function."""
+    return Contract(f)
+
+
+def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) -> Exception:
+    """What a function that is called too often for `checked` raises where it failed: it catches everything, and its arguments are looked at then."""
+    try:
+        contract(f).fit(args, params)
+    except TypeError as unfit:
+        return unfit
+    return contract(f).told(error, args, params)
+
+
+def check_all(space: dict[str, Any], names: Sequence[str]) -> None:
+    """Give the functions of these names in a module's namespace the error contract."""
+    for name in names:
+        f = space[name]
+        inside = hasattr(f, "parameters") or not isinstance(f, types.FunctionType) or "refused" in f.__code__.co_names
+        if not inside and not f.__code__.co_filename.startswith("<minidl"):
+            space[name] = checked(f)
+
+
+def checked(f: F) -> F:
+    """f with the error contract: the same signature, text and values.
+
+    >>> import minidl as md
+    >>> md.tril(md.ones((2, 2)), k="abc")
+    Traceback (most recent call last):
+    TypeError: tril: k must be an integer, not 'abc'
+    """
+
+    def fit(args: Sequence[Any], params: dict[str, Any]) -> None:
+        nonlocal fit
+        fit = contract(f).fit  # when first needed: importing minidl makes a hundred of these functions
+        fit(args, params)
+
+    def fail(error: Exception, args: Sequence[Any], params: dict[str, Any]) -> None:
+        translated = contract(f).told(error, args, params)
+        if translated is not error:
+            raise translated from None
+
+    lead = int(f.__annotations__.get(f.__code__.co_varnames[0]) == "Any") if f.__code__.co_argcount else 0  # an array, which f itself looks at
+
+    def call(*args, **params):  # type: ignore[no-untyped-def]
+        try:
+            if params or len(args) > lead:
+                fit(args, params)
+            return f(*args, **params)
+        except Exception as error:
+            fail(error, args, params)
+            raise
+
+    # With f's globals, so that doctest and pickle find it where f was defined.
+    made = types.FunctionType(call.__code__, f.__globals__, f.__name__, None, call.__closure__)  # type: ignore[attr-defined]
+    functools.update_wrapper(made, f)
+    made.parameters = parameters(f)  # type: ignore[attr-defined]
+    return made  # type: ignore[return-value]

@@ -1,0 +1,293 @@
+"""The error contract: wrong calls raise the same class with the same words on every backend, eager and traced, and the words are minidl's.
+
+Every public array function is called with arguments that fit and many that do not: wrong types, dtypes, shapes, axes, values and sizes. What NumPy's
+backend answers is the reference. Only what depends on values may differ between eager and traced, and it says so.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import resource
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl.context import busy, state
+from minidl.errors import own
+from minidl.primitives import table
+
+CLASSES = {"TypeError", "ValueError", "IndexError", "OverflowError", "NotImplementedError", "MemoryError", "RuntimeError", "UserWarning"}
+DEPENDS_ON_VALUES = re.compile(r"symbolic while|out of bounds for axis|is singular|not positive definite|negative integer power|is a value out of")
+#: What is no array function: it needs no tensor, changes the process, or answers questions about dtypes alone.
+LEFT_OUT = {"manual_seed", "default_generator", "Generator", "from_dlpack", "finfo", "iinfo", "isdtype", "can_cast", "result_type", "host"}
+
+
+class Array:
+    """An argument that becomes a tensor on the backend under test."""
+
+    def __init__(self, data: Any, dtype: str):
+        self.data, self.dtype = data, dtype
+
+    def __repr__(self) -> str:
+        return f"{self.dtype}{list(np.shape(self.data))}"
+
+
+class Odd:
+    """Nothing that an array function takes."""
+
+
+ARRAYS = [
+    Array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], "float32"), Array([1.0, 2.0, 3.0], "float32"), Array([[1, 2, 3], [4, 5, 6]], "int32"),
+    Array([[True, False, True]] * 2, "bool"), Array(2.0, "float64"), Array([[1j, 2.0], [3.0, 4j]], "complex64"), Array([], "float32"),
+    Array([1.0, 2.0, 3.0], "float16"), Array([1, 2, 3], "uint8"), Array(np.ones((4, 4)).tolist(), "float32"), Array([0, 1, 7], "int64"),
+    Array(np.ones((2, 3, 4)).tolist(), "float32"), Array([2**63], "uint64"), Array([1.0, 2.0], "bfloat16"),
+    Array(np.ones((1, 2, 5, 5)).tolist(), "float32"), Array([[1.0, 0.0], [0.0, 2.0]], "float64"),
+]  # fmt: skip
+NUMBERS = [0, 1, -1, 2, 7, -9, 2**40, 2**70, -(2**70), 1.5, float("nan"), float("inf"), True, 1j, None]
+WORDS = ["abc", "float32", "", b"x", "nope", "left", "same", "none", "xy", "int32", "mean"]
+SEQUENCES = [
+    (), (2, 3), [1, 2], (-1,), (2**40, 2**40), (10**6, 10**6, 10**6), (0, 0), (1.5, 2), ("a",), [[1], [1, 2]], [1, "a"], (None,), ((0, 1), (1, 0)),
+    {}, {"a": 1}, (True, False), [[1.0, 2.0], [3.0, 4.0]], (-1, -1), (0, 5), (1,) * 6, (0, 2**70),
+]  # fmt: skip
+OTHERS = [
+    np.array([1, 2, 3]), np.array(["a", "b"]), np.array([None, 1]), np.array([1.0, 2.0], "f4"), np.float32(2), np.float64(2), np.datetime64("2020"),
+    slice(None), Ellipsis, md.float32, md.int8, md.bool, float, int, str, np.float64, Odd, Odd(),
+]  # fmt: skip
+AXES = [0, 1, -1, (0, 1), 5, -9]
+
+
+def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Every public array function, by its dotted name."""
+    for name in md.ops.__all__:
+        yield name, getattr(md, name)
+    for room in ("linalg", "random", "fft", "nn.functional"):
+        module: Any = md
+        for part in room.split("."):
+            module = getattr(module, part)
+        for name in module.__all__:
+            if inspect.isfunction(getattr(module, name)):
+                yield f"{room}.{name}", getattr(module, name)
+
+
+def arity(name: str, f: Callable[..., Any]) -> tuple[list[str], int, list[str]]:
+    """Names of positional parameters, how many have no default, names of the others."""
+    parameters = inspect.signature(f).parameters.values()
+    kinds = [p.kind for p in parameters]
+    row = md.ops.elementwise._TABLE.get(name)
+    if row is not None and kinds[:1] == [inspect.Parameter.VAR_POSITIONAL]:
+        args = list(table[row[0]].args)
+        return args, len(args), []
+    placed = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    many = [p.name for p in parameters if p.kind is p.VAR_POSITIONAL] * 2
+    named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("backend", "device")]
+    return [p.name for p in placed] + many, sum(p.default is p.empty for p in placed), named
+
+
+def draw(rng: random.Random, name: str, first: bool) -> Any:
+    """An argument: often of the right sort, always possibly a wrong one."""
+    if name == "axis" and rng.random() < 0.5:
+        return rng.choice(AXES)
+    if name == "key" and rng.random() < 0.7:
+        return Array([1, 2], "uint32")
+    if rng.random() < (0.75 if first else 0.3):
+        return rng.choice(ARRAYS)
+    return rng.choice(rng.choice((NUMBERS, NUMBERS, WORDS, SEQUENCES, OTHERS)))
+
+
+def calls(name: str, f: Callable[..., Any], n: int) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """n calls of a function, the same in every process."""
+    rng = random.Random(name)
+    placed, needed, named = arity(name, f)
+    for _ in range(n):
+        count = rng.randint(needed, max(needed, len(placed)))
+        args = [draw(rng, k, i == 0 or k in ("x", "y", "w", "weight", "target", "operands")) for i, k in enumerate(placed[:count])]
+        yield args, {k: draw(rng, k, False) for k in named if rng.random() < 0.35}
+
+
+def made(value: Any) -> Any:
+    return md.tensor(value.data, dtype=value.dtype) if isinstance(value, Array) else value
+
+
+def eager(f: Callable[..., Any], args: list[Any], params: dict[str, Any]) -> Exception | None:
+    """What a call raises."""
+    try:
+        f(*map(made, args), **{k: made(v) for k, v in params.items()})
+    except Exception as error:
+        return error
+    return None
+
+
+def traced(f: Callable[..., Any], args: list[Any], params: dict[str, Any]) -> Exception | None:
+    """What the call raises while a trace runs, its tensors being inputs of the program."""
+    tensors: list[md.Tensor] = []
+
+    def place(value: Any) -> Any:
+        if not isinstance(value, Array):
+            return lambda xs: value
+        i = len(tensors)
+        tensors.append(made(value))
+        return lambda xs: xs[i]
+
+    placed, named = [place(a) for a in args], {k: place(v) for k, v in params.items()}
+
+    def call(*xs: Any) -> Any:
+        out = f(*(a(xs) for a in placed), **{k: v(xs) for k, v in named.items()})
+        return [x for x in md.tree.leaves(out) if isinstance(x, md.Tensor)]
+
+    try:
+        md.trace(call)(*tensors)
+    except Exception as error:
+        return error
+    return None
+
+
+def said(error: Exception | None, backend: str = "numpy") -> tuple[str, str]:
+    """Class and text, with the backend's name neutral."""
+    if error is None:
+        return "", ""
+    text = re.sub(r"tensor\((?:[^()]|\([^()]*\))*\)", "tensor", str(error))  # which shows its values where it has them
+    text = re.sub(rf"\b(backend[ =]){backend}\b", r"\1B", text)
+    return type(error).__name__, re.sub(rf"\bthe {backend} backend", "the B backend", text)
+
+
+CASES = 16
+
+
+@pytest.fixture(scope="module")
+def reference() -> dict[tuple[str, int], Exception | None]:
+    """What every call raises on NumPy's backend, eager."""
+    found = {}
+    with md.use_backend("numpy"):
+        for name, f in functions():
+            if name.rpartition(".")[2] not in LEFT_OUT:
+                for i, (args, params) in enumerate(calls(name, f, CASES)):
+                    found[name, i] = eager(f, args, params)
+    return found
+
+
+def test_the_words_are_minidl_s(reference):
+    """Of the right class, made by a raise statement of minidl's own, and named."""
+    complaints = []
+    for (name, i), error in reference.items():
+        if error is None:
+            continue
+        named = re.match(r"[A-Za-z_][\w.]*(\(\))?: ", str(error))
+        if type(error).__name__ not in CLASSES or not own(error) or not named or len(str(error)) < 15:
+            complaints.append(f"{name} (call {i}): {type(error).__name__}: {error}")
+    assert not complaints, "\n".join(complaints)
+    assert sum(e is not None for e in reference.values()) > len(reference) // 3  # the calls are wrong ones
+    assert sum(e is None for e in reference.values()) > len(reference) // 10  # and some are right
+
+
+@pytest.mark.parametrize("where", ["numba", "torch", "jax", "traced"])
+def test_alike_everywhere(reference, where):
+    complaints = []
+    with md.use_backend("numpy" if where == "traced" else where):
+        for name, f in functions():
+            if name.rpartition(".")[2] in LEFT_OUT:
+                continue
+            for i, (args, params) in enumerate(calls(name, f, CASES)):
+                want = reference[name, i]
+                if where == "jax" and (want is None or i >= 5):  # each new shape of a right call costs XLA a compilation
+                    continue
+                got = traced(f, args, params) if where == "traced" else eager(f, args, params)
+                if said(want) == said(got, where):
+                    continue
+                if where == "traced" and any(e is not None and DEPENDS_ON_VALUES.search(str(e)) for e in (want, got)):
+                    continue
+                complaints.append(f"{name}({args}, {params}):\n   numpy  {said(want)}\n   {where}  {said(got, where)}")
+    assert not complaints, f"{len(complaints)} calls differ\n" + "\n".join(complaints[:20])
+    assert busy[0] == 0 and state.interpreter is None and state.grad  # nothing was left behind
+    assert md.sum(md.ones((3,))).item() == 3.0
+
+
+#: call of one or two tensors f32[2,3] and f32[4]: class and whole text
+MESSAGES: list[tuple[Callable[..., Any], type, str]] = [
+    (lambda x, y: x + y, ValueError, "add: shapes do not broadcast: f32[2,3], f32[4]; equal sizes or 1 are wanted on each axis from the right"),
+    (lambda x, y: x @ y, ValueError, "matmul: inner dimensions differ: f32[2,3] @ f32[4] (3 != 4)"),
+    (lambda x, y: md.sum(x, axis=5), IndexError, "sum: axis 5 is out of range for 2 dimensions"),
+    (lambda x, y: md.sum(x, axis="a"), TypeError, "sum: axis must be an integer or a tuple of integers or None, not 'a'"),
+    (lambda x, y: md.sum(x, keepdims="yes"), TypeError, "sum: keepdims must be True or False, not 'yes'"),
+    (lambda x, y: md.sum(x, dtype="f33"), TypeError, "sum: dtype must be a dtype such as md.float32 or its name or None, not 'f33'"),
+    (lambda x, y: md.reshape(x, (4, 2)), ValueError, "reshape: f32[2,3] has 6 elements, shape (4, 2) wants 8"),
+    (lambda x, y: md.concat([x, y]), ValueError, "concat: shapes differ outside axis 0: f32[2,3], f32[4]"),
+    (lambda x, y: md.where(x, x, x), TypeError, "where: expected bool where float32 came"),
+    (lambda x, y: md.bitwise_and(x, 1), TypeError, "bitwise_and: dtype f32 is not supported; it wants an integer or bool dtype"),
+    (lambda x, y: md.roll(x, "a"), TypeError, "roll: shift must be an integer or a sequence of integers, not 'a'"),
+    (lambda x, y: md.tril(x, k=1.5), TypeError, "tril: k must be an integer, not 1.5"),
+    (lambda x, y: md.topk(y, 9), ValueError, "topk: "),
+    (lambda x, y: md.linalg.inv(x), ValueError, "inv: "),
+    (lambda x, y: y[7], IndexError, "getitem: index 7 is out of bounds for axis 0 with size 4"),
+    (lambda x, y: y["a"], IndexError, "indexing: str is no index"),
+    (lambda x, y: x + "a", TypeError, "add: expected a Tensor, a Python number or a NumPy array, got 'a'; convert it with md.asarray"),
+    (lambda x, y: md.broadcast_to(y, (2**40, 4)), MemoryError, "broadcast_to: f32[1099511627776,4] would take 1.64e+04 GiB"),
+    (lambda x, y: md.zeros((10**6, 10**6, 10**6)), MemoryError, "full: f32[1000000,1000000,1000000] would take"),
+    (lambda x, y: md.tile(y, (2**40,)), MemoryError, "tile: f32[4398046511104] would take"),
+    (lambda x, y: md.pad(y, 2**40), MemoryError, "pad: f32[2199023255556] would take"),
+    (lambda x, y: md.repeat(y, 2**40), MemoryError, "repeat: f32[4,1099511627776] would take"),
+    (lambda x, y: md.arange(2**45), MemoryError, "iota: i64[35184372088832] would take"),
+    (lambda x, y: md.astype(y, md.int32) << 2**40, OverflowError, "shift_left: the Python integer 1099511627776 does not fit int32"),
+    (lambda x, y: md.nn.functional.linear(x, y, 3), TypeError, "linear: bias must be a Tensor or None, not 3"),
+]  # fmt: skip
+
+
+def test_the_messages(backend):
+    x, y = md.ones((2, 3)), md.ones((4,))
+    for f, kind, text in MESSAGES:
+        with pytest.raises(kind) as error:
+            f(x, y)
+        assert str(error.value).startswith(text), str(error.value)
+        with pytest.raises(kind) as again:
+            md.jit(f)(x, y)
+        assert str(again.value) == str(error.value)
+        line = f.__code__.co_firstlineno
+        assert any(n.startswith("jit: while ") and n.endswith(f"{__file__}:{line}") for n in again.value.__notes__), again.value.__notes__
+
+
+def test_huge_sizes_cost_nothing(backend):
+    """The error comes before any memory is taken."""
+    x = md.ones((4,))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for wrong in (lambda: md.zeros((2**40,)), lambda: md.eye(2**30), lambda: md.linspace(0, 1, 2**45), lambda: md.broadcast_to(x, (2**40, 4))):
+        with pytest.raises(MemoryError):
+            wrong()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**16  # KiB
+
+
+def test_a_failing_call_leaves_its_operands_alone(backend):
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    for wrong in (lambda: x.assign(md.ones((3,))), lambda: x.copy_("a"), lambda: x.fill_("a"), lambda: x.__setitem__(5, 1.0)):
+        with pytest.raises((TypeError, ValueError, IndexError, RuntimeError)), md.no_grad():
+            wrong()
+    y = (x * 2.0).sum()
+    with pytest.raises(ValueError):
+        x + md.ones((3,))
+    y.backward()
+    assert x.tolist() == [1.0, 2.0] and x.grad.tolist() == [2.0, 2.0]
+
+
+def test_checked_is_for_everybody():
+    """A function of the user's own gets the contract: annotated arguments, the name in front, and its own exceptions untouched."""
+
+    @md.checked
+    def scaled(x: Any, factor: float, times: int = 1) -> Any:
+        """x times factor."""
+        if times == 13:
+            raise KeyError("mine")
+        return x * factor * len(x.shape) * [1][times - 1]
+
+    assert scaled.__doc__ == "x times factor." and list(inspect.signature(scaled).parameters) == ["x", "factor", "times"]
+    assert scaled(md.ones((2,)), 3.0).tolist() == [3.0, 3.0]
+    with pytest.raises(TypeError, match=r"^scaled: factor must be a real number, not 'a'$"):
+        scaled(md.ones((2,)), "a")
+    with pytest.raises(TypeError, match=r"^scaled: missing a required argument: 'factor'"):
+        scaled(md.ones((2,)))
+    with pytest.raises(ValueError, match=r"^scaled: cannot compute with x=f32\[2\], factor=1\.0, times=5"):
+        scaled(md.ones((2,)), 1.0, 5)
+    with pytest.raises(KeyError, match="mine"):
+        scaled(md.ones((2,)), 1.0, 13)
