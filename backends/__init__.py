@@ -75,7 +75,11 @@ def loaded() -> list[Any]:
 
 
 def available() -> dict[str, bool | str]:
-    """Which backends can be used here: True, or why not. Looks for the libraries without importing them."""
+    """Which backends can be used here: True, or why not. Looks for the libraries without importing them.
+
+    >>> md.backends()["numpy"]
+    True
+    """
     import importlib.util
 
     out: dict[str, bool | str] = {}
@@ -115,7 +119,12 @@ def set_backend(name: str, device: str | None = None) -> None:
 
 @contextlib.contextmanager
 def use_backend(name: str, device: str | None = None) -> Iterator[Any]:
-    """Make new tensors on this backend inside the block, in this thread."""
+    """Make new tensors on this backend inside the block, in this thread. Raises ValueError for a backend or a device that is not here.
+
+    >>> with md.use_backend("numpy"):
+    ...     md.ones(2).backend
+    'numpy'
+    """
     before = _choice.auto
     with using(_named(name, device)) as backend:
         _choice.auto = name == "auto"

@@ -19,7 +19,6 @@ from minidl.tensors import Tensor, describe, ns, scalar_payload, write_grad
 class no_grad(contextlib.ContextDecorator):
     """Operations inside are not recorded on the tape; works as a context manager and as a decorator.
 
-    >>> import minidl as md
     >>> x = md.tensor([1.0], requires_grad=True)
     >>> with md.no_grad():
     ...     (x * 2).requires_grad
@@ -42,7 +41,12 @@ class no_grad(contextlib.ContextDecorator):
 
 
 class enable_grad(no_grad):
-    """Operations inside are recorded, also within no_grad."""
+    """Operations inside are recorded, also within no_grad.
+
+    >>> with md.no_grad(), md.enable_grad():
+    ...     md.is_grad_enabled()
+    True
+    """
 
     on = True
 
@@ -55,7 +59,11 @@ def home(xp: Any) -> Any:
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are recorded in this thread."""
+    """Whether operations are recorded in this thread.
+
+    >>> md.is_grad_enabled()
+    True
+    """
     return state.grad
 
 
@@ -226,7 +234,6 @@ def grad(
 
     Raises RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None).
 
-    >>> import minidl as md
     >>> x = md.tensor([3.0], requires_grad=True)
     >>> md.autograd.grad(x * x, x)[0].tolist()
     [6.0]

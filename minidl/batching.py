@@ -173,8 +173,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     in_axes: an integer or None (not mapped) for all arguments, or a pytree prefix of the tuple of arguments; out_axes likewise for the result.
     Raises ValueError where the mapped sizes differ or nothing is mapped.
 
-    >>> import minidl as md
-    >>> vmap(lambda x, y: x @ y, in_axes=(0, None))(md.ones((3, 2)), md.ones((2,))).tolist()
+    >>> md.vmap(lambda x, y: x @ y, in_axes=(0, None))(md.ones((3, 2)), md.ones((2,))).tolist()
     [2.0, 2.0, 2.0]
     """
 

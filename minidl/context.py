@@ -46,7 +46,6 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
 
     Inside it a symbolic tensor of the trace cannot be used. Its counterpart is jax.ensure_compile_time_eval.
 
-    >>> import minidl as md
     >>> table = md.arange(4)
     >>> def f(x):
     ...     with md.eagerly():

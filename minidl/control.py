@@ -283,8 +283,7 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     xs is a pytree of tensors with equal leading axes (or None, with length). The carry keeps its shapes and dtypes. Tracing takes the same time
     for any length. Raises TypeError where the carry changes, ValueError where lengths differ.
 
-    >>> import minidl as md
-    >>> total, sums = scan(lambda c, x: (c + x, c + x), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
+    >>> total, sums = md.scan(lambda c, x: (c + x, c + x), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
     >>> total.item(), sums.tolist()
     (6.0, [1.0, 3.0, 6.0])
     """
@@ -387,8 +386,7 @@ class _traced:
 def map(f: Callable[..., Any], xs: Any) -> Any:
     """Apply f to each element along the leading axis, one after the other (scan without a carry; md.vmap does all at once).
 
-    >>> import minidl as md
-    >>> map(lambda x: x * x, md.tensor([1.0, 2.0])).tolist()
+    >>> md.map(lambda x: x * x, md.tensor([1.0, 2.0])).tolist()
     [1.0, 4.0]
     """
     return scan(lambda c, x: ((), f(x)), (), xs)[1]
@@ -530,8 +528,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 
     Differentiable in both modes without a bound on the trips; in reverse, under jit, with a stack of 64 states and O(n log n) steps.
 
-    >>> import minidl as md
-    >>> while_loop(lambda x: x < 100.0, lambda x: x * 2.0, md.tensor(3.0)).item()
+    >>> md.while_loop(lambda x: x < 100.0, lambda x: x * 2.0, md.tensor(3.0)).item()
     192.0
     """
     carry, structure = _tensors(init)
@@ -561,8 +558,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any) -> Any:
     """state = body_fun(i, state) for i from lower to upper - 1.
 
-    >>> import minidl as md
-    >>> fori_loop(0, 4, lambda i, s: s + i, md.tensor(0)).item()
+    >>> md.fori_loop(0, 4, lambda i, s: s + i, md.tensor(0)).item()
     6
     """
     if isinstance(lower, int) and isinstance(upper, int):
@@ -604,8 +600,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
 
     Raises TypeError where branches return different structures, shapes or dtypes.
 
-    >>> import minidl as md
-    >>> switch(1, [lambda x: x, lambda x: x * 10.0], md.tensor(2.0)).item()
+    >>> md.switch(1, [lambda x: x, lambda x: x * 10.0], md.tensor(2.0)).item()
     20.0
     """
     if state.interpreter is None:
@@ -644,8 +639,7 @@ def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], op
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
     """true_fun(*operands) if pred else false_fun(*operands), as part of the graph when traced.
 
-    >>> import minidl as md
-    >>> cond(md.tensor(True), lambda x: x + 1.0, lambda x: x - 1.0, md.tensor(1.0)).item()
+    >>> md.cond(md.tensor(True), lambda x: x + 1.0, lambda x: x - 1.0, md.tensor(1.0)).item()
     2.0
     """
     if state.interpreter is None:

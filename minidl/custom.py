@@ -54,8 +54,7 @@ class custom_vjp:
     f.defvjp(fwd, bwd): fwd(*args) -> (out, residuals); bwd(residuals, cotangent) -> one cotangent (or None) per argument. Forward mode through
     it transposes bwd, which must be linear in the cotangent. Complex cotangents follow PyTorch's convention.
 
-    >>> import minidl as md
-    >>> f = custom_vjp(lambda x: x * 2.0)
+    >>> f = md.custom_vjp(lambda x: x * 2.0)
     >>> f.defvjp(lambda x: (x * 2.0, None), lambda res, g: (g * 100.0,))
     >>> md.grad(f)(md.tensor(1.0)).item()
     100.0
@@ -124,8 +123,7 @@ class custom_jvp:
 
     f.defjvp(rule): rule(primals, tangents) -> (out, tangent out).
 
-    >>> import minidl as md
-    >>> f = custom_jvp(lambda x: md.sin(x))
+    >>> f = md.custom_jvp(lambda x: md.sin(x))
     >>> _ = f.defjvp(lambda primals, tangents: (md.sin(primals[0]), tangents[0] * 5.0))
     >>> md.grad(f)(md.tensor(0.0)).item()
     5.0
@@ -178,8 +176,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
     BatchNorm does) is undone. Inside md.jit it reads its inputs behind a barrier, so that it is not merged with the first run. Tensors changed in
     place are followed so; attributes set to new tensors are not. Source: T. Chen et al., Training deep nets with sublinear memory cost (2016).
 
-    >>> import minidl as md
-    >>> md.grad(checkpoint(lambda x: md.sin(md.sin(x))))(md.tensor(0.0)).item()
+    >>> md.grad(md.checkpoint(lambda x: md.sin(md.sin(x))))(md.tensor(0.0)).item()
     1.0
     """
 

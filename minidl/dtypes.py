@@ -16,6 +16,9 @@ class DType:
 
     Attributes: name ("float32"), short ("f32"), kind ("bool", "int", "uint", "float" or "complex"), bits, and the booleans inexact, is_float,
     is_complex, is_integer.
+
+    >>> md.float32.bits, md.float32.kind, md.float32 == md.ones(2).dtype
+    (32, 'float', True)
     """
 
     __slots__ = (

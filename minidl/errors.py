@@ -196,7 +196,6 @@ def check_all(space: dict[str, Any], names: Sequence[str]) -> None:
 def checked(f: F) -> F:
     """f with the error contract: the same signature, text and values.
 
-    >>> import minidl as md
     >>> md.tril(md.ones((2, 2)), k="abc")
     Traceback (most recent call last):
     TypeError: tril: k must be an integer, not 'abc'

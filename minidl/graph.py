@@ -83,6 +83,12 @@ class Graph:
     """A traced program: `inputs` → `equations` → `outputs`.
 
     `print(graph)` shows typed single-assignment Python, and `emit` gives the text that a backend runs.
+
+    >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones(3)))
+    def program(a: 'f32[3]'):
+        b = sin(a)  # f32[3]
+        c = mul(b, 2.0)  # f32[3]
+        return (c,)
     """
 
     __slots__ = ("__weakref__", "cache", "captured", "equations", "inputs", "name", "outputs")

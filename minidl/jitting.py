@@ -195,7 +195,6 @@ def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
 
     f is traced and compiled if it has to be, but not run: no state changes. A function that is not jitted is jitted first.
 
-    >>> import minidl as md
     >>> def wave(x):
     ...     return md.sin(x) * 2.0
     >>> print(repr(md.jit(wave).explain(md.ones((3,), backend="numpy"))))
@@ -229,8 +228,7 @@ def jit(
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.
 
-    >>> import minidl as md
-    >>> double = jit(lambda x: x * 2.0)
+    >>> double = md.jit(lambda x: x * 2.0)
     >>> double(md.ones((2,))).tolist()
     [2.0, 2.0]
     """

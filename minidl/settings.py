@@ -23,7 +23,7 @@ def set_auto(*, measure: bool | None = None, budget: float | None = None) -> Non
     Where it does not measure, a program runs on the backend of its inputs, so that results are the same on every run and every machine of a kind.
     Raises ValueError for a negative budget. A budget of 0 still measures the backend of the inputs, and nothing else.
 
-    >>> set_auto(measure=True, budget=4.0)
+    >>> md.set_auto(measure=True, budget=4.0)
     """
     if budget is not None and not budget >= 0:
         raise ValueError(f"set_auto: the budget is a number of seconds, not {budget}")
@@ -34,7 +34,7 @@ def set_auto(*, measure: bool | None = None, budget: float | None = None) -> Non
 def set_default_dtype(dtype: DType | str) -> None:
     """The dtype that Python floats and creation functions get from now on. Raises TypeError for a dtype that is no float.
 
-    >>> set_default_dtype("float32")
+    >>> md.set_default_dtype("float32")
     """
     d = canonical(dtype)
     if not d.is_float:
@@ -45,7 +45,7 @@ def set_default_dtype(dtype: DType | str) -> None:
 def get_default_dtype() -> DType:
     """The dtype that Python floats get.
 
-    >>> get_default_dtype()
+    >>> md.get_default_dtype()
     minidl.float32
     """
     return Defaults.floating
@@ -53,7 +53,13 @@ def get_default_dtype() -> DType:
 
 @contextlib.contextmanager
 def strict_promotion() -> Iterator[None]:
-    """Inside the block, mixing array dtypes in one operation raises TypeError instead of promoting."""
+    """Inside the block, mixing array dtypes in one operation raises TypeError instead of promoting.
+
+    >>> with md.strict_promotion():
+    ...     md.tensor(1.0) + md.tensor(1)
+    Traceback (most recent call last):
+    TypeError: ...
+    """
     before = StrictPromotion.on
     StrictPromotion.on = True
     try:
@@ -69,9 +75,8 @@ def strong_zero() -> Iterator[None]:
     It decides when a derivative is computed (`backward`, a transform), not when the operations run. It is part of a jitted program. A convention and
     no limit: the derivative of sqrt(x)**2 at 0 is then 0.
 
-    >>> import minidl as md
     >>> f = lambda x: md.where(x > 0, md.sqrt(x), 0.0)
-    >>> with strong_zero():
+    >>> with md.strong_zero():
     ...     md.grad(f)(md.tensor(0.0)).item()
     0.0
     >>> md.grad(f)(md.tensor(0.0)).item()

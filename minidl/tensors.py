@@ -37,6 +37,11 @@ class Tensor:
     """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
 
     Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class.
+
+    >>> x = md.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.shape, x.grad.tolist()
+    ((2, 2), [[2.0, 4.0], [6.0, 8.0]])
     """
 
     __slots__ = ("__weakref__", "dtype", "node", "payload", "xp")

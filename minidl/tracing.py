@@ -372,7 +372,7 @@ def innermost() -> Trace | None:
 def host(container: Any, key: Any) -> Any:
     """container[key], a number (or tuple of them) that jit must read on each call instead of baking it in: optimizers read their settings so.
 
-    >>> host({"lr": 0.1}, "lr")
+    >>> md.host({"lr": 0.1}, "lr")
     0.1
     """
     value = dict.__getitem__(container, key) if isinstance(container, dict) else container[key]
@@ -443,7 +443,6 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs, and `graph.captured` those
     tensors.
 
-    >>> import minidl as md
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
     def program(a: 'f32[3]'):
         b = sin(a)  # f32[3]

@@ -55,7 +55,11 @@ def alias(t: Tensor) -> Tensor:
 
 
 def stop_gradient(x: Any) -> Any:
-    """The same values (of every tensor in a pytree), through which no derivative flows."""
+    """The same values (of every tensor in a pytree), through which no derivative flows.
+
+    >>> md.grad(lambda x: x * md.stop_gradient(x))(3.0).item()
+    3.0
+    """
     return tree.map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
 
 
@@ -99,8 +103,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
 
     f returns one real number (and auxiliary data, if has_aux). Raises TypeError for an output that is no scalar, ValueError for bad argnums.
 
-    >>> import minidl as md
-    >>> value, g = value_and_grad(lambda x: (x * x).sum())(md.tensor([1.0, 2.0]))
+    >>> value, g = md.value_and_grad(lambda x: (x * x).sum())(md.tensor([1.0, 2.0]))
     >>> value.item(), g.tolist()
     (5.0, [2.0, 4.0])
     """
@@ -165,8 +168,7 @@ def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Seq
 def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False) -> Function:
     """The function that computes f's gradient; see value_and_grad. Nests with every other transform.
 
-    >>> import minidl as md
-    >>> grad(grad(lambda x: x * x * x))(md.tensor(2.0)).item()
+    >>> md.grad(md.grad(lambda x: x * x * x))(md.tensor(2.0)).item()
     12.0
     """
     both = value_and_grad(f, argnums, has_aux, holomorphic)
@@ -182,8 +184,7 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, h
 def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     """(f(*primals), pull) where pull(cotangent) gives a tuple with one pytree of cotangents per primal; pull may be called many times.
 
-    >>> import minidl as md
-    >>> out, pull = vjp(lambda x: x * 3.0, md.tensor([1.0, 2.0]))
+    >>> out, pull = md.vjp(lambda x: x * 3.0, md.tensor([1.0, 2.0]))
     >>> pull(md.tensor([1.0, 10.0]))[0].tolist()
     [3.0, 30.0]
     """
@@ -244,8 +245,7 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """(f(*primals), its derivative in the direction of tangents).
 
-    >>> import minidl as md
-    >>> jvp(lambda x: x * x, (md.tensor(3.0),), (md.tensor(1.0),))[1].item()
+    >>> md.jvp(lambda x: x * x, (md.tensor(3.0),), (md.tensor(1.0),))[1].item()
     6.0
     """
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)) or len(primals) != len(tangents):
@@ -265,8 +265,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
 def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     """(f(*primals), the linear map tangents → output tangent), f being run once.
 
-    >>> import minidl as md
-    >>> out, push = linearize(lambda x: x * x, md.tensor(3.0))
+    >>> out, push = md.linearize(lambda x: x * x, md.tensor(3.0))
     >>> push(md.tensor(2.0)).item()
     12.0
     """
@@ -316,8 +315,7 @@ def _split_rows(columns: Tensor, owners: Sequence[Tensor], front: bool) -> list[
 def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
     """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs.
 
-    >>> import minidl as md
-    >>> jacfwd(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
+    >>> md.jacfwd(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
     """
     from minidl.batching import vmap
@@ -349,8 +347,7 @@ def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
 def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
     """The Jacobian by reverse mode: one pass for all outputs at once (vmapped); best where inputs outnumber outputs.
 
-    >>> import minidl as md
-    >>> jacrev(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
+    >>> md.jacrev(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
     """
     from minidl.batching import vmap
@@ -384,8 +381,7 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
 def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
     """The matrix of second derivatives, forward over reverse.
 
-    >>> import minidl as md
-    >>> hessian(lambda x: (x * x * x).sum())(md.tensor([1.0, 2.0])).tolist()
+    >>> md.hessian(lambda x: (x * x * x).sum())(md.tensor([1.0, 2.0])).tolist()
     [[6.0, 0.0], [0.0, 12.0]]
     """
     return jacfwd(jacrev(f, argnums), argnums)

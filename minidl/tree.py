@@ -185,7 +185,7 @@ def _text(s: Structure, leaves: Iterator[str]) -> str | None:
 def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
     """Apply function to corresponding leaves. Raises ValueError where the structures differ.
 
-    >>> map(lambda a, b: a + b, (1, [2]), (10, [20]))
+    >>> md.tree.map(lambda a, b: a + b, (1, [2]), (10, [20]))
     (11, [22])
     """
     leaves, structure = flatten(tree)

@@ -16,7 +16,7 @@ def gelu(x: Any, /, approximate: str = "none") -> Tensor:
 
     Raises ValueError for another approximation. Source: D. Hendrycks and K. Gimpel, arXiv 1606.08415.
 
-    >>> round(gelu(operand(1.0)).item(), 4)
+    >>> round(md.gelu(md.tensor(1.0)).item(), 4)
     0.8413
     """
     if approximate not in ("none", "tanh"):
@@ -30,8 +30,7 @@ def layer_norm(x: Any, /, weight: Any = None, bias: Any = None, *, axes: int = 1
     `axes` says how many there are where neither weight nor bias does. Raises ValueError where the shapes do not fit.
     Source: J. L. Ba et al., arXiv 1607.06450.
 
-    >>> from minidl.ops import ones
-    >>> layer_norm(ones((2, 3)), ones((3,)), ones((3,))).tolist()
+    >>> md.layer_norm(md.ones((2, 3)), md.ones((3,)), md.ones((3,))).tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     x = operand(x)
@@ -55,8 +54,7 @@ def scaled_dot_product_attention(
 
     Source: A. Vaswani et al., Attention is all you need (NeurIPS 2017).
 
-    >>> from minidl.ops import ones
-    >>> scaled_dot_product_attention(ones((2, 4, 8)), ones((2, 6, 8)), ones((2, 6, 3))).shape
+    >>> md.scaled_dot_product_attention(md.ones((2, 4, 8)), md.ones((2, 6, 8)), md.ones((2, 6, 3))).shape
     (2, 4, 3)
     """
     q = operand(query)

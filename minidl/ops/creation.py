@@ -27,7 +27,7 @@ def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False, backend
 
     Python floats get the default float dtype, integers int64; NumPy data keeps its dtype.
 
-    >>> tensor([[1, 2], [3, 4]]).shape
+    >>> md.tensor([[1, 2], [3, 4]]).shape
     (2, 2)
     """
     out = asarray(data, dtype, copy=True, backend=backend, device=device)
@@ -42,7 +42,7 @@ def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: 
     copy: True always copies; None copies NumPy data but not tensors; False never does: the tensor then shows the memory of NumPy or DLPack data
     (do not write to it afterwards), and ValueError is raised where that is impossible.
 
-    >>> asarray(3.0).dtype
+    >>> md.asarray(3.0).dtype
     minidl.float32
     """
     want = None if dtype is None else canonical(dtype)
@@ -138,7 +138,8 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 
     Raises ValueError where the memory cannot be shared and copy is False.
 
-    >>> from_dlpack(np.arange(3.0)).tolist()
+    >>> import numpy as np
+    >>> md.from_dlpack(np.arange(3.0)).tolist()
     [0.0, 1.0, 2.0]
     """
     xp = choose(backend, device)
@@ -154,7 +155,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
 def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """A tensor of one value. dtype: by default that of the value (float → the default float).
 
-    >>> full((2,), 7).tolist()
+    >>> md.full((2,), 7).tolist()
     [7, 7]
     """
     size = shapes.size_tuple("full", shape)
@@ -168,29 +169,49 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None 
 
 
 def zeros(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)) or zeros(2, 3)."""
+    """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)) or zeros(2, 3).
+
+    >>> md.zeros((2, 3)).shape
+    (2, 3)
+    """
     return full((shape, *more) if more else shape, 0, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
 
 
 def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)) or ones(2, 3)."""
+    """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)) or ones(2, 3).
+
+    >>> md.ones(2, 2).tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
     return full((shape, *more) if more else shape, 1, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """A constant with the shape, dtype and backend of x."""
+    """A constant with the shape, dtype and backend of x.
+
+    >>> md.full_like(md.zeros(2), 7.0).tolist()
+    [7.0, 7.0]
+    """
     x = operand(x)
     xp = home(x.xp) if backend is None and device is None else get(backend or home(x.xp).name, device)
     return constant(xp, x.shape, fill_value, x.dtype if dtype is None else canonical(dtype))
 
 
 def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """Zeros with the shape, dtype and backend of x."""
+    """Zeros with the shape, dtype and backend of x.
+
+    >>> md.zeros_like(md.ones(2)).tolist()
+    [0.0, 0.0]
+    """
     return full_like(x, 0, dtype=dtype, backend=backend, device=device)
 
 
 def ones_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """Ones with the shape, dtype and backend of x."""
+    """Ones with the shape, dtype and backend of x.
+
+    >>> md.ones_like(md.arange(2)).tolist()
+    [1, 1]
+    """
     return full_like(x, 1, dtype=dtype, backend=backend, device=device)
 
 
@@ -202,7 +223,7 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
 
     Raises ValueError for a step of 0.
 
-    >>> arange(2, 8, 3).tolist()
+    >>> md.arange(2, 8, 3).tolist()
     [2, 5]
     """
     if stop is None:
@@ -225,7 +246,7 @@ def linspace(
 ) -> Tensor:
     """num evenly spaced numbers from start to stop, stop itself included if endpoint. Computed in double precision and rounded once.
 
-    >>> linspace(0, 1, 5).tolist()
+    >>> md.linspace(0, 1, 5).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     if num < 0:
@@ -243,7 +264,7 @@ def linspace(
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """Ones on the k-th diagonal, zeros elsewhere.
 
-    >>> eye(2).tolist()
+    >>> md.eye(2).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     xp = choose(backend, device)
@@ -256,7 +277,12 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
 
 
 def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
-    """Coordinate grids of 1-d arrays; "xy" lets the second array run along the rows, "ij" the first. Raises ValueError for another indexing."""
+    """Coordinate grids of 1-d arrays; "xy" lets the second array run along the rows, "ij" the first. Raises ValueError for another indexing.
+
+    >>> x, y = md.meshgrid(md.arange(2), md.arange(3))
+    >>> x.tolist()
+    [[0, 1], [0, 1], [0, 1]]
+    """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing {indexing!r} is neither 'xy' nor 'ij'")
     xs = [operand(a) for a in arrays]
@@ -277,6 +303,7 @@ def _triangle(name: str) -> Any:
     function.__name__ = function.__qualname__ = name
     part = "above" if name == "tril" else "below"
     function.__doc__ = f"x with zeros {part} the k-th diagonal of its last two axes. Raises ValueError for fewer than two axes."
+    function.__doc__ += f"\n\n>>> md.{name}(md.ones((2, 2))).tolist()\n{[[1.0, 0.0], [1.0, 1.0]] if name == 'tril' else [[1.0, 1.0], [0.0, 1.0]]}\n"
     return function
 
 

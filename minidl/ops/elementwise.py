@@ -55,10 +55,36 @@ _rows(
     less="lt|x < y", less_equal="le|x <= y", greater="gt|x > y", greater_equal="ge|x >= y",
 )  # fmt: skip
 
+#: public name -> "arguments = result", which the docstring shows; floats to four places
+_EXAMPLES: dict[str, str] = {}
+_EXAMPLES.update(
+    exp="1.0 = 2.7183", expm1="0.001 = 0.001", log="10.0 = 2.3026", log1p="1.0 = 0.6931", log2="8.0 = 3.0", log10="1000.0 = 3.0",
+    sqrt="2.0 = 1.4142", rsqrt="4.0 = 0.5", sin="1.0 = 0.8415", cos="1.0 = 0.5403", tan="1.0 = 1.5574", asin="1.0 = 1.5708", acos="0.0 = 1.5708",
+    atan="1.0 = 0.7854", sinh="1.0 = 1.1752", cosh="1.0 = 1.5431", tanh="1.0 = 0.7616", asinh="1.0 = 0.8814", acosh="2.0 = 1.317",
+    atanh="0.5 = 0.5493", sigmoid="1.0 = 0.7311", softplus="0.0 = 0.6931", erf="1.0 = 0.8427", erfc="1.0 = 0.1573", erfinv="0.5 = 0.4769",
+    lgamma="0.5 = 0.5724", digamma="1.0 = -0.5772", divide="7, 2 = 3.5", atan2="1.0, -1.0 = 2.3562", hypot="3.0, 4.0 = 5.0",
+    logaddexp="1000.0, 1000.0 = 1000.6932", copysign="2.0, -1.0 = -2.0", nextafter="1.0, 2.0 = 1.0000001192092896", xlogy="2.0, 3.0 = 2.1972",
+    negative="3 = -3", sign="-2.5 = -1.0", square="-3 = 9", relu="-2.0 = 0.0", floor="-1.5 = -2.0", ceil="-1.5 = -1.0", round="2.5 = 2.0",
+    trunc="-1.5 = -1.0", conj="1 + 2j = (1-2j)", add="2, 3 = 5", subtract="2, 3 = -1", multiply="2, 3 = 6", floor_divide="-7, 2 = -4",
+    remainder="-7, 2 = 1", maximum="2, 3 = 3", minimum="2, 3 = 2", fmax="2.0, 1.0 = 2.0", fmin="2.0, 1.0 = 1.0", bitwise_invert="5 = -6",
+    bitwise_and="6, 3 = 2", bitwise_or="6, 3 = 7", bitwise_xor="6, 3 = 5", bitwise_left_shift="1, 4 = 16", bitwise_right_shift="-8, 1 = -4",
+    abs="3 + 4j = 5.0", real="3 + 4j = 3.0", imag="3 + 4j = 4.0", isnan="0.0 = False", isinf="float('inf') = True", isfinite="1.0 = True",
+    signbit="-0.0 = True", logical_not="True = False", logical_and="True, False = False", logical_or="True, False = True",
+    logical_xor="True, True = False", equal="2, 2.0 = True", not_equal="2, 3 = True", less="2, 3 = True", less_equal="3, 3 = True",
+    greater="2, 3 = False", greater_equal="3, 3 = True",
+)  # fmt: skip
+
+
+def _example(name: str, exact: bool) -> str:
+    arguments, result = _EXAMPLES[name].split(" = ")
+    call = f"md.{name}({', '.join(f'md.tensor({a})' for a in arguments.split(', '))}).item()"
+    return f">>> {call if exact else f'round({call}, 4)'}\n{result}"
+
+
 for _name, (_primitive, _what, _note) in _TABLE.items():
     _function = getattr(ns, _primitive)
     _function.__name__ = _function.__qualname__ = _name
-    _function.__doc__ = f"{_what}, element by element. {_note}"
+    _function.__doc__ = f"{_what}, element by element. {_note}\n\n{_example(_name, _note is not _FLOAT or _name == 'nextafter')}\n"
     _function.__module__ = __name__
     globals()[_name] = _function
 
@@ -70,7 +96,7 @@ def pow(x: Any, y: Any, /) -> Tensor:
 
     Raises ValueError for an integer with a negative integer exponent, where the values can be looked at; elsewhere such elements are 0.
 
-    >>> pow(operand(3.0), 2).item()
+    >>> md.pow(md.tensor(3.0), 2).item()
     9.0
     """
     try:
@@ -100,31 +126,47 @@ def _check_exponent(x: Any, y: Any) -> None:
 
 
 def reciprocal(x: Any, /) -> Tensor:
-    """1 / x, element by element. Integers become the default float."""
+    """1 / x, element by element. Integers become the default float.
+
+    >>> md.reciprocal(md.tensor(4)).item()
+    0.25
+    """
     return ns.div(1, x)
 
 
 def positive(x: Any, /) -> Tensor:
-    """+x: the same values as a tensor of its own."""
+    """+x: the same values as a tensor of its own.
+
+    >>> md.positive(md.tensor(-2.0)).item()
+    -2.0
+    """
     return fresh(operand(x))
 
 
 def polygamma(x: Any, /, n: int) -> Tensor:
-    """The n-th derivative of digamma, n >= 0, element by element. Raises ValueError for a negative n."""
+    """The n-th derivative of digamma, n >= 0, element by element. Raises ValueError for a negative n.
+
+    >>> round(md.polygamma(md.tensor(1.0), 1).item(), 4)
+    1.6449
+    """
     if n < 0:
         raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0")
     return ns.polygamma(x, n=n) if n else ns.digamma(x)
 
 
 def i0(x: Any, /) -> Tensor:
-    """The modified Bessel function of the first kind of order 0, element by element. Integers become the default float."""
+    """The modified Bessel function of the first kind of order 0, element by element. Integers become the default float.
+
+    >>> md.i0(md.tensor(0.0)).item()
+    1.0
+    """
     return ns.bessel_i(x, n=0)
 
 
 def angle(x: Any, /) -> Tensor:
     """The argument of x in (-pi, pi], element by element: atan2(imag, real); for real x, pi below 0. Derivative 0 at 0.
 
-    >>> angle(operand(2j)).item() == angle(operand(1j)).item()
+    >>> md.angle(md.tensor(2j)).item() == md.angle(md.tensor(1j)).item()
     True
     """
     x = operand(x)
@@ -137,7 +179,7 @@ def angle(x: Any, /) -> Tensor:
 def heaviside(x: Any, h: Any, /) -> Tensor:
     """0 below 0, 1 above, h at 0, nan at nan, element by element; constant in x, so its derivative in x is 0.
 
-    >>> heaviside(operand(-2.0), 0.5).item()
+    >>> md.heaviside(md.tensor(-2.0), 0.5).item()
     0.0
     """
     x = operand(x, h if isinstance(h, Tensor) else None)
@@ -149,7 +191,7 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
 
     A derivative of nan or inf in the branch not taken still spoils the sum: make the argument harmless first (the "double where").
 
-    >>> where(operand(True), 1.0, 2.0).item()
+    >>> md.where(md.tensor(True), 1.0, 2.0).item()
     1.0
     """
     try:
@@ -163,7 +205,7 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     """minimum(maximum(x, min), max). Python-number bounds are constants, at which the derivative is 0; at tensor bounds a tie is shared.
 
-    >>> clip(operand(5.0), 0, 1).item()
+    >>> md.clip(md.tensor(5.0), 0, 1).item()
     1.0
     """
     try:
@@ -190,7 +232,7 @@ def astype(x: Any, dtype: Any, /, *, copy: bool = True, device: str | None = Non
     """x in another dtype, on the same device or another. float to integer saturates and takes nan to 0; complex to real takes the real part;
     to bool is x != 0.
 
-    >>> astype(operand(2.7), "int32").item()
+    >>> md.astype(md.tensor(2.7), "int32").item()
     2
     """
     x, dtype = operand(x), dtypes.canonical(dtype)

@@ -249,8 +249,7 @@ def wrapped(i: Tensor, axis: int, n: int) -> tuple[Tensor, bool]:
 def getitem(x: Any, index: Any, /) -> Tensor:
     """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a value, not a view.
 
-    >>> from minidl.ops import arange
-    >>> getitem(arange(5), slice(None, None, -2)).tolist()
+    >>> md.getitem(md.arange(5), slice(None, None, -2)).tolist()
     [4, 2, 0]
     """
     try:
@@ -297,7 +296,11 @@ def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...]
 
 
 def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
-    """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added."""
+    """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added.
+
+    >>> md.set_at(md.zeros(3), 1, 5.0).tolist()
+    [0.0, 5.0, 0.0]
+    """
     x = operand(x)
     value = cast(value if isinstance(value, Tensor) else operand(value, x), x.dtype)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
@@ -373,7 +376,11 @@ class At:
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
-    """The elements at these positions along an axis (which may be left out for a 1-d array). Raises IndexError out of range, see above."""
+    """The elements at these positions along an axis (which may be left out for a 1-d array). Raises IndexError out of range, see above.
+
+    >>> md.take(md.tensor([10, 20, 30]), md.tensor([2, 0])).tolist()
+    [30, 10]
+    """
     x = operand(x)
     if axis is None and x.ndim != 1:
         raise ValueError(f"take: {describe(x)} has {x.ndim} axes; say which one with axis=")
@@ -384,8 +391,7 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
     """x[..., indices[..., i, ...], ...] along an axis; the other axes broadcast. Raises IndexError out of range, see above.
 
-    >>> from minidl.ops import tensor
-    >>> take_along_axis(tensor([[1, 2], [3, 4]]), tensor([[1], [0]])).tolist()
+    >>> md.take_along_axis(md.tensor([[1, 2], [3, 4]]), md.tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
     x = operand(x)

@@ -41,7 +41,7 @@ def _dtype_of(x: Any) -> DType:
 def finfo(dtype: Any, /) -> FloatInfo:
     """The limits of a float dtype (of the parts, for a complex one). Raises TypeError for others.
 
-    >>> finfo("float32").bits
+    >>> md.finfo("float32").bits
     32
     """
     d = _dtype_of(dtype)
@@ -57,7 +57,11 @@ def finfo(dtype: Any, /) -> FloatInfo:
 
 
 def iinfo(dtype: Any, /) -> IntInfo:
-    """The limits of an integer dtype. Raises TypeError for others."""
+    """The limits of an integer dtype. Raises TypeError for others.
+
+    >>> md.iinfo("int8").max
+    127
+    """
     d = _dtype_of(dtype)
     if not d.is_integer:
         raise TypeError(f"iinfo: {d.name} is no integer dtype; use finfo")
@@ -74,7 +78,7 @@ _KINDS = {
 def isdtype(dtype: Any, kind: Any) -> bool:
     """Whether a dtype is of a kind: a dtype, one of the Array API's names ("integral", "real floating" …), or a tuple of these.
 
-    >>> isdtype("int8", ("bool", "integral"))
+    >>> md.isdtype("int8", ("bool", "integral"))
     True
     """
     if isinstance(kind, tuple):
@@ -87,7 +91,11 @@ def isdtype(dtype: Any, kind: Any) -> bool:
 
 
 def result_type(*arrays_and_dtypes: Any) -> DType:
-    """The dtype that an operation on these tensors, dtypes and Python numbers has. Raises TypeError for nothing or what does not promote."""
+    """The dtype that an operation on these tensors, dtypes and Python numbers has. Raises TypeError for nothing or what does not promote.
+
+    >>> md.result_type("float16", "float32")
+    minidl.float32
+    """
     kinds = [k for a in arrays_and_dtypes if not isinstance(a, (DType, np.dtype)) and (k := scalar_type(a)) is not None]
     known = [_dtype_of(a) for a in arrays_and_dtypes if isinstance(a, (DType, np.dtype)) or scalar_type(a) is None]
     if not known and not kinds:
@@ -101,7 +109,11 @@ def result_type(*arrays_and_dtypes: Any) -> DType:
 
 
 def can_cast(from_: Any, to: Any, /) -> bool:
-    """Whether promotion ever turns the first dtype (or tensor's dtype) into the second."""
+    """Whether promotion ever turns the first dtype (or tensor's dtype) into the second.
+
+    >>> md.can_cast("int8", "float32"), md.can_cast("float64", "float32")
+    (True, False)
+    """
     have, want = _dtype_of(from_), canonical(to)
     try:
         return dtypes.promote(have, want) is want

@@ -88,7 +88,11 @@ Raises ValueError for 0-d arrays and for sizes that differ: `matmul: inner dimen
 
 
 def tensordot(x: Any, y: Any, /, *, axes: int | Sequence[Any] = 2) -> Tensor:
-    """The sum of products over axes: the last `axes` of x with the first of y, or a pair of axis lists. Raises ValueError where sizes differ."""
+    """The sum of products over axes: the last `axes` of x with the first of y, or a pair of axis lists. Raises ValueError where sizes differ.
+
+    >>> md.tensordot(md.ones((2, 3)), md.ones((3, 4)), axes=1).shape
+    (2, 4)
+    """
     x = operand(x)
     y = operand(y, x)
     if isinstance(axes, int):
@@ -109,8 +113,7 @@ def matmul_int8(x: Any, weight: Any, /) -> Tensor:
     The product of a quantized layer; torch and XLA have instructions of the processor for it. No derivative. Raises ValueError for other dtypes and
     sizes that differ.
 
-    >>> import minidl as md
-    >>> matmul_int8(md.full((1, 300), 127, dtype=md.int8), md.full((1, 300), 127, dtype=md.int8)).tolist()
+    >>> md.matmul_int8(md.full((1, 300), 127, dtype=md.int8), md.full((1, 300), 127, dtype=md.int8)).tolist()
     [[4838700]]
     """
     x = operand(x)
@@ -122,7 +125,11 @@ def matmul_int8(x: Any, weight: Any, /) -> Tensor:
 
 
 def dot(x: Any, y: Any, /) -> Tensor:
-    """The product as in NumPy: inner for vectors, matrix product for matrices, the last axis of x with the last but one of y beyond."""
+    """The product as in NumPy: inner for vectors, matrix product for matrices, the last axis of x with the last but one of y beyond.
+
+    >>> md.dot(md.tensor([1.0, 2.0]), md.tensor([3.0, 4.0])).item()
+    11.0
+    """
     x = operand(x)
     y = operand(y, x)
     if not x.ndim or not y.ndim:
@@ -131,7 +138,11 @@ def dot(x: Any, y: Any, /) -> Tensor:
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum over one axis of conj(x) * y, the others broadcasting."""
+    """The sum over one axis of conj(x) * y, the others broadcasting.
+
+    >>> md.vecdot(md.tensor([1.0, 2.0]), md.tensor([3.0, 4.0])).item()
+    11.0
+    """
     x = operand(x)
     y = operand(y, x)
     if not -min(x.ndim, y.ndim) <= axis < 0:
@@ -143,7 +154,11 @@ def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
 
 
 def outer(x: Any, y: Any, /) -> Tensor:
-    """x[i] * y[j] for two 1-d arrays. Raises ValueError for others."""
+    """x[i] * y[j] for two 1-d arrays. Raises ValueError for others.
+
+    >>> md.outer(md.tensor([1, 2]), md.tensor([3, 4])).tolist()
+    [[3, 4], [6, 8]]
+    """
     x = operand(x)
     y = operand(y, x)
     if x.ndim != 1 or y.ndim != 1:
@@ -163,8 +178,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     More than two arrays are contracted pairwise in the order that opt_einsum finds best. Source of the order: D. Smith and J. Gray,
     opt_einsum (JOSS 2018). Raises ValueError for labels that do not fit.
 
-    >>> from minidl.ops import ones
-    >>> einsum("ij,jk->ki", ones((2, 3)), ones((3, 4))).shape
+    >>> md.einsum("ij,jk->ki", md.ones((2, 3)), md.ones((3, 4))).shape
     (4, 2)
     """
     xs = [operand(x) for x in operands]

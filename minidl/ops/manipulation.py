@@ -39,7 +39,7 @@ __all__ = [
 def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     """x in another shape of as many elements, in row-major order; one size may be -1. Raises ValueError where the number does not fit.
 
-    >>> reshape(operand(1.0), (1, -1)).shape
+    >>> md.reshape(md.tensor(1.0), (1, -1)).shape
     (1, 1)
     """
     try:
@@ -58,14 +58,22 @@ def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
 
 
 def view(x: Any, /, *shape: Any) -> Tensor:
-    """reshape with the sizes as arguments, or the same bits as another dtype of the same width: view(x, 2, -1), view(x, md.int32)."""
+    """reshape with the sizes as arguments, or the same bits as another dtype of the same width: view(x, 2, -1), view(x, md.int32).
+
+    >>> md.view(md.tensor(1.0), md.int32).item()
+    1065353216
+    """
     if len(shape) == 1 and isinstance(shape[0], DType):
         return ns.bitcast(operand(x), dtype=shape[0])
     return reshape(x, shape[0] if len(shape) == 1 else shape)
 
 
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
-    """Make the axes from start_axis to end_axis, both included, one axis."""
+    """Make the axes from start_axis to end_axis, both included, one axis.
+
+    >>> md.flatten(md.ones((2, 3, 4)), 1).shape
+    (2, 12)
+    """
     x = operand(x)
     if not x.ndim:
         return ns.reshape(x, shape=(1,))
@@ -76,7 +84,11 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
 
 
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
-    """x with its axes in the given order. Raises ValueError for what is no permutation."""
+    """x with its axes in the given order. Raises ValueError for what is no permutation.
+
+    >>> md.permute_dims(md.ones((2, 3, 4)), (2, 0, 1)).shape
+    (4, 2, 3)
+    """
     try:
         x = operand(x)
         order = tuple(shapes.axis_index("permute_dims", a, x.ndim) for a in axes)
@@ -86,7 +98,11 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
 
 
 def matrix_transpose(x: Any, /) -> Tensor:
-    """The last two axes exchanged. Raises ValueError for fewer than two axes."""
+    """The last two axes exchanged. Raises ValueError for fewer than two axes.
+
+    >>> md.matrix_transpose(md.ones((5, 2, 3))).shape
+    (5, 3, 2)
+    """
     x = operand(x)
     if x.ndim < 2:
         raise ValueError(f"matrix_transpose: at least two axes wanted, {describe(x)} came")
@@ -94,7 +110,11 @@ def matrix_transpose(x: Any, /) -> Tensor:
 
 
 def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
-    """Two axes exchanged."""
+    """Two axes exchanged.
+
+    >>> md.swapaxes(md.ones((2, 3, 4)), 0, 2).shape
+    (4, 3, 2)
+    """
     x = operand(x)
     order = list(range(x.ndim))
     a, b = shapes.axis_index("swapaxes", axis1, x.ndim), shapes.axis_index("swapaxes", axis2, x.ndim)
@@ -103,7 +123,11 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
 
 
 def transpose(x: Any, /, *axes: Any) -> Tensor:
-    """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy)."""
+    """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy).
+
+    >>> md.transpose(md.ones((2, 3, 4))).shape
+    (4, 3, 2)
+    """
     try:
         x = operand(x)
         if not axes or axes == (None,):
@@ -114,7 +138,11 @@ def transpose(x: Any, /, *axes: Any) -> Tensor:
 
 
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
-    """Axes moved to other places, the rest in order. Raises ValueError for unequal or repeated axes."""
+    """Axes moved to other places, the rest in order. Raises ValueError for unequal or repeated axes.
+
+    >>> md.moveaxis(md.ones((2, 3, 4)), 0, -1).shape
+    (3, 4, 2)
+    """
     x = operand(x)
     src, dst = ([shapes.axis_index("moveaxis", a, x.ndim) for a in ((v,) if isinstance(v, int) else v)] for v in (source, destination))
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
@@ -126,7 +154,11 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
 
 
 def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
-    """New axes of size one at these places of the result."""
+    """New axes of size one at these places of the result.
+
+    >>> md.expand_dims(md.ones(3), 1).shape
+    (3, 1)
+    """
     x = operand(x)
     given = (axis,) if isinstance(axis, int) else tuple(axis)
     places = shapes.axes_tuple("expand_dims", given, x.ndim + len(given))
@@ -135,7 +167,11 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
 
 
 def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
-    """x without these axes, or without all axes of size one. Raises ValueError for an axis of another size."""
+    """x without these axes, or without all axes of size one. Raises ValueError for an axis of another size.
+
+    >>> md.squeeze(md.ones((1, 3, 1)), 0).shape
+    (3, 1)
+    """
     x = operand(x)
     axes = tuple(i for i, s in enumerate(x.shape) if s == 1) if axis is None else shapes.axes_tuple("squeeze", axis, x.ndim)
     for a in axes:
@@ -145,7 +181,11 @@ def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
 
 
 def broadcast_to(x: Any, /, shape: Any) -> Tensor:
-    """x repeated along axes of size one and new leading axes. Raises ValueError where it does not fit."""
+    """x repeated along axes of size one and new leading axes. Raises ValueError where it does not fit.
+
+    >>> md.broadcast_to(md.tensor([1, 2]), (2, 2)).tolist()
+    [[1, 2], [1, 2]]
+    """
     try:
         x, size = operand(x), shapes.size_tuple("broadcast_to", shape)
         if size == x.shape:
@@ -159,21 +199,29 @@ def broadcast_to(x: Any, /, shape: Any) -> Tensor:
 def broadcast_shapes(*sizes: Sequence[int]) -> tuple[int, ...]:
     """The common shape of arrays of these shapes, () for none. Raises ValueError where they do not broadcast.
 
-    >>> broadcast_shapes((3, 1), (4,))
+    >>> md.broadcast_shapes((3, 1), (4,))
     (3, 4)
     """
     return shapes.broadcast(*(shapes.size_tuple("broadcast_shapes", s) for s in sizes)) if sizes else ()
 
 
 def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
-    """All arrays in their common shape."""
+    """All arrays in their common shape.
+
+    >>> [a.shape for a in md.broadcast_arrays(md.ones((2, 1)), md.ones(3))]
+    [(2, 3), (2, 3)]
+    """
     xs = [operand(a) for a in arrays]
     shape = broadcast_shapes(*(x.shape for x in xs))
     return tuple(broadcast_to(x, shape) for x in xs)
 
 
 def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
-    """Arrays joined along an axis they have (axis None: flattened first). Raises ValueError where other sizes differ."""
+    """Arrays joined along an axis they have (axis None: flattened first). Raises ValueError where other sizes differ.
+
+    >>> md.concat((md.arange(2), md.arange(3))).tolist()
+    [0, 1, 0, 1, 2]
+    """
     try:
         xs = [operand(a) for a in arrays]
         if not xs:
@@ -190,7 +238,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
 def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis. Raises ValueError for different shapes.
 
-    >>> stack([operand(1.0), operand(2.0)]).tolist()
+    >>> md.stack([md.tensor(1.0), md.tensor(2.0)]).tolist()
     [1.0, 2.0]
     """
     try:
@@ -216,7 +264,11 @@ def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
 
 
 def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
-    """The slices along an axis, without it. Raises IndexError for a 0-d array."""
+    """The slices along an axis, without it. Raises IndexError for a 0-d array.
+
+    >>> [v.item() for v in md.unstack(md.arange(3))]
+    [0, 1, 2]
+    """
     x = operand(x)
     a = shapes.axis_index("unstack", axis, x.ndim)
     rest = shapes.reduced(x.shape, (a,), False)
@@ -227,6 +279,9 @@ def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tens
     """Pieces along an axis, as in PyTorch: an integer is the size of each piece (the last may be smaller), a sequence gives every size.
 
     Raises ValueError for sizes that do not add up.
+
+    >>> [c.tolist() for c in md.split(md.arange(5), 2)]
+    [[0, 1], [2, 3], [4]]
     """
     x = operand(x)
     a = shapes.axis_index("split", axis, x.ndim)
@@ -245,7 +300,11 @@ def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tens
 
 
 def chunk(x: Any, /, chunks: int, *, axis: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch)."""
+    """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch).
+
+    >>> [c.tolist() for c in md.chunk(md.arange(5), 2)]
+    [[0, 1, 2], [3, 4]]
+    """
     x = operand(x)
     if chunks < 1:
         raise ValueError(f"chunk: {chunks} chunks; at least 1 is wanted")
@@ -253,14 +312,22 @@ def chunk(x: Any, /, chunks: int, *, axis: int = 0) -> tuple[Tensor, ...]:
 
 
 def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
-    """The order of elements reversed along axes (all by default)."""
+    """The order of elements reversed along axes (all by default).
+
+    >>> md.flip(md.arange(3)).tolist()
+    [2, 1, 0]
+    """
     x = operand(x)
     axes = shapes.axes_tuple("flip", axis, x.ndim)
     return ns.flip(x, axes=axes) if axes else fresh(x)
 
 
 def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> Tensor:
-    """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array)."""
+    """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array).
+
+    >>> md.roll(md.arange(4), 1).tolist()
+    [3, 0, 1, 2]
+    """
     x = operand(x)
     if axis is None:
         return ns.reshape(roll(ns.reshape(x, shape=(x.size,)), shift, axis=0), shape=x.shape)
@@ -279,7 +346,11 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | N
 
 
 def tile(x: Any, /, repetitions: Any) -> Tensor:
-    """The whole array repeated along each axis; missing repetitions or axes count as one on the left."""
+    """The whole array repeated along each axis; missing repetitions or axes count as one on the left.
+
+    >>> md.tile(md.arange(2), (2, 2)).tolist()
+    [[0, 1, 0, 1], [0, 1, 0, 1]]
+    """
     x, reps = operand(x), shapes.size_tuple("tile", repetitions)
     n = max(x.ndim, len(reps))
     shape, reps = (1,) * (n - x.ndim) + x.shape, (1,) * (n - len(reps)) + reps
@@ -295,7 +366,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats while tracing, where the size of the result
     is unknown (a number, list or NumPy array works there too).
 
-    >>> repeat(stack([operand(1), operand(2)]), [2, 1]).tolist()
+    >>> md.repeat(md.stack([md.tensor(1), md.tensor(2)]), [2, 1]).tolist()
     [1, 1, 2]
     """
     x = operand(x)
@@ -319,7 +390,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
 def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     """A border of one value. widths: an integer, a pair (before, after) for all axes, or one of these per axis; negative ones crop.
 
-    >>> pad(stack([operand(1), operand(2)]), (1, 0)).tolist()
+    >>> md.pad(md.stack([md.tensor(1), md.tensor(2)]), (1, 0)).tolist()
     [0, 1, 2]
     """
     x = operand(x)
@@ -338,7 +409,11 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
 
 
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
-    """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes."""
+    """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes.
+
+    >>> md.diagonal(md.reshape(md.arange(4), (2, 2))).tolist()
+    [0, 3]
+    """
     x = operand(x)
     a, b = shapes.axis_index("diagonal", axis1, x.ndim), shapes.axis_index("diagonal", axis2, x.ndim)
     if a == b:

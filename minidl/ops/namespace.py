@@ -64,7 +64,7 @@ class NamespaceInfo:
 def __array_namespace_info__() -> NamespaceInfo:
     """Which dtypes, devices and capabilities there are. Source: Python array API standard, `inspection`.
 
-    >>> __array_namespace_info__().default_dtypes()["real floating"]
+    >>> md.__array_namespace_info__().default_dtypes()["real floating"]
     minidl.float32
     """
     return NamespaceInfo()

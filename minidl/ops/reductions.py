@@ -51,7 +51,7 @@ def _one_axis(name: str, x: Tensor, axis: Axis, keepdims: bool, f: Callable[[Ten
 def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
     """The sum over axes; 0 over none. dtype: computed in it.
 
-    >>> sum(operand(True)).dtype
+    >>> md.sum(md.tensor(True)).dtype
     minidl.int64
     """
     try:
@@ -66,8 +66,16 @@ def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
 
 
 def prod(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The product over axes; 1 over none. Its derivative divides by nothing, so zeros are no special case."""
+    """The product over axes; 1 over none. Its derivative divides by nothing, so zeros are no special case.
+
+    >>> md.prod(md.tensor([2, 3, 4])).item()
+    24
+    """
     return _one_axis("prod", _wide(operand(x), dtype), axis, keepdims, lambda v, a, keep: ns.prod(v, axis=(a,), keepdims=keep))
+
+
+def _example(call: str, result: object) -> str:
+    return f"\n\n>>> md.{call}\n{result}\n".replace("'", "")
 
 
 def _extreme(name: str, text: str) -> Any:
@@ -82,6 +90,7 @@ def _extreme(name: str, text: str) -> Any:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {text} element over axes; nan if there is one; ties share the gradient. Raises ValueError over nothing."
+    function.__doc__ += _example(f"{name}(md.tensor([[1, 5], [7, 2]]), axis=0).tolist()", [7, 5] if name == "max" else [1, 2])
     return function
 
 
@@ -96,6 +105,7 @@ def _test(name: str, text: str) -> Any:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"Whether {text} over axes is true (not 0). The result is bool."
+    function.__doc__ += _example(f"{name}(md.tensor([0, 3])).item()", name == "any")
     return function
 
 
@@ -111,6 +121,7 @@ def _place(name: str, text: str) -> Any:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The int64 position of the first {text} element along an axis (or in the flattened array); nan counts as the {text}."
+    function.__doc__ += _example(f"{name}(md.tensor([3, 9, 1])).item()", 1 if name == "argmax" else 2)
     return function
 
 
@@ -124,7 +135,11 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
 
 
 def mean(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The mean over axes; nan over none. 16-bit floats are summed in float32."""
+    """The mean over axes; nan over none. 16-bit floats are summed in float32.
+
+    >>> md.mean(md.tensor([[1.0, 2.0], [3.0, 6.0]]), axis=0).tolist()
+    [2.0, 4.0]
+    """
     try:
         x = operand(x)
         x = _floating(x) if dtype is None else cast(x, canonical(dtype))
@@ -141,7 +156,11 @@ def mean(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = N
 
 def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The mean squared distance from the mean over axes, divided by (count - correction): 0 as in the Array API, 1 for the unbiased estimate
-    that PyTorch has by default."""
+    that PyTorch has by default.
+
+    >>> md.var(md.tensor([1.0, 3.0]), correction=1).item()
+    2.0
+    """
     x = _floating(operand(x))
     axes = shapes.axes_tuple("var", axis, x.ndim)
     wide = cast(x, dtypes.float32) if x.dtype.bits == 16 else x
@@ -151,7 +170,11 @@ def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool
 
 
 def std(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
-    """The square root of var, with derivative 0 where it is 0."""
+    """The square root of var, with derivative 0 where it is 0.
+
+    >>> md.std(md.tensor([1.0, 3.0])).item()
+    1.0
+    """
     return ns.root(var(x, axis, correction=correction, keepdims=keepdims), p=2)
 
 
@@ -162,8 +185,7 @@ def _squares(x: Tensor) -> Tensor:
 def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any p > 0. Derivative 0 at 0.
 
-    >>> from minidl.ops import tensor
-    >>> vector_norm(tensor([3.0, 4.0])).item()
+    >>> md.vector_norm(md.tensor([3.0, 4.0])).item()
     5.0
     """
     x = _floating(operand(x))
@@ -187,22 +209,38 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
 
 
 def norm(x: Any, /, ord: Any = None, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """vector_norm under its short name; ord None or "fro" is 2."""
+    """vector_norm under its short name; ord None or "fro" is 2.
+
+    >>> md.norm(md.tensor([3.0, 4.0])).item()
+    5.0
+    """
     return vector_norm(x, axis=axis, keepdims=keepdims, ord=2 if ord in (None, "fro") else ord)
 
 
 def count_nonzero(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """How many elements over axes are not 0, as int64."""
+    """How many elements over axes are not 0, as int64.
+
+    >>> md.count_nonzero(md.tensor([0, 3, 4])).item()
+    2
+    """
     return sum(cast(ns.ne(operand(x), 0), dtypes.int64), axis, keepdims)
 
 
 def logsumexp(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) over axes without overflow; -inf (with derivative 0) where all elements are -inf."""
+    """log(sum(exp(x))) over axes without overflow; -inf (with derivative 0) where all elements are -inf.
+
+    >>> round(md.logsumexp(md.tensor([1000.0, 1000.0])).item(), 2)
+    1000.69
+    """
     return _one_axis("logsumexp", _floating(operand(x)), axis, keepdims, lambda v, a, keep: ns.logsumexp(v, axis=(a,), keepdims=keep))
 
 
 def softmax(x: Any, /, axis: int = -1) -> Tensor:
-    """exp(x) / sum(exp(x)), 0 where all elements are -inf, along an axis; integers become the default float."""
+    """exp(x) / sum(exp(x)), 0 where all elements are -inf, along an axis; integers become the default float.
+
+    >>> md.softmax(md.tensor([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
     try:
         x = operand(x)
         return ns.softmax(x, axis=shapes.axis_index("softmax", axis, x.ndim))
@@ -216,8 +254,7 @@ def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
     at: integers of x's shape without that axis; the result has that shape, the element at each place, and 0 where there is no such place. It
     is what a cross-entropy wants, and no array of x's shape is made for it.
 
-    >>> import minidl as md
-    >>> log_softmax(md.tensor([[0.0, 0.0], [1.0, -1.0]]), at=md.asarray([1, 5])).tolist()
+    >>> md.log_softmax(md.tensor([[0.0, 0.0], [1.0, -1.0]]), at=md.asarray([1, 5])).tolist()
     [-0.693..., 0.0]
 
     Raises ValueError for places of another shape.
@@ -230,7 +267,7 @@ def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
         raise refused(log_softmax, error, x, axis, at=at) from None
 
 
-def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool) -> Any:
+def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool, shown: list[Any]) -> Any:
     def function(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False, reverse: bool = False) -> Tensor:
         x = operand(x)
         x = _wide(x, dtype) if wide or dtype is not None else x
@@ -249,14 +286,15 @@ def _cumulative(name: str, primitive: str, text: str, start: float | None, wide:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The running {text} along an axis, from the end if reverse; include_initial puts the empty one in front."
+    function.__doc__ += _example(f"{name}(md.tensor({'[0.0, 1.0]' if 'log' in name else '[2, 3, 1]'})).tolist()", shown)
     return function
 
 
-cumulative_sum = _cumulative("cumulative_sum", "cumsum", "sum", 0, True)
-cumulative_prod = _cumulative("cumulative_prod", "cumprod", "product", 1, True)
-cumulative_max = _cumulative("cumulative_max", "cummax", "maximum (nan from the first nan on)", None, False)
-cumulative_min = _cumulative("cumulative_min", "cummin", "minimum (nan from the first nan on)", None, False)
-cumulative_logsumexp = _cumulative("cumulative_logsumexp", "cumlogsumexp", "logsumexp", -math.inf, False)
+cumulative_sum = _cumulative("cumulative_sum", "cumsum", "sum", 0, True, [2, 5, 6])
+cumulative_prod = _cumulative("cumulative_prod", "cumprod", "product", 1, True, [2, 6, 6])
+cumulative_max = _cumulative("cumulative_max", "cummax", "maximum (nan from the first nan on)", None, False, [2, 3, 3])
+cumulative_min = _cumulative("cumulative_min", "cummin", "minimum (nan from the first nan on)", None, False, [2, 2, 1])
+cumulative_logsumexp = _cumulative("cumulative_logsumexp", "cumlogsumexp", "logsumexp", -math.inf, False, [0.0, "1.313..."])
 
 
 def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: Any = None) -> Tensor:
@@ -264,8 +302,7 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
 
     Raises ValueError for a negative n, and TypeError for bools.
 
-    >>> from minidl.ops import tensor
-    >>> diff(tensor([1, 4, 9, 16]), n=2).tolist()
+    >>> md.diff(md.tensor([1, 4, 9, 16]), n=2).tolist()
     [2, 2]
     """
     from minidl.ops.manipulation import concat, cut
@@ -288,8 +325,7 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
 
     Raises ValueError for q outside [0, 1] or an empty axis.
 
-    >>> from minidl.ops import tensor
-    >>> quantile(tensor([1.0, 2.0, 3.0, 4.0]), 0.5).item()
+    >>> md.quantile(md.tensor([1.0, 2.0, 3.0, 4.0]), 0.5).item()
     2.5
     """
     from minidl.ops.manipulation import cut, stack
@@ -331,5 +367,9 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
 
 
 def median(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
-    """The middle element over axes in sorted order, or the mean of the two middle ones; nan if there is one."""
+    """The middle element over axes in sorted order, or the mean of the two middle ones; nan if there is one.
+
+    >>> md.median(md.tensor([4.0, 1.0, 3.0, 2.0])).item()
+    2.5
+    """
     return quantile(x, 0.5, axis, keepdims)

@@ -18,13 +18,21 @@ __all__ = ["argsort", "isin", "nonzero", "searchsorted", "sort", "topk", "unique
 
 
 def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
-    """The int64 positions that sort x along an axis. Raises TypeError for complex numbers."""
+    """The int64 positions that sort x along an axis. Raises TypeError for complex numbers.
+
+    >>> md.argsort(md.tensor([3, 1, 2])).tolist()
+    [1, 2, 0]
+    """
     x = operand(x)
     return ns.argsort(x, axis=shapes.axis_index("argsort", axis, x.ndim), descending=descending)
 
 
 def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
-    """x sorted along an axis; the gradient follows each element to where it went."""
+    """x sorted along an axis; the gradient follows each element to where it went.
+
+    >>> md.sort(md.tensor([3, 1, 2]), descending=True).tolist()
+    [3, 2, 1]
+    """
     x = operand(x)
     a = shapes.axis_index("sort", axis, x.ndim)
     return ns.take_along(x, ns.argsort(x, axis=a, descending=descending), axis=a)
@@ -42,8 +50,7 @@ def topk(x: Any, /, k: int, axis: int = -1, *, largest: bool = True) -> TopK:
 
     Raises ValueError for a k beyond the axis.
 
-    >>> from minidl.ops import tensor
-    >>> topk(tensor([1.0, 3.0, 2.0]), 2).indices.tolist()
+    >>> md.topk(md.tensor([1.0, 3.0, 2.0]), 2).indices.tolist()
     [1, 2]
     """
     from minidl.ops.manipulation import cut
@@ -60,6 +67,9 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     """Where the elements of x2 belong in the sorted 1-d array x1: before equal ones ("left") or after ("right"). nan counts as the largest.
 
     Binary search in log2(n) steps over all of x2 at once. Raises ValueError for another side or an x1 that is not 1-d.
+
+    >>> md.searchsorted(md.tensor([1, 3, 5]), md.tensor([3, 4])).tolist()
+    [1, 2]
     """
     x1 = operand(x1)
     x2 = operand(x2, x1)
@@ -89,6 +99,9 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     """The int64 positions of the elements that are not 0, one array per axis, in row-major order.
 
     Raises TypeError while tracing, where the number of such elements is unknown: use md.where; ValueError for a 0-d array.
+
+    >>> [i.tolist() for i in md.nonzero(md.tensor([[0, 1], [2, 0]]))]
+    [[0, 1], [1, 0]]
     """
     x = operand(x)
     if not x.ndim:
@@ -101,8 +114,7 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
 
     A few candidates, or complex ones, are compared one by one; more are sorted and searched.
 
-    >>> from minidl.ops import tensor
-    >>> isin(tensor([1, 2, 3]), tensor([3, 1])).tolist()
+    >>> md.isin(md.tensor([1, 2, 3]), md.tensor([3, 1])).tolist()
     [True, False, True]
     """
     x1 = operand(x1, x2 if isinstance(x2, Tensor) else None)
@@ -143,6 +155,10 @@ def unique_all(x: Any, /) -> UniqueAll:
     """The distinct values in ascending order (each nan is one), where each occurs first, where each element went, and how often each occurs.
 
     Raises TypeError while tracing, where the number of values is unknown. The values are differentiable.
+
+    >>> found = md.unique_all(md.tensor([3, 1, 3]))
+    >>> found.values.tolist(), found.indices.tolist(), found.inverse_indices.tolist(), found.counts.tolist()
+    ([1, 3], [1, 0], [1, 0, 1], [1, 2])
     """
     x = operand(x)
     found = np.unique(values(x, "unique_all"), return_index=True, return_inverse=True, return_counts=True, equal_nan=False)
@@ -151,17 +167,29 @@ def unique_all(x: Any, /) -> UniqueAll:
 
 
 def unique_values(x: Any, /) -> Tensor:
-    """The distinct values in ascending order. Raises TypeError while tracing."""
+    """The distinct values in ascending order. Raises TypeError while tracing.
+
+    >>> md.unique_values(md.tensor([3, 1, 3])).tolist()
+    [1, 3]
+    """
     return unique_all(x).values
 
 
 def unique_counts(x: Any, /) -> UniqueCounts:
-    """The distinct values and how often each occurs. Raises TypeError while tracing."""
+    """The distinct values and how often each occurs. Raises TypeError while tracing.
+
+    >>> md.unique_counts(md.tensor([3, 1, 3])).counts.tolist()
+    [1, 2]
+    """
     out = unique_all(x)
     return UniqueCounts(out.values, out.counts)
 
 
 def unique_inverse(x: Any, /) -> UniqueInverse:
-    """The distinct values and where each element of x went. Raises TypeError while tracing."""
+    """The distinct values and where each element of x went. Raises TypeError while tracing.
+
+    >>> md.unique_inverse(md.tensor([3, 1, 3])).inverse_indices.tolist()
+    [1, 0, 1]
+    """
     out = unique_all(x)
     return UniqueInverse(out.values, out.inverse_indices)

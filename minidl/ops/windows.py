@@ -49,8 +49,7 @@ def conv(x: Any, w: Any, /, *, stride: Any = 1, padding: Any = 0, dilation: Any 
 
     Raises ValueError where channels, groups or sizes do not fit.
 
-    >>> from minidl.ops import ones
-    >>> conv(ones((1, 3, 8, 8)), ones((6, 3, 5, 5))).shape
+    >>> md.conv(md.ones((1, 3, 8, 8)), md.ones((6, 3, 5, 5))).shape
     (1, 6, 4, 4)
     """
     x = operand(x)
@@ -65,6 +64,9 @@ def conv_transpose(
     """The transpose of conv: x [N, C, *spatial] with w [C, O/groups, *kernel] → [N, O, *out].
 
     out = (in - 1) * stride - padding + dilation * (kernel - 1) + output_padding + 1. Raises ValueError where channels or sizes do not fit.
+
+    >>> md.conv_transpose(md.ones((1, 1, 2)), md.ones((1, 1, 2))).tolist()
+    [[[1.0, 2.0, 1.0]]]
     """
     x = operand(x)
     w = operand(w, x)
@@ -98,6 +100,9 @@ def max_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, di
     """The maximum of each window over the last axes (all behind [N, C] for an integer window); of equal ones the first gets the gradient.
 
     stride: the window by default. Padding is never chosen. return_indices: also the int64 positions inside the windows, row-major.
+
+    >>> md.max_pool(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[1.0, 3.0]]]
     """
     x = operand(x)
     window = _window("max_pool", x, window)
@@ -110,6 +115,9 @@ def avg_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, co
     """The mean of each window over the last axes (all behind [N, C] for an integer window). stride: the window by default.
 
     count_include_pad: whether the zeros of the padding count. Raises ValueError where the window does not fit.
+
+    >>> md.avg_pool(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[0.5, 2.5]]]
     """
     x = operand(x)
     if not x.dtype.inexact:

@@ -1,0 +1,49 @@
+"""The reference: its pages are those that the docstrings make now, and every public name has an example or is on a list that only shrinks."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import types
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Room → how many of its names may be without an example. A number may only go down, and in a room that is not here every name has one.
+WITHOUT_EXAMPLE = {
+    "md.nn": 115, "md.nn.functional": 102, "md.nn.init": 13, "md.nn.utils": 4, "md.nn.utils.prune": 8, "md.nn.utils.rnn": 5, "md.optim": 6,
+    "md.optim.lr_scheduler": 13, "md.optim.swa_utils": 5, "md.data": 8, "md.data.datasets": 7, "md.data.text": 2, "md.data.transforms": 13,
+    "md.saving": 3, "md.deploy": 1, "md.quantize": 4, "md.linalg": 4, "md.testing": 8, "md.train": 10,
+}  # fmt: skip
+
+
+def load() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs" / "reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+reference = load()
+
+
+def test_the_pages_are_up_to_date():
+    assert not (old := reference.stale()), f"{', '.join(old)}: run `python docs/reference.py` and commit what it writes"
+
+
+@pytest.mark.parametrize("room", reference.rooms())
+def test_every_public_name_has_a_docstring_and_an_example(room):
+    names = list(reference.entries(reference.rooms()[room]))
+    assert not [n for n, v in names if not inspect.getdoc(reference.owner(v))], "these have no docstring"
+    without = [n for n, v in names if ">>> " not in inspect.getdoc(reference.owner(v))]
+    assert len(without) <= WITHOUT_EXAMPLE.get(room, 0), f"{room}: write an example for each of {', '.join(without)}"
+
+
+def test_a_page_says_what_its_sources_say():
+    page = reference.pages()["minidl.md"]
+    derivative = "*Derivative:* none; the result is constant in its arguments."
+    for text in ("### `md.abs(", "- `abs(0)`: value 0, derivative 0", derivative, ">>> round(md.exp(md.tensor(1.0)).item(), 4)"):
+        assert text in page, text
+    assert "operand(" not in page and "object at 0x" not in page  # nothing that a reader cannot run, or that changes from run to run
