@@ -12,7 +12,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections import OrderedDict
+import zlib
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -176,10 +177,11 @@ def test_a_hostile_file_is_a_value_error_with_its_name(tmp_path, case, load):
         load(path)
 
 
+A_CRC = zlib.crc32(b"float32[2]", zlib.crc32(b"\0" * 8))  # of the tensor in the files below
+
+
 def tree_file(path: Path, tree: Any, crc: bool = True) -> Path:
     """A file with a tree of the attacker's, whose checksum is right."""
-    import zlib
-
     text = tree if isinstance(tree, str) else json.dumps(tree)
     own = {"minidl": text, "minidl_crc32": str(zlib.crc32(text.encode()) if crc else 1)}
     return hold(path, {"__metadata__": own, "a": F32}, b"\0" * 8)
@@ -202,6 +204,34 @@ def test_a_hostile_tree_is_a_value_error(tmp_path, tree):
     for like in (None, {"x": [md.ones(2)]}, Pair(1, 2)):
         with pytest.raises(ValueError, match="bad.safetensors: "):
             md.saving.load(path, like=like)
+
+
+KINDS = ["tensor", "array", "scalar", "tuple", "dict", "ordered", "counter", "float", "complex", "bytes", "dtype", "node", "crc32", "other"]
+TEXTS = st.sampled_from(["a", "nan", "1", "AA==", "float32", "os.system", ""])
+NODES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.just(1.5) | TEXTS,
+    lambda n: st.lists(n, max_size=3) | st.dictionaries(st.sampled_from(KINDS), n, max_size=2) | st.lists(st.tuples(n, n), max_size=2),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200)
+@given(tree=NODES)
+def test_any_tree_with_a_right_checksum_is_a_value_error_or_plain_data(tmp_path_factory, tree):
+    path = tree_file(tmp_path_factory.getbasetemp() / "any.safetensors", {"tuple": [{"array": "a", "crc32": A_CRC}, tree]})
+    try:
+        out = md.saving.load(path)
+    except ValueError as error:
+        assert "any.safetensors: " in str(error)
+        return
+    known = {*(type(v) for v in (None, True, 1, 1.5, "", 1j, b"", [], (), {}, md.float32, GOOD["w"])), np.ndarray, np.float32, OrderedDict, Counter}
+
+    def check(v: Any) -> None:
+        assert type(v) in known
+        for child in [*v.keys(), *v.values()] if isinstance(v, dict) else v if isinstance(v, (list, tuple)) else ():
+            check(child)
+
+    check(out)
 
 
 def test_a_tree_with_a_wrong_checksum_or_none(tmp_path):
@@ -445,9 +475,17 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(tmp_path, halfway):
     assert equal(model.state_dict(), before) and md.random.default_generator.key.tolist() == key
     with pytest.raises(ValueError, match="no state of schedule; it has model, optimizer"):
         md.saving.load_checkpoint(path, model=model, schedule=optimizer)
-    md.saving.save(tmp_path / "tree.safetensors", {"states": 1})
-    with pytest.raises(ValueError, match="a tree, but no checkpoint"):
-        md.saving.load_checkpoint(tmp_path / "tree.safetensors")
+    for tree in ({"states": 1}, {"states": [], "values": {}, "random": 1}):
+        md.saving.save(tmp_path / "tree.safetensors", tree)
+        with pytest.raises(ValueError, match="a tree, but no checkpoint"):
+            md.saving.load_checkpoint(tmp_path / "tree.safetensors")
+    md.saving.save(tmp_path / "tree.safetensors", {"states": {"model": {}}, "values": {}, "random": 1})
+    with pytest.raises(ValueError, match="the random state is no key"):
+        md.saving.load_checkpoint(tmp_path / "tree.safetensors", model=model)
+    key_now = md.random.default_generator.key.detach()
+    md.saving.save(tmp_path / "tree.safetensors", {"states": {"o": {"param_groups": 3}}, "values": {}, "random": key_now})
+    with pytest.raises(ValueError, match=r"tree\.safetensors: the state of 'o' does not fit Adam \(TypeError"):
+        md.saving.load_checkpoint(tmp_path / "tree.safetensors", o=optimizer)
     with pytest.raises(ValueError, match="'random' is the name of the random state"):
         md.saving.save_checkpoint(path, random=1)
     assert md.saving.load_checkpoint(path, model=model, random=False).keys() == {"epoch", "optimizer"}

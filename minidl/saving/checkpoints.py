@@ -44,7 +44,8 @@ def load_checkpoint(
     load_state_dict raises where a state does not fit; then nothing is changed.
     """
     found = load(path, backend=backend, device=device)
-    if not isinstance(found, dict) or found.keys() != {"states", "values", _RANDOM}:
+    parts = ("states", "values")
+    if not isinstance(found, dict) or found.keys() != {*parts, _RANDOM} or not all(isinstance(found[k], dict) for k in parts):
         raise ValueError(f"{path}: a tree, but no checkpoint; md.saving.load reads it")
     states, key = found["states"], found[_RANDOM]
     missing = sorted(things.keys() - states.keys())
@@ -56,9 +57,11 @@ def load_checkpoint(
     try:
         for name, thing in things.items():
             thing.load_state_dict(states[name])
-    except BaseException:
-        for name, state in before.items():
-            things[name].load_state_dict(state)
+    except BaseException as error:
+        for other, state in before.items():
+            things[other].load_state_dict(state)
+        if isinstance(error, (KeyError, TypeError, IndexError, AttributeError)):
+            raise ValueError(f"{path}: the state of {name!r} does not fit {type(thing).__name__} ({type(error).__name__}: {error})") from error
         raise
     if random:
         md.random.default_generator.restore(key)
