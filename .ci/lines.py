@@ -12,7 +12,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 30_000
-SATELLITES = tuple(f"minidl/{name}/" for name in "nn optim data saving deploy quantize interpret privacy train".split())
+SATELLITES = tuple(f"minidl/{name}/" for name in "nn optim data saving deploy quantize interpret privacy train amp".split())
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -72,8 +72,8 @@ class _Match:
         e = self.of(v, name)
         if e is None:
             return None
-        x, c = e.inputs if not e.inputs[1].shape else e.inputs[::-1] if name in ("mul", "add") else (None, None)
-        return (x, c) if x is not None and not c.shape and x.shape == self.like.shape else None
+        x, c = e.inputs if not e.inputs[1].shape or name not in ("mul", "add") else e.inputs[::-1]
+        return (x, c) if not c.shape and x.shape == self.like.shape else None
 
     def sum_of(self, v: Any, name: str) -> list[Any] | None:
         e = self.of(v, name)

@@ -43,6 +43,7 @@ from minidl.graph import Graph
 from minidl.ops import *  # noqa: F403
 from minidl.ops import namespace as _namespace
 from minidl.ops.namespace import *  # noqa: F403
+from minidl.precision import autocast, full_precision, is_autocast_enabled, low_precision
 from minidl.settings import get_default_dtype, set_auto, set_default_dtype, strict_promotion, strong_zero
 from minidl.tensors import Tensor
 
@@ -64,7 +65,9 @@ _LATER = {
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
-_SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "random", "linalg", "fft", "testing", "draw", "train")
+_SATELLITES = (
+    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "draw", "train",
+)  # fmt: skip
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checked", "checkpoint", "complex64", "complex128", "cond",
@@ -72,7 +75,7 @@ __all__ = [
     "grad", "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed",
     "map", "no_grad", "profile", "scan", "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion", "strong_zero", "switch",
     "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__,
-    *_namespace.__all__,
+    "autocast", "full_precision", "is_autocast_enabled", "low_precision", *_namespace.__all__,
 ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import tape
 from minidl.backends import using
-from minidl.context import busy, grad_mode, state
+from minidl.context import autocasting, busy, grad_mode, state
 from minidl.tape import ALIAS, LEAF, RELEASED, Node
 from minidl.tensors import Tensor, describe, ns, scalar_payload, write_grad
 
@@ -161,6 +161,9 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
     >>> x.grad.tolist()
     [6.0]
     """
+    if busy[0] and state.autocast is not None:
+        with autocasting(None):
+            return backward(tensor, gradient, retain_graph, create_graph)
     retain = create_graph if retain_graph is None else retain_graph
     if gradient is None and not create_graph and not busy[0] and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
         xp = tensor.xp
@@ -200,6 +203,9 @@ def pullback(
     name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None, through: bool = False
 ) -> list[Tensor | None]:
     """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again. through: as in pull_raw."""
+    if busy[0] and state.autocast is not None:
+        with autocasting(None):
+            return pullback(name, roots, targets, retain, create_graph, through)
     nodes = [n for n, _ in roots]
     _, tracked, leads = tape.reach(nodes, targets, through)
     tracked = tracked or any(g.node is not None for _, g in roots)

@@ -14,6 +14,7 @@ from typing import Any
 class _State(_local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
+    autocast: Any = None  # which low dtype operations compute in, see minidl.precision
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
 
@@ -67,6 +68,19 @@ def grad_mode(on: bool) -> Iterator[None]:
         yield
     finally:
         state.grad = before
+        _count(-1)
+
+
+@contextlib.contextmanager
+def autocasting(block: Any) -> Iterator[None]:
+    """Compute under an autocast setting (None: in the operands' own dtypes), in this thread."""
+    before = state.autocast
+    state.autocast = block
+    _count(1)
+    try:
+        yield
+    finally:
+        state.autocast = before
         _count(-1)
 
 

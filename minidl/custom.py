@@ -9,7 +9,7 @@ from typing import Any
 
 from minidl import tape, tree
 from minidl.autograd import pullback
-from minidl.context import grad_mode, state
+from minidl.context import autocasting, grad_mode, state
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
@@ -188,12 +188,12 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         if not state.grad:
             return f(*args, **kwargs)
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
-        key_before = default_generator.key.detach()
+        key_before, block = default_generator.key.detach(), state.autocast
 
         def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
             start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
             a, k = tree.unflatten(structure, start)
-            with grad_mode(True):
+            with grad_mode(True), autocasting(block):
                 return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
 
         born = next(tape.count)

@@ -77,10 +77,10 @@ class Jitted:
     def _find(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
         """The result of the program that fits, or MISS."""
         for program in () if self.always else self.programs:
-            if program.grad is grad:
+            if program.grad is grad and program.casting is state.autocast:
                 out = program.call(args, kwargs)
                 if out is not MISS:
-                    if grad:
+                    if grad and program.casting is None:
                         self._last = program.call
                     return out
         return MISS
@@ -155,7 +155,7 @@ class Jitted:
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """How a call with these arguments would run; see md.explain."""
-        program = next((p for p in self.programs if p.grad is state.grad and not p.why(args, kwargs)), None)
+        program = next((p for p in self.programs if p.grad is state.grad and p.casting is state.autocast and not p.why(args, kwargs)), None)
         if program is None:
             program = Program(self, args, kwargs, state.grad)
             self._link(program, args, kwargs)

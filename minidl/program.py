@@ -75,7 +75,7 @@ class Program:
     watched: list[Any]
 
     def __init__(self, owner: Any, args: tuple, kwargs: dict[str, Any], grad: bool):
-        self.grad, self.reusable, self.strong = grad, True, state.strong
+        self.grad, self.reusable, self.strong, self.casting = grad, True, state.strong, state.autocast
         self.source = _Source()
         self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
         t = Trace()

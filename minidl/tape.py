@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 from typing import Any
 
 from minidl.backends import using
-from minidl.context import state
+from minidl.context import autocasting, busy, state
 from minidl.emit import load
 from minidl.inline import written
 from minidl.primitives.core import Primitive
@@ -600,6 +600,9 @@ def pull_tensors(
 def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool) -> None:
     """The forward pass: fill in the tangent of every node, oldest first. ns is the namespace to compute on: the payloads' own, or Tensors'."""
     strong()
+    if busy[0] and state.autocast is not None:
+        with autocasting(None):
+            return push(nodes, tangents, ns, tracked)
     for node in nodes:
         if node[0] not in tangents:
             incoming = [None if p is None else tangents.get(p[0]) for p in node[3 : 3 + node[1].n]]

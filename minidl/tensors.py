@@ -22,11 +22,12 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends import default
-from minidl.context import busy, interpreting, state
+from minidl.context import autocasting, busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.emit import load, on_first_call
 from minidl.errors import name_it, own
 from minidl.graph import Var
+from minidl.precision import wanted
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.shapes import prod, show, shown
@@ -347,6 +348,12 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
 
 
 def _bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    if busy[0] and state.autocast is not None:
+        dtype = wanted(primitive.name, args)
+        with autocasting(None):  # rules of batching and decompositions compute on what is decided here
+            if dtype is not None:
+                args = [bind(table["cast"], (a,), {"dtype": dtype}) if isinstance(a, Tensor) and a.dtype is not dtype else a for a in args]
+            return _bind(primitive, args, params)
     interp = state.interpreter
     xp = interp
     if interp is None:

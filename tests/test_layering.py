@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train")
+SATELLITES = ("nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp")
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("dtypes", "shapes", "tree", "context", "settings"),
+    ("dtypes", "shapes", "tree", "context", "settings", "precision"),
     ("primitives",),
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "draw"),

@@ -22,6 +22,9 @@ from minidl.nn.functional.recurrence import *  # noqa: F403
 from minidl.nn.functional.regression import *  # noqa: F403
 from minidl.nn.functional.resizing import *  # noqa: F403
 
+for _name in (*losses.__all__, *normalization.__all__, *regression.__all__, "cosine_similarity", "normalize", "pairwise_distance"):
+    globals()[_name] = md.full_precision(globals()[_name])  # what adds up squares or takes logarithms begins in float32 under md.autocast
+
 _ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing)
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
 for _name in __all__:

@@ -8,6 +8,7 @@ from minidl.nn.functional.dropouts import dropout
 __all__ = ["rotary_embedding", "scaled_dot_product_attention"]
 
 
+@md.low_precision
 def scaled_dot_product_attention(
     query: md.Tensor,
     key: md.Tensor,

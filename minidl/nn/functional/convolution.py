@@ -62,6 +62,7 @@ def conv(
     return out[0] if single else out
 
 
+@md.low_precision
 def conv1d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
@@ -69,6 +70,7 @@ def conv1d(
     return conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
+@md.low_precision
 def conv2d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
@@ -76,6 +78,7 @@ def conv2d(
     return conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
+@md.low_precision
 def conv3d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
@@ -107,6 +110,7 @@ def conv_transpose(
     return out[0] if single else out
 
 
+@md.low_precision
 def conv_transpose1d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,
@@ -115,6 +119,7 @@ def conv_transpose1d(
     return conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@md.low_precision
 def conv_transpose2d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,
@@ -123,6 +128,7 @@ def conv_transpose2d(
     return conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+@md.low_precision
 def conv_transpose3d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,

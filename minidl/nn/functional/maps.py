@@ -10,12 +10,14 @@ from minidl.nn.functional.losses import hot
 __all__ = ["bilinear", "cosine_similarity", "embedding", "embedding_bag", "linear", "one_hot", "pairwise_distance", "pdist"]
 
 
+@md.low_precision
 def linear(input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
     """input Wᵀ + b for input [..., in], weight [out, in] (or [in]), bias [out]."""
     out = md.matmul(input, weight.T if weight.ndim == 2 else weight)
     return out if bias is None else out + bias
 
 
+@md.low_precision
 def bilinear(input1: md.Tensor, input2: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
     """Σ input1_i W_kij input2_j + b_k for input1 [..., in1], input2 [..., in2], weight [out, in1, in2], bias [out]."""
     if input1.shape[:-1] != input2.shape[:-1] or weight.shape[1:] != (input1.shape[-1], input2.shape[-1]):

@@ -16,6 +16,7 @@ State = tuple[md.Tensor, ...]  # (h,), or (h, c) of an LSTM
 Weights = dict[str, Any]  # ih, hh, and where there are any: bias_ih, bias_hh, hr
 
 
+@md.low_precision
 def step(mode: str, projected: md.Tensor, state: State, weights: Weights) -> State:
     """The next state, from projected = x W_ihᵀ + b_ih [N, gates * hidden]."""
     recurrent = linear(state[0], weights["hh"], weights.get("bias_hh"))
@@ -32,6 +33,7 @@ def step(mode: str, projected: md.Tensor, state: State, weights: Weights) -> Sta
     return ((md.tanh if mode == "RNN_TANH" else md.relu)(projected + recurrent),)
 
 
+@md.low_precision
 def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, lengths: md.Tensor | None) -> tuple[md.Tensor, State]:
     """A layer in one direction over x [L, N, inputs]: what h was after each step [L, N, out], and the last state.
 

@@ -1,0 +1,395 @@
+"""Autocast on every backend and in every mode, GradScaler step by step against torch.amp.GradScaler, policies, and training in low precision."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import threading
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import nn
+from minidl.data.digits import digits_arrays
+from minidl.nn import functional as F
+from minidl.precision import FULL, LOW
+from minidl.primitives import table
+
+torch = pytest.importorskip("torch")
+BACKENDS = ["numpy", "numba", "torch", "jax"]
+HALF = [md.bfloat16, md.float16]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    pytest.importorskip(request.param)
+    with md.use_backend(request.param):
+        yield request.param
+
+
+def data(*shape, dtype="float32", seed=0):
+    return md.asarray(np.random.default_rng(seed).normal(size=shape).astype(dtype))
+
+
+# ---- which dtype an operation computes in ---------------------------------------------------------------------------------------------------
+def test_the_tables_name_primitives_and_nothing_twice():
+    assert set(table) >= LOW | FULL and not LOW & FULL
+
+
+OPERATIONS = {  # name: (function of a float32 and a low tensor of [4, 4], of torch; the dtype that comes out: "low", "full", or "wide")
+    "matmul": (lambda m, x, h: x @ h, "low"),
+    "matmul of two wide ones": (lambda m, x, h: x @ x, "low"),
+    "linear": (lambda m, x, h: m.nn.functional.linear(x, x, x[0]), "low"),
+    "conv2d": (lambda m, x, h: m.nn.functional.conv2d(x.reshape(1, 1, 4, 4), x[:2, :2].reshape(1, 1, 2, 2)), "low"),
+    "conv_transpose2d": (lambda m, x, h: m.nn.functional.conv_transpose2d(x.reshape(1, 1, 4, 4), x[:2, :2].reshape(1, 1, 2, 2)), "low"),
+    "attention": (lambda m, x, h: m.nn.functional.scaled_dot_product_attention(x[None], x[None], x[None]), "low"),
+    "softmax": (lambda m, x, h: m.nn.functional.softmax(h, 0), "full"),
+    "log_softmax": (lambda m, x, h: m.nn.functional.log_softmax(h, 0), "full"),
+    "layer_norm": (lambda m, x, h: m.nn.functional.layer_norm(h, (4,)), "full"),
+    "exp": (lambda m, x, h: m.exp(h), "full"),
+    "log": (lambda m, x, h: m.log(h * h + 1), "full"),
+    "pow": (lambda m, x, h: (h * h) ** 1.5, "full"),
+    "sum": (lambda m, x, h: h.sum(), "full"),
+    "mean": (lambda m, x, h: h.mean(), "own"),
+    "cumsum": (lambda m, x, h: m.cumulative_sum(h, axis=0) if m is md else m.cumsum(h, 0), "full"),
+    "mse_loss": (lambda m, x, h: m.nn.functional.mse_loss(h, h * 0.5), "full"),
+    "smooth_l1_loss": (lambda m, x, h: m.nn.functional.smooth_l1_loss(h, h * 0.5), "full"),
+    "cross_entropy": (lambda m, x, h: m.nn.functional.cross_entropy(h, m.asarray([0, 1, 2, 3])), "full"),
+    "kl_div": (lambda m, x, h: m.nn.functional.kl_div(h, h * h, reduction="sum"), "full"),
+    "cosine_similarity": (lambda m, x, h: m.nn.functional.cosine_similarity(h, h), "full"),
+    "add": (lambda m, x, h: h + h, "own"),
+    "relu": (lambda m, x, h: m.nn.functional.relu(h), "own"),
+    "tanh": (lambda m, x, h: m.tanh(h), "own"),
+    "gelu": (lambda m, x, h: m.nn.functional.gelu(h), "own"),
+    "max": (lambda m, x, h: h.max(), "own"),
+    "mixed add": (lambda m, x, h: x + h, "full"),
+    "where": (lambda m, x, h: m.where(h > 0, x, h), "full"),
+}
+
+
+@pytest.mark.parametrize("low", HALF)
+def test_each_operation_computes_in_the_dtype_that_torch_chooses(low):
+    """torch's choice for CUDA, which is the complete list, is read from its documentation; on the CPU its own answer is compared where it has one."""
+    native = getattr(torch, low.name)
+    x, h = data(4, 4), data(4, 4, seed=1).to(low)
+    tx, th = torch.tensor(x.numpy()), torch.tensor(h.to(md.float32).numpy()).to(native)
+    for name, (f, kind) in OPERATIONS.items():
+        want = md.float32 if kind == "full" else low
+        with md.autocast(dtype=low):
+            got = f(md, x, h)
+            inside = md.jit(lambda x, h, f=f: f(md, x, h))(x, h)
+        assert got.dtype is want and inside.dtype is want, name
+        with torch.autocast("cpu", native):
+            theirs = f(torch, tx, th)
+        tolerance = 2e-2 if low is md.bfloat16 else 3e-3
+        np.testing.assert_allclose(got.to(md.float32).numpy(), theirs.float().numpy(), rtol=tolerance, atol=tolerance, err_msg=name)
+        assert f(md, x, h).dtype is f(md, x, h).dtype  # nothing is left on
+
+
+def test_other_dtypes_are_left_alone():
+    wide, whole = data(3, 3, dtype="float64"), md.arange(9).reshape((3, 3))
+    with md.autocast():
+        assert (wide @ wide).dtype is md.float64 and md.exp(wide).dtype is md.float64 and (whole @ whole).dtype is md.int64
+        assert (wide @ wide.to(md.float32)).dtype is md.float64 and md.sum(whole).dtype is md.int64
+        z = md.asarray([[1j]])
+        assert (z @ z).dtype is z.dtype
+
+
+def test_blocks_nest_switch_off_decorate_and_end_with_errors():
+    x = data(2, 2)
+
+    @md.autocast(dtype=md.float16)
+    def product(x):
+        assert md.is_autocast_enabled()
+        with md.autocast(enabled=False):
+            assert (x @ x).dtype is md.float32 and not md.is_autocast_enabled()
+            with md.autocast():
+                assert (x @ x).dtype is md.bfloat16
+        return x @ x
+
+    assert product(x).dtype is md.float16 and product(x).dtype is md.float16
+    block = md.autocast()
+    with block, block:
+        pass
+    with pytest.raises(ZeroDivisionError), block:
+        raise ZeroDivisionError
+    assert not md.is_autocast_enabled() and (x @ x).dtype is md.float32
+    with md.autocast("cuda"):
+        assert (x @ x).dtype is md.float32  # which lies elsewhere
+    with md.autocast("cpu"):
+        assert (x @ x).dtype is md.bfloat16
+    seen = []
+    with md.autocast():  # a block is its thread's
+        t = threading.Thread(target=lambda: seen.append((x @ x).dtype))
+        t.start()
+        t.join()
+    assert seen == [md.float32]
+    for call, error in ((lambda: md.autocast(dtype=md.float32), TypeError), (lambda: md.autocast("bfloat16"), ValueError)):
+        with pytest.raises(error, match="autocast"):
+            call()
+
+
+def loss_of(w, v, x, y):
+    return F.cross_entropy(F.relu(x @ w) @ v, y)
+
+
+def test_gradients_arrive_in_float32_whatever_way_they_are_taken(backend):
+    """Eager, functional, jitted, inside the block and outside: one answer; forward mode and second order too."""
+    w, v, x, y = data(5, 6), data(6, 3, seed=1), data(7, 5, seed=2), md.asarray(np.arange(7) % 3)
+
+    def f(w, v):
+        with md.autocast():
+            return loss_of(w, v, x, y)
+
+    p, q = (md.tensor(a.numpy(), requires_grad=True) for a in (w, v))
+    f(p, q).backward()
+    want = p.grad.numpy(), q.grad.numpy()
+    exact = md.grad(lambda w: loss_of(w, v, x, y))(w).numpy()
+    assert p.grad.dtype is md.float32 and 0 < np.abs(want[0] - exact).max() < 0.03
+    with md.autocast():
+        inner = loss_of(p, q, x, y)
+        p.grad = None
+        inner.backward()
+    found = [p.grad, md.jit(md.grad(f))(w, v)]
+    if backend in ("numpy", "torch"):  # on the others each takes a second to compile, and the way is the same
+        found += [md.grad(f)(w, v), md.autograd.grad(f(p, q), p, create_graph=True)[0]]
+        found += inside_the_block(w, v, x, y, p, q, want[0])
+    for g in found:
+        assert g.dtype is md.float32
+        np.testing.assert_allclose(g.detach().numpy(), want[0], rtol=2e-2, atol=2e-3)
+
+
+def inside_the_block(w, v, x, y, p, q, want):
+    with md.autocast():
+        found = [md.grad(lambda w: loss_of(w, v, x, y))(w), md.jit(md.grad(lambda w: loss_of(w, v, x, y)))(w)]
+        found.append(md.autograd.grad(loss_of(p, q, x, y), p, create_graph=True)[0])
+    t = data(5, 6, seed=3)
+    with md.autocast():
+        _, slope = md.jvp(lambda w: loss_of(w, v, x, y), (w,), (t,))
+    assert slope.dtype is md.float32 and abs(slope.item() - (want * t.numpy()).sum()) < 0.05
+    each = md.vmap(lambda a, b: md.grad(lambda w: loss_of(w, v, a[None], b[None]))(w))
+    with md.autocast():
+        per = each(x, y)
+    np.testing.assert_allclose(per.mean(axis=0).numpy(), want, rtol=3e-2, atol=3e-3)
+    return found
+
+
+def test_checkpoint_computes_again_in_the_dtype_of_the_first_time():
+    w = md.tensor(data(4, 4).numpy(), requires_grad=True)
+    seen = []
+
+    def f(x):
+        h = x @ w
+        seen.append(h.dtype)
+        return md.exp(h).sum()
+
+    with md.autocast():
+        out = md.checkpoint(f)(data(3, 4))
+    out.backward()
+    assert seen == [md.bfloat16, md.bfloat16] and w.grad.dtype is md.float32
+
+
+def test_a_jitted_function_has_one_program_for_each_setting():
+    f, x = md.jit(lambda x: (x @ x, md.exp(x))), data(3, 3)
+    for _ in range(2):
+        assert f(x)[0].dtype is md.float32
+        with md.autocast():
+            assert f(x)[0].dtype is md.bfloat16
+            with md.autocast(dtype=md.float16):
+                assert f(x)[0].dtype is md.float16
+            with md.autocast(enabled=False):
+                assert f(x)[0].dtype is md.float32
+    assert f.compiles == 3
+    with md.autocast():
+        assert "bfloat16" not in repr(f.explain(x)) and f.compiles == 3
+
+
+@pytest.mark.parametrize(("make", "shape"), [
+    (lambda: nn.LSTM(3, 4), (5, 2, 3)), (lambda: nn.GRU(3, 4), (5, 2, 3)), (lambda: nn.LSTMCell(3, 4), (2, 3)),
+    (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), (2, 1, 4, 4)),
+    (lambda: nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.GELU(), nn.RMSNorm(8), nn.Linear(8, 2)), (6, 4)),
+], ids=["lstm", "gru", "cell", "cnn", "norms"])  # fmt: skip
+@pytest.mark.parametrize("low", HALF)
+def test_layers_run_and_stay_near(make, shape, low):
+    md.manual_seed(0)
+    net, x = make(), data(*shape)
+
+    def run(x):
+        out = net(x)
+        return out[0] if isinstance(out, tuple) else out
+
+    exact = run(x)
+    for f in (run, md.jit(run)):
+        with md.autocast(dtype=low):
+            out = f(x)
+        np.testing.assert_allclose(out.detach().to(md.float32).numpy(), exact.detach().numpy(), rtol=0.05, atol=0.05)
+        out.to(md.float32).sum().backward()
+        assert all(p.grad.dtype is md.float32 for p in net.parameters() if p.grad is not None)
+
+
+# ---- GradScaler -------------------------------------------------------------------------------------------------------------------------
+def scaled_run(lib, jit, losses, **kwargs):
+    """Scales, parameters and trackers of a run whose gradients are given; inf among them."""
+    p = lib.tensor(np.ones(2), requires_grad=True)
+    opt = lib.optim.SGD([p], lr=0.1, momentum=0.9)
+    scaler = lib.amp.GradScaler("cpu", **kwargs)
+
+    def step(slope):
+        opt.zero_grad()
+        loss = (p * slope).sum()
+        scaler.scale(loss).backward()
+        scaler.step(opt)
+        scaler.update()
+        return loss
+
+    step, seen = jit(step), []
+    for slope in losses:
+        step(lib.asarray(slope, dtype=lib.float64))
+        s = scaler.state_dict()
+        seen.append((s["scale"], s["_growth_tracker"], *p.detach().numpy()))
+    return np.array(seen), step
+
+
+def test_the_scaler_takes_the_steps_of_torch():
+    inf, nan = float("inf"), float("nan")
+    slopes = [[1.0, 2.0], [0.5, inf], [1.0, 1.0], [nan, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 1.0], [inf, nan], [1.0, 1.0], [3.0, 1.0], [1.0, 2.0]]
+    settings = (
+        {"init_scale": 8.0, "growth_interval": 2},
+        {"init_scale": 2.0**127, "growth_factor": 4.0, "growth_interval": 1},
+        {"backoff_factor": 0.25},
+    )
+    for kwargs in settings:
+        theirs, _ = scaled_run(torch, lambda f: f, slopes, **kwargs)
+        for jit in (lambda f: f, md.jit):
+            ours, step = scaled_run(md, jit, slopes, **kwargs)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, err_msg=str(kwargs))
+        assert step.compiles <= 2
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_the_scaler_runs_on_every_backend(name):
+    slopes = [[1.0, 2.0], [0.5, float("inf")], [1.0, 1.0]]
+    want, _ = scaled_run(md, lambda f: f, slopes, init_scale=8.0, growth_interval=2)
+    with md.use_backend(name):
+        got, _ = scaled_run(md, md.jit, slopes, init_scale=8.0, growth_interval=2)
+    np.testing.assert_allclose(got, want, rtol=1e-12)
+
+
+def test_unscaling_clipping_and_two_optimizers():
+    p, q = (md.tensor([1.0], requires_grad=True) for _ in range(2))
+    a, b, scaler = md.optim.SGD([p], lr=1.0), md.optim.SGD([q], lr=1.0), md.amp.GradScaler(init_scale=4.0, growth_interval=1)
+    scaler.scale((p * 30.0 + q * float("inf")).sum()).backward()
+    scaler.unscale_(a)
+    assert p.grad.item() == 30.0
+    nn.utils.clip_grad_norm_([p], 0.5)
+    assert scaler.step(a) is None
+    scaler.step(b)
+    assert abs(p.item() - 0.5) < 1e-5 and q.item() == 1.0
+    with pytest.raises(RuntimeError, match="step: called for the second time"):
+        scaler.step(a)
+    with pytest.raises(RuntimeError, match="after step"):
+        scaler.unscale_(a)
+    scaler.update()
+    assert scaler.get_scale() == 2.0  # one of the two had overflowed
+    with pytest.raises(RuntimeError, match="no step"):
+        scaler.update()
+    scaler.update(16.0)
+    assert scaler.get_scale() == 16.0
+    losses = scaler.scale({"a": p.sum(), "b": [q.sum()]})
+    assert losses["b"][0].item() == 16.0
+    with pytest.raises(RuntimeError, match="no gradients"):
+        scaler.step(md.optim.SGD([md.tensor([1.0], requires_grad=True)]))
+
+
+def test_a_scaler_saves_loads_copies_and_can_be_off():
+    scaler = md.amp.GradScaler(init_scale=32.0)
+    theirs = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=7)
+    scaler.load_state_dict(theirs.state_dict())
+    assert scaler.state_dict() == theirs.state_dict() and scaler.get_growth_interval() == 7
+    theirs.load_state_dict(scaler.state_dict())
+    assert pickle.loads(pickle.dumps(scaler)).get_scale() == copy.deepcopy(scaler).get_scale() == 2.0
+    off = md.amp.GradScaler(enabled=False)
+    p = md.tensor([1.0], requires_grad=True)
+    opt = md.optim.SGD([p], lr=1.0)
+    off.scale(p.sum()).backward()
+    off.step(opt)
+    off.update()
+    assert p.item() == 0.0 and off.state_dict() == {} and off.get_scale() == 1.0 and not off.is_enabled()
+    with pytest.raises(RuntimeError, match="enabled=False"):
+        scaler.load_state_dict({})
+    for bad in ({"growth_factor": 1.0}, {"backoff_factor": 1.0}):
+        with pytest.raises(ValueError, match="factor"):
+            md.amp.GradScaler(**bad)
+    half = md.tensor(np.ones(1, np.float16), requires_grad=True)
+    scaler.scale(half.sum()).backward()
+    with pytest.raises(ValueError, match="float16"):
+        scaler.step(md.optim.SGD([half]))
+
+
+# ---- policies ---------------------------------------------------------------------------------------------------------------------------
+def test_a_policy_holds_for_a_model_or_one_layer():
+    net = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    seen = {}
+    for name, layer in net.named_children():
+        layer.register_forward_hook(lambda m, args, out, name=name: seen.update({name: (args[0].dtype, out.dtype)}))
+    off = md.amp.apply_policy(net, "params=float32,compute=bfloat16,output=float32")
+    precise = md.amp.apply_policy(net[2], md.amp.Policy(compute_dtype=md.float32))
+    x = data(5, 3)
+    out = net(x)
+    assert out.dtype is md.float32 and seen["0"] == (md.bfloat16, md.bfloat16) and seen["2"] == (md.float32, md.float32)
+    out.sum().backward()
+    assert all(p.dtype is p.grad.dtype is md.float32 for p in net.parameters())
+    f = md.jit(net.forward.__self__)
+    np.testing.assert_allclose(f(x).detach().numpy(), out.detach().numpy(), rtol=1e-2, atol=1e-2)
+    with pytest.raises(ValueError, match="axis|inner|features|shape|dimension"):
+        net(data(5, 7))
+    assert not md.is_autocast_enabled()  # the block ends with an error too
+    precise()
+    off()
+    net(x)
+    assert seen["0"] == (md.float32, md.float32)
+    half = nn.Linear(3, 4)
+    md.amp.apply_policy(half, "bfloat16")
+    assert half.weight.dtype is md.bfloat16 and half(x).dtype is md.bfloat16
+    for bad in ("int8", "mixed_float32", "params=float99"):
+        with pytest.raises(ValueError, match="Policy"):
+            md.amp.Policy.of(bad)
+
+
+# ---- training ---------------------------------------------------------------------------------------------------------------------------
+def accuracy_of(low, backend="numpy", epochs=12):
+    """A perceptron on the real digits, jitted."""
+    images, labels = digits_arrays()
+    x, y = images.reshape(-1, 64).astype(np.float32) / 16, labels.astype(np.int64)
+    order = np.random.default_rng(0).permutation(len(x))
+    train, test = order[:1400], order[1400:]
+    md.manual_seed(0)
+    with md.use_backend(backend):
+        net = nn.Sequential(nn.Linear(x.shape[1], 64), nn.ReLU(), nn.Linear(64, 10))
+        opt = md.optim.AdamW(net.parameters(), lr=3e-3)
+        scaler = md.amp.GradScaler(enabled=low is md.float16, growth_interval=20)
+
+        @md.jit
+        def step(a, b):
+            opt.zero_grad()
+            with md.autocast(dtype=low or md.bfloat16, enabled=low is not None):
+                loss = F.cross_entropy(net(a), b)
+            scaler.scale(loss).backward()
+            scaler.step(opt)
+            scaler.update()
+            return loss
+
+        for _ in range(epochs):
+            for i in range(0, 1400, 100):
+                step(md.asarray(x[train[i : i + 100]]), md.asarray(y[train[i : i + 100]]))
+        assert all(p.dtype is md.float32 for p in net.parameters())
+        return (net(md.asarray(x[test])).argmax(axis=1).numpy() == y[test]).mean()
+
+
+def test_the_digits_train_as_well_in_low_precision():
+    full = accuracy_of(None)
+    assert full > 0.94
+    for low in HALF:
+        assert accuracy_of(low) > full - 0.01
+    assert accuracy_of(md.bfloat16, "torch") > full - 0.01
