@@ -233,15 +233,16 @@ def scalar_payload(xp: Any, value: Any, dtype: DType) -> Any:
         return xp.scalars[key]
     if xp.needs_scope:
         with xp.scope():
-            out = xp.scalar(_in_range(value, dtype), dtype)
+            out = xp.scalar(in_range(value, dtype), dtype)
     else:
-        out = xp.scalar(_in_range(value, dtype), dtype)
+        out = xp.scalar(in_range(value, dtype), dtype)
     if keep and len(xp.scalars) < 4096:
         xp.scalars[key] = out
     return out
 
 
-def _in_range(value: Any, dtype: DType) -> Any:
+def in_range(value: Any, dtype: DType) -> Any:
+    """A Python number as an operand of this dtype: infinite beyond a float's range. Raises OverflowError for an integer that does not fit."""
     if dtype.is_integer and not -(2 ** (dtype.bits - 1)) * (dtype.kind == "int") <= value < 2 ** (dtype.bits - (dtype.kind == "int")):
         raise OverflowError(f"the Python integer {shown(value)} does not fit {dtype.name}; convert the tensor with .to(md.int64) first")
     if dtype.is_float and isinstance(value, (int, float)):

@@ -22,7 +22,7 @@ from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.tensors import Tensor, describe, mixed
+from minidl.tensors import Tensor, describe, in_range, mixed
 
 _HERE = __file__.rsplit("/", 1)[0]
 #: Tensors that belong to the library itself and live as long as it does (the random generator's key): any trace may lift them.
@@ -127,11 +127,10 @@ class Trace:
         """A Python number as a constant of the program; a Host scalar as an input."""
         if isinstance(value, Host):
             return self.host_input(value, dtype)
-        if dtype.is_integer or dtype.kind == "bool":
-            from minidl.tensors import _in_range
-
-            return Literal(bool(value) if dtype.kind == "bool" else int(_in_range(value, dtype)), dtype)
-        return Literal(complex(value) if dtype.is_complex else float(value), dtype)
+        if dtype.kind == "bool":
+            return Literal(bool(value), dtype)
+        value = in_range(value, dtype)
+        return Literal(int(value) if dtype.is_integer else complex(value) if dtype.is_complex else float(value), dtype)
 
     def call(self, primitive: Primitive, payloads: Sequence[Any], params: dict[str, Any]) -> Any:
         """Record an equation; rule text may pass Python numbers and mixed dtypes, which are settled here."""

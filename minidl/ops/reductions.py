@@ -114,6 +114,9 @@ def _place(name: str, text: str) -> Any:
 
     def function(x: Any, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
         x = operand(x)
+        if 0 in x.shape:
+            given = 0 if axis is None else shapes.axis_index(name, axis, x.ndim)
+            table[name].infer(x if axis is not None else reshaped(x, (x.size,)), axis=given, keepdims=keepdims)
         if axis is None:
             out = primitive(ns.reshape(x, shape=(x.size,)), axis=0, keepdims=False)
             return ns.reshape(out, shape=(1,) * x.ndim) if keepdims else out
