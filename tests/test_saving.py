@@ -336,6 +336,48 @@ def test_shards_with_an_index_as_transformers_writes_them(tmp_path):
         md.saving.load_tensors(index)
 
 
+def tied(nn: Any) -> Any:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.norm, self.head = nn.Embedding(5, 3), nn.BatchNorm1d(3), nn.Linear(3, 5)
+            self.head.weight = self.embed.weight
+
+    return Tied()
+
+
+def test_models_with_tied_weights_go_to_pytorch_and_back(tmp_path):
+    import torch
+    from safetensors.torch import load_model, save_file, save_model
+
+    theirs, ours = tied(torch.nn), tied(md.nn)
+    save_model(theirs, str(tmp_path / "theirs.safetensors"))
+    names = set(md.saving.load_tensors(tmp_path / "theirs.safetensors"))
+    assert len({"head.weight", "embed.weight"} & names) == 1
+    assert md.saving.load_model(ours, tmp_path / "theirs.safetensors") == ([], [])
+    assert ours.head.weight is ours.embed.weight and ours.head.weight.tolist() == theirs.head.weight.tolist()
+    md.saving.save_model(ours, tmp_path / "ours.safetensors", {"format": "pt"})
+    assert len({"head.weight", "embed.weight"} & set(md.saving.load_tensors(tmp_path / "ours.safetensors"))) == 1
+    again = tied(torch.nn)
+    assert load_model(again, str(tmp_path / "ours.safetensors")) == (set(), [])
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in theirs.state_dict().items())
+    save_file({"embed.weight": torch.ones(5, 3), "extra": torch.ones(1)}, tmp_path / "part.safetensors")
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "extra"') as error:
+        md.saving.load_model(ours, tmp_path / "part.safetensors")
+    assert "head.weight" not in str(error.value) and '"head.bias"' in str(error.value)
+    assert md.saving.load_model(ours, tmp_path / "part.safetensors", strict=False).unexpected_keys == ["extra"]
+    assert ours.embed.weight.detach().numpy().sum() == 15
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path, no_fsync):
+    """The library reads no header above 100 MB."""
+    path = tmp_path / "x.safetensors"
+    md.saving.save(path, 1)
+    with pytest.raises(ValueError, match=r"x\.safetensors: not written: .*header too large; long lists of numbers belong in arrays"):
+        md.saving.save(path, "x" * 100_000_000)
+    assert md.saving.load(path) == 1
+
+
 @pytest.mark.parametrize(
     "index",
     [

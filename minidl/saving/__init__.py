@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from minidl.saving.checkpoints import CheckpointManager, load_checkpoint, save_checkpoint
 from minidl.saving.files import atomic
-from minidl.saving.tensors import load_tensors, save_tensors
+from minidl.saving.tensors import load_model, load_tensors, save_model, save_tensors
 from minidl.saving.trees import load, save
 
-__all__ = ["CheckpointManager", "atomic", "load", "load_checkpoint", "load_tensors", "save", "save_checkpoint", "save_tensors"]
+__all__ = [
+    "CheckpointManager", "atomic", "load", "load_checkpoint", "load_model", "load_tensors", "save", "save_checkpoint", "save_model", "save_tensors",
+]  # fmt: skip

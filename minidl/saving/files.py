@@ -85,11 +85,15 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
-    """Write arrays by name, atomically."""
+    """Write arrays by name, atomically. Raises ValueError for more than 100 MB of names and texts, which the library would not read again."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with atomic(path) as partial:
-        save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, str(partial), metadata=dict(metadata) or None)
+        try:
+            save_file({k: np.asarray(v, order="C") for k, v in arrays.items()}, str(partial), metadata=dict(metadata) or None)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not written: {error}; long lists of numbers belong in arrays") from None
 
 
 @contextlib.contextmanager

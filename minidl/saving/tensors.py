@@ -87,6 +87,48 @@ def load_tensors(
     return out
 
 
+def save_model(model: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
+    """Write the state of a Module as safetensors.torch.save_model does: a parameter with several names, as tied weights are, is stored once.
+
+    The header says which name stands for which, so that load_model here and there finds them.
+    """
+    kept, aliases = _shared(model)
+    state = model.state_dict()
+    save_tensors(path, {k: state[k] for k in state if k not in aliases}, {**(metadata or {}), **{k: kept[i] for k, i in aliases.items()}})
+
+
+def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) -> Any:
+    """Load a file of tensors (or shards, or a folder: see load_tensors) into a Module by name, as safetensors.torch.load_model does.
+
+    A name that the file leaves out is not missing where the parameter has another name that is there (tied weights). Returns (missing_keys,
+    unexpected_keys). Raises RuntimeError that lists missing and unexpected names (unless strict=False) and wrong shapes, and what load_tensors does.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> save_model(md.nn.Linear(3, 2), path)
+    >>> load_model(md.nn.Linear(3, 2), path)
+    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    """
+    tensors = load_tensors(path)
+    own = _named(model)
+    there = {id(own[k]): k for k in reversed(own) if k in tensors}
+    for name, tensor in own.items():
+        if name not in tensors and id(tensor) in there:
+            tensors[name] = tensors[there[id(tensor)]]
+    return model.load_state_dict(tensors, strict)
+
+
+def _named(model: Any) -> dict[str, Any]:
+    return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+
+
+def _shared(model: Any) -> tuple[dict[int, str], dict[str, int]]:
+    """The first name of each tensor, and the tensor of each further name."""
+    kept: dict[int, str] = {}
+    aliases = {name: id(t) for name, t in _named(model).items() if kept.setdefault(id(t), name) != name}
+    return kept, aliases
+
+
 def _files(path: Path) -> dict[Path, set[str] | None]:
     """The files to read, with the names that an index places in each."""
     if path.is_dir():

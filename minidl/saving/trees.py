@@ -180,7 +180,7 @@ class _Writer:
             name = f"{base}#{i}"
         found: dict[str, Any] = {kind: name, "crc32": _check(a)}
         if a.dtype == np.complex128:
-            a = np.asarray(a, order="C").view(np.float64).reshape(*a.shape, 2)
+            a = np.stack([a.real, a.imag], axis=-1)
             found = {kind: name, "crc32": _check(a), "complex": True}
         self.arrays[name] = a
         self.known[id(value)] = found

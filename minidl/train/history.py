@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 import minidl as md
 
 Curve = tuple[Sequence[float], Sequence[float]]
@@ -38,12 +40,12 @@ class History:
         return list(dict.fromkeys(k for row in self.epochs for k in row if k != "epoch"))
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
-        return {"epochs": [dict(row) for row in self.epochs], "batches": list(self.batches), "starts": list(self.starts)}
+        """All of it, the losses as an array: millions of them are no text."""
+        return {"epochs": [dict(row) for row in self.epochs], "batches": np.array(self.batches, np.float64), "starts": list(self.starts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what was saved."""
-        self.epochs, self.batches, self.starts = [dict(row) for row in state["epochs"]], list(state["batches"]), list(state["starts"])
+        self.epochs, self.batches, self.starts = [dict(row) for row in state["epochs"]], state["batches"].tolist(), list(state["starts"])
 
     def to_svg(self) -> str:
         """The curves as an SVG that needs no other program: losses (a faint line for each batch), and beside them what else was noted."""
