@@ -438,6 +438,16 @@ def test_kill_9_at_any_moment_leaves_the_last_good_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["state.safetensors"]  # what killed processes left is swept away
 
 
+def test_two_who_save_to_one_path_at_once_both_succeed(tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    path = tmp_path / "x.safetensors"
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda i: md.saving.save(path, {"i": i, "data": np.full(1000, i)}), range(24)))
+    found = md.saving.load(path)
+    assert (found["data"] == found["i"]).all() and list(tmp_path.iterdir()) == [path]
+
+
 def test_atomic_leaves_the_old_file_where_the_block_fails(tmp_path):
     path = tmp_path / "x.txt"
     path.write_text("old")

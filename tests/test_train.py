@@ -211,6 +211,30 @@ def test_ctrl_c_in_the_middle_of_a_step_waits_for_its_end():
     assert notes == []  # the second Ctrl-C does not wait, and then the state is not saved
 
 
+def test_a_loader_that_fails_at_ctrl_c_does_not_hide_it(tmp_path):
+    """Its worker processes get the signal too, and may end before the batch at work does."""
+
+    def batches() -> Any:
+        yield X[:8], Y[:8]
+        signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("a worker died")
+
+    t = trainer(callbacks=[ModelCheckpoint(tmp_path)])
+    with pytest.raises(KeyboardInterrupt) as error:
+        t.fit(batches(), 1)
+    assert str(error.value.__cause__) == "a worker died" and md.saving.CheckpointManager(tmp_path).steps == [1]
+
+    def interrupted() -> Any:
+        yield X, Y
+        signal.raise_signal(signal.SIGINT)
+        yield X, Y
+        yield X, Y
+
+    with pytest.raises(KeyboardInterrupt):
+        t.evaluate(interrupted())
+    assert t.model.training and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_other_threads_and_handlers_are_left_alone():
     t, failed = trainer(), []
 

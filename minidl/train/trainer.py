@@ -105,10 +105,14 @@ class Trainer:
                     bar.title(f"epoch {self.epoch + 1}/{epochs}")
                     self._fit_epoch(loader, validation, interrupts, bar)
             self.finished = self.epoch >= epochs or self.batch == 0
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Exception) as error:
+            if not isinstance(error, KeyboardInterrupt) and not interrupts.asked:
+                raise
             if interrupts.between:
                 self._call("on_interrupt")
-            raise
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise KeyboardInterrupt from error  # Ctrl-C also reached the processes that load the data, and one of them said so first
         finally:
             self._call("on_fit_end")
         return self.history
