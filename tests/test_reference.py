@@ -10,12 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Room → how many of its names may be without an example. A number may only go down, and in a room that is not here every name has one.
-WITHOUT_EXAMPLE = {
-    "md.nn": 115, "md.nn.functional": 102, "md.nn.init": 13, "md.nn.utils": 4, "md.nn.utils.prune": 8, "md.nn.utils.rnn": 5, "md.optim": 6,
-    "md.optim.lr_scheduler": 13, "md.optim.swa_utils": 5, "md.data": 8, "md.data.datasets": 7, "md.data.text": 2, "md.data.transforms": 13,
-    "md.saving": 3, "md.deploy": 1, "md.quantize": 4, "md.linalg": 4, "md.testing": 8, "md.train": 10,
-}  # fmt: skip
+#: Room → how many of its names may be without an example: two loggers that want a library of their own. A number may only go down.
+WITHOUT_EXAMPLE = {"md.linalg": 4, "md.train": 2}
 
 
 def load() -> types.ModuleType:

@@ -73,7 +73,12 @@ def default_collate(batch: list[Any]) -> Any:
 
 
 def default_convert(data: Any) -> Any:
-    """One item with its arrays as tensors; what a loader without batches (batch_size=None) gives."""
+    """One item with its arrays as tensors; what a loader without batches (batch_size=None) gives.
+
+    >>> import numpy
+    >>> md.data.default_convert(numpy.ones(2)).shape
+    (2,)
+    """
     return tensors(data)
 
 

@@ -49,6 +49,12 @@ class IterableDataset:
 
     With worker processes, every worker runs through the whole stream and prepares every so-and-so-many-th batch, which gives the same batches as
     one process does. A stream that calls `get_worker_info()` at its start divides itself, as in PyTorch: each worker then gives all that it has.
+
+    >>> class Count(md.data.IterableDataset):
+    ...     def __iter__(self):
+    ...         yield from range(3)
+    >>> list(md.data.DataLoader(Count(), batch_size=None))
+    [0, 1, 2]
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -193,7 +199,11 @@ class ChainDataset(IterableDataset):
 
 
 class Subset(Dataset):
-    """The items of a data set that have the given numbers, in their order."""
+    """The items of a data set that have the given numbers, in their order.
+
+    >>> list(md.data.Subset(["a", "b", "c"], [2, 0]))
+    ['c', 'a']
+    """
 
     def __init__(self, dataset: Any, indices: Sequence[int] | np.ndarray):
         self.dataset, self.indices = dataset, np.asarray(indices, np.int64)
@@ -213,6 +223,10 @@ def random_split(dataset: Any, lengths: Sequence[int] | Sequence[float], generat
     """Disjoint random subsets of the given lengths, or of the given fractions (which sum to 1; what rounding leaves goes to the first ones).
 
     generator: a md.random.Generator or a key; the default generator otherwise. Raises ValueError for lengths that do not add up.
+
+    >>> a, b = md.data.random_split(range(10), [7, 3])
+    >>> len(a), len(b), sorted([*a, *b]) == list(range(10))
+    (7, 3, True)
     """
     n = len(dataset)
     if math.isclose(sum(lengths), 1) and all(0 <= f <= 1 for f in lengths) and not all(isinstance(f, int) for f in lengths):

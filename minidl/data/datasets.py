@@ -25,6 +25,13 @@ class VisionDataset(Dataset):
     """Images and labels in memory: `data` uint8 [N, H, W] or [N, H, W, 3], `targets` int64 [N], `classes` their names.
 
     transform is applied to each image, target_transform to each label. Without them a batch is one gather.
+
+    >>> import numpy
+    >>> class Grey(md.data.datasets.VisionDataset):
+    ...     data, targets, classes = numpy.zeros((3, 2, 2), "uint8"), numpy.array([0, 1, 0]), ("a", "b")
+    >>> image, label = Grey(".")[1]
+    >>> image.shape, label
+    ((2, 2), 1)
     """
 
     classes: Sequence[str] = ()
@@ -62,6 +69,12 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """The array of an IDX file (Y. LeCun's MNIST page): two zero bytes, a type, the number of axes, their sizes, the values; big end first.
 
     Raises ValueError for a file that is not exactly that.
+
+    >>> import numpy, tempfile
+    >>> path = tempfile.mkdtemp() + "/labels"
+    >>> md.data.datasets.write_idx(path, numpy.array([1, 2], "uint8"))
+    >>> md.data.datasets.read_idx(path).tolist()
+    [1, 2]
     """
     content = Path(path).read_bytes()
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _IDX:
@@ -78,7 +91,14 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:
-    """Write an array as an IDX file. Raises TypeError for a dtype that IDX does not have."""
+    """Write an array as an IDX file. Raises TypeError for a dtype that IDX does not have.
+
+    >>> import numpy, tempfile
+    >>> path = tempfile.mkdtemp() + "/labels"
+    >>> md.data.datasets.write_idx(path, numpy.zeros((2, 3), "uint8"))
+    >>> md.data.datasets.read_idx(path).shape
+    (2, 3)
+    """
     array = np.asarray(array)
     codes = {np.dtype(name).newbyteorder("="): code for code, name in _IDX.items()}
     if array.dtype not in codes:
@@ -155,7 +175,11 @@ class MNIST(VisionDataset):
 
 
 class FashionMNIST(MNIST):
-    """70,000 articles of clothing in MNIST's format (H. Xiao, K. Rasul, R. Vollgraf, 2017); see MNIST."""
+    """70,000 articles of clothing in MNIST's format (H. Xiao, K. Rasul, R. Vollgraf, 2017); see MNIST.
+
+    >>> md.data.datasets.FashionMNIST.classes[:2]
+    ('T-shirt/top', 'Trouser')
+    """
 
     mirrors = ("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",)  # the checksum protects what https would
     resources: ClassVar[dict[str, str]] = {
@@ -174,6 +198,9 @@ class CIFAR10(VisionDataset):
     A record is a label byte and 3,072 bytes: red, green and blue planes, row by row. download fetches and checks the archive (its published MD5, and
     SHA-256) from the author's page, or from `mirror`, a URL that ends where the file name begins. Raises RuntimeError where the files are not
     there, ValueError for damaged ones.
+
+    >>> md.data.datasets.CIFAR10.classes[:2]
+    ('airplane', 'automobile')
     """
 
     mirrors: ClassVar[Sequence[str]] = ("https://www.cs.toronto.edu/~kriz/",)
@@ -232,7 +259,11 @@ class CIFAR10(VisionDataset):
 
 
 class CIFAR100(CIFAR10):
-    """60,000 colour images 32 × 32 of a hundred classes, from the binary version in root/cifar-100-binary: fine labels; see CIFAR10."""
+    """60,000 colour images 32 × 32 of a hundred classes, from the binary version in root/cifar-100-binary: fine labels; see CIFAR10.
+
+    >>> md.data.datasets.CIFAR100.folder
+    'cifar-100-binary'
+    """
 
     archive = "cifar-100-binary.tar.gz"
     checksums: ClassVar[Sequence[str]] = ("md5:03b5dce01913d631647c71ecec9e9cb8",)
@@ -249,6 +280,14 @@ class ImageFolder(Dataset):
 
     classes are the folders' names in order, samples the (path, class) pairs. loader(path) may replace Pillow. Raises RuntimeError for a root
     without images.
+
+    >>> import numpy, pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp(), "dog")
+    >>> folder.mkdir()
+    >>> (folder / "1.png").touch()
+    >>> images = md.data.datasets.ImageFolder(folder.parent, loader=lambda path: numpy.zeros((2, 2, 3), "uint8"))
+    >>> len(images), images.classes, images[0][0].shape
+    (1, ['dog'], (2, 2, 3))
     """
 
     extensions = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")

@@ -12,7 +12,12 @@ from minidl.data.dataset import TensorDataset
 
 
 def digits_arrays() -> tuple[np.ndarray, np.ndarray]:
-    """(images uint8 [1797, 8, 8] with values 0 to 16, labels uint8 [1797]) as published."""
+    """(images uint8 [1797, 8, 8] with values 0 to 16, labels uint8 [1797]) as published.
+
+    >>> images, labels = md.data.digits_arrays()
+    >>> images.shape, labels.shape
+    ((1797, 8, 8), (1797,))
+    """
     with importlib.resources.files("minidl.data").joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         return arrays["images"], arrays["labels"]
 

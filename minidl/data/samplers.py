@@ -21,6 +21,14 @@ class Sampler:
     """The base of samplers: subclasses define __iter__, which gives item numbers, and __len__ if it is known.
 
     Those that are a function of a key define `order(words)` instead of __iter__.
+
+    >>> class Backwards(md.data.Sampler):
+    ...     def __init__(self, n):
+    ...         self.n = n
+    ...     def __iter__(self):
+    ...         yield from reversed(range(self.n))
+    >>> list(Backwards(3))
+    [2, 1, 0]
     """
 
     generator: Any = None
@@ -54,7 +62,11 @@ def _key(words: tuple[int, int]) -> md.Tensor:
 
 
 class SequentialSampler(Sampler):
-    """0, 1, 2, …"""
+    """0, 1, 2, …
+
+    >>> list(md.data.SequentialSampler(["a", "b"]))
+    [0, 1]
+    """
 
     def __init__(self, data_source: Any):
         self.data_source = data_source
@@ -107,7 +119,11 @@ class RandomSampler(Sampler):
 
 
 class SubsetRandomSampler(Sampler):
-    """The given numbers in random order."""
+    """The given numbers in random order.
+
+    >>> sorted(md.data.SubsetRandomSampler([3, 5, 7]))
+    [3, 5, 7]
+    """
 
     def __init__(self, indices: Sequence[int], generator: Any = None):
         self.indices, self.generator = indices, generator

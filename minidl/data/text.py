@@ -231,6 +231,14 @@ class TextFolder(Dataset):
 
     classes are the folders' names in order, samples the (path, class) pairs; transform is applied to each text (a Tokenizer, for example).
     Raises RuntimeError for a root without such files.
+
+    >>> import pathlib, tempfile
+    >>> root = pathlib.Path(tempfile.mkdtemp())
+    >>> for name, text in (("bad", "awful"), ("good", "fine")):
+    ...     (root / name).mkdir()
+    ...     _ = (root / name / "1.txt").write_text(text)
+    >>> list(md.data.text.TextFolder(root))
+    [('awful', 0), ('fine', 1)]
     """
 
     def __init__(
@@ -270,6 +278,14 @@ class CSV(Dataset):
 
     Several text columns are joined by a space. classes are the labels in alphabetical order (in numerical order where all are whole numbers), unless
     they are given. label=None: the items are texts. Raises ValueError, with the number of the line, for a column or class that is not there.
+
+    >>> import pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp(), "reviews.csv")
+    >>> with path.open("w") as file:
+    ...     for line in ("text,label", "fine,good", "awful,bad"):
+    ...         print(line, file=file)
+    >>> list(md.data.text.CSV(path))
+    [('fine', 1), ('awful', 0)]
     """
 
     def __init__(

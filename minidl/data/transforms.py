@@ -84,7 +84,16 @@ class Picture:
 
 
 class Transform:
-    """The base of transforms: subclasses define apply(picture, draws), which changes the picture; a call does it to an image."""
+    """The base of transforms: subclasses define apply(picture, draws), which changes the picture; a call does it to an image.
+
+    >>> import numpy
+    >>> class Twice(md.data.transforms.Transform):
+    ...     def apply(self, picture, draws):
+    ...         md.data.transforms.RandomVerticalFlip(1.0).apply(picture, draws)
+    ...         md.data.transforms.RandomHorizontalFlip(1.0).apply(picture, draws)
+    >>> Twice()(numpy.array([[1, 2], [3, 4]], "uint8")).tolist()
+    [[4, 3], [2, 1]]
+    """
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Change the picture."""
@@ -141,7 +150,12 @@ class Compose(Transform):
 
 
 class Lambda(Transform):
-    """A function of one's own: of an array [H, W, C], or of a Tensor. For worker processes, one from the top of a module."""
+    """A function of one's own: of an array [H, W, C], or of a Tensor. For worker processes, one from the top of a module.
+
+    >>> import numpy
+    >>> md.data.transforms.Lambda(lambda a: a + 1)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1))[0, 0].tolist()
+    [1]
+    """
 
     def __init__(self, lambd: Callable[[Any], Any]):
         if not callable(lambd):
@@ -160,6 +174,10 @@ class ToTensor(Transform):
     """An array or Pillow image [H, W] or [H, W, C] as a Tensor [C, H, W]: bytes become float32 in [0, 1], other dtypes stay as they are.
 
     Raises TypeError for what is a tensor already.
+
+    >>> import numpy
+    >>> md.data.transforms.ToTensor()(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
+    (1, 3, 4)
     """
 
     def apply(self, picture: Picture, draws: Draws) -> None:
@@ -173,7 +191,11 @@ class ToTensor(Transform):
 
 
 class Normalize(Transform):
-    """(x - mean) / std, for each channel of a float tensor. Raises ValueError for a std of 0, TypeError for an image that is no float tensor."""
+    """(x - mean) / std, for each channel of a float tensor. Raises ValueError for a std of 0, TypeError for an image that is no float tensor.
+
+    >>> md.data.transforms.Normalize([0.5], [0.5])(md.ones((1, 2, 2))).tolist()
+    [[[1.0, 1.0], [1.0, 1.0]]]
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         self.mean, self.std = mean, std
@@ -233,7 +255,12 @@ class Resize(Transform):
 
 
 class CenterCrop(Transform):
-    """The middle of the image; a smaller image is padded with zeros."""
+    """The middle of the image; a smaller image is padded with zeros.
+
+    >>> import numpy
+    >>> md.data.transforms.CenterCrop(2)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
+    (2, 2, 1)
+    """
 
     def __init__(self, size: Any):
         self.size = _pair("CenterCrop", size)
@@ -263,6 +290,10 @@ class Pad(Transform):
     """More rows and columns: padding is a number, (left and right, top and bottom), or (left, top, right, bottom).
 
     padding_mode: "constant" (fill: a number, or one for each channel), "edge", "reflect" or "symmetric".
+
+    >>> import numpy
+    >>> md.data.transforms.Pad(1)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
+    (5, 6, 1)
     """
 
     def __init__(self, padding: Any, fill: Any = 0, padding_mode: str = "constant"):
@@ -279,6 +310,10 @@ class RandomCrop(Transform):
     """A rectangle of the given size from a random place, after padding.
 
     pad_if_needed pads an image that is too small on both sides. Raises ValueError for one that is too small without it.
+
+    >>> import numpy
+    >>> md.data.transforms.RandomCrop(2)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
+    (2, 2, 1)
     """
 
     def __init__(self, size: Any, padding: Any = None, pad_if_needed: bool = False, fill: Any = 0, padding_mode: str = "constant"):
@@ -301,7 +336,12 @@ class RandomCrop(Transform):
 
 
 class RandomHorizontalFlip(Transform):
-    """Left and right exchanged, with probability p."""
+    """Left and right exchanged, with probability p.
+
+    >>> import numpy
+    >>> md.data.transforms.RandomHorizontalFlip(p=1.0)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1))[0, :, 0].tolist()
+    [3, 2, 1, 0]
+    """
 
     axis = 1
 
@@ -315,7 +355,12 @@ class RandomHorizontalFlip(Transform):
 
 
 class RandomVerticalFlip(RandomHorizontalFlip):
-    """Top and bottom exchanged, with probability p."""
+    """Top and bottom exchanged, with probability p.
+
+    >>> import numpy
+    >>> md.data.transforms.RandomVerticalFlip(p=1.0)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1))[:, 0, 0].tolist()
+    [8, 4, 0]
+    """
 
     axis = 0
 
@@ -328,7 +373,12 @@ def _rectangle(draws: Draws, height: int, width: int, scale: Sequence[float], ra
 
 
 class RandomResizedCrop(Transform):
-    """A part of the image with a random share of its area (scale) and a random ratio of width to height, resized (the crop of Inception networks)."""
+    """A part of the image with a random share of its area (scale) and a random ratio of width to height, resized (the crop of Inception networks).
+
+    >>> import numpy
+    >>> md.data.transforms.RandomResizedCrop(4)(numpy.ones((8, 8, 3), "uint8")).shape
+    (4, 4, 3)
+    """
 
     def __init__(
         self,
@@ -360,7 +410,11 @@ class RandomResizedCrop(Transform):
 
 
 class RandomErasing(Transform):
-    """With probability p a random rectangle of a tensor is filled with `value` (Z. Zhong et al., 2017)."""
+    """With probability p a random rectangle of a tensor is filled with `value` (Z. Zhong et al., 2017).
+
+    >>> md.data.transforms.RandomErasing(p=1.0)(md.ones((1, 8, 8))).shape
+    (1, 8, 8)
+    """
 
     def __init__(self, p: float = 0.5, scale: tuple[float, float] = (0.02, 0.33), ratio: tuple[float, float] = (0.3, 3.3), value: float = 0.0):
         self.p, self.scale, self.ratio, self.value = p, scale, ratio, value
@@ -382,7 +436,12 @@ class RandomErasing(Transform):
 
 
 class RandomApply(Transform):
-    """All of some transforms with probability p, or none of them."""
+    """All of some transforms with probability p, or none of them.
+
+    >>> import numpy
+    >>> md.data.transforms.RandomApply([md.data.transforms.CenterCrop(2)], p=1.0)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
+    (2, 2, 1)
+    """
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]], p: float = 0.5):
         self.transforms, self.p = list(transforms), p
@@ -395,7 +454,12 @@ class RandomApply(Transform):
 
 
 class Grayscale(Transform):
-    """Brightness (ITU-R 601: 0.299 red + 0.587 green + 0.114 blue) in one channel, or the same in three. Images with one channel stay."""
+    """Brightness (ITU-R 601: 0.299 red + 0.587 green + 0.114 blue) in one channel, or the same in three. Images with one channel stay.
+
+    >>> import numpy
+    >>> md.data.transforms.Grayscale()(numpy.ones((2, 2, 3), "uint8")).shape
+    (2, 2, 1)
+    """
 
     def __init__(self, num_output_channels: int = 1):
         if num_output_channels not in (1, 3):

@@ -15,6 +15,12 @@ class Report:
     """What compare measured. `str` of it is a table.
 
     nbytes, seconds, metric: pairs (before, after); metric is None where none was given. largest_difference: of the outputs, absolute.
+
+    >>> print(md.deploy.Report((2048, 1024), (0.002, 0.001), 0.0))
+                          before     after
+    size                 2.0 KiB   1.0 KiB  x 0.50
+    time of a call      2.000 ms  1.000 ms  x 0.50
+    largest difference                   0
     """
 
     nbytes: tuple[int, int]

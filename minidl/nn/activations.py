@@ -56,43 +56,71 @@ class ReLU(_InPlace):
 
 
 class ReLU6(_InPlace):
-    """x limited to [0, 6] (A. Krizhevsky, 2010)."""
+    """x limited to [0, 6] (A. Krizhevsky, 2010).
+
+    >>> md.nn.ReLU6()(md.tensor([-1.0, 3.0, 8.0])).tolist()
+    [0.0, 3.0, 6.0]
+    """
 
     function = staticmethod(F.relu6)
 
 
 class SELU(_InPlace):
-    """The self-normalising elu (G. Klambauer et al., NeurIPS 2017)."""
+    """The self-normalising elu (G. Klambauer et al., NeurIPS 2017).
+
+    >>> round(md.nn.SELU()(md.tensor(1.0)).item(), 4)
+    1.0507
+    """
 
     function = staticmethod(F.selu)
 
 
 class SiLU(_InPlace):
-    """x sigmoid(x), also known as swish (S. Elfwing et al., Neural Networks 107, 2018)."""
+    """x sigmoid(x), also known as swish (S. Elfwing et al., Neural Networks 107, 2018).
+
+    >>> round(md.nn.SiLU()(md.tensor(1.0)).item(), 4)
+    0.7311
+    """
 
     function = staticmethod(F.silu)
 
 
 class Mish(_InPlace):
-    """x tanh(softplus(x)) (D. Misra, BMVC 2020)."""
+    """x tanh(softplus(x)) (D. Misra, BMVC 2020).
+
+    >>> round(md.nn.Mish()(md.tensor(1.0)).item(), 4)
+    0.8651
+    """
 
     function = staticmethod(F.mish)
 
 
 class Hardsigmoid(_InPlace):
-    """x / 6 + 1/2 limited to [0, 1]."""
+    """x / 6 + 1/2 limited to [0, 1].
+
+    >>> md.nn.Hardsigmoid()(md.tensor([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
 
     function = staticmethod(F.hardsigmoid)
 
 
 class Hardswish(_InPlace):
-    """x hardsigmoid(x) (A. Howard et al., ICCV 2019)."""
+    """x hardsigmoid(x) (A. Howard et al., ICCV 2019).
+
+    >>> md.nn.Hardswish()(md.tensor([0.0, 4.0])).tolist()
+    [0.0, 4.0]
+    """
 
     function = staticmethod(F.hardswish)
 
 
 class LeakyReLU(Activation):
-    """x above 0, negative_slope x elsewhere."""
+    """x above 0, negative_slope x elsewhere.
+
+    >>> md.nn.LeakyReLU(0.5)(md.tensor([-1.0, 2.0])).tolist()
+    [-0.5, 2.0]
+    """
 
     function = staticmethod(F.leaky_relu)
 
@@ -101,7 +129,11 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x above 0, alpha (exp(x) - 1) elsewhere (D. Clevert et al., ICLR 2016)."""
+    """x above 0, alpha (exp(x) - 1) elsewhere (D. Clevert et al., ICLR 2016).
+
+    >>> md.nn.ELU()(md.tensor([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
 
     function = staticmethod(F.elu)
 
@@ -110,7 +142,11 @@ class ELU(Activation):
 
 
 class CELU(Activation):
-    """x above 0, alpha (exp(x / alpha) - 1) elsewhere (J. Barron, arXiv 1704.07483)."""
+    """x above 0, alpha (exp(x / alpha) - 1) elsewhere (J. Barron, arXiv 1704.07483).
+
+    >>> md.nn.CELU()(md.tensor([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
 
     function = staticmethod(F.celu)
 
@@ -119,7 +155,11 @@ class CELU(Activation):
 
 
 class GELU(Activation):
-    """x times its normal distribution function; approximate="tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415)."""
+    """x times its normal distribution function; approximate="tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415).
+
+    >>> [round(v, 4) for v in md.nn.GELU()(md.tensor([-1.0, 0.0, 2.0])).tolist()]
+    [-0.1587, 0.0, 1.9545]
+    """
 
     function = staticmethod(F.gelu)
 
@@ -128,37 +168,61 @@ class GELU(Activation):
 
 
 class Tanh(Activation):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> md.nn.Tanh()(md.tensor(0.0)).item()
+    0.0
+    """
 
     function = staticmethod(F.tanh)
 
 
 class Sigmoid(Activation):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> md.nn.Sigmoid()(md.tensor(0.0)).item()
+    0.5
+    """
 
     function = staticmethod(F.sigmoid)
 
 
 class LogSigmoid(Activation):
-    """log(sigmoid(x))."""
+    """log(sigmoid(x)).
+
+    >>> round(md.nn.LogSigmoid()(md.tensor(0.0)).item(), 4)
+    -0.6931
+    """
 
     function = staticmethod(F.logsigmoid)
 
 
 class Softsign(Activation):
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    >>> md.nn.Softsign()(md.tensor([-1.0, 3.0])).tolist()
+    [-0.5, 0.75]
+    """
 
     function = staticmethod(F.softsign)
 
 
 class Tanhshrink(Activation):
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    >>> md.nn.Tanhshrink()(md.tensor(0.0)).item()
+    0.0
+    """
 
     function = staticmethod(F.tanhshrink)
 
 
 class Softplus(Activation):
-    """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold."""
+    """log(1 + exp(beta x)) / beta, and x itself where beta x is above the threshold.
+
+    >>> round(md.nn.Softplus()(md.tensor(0.0)).item(), 4)
+    0.6931
+    """
 
     function = staticmethod(F.softplus)
 
@@ -167,7 +231,11 @@ class Softplus(Activation):
 
 
 class Hardtanh(Activation):
-    """x limited to [min_val, max_val]. Raises ValueError unless min_val is below max_val."""
+    """x limited to [min_val, max_val]. Raises ValueError unless min_val is below max_val.
+
+    >>> md.nn.Hardtanh()(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
 
     function = staticmethod(F.hardtanh)
 
@@ -178,7 +246,11 @@ class Hardtanh(Activation):
 
 
 class Threshold(Activation):
-    """x above the threshold, value elsewhere."""
+    """x above the threshold, value elsewhere.
+
+    >>> md.nn.Threshold(1.0, -5.0)(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-5.0, -5.0, 2.0]
+    """
 
     function = staticmethod(F.threshold)
 
@@ -195,19 +267,31 @@ class _Shrink(Activation):
 
 
 class Hardshrink(_Shrink):
-    """0 within lambd of 0, x elsewhere."""
+    """0 within lambd of 0, x elsewhere.
+
+    >>> md.nn.Hardshrink()(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-1.0, 0.0, 2.0]
+    """
 
     function = staticmethod(F.hardshrink)
 
 
 class Softshrink(_Shrink):
-    """x moved towards 0 by lambd, and 0 within lambd of 0."""
+    """x moved towards 0 by lambd, and 0 within lambd of 0.
+
+    >>> md.nn.Softshrink()(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-0.5, 0.0, 1.5]
+    """
 
     function = staticmethod(F.softshrink)
 
 
 class RReLU(Activation):
-    """Leaky ReLU with slopes drawn from [lower, upper) in training and their mean in evaluation (B. Xu et al., arXiv 1505.00853)."""
+    """Leaky ReLU with slopes drawn from [lower, upper) in training and their mean in evaluation (B. Xu et al., arXiv 1505.00853).
+
+    >>> md.nn.RReLU()(md.tensor([2.0])).tolist()
+    [2.0]
+    """
 
     function = staticmethod(F.rrelu)
 
@@ -219,7 +303,11 @@ class RReLU(Activation):
 
 
 class PReLU(Module):
-    """Leaky ReLU with a learned slope, one for all channels of [N, C, ...] or one for each (K. He et al., ICCV 2015)."""
+    """Leaky ReLU with a learned slope, one for all channels of [N, C, ...] or one for each (K. He et al., ICCV 2015).
+
+    >>> md.nn.PReLU()(md.tensor([-1.0, 2.0])).tolist()
+    [-0.25, 2.0]
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, device: str | None = None, dtype: Any = None):
         super().__init__()
@@ -240,7 +328,11 @@ class PReLU(Module):
 
 # ---- along an axis --------------------------------------------------------------------------------------------------------------------
 class GLU(Activation):
-    """The first half along dim times the sigmoid of the second (Y. Dauphin et al., ICML 2017)."""
+    """The first half along dim times the sigmoid of the second (Y. Dauphin et al., ICML 2017).
+
+    >>> md.nn.GLU()(md.tensor([3.0, 0.0])).tolist()
+    [1.5]
+    """
 
     function = staticmethod(F.glu)
 
@@ -264,19 +356,31 @@ class Softmax(_AlongAxis):
 
 
 class LogSoftmax(_AlongAxis):
-    """The logarithm of softmax along dim."""
+    """The logarithm of softmax along dim.
+
+    >>> [round(v, 4) for v in md.nn.LogSoftmax(dim=0)(md.tensor([0.0, 0.0])).tolist()]
+    [-0.6931, -0.6931]
+    """
 
     function = staticmethod(F.log_softmax)
 
 
 class Softmin(_AlongAxis):
-    """softmax(-x) along dim."""
+    """softmax(-x) along dim.
+
+    >>> md.nn.Softmin(dim=0)(md.tensor([1.0, 1.0])).tolist()
+    [0.5, 0.5]
+    """
 
     function = staticmethod(F.softmin)
 
 
 class Softmax2d(Activation):
-    """softmax over the channels of [N, C, H, W] (or [C, H, W])."""
+    """softmax over the channels of [N, C, H, W] (or [C, H, W]).
+
+    >>> md.nn.Softmax2d()(md.zeros((1, 2, 1, 1))).tolist()
+    [[[[0.5]], [[0.5]]]]
+    """
 
     def forward(self, input: md.Tensor) -> md.Tensor:
         if input.ndim not in (3, 4):

@@ -102,7 +102,12 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list of modules that their owner's parameters() finds."""
+    """A list of modules that their owner's parameters() finds.
+
+    >>> layers = md.nn.ModuleList([md.nn.Linear(2, 2), md.nn.Linear(2, 2)])
+    >>> len(layers), len(list(layers.parameters()))
+    (2, 4)
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None):
         super().__init__()
@@ -120,7 +125,12 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dict of modules that their owner's parameters() finds."""
+    """A dict of modules that their owner's parameters() finds.
+
+    >>> layers = md.nn.ModuleDict({"in": md.nn.Linear(2, 3)})
+    >>> [name for name, _ in layers.named_parameters()]
+    ['in.weight', 'in.bias']
+    """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None):
         super().__init__()
@@ -229,7 +239,12 @@ class ParameterList(_Parameters):
 
 
 class ParameterDict(_Parameters):
-    """A dict of parameters that their owner's parameters() finds; Tensors become Parameters."""
+    """A dict of parameters that their owner's parameters() finds; Tensors become Parameters.
+
+    >>> both = md.nn.ParameterDict({"a": md.ones(2), "b": md.zeros(3)})
+    >>> [p.shape for p in both.parameters()]
+    [(2,), (3,)]
+    """
 
     def __init__(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None):
         super().__init__()

@@ -98,7 +98,11 @@ class _Conv(_Windows):
 
 
 class Conv1d(_Conv):
-    """Correlation of [N, C, L] (or [C, L]) with learned kernels."""
+    """Correlation of [N, C, L] (or [C, L]) with learned kernels.
+
+    >>> md.nn.Conv1d(3, 8, 5, padding=2)(md.ones((2, 3, 16))).shape
+    (2, 8, 16)
+    """
 
     n = 1
 
@@ -114,7 +118,11 @@ class Conv2d(_Conv):
 
 
 class Conv3d(_Conv):
-    """Correlation of [N, C, D, H, W] (or [C, D, H, W]) with learned kernels."""
+    """Correlation of [N, C, D, H, W] (or [C, D, H, W]) with learned kernels.
+
+    >>> md.nn.Conv3d(1, 2, 3)(md.ones((1, 1, 4, 4, 4))).shape
+    (1, 2, 2, 2, 2)
+    """
 
     n = 3
 
@@ -159,7 +167,11 @@ class _ConvTranspose(_Windows):
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """The transpose of Conv1d: from [N, C, L] (or [C, L]) to a longer signal."""
+    """The transpose of Conv1d: from [N, C, L] (or [C, L]) to a longer signal.
+
+    >>> md.nn.ConvTranspose1d(3, 8, 2, stride=2)(md.ones((2, 3, 16))).shape
+    (2, 8, 32)
+    """
 
     n = 1
 
@@ -175,6 +187,10 @@ class ConvTranspose2d(_ConvTranspose):
 
 
 class ConvTranspose3d(_ConvTranspose):
-    """The transpose of Conv3d: from [N, C, D, H, W] (or [C, D, H, W]) to a larger volume."""
+    """The transpose of Conv3d: from [N, C, D, H, W] (or [C, D, H, W]) to a larger volume.
+
+    >>> md.nn.ConvTranspose3d(1, 2, 2, stride=2)(md.ones((1, 1, 2, 2, 2))).shape
+    (1, 2, 4, 4, 4)
+    """
 
     n = 3

@@ -28,22 +28,38 @@ def _key(tensor: md.Tensor, generator: Generator | None = None) -> md.Tensor:
 
 # ---- given values ---------------------------------------------------------------------------------------------------------------------
 def constant_(tensor: md.Tensor, val: float) -> md.Tensor:
-    """One value everywhere."""
+    """One value everywhere.
+
+    >>> md.nn.init.constant_(md.zeros(2), 3.0).tolist()
+    [3.0, 3.0]
+    """
     return _fill(tensor, md.full_like(tensor.detach(), val))
 
 
 def zeros_(tensor: md.Tensor) -> md.Tensor:
-    """Zeros."""
+    """Zeros.
+
+    >>> md.nn.init.zeros_(md.ones(2)).tolist()
+    [0.0, 0.0]
+    """
     return constant_(tensor, 0.0)
 
 
 def ones_(tensor: md.Tensor) -> md.Tensor:
-    """Ones."""
+    """Ones.
+
+    >>> md.nn.init.ones_(md.zeros(2)).tolist()
+    [1.0, 1.0]
+    """
     return constant_(tensor, 1.0)
 
 
 def eye_(tensor: md.Tensor) -> md.Tensor:
-    """The identity, for a weight [out, in]: what goes in comes out as far as there is room. Raises ValueError for another number of axes."""
+    """The identity, for a weight [out, in]: what goes in comes out as far as there is room. Raises ValueError for another number of axes.
+
+    >>> md.nn.init.eye_(md.zeros((2, 3))).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
     if tensor.ndim != 2:
         raise ValueError(f"eye_: two axes are wanted, not shape {tensor.shape}")
     return _fill(tensor, md.eye(*tensor.shape, dtype=tensor.dtype, backend=tensor.backend, device=tensor.device))
@@ -71,19 +87,31 @@ def dirac_(tensor: md.Tensor, groups: int = 1) -> md.Tensor:
 
 # ---- one distribution for all elements ------------------------------------------------------------------------------------------------
 def uniform_(tensor: md.Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> md.Tensor:
-    """Uniform on [a, b)."""
+    """Uniform on [a, b).
+
+    >>> bool((md.nn.init.uniform_(md.zeros(100), 1.0, 2.0) >= 1.0).all())
+    True
+    """
     return _fill(tensor, md.random.uniform(_key(tensor, generator), tensor.shape, tensor.dtype, a, b))
 
 
 def normal_(tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> md.Tensor:
-    """Normal with that mean and standard deviation."""
+    """Normal with that mean and standard deviation.
+
+    >>> md.nn.init.normal_(md.zeros((4, 3)), std=0.02).shape
+    (4, 3)
+    """
     return _fill(tensor, md.random.normal(_key(tensor, generator), tensor.shape, tensor.dtype) * std + mean)
 
 
 def trunc_normal_(
     tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator | None = None
 ) -> md.Tensor:
-    """Normal with that mean and standard deviation, given that the value lies in [a, b]: by the quantile function, in float64, rounded once."""
+    """Normal with that mean and standard deviation, given that the value lies in [a, b]: by the quantile function, in float64, rounded once.
+
+    >>> bool((abs(md.nn.init.trunc_normal_(md.zeros(100))) <= 2.0).all())
+    True
+    """
     low, high = (0.5 * math.erfc(-(v - mean) / (std * math.sqrt(2.0))) for v in (a, b))
     u = md.random.uniform(_key(tensor, generator), tensor.shape, md.float64, 2 * low - 1, 2 * high - 1)
     return _fill(tensor, md.clip(md.erfinv(u) * (std * math.sqrt(2.0)) + mean, a, b).to(tensor.dtype))
@@ -125,7 +153,11 @@ def _spread(tensor: md.Tensor, a: float, mode: str, nonlinearity: str) -> float:
 def kaiming_uniform_(
     tensor: md.Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
 ) -> md.Tensor:
-    """Uniform within gain * sqrt(3 / fan) of zero (K. He et al., Delving deep into rectifiers, ICCV 2015)."""
+    """Uniform within gain * sqrt(3 / fan) of zero (K. He et al., Delving deep into rectifiers, ICCV 2015).
+
+    >>> bool((abs(md.nn.init.kaiming_uniform_(md.zeros((4, 3)))) <= 2**0.5).all())
+    True
+    """
     bound = math.sqrt(3.0) * _spread(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound, generator)
 
@@ -133,18 +165,30 @@ def kaiming_uniform_(
 def kaiming_normal_(
     tensor: md.Tensor, a: float = 0.0, mode: str = "fan_in", nonlinearity: str = "leaky_relu", generator: Generator | None = None
 ) -> md.Tensor:
-    """Normal with standard deviation gain / sqrt(fan) (K. He et al., ICCV 2015)."""
+    """Normal with standard deviation gain / sqrt(fan) (K. He et al., ICCV 2015).
+
+    >>> md.nn.init.kaiming_normal_(md.zeros((4, 3))).shape
+    (4, 3)
+    """
     return normal_(tensor, 0.0, _spread(tensor, a, mode, nonlinearity), generator)
 
 
 def xavier_uniform_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | None = None) -> md.Tensor:
-    """Uniform within gain * sqrt(6 / (fan in + fan out)) of zero (X. Glorot and Y. Bengio, AISTATS 2010)."""
+    """Uniform within gain * sqrt(6 / (fan in + fan out)) of zero (X. Glorot and Y. Bengio, AISTATS 2010).
+
+    >>> bool((abs(md.nn.init.xavier_uniform_(md.zeros((4, 2)))) <= 1.0).all())
+    True
+    """
     bound = gain * math.sqrt(6.0 / max(sum(fans(tensor)), 1))
     return uniform_(tensor, -bound, bound, generator)
 
 
 def xavier_normal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | None = None) -> md.Tensor:
-    """Normal with standard deviation gain * sqrt(2 / (fan in + fan out)) (X. Glorot and Y. Bengio, AISTATS 2010)."""
+    """Normal with standard deviation gain * sqrt(2 / (fan in + fan out)) (X. Glorot and Y. Bengio, AISTATS 2010).
+
+    >>> md.nn.init.xavier_normal_(md.zeros((4, 3))).shape
+    (4, 3)
+    """
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1)), generator)
 
 
@@ -153,6 +197,10 @@ def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | Non
 
     A. Saxe et al., ICLR 2014. The factor Q of a normal matrix A by two rounds of Cholesky on AᵀA in float64, whose R has a positive diagonal, so
     that Q is uniform (F. Mezzadri, Notices of the AMS 54, 2007). Raises ValueError below two axes.
+
+    >>> w = md.nn.init.orthogonal_(md.zeros((2, 3)))
+    >>> bool((abs(w @ w.mT - md.eye(2)) < 1e-5).all())
+    True
     """
     if tensor.ndim < 2:
         raise ValueError(f"orthogonal_: two or more axes are wanted, not shape {tensor.shape}")
@@ -168,7 +216,11 @@ def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | Non
 
 
 def sparse_(tensor: md.Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> md.Tensor:
-    """Normal with standard deviation std, but a share `sparsity` of each column is zero (J. Martens, ICML 2010). Raises ValueError unless 2-d."""
+    """Normal with standard deviation std, but a share `sparsity` of each column is zero (J. Martens, ICML 2010). Raises ValueError unless 2-d.
+
+    >>> (md.nn.init.sparse_(md.zeros((4, 3)), 0.5) == 0.0).sum(axis=0).tolist()
+    [2, 2, 2]
+    """
     if tensor.ndim != 2:
         raise ValueError(f"sparse_: two axes are wanted, not shape {tensor.shape}")
     values = md.random.normal(_key(tensor, generator), tensor.shape, tensor.dtype) * std

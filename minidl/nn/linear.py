@@ -48,6 +48,9 @@ class Bilinear(Module):
     """y_k = x1ᵀ W_k x2 + b_k for x1 [..., in1_features] and x2 [..., in2_features], with weight [out_features, in1_features, in2_features].
 
     Both parameters are drawn uniformly within 1/sqrt(in1_features) of zero.
+
+    >>> md.nn.Bilinear(2, 3, 4)(md.ones((5, 2)), md.ones((5, 3))).shape
+    (5, 4)
     """
 
     def __init__(
@@ -77,7 +80,11 @@ class Bilinear(Module):
 
 
 class Identity(Module):
-    """Its input, unchanged; arguments of the constructor are ignored, so that it can stand in for any layer."""
+    """Its input, unchanged; arguments of the constructor are ignored, so that it can stand in for any layer.
+
+    >>> md.nn.Identity()(md.ones(2)).tolist()
+    [1.0, 1.0]
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()

@@ -61,7 +61,11 @@ class CrossEntropyLoss(Loss):
 
 
 class NLLLoss(Loss):
-    """nn.functional.nll_loss: log-probabilities against integer classes."""
+    """nn.functional.nll_loss: log-probabilities against integer classes.
+
+    >>> md.nn.NLLLoss()(md.tensor([[-1.0, -2.0]]), md.tensor([1])).item()
+    2.0
+    """
 
     function = staticmethod(F.nll_loss)
 
@@ -70,7 +74,11 @@ class NLLLoss(Loss):
 
 
 class BCELoss(Loss):
-    """nn.functional.binary_cross_entropy of probabilities, with logarithms cut at -100."""
+    """nn.functional.binary_cross_entropy of probabilities, with logarithms cut at -100.
+
+    >>> round(md.nn.BCELoss()(md.tensor([0.5]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
 
     function = staticmethod(F.binary_cross_entropy)
 
@@ -79,7 +87,11 @@ class BCELoss(Loss):
 
 
 class BCEWithLogitsLoss(Loss):
-    """nn.functional.binary_cross_entropy_with_logits."""
+    """nn.functional.binary_cross_entropy_with_logits.
+
+    >>> round(md.nn.BCEWithLogitsLoss()(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
 
     function = staticmethod(F.binary_cross_entropy_with_logits)
 
@@ -88,7 +100,11 @@ class BCEWithLogitsLoss(Loss):
 
 
 class MultiMarginLoss(Loss):
-    """nn.functional.multi_margin_loss: scores [N, C] against integer classes [N], by a hinge."""
+    """nn.functional.multi_margin_loss: scores [N, C] against integer classes [N], by a hinge.
+
+    >>> md.nn.MultiMarginLoss()(md.tensor([[1.0, 2.0]]), md.tensor([0])).item()
+    1.0
+    """
 
     function = staticmethod(F.multi_margin_loss)
 
@@ -99,13 +115,21 @@ class MultiMarginLoss(Loss):
 
 
 class MultiLabelMarginLoss(Loss):
-    """nn.functional.multilabel_margin_loss: scores [N, C] against lists of classes, by a hinge."""
+    """nn.functional.multilabel_margin_loss: scores [N, C] against lists of classes, by a hinge.
+
+    >>> md.nn.MultiLabelMarginLoss()(md.tensor([[1.0, 0.5]]), md.tensor([[0, -1]])).item()
+    0.25
+    """
 
     function = staticmethod(F.multilabel_margin_loss)
 
 
 class MultiLabelSoftMarginLoss(Loss):
-    """nn.functional.multilabel_soft_margin_loss: scores [N, C] against 0 and 1 for each class."""
+    """nn.functional.multilabel_soft_margin_loss: scores [N, C] against 0 and 1 for each class.
+
+    >>> round(md.nn.MultiLabelSoftMarginLoss()(md.zeros((1, 2)), md.tensor([[0.0, 1.0]])).item(), 4)
+    0.6931
+    """
 
     function = staticmethod(F.multilabel_soft_margin_loss)
 
@@ -115,19 +139,31 @@ class MultiLabelSoftMarginLoss(Loss):
 
 # ---- values and distributions ---------------------------------------------------------------------------------------------------------
 class MSELoss(Loss):
-    """nn.functional.mse_loss: the squared difference."""
+    """nn.functional.mse_loss: the squared difference.
+
+    >>> md.nn.MSELoss()(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
+    8.5
+    """
 
     function = staticmethod(F.mse_loss)
 
 
 class L1Loss(Loss):
-    """nn.functional.l1_loss: the absolute difference."""
+    """nn.functional.l1_loss: the absolute difference.
+
+    >>> md.nn.L1Loss()(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
+    2.5
+    """
 
     function = staticmethod(F.l1_loss)
 
 
 class HuberLoss(Loss):
-    """nn.functional.huber_loss: squared near the target, linear beyond delta."""
+    """nn.functional.huber_loss: squared near the target, linear beyond delta.
+
+    >>> md.nn.HuberLoss()(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
+    2.0
+    """
 
     function = staticmethod(F.huber_loss)
 
@@ -136,7 +172,11 @@ class HuberLoss(Loss):
 
 
 class SmoothL1Loss(Loss):
-    """nn.functional.smooth_l1_loss: huber_loss divided by beta."""
+    """nn.functional.smooth_l1_loss: huber_loss divided by beta.
+
+    >>> md.nn.SmoothL1Loss()(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
+    2.0
+    """
 
     function = staticmethod(F.smooth_l1_loss)
 
@@ -145,7 +185,12 @@ class SmoothL1Loss(Loss):
 
 
 class KLDivLoss(Loss):
-    """nn.functional.kl_div: log-probabilities against probabilities; reduction="batchmean" is the divergence."""
+    """nn.functional.kl_div: log-probabilities against probabilities; reduction="batchmean" is the divergence.
+
+    >>> loss = md.nn.KLDivLoss(reduction="batchmean")
+    >>> round(loss(md.log(md.tensor([[0.25, 0.75]])), md.tensor([[0.5, 0.5]])).item(), 4)
+    0.1438
+    """
 
     function = staticmethod(F.kl_div)
     reductions = ("mean", "sum", "none", "batchmean")
@@ -155,7 +200,11 @@ class KLDivLoss(Loss):
 
 
 class PoissonNLLLoss(Loss):
-    """nn.functional.poisson_nll_loss: rates (or their logarithms) against counts."""
+    """nn.functional.poisson_nll_loss: rates (or their logarithms) against counts.
+
+    >>> md.nn.PoissonNLLLoss()(md.tensor([0.0]), md.tensor([2.0])).item()
+    1.0
+    """
 
     function = staticmethod(F.poisson_nll_loss)
 
@@ -164,7 +213,11 @@ class PoissonNLLLoss(Loss):
 
 
 class GaussianNLLLoss(Loss):
-    """nn.functional.gaussian_nll_loss: forward(input, target, var)."""
+    """nn.functional.gaussian_nll_loss: forward(input, target, var).
+
+    >>> md.nn.GaussianNLLLoss()(md.tensor([0.0]), md.tensor([2.0]), md.tensor([1.0])).item()
+    2.0
+    """
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean"):
         self.keep(reduction, full=full, eps=eps)
@@ -175,7 +228,11 @@ class GaussianNLLLoss(Loss):
 
 # ---- margins and rankings -------------------------------------------------------------------------------------------------------------
 class HingeEmbeddingLoss(Loss):
-    """nn.functional.hinge_embedding_loss: distances against 1 and -1."""
+    """nn.functional.hinge_embedding_loss: distances against 1 and -1.
+
+    >>> md.nn.HingeEmbeddingLoss()(md.tensor([0.5, 0.5]), md.tensor([1, -1])).item()
+    0.5
+    """
 
     function = staticmethod(F.hinge_embedding_loss)
 
@@ -184,7 +241,11 @@ class HingeEmbeddingLoss(Loss):
 
 
 class SoftMarginLoss(Loss):
-    """nn.functional.soft_margin_loss: scores against 1 and -1."""
+    """nn.functional.soft_margin_loss: scores against 1 and -1.
+
+    >>> round(md.nn.SoftMarginLoss()(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
 
     function = staticmethod(F.soft_margin_loss)
 
@@ -200,19 +261,31 @@ class _Pair(Loss):
 
 
 class MarginRankingLoss(_Pair):
-    """nn.functional.margin_ranking_loss: which of two scores should be the larger one."""
+    """nn.functional.margin_ranking_loss: which of two scores should be the larger one.
+
+    >>> md.nn.MarginRankingLoss()(md.tensor([1.0]), md.tensor([3.0]), md.tensor([1])).item()
+    2.0
+    """
 
     function = staticmethod(F.margin_ranking_loss)
 
 
 class CosineEmbeddingLoss(_Pair):
-    """nn.functional.cosine_embedding_loss: whether two vectors should be alike."""
+    """nn.functional.cosine_embedding_loss: whether two vectors should be alike.
+
+    >>> md.nn.CosineEmbeddingLoss()(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 1.0]]), md.tensor([1])).item()
+    1.0
+    """
 
     function = staticmethod(F.cosine_embedding_loss)
 
 
 class TripletMarginLoss(Loss):
-    """nn.functional.triplet_margin_loss: forward(anchor, positive, negative)."""
+    """nn.functional.triplet_margin_loss: forward(anchor, positive, negative).
+
+    >>> md.nn.TripletMarginLoss()(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
+    1.0
+    """
 
     def __init__(self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"):
         if margin <= 0:
@@ -224,7 +297,11 @@ class TripletMarginLoss(Loss):
 
 
 class TripletMarginWithDistanceLoss(Loss):
-    """nn.functional.triplet_margin_with_distance_loss: forward(anchor, positive, negative)."""
+    """nn.functional.triplet_margin_with_distance_loss: forward(anchor, positive, negative).
+
+    >>> md.nn.TripletMarginWithDistanceLoss()(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
+    1.0
+    """
 
     def __init__(
         self,

@@ -93,7 +93,11 @@ class _BatchNorm(_Running):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of [N, C] or [N, C, L]."""
+    """Batch normalisation of [N, C] or [N, C, L].
+
+    >>> md.nn.BatchNorm1d(1, eps=0.0)(md.tensor([[1.0], [3.0]])).tolist()
+    [[-1.0], [1.0]]
+    """
 
     ranks = (2, 3)
 
@@ -109,7 +113,11 @@ class BatchNorm2d(_BatchNorm):
 
 
 class BatchNorm3d(_BatchNorm):
-    """Batch normalisation of [N, C, D, H, W]."""
+    """Batch normalisation of [N, C, D, H, W].
+
+    >>> md.nn.BatchNorm3d(2)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 4, 4, 4)
+    """
 
     ranks = (5,)
 
@@ -148,7 +156,11 @@ class _InstanceNorm(_Running):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalisation of [N, C, L] (or [C, L])."""
+    """Instance normalisation of [N, C, L] (or [C, L]).
+
+    >>> md.nn.InstanceNorm1d(1, eps=0.0)(md.tensor([[[1.0, 3.0]]])).tolist()
+    [[[-1.0, 1.0]]]
+    """
 
     n = 1
 
@@ -164,7 +176,11 @@ class InstanceNorm2d(_InstanceNorm):
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Instance normalisation of [N, C, D, H, W] (or [C, D, H, W])."""
+    """Instance normalisation of [N, C, D, H, W] (or [C, D, H, W]).
+
+    >>> md.nn.InstanceNorm3d(2)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 4, 4, 4)
+    """
 
     n = 3
 
@@ -174,6 +190,9 @@ class GroupNorm(Module):
     """Zero mean and unit variance over each of num_groups groups of channels of [N, C, ...]; then weight and bias [C] (Y. Wu, K. He, ECCV 2018).
 
     Raises ValueError where the groups do not divide the channels.
+
+    >>> md.nn.GroupNorm(2, 4, eps=0.0)(md.tensor([[1.0, 3.0, 2.0, 6.0]])).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
     """
 
     def __init__(
@@ -210,7 +229,11 @@ class GroupNorm(Module):
 
 
 class LayerNorm(Module):
-    """Zero mean and unit variance over the last axes of each example; then weight and bias of their shape (J. L. Ba et al., 2016)."""
+    """Zero mean and unit variance over the last axes of each example; then weight and bias of their shape (J. L. Ba et al., 2016).
+
+    >>> md.nn.LayerNorm(2, eps=0.0)(md.tensor([[1.0, 3.0]])).tolist()
+    [[-1.0, 1.0]]
+    """
 
     def __init__(
         self,
@@ -243,7 +266,11 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """x / sqrt(mean(x²) + eps) over the last axes, times weight (B. Zhang and R. Sennrich, NeurIPS 2019). eps: finfo(dtype).eps unless given."""
+    """x / sqrt(mean(x²) + eps) over the last axes, times weight (B. Zhang and R. Sennrich, NeurIPS 2019). eps: finfo(dtype).eps unless given.
+
+    >>> [[round(v, 4) for v in row] for row in md.nn.RMSNorm(2, eps=0.0)(md.tensor([[1.0, 7.0]])).tolist()]
+    [[0.2, 1.4]]
+    """
 
     def __init__(
         self,
@@ -272,7 +299,11 @@ class RMSNorm(Module):
 
 
 class LocalResponseNorm(Module):
-    """x / (k + alpha mean(x² over `size` neighbouring channels))^beta for [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012)."""
+    """x / (k + alpha mean(x² over `size` neighbouring channels))^beta for [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012).
+
+    >>> md.nn.LocalResponseNorm(2)(md.zeros((1, 3, 2))).shape
+    (1, 3, 2)
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()

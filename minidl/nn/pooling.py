@@ -41,7 +41,11 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The maximum of windows of the last axis; with return_indices also where it was."""
+    """The maximum of windows of the last axis; with return_indices also where it was.
+
+    >>> md.nn.MaxPool1d(2)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[1.0, 3.0]]]
+    """
 
     n = 1
 
@@ -57,7 +61,11 @@ class MaxPool2d(_MaxPool):
 
 
 class MaxPool3d(_MaxPool):
-    """The maximum of windows of the last three axes; with return_indices also where it was."""
+    """The maximum of windows of the last three axes; with return_indices also where it was.
+
+    >>> md.nn.MaxPool3d(2)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 2, 2, 2)
+    """
 
     n = 3
 
@@ -78,25 +86,44 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """The partial inverse of MaxPool1d with return_indices: values at their places, zeros elsewhere."""
+    """The partial inverse of MaxPool1d with return_indices: values at their places, zeros elsewhere.
+
+    >>> y, places = md.nn.MaxPool1d(2, return_indices=True)(md.reshape(md.arange(4.0), (1, 1, 4)))
+    >>> md.nn.MaxUnpool1d(2)(y, places).tolist()
+    [[[0.0, 1.0, 0.0, 3.0]]]
+    """
 
     n = 1
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """The partial inverse of MaxPool2d with return_indices: values at their places, zeros elsewhere."""
+    """The partial inverse of MaxPool2d with return_indices: values at their places, zeros elsewhere.
+
+    >>> y, places = md.nn.MaxPool2d(2, return_indices=True)(md.ones((1, 1, 4, 4)))
+    >>> md.nn.MaxUnpool2d(2)(y, places).sum().item()
+    4.0
+    """
 
     n = 2
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """The partial inverse of MaxPool3d with return_indices: values at their places, zeros elsewhere."""
+    """The partial inverse of MaxPool3d with return_indices: values at their places, zeros elsewhere.
+
+    >>> y, places = md.nn.MaxPool3d(2, return_indices=True)(md.ones((1, 1, 2, 2, 2)))
+    >>> md.nn.MaxUnpool3d(2)(y, places).sum().item()
+    1.0
+    """
 
     n = 3
 
 
 class AvgPool1d(Module):
-    """The mean of windows of the last axis."""
+    """The mean of windows of the last axis.
+
+    >>> md.nn.AvgPool1d(2)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[0.5, 2.5]]]
+    """
 
     def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True):
         super().__init__()
@@ -136,13 +163,21 @@ class _AvgPool(Module):
 
 
 class AvgPool2d(_AvgPool):
-    """The mean of windows of the last two axes."""
+    """The mean of windows of the last two axes.
+
+    >>> md.nn.AvgPool2d(2)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).tolist()
+    [[[[2.5, 4.5], [10.5, 12.5]]]]
+    """
 
     n = 2
 
 
 class AvgPool3d(_AvgPool):
-    """The mean of windows of the last three axes."""
+    """The mean of windows of the last three axes.
+
+    >>> md.nn.AvgPool3d(2)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 2, 2, 2)
+    """
 
     n = 3
 
@@ -162,19 +197,31 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """(Σ x^p)^(1/p) over windows of the last axis."""
+    """(Σ x^p)^(1/p) over windows of the last axis.
+
+    >>> md.nn.LPPool1d(2, 2)(md.tensor([[[3.0, 4.0]]])).tolist()
+    [[[5.0]]]
+    """
 
     n = 1
 
 
 class LPPool2d(_LPPool):
-    """(Σ x^p)^(1/p) over windows of the last two axes."""
+    """(Σ x^p)^(1/p) over windows of the last two axes.
+
+    >>> md.nn.LPPool2d(2, 2)(md.ones((1, 1, 4, 4))).tolist()
+    [[[[2.0, 2.0], [2.0, 2.0]]]]
+    """
 
     n = 2
 
 
 class LPPool3d(_LPPool):
-    """(Σ x^p)^(1/p) over windows of the last three axes."""
+    """(Σ x^p)^(1/p) over windows of the last three axes.
+
+    >>> md.nn.LPPool3d(2, 2)(md.ones((1, 1, 4, 4, 4))).shape
+    (1, 1, 2, 2, 2)
+    """
 
     n = 3
 
@@ -194,7 +241,11 @@ class _AdaptiveAvgPool(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """The mean of the last axis in output_size windows."""
+    """The mean of the last axis in output_size windows.
+
+    >>> md.nn.AdaptiveAvgPool1d(2)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[0.5, 2.5]]]
+    """
 
     n = 1
 
@@ -210,7 +261,11 @@ class AdaptiveAvgPool2d(_AdaptiveAvgPool):
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """The mean of the last three axes in output_size windows."""
+    """The mean of the last three axes in output_size windows.
+
+    >>> md.nn.AdaptiveAvgPool3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 1, 1, 1)
+    """
 
     n = 3
 
@@ -230,18 +285,30 @@ class _AdaptiveMaxPool(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """The maximum of the last axis in output_size windows; with return_indices also where it was."""
+    """The maximum of the last axis in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.AdaptiveMaxPool1d(2)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[1.0, 3.0]]]
+    """
 
     n = 1
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """The maximum of the last two axes in output_size windows; with return_indices also where it was."""
+    """The maximum of the last two axes in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.AdaptiveMaxPool2d(2)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).tolist()
+    [[[[5.0, 7.0], [13.0, 15.0]]]]
+    """
 
     n = 2
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """The maximum of the last three axes in output_size windows; with return_indices also where it was."""
+    """The maximum of the last three axes in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.AdaptiveMaxPool3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 1, 1, 1)
+    """
 
     n = 3

@@ -190,7 +190,12 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """Gated recurrent units over a sequence; arguments and results as RNN (K. Cho et al., EMNLP 2014)."""
+    """Gated recurrent units over a sequence; arguments and results as RNN (K. Cho et al., EMNLP 2014).
+
+    >>> outputs, last = md.nn.GRU(3, 4, batch_first=True)(md.ones((2, 5, 3)))
+    >>> outputs.shape, last.shape
+    ((2, 5, 4), (1, 2, 4))
+    """
 
     def __init__(
         self,
@@ -236,7 +241,11 @@ class _Cell(_Uniform):
 
 
 class RNNCell(_Cell):
-    """One step of an Elman network: forward(input, h) → h; nonlinearity "tanh" or "relu"."""
+    """One step of an Elman network: forward(input, h) → h; nonlinearity "tanh" or "relu".
+
+    >>> md.nn.RNNCell(3, 4)(md.ones((2, 3))).shape
+    (2, 4)
+    """
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool = True, nonlinearity: str = "tanh", device: str | None = None, dtype: Any = None
@@ -254,7 +263,12 @@ class RNNCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """One step of an LSTM: forward(input, (h, c)) → (h, c)."""
+    """One step of an LSTM: forward(input, (h, c)) → (h, c).
+
+    >>> h, c = md.nn.LSTMCell(3, 4)(md.ones((2, 3)))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
+    """
 
     gates = 4
 
@@ -263,7 +277,11 @@ class LSTMCell(_Cell):
 
 
 class GRUCell(_Cell):
-    """One step of a gated recurrent unit: forward(input, h) → h."""
+    """One step of a gated recurrent unit: forward(input, h) → h.
+
+    >>> md.nn.GRUCell(3, 4)(md.ones((2, 3)), md.zeros((2, 4))).shape
+    (2, 4)
+    """
 
     gates = 3
 

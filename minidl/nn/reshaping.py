@@ -21,7 +21,11 @@ __all__ = [
 
 # ---- axes and pixels ------------------------------------------------------------------------------------------------------------------
 class Flatten(Module):
-    """Axes start_dim to end_dim (inclusive) as one."""
+    """Axes start_dim to end_dim (inclusive) as one.
+
+    >>> md.nn.Flatten()(md.ones((2, 3, 4))).shape
+    (2, 12)
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
@@ -59,7 +63,11 @@ class Unflatten(Module):
 
 
 class PixelShuffle(Module):
-    """[..., C r², H, W] → [..., C, H r, W r]: channels become pixels (W. Shi et al., CVPR 2016)."""
+    """[..., C r², H, W] → [..., C, H r, W r]: channels become pixels (W. Shi et al., CVPR 2016).
+
+    >>> md.nn.PixelShuffle(2)(md.ones((1, 4, 2, 3))).shape
+    (1, 1, 4, 6)
+    """
 
     def __init__(self, upscale_factor: int):
         super().__init__()
@@ -73,7 +81,11 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """[..., C, H r, W r] → [..., C r², H, W]: the inverse of PixelShuffle."""
+    """[..., C, H r, W r] → [..., C r², H, W]: the inverse of PixelShuffle.
+
+    >>> md.nn.PixelUnshuffle(2)(md.ones((1, 1, 4, 6))).shape
+    (1, 4, 2, 3)
+    """
 
     def __init__(self, downscale_factor: int):
         super().__init__()
@@ -87,7 +99,11 @@ class PixelUnshuffle(Module):
 
 
 class ChannelShuffle(Module):
-    """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018)."""
+    """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018).
+
+    >>> md.nn.ChannelShuffle(2)(md.reshape(md.arange(4), (1, 4, 1))).tolist()
+    [[[0], [2], [1], [3]]]
+    """
 
     def __init__(self, groups: int):
         super().__init__()
@@ -133,25 +149,41 @@ class _ConstantPad(_Pad):
 
 
 class ConstantPad1d(_ConstantPad):
-    """A border of one value round the last axis: padding is a width, or (left, right)."""
+    """A border of one value round the last axis: padding is a width, or (left, right).
+
+    >>> md.nn.ConstantPad1d((1, 2), 7.0)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[7.0, 0.0, 1.0, 2.0, 3.0, 7.0, 7.0]]]
+    """
 
     n = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """A border of one value round the last two axes: padding is a width, or (left, right, top, bottom)."""
+    """A border of one value round the last two axes: padding is a width, or (left, right, top, bottom).
+
+    >>> md.nn.ConstantPad2d(1, 7.0)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).shape
+    (1, 1, 6, 6)
+    """
 
     n = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """A border of one value round the last three axes: padding is a width, or (left, right, top, bottom, front, back)."""
+    """A border of one value round the last three axes: padding is a width, or (left, right, top, bottom, front, back).
+
+    >>> md.nn.ConstantPad3d(1, 7.0)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 6, 6, 6)
+    """
 
     n = 3
 
 
 class ZeroPad1d(_Pad):
-    """A border of zeros round the last axis: padding is a width, or (left, right)."""
+    """A border of zeros round the last axis: padding is a width, or (left, right).
+
+    >>> md.nn.ZeroPad1d(1)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[0.0, 0.0, 1.0, 2.0, 3.0, 0.0]]]
+    """
 
     n = 1
 
@@ -167,61 +199,101 @@ class ZeroPad2d(_Pad):
 
 
 class ZeroPad3d(_Pad):
-    """A border of zeros round the last three axes: padding is a width, or (left, right, top, bottom, front, back)."""
+    """A border of zeros round the last three axes: padding is a width, or (left, right, top, bottom, front, back).
+
+    >>> md.nn.ZeroPad3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 6, 6, 6)
+    """
 
     n = 3
 
 
 class ReflectionPad1d(_Pad):
-    """A border that mirrors the last axis without its edge: padding is a width, or (left, right)."""
+    """A border that mirrors the last axis without its edge: padding is a width, or (left, right).
+
+    >>> md.nn.ReflectionPad1d(1)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[1.0, 0.0, 1.0, 2.0, 3.0, 2.0]]]
+    """
 
     n, mode = 1, "reflect"
 
 
 class ReflectionPad2d(_Pad):
-    """A border that mirrors the last two axes without their edges: padding is a width, or (left, right, top, bottom)."""
+    """A border that mirrors the last two axes without their edges: padding is a width, or (left, right, top, bottom).
+
+    >>> md.nn.ReflectionPad2d(1)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).shape
+    (1, 1, 6, 6)
+    """
 
     n, mode = 2, "reflect"
 
 
 class ReflectionPad3d(_Pad):
-    """A border that mirrors the last three axes without their edges."""
+    """A border that mirrors the last three axes without their edges.
+
+    >>> md.nn.ReflectionPad3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 6, 6, 6)
+    """
 
     n, mode = 3, "reflect"
 
 
 class ReplicationPad1d(_Pad):
-    """A border that repeats the edges of the last axis: padding is a width, or (left, right)."""
+    """A border that repeats the edges of the last axis: padding is a width, or (left, right).
+
+    >>> md.nn.ReplicationPad1d(1)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[0.0, 0.0, 1.0, 2.0, 3.0, 3.0]]]
+    """
 
     n, mode = 1, "replicate"
 
 
 class ReplicationPad2d(_Pad):
-    """A border that repeats the edges of the last two axes: padding is a width, or (left, right, top, bottom)."""
+    """A border that repeats the edges of the last two axes: padding is a width, or (left, right, top, bottom).
+
+    >>> md.nn.ReplicationPad2d(1)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).shape
+    (1, 1, 6, 6)
+    """
 
     n, mode = 2, "replicate"
 
 
 class ReplicationPad3d(_Pad):
-    """A border that repeats the edges of the last three axes."""
+    """A border that repeats the edges of the last three axes.
+
+    >>> md.nn.ReplicationPad3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 6, 6, 6)
+    """
 
     n, mode = 3, "replicate"
 
 
 class CircularPad1d(_Pad):
-    """A border that continues the last axis from its other side: padding is a width, or (left, right)."""
+    """A border that continues the last axis from its other side: padding is a width, or (left, right).
+
+    >>> md.nn.CircularPad1d(1)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
+    [[[3.0, 0.0, 1.0, 2.0, 3.0, 0.0]]]
+    """
 
     n, mode = 1, "circular"
 
 
 class CircularPad2d(_Pad):
-    """A border that continues the last two axes from their other sides: padding is a width, or (left, right, top, bottom)."""
+    """A border that continues the last two axes from their other sides: padding is a width, or (left, right, top, bottom).
+
+    >>> md.nn.CircularPad2d(1)(md.reshape(md.arange(16.0), (1, 1, 4, 4))).shape
+    (1, 1, 6, 6)
+    """
 
     n, mode = 2, "circular"
 
 
 class CircularPad3d(_Pad):
-    """A border that continues the last three axes from their other sides."""
+    """A border that continues the last three axes from their other sides.
+
+    >>> md.nn.CircularPad3d(1)(md.ones((1, 2, 4, 4, 4))).shape
+    (1, 2, 6, 6, 6)
+    """
 
     n, mode = 3, "circular"
 
@@ -261,21 +333,33 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """Upsample in mode "nearest" for [N, C, H, W]."""
+    """Upsample in mode "nearest" for [N, C, H, W].
+
+    >>> md.nn.UpsamplingNearest2d(scale_factor=2)(md.ones((1, 1, 2, 2))).shape
+    (1, 1, 4, 4)
+    """
 
     def __init__(self, size: int | tuple[int, int] | None = None, scale_factor: float | tuple[float, float] | None = None):
         super().__init__(size, scale_factor, mode="nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """Upsample in mode "bilinear" with align_corners=True for [N, C, H, W]."""
+    """Upsample in mode "bilinear" with align_corners=True for [N, C, H, W].
+
+    >>> md.nn.UpsamplingBilinear2d(scale_factor=2)(md.ones((1, 1, 2, 2))).shape
+    (1, 1, 4, 4)
+    """
 
     def __init__(self, size: int | tuple[int, int] | None = None, scale_factor: float | tuple[float, float] | None = None):
         super().__init__(size, scale_factor, mode="bilinear", align_corners=True)
 
 
 class Unfold(Module):
-    """The windows of [N, C, H, W] as columns [N, C * kh * kw, windows]."""
+    """The windows of [N, C, H, W] as columns [N, C * kh * kw, windows].
+
+    >>> md.nn.Unfold(2, stride=2)(md.ones((1, 2, 4, 4))).shape
+    (1, 8, 4)
+    """
 
     def __init__(self, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1):
         super().__init__()
@@ -289,7 +373,11 @@ class Unfold(Module):
 
 
 class Fold(Module):
-    """Columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size]: the transpose of Unfold."""
+    """Columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size]: the transpose of Unfold.
+
+    >>> md.nn.Fold((2, 2), (2, 2))(md.ones((1, 4, 1))).tolist()
+    [[[[1.0, 1.0], [1.0, 1.0]]]]
+    """
 
     def __init__(self, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1):
         super().__init__()
@@ -305,7 +393,11 @@ class Fold(Module):
 
 # ---- distances ------------------------------------------------------------------------------------------------------------------------
 class CosineSimilarity(Module):
-    """The cosine of the angle between two inputs along dim."""
+    """The cosine of the angle between two inputs along dim.
+
+    >>> md.nn.CosineSimilarity()(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 2.0]])).tolist()
+    [0.0]
+    """
 
     def __init__(self, dim: int = 1, eps: float = 1e-8):
         super().__init__()
@@ -316,7 +408,11 @@ class CosineSimilarity(Module):
 
 
 class PairwiseDistance(Module):
-    """The p-norm of x1 - x2 + eps over the last axis."""
+    """The p-norm of x1 - x2 + eps over the last axis.
+
+    >>> md.nn.PairwiseDistance(eps=0.0)(md.tensor([[3.0, 4.0]]), md.zeros((1, 2))).tolist()
+    [5.0]
+    """
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
         super().__init__()

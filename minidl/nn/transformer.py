@@ -88,6 +88,10 @@ class TransformerDecoderLayer(Module):
     """Self-attention, attention to the encoder's output `memory`, and a feed-forward network, each with a residual and a layer norm.
 
     Arguments as TransformerEncoderLayer.
+
+    >>> layer = md.nn.TransformerDecoderLayer(4, 2, 8, batch_first=True)
+    >>> layer(md.ones((1, 3, 4)), md.ones((1, 5, 4))).shape
+    (1, 3, 4)
     """
 
     def __init__(
@@ -155,6 +159,10 @@ class TransformerEncoder(Module):
     """num_layers copies of an encoder layer, one after another, and a norm behind them if there is one.
 
     enable_nested_tensor and mask_check are accepted for PyTorch's sake: there are no nested tensors.
+
+    >>> layer = md.nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    >>> md.nn.TransformerEncoder(layer, 2)(md.ones((1, 3, 4))).shape
+    (1, 3, 4)
     """
 
     def __init__(
@@ -172,7 +180,12 @@ class TransformerEncoder(Module):
 
 
 class TransformerDecoder(Module):
-    """num_layers copies of a decoder layer, one after another, and a norm behind them if there is one."""
+    """num_layers copies of a decoder layer, one after another, and a norm behind them if there is one.
+
+    >>> layer = md.nn.TransformerDecoderLayer(4, 2, 8, dropout=0.0, batch_first=True)
+    >>> md.nn.TransformerDecoder(layer, 2)(md.ones((1, 3, 4)), md.ones((1, 5, 4))).shape
+    (1, 3, 4)
+    """
 
     def __init__(self, decoder_layer: Module, num_layers: int, norm: Module | None = None):
         super().__init__()

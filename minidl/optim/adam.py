@@ -15,6 +15,13 @@ class Adam(Optimizer):
     weight_decay adds to the gradient here, and shrinks the parameter with decoupled_weight_decay and in AdamW. amsgrad keeps the largest mean square
     (S. Reddi et al., ICLR 2018). The step count is a 0-d float64 Tensor per parameter, in which the bias corrections are computed. Raises ValueError
     for settings out of range.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.Adam([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.9]
     """
 
     def __init__(
@@ -55,7 +62,15 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight decay shrinks the parameters directly (I. Loshchilov and F. Hutter, ICLR 2019), as torch.optim.AdamW."""
+    """Adam whose weight decay shrinks the parameters directly (I. Loshchilov and F. Hutter, ICLR 2019), as torch.optim.AdamW.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.AdamW([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.899]
+    """
 
     def __init__(
         self,

@@ -13,6 +13,13 @@ class Adagrad(Optimizer):
     """Steps over the root of the sum of all squared gradients (J. Duchi et al., JMLR 2011), as torch.optim.Adagrad.
 
     lr_decay: the n-th step (from 0) has the rate lr / (1 + n * lr_decay). Raises ValueError for negative settings.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.Adagrad([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.9]
     """
 
     def __init__(
@@ -46,6 +53,13 @@ class RMSprop(Optimizer):
     torch.optim.RMSprop.
 
     centered: over the root of their variance (A. Graves, 2013). momentum: along a running sum of such steps. Raises ValueError for negative settings.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.RMSprop([w], lr=0.01)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.9]
     """
 
     def __init__(

@@ -14,6 +14,13 @@ class Lion(Optimizer):
 
     betas: the weight of the momentum in the step, and in the next momentum. weight_decay shrinks the parameter directly. The rate should be 3 to 10
     times smaller than AdamW's, the decay larger by as much. Raises ValueError for settings out of range.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.Lion([w], lr=0.1)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.8999]
     """
 
     def __init__(

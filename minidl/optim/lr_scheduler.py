@@ -58,6 +58,16 @@ class LRScheduler:
     self.base_lrs (the first rates) and the groups.
 
     last_epoch: -1 begins, anything else goes on where a saved run was, in which "initial_lr" stands in the groups (KeyError otherwise).
+
+    >>> class Halves(md.optim.lr_scheduler.LRScheduler):
+    ...     def get_lr(self):
+    ...         return [group["lr"] * (0.5 if self.last_epoch else 1.0) for group in self.optimizer.param_groups]
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = Halves(optimizer)
+    >>> optimizer.step()
+    >>> scheduler.step()
+    >>> scheduler.get_last_lr()
+    [0.5]
     """
 
     #: The rates as functions of last_epoch alone, where there is a closed form: how SequentialLR begins a schedule in the middle.
@@ -124,7 +134,18 @@ class LRScheduler:
 
 
 class LambdaLR(LRScheduler):
-    """The first rate times lr_lambda(last_epoch); one function, or one per group. Functions are not saved."""
+    """The first rate times lr_lambda(last_epoch); one function, or one per group. Functions are not saved.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (step + 1))
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 0.3333, 0.25]
+    """
 
     _hidden = ("optimizer", "lr_lambdas")
 
@@ -137,7 +158,18 @@ class LambdaLR(LRScheduler):
 
 
 class MultiplicativeLR(LambdaLR):
-    """The rate of now times lr_lambda(last_epoch)."""
+    """The rate of now times lr_lambda(last_epoch).
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.MultiplicativeLR(optimizer, lambda step: 0.5)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 0.25, 0.125]
+    """
 
     def get_lr(self) -> list[Any]:
         rates = self._scaled(1)
@@ -168,7 +200,18 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """The rate times gamma at each milestone, a number of steps."""
+    """The rate times gamma at each milestone, a number of steps.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.MultiStepLR(optimizer, milestones=[2], gamma=0.1)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [1.0, 0.1, 0.1]
+    """
 
     def __init__(self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1):
         self.milestones, self.gamma = Counter(milestones), gamma
@@ -183,7 +226,18 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """The rate times factor for total_iters steps, then as it was."""
+    """The rate times factor for total_iters steps, then as it was.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 1.0, 1.0]
+    """
 
     def __init__(self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1):
         if not 0 <= factor <= 1:
@@ -201,7 +255,18 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The rate times a factor that goes from start_factor to end_factor in total_iters steps: a warm-up, or a linear decay."""
+    """The rate times a factor that goes from start_factor to end_factor in total_iters steps: a warm-up, or a linear decay.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.75, 1.0, 1.0]
+    """
 
     def __init__(self, optimizer: Optimizer, start_factor: float = 1.0 / 3, end_factor: float = 1.0, total_iters: int = 5, last_epoch: int = -1):
         if not 0 < start_factor <= 1 or not 0 <= end_factor <= 1:
@@ -223,7 +288,18 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """The rate times gamma in every step."""
+    """The rate times gamma in every step.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 0.25, 0.125]
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1):
         self.gamma = gamma
@@ -237,7 +313,18 @@ class ExponentialLR(LRScheduler):
 
 
 class PolynomialLR(LRScheduler):
-    """The first rate times (1 - last_epoch / total_iters) ** power, down to 0 after total_iters steps."""
+    """The first rate times (1 - last_epoch / total_iters) ** power, down to 0 after total_iters steps.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=4)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.75, 0.5, 0.25]
+    """
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1):
         self.total_iters, self.power = total_iters, power
@@ -253,7 +340,18 @@ class PolynomialLR(LRScheduler):
 
 
 class CosineAnnealingLR(LRScheduler):
-    """From the first rate to eta_min along half a cosine in T_max steps, and back (I. Loshchilov and F. Hutter, ICLR 2017), without restarts."""
+    """From the first rate to eta_min along half a cosine in T_max steps, and back (I. Loshchilov and F. Hutter, ICLR 2017), without restarts.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=2)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 0.0, 0.5]
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_max, self.eta_min = T_max, eta_min
@@ -277,7 +375,18 @@ class CosineAnnealingLR(LRScheduler):
 
 class CosineAnnealingWarmRestarts(LRScheduler):
     """Half a cosine from the first rate to eta_min in T_0 steps, again and again, each T_mult times as long as the one before (I. Loshchilov and
-    F. Hutter, ICLR 2017)."""
+    F. Hutter, ICLR 2017).
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.5, 1.0, 0.5]
+    """
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_i: float
@@ -318,6 +427,16 @@ class OneCycleLR(LRScheduler):
 
     With cycle_momentum, momentum (or the first beta) goes the other way between max_momentum and base_momentum. three_phase: down to the beginning
     as fast as up, then to the end. Raises ValueError for a step after the last one.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=5)
+    >>> rates = []
+    >>> for _ in range(3):
+    ...     optimizer.step()
+    ...     scheduler.step()
+    ...     rates.append(round(scheduler.get_last_lr()[0], 4))
+    >>> rates
+    [0.9505, 0.6113, 0.1883]
     """
 
     def __init__(
@@ -464,7 +583,16 @@ class SequentialLR(_Composed):
 
 
 class ChainedScheduler(_Composed):
-    """All schedules in each step, one after the other on the same rate."""
+    """All schedules in each step, one after the other on the same rate.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> s = md.optim.lr_scheduler
+    >>> both = s.ChainedScheduler([s.ExponentialLR(optimizer, 0.5), s.ConstantLR(optimizer, 0.1, total_iters=9)])
+    >>> optimizer.step()
+    >>> both.step()
+    >>> [round(rate, 4) for rate in both.get_last_lr()]
+    [0.05]
+    """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None):
         self._take(schedulers, optimizer)
@@ -483,6 +611,13 @@ class ReduceLROnPlateau(LRScheduler):
     mode: "min" or "max", which of two metrics is better; it must be so by threshold, relative ("rel") or absolute ("abs"). cooldown: steps after a
     reduction that are not counted. min_lr: a lower bound, for all groups or each. A change smaller than eps is not made. Raises ValueError for other
     modes and for a factor from 1 on.
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0)
+    >>> for loss in (3.0, 3.0):
+    ...     scheduler.step(loss)
+    >>> optimizer.param_groups[0]["lr"]
+    0.1
     """
 
     def __init__(

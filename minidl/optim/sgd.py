@@ -15,6 +15,13 @@ class SGD(Optimizer):
     The momentum buffer is the first gradient, then momentum * buffer + (1 - dampening) * g (I. Sutskever et al., ICML 2013, in PyTorch's form). With
     dampening the state has no buffer before the first step. Raises ValueError for negative settings and for nesterov without momentum or with
     dampening.
+
+    >>> w = md.nn.Parameter(md.ones(1))
+    >>> optimizer = md.optim.SGD([w], lr=0.1, momentum=0.9)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> [round(v, 4) for v in w.tolist()]
+    [0.8]
     """
 
     def __init__(

@@ -32,7 +32,12 @@ def get_ema_avg_fn(decay: float = 0.999) -> Average:
 
 
 def get_swa_avg_fn() -> Average:
-    """The equal average of all: average + (current - average) / (n + 1) (P. Izmailov et al., UAI 2018)."""
+    """The equal average of all: average + (current - average) / (n + 1) (P. Izmailov et al., UAI 2018).
+
+    >>> average = md.optim.swa_utils.get_swa_avg_fn()
+    >>> average(md.tensor(1.0), md.tensor(3.0), md.tensor(1)).item()
+    2.0
+    """
     return lambda average, current, n: average + (current - average) / (n + 1).to(average.dtype)
 
 
@@ -45,12 +50,24 @@ def _multiple(average: Average) -> Callable[[list[md.Tensor], list[md.Tensor], m
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[list[md.Tensor], list[md.Tensor], md.Tensor], None]:
-    """As get_ema_avg_fn, for lists of tensors, the first of which change in place."""
+    """As get_ema_avg_fn, for lists of tensors, the first of which change in place.
+
+    >>> averages = [md.tensor(1.0)]
+    >>> md.optim.swa_utils.get_ema_multi_avg_fn(0.5)(averages, [md.tensor(3.0)], 1)
+    >>> averages[0].item()
+    2.0
+    """
     return _multiple(get_ema_avg_fn(decay))
 
 
 def get_swa_multi_avg_fn() -> Callable[[list[md.Tensor], list[md.Tensor], md.Tensor], None]:
-    """As get_swa_avg_fn, for lists of tensors, the first of which change in place."""
+    """As get_swa_avg_fn, for lists of tensors, the first of which change in place.
+
+    >>> averages = [md.tensor(1.0)]
+    >>> md.optim.swa_utils.get_swa_multi_avg_fn()(averages, [md.tensor(3.0)], md.tensor(1))
+    >>> averages[0].item()
+    2.0
+    """
     return _multiple(get_swa_avg_fn())
 
 
@@ -108,7 +125,13 @@ class AveragedModel(nn.Module):
 
 
 def update_bn(loader: Iterable[Any], model: nn.Module) -> None:
-    """Running statistics of all batch norms anew, from the inputs (or first entries of tuples) that loader gives."""
+    """Running statistics of all batch norms anew, from the inputs (or first entries of tuples) that loader gives.
+
+    >>> model = md.nn.BatchNorm1d(1)
+    >>> md.optim.swa_utils.update_bn([md.tensor([[1.0], [3.0]])], model)
+    >>> model.running_mean.tolist()
+    [2.0]
+    """
     norms = [m for m in model.modules() if hasattr(m, "reset_running_stats")]
     if not norms:
         return
@@ -129,7 +152,15 @@ def update_bn(loader: Iterable[Any], model: nn.Module) -> None:
 
 class SWALR(LRScheduler):
     """From the rate at the beginning to swa_lr in anneal_epochs steps, then constant. Raises ValueError for an anneal_strategy but "cos" and
-    "linear"."""
+    "linear".
+
+    >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
+    >>> scheduler = md.optim.swa_utils.SWALR(optimizer, swa_lr=0.1, anneal_epochs=1)
+    >>> optimizer.step()
+    >>> scheduler.step()
+    >>> [round(rate, 4) for rate in scheduler.get_last_lr()]
+    [0.1]
+    """
 
     def __init__(
         self, optimizer: Optimizer, swa_lr: float | list[float], anneal_epochs: int = 10, anneal_strategy: str = "cos", last_epoch: int = -1

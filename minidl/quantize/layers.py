@@ -65,7 +65,12 @@ class QuantizedLinear(_Quantized):
 
 
 class QuantizedConv(_Quantized):
-    """A convolution of int8 with int8, exact; one scale for each example where the input is rounded dynamically."""
+    """A convolution of int8 with int8, exact; one scale for each example where the input is rounded dynamically.
+
+    >>> layer = md.quantize.QuantizedConv(md.nn.Conv1d(2, 3, 3))
+    >>> layer(md.ones((1, 2, 8))).shape
+    (1, 3, 6)
+    """
 
     def __init__(self, layer: Any, per_channel: bool = True, input_scale: md.Tensor | None = None):
         super().__init__(layer, 0 if per_channel else None, input_scale)
@@ -86,7 +91,12 @@ class QuantizedConv(_Quantized):
 
 
 class QuantizedEmbedding(_Quantized):
-    """Rows of int8, each with a scale of its own."""
+    """Rows of int8, each with a scale of its own.
+
+    >>> layer = md.quantize.QuantizedEmbedding(md.nn.Embedding(5, 4))
+    >>> layer(md.tensor([1, 2])).shape
+    (2, 4)
+    """
 
     def __init__(self, layer: Any, per_channel: bool = True):
         super().__init__(layer, 0 if per_channel else None)

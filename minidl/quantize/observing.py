@@ -27,6 +27,11 @@ class Observed(nn.Module):
 
     aware: round inputs and weight while training, with the straight-through derivative. averaging: in training, follow the largest size of each batch
     with this momentum instead of keeping the largest of all.
+
+    >>> layer = md.quantize.Observed(md.nn.Linear(4, 2))
+    >>> _ = layer(md.ones((1, 4)) * 3.0)
+    >>> layer.input_max.item()
+    3.0
     """
 
     def __init__(self, layer: nn.Module, per_channel: bool = True, aware: bool = False, averaging: float = 0.1):

@@ -105,6 +105,11 @@ def convert(observed: nn.Module) -> nn.Module:
     """The quantized copy of a model from prepare, for inference; Embedding layers are quantized, too.
 
     Raises ValueError where there is nothing to convert, and where a layer has seen no data.
+
+    >>> observed = md.quantize.prepare(md.nn.Sequential(md.nn.Linear(4, 2)).eval())
+    >>> _ = observed(md.ones((8, 4)))
+    >>> md.quantize.convert(observed)(md.ones((1, 4))).shape
+    (1, 2)
     """
     _check("convert", observed)
     found = [(name, m) for name, m in observed.named_modules() if isinstance(m, Observed)]

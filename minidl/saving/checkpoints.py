@@ -42,6 +42,13 @@ def load_checkpoint(
 
     random=False leaves the random state as it is. Raises ValueError for a file that is damaged or has no state of a name that was given, and what
     load_state_dict raises where a state does not fit; then nothing is changed.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/checkpoint.safetensors"
+    >>> model = md.nn.Linear(2, 1)
+    >>> md.saving.save_checkpoint(path, model=model, epoch=3)
+    >>> md.saving.load_checkpoint(path, model=model)
+    {'epoch': 3}
     """
     found = load(path, backend=backend, device=device)
     parts = ("states", "values")

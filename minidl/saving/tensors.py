@@ -25,6 +25,12 @@ def save_tensors(
     Keys are kept as they are, so that safetensors.torch and transformers read them. metadata: texts for the header. max_shard_size: bytes; `path` is
     then an index, "model.safetensors.index.json", and the shards lie beside it as transformers names them. Raises TypeError for what is no dict of
     tensors, and for complex128, which the format does not have.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> md.saving.save_tensors(path, {"w": md.ones((2, 3))})
+    >>> md.saving.load_tensors(path)["w"].shape
+    (2, 3)
     """
     arrays = {}
     for name, value in tensors.items():

@@ -60,6 +60,13 @@ def load(path: str | os.PathLike[str], *, like: Any = None, backend: str | None 
     like: a pytree of the same form; the values come in its containers (also namedtuples, dataclasses and registered ones), its Tensors' backends and
     devices. Raises ValueError, with the file's name and the reason, for a file that is damaged, truncated or hostile, that holds no tree
     (`load_tensors` reads those), or whose form is not that of `like`. Never runs code from a file.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/state.safetensors"
+    >>> md.saving.save(path, {"w": md.ones(2), "step": 3})
+    >>> state = md.saving.load(path)
+    >>> state["w"].tolist(), state["step"]
+    ([1.0, 1.0], 3)
     """
     with opened(path) as reader:
         return _tree(path, reader, like, backend, device)

@@ -83,7 +83,13 @@ def _inexact(dtype: np.dtype) -> bool:
 
 
 def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int = 8) -> list[Any]:
-    """For each output of a graph at these NumPy arguments: what a relative change of one, everywhere, may do to it. See the module."""
+    """For each output of a graph at these NumPy arguments: what a relative change of one, everywhere, may do to it. See the module.
+
+    >>> import numpy
+    >>> graph = md.trace(lambda x: x * 2.0)(md.ones(2))
+    >>> [v.shape for v in md.testing.conditioning(graph, [numpy.ones(2, "float32")])]
+    [(2,)]
+    """
     with np.errstate(all="ignore"):
         plain = get("numpy").callable(graph)(*args)
         worst = [np.zeros(np.shape(v)) for v in plain]
@@ -134,6 +140,11 @@ def differences(f: Callable[[float], Array], noise: Any = 0.0, h: float = 0.5, s
     noise: how far off f itself may be.
 
     Source: C. J. F. Ridders, Accurate computation of F'(x) and F'(x)F''(x), Advances in Engineering Software 1982.
+
+    >>> import numpy
+    >>> slope, error = md.testing.differences(lambda h: numpy.sin(0.5 + h))
+    >>> bool(abs(slope - numpy.cos(0.5)) < 1e-9)
+    True
     """
     shrink = 1.6
     before: list[Any] = []
@@ -166,7 +177,11 @@ def _inner(a: Sequence[Any], b: Sequence[Any]) -> float:
 
 # ---- one row, one dtype -----------------------------------------------------------------------------------------------------------------
 class Finding(NamedTuple):
-    """What one check found: how far off, in conditioned ulps (nan where that is not the measure), or why there is no result."""
+    """What one check found: how far off, in conditioned ulps (nan where that is not the measure), or why there is no result.
+
+    >>> md.testing.Finding("forward", 0.5).ulp
+    0.5
+    """
 
     mode: str
     ulp: float
@@ -178,6 +193,10 @@ class Study:
 
     `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`. In half
     precision there is no second order, whose intermediate results leave the range of float16.
+
+    >>> row = md.testing.Row("sin", ((2,),), (md.testing.interval(),))
+    >>> md.testing.Study(row, "float64").args[0].shape
+    (2,)
     """
 
     def __init__(self, row: Row, dtype: str, seed: int = 0):

@@ -32,7 +32,13 @@ def _size(rng: np.random.Generator, shape: tuple[int, ...], low: float, high: fl
 
 
 def interval(*ends: float, reach: float = 1e4) -> Draw:
-    """Values between consecutive ends (all reals without any), and the distance to the nearest end. An end "L" is where exp ends."""
+    """Values between consecutive ends (all reals without any), and the distance to the nearest end. An end "L" is where exp ends.
+
+    >>> import numpy
+    >>> values, room = md.testing.interval(0.0, 1.0)(numpy.random.default_rng(0), (3,), numpy.dtype("f8"))
+    >>> values.shape
+    (3,)
+    """
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, Array]:
         if dtype.kind == "c":  # any number off both axes, on which all branch cuts lie
@@ -63,7 +69,11 @@ def interval(*ends: float, reach: float = 1e4) -> Draw:
 
 
 def lattice(offset: float = 0.0) -> Draw:
-    """Between neighbours of the lattice of integers (shifted by offset)."""
+    """Between neighbours of the lattice of integers (shifted by offset).
+
+    >>> callable(md.testing.lattice())
+    True
+    """
 
     def draw(rng: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype) -> tuple[Array, Array]:
         part = rng.uniform(0.05, 0.95, shape)
@@ -115,6 +125,9 @@ class Row:
     dtypes: what it is tried in; keep: narrows the rooms of arguments that depend on each other; make: draws the arguments together instead;
     call: another way to apply it (control flow); exact: every backend must give NumPy's bits for real numbers; floor: the
     least size by which roundings of the value are counted.
+
+    >>> md.testing.Row("sin", ((2,),), (md.testing.interval(),)).name
+    'sin'
     """
 
     def __init__(
@@ -441,6 +454,10 @@ row("cond", ((), (3,), (3,)), (index(2), REAL, REAL), "float64", call=_cond)
 
 @functools.cache
 def uncovered() -> tuple[str, ...]:
-    """Primitives of the table without a row."""
+    """Primitives of the table without a row.
+
+    >>> md.testing.uncovered()
+    ()
+    """
     have = {r.name for r in ROWS}
     return tuple(n for n in table if n not in have)

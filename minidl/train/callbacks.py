@@ -77,6 +77,14 @@ class EarlyStopping(Callback):
 
     mode: "min", "max" or "auto" ("max" for names with acc, auc, f1, precision or recall). restore_best: go back to the model of the best epoch at the
     end. Raises KeyError for a number that the epochs do not have.
+
+    >>> x = md.ones((4, 1))
+    >>> model = md.nn.Linear(1, 1)
+    >>> batches = [(x, x)]
+    >>> parts = md.nn.MSELoss(), md.optim.SGD(model.parameters(), lr=0.1)
+    >>> trainer = md.train.Trainer(model, *parts, callbacks=[md.train.EarlyStopping("loss", patience=1, min_delta=100.0)], progress=False)
+    >>> len(trainer.fit(batches, epochs=9)["loss"])
+    2
     """
 
     def __init__(
@@ -122,6 +130,17 @@ class ModelCheckpoint(Callback):
 
     The last `keep` stay, and the one with the best `monitor` of those that end an epoch. trainer.fit(..., resume=folder) goes on from the last one.
     mode: as of EarlyStopping. See md.saving.CheckpointManager, which is `.manager`.
+
+    >>> import os, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> x = md.ones((4, 1))
+    >>> model = md.nn.Linear(1, 1)
+    >>> batches = [(x, x)]
+    >>> parts = md.nn.MSELoss(), md.optim.SGD(model.parameters(), lr=0.1)
+    >>> trainer = md.train.Trainer(model, *parts, callbacks=[md.train.ModelCheckpoint(folder)], progress=False)
+    >>> _ = trainer.fit(batches, epochs=1)
+    >>> len(os.listdir(folder)) > 0
+    True
     """
 
     def __init__(
@@ -145,7 +164,16 @@ class ModelCheckpoint(Callback):
 
 
 class LearningRateLogger(Callback):
-    """Note the learning rate of each group: in the row of each epoch as "lr" ("lr_0", "lr_1", … for several), and by batch in the loggers."""
+    """Note the learning rate of each group: in the row of each epoch as "lr" ("lr_0", "lr_1", … for several), and by batch in the loggers.
+
+    >>> x = md.ones((4, 1))
+    >>> model = md.nn.Linear(1, 1)
+    >>> batches = [(x, x)]
+    >>> parts = md.nn.MSELoss(), md.optim.SGD(model.parameters(), lr=0.1)
+    >>> trainer = md.train.Trainer(model, *parts, callbacks=[md.train.LearningRateLogger()], progress=False)
+    >>> trainer.fit(batches, epochs=2)["lr"]
+    [0.1, 0.1]
+    """
 
     def _rates(self, trainer: Any) -> dict[str, float]:
         rates = [float(g["lr"]) for g in trainer.optimizer.param_groups]
@@ -161,7 +189,16 @@ class LearningRateLogger(Callback):
 
 
 class ParameterHistograms(Callback):
-    """Log a histogram of each parameter, and of its gradient where there is one, at the end of every `every` epochs."""
+    """Log a histogram of each parameter, and of its gradient where there is one, at the end of every `every` epochs.
+
+    >>> x = md.ones((4, 1))
+    >>> model = md.nn.Linear(1, 1)
+    >>> batches = [(x, x)]
+    >>> parts = md.nn.MSELoss(), md.optim.SGD(model.parameters(), lr=0.1)
+    >>> trainer = md.train.Trainer(model, *parts, callbacks=[md.train.ParameterHistograms()], progress=False)
+    >>> len(trainer.fit(batches, epochs=1)["loss"])
+    1
+    """
 
     def __init__(self, every: int = 1):
         self.every = every

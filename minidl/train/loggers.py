@@ -38,7 +38,15 @@ def _pixels(image: Any) -> np.ndarray:
 
 
 class Logger:
-    """The protocol, and the base of loggers: what a subclass does not define it leaves out. Used in a `with` block a logger is closed at its end."""
+    """The protocol, and the base of loggers: what a subclass does not define it leaves out. Used in a `with` block a logger is closed at its end.
+
+    >>> class Printed(md.train.Logger):
+    ...     def scalars(self, step, values):
+    ...         print(step, values)
+    >>> with Printed() as logger:
+    ...     logger.scalars(1, {"loss": 0.5})
+    1 {'loss': 0.5}
+    """
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Numbers by name."""

@@ -19,7 +19,17 @@ def _array(x: Any) -> np.ndarray:
 
 
 class Metric:
-    """The base of metrics: subclasses define update(output, target), which adds to the arrays in `self.state`, and compute()."""
+    """The base of metrics: subclasses define update(output, target), which adds to the arrays in `self.state`, and compute().
+
+    >>> class Count(md.train.Metric):
+    ...     state = {"n": 0}
+    ...     def update(self, output, target):
+    ...         self.state = {"n": self.state["n"] + len(target)}
+    ...     def compute(self):
+    ...         return self.state["n"]
+    >>> Count()(md.ones(3), md.ones(3))
+    3
+    """
 
     name = "metric"
     state: dict[str, Any]

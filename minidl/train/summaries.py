@@ -80,7 +80,11 @@ class Row:
 
 @dataclasses.dataclass
 class Summary:
-    """What md.summary found; print it. flops is for the input that was given, None without one; bytes is the size of parameters and buffers."""
+    """What md.summary found; print it. flops is for the input that was given, None without one; bytes is the size of parameters and buffers.
+
+    >>> print(md.train.summary(md.nn.Linear(4, 2), (1, 4)).parameters)
+    10
+    """
 
     rows: list[Row]
     parameters: int

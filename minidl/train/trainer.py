@@ -37,6 +37,14 @@ class Trainer:
     terminal for what takes more than two seconds.
 
     Raises ValueError for settings out of range, FloatingPointError for a loss that is not finite, with what was found about its origin.
+
+    >>> x = md.ones((4, 1))
+    >>> model = md.nn.Linear(1, 1)
+    >>> batches = [(x, x)]
+    >>> trainer = md.train.Trainer(model, md.nn.MSELoss(), md.optim.SGD(model.parameters(), lr=0.1), progress=False)
+    >>> history = trainer.fit(batches, epochs=2)
+    >>> history["loss"][1] < history["loss"][0]
+    True
     """
 
     def __init__(

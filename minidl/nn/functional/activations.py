@@ -17,17 +17,29 @@ _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 # ---- piecewise ------------------------------------------------------------------------------------------------------------------------
 def relu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """max(input, 0), with derivative 0 at 0."""
+    """max(input, 0), with derivative 0 at 0.
+
+    >>> md.nn.functional.relu(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [0.0, 0.0, 2.0]
+    """
     return md.relu(input)
 
 
 def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = False) -> md.Tensor:
-    """input above 0, negative_slope * input elsewhere; the derivative at 0 is negative_slope."""
+    """input above 0, negative_slope * input elsewhere; the derivative at 0 is negative_slope.
+
+    >>> md.nn.functional.leaky_relu(md.tensor([-1.0, 2.0]), 0.5).tolist()
+    [-0.5, 2.0]
+    """
     return md.where(input > 0, input, input * negative_slope)
 
 
 def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
-    """leaky_relu with a learned slope: weight [1], or [C] for the channels of input [N, C, ...] (K. He et al., ICCV 2015)."""
+    """leaky_relu with a learned slope: weight [1], or [C] for the channels of input [N, C, ...] (K. He et al., ICCV 2015).
+
+    >>> md.nn.functional.prelu(md.tensor([-1.0, 2.0]), md.tensor([0.5])).tolist()
+    [-0.5, 2.0]
+    """
     if weight.size != 1:
         if input.ndim < 2 or weight.shape != (input.shape[1],):
             raise ValueError(f"prelu: weight {weight.shape} is one number or one for each channel of input {input.shape}")
@@ -36,7 +48,11 @@ def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
 
 
 def rrelu(input: md.Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> md.Tensor:
-    """leaky_relu with a slope drawn from [lower, upper) for each element in training, and their mean otherwise (B. Xu et al., arXiv 1505.00853)."""
+    """leaky_relu with a slope drawn from [lower, upper) for each element in training, and their mean otherwise (B. Xu et al., arXiv 1505.00853).
+
+    >>> md.nn.functional.rrelu(md.tensor([2.0]), training=True).tolist()
+    [2.0]
+    """
     if not training:
         return leaky_relu(input, (lower + upper) / 2)
     key = md.random.default_generator.next_key(like=input)
@@ -44,70 +60,122 @@ def rrelu(input: md.Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trai
 
 
 def threshold(input: md.Tensor, threshold: float, value: float, inplace: bool = False) -> md.Tensor:
-    """input above the threshold, value elsewhere."""
+    """input above the threshold, value elsewhere.
+
+    >>> md.nn.functional.threshold(md.tensor([-1.0, 0.0, 2.0]), 1.0, -5.0).tolist()
+    [-5.0, -5.0, 2.0]
+    """
     return md.where(input > threshold, input, value)
 
 
 def hardshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
-    """0 within lambd of 0, input elsewhere."""
+    """0 within lambd of 0, input elsewhere.
+
+    >>> md.nn.functional.hardshrink(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-1.0, 0.0, 2.0]
+    """
     return md.where(md.abs(input) <= lambd, 0.0, input)
 
 
 def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
-    """input moved towards 0 by lambd, and 0 within lambd of 0."""
+    """input moved towards 0 by lambd, and 0 within lambd of 0.
+
+    >>> md.nn.functional.softshrink(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-0.5, 0.0, 1.5]
+    """
     if lambd < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
     return md.where(input > lambd, input - lambd, md.where(input < -lambd, input + lambd, 0.0))
 
 
 def relu6(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """input limited to [0, 6], with derivative 0 at both ends."""
+    """input limited to [0, 6], with derivative 0 at both ends.
+
+    >>> md.nn.functional.relu6(md.tensor([-1.0, 3.0, 8.0])).tolist()
+    [0.0, 3.0, 6.0]
+    """
     return md.clip(input, 0.0, 6.0)
 
 
 def hardtanh(input: md.Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> md.Tensor:
-    """input limited to [min_val, max_val], with derivative 0 at both ends."""
+    """input limited to [min_val, max_val], with derivative 0 at both ends.
+
+    >>> md.nn.functional.hardtanh(md.tensor([-1.0, 0.0, 2.0])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
     return md.clip(input, min_val, max_val)
 
 
 def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """input / 6 + 1/2 limited to [0, 1]."""
+    """input / 6 + 1/2 limited to [0, 1].
+
+    >>> md.nn.functional.hardsigmoid(md.tensor([-4.0, 0.0, 4.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
     return md.clip(input + 3.0, 0.0, 6.0) / 6.0
 
 
 # ---- smooth ---------------------------------------------------------------------------------------------------------------------------
 def sigmoid(input: md.Tensor) -> md.Tensor:
-    """1 / (1 + exp(-input))."""
+    """1 / (1 + exp(-input)).
+
+    >>> md.nn.functional.sigmoid(md.tensor(0.0)).item()
+    0.5
+    """
     return md.sigmoid(input)
 
 
 def tanh(input: md.Tensor) -> md.Tensor:
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> md.nn.functional.tanh(md.tensor(0.0)).item()
+    0.0
+    """
     return md.tanh(input)
 
 
 def tanhshrink(input: md.Tensor) -> md.Tensor:
-    """input - tanh(input)."""
+    """input - tanh(input).
+
+    >>> md.nn.functional.tanhshrink(md.tensor(0.0)).item()
+    0.0
+    """
     return input - md.tanh(input)
 
 
 def softsign(input: md.Tensor) -> md.Tensor:
-    """input / (1 + |input|)."""
+    """input / (1 + |input|).
+
+    >>> md.nn.functional.softsign(md.tensor([-1.0, 3.0])).tolist()
+    [-0.5, 0.75]
+    """
     return input / (md.abs(input) + 1.0)
 
 
 def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
-    """input above 0, alpha * (exp(input) - 1) elsewhere (D. Clevert et al., ICLR 2016)."""
+    """input above 0, alpha * (exp(input) - 1) elsewhere (D. Clevert et al., ICLR 2016).
+
+    >>> md.nn.functional.elu(md.tensor([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
     return _elu(input, alpha, 1.0)
 
 
 def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
-    """elu whose derivative is continuous for every alpha: alpha * (exp(input / alpha) - 1) below 0 (J. Barron, arXiv 1704.07483)."""
+    """elu whose derivative is continuous for every alpha: alpha * (exp(input / alpha) - 1) below 0 (J. Barron, arXiv 1704.07483).
+
+    >>> md.nn.functional.celu(md.tensor([0.0, 2.0])).tolist()
+    [0.0, 2.0]
+    """
     return _elu(input, alpha, 1.0 / alpha)
 
 
 def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """The self-normalising elu (G. Klambauer et al., NeurIPS 2017)."""
+    """The self-normalising elu (G. Klambauer et al., NeurIPS 2017).
+
+    >>> round(md.nn.functional.selu(md.tensor(1.0)).item(), 4)
+    1.0507
+    """
     return _elu(input, _SELU[0], 1.0) * _SELU[1]
 
 
@@ -117,13 +185,21 @@ def _elu(x: md.Tensor, alpha: float, inner: float) -> md.Tensor:
 
 
 def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md.Tensor:
-    """log(1 + exp(beta * input)) / beta, and input itself where beta * input is above the threshold. It overflows nowhere."""
+    """log(1 + exp(beta * input)) / beta, and input itself where beta * input is above the threshold. It overflows nowhere.
+
+    >>> round(md.nn.functional.softplus(md.tensor(0.0)).item(), 4)
+    0.6931
+    """
     scaled = input if beta == 1 else input * beta
     return md.where(scaled > threshold, input, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
 
 
 def logsigmoid(input: md.Tensor) -> md.Tensor:
-    """log(sigmoid(input))."""
+    """log(sigmoid(input)).
+
+    >>> round(md.nn.functional.logsigmoid(md.tensor(0.0)).item(), 4)
+    -0.6931
+    """
     return -md.softplus(-input)
 
 
@@ -133,27 +209,47 @@ def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> m
 
 
 def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """input * hardsigmoid(input) (A. Howard et al., ICCV 2019)."""
+    """input * hardsigmoid(input) (A. Howard et al., ICCV 2019).
+
+    >>> md.nn.functional.hardswish(md.tensor([-4.0, 0.0, 4.0])).tolist()
+    [-0.0, 0.0, 4.0]
+    """
     return _gated(input, lambda y: y * (y + 3.0) / 6.0, 3.0)
 
 
 def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """input * sigmoid(input) (S. Elfwing et al., Neural Networks 107, 2018); 0 at -inf."""
+    """input * sigmoid(input) (S. Elfwing et al., Neural Networks 107, 2018); 0 at -inf.
+
+    >>> round(md.nn.functional.silu(md.tensor(1.0)).item(), 4)
+    0.7311
+    """
     return _gated(input, lambda y: y * md.sigmoid(y), 1e3)
 
 
 def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
-    """input * tanh(softplus(input)) (D. Misra, BMVC 2020); 0 at -inf."""
+    """input * tanh(softplus(input)) (D. Misra, BMVC 2020); 0 at -inf.
+
+    >>> round(md.nn.functional.mish(md.tensor(1.0)).item(), 4)
+    0.8651
+    """
     return _gated(input, lambda y: y * md.tanh(md.softplus(y)), 1e3)
 
 
 def gelu(input: md.Tensor, approximate: str = "none") -> md.Tensor:
-    """input times its normal distribution function; "tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415)."""
+    """input times its normal distribution function; "tanh" is the usual approximation (D. Hendrycks and K. Gimpel, arXiv 1606.08415).
+
+    >>> [round(v, 4) for v in md.nn.functional.gelu(md.tensor([-1.0, 0.0, 2.0])).tolist()]
+    [-0.1587, 0.0, 1.9545]
+    """
     return md.gelu(input, approximate)
 
 
 def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
-    """The first half along dim times the sigmoid of the second (Y. Dauphin et al., ICML 2017). Raises ValueError for an odd size."""
+    """The first half along dim times the sigmoid of the second (Y. Dauphin et al., ICML 2017). Raises ValueError for an odd size.
+
+    >>> md.nn.functional.glu(md.tensor([3.0, 0.0])).tolist()
+    [1.5]
+    """
     if input.ndim == 0 or input.shape[dim] % 2:
         raise ValueError(f"glu: axis {dim} of shape {input.shape} must have an even size")
     first, second = md.split(input, input.shape[dim] // 2, axis=dim)
@@ -179,12 +275,20 @@ def softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.T
 
 
 def log_softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
-    """The logarithm of softmax, computed without overflow; dim as there."""
+    """The logarithm of softmax, computed without overflow; dim as there.
+
+    >>> [round(v, 4) for v in md.nn.functional.log_softmax(md.tensor([0.0, 0.0]), dim=0).tolist()]
+    [-0.6931, -0.6931]
+    """
     return md.log_softmax(input if dtype is None else input.to(dtype), axis=_dim("log_softmax", input, dim))
 
 
 def softmin(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
-    """softmax(-input); dim as there."""
+    """softmax(-input); dim as there.
+
+    >>> md.nn.functional.softmin(md.tensor([1.0, 1.0]), dim=0).tolist()
+    [0.5, 0.5]
+    """
     return md.softmax(-(input if dtype is None else input.to(dtype)), axis=_dim("softmin", input, dim))
 
 
@@ -192,6 +296,9 @@ def gumbel_softmax(logits: md.Tensor, tau: float = 1, hard: bool = False, eps: f
     """A sample of the categorical distribution of logits along dim, made differentiable by temperature tau; hard: one-hot, with the soft gradient.
 
     E. Jang et al. and C. Maddison et al., ICLR 2017. eps is accepted for PyTorch's sake.
+
+    >>> md.nn.functional.gumbel_softmax(md.zeros((2, 3)), hard=True).sum(axis=-1).tolist()
+    [1.0, 1.0]
     """
     key = md.random.default_generator.next_key(like=logits)
     u = md.random.uniform(key, logits.shape, logits.dtype)

@@ -23,6 +23,9 @@ def scaled_dot_product_attention(
 
     attn_mask: bool (where to look) or added to the scores. enable_gqa: key and value have fewer heads (the third axis from the end), each of which
     serves a group of query's. Raises ValueError where shapes do not fit (J. Ainslie et al., EMNLP 2023, for grouped heads).
+
+    >>> md.nn.functional.scaled_dot_product_attention(md.ones((1, 2, 4)), md.ones((1, 3, 4)), md.ones((1, 3, 4))).shape
+    (1, 2, 4)
     """
     if enable_gqa:
         groups = query.shape[-3] // max(key.shape[-3], 1)

@@ -66,7 +66,11 @@ def conv(
 def conv1d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
-    """The correlation of input [N, C, L] with weight [O, C/groups, k], plus bias [O]; padding may be "same" or "valid"."""
+    """The correlation of input [N, C, L] with weight [O, C/groups, k], plus bias [O]; padding may be "same" or "valid".
+
+    >>> md.nn.functional.conv1d(md.reshape(md.arange(4.0), (1, 1, 4)), md.tensor([[[1.0, 1.0]]])).tolist()
+    [[[1.0, 3.0, 5.0]]]
+    """
     return conv(1, input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -74,7 +78,11 @@ def conv1d(
 def conv2d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
-    """The correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw], plus bias [O]; padding may be "same" or "valid"."""
+    """The correlation of input [N, C, H, W] with weight [O, C/groups, kh, kw], plus bias [O]; padding may be "same" or "valid".
+
+    >>> md.nn.functional.conv2d(md.ones((2, 3, 8, 8)), md.ones((4, 3, 3, 3)), padding=1).shape
+    (2, 4, 8, 8)
+    """
     return conv(2, input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -82,7 +90,11 @@ def conv2d(
 def conv3d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size | str = 0, dilation: Size = 1, groups: int = 1
 ) -> md.Tensor:
-    """The correlation of input [N, C, D, H, W] with weight [O, C/groups, kd, kh, kw], plus bias [O]; padding may be "same" or "valid"."""
+    """The correlation of input [N, C, D, H, W] with weight [O, C/groups, kd, kh, kw], plus bias [O]; padding may be "same" or "valid".
+
+    >>> md.nn.functional.conv3d(md.ones((1, 1, 4, 4, 4)), md.ones((2, 1, 3, 3, 3))).shape
+    (1, 2, 2, 2, 2)
+    """
     return conv(3, input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -115,7 +127,11 @@ def conv_transpose1d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,
 ) -> md.Tensor:  # fmt: skip
-    """The transpose of conv1d: input [N, C, L], weight [C, O/groups, k], bias [O]."""
+    """The transpose of conv1d: input [N, C, L], weight [C, O/groups, k], bias [O].
+
+    >>> md.nn.functional.conv_transpose1d(md.tensor([[[1.0, 2.0]]]), md.tensor([[[1.0, 1.0]]])).tolist()
+    [[[1.0, 3.0, 2.0]]]
+    """
     return conv_transpose(1, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -124,7 +140,11 @@ def conv_transpose2d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,
 ) -> md.Tensor:  # fmt: skip
-    """The transpose of conv2d: input [N, C, H, W], weight [C, O/groups, kh, kw], bias [O]."""
+    """The transpose of conv2d: input [N, C, H, W], weight [C, O/groups, kh, kw], bias [O].
+
+    >>> md.nn.functional.conv_transpose2d(md.ones((1, 1, 2, 2)), md.ones((1, 3, 2, 2)), stride=2).shape
+    (1, 3, 4, 4)
+    """
     return conv_transpose(2, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -133,7 +153,11 @@ def conv_transpose3d(
     input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None, stride: Size = 1, padding: Size = 0, output_padding: Size = 0,
     groups: int = 1, dilation: Size = 1,
 ) -> md.Tensor:  # fmt: skip
-    """The transpose of conv3d: input [N, C, D, H, W], weight [C, O/groups, kd, kh, kw], bias [O]."""
+    """The transpose of conv3d: input [N, C, D, H, W], weight [C, O/groups, kd, kh, kw], bias [O].
+
+    >>> md.nn.functional.conv_transpose3d(md.ones((1, 1, 2, 2, 2)), md.ones((1, 3, 2, 2, 2)), stride=2).shape
+    (1, 3, 4, 4, 4)
+    """
     return conv_transpose(3, input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
@@ -150,7 +174,11 @@ def _blocks(size: Sequence[int], kernel: Any, dilation: Any, padding: Any, strid
 
 
 def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
-    """The windows of input [N, C, H, W] as columns: [N, C * kh * kw, number of windows] (or all without N)."""
+    """The windows of input [N, C, H, W] as columns: [N, C * kh * kw, number of windows] (or all without N).
+
+    >>> md.nn.functional.unfold(md.ones((1, 2, 4, 4)), 2, stride=2).shape
+    (1, 8, 4)
+    """
     x, single = batched("unfold", input, 2)
     kernel, dilation, pad, stride = (per_axis("unfold", v, 2) for v in (kernel_size, dilation, padding, stride))
     counts, places = _blocks(x.shape[2:], kernel, dilation, pad, stride)
@@ -160,7 +188,11 @@ def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Siz
 
 
 def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
-    """The transpose of unfold: columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size] (or all without N)."""
+    """The transpose of unfold: columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size] (or all without N).
+
+    >>> md.nn.functional.fold(md.ones((1, 4, 1)), (2, 2), (2, 2)).tolist()
+    [[[[1.0, 1.0], [1.0, 1.0]]]]
+    """
     if input.ndim not in (2, 3):
         raise ValueError(f"fold: expected [N, C * kh * kw, windows] or the same without N, got shape {input.shape}")
     x = input[None] if input.ndim == 2 else input

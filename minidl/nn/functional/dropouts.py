@@ -24,7 +24,11 @@ def _kept(input: md.Tensor, p: float, shape: tuple[int, ...]) -> md.Tensor:
 
 
 def dropout(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
-    """Zero each element with probability p and scale the rest by 1/(1-p), if training (N. Srivastava et al., JMLR 15, 2014)."""
+    """Zero each element with probability p and scale the rest by 1/(1-p), if training (N. Srivastava et al., JMLR 15, 2014).
+
+    >>> md.nn.functional.dropout(md.ones(3), 0.5, training=False).tolist()
+    [1.0, 1.0, 1.0]
+    """
     return _drop("dropout", input, p, training, input.shape)
 
 
@@ -44,19 +48,33 @@ def _channels(name: str, input: md.Tensor, p: float, training: bool, n: int) -> 
 
 
 def dropout1d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
-    """Zero whole channels of [N, C, L] (or [C, L]) with probability p and scale the rest by 1/(1-p), if training."""
+    """Zero whole channels of [N, C, L] (or [C, L]) with probability p and scale the rest by 1/(1-p), if training.
+
+    >>> y = md.nn.functional.dropout1d(md.ones((2, 3, 4)), 0.5)
+    >>> bool((y.max(axis=-1) == y.min(axis=-1)).all())
+    True
+    """
     return _channels("dropout1d", input, p, training, 1)
 
 
 def dropout2d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
-    """Zero whole channels of [N, C, H, W] (or [N, C, L]) with probability p and scale the rest by 1/(1-p), if training (J. Tompson et al., 2015)."""
+    """Zero whole channels of [N, C, H, W] (or [N, C, L]) with probability p and scale the rest by 1/(1-p), if training (J. Tompson et al., 2015).
+
+    >>> y = md.nn.functional.dropout2d(md.ones((2, 3, 4, 4)), 0.5)
+    >>> bool((y.max(axis=(2, 3)) == y.min(axis=(2, 3))).all())
+    True
+    """
     if input.ndim not in (3, 4):
         raise ValueError(f"dropout2d: expected [N, C, H, W] or [N, C, L], got shape {input.shape}")
     return _drop("dropout2d", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2))
 
 
 def dropout3d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
-    """Zero whole channels of [N, C, D, H, W] (or [C, D, H, W]) with probability p and scale the rest by 1/(1-p), if training."""
+    """Zero whole channels of [N, C, D, H, W] (or [C, D, H, W]) with probability p and scale the rest by 1/(1-p), if training.
+
+    >>> md.nn.functional.dropout3d(md.ones((2, 3, 2, 2, 2)), 0.5).shape
+    (2, 3, 2, 2, 2)
+    """
     return _channels("dropout3d", input, p, training, 3)
 
 
@@ -74,10 +92,18 @@ def _alpha(name: str, input: md.Tensor, p: float, training: bool, shape: tuple[i
 
 
 def alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> md.Tensor:
-    """Set each element to selu's lower limit with probability p, then restore mean 0 and variance 1 (G. Klambauer et al., NeurIPS 2017)."""
+    """Set each element to selu's lower limit with probability p, then restore mean 0 and variance 1 (G. Klambauer et al., NeurIPS 2017).
+
+    >>> md.nn.functional.alpha_dropout(md.ones(3), 0.5).tolist()
+    [1.0, 1.0, 1.0]
+    """
     return _alpha("alpha_dropout", input, p, training, input.shape)
 
 
 def feature_alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> md.Tensor:
-    """alpha_dropout of whole channels of [N, C, ...]."""
+    """alpha_dropout of whole channels of [N, C, ...].
+
+    >>> md.nn.functional.feature_alpha_dropout(md.ones((1, 2, 3)), 0.5).shape
+    (1, 2, 3)
+    """
     return _alpha("feature_alpha_dropout", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2))

@@ -75,7 +75,11 @@ def cross_entropy(
 
 
 def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
-    """-input at the target class, for log-probabilities input [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy."""
+    """-input at the target class, for log-probabilities input [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy.
+
+    >>> md.nn.functional.nll_loss(md.tensor([[-1.0, -2.0]]), md.tensor([1])).item()
+    2.0
+    """
     axis = 0 if input.ndim == 1 else 1
     target, valid = _classes(input, target, axis, ignore_index)
     n = input.shape[axis]
@@ -128,7 +132,11 @@ def _count(target: md.Tensor, valid: md.Tensor, weight: md.Tensor | None, n: int
 
 
 def binary_cross_entropy(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean") -> md.Tensor:
-    """-(t log p + (1-t) log(1-p)) for probabilities p = input; logarithms end at -100 and p (1-p) in the derivative at 1e-12, as in PyTorch."""
+    """-(t log p + (1-t) log(1-p)) for probabilities p = input; logarithms end at -100 and p (1-p) in the derivative at 1e-12, as in PyTorch.
+
+    >>> round(md.nn.functional.binary_cross_entropy(md.tensor([0.5]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
     same_shape("binary_cross_entropy", input, target)
     loss = _bce(input, target)
     return reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
@@ -155,7 +163,11 @@ _bce.defvjp(_bce_forward, _bce_backward)
 def binary_cross_entropy_with_logits(
     input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean", pos_weight: md.Tensor | None = None
 ) -> md.Tensor:
-    """binary_cross_entropy of sigmoid(input), computed from input without overflow."""
+    """binary_cross_entropy of sigmoid(input), computed from input without overflow.
+
+    >>> round(md.nn.functional.binary_cross_entropy_with_logits(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
     same_shape("binary_cross_entropy_with_logits", input, target)
     if pos_weight is None:
         loss = md.softplus(input) - input * target

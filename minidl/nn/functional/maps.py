@@ -12,14 +12,22 @@ __all__ = ["bilinear", "cosine_similarity", "embedding", "embedding_bag", "linea
 
 @md.low_precision
 def linear(input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
-    """input Wᵀ + b for input [..., in], weight [out, in] (or [in]), bias [out]."""
+    """input Wᵀ + b for input [..., in], weight [out, in] (or [in]), bias [out].
+
+    >>> md.nn.functional.linear(md.tensor([1.0, 2.0]), md.tensor([[3.0, 4.0]]), md.tensor([0.5])).tolist()
+    [11.5]
+    """
     out = md.matmul(input, weight.T if weight.ndim == 2 else weight)
     return out if bias is None else out + bias
 
 
 @md.low_precision
 def bilinear(input1: md.Tensor, input2: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
-    """Σ input1_i W_kij input2_j + b_k for input1 [..., in1], input2 [..., in2], weight [out, in1, in2], bias [out]."""
+    """Σ input1_i W_kij input2_j + b_k for input1 [..., in1], input2 [..., in2], weight [out, in1, in2], bias [out].
+
+    >>> md.nn.functional.bilinear(md.tensor([2.0]), md.tensor([3.0]), md.ones((1, 1, 1))).tolist()
+    [6.0]
+    """
     if input1.shape[:-1] != input2.shape[:-1] or weight.shape[1:] != (input1.shape[-1], input2.shape[-1]):
         raise ValueError(f"bilinear: inputs {input1.shape} and {input2.shape} do not fit weight {weight.shape} [out, in1, in2]")
     lead, (out, n1, n2) = input1.shape[:-1], weight.shape
@@ -52,6 +60,9 @@ def embedding(
 
     max_norm: rows that are used and longer (in norm_type) are first shortened in place. scale_grad_by_freq: divide a row's gradient by how often it
     is looked up. sparse is accepted for PyTorch's sake: gradients are dense. Raises IndexError for an index out of range (eager on a CPU).
+
+    >>> md.nn.functional.embedding(md.tensor([1, 0]), md.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[3.0, 4.0], [1.0, 2.0]]
     """
     if max_norm is not None:
         _limited(weight, input, max_norm, norm_type)
@@ -82,6 +93,9 @@ def embedding_bag(
 
     Entries equal to padding_idx do not count; an empty bag is 0. per_sample_weights (mode "sum") has input's shape. Raises ValueError where these do
     not fit.
+
+    >>> md.nn.functional.embedding_bag(md.tensor([[1, 0]]), md.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [[2.0, 3.0]]
     """
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f'embedding_bag: mode is "sum", "mean" or "max", not {mode!r}')
@@ -114,25 +128,41 @@ def embedding_bag(
 
 
 def one_hot(tensor: md.Tensor, num_classes: int = -1) -> md.Tensor:
-    """int64 [*shape, num_classes] with a one at the place that each integer names; -1 takes the largest value plus one (not while tracing)."""
+    """int64 [*shape, num_classes] with a one at the place that each integer names; -1 takes the largest value plus one (not while tracing).
+
+    >>> md.nn.functional.one_hot(md.tensor([0, 2]), 3).tolist()
+    [[1, 0, 0], [0, 0, 1]]
+    """
     if num_classes < 0:
         num_classes = int(md.max(tensor).item()) + 1
     return hot(tensor, num_classes).to(md.int64)
 
 
 def pairwise_distance(x1: md.Tensor, x2: md.Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> md.Tensor:
-    """The p-norm of x1 - x2 + eps over the last axis; with eps=0 the derivative of distance 0 is 0."""
+    """The p-norm of x1 - x2 + eps over the last axis; with eps=0 the derivative of distance 0 is 0.
+
+    >>> md.nn.functional.pairwise_distance(md.tensor([[3.0, 4.0]]), md.zeros((1, 2)), eps=0.0).tolist()
+    [5.0]
+    """
     return md.vector_norm(x1 - x2 + eps if eps else x1 - x2, axis=-1, ord=p, keepdims=keepdim)
 
 
 def cosine_similarity(x1: md.Tensor, x2: md.Tensor, dim: int = 1, eps: float = 1e-8) -> md.Tensor:
-    """<x1, x2> / (|x1| |x2|) along dim, each norm being at least eps."""
+    """<x1, x2> / (|x1| |x2|) along dim, each norm being at least eps.
+
+    >>> md.nn.functional.cosine_similarity(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 2.0]])).tolist()
+    [0.0]
+    """
     a, b = (md.vector_norm(x, axis=dim, keepdims=True) for x in (x1, x2))
     return md.sum((x1 / md.where(a > eps, a, eps)) * (x2 / md.where(b > eps, b, eps)), axis=dim)
 
 
 def pdist(input: md.Tensor, p: float = 2) -> md.Tensor:
-    """The p-norm distances between all pairs of rows of input [N, M], row i before row j > i: [N (N-1) / 2]."""
+    """The p-norm distances between all pairs of rows of input [N, M], row i before row j > i: [N (N-1) / 2].
+
+    >>> md.nn.functional.pdist(md.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist()
+    [5.0]
+    """
     if input.ndim != 2:
         raise ValueError(f"pdist: expected [N, M], got shape {input.shape}")
     pairs = [(i, j) for i in range(input.shape[0]) for j in range(i + 1, input.shape[0])]

@@ -19,7 +19,11 @@ def _last_axes(name: str, input: md.Tensor, normalized_shape: Sequence[int], *pa
 def layer_norm(
     input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tensor | None = None, bias: md.Tensor | None = None, eps: float = 1e-5
 ) -> md.Tensor:
-    """Zero mean and unit (biased) variance over the last axes (J. L. Ba et al., arXiv 1607.06450). Raises ValueError for other last axes."""
+    """Zero mean and unit (biased) variance over the last axes (J. L. Ba et al., arXiv 1607.06450). Raises ValueError for other last axes.
+
+    >>> md.nn.functional.layer_norm(md.tensor([[1.0, 3.0]]), (2,), eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
     shape = _last_axes("layer_norm", input, normalized_shape, weight, bias)
     return md.layer_norm(input, weight, bias, axes=len(shape), eps=eps)
 
@@ -28,6 +32,9 @@ def rms_norm(input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tenso
     """input / sqrt(mean(input²) + eps) over the last axes, times weight (B. Zhang and R. Sennrich, NeurIPS 2019). eps: finfo(dtype).eps unless given.
 
     Half precision is computed in float32 and rounded once. Raises ValueError for other last axes.
+
+    >>> [[round(v, 4) for v in row] for row in md.nn.functional.rms_norm(md.tensor([[1.0, 7.0]]), (2,), eps=0.0).tolist()]
+    [[0.2, 1.4]]
     """
     shape = _last_axes("rms_norm", input, normalized_shape, weight)
     x = input.to(md.float32) if md.finfo(input.dtype).bits < 32 else input
@@ -55,6 +62,9 @@ def batch_norm(
     """Normalise input [N, C, ...] per channel: by the batch in training (which updates the running statistics in place), by them otherwise.
 
     S. Ioffe and C. Szegedy, ICML 2015. Raises ValueError for one value per channel in training, and without statistics otherwise.
+
+    >>> md.nn.functional.batch_norm(md.tensor([[1.0], [3.0]]), None, None, training=True, eps=0.0).tolist()
+    [[-1.0], [1.0]]
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are needed unless training=True")
@@ -93,6 +103,9 @@ def instance_norm(
 
     Running statistics, where given, are updated in place by the mean over the examples (D. Ulyanov et al., arXiv 1607.08022). Raises ValueError for
     one value per channel, and without statistics where they are needed.
+
+    >>> md.nn.functional.instance_norm(md.tensor([[[1.0, 3.0]]]), eps=0.0).tolist()
+    [[[-1.0, 1.0]]]
     """
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
@@ -120,6 +133,9 @@ def group_norm(
     """Zero mean and unit variance over each of num_groups groups of the channels of input [N, C, ...]; weight and bias are [C].
 
     Y. Wu and K. He, ECCV 2018. Raises ValueError where the groups do not divide the channels.
+
+    >>> md.nn.functional.group_norm(md.tensor([[1.0, 3.0, 2.0, 6.0]]), 2, eps=0.0).tolist()
+    [[-1.0, 1.0, -1.0, 1.0]]
     """
     if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
         raise ValueError(f"group_norm: the channels of shape {input.shape} cannot be split into {num_groups} groups")
@@ -131,7 +147,11 @@ def group_norm(
 
 
 def local_response_norm(input: md.Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> md.Tensor:
-    """input / (k + alpha mean(input² over `size` neighbouring channels))^beta for input [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012)."""
+    """input / (k + alpha mean(input² over `size` neighbouring channels))^beta for input [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012).
+
+    >>> md.nn.functional.local_response_norm(md.zeros((1, 3, 2)), 2).shape
+    (1, 3, 2)
+    """
     if input.ndim < 3:
         raise ValueError(f"local_response_norm: expected [N, C, ...], got shape {input.shape}")
     rows = (input * input).reshape((input.shape[0], 1, input.shape[1], -1))

@@ -86,7 +86,11 @@ def max_pool1d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    """The maximum of windows of the last axis of [N, C, L]; with return_indices also where it was."""
+    """The maximum of windows of the last axis of [N, C, L]; with return_indices also where it was.
+
+    >>> md.nn.functional.max_pool1d(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[1.0, 3.0]]]
+    """
     return max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -94,7 +98,11 @@ def max_pool2d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    """The maximum of windows of the last two axes of [N, C, H, W]; with return_indices also where it was."""
+    """The maximum of windows of the last two axes of [N, C, H, W]; with return_indices also where it was.
+
+    >>> md.nn.functional.max_pool2d(md.reshape(md.arange(16.0), (1, 1, 4, 4)), 2).tolist()
+    [[[[5.0, 7.0], [13.0, 15.0]]]]
+    """
     return max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -102,7 +110,11 @@ def max_pool3d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, dilation: Size = 1, ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Any:  # fmt: skip
-    """The maximum of windows of the last three axes of [N, C, D, H, W]; with return_indices also where it was."""
+    """The maximum of windows of the last three axes of [N, C, D, H, W]; with return_indices also where it was.
+
+    >>> md.nn.functional.max_pool3d(md.ones((1, 2, 4, 4, 4)), 2).shape
+    (1, 2, 2, 2, 2)
+    """
     return max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
@@ -142,7 +154,11 @@ def avg_pool(
 def avg_pool1d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True
 ) -> md.Tensor:
-    """The mean of windows of the last axis of [N, C, L]."""
+    """The mean of windows of the last axis of [N, C, L].
+
+    >>> md.nn.functional.avg_pool1d(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[0.5, 2.5]]]
+    """
     return avg_pool(1, input, kernel_size, stride, padding, ceil_mode, count_include_pad)
 
 
@@ -150,7 +166,11 @@ def avg_pool2d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> md.Tensor:  # fmt: skip
-    """The mean of windows of the last two axes of [N, C, H, W]; divisor_override divides the sum instead of the window's size."""
+    """The mean of windows of the last two axes of [N, C, H, W]; divisor_override divides the sum instead of the window's size.
+
+    >>> md.nn.functional.avg_pool2d(md.reshape(md.arange(16.0), (1, 1, 4, 4)), 2).tolist()
+    [[[[2.5, 4.5], [10.5, 12.5]]]]
+    """
     return avg_pool(2, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
@@ -158,7 +178,11 @@ def avg_pool3d(
     input: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, ceil_mode: bool = False, count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> md.Tensor:  # fmt: skip
-    """The mean of windows of the last three axes of [N, C, D, H, W]; divisor_override divides the sum instead of the window's size."""
+    """The mean of windows of the last three axes of [N, C, D, H, W]; divisor_override divides the sum instead of the window's size.
+
+    >>> md.nn.functional.avg_pool3d(md.ones((1, 2, 4, 4, 4)), 2).shape
+    (1, 2, 2, 2, 2)
+    """
     return avg_pool(3, input, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 
 
@@ -171,17 +195,29 @@ def lp_pool(n: int, input: md.Tensor, norm_type: float, kernel_size: Size, strid
 
 
 def lp_pool1d(input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
-    """(Σ x^p)^(1/p) over windows of the last axis of [N, C, L]."""
+    """(Σ x^p)^(1/p) over windows of the last axis of [N, C, L].
+
+    >>> md.nn.functional.lp_pool1d(md.tensor([[[3.0, 4.0]]]), 2, 2).tolist()
+    [[[5.0]]]
+    """
     return lp_pool(1, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 def lp_pool2d(input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
-    """(Σ x^p)^(1/p) over windows of the last two axes of [N, C, H, W]."""
+    """(Σ x^p)^(1/p) over windows of the last two axes of [N, C, H, W].
+
+    >>> md.nn.functional.lp_pool2d(md.ones((1, 1, 4, 4)), 2, 2).tolist()
+    [[[[2.0, 2.0], [2.0, 2.0]]]]
+    """
     return lp_pool(2, input, norm_type, kernel_size, stride, ceil_mode)
 
 
 def lp_pool3d(input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
-    """(Σ x^p)^(1/p) over windows of the last three axes of [N, C, D, H, W]."""
+    """(Σ x^p)^(1/p) over windows of the last three axes of [N, C, D, H, W].
+
+    >>> md.nn.functional.lp_pool3d(md.ones((1, 1, 4, 4, 4)), 2, 2).shape
+    (1, 1, 2, 2, 2)
+    """
     return lp_pool(3, input, norm_type, kernel_size, stride, ceil_mode)
 
 
@@ -249,7 +285,11 @@ def adaptive_max_pool(n: int, input: md.Tensor, output_size: OutSize, return_ind
 
 
 def adaptive_avg_pool1d(input: md.Tensor, output_size: OutSize) -> md.Tensor:
-    """The mean of the last axis of [N, C, L] in output_size windows."""
+    """The mean of the last axis of [N, C, L] in output_size windows.
+
+    >>> md.nn.functional.adaptive_avg_pool1d(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[0.5, 2.5]]]
+    """
     return adaptive_avg_pool(1, input, output_size)
 
 
@@ -263,22 +303,38 @@ def adaptive_avg_pool2d(input: md.Tensor, output_size: OutSize) -> md.Tensor:
 
 
 def adaptive_avg_pool3d(input: md.Tensor, output_size: OutSize) -> md.Tensor:
-    """The mean of the last three axes of [N, C, D, H, W] in output_size windows."""
+    """The mean of the last three axes of [N, C, D, H, W] in output_size windows.
+
+    >>> md.nn.functional.adaptive_avg_pool3d(md.ones((1, 2, 4, 4, 4)), 1).shape
+    (1, 2, 1, 1, 1)
+    """
     return adaptive_avg_pool(3, input, output_size)
 
 
 def adaptive_max_pool1d(input: md.Tensor, output_size: OutSize, return_indices: bool = False) -> Any:
-    """The maximum of the last axis of [N, C, L] in output_size windows; with return_indices also where it was."""
+    """The maximum of the last axis of [N, C, L] in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.functional.adaptive_max_pool1d(md.reshape(md.arange(4.0), (1, 1, 4)), 2).tolist()
+    [[[1.0, 3.0]]]
+    """
     return adaptive_max_pool(1, input, output_size, return_indices)
 
 
 def adaptive_max_pool2d(input: md.Tensor, output_size: OutSize, return_indices: bool = False) -> Any:
-    """The maximum of the last two axes of [N, C, H, W] in output_size windows; with return_indices also where it was."""
+    """The maximum of the last two axes of [N, C, H, W] in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.functional.adaptive_max_pool2d(md.reshape(md.arange(16.0), (1, 1, 4, 4)), 2).tolist()
+    [[[[5.0, 7.0], [13.0, 15.0]]]]
+    """
     return adaptive_max_pool(2, input, output_size, return_indices)
 
 
 def adaptive_max_pool3d(input: md.Tensor, output_size: OutSize, return_indices: bool = False) -> Any:
-    """The maximum of the last three axes of [N, C, D, H, W] in output_size windows; with return_indices also where it was."""
+    """The maximum of the last three axes of [N, C, D, H, W] in output_size windows; with return_indices also where it was.
+
+    >>> md.nn.functional.adaptive_max_pool3d(md.ones((1, 2, 4, 4, 4)), 1).shape
+    (1, 2, 1, 1, 1)
+    """
     return adaptive_max_pool(3, input, output_size, return_indices)
 
 
@@ -310,19 +366,34 @@ def max_unpool(
 def max_unpool1d(
     input: md.Tensor, indices: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, output_size: Sequence[int] | None = None
 ) -> md.Tensor:
-    """The partial inverse of max_pool1d, from its values and indices."""
+    """The partial inverse of max_pool1d, from its values and indices.
+
+    >>> y, places = md.nn.functional.max_pool1d(md.reshape(md.arange(4.0), (1, 1, 4)), 2, return_indices=True)
+    >>> md.nn.functional.max_unpool1d(y, places, 2).tolist()
+    [[[0.0, 1.0, 0.0, 3.0]]]
+    """
     return max_unpool(1, input, indices, kernel_size, stride, padding, output_size)
 
 
 def max_unpool2d(
     input: md.Tensor, indices: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, output_size: Sequence[int] | None = None
 ) -> md.Tensor:
-    """The partial inverse of max_pool2d, from its values and indices."""
+    """The partial inverse of max_pool2d, from its values and indices.
+
+    >>> y, places = md.nn.functional.max_pool2d(md.ones((1, 1, 4, 4)), 2, return_indices=True)
+    >>> md.nn.functional.max_unpool2d(y, places, 2).sum().item()
+    4.0
+    """
     return max_unpool(2, input, indices, kernel_size, stride, padding, output_size)
 
 
 def max_unpool3d(
     input: md.Tensor, indices: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0, output_size: Sequence[int] | None = None
 ) -> md.Tensor:
-    """The partial inverse of max_pool3d, from its values and indices."""
+    """The partial inverse of max_pool3d, from its values and indices.
+
+    >>> y, places = md.nn.functional.max_pool3d(md.ones((1, 1, 2, 2, 2)), 2, return_indices=True)
+    >>> md.nn.functional.max_unpool3d(y, places, 2).sum().item()
+    1.0
+    """
     return max_unpool(3, input, indices, kernel_size, stride, padding, output_size)

@@ -73,7 +73,12 @@ def _cell(mode: str, input: md.Tensor, state: State, w_ih: md.Tensor, w_hh: md.T
 def lstm_cell(
     input: md.Tensor, hx: tuple[md.Tensor, md.Tensor], w_ih: md.Tensor, w_hh: md.Tensor, b_ih: md.Tensor | None = None, b_hh: md.Tensor | None = None
 ) -> tuple[md.Tensor, md.Tensor]:
-    """One step of an LSTM: (h, c) from input [N, inputs] and hx = (h, c), each [N, hidden] (S. Hochreiter and J. Schmidhuber, 1997)."""
+    """One step of an LSTM: (h, c) from input [N, inputs] and hx = (h, c), each [N, hidden] (S. Hochreiter and J. Schmidhuber, 1997).
+
+    >>> h, c = md.nn.functional.lstm_cell(md.ones((2, 3)), (md.zeros((2, 4)), md.zeros((2, 4))), md.zeros((16, 3)), md.zeros((16, 4)))
+    >>> h.shape, c.shape
+    ((2, 4), (2, 4))
+    """
     h, c = _cell("LSTM", input, tuple(hx), w_ih, w_hh, b_ih, b_hh)
     return h, c
 
@@ -81,19 +86,31 @@ def lstm_cell(
 def gru_cell(
     input: md.Tensor, hx: md.Tensor, w_ih: md.Tensor, w_hh: md.Tensor, b_ih: md.Tensor | None = None, b_hh: md.Tensor | None = None
 ) -> md.Tensor:
-    """One step of a gated recurrent unit: h from input [N, inputs] and hx [N, hidden] (K. Cho et al., EMNLP 2014)."""
+    """One step of a gated recurrent unit: h from input [N, inputs] and hx [N, hidden] (K. Cho et al., EMNLP 2014).
+
+    >>> md.nn.functional.gru_cell(md.ones((2, 3)), md.zeros((2, 4)), md.zeros((12, 3)), md.zeros((12, 4))).shape
+    (2, 4)
+    """
     return _cell("GRU", input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
 
 def rnn_tanh_cell(
     input: md.Tensor, hx: md.Tensor, w_ih: md.Tensor, w_hh: md.Tensor, b_ih: md.Tensor | None = None, b_hh: md.Tensor | None = None
 ) -> md.Tensor:
-    """One step of an Elman network: tanh(input W_ihᵀ + b_ih + hx W_hhᵀ + b_hh) (J. Elman, Cognitive Science 14, 1990)."""
+    """One step of an Elman network: tanh(input W_ihᵀ + b_ih + hx W_hhᵀ + b_hh) (J. Elman, Cognitive Science 14, 1990).
+
+    >>> md.nn.functional.rnn_tanh_cell(md.zeros((1, 2)), md.zeros((1, 1)), md.ones((1, 2)), md.ones((1, 1))).tolist()
+    [[0.0]]
+    """
     return _cell("RNN_TANH", input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]
 
 
 def rnn_relu_cell(
     input: md.Tensor, hx: md.Tensor, w_ih: md.Tensor, w_hh: md.Tensor, b_ih: md.Tensor | None = None, b_hh: md.Tensor | None = None
 ) -> md.Tensor:
-    """One step of an Elman network with relu in the place of tanh."""
+    """One step of an Elman network with relu in the place of tanh.
+
+    >>> md.nn.functional.rnn_relu_cell(md.ones((1, 2)), md.zeros((1, 1)), md.ones((1, 2)), md.ones((1, 1))).tolist()
+    [[2.0]]
+    """
     return _cell("RNN_RELU", input, (hx,), w_ih, w_hh, b_ih, b_hh)[0]

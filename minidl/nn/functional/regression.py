@@ -43,7 +43,11 @@ def mse_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weigh
 
 
 def l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weight: md.Tensor | None = None) -> md.Tensor:
-    """|input - target|, for equal shapes."""
+    """|input - target|, for equal shapes.
+
+    >>> md.nn.functional.l1_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
+    2.5
+    """
     same_shape("l1_loss", input, target)
     return _weighted("l1_loss", md.abs(input - target), reduction, weight)
 
@@ -51,7 +55,11 @@ def l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weight
 def huber_loss(
     input: md.Tensor, target: md.Tensor, reduction: str = "mean", delta: float = 1.0, weight: md.Tensor | None = None
 ) -> md.Tensor:
-    """(input - target)²/2 within delta of the target, and beyond it the tangent line (P. Huber, Annals of Mathematical Statistics 35, 1964)."""
+    """(input - target)²/2 within delta of the target, and beyond it the tangent line (P. Huber, Annals of Mathematical Statistics 35, 1964).
+
+    >>> md.nn.functional.huber_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0]), reduction="none").tolist()
+    [0.5, 3.5]
+    """
     same_shape("huber_loss", input, target)
     d = md.abs(input - target)
     near = md.clip(d, 0.0, delta)
@@ -62,7 +70,11 @@ def huber_loss(
 
 
 def smooth_l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", beta: float = 1.0) -> md.Tensor:
-    """huber_loss / beta; |input - target| for beta 0."""
+    """huber_loss / beta; |input - target| for beta 0.
+
+    >>> md.nn.functional.smooth_l1_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0]), reduction="none").tolist()
+    [0.5, 3.5]
+    """
     if beta == 0:
         return l1_loss(input, target, reduction)
     return huber_loss(input, target, reduction, beta) / beta
@@ -73,6 +85,9 @@ def kl_div(input: md.Tensor, target: md.Tensor, reduction: str = "mean", log_tar
     """target (log target - input) for log-probabilities input, and probabilities (or, log_target, log-probabilities) target.
 
     "batchmean" divides the sum by the size of the first axis, and is the divergence; "mean" divides by the number of elements, as in PyTorch.
+
+    >>> round(md.nn.functional.kl_div(md.log(md.tensor([0.25, 0.75])), md.tensor([0.5, 0.5]), reduction="sum").item(), 4)
+    0.1438
     """
     same_shape("kl_div", input, target)
     loss = md.exp(target) * (target - input) if log_target else md.xlogy(target, target) - target * input
@@ -84,7 +99,11 @@ def kl_div(input: md.Tensor, target: md.Tensor, reduction: str = "mean", log_tar
 def poisson_nll_loss(
     input: md.Tensor, target: md.Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
 ) -> md.Tensor:
-    """The Poisson distribution's -log p(target) at rate exp(input), or input without log_input; full adds Stirling's term for targets above 1."""
+    """The Poisson distribution's -log p(target) at rate exp(input), or input without log_input; full adds Stirling's term for targets above 1.
+
+    >>> md.nn.functional.poisson_nll_loss(md.tensor([0.0]), md.tensor([2.0])).item()
+    1.0
+    """
     same_shape("poisson_nll_loss", input, target)
     loss = md.exp(input) - target * input if log_input else input - target * md.log(input + eps)
     if full:
@@ -99,6 +118,9 @@ def gaussian_nll_loss(
     """The normal distribution's -log p(target) at mean input and variance var (at least eps, unseen by gradients), without its constant unless full.
 
     D. Nix and A. Weigend, ICNN 1994. var: of input's shape, or with a last axis of 1 or none. Raises ValueError for another shape.
+
+    >>> md.nn.functional.gaussian_nll_loss(md.tensor([0.0]), md.tensor([2.0]), md.tensor([1.0])).item()
+    2.0
     """
     var = var if isinstance(var, md.Tensor) else md.full_like(input.detach(), float(var))
     if var.shape != input.shape:
@@ -113,14 +135,22 @@ def gaussian_nll_loss(
 
 # ---- margins --------------------------------------------------------------------------------------------------------------------------
 def hinge_embedding_loss(input: md.Tensor, target: md.Tensor, margin: float = 1.0, reduction: str = "mean") -> md.Tensor:
-    """input where target is 1, max(0, margin - input) where it is -1, for distances input."""
+    """input where target is 1, max(0, margin - input) where it is -1, for distances input.
+
+    >>> md.nn.functional.hinge_embedding_loss(md.tensor([0.5, 0.5]), md.tensor([1, -1]), reduction="none").tolist()
+    [0.5, 0.5]
+    """
     apart = md.where(target != 1, md.relu(margin - input), 0.0)
     together = md.where(target != -1, input, 0.0)
     return reduced("hinge_embedding_loss", apart + together, reduction)
 
 
 def soft_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean") -> md.Tensor:
-    """log(1 + exp(-target input)) for targets 1 and -1."""
+    """log(1 + exp(-target input)) for targets 1 and -1.
+
+    >>> round(md.nn.functional.soft_margin_loss(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
+    0.6931
+    """
     same_shape("soft_margin_loss", input, target)
     return reduced("soft_margin_loss", md.softplus(-target * input), reduction)
 
@@ -128,7 +158,11 @@ def soft_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean
 def margin_ranking_loss(
     input1: md.Tensor, input2: md.Tensor, target: md.Tensor, margin: float = 0, reduction: str = "mean"
 ) -> md.Tensor:
-    """max(0, -target (input1 - input2) + margin): target 1 says that input1 should be the larger one, -1 that input2 should."""
+    """max(0, -target (input1 - input2) + margin): target 1 says that input1 should be the larger one, -1 that input2 should.
+
+    >>> md.nn.functional.margin_ranking_loss(md.tensor([1.0]), md.tensor([3.0]), md.tensor([1])).item()
+    2.0
+    """
     if not input1.ndim == input2.ndim == target.ndim:
         raise ValueError(f"margin_ranking_loss: {input1.shape}, {input2.shape} and target {target.shape} must have as many axes")
     return reduced("margin_ranking_loss", md.relu(-target * (input1 - input2) + margin), reduction)
@@ -137,7 +171,11 @@ def margin_ranking_loss(
 def cosine_embedding_loss(
     input1: md.Tensor, input2: md.Tensor, target: md.Tensor, margin: float = 0, reduction: str = "mean"
 ) -> md.Tensor:
-    """1 - cos where target is 1, max(0, cos - margin) where it is -1, for inputs [N, D] and target [N], or [D] and one number."""
+    """1 - cos where target is 1, max(0, cos - margin) where it is -1, for inputs [N, D] and target [N], or [D] and one number.
+
+    >>> md.nn.functional.cosine_embedding_loss(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 1.0]]), md.tensor([1])).item()
+    1.0
+    """
     if input1.ndim != target.ndim + 1 or input1.ndim != input2.ndim or input1.ndim > 2:
         raise ValueError(f"cosine_embedding_loss: {input1.shape}, {input2.shape} and {target.shape} should be [N, D], [N, D], [N], or without N")
     tiny = 1e-12  # under the square root, as in PyTorch
@@ -150,7 +188,11 @@ def cosine_embedding_loss(
 def multi_margin_loss(
     input: md.Tensor, target: md.Tensor, p: int = 1, margin: float = 1.0, weight: md.Tensor | None = None, reduction: str = "mean"
 ) -> md.Tensor:
-    """The mean over wrong classes i of max(0, margin - input[target] + input[i])^p, times weight[target]: input [N, C], target [N] (or without N)."""
+    """The mean over wrong classes i of max(0, margin - input[target] + input[i])^p, times weight[target]: input [N, C], target [N] (or without N).
+
+    >>> md.nn.functional.multi_margin_loss(md.tensor([[1.0, 2.0]]), md.tensor([0])).item()
+    1.0
+    """
     if p not in (1, 2) or input.shape[:-1] != target.shape or input.ndim not in (1, 2):
         raise ValueError(f"multi_margin_loss: expected p 1 or 2, [N, C] and [N] or the same without N, got p={p}, {input.shape} and {target.shape}")
     at = hot(target, input.shape[-1])
@@ -163,7 +205,11 @@ def multi_margin_loss(
 
 
 def multilabel_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean") -> md.Tensor:
-    """Σ max(0, 1 - input[j] + input[i]) / C over target classes j and others i: target holds the classes of each row, up to the first -1."""
+    """Σ max(0, 1 - input[j] + input[i]) / C over target classes j and others i: target holds the classes of each row, up to the first -1.
+
+    >>> md.nn.functional.multilabel_margin_loss(md.tensor([[1.0, 0.5]]), md.tensor([[0, -1]])).item()
+    0.25
+    """
     same_shape("multilabel_margin_loss", input, target)
     n = input.shape[-1]
     listed = md.cumulative_sum((target < 0).to(md.int64), axis=-1) == 0
@@ -178,7 +224,11 @@ def multilabel_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str =
 def multilabel_soft_margin_loss(
     input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean"
 ) -> md.Tensor:
-    """binary_cross_entropy_with_logits, averaged over the classes of each row [N, C]."""
+    """binary_cross_entropy_with_logits, averaged over the classes of each row [N, C].
+
+    >>> round(md.nn.functional.multilabel_soft_margin_loss(md.zeros((1, 2)), md.tensor([[0.0, 1.0]])).item(), 4)
+    0.6931
+    """
     same_shape("multilabel_soft_margin_loss", input, target)
     loss = target * md.softplus(-input) + (1 - target) * md.softplus(input)
     return reduced("multilabel_soft_margin_loss", md.mean(loss if weight is None else loss * weight, axis=-1), reduction)
@@ -197,6 +247,9 @@ def triplet_margin_loss(
     """max(0, |anchor - positive| - |anchor - negative| + margin) over rows, with p-norms; swap: or from positive to negative, where that is closer.
 
     V. Balntas et al., BMVC 2016.
+
+    >>> md.nn.functional.triplet_margin_loss(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
+    1.0
     """
     distance = lambda a, b: pairwise_distance(a, b, p, eps)
     return triplet_margin_with_distance_loss(anchor, positive, negative, distance_function=distance, margin=margin, swap=swap, reduction=reduction)
@@ -212,7 +265,11 @@ def triplet_margin_with_distance_loss(
     swap: bool = False,
     reduction: str = "mean",
 ) -> md.Tensor:
-    """triplet_margin_loss with another distance (pairwise_distance by default)."""
+    """triplet_margin_loss with another distance (pairwise_distance by default).
+
+    >>> md.nn.functional.triplet_margin_with_distance_loss(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
+    1.0
+    """
     if not anchor.ndim == positive.ndim == negative.ndim:
         raise ValueError(f"triplet_margin_loss: {anchor.shape}, {positive.shape} and {negative.shape} must have as many axes")
     distance = pairwise_distance if distance_function is None else distance_function

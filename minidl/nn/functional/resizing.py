@@ -88,7 +88,11 @@ def pixel_shuffle(input: md.Tensor, upscale_factor: int) -> md.Tensor:
 
 
 def pixel_unshuffle(input: md.Tensor, downscale_factor: int) -> md.Tensor:
-    """The inverse of pixel_shuffle: [..., C, H r, W r] → [..., C r², H, W]. Raises ValueError where r does not divide."""
+    """The inverse of pixel_shuffle: [..., C, H r, W r] → [..., C r², H, W]. Raises ValueError where r does not divide.
+
+    >>> md.nn.functional.pixel_unshuffle(md.ones((1, 1, 4, 6)), 2).shape
+    (1, 4, 2, 3)
+    """
     r = downscale_factor
     if r < 1 or input.ndim < 3 or input.shape[-1] % r or input.shape[-2] % r:
         raise ValueError(f"pixel_unshuffle: the last two axes of shape {input.shape} ([..., C, H, W]) cannot be split by {r}")
@@ -100,7 +104,11 @@ def pixel_unshuffle(input: md.Tensor, downscale_factor: int) -> md.Tensor:
 
 
 def channel_shuffle(input: md.Tensor, groups: int) -> md.Tensor:
-    """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018)."""
+    """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018).
+
+    >>> md.nn.functional.channel_shuffle(md.reshape(md.arange(4), (1, 4, 1)), 2).tolist()
+    [[[0], [2], [1], [3]]]
+    """
     if input.ndim < 3 or groups < 1 or input.shape[1] % groups:
         raise ValueError(f"channel_shuffle: the channels of shape {input.shape} cannot be split into {groups} groups")
     n, c, *rest = input.shape
@@ -207,17 +215,29 @@ def _cubic(t: float, a: float = -0.75) -> float:
 def upsample(
     input: md.Tensor, size: Any = None, scale_factor: Any = None, mode: str = "nearest", align_corners: bool | None = None
 ) -> md.Tensor:
-    """interpolate under its old name."""
+    """interpolate under its old name.
+
+    >>> md.nn.functional.upsample(md.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
+    [[[1.0, 1.0, 2.0, 2.0]]]
+    """
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
 def upsample_nearest(input: md.Tensor, size: Any = None, scale_factor: Any = None) -> md.Tensor:
-    """interpolate in mode "nearest"."""
+    """interpolate in mode "nearest".
+
+    >>> md.nn.functional.upsample_nearest(md.ones((1, 1, 2, 2)), scale_factor=2).shape
+    (1, 1, 4, 4)
+    """
     return interpolate(input, size, scale_factor, "nearest")
 
 
 def upsample_bilinear(input: md.Tensor, size: Any = None, scale_factor: Any = None) -> md.Tensor:
-    """interpolate in mode "bilinear" with align_corners=True."""
+    """interpolate in mode "bilinear" with align_corners=True.
+
+    >>> md.nn.functional.upsample_bilinear(md.ones((1, 1, 2, 2)), scale_factor=2).shape
+    (1, 1, 4, 4)
+    """
     return interpolate(input, size, scale_factor, "bilinear", True)
 
 
@@ -226,6 +246,9 @@ def affine_grid(theta: md.Tensor, size: Sequence[int], align_corners: bool | Non
     """The places that affine maps theta [N, 2, 3] (or [N, 3, 4]) send the pixels of an image of this size [N, C, H, W] to: [N, H, W, 2].
 
     Coordinates run from -1 to 1 (M. Jaderberg et al., Spatial transformer networks, NeurIPS 2015).
+
+    >>> md.nn.functional.affine_grid(md.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 1, 2), align_corners=True).tolist()
+    [[[[-1.0, 0.0], [1.0, 0.0]]]]
     """
     n = len(size) - 2
     if n not in (2, 3) or theta.shape != (size[0], n, n + 1):
@@ -246,6 +269,9 @@ def grid_sample(
 
     mode: "bilinear" or "nearest"; padding_mode: "zeros", "border" or "reflection" for places outside. Raises ValueError for others and for shapes
     that do not fit.
+
+    >>> md.nn.functional.grid_sample(md.tensor([[[[1.0, 3.0]]]]), md.zeros((1, 1, 1, 2)), align_corners=True).tolist()
+    [[[[2.0]]]]
     """
     n = input.ndim - 2
     if n not in (2, 3) or grid.ndim != input.ndim or grid.shape[-1] != n or grid.shape[0] != input.shape[0]:

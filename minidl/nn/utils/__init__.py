@@ -76,6 +76,11 @@ def clip_grad_norm_(
     """Scale all gradients by one factor so that their norm is at most max_norm; returns the norm before, a 0-d tensor.
 
     Parameters without a gradient are left out. Raises RuntimeError as get_total_norm does.
+
+    >>> w = md.nn.Parameter(md.ones(2))
+    >>> (w * md.tensor([3.0, 4.0])).sum().backward()
+    >>> md.nn.utils.clip_grad_norm_([w], 1.0).item()
+    5.0
     """
     with md.no_grad():
         params = _with_grad(parameters)
@@ -85,21 +90,39 @@ def clip_grad_norm_(
 
 
 def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, total_norm: md.Tensor) -> None:
-    """Scale all gradients as clip_grad_norm_ does, by a norm that is known."""
+    """Scale all gradients as clip_grad_norm_ does, by a norm that is known.
+
+    >>> w = md.nn.Parameter(md.ones(2))
+    >>> (w * md.tensor([3.0, 4.0])).sum().backward()
+    >>> md.nn.utils.clip_grads_with_norm_([w], 10.0, md.tensor(5.0))
+    >>> w.grad.tolist()
+    [3.0, 4.0]
+    """
     with md.no_grad():
         params = _with_grad(parameters)
         _store(params, _scaled([p.grad for p in params], max_norm, total_norm))
 
 
 def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: float) -> None:
-    """Clip every element of every gradient to [-clip_value, clip_value]."""
+    """Clip every element of every gradient to [-clip_value, clip_value].
+
+    >>> w = md.nn.Parameter(md.ones(2))
+    >>> (w * md.tensor([3.0, -4.0])).sum().backward()
+    >>> md.nn.utils.clip_grad_value_([w], 1.0)
+    >>> w.grad.tolist()
+    [1.0, -1.0]
+    """
     with md.no_grad():
         params = _with_grad(parameters)
         _store(params, clip_by_value([p.grad for p in params], clip_value))
 
 
 def parameters_to_vector(parameters: Iterable[md.Tensor]) -> md.Tensor:
-    """All elements of all parameters in one 1-d tensor; gradients flow back. Raises ValueError for none."""
+    """All elements of all parameters in one 1-d tensor; gradients flow back. Raises ValueError for none.
+
+    >>> md.nn.utils.parameters_to_vector(md.nn.Linear(2, 3).parameters()).shape
+    (9,)
+    """
     flat = [p.reshape(-1) for p in parameters]
     if not flat:
         raise ValueError("parameters_to_vector: got no parameters")

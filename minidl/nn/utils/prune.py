@@ -85,12 +85,23 @@ def custom_from_mask(module: Module, name: str, mask: Any) -> Module:
 
 
 def identity(module: Module, name: str) -> Module:
-    """A mask of ones, to be changed later; returns the module."""
+    """A mask of ones, to be changed later; returns the module.
+
+    >>> layer = md.nn.utils.prune.identity(md.nn.Linear(2, 2), "weight")
+    >>> layer.weight_mask.tolist()
+    [[1.0, 1.0], [1.0, 1.0]]
+    """
     return custom_from_mask(module, name, md.ones_like(_parameter("identity", module, name)))
 
 
 class L1Unstructured:
-    """Scores by size, for global_unstructured."""
+    """Scores by size, for global_unstructured.
+
+    >>> layer = md.nn.Linear(4, 4)
+    >>> md.nn.utils.prune.global_unstructured([(layer, "weight")], md.nn.utils.prune.L1Unstructured, 0.5)
+    >>> (layer.weight == 0.0).sum().item()
+    8
+    """
 
     @staticmethod
     def scores(p: md.Tensor) -> md.Tensor:
@@ -99,7 +110,13 @@ class L1Unstructured:
 
 
 class RandomUnstructured:
-    """Scores by chance, for global_unstructured."""
+    """Scores by chance, for global_unstructured.
+
+    >>> layer = md.nn.Linear(4, 4)
+    >>> md.nn.utils.prune.global_unstructured([(layer, "weight")], md.nn.utils.prune.RandomUnstructured, 0.5)
+    >>> (layer.weight == 0.0).sum().item()
+    8
+    """
 
     @staticmethod
     def scores(p: md.Tensor) -> md.Tensor:
@@ -128,7 +145,12 @@ def l1_unstructured(module: Module, name: str, amount: int | float, importance_s
 
 
 def random_unstructured(module: Module, name: str, amount: int | float) -> Module:
-    """Prune elements by chance (md.manual_seed); returns the module."""
+    """Prune elements by chance (md.manual_seed); returns the module.
+
+    >>> layer = md.nn.utils.prune.random_unstructured(md.nn.Linear(4, 4), "weight", 4)
+    >>> (layer.weight == 0.0).sum().item()
+    4
+    """
     return _unstructured("random_unstructured", module, name, amount, RandomUnstructured.scores)
 
 
@@ -157,13 +179,24 @@ def ln_structured(module: Module, name: str, amount: int | float, n: float, dim:
 
 
 def random_structured(module: Module, name: str, amount: int | float, dim: int) -> Module:
-    """Prune whole slices along axis dim by chance; returns the module."""
+    """Prune whole slices along axis dim by chance; returns the module.
+
+    >>> layer = md.nn.utils.prune.random_structured(md.nn.Linear(2, 4), "weight", 0.5, dim=0)
+    >>> (layer.weight == 0.0).all(axis=1).sum().item()
+    2
+    """
     draw = lambda p, rest: RandomUnstructured.scores(md.sum(p, axis=rest))
     return _structured("random_structured", module, name, amount, dim, draw)
 
 
 def global_unstructured(parameters: Sequence[tuple[Module, str]], pruning_method: Any, amount: int | float) -> None:
-    """Prune the elements of least score among all these (module, name) together, by L1Unstructured or RandomUnstructured."""
+    """Prune the elements of least score among all these (module, name) together, by L1Unstructured or RandomUnstructured.
+
+    >>> a, b = md.nn.Linear(4, 4), md.nn.Linear(4, 4)
+    >>> md.nn.utils.prune.global_unstructured([(a, "weight"), (b, "weight")], md.nn.utils.prune.L1Unstructured, 0.25)
+    >>> (a.weight == 0.0).sum().item() + (b.weight == 0.0).sum().item()
+    8
+    """
     found = [_parameter("global_unstructured", m, n) for m, n in parameters]
     masks = [_old_mask(m, n, p) for (m, n), p in zip(parameters, found, strict=True)]
     flat = md.concat([m.reshape((-1,)) for m in masks])
@@ -176,7 +209,12 @@ def global_unstructured(parameters: Sequence[tuple[Module, str]], pruning_method
 
 
 def remove(module: Module, name: str) -> Module:
-    """Make pruning permanent: `name` is a parameter again, with zeros where it was pruned; returns the module."""
+    """Make pruning permanent: `name` is a parameter again, with zeros where it was pruned; returns the module.
+
+    >>> layer = md.nn.utils.prune.l1_unstructured(md.nn.Linear(4, 4), "weight", 4)
+    >>> sorted(name for name, _ in md.nn.utils.prune.remove(layer, "weight").named_parameters())
+    ['bias', 'weight']
+    """
     if not is_pruned(module, name):
         raise ValueError(f"remove: {name!r} of {type(module).__name__} is not pruned")
     value = getattr(module, name).detach()
@@ -202,7 +240,12 @@ def is_pruned(module: Module, name: str | None = None) -> bool:
 
 
 def sparsity(module: Module) -> float:
-    """The share of zeros among all the weights of the module and those below it, masks applied."""
+    """The share of zeros among all the weights of the module and those below it, masks applied.
+
+    >>> layer = md.nn.utils.prune.l1_unstructured(md.nn.Linear(4, 4), "weight", 0.5)
+    >>> md.nn.utils.prune.sparsity(layer)
+    0.4
+    """
     zeros = total = 0
     for m in module.modules():
         for key in m._parameters:

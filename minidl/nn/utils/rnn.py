@@ -15,7 +15,11 @@ __all__ = ["PackedSequence", "pack_padded_sequence", "pack_sequence", "pad_packe
 
 
 class PackedSequence(NamedTuple):
-    """Padded sequences data [N, L, ...] and their lengths [N] (int64)."""
+    """Padded sequences data [N, L, ...] and their lengths [N] (int64).
+
+    >>> md.nn.utils.rnn.PackedSequence(md.ones((2, 3, 1)), md.tensor([3, 2])).lengths.tolist()
+    [3, 2]
+    """
 
     data: md.Tensor
     lengths: md.Tensor
@@ -38,7 +42,11 @@ def pad_sequence(sequences: Sequence[md.Tensor], batch_first: bool = False, padd
 
 
 def unpad_sequence(padded_sequences: md.Tensor, lengths: Any, batch_first: bool = False) -> list[md.Tensor]:
-    """The sequences that pad_sequence padded on the right."""
+    """The sequences that pad_sequence padded on the right.
+
+    >>> [s.shape for s in md.nn.utils.rnn.unpad_sequence(md.ones((2, 3)), md.tensor([3, 2]), batch_first=True)]
+    [(3,), (2,)]
+    """
     x = padded_sequences if batch_first else md.swapaxes(padded_sequences, 0, 1)
     return [x[i, : int(n)] for i, n in enumerate(md.asarray(lengths).tolist())]
 
@@ -47,6 +55,9 @@ def pack_padded_sequence(input: md.Tensor, lengths: Any, batch_first: bool = Fal
     """Padded sequences [L, N, ...] ([N, L, ...] with batch_first) and their lengths, for a recurrent layer.
 
     enforce_sorted is accepted for PyTorch's sake: no order is needed. Raises ValueError for lengths that do not fit.
+
+    >>> md.nn.utils.rnn.pack_padded_sequence(md.ones((2, 3, 1)), [3, 2], batch_first=True).lengths.tolist()
+    [3, 2]
     """
     x = input if batch_first else md.swapaxes(input, 0, 1)
     found = lengths if isinstance(lengths, md.Tensor) else md.asarray(lengths, backend=x.backend, device=x.device)
@@ -61,6 +72,11 @@ def pad_packed_sequence(
     """The padded tensor of a PackedSequence and the lengths. Its length is that of the packed tensor, or total_length.
 
     Raises ValueError for a total_length that is shorter.
+
+    >>> packed = md.nn.utils.rnn.pack_sequence([md.ones(2), md.ones(1)])
+    >>> padded, lengths = md.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+    >>> padded.tolist(), lengths.tolist()
+    ([[1.0, 1.0], [1.0, 0.0]], [2, 1])
     """
     x, lengths = sequence
     if total_length is not None:
@@ -73,5 +89,9 @@ def pad_packed_sequence(
 
 
 def pack_sequence(sequences: Sequence[md.Tensor], enforce_sorted: bool = True) -> PackedSequence:
-    """Sequences [L_i, ...], padded and packed."""
+    """Sequences [L_i, ...], padded and packed.
+
+    >>> md.nn.utils.rnn.pack_sequence([md.ones((3, 1)), md.ones((2, 1))]).data.shape
+    (2, 3, 1)
+    """
     return pack_padded_sequence(pad_sequence(sequences, batch_first=True), [s.shape[0] for s in sequences], True, enforce_sorted)
