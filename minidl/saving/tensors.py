@@ -97,6 +97,12 @@ def save_model(model: Any, path: str | os.PathLike[str], metadata: Mapping[str, 
     """Write the state of a Module as safetensors.torch.save_model does: a parameter with several names, as tied weights are, is stored once.
 
     The header says which name stands for which, so that load_model here and there finds them.
+
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/model.safetensors"
+    >>> md.saving.save_model(md.nn.Linear(2, 3), path)
+    >>> sorted(md.saving.load_tensors(path))
+    ['bias', 'weight']
     """
     kept, aliases = _shared(model)
     state = model.state_dict()
