@@ -122,6 +122,8 @@ class Trainer:
                 raise
             raise KeyboardInterrupt from error  # Ctrl-C also reached the processes that load the data, and one of them said so first
         finally:
+            if self.batch:  # the next fit goes on in the middle of this pass
+                self._loader_state = self._position()
             self._call("on_fit_end")
         return self.history
 
@@ -303,14 +305,12 @@ class Trainer:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a training which goes on needs, but for the random state, which checkpoints hold by themselves."""
-        loader = self._loader
-        position = loader.state_dict() if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") else None
         grads = {n: p.grad.detach() for n, p in self.model.named_parameters() if self._pending and p.grad is not None}
         return {
             "model": self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
-            "loader": position if self._loader_state is None else self._loader_state,
+            "loader": self._position() if self._loader_state is None else self._loader_state,
             "callbacks": [c.state_dict() for c in self.callbacks],
             "metrics": [m.state_dict() for m in self.metrics],
             "history": self.history.state_dict(),
@@ -345,6 +345,11 @@ class Trainer:
             grad = epoch["gradients"].get(name)
             p.grad = None if grad is None else grad.to(backend=p.backend, device=p.device)
 
+    def _position(self) -> Any:
+        """The state of a loader that has one."""
+        loader = self._loader
+        return loader.state_dict() if hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict") else None
+
     # ---- small things -----------------------------------------------------------------------------------------------------------------------
     def _call(self, moment: str) -> None:
         for callback in self.callbacks:
@@ -369,8 +374,11 @@ class Trainer:
 
     @contextmanager
     def _bar(self, loader: Any, title: str, passes: int = 1, done: int = 0) -> Iterator[_Bar]:
-        yield (bar := _Bar(passes * len(loader) if hasattr(loader, "__len__") else None, title, done, self.progress))
-        bar.close()
+        bar = _Bar(passes * len(loader) if hasattr(loader, "__len__") else None, title, done, self.progress)
+        try:
+            yield bar
+        finally:
+            bar.close()
 
 
 class _Bar:
