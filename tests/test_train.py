@@ -537,3 +537,62 @@ def test_the_position_of_a_loader_with_workers_or_a_key_is_saved(workers, keyed,
     t.fit(make(), 2)
     again = trainer(seed=5, callbacks=[Callback()])
     assert again.fit(make(), 2, resume=path).batches == pytest.approx(t.history.batches, rel=1e-12)
+
+
+# ---- mixed precision -------------------------------------------------------------------------------------------------------------------------
+def mixed(**options: Any) -> Trainer:
+    md.random.manual_seed(0)
+    model = md.nn.Sequential(md.nn.Linear(4, 8), md.nn.ReLU(), md.nn.Linear(8, 3))
+    return Trainer(model, md.nn.CrossEntropyLoss(), md.optim.SGD(model.parameters(), lr=0.1), progress=False, **options)
+
+
+LOW = [(X[i : i + 8].astype("f4"), Y[i : i + 8]) for i in range(0, 40, 8)]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_mixed_precision_is_the_step_by_hand(jit):
+    ours, theirs = mixed(autocast=md.bfloat16, jit=jit), mixed()
+    ours.fit(LOW, 2)
+    losses = []
+    for _ in range(2):
+        for x, y in LOW:
+            theirs.optimizer.zero_grad()
+            with md.autocast(dtype=md.bfloat16):
+                loss = theirs.loss(theirs.model(md.asarray(x)), md.asarray(y))
+            loss.backward()
+            theirs.optimizer.step()
+            losses.append(loss.item())
+    np.testing.assert_allclose(ours.history.batches, losses, rtol=1e-6)
+    whole = mixed()
+    whole.fit(LOW, 2)
+    assert whole.history.batches != ours.history.batches == pytest.approx(whole.history.batches, rel=2e-2)
+    assert ours.predict(LOW).dtype is md.bfloat16 and ours.evaluate(LOW)["loss"] == pytest.approx(whole.evaluate(LOW)["loss"], rel=2e-2)
+    with pytest.raises(TypeError, match="the low dtype is bfloat16 or float16"):
+        mixed(autocast=md.float64)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_scaler_leaves_out_what_overflows_and_is_saved(accumulate, tmp_path):
+    path = tmp_path / "x.safetensors"
+
+    def make(**options: Any) -> Trainer:
+        scaler = md.amp.GradScaler(init_scale=2.0**40, growth_interval=4)  # too large for float16, at first
+        return mixed(autocast="float16", scaler=scaler, accumulate=accumulate, clip_norm=1.0, **options)
+
+    t = make(callbacks=[At(12, lambda t: t.save(path))])
+    weights = t.model[0].weight.tolist()
+    t.fit(LOW, 1)
+    assert t.model[0].weight.tolist() == weights and t.scaler.get_scale() < 2.0**40  # nothing but overflows yet
+    t.fit(LOW, 12)
+    assert t.history["loss"][-1] < t.history["loss"][0] and t.model[0].weight.tolist() != weights
+    again = make(callbacks=[Callback()])
+    assert again.fit(LOW, 12, resume=path).batches == pytest.approx(t.history.batches, rel=1e-6)
+    assert again.scaler.state_dict() == t.scaler.state_dict()
+
+
+def test_a_loss_that_overflows_all_the_time_stops_it():
+    t = mixed(scaler=md.amp.GradScaler())
+    t.loss = lambda out, y: out.sum() * math.inf
+    with pytest.raises(FloatingPointError, match="batch 1 "):
+        t.fit(LOW[:1], 30)
+    assert t.batches == 21

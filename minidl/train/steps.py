@@ -6,7 +6,7 @@ Everything that a step reads is an argument, so that jit guards it; flags that a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import minidl as md
@@ -33,23 +33,27 @@ def computed(model: Any, loss: Any, compute: Any, batch: Any) -> tuple[Any, md.T
 
 
 def training_step(
-    model: Any, optimizer: Any, loss: Any, compute: Any, batch: Any, first: bool, last: bool, scale: float | None, clip: float | None, wanted: bool
-) -> tuple[Any, md.Tensor]:
+    model: Any, optimizer: Any, loss: Any, compute: Any, scaler: Any, batch: Any, low: Any, first: bool, last: bool, scale: float | None,
+    clip: float | None, wanted: bool,
+) -> tuple[Any, md.Tensor]:  # fmt: skip
     """Forward and backward of one batch; the first of a group forgets the gradients before, the last updates the parameters."""
     if first:
         optimizer.zero_grad()
-    output, value = computed(model, loss, compute, batch)
+    with casting(low):
+        output, value = computed(model, loss, compute, batch)
     if not isinstance(value, md.Tensor) or value.shape != ():
         what = value.shape if isinstance(value, md.Tensor) else type(value).__name__
         raise ValueError(f"Trainer: the loss is one number, a Tensor of shape (), not {what}; take its mean or sum")
-    value.backward()
+    (value if scaler is None else scaler.scale(value)).backward()
     if last:
-        update_only(model, optimizer, scale, clip)
+        update_only(model, optimizer, scaler, scale, clip)
     return md.tree.map(_cut, output) if wanted else None, value.detach()
 
 
-def update_only(model: Any, optimizer: Any, scale: float | None, clip: float | None) -> None:
+def update_only(model: Any, optimizer: Any, scaler: Any, scale: float | None, clip: float | None) -> None:
     """The update by gradients that are there, scaled and clipped."""
+    if scaler is not None:
+        scaler.unscale_(optimizer)
     if scale is not None:
         with md.no_grad():
             for p in model.parameters():
@@ -57,20 +61,29 @@ def update_only(model: Any, optimizer: Any, scale: float | None, clip: float | N
                     p.grad = p.grad * scale
     if clip is not None:
         md.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
 
 
-def evaluation_step(model: Any, loss: Any, compute: Any, batch: Any) -> tuple[Any, md.Tensor]:
+def evaluation_step(model: Any, loss: Any, compute: Any, batch: Any, low: Any) -> tuple[Any, md.Tensor]:
     """(output, loss) without gradients."""
-    with md.no_grad():
+    with md.no_grad(), casting(low):
         output, value = computed(model, loss, compute, batch)
     return md.tree.map(_cut, output), value.detach()
 
 
-def predicted(model: Any, inputs: Any) -> Any:
+def predicted(model: Any, inputs: Any, low: Any) -> Any:
     """The outputs for some inputs, without gradients."""
-    with md.no_grad():
+    with md.no_grad(), casting(low):
         return md.tree.map(_cut, model(*inputs))
+
+
+def casting(low: Any) -> Any:
+    """Mixed precision in a low dtype, where there is one."""
+    return nullcontext() if low is None else md.autocast(dtype=low)
 
 
 def _cut(v: Any) -> Any:

@@ -32,9 +32,11 @@ class Trainer:
     of a batch that is no tuple.
     scheduler: what has step(); schedule: "epoch" or "step", when it is called; a plateau schedule gets the validation loss, or the loss.
     metrics: Metric objects or functions of (output, target), over training and validation. jit: compile the steps (a new shape, such as a smaller
-    last batch, compiles again). accumulate: batches whose gradients are averaged before each update; a shorter group at the end of an epoch counts
-    as one. clip_norm: the largest norm of all gradients together. log_every: batches between two records in the loggers. progress: a bar on the
-    terminal for what takes more than two seconds.
+    last batch, compiles again). autocast: md.bfloat16 or md.float16, in which md.autocast computes what is safe in it. scaler: a
+    md.amp.GradScaler, which float16 needs: batches whose loss overflows are then left out, up to 20 in a row.
+    accumulate: batches whose gradients are averaged before each update; a shorter group at the end of an epoch counts as one. clip_norm: the largest
+    norm of all gradients together. log_every: batches between two records in the loggers. progress: a bar on the terminal for what takes more than
+    two seconds.
 
     Raises ValueError for settings out of range, FloatingPointError for a loss that is not finite, with what was found about its origin.
 
@@ -58,6 +60,8 @@ class Trainer:
         schedule: str = "epoch",
         metrics: Sequence[Metric | Callable[[Any, Any], Any]] = (),
         jit: bool = True,
+        autocast: Any = None,
+        scaler: Any = None,
         accumulate: int = 1,
         clip_norm: float | None = None,
         callbacks: Sequence[Callback] = (),
@@ -73,6 +77,7 @@ class Trainer:
             raise ValueError(f"Trainer: accumulate, log_every and clip_norm must be positive, got {accumulate}, {log_every} and {clip_norm}")
         self.model, self.optimizer, self.scheduler, self.schedule = model, optimizer, scheduler, schedule
         self.loss, self.compute = loss, compute
+        self.autocast, self.scaler = None if autocast is None else str(md.autocast(dtype=autocast).dtype).rpartition(".")[2], scaler
         self.metrics = [m if isinstance(m, Metric) else Mean(m) for m in metrics]
         names = [m.name for m in self.metrics]
         if len(set(names)) < len(names):
@@ -84,6 +89,7 @@ class Trainer:
         self.stop = self.finished = False
         self.logs: dict[str, float] = {}
         self._total = self._count = 0.0  # of the losses of this epoch, weighted by the sizes of the batches
+        self._overflows = 0  # batches in a row whose loss was not finite
         self._pending = 0  # batches whose gradients wait for an update
         self._epoch_key: Any = None  # of the random state when this epoch began
         self._loader: Any = None
@@ -145,16 +151,16 @@ class Trainer:
             self._call("on_batch_end")
             self._call("on_checkpoint")
             interrupts.check()
-            bar.update(size, lambda: {"loss": self._total / self._count, **self._values()})
+            bar.update(size, lambda: {"loss": self._mean(), **self._values()})
             if self.stop:
                 return
         if self.batch == 0:
             raise ValueError("Trainer.fit: the loader gave no batch; a generator can be iterated once only, a DataLoader once an epoch")
         with interrupts.held():
             if self._pending:
-                self._update(self.model, self.optimizer, 1.0 / self._pending, self.clip_norm)
+                self._update(self.model, self.optimizer, self.scaler, 1.0 / self._pending, self.clip_norm)
                 self._updated()
-        self.logs = {"epoch": self.epoch + 1, "loss": self._total / self._count, **self._values()}
+        self.logs = {"epoch": self.epoch + 1, "loss": self._mean(), **self._values()}
         if validation is not None:
             found = self._evaluated(validation, interrupts)
             self.logs.update({f"val_{k}": v for k, v in found.items() if isinstance(v, float)})
@@ -201,15 +207,17 @@ class Trainer:
         first, last = self._pending == 0, self._pending + 1 == self.accumulate
         scale = 1.0 / self.accumulate
         output, loss = self._train(
-            self.model, self.optimizer, self.loss, self.compute, batch, first, last, scale if self.accumulate > 1 else None, self.clip_norm,
-            bool(self.metrics),
+            self.model, self.optimizer, self.loss, self.compute, self.scaler, batch, self.autocast, first, last,
+            scale if self.accumulate > 1 else None, self.clip_norm, bool(self.metrics),
         )  # fmt: skip
         value = loss.item()
         self.batch, self.batches = self.batch + 1, self.batches + 1
-        if not math.isfinite(value):
+        self._overflows = 0 if math.isfinite(value) else self._overflows + 1
+        if self._overflows > (0 if self.scaler is None else 20):
             raise FloatingPointError(self._diagnosis(value, batch))
         size = _size(batch)
-        self._total, self._count = self._total + value * size, self._count + size
+        if not self._overflows:
+            self._total, self._count = self._total + value * size, self._count + size
         self.history.batches.append(value)
         self.logs = {"epoch": self.epoch + 1, "loss": value}
         for m in self.metrics:
@@ -264,7 +272,7 @@ class Trainer:
                 m.reset()
             with evaluating(self.model), self._bar(loader, "evaluate") as bar:
                 for batch in map(self._placed, loader):
-                    output, loss = self._evaluate(self.model, self.loss, self.compute, batch)
+                    output, loss = self._evaluate(self.model, self.loss, self.compute, batch, self.autocast)
                     size = _size(batch)
                     total, count = total + loss.item() * size, count + size
                     for m in self.metrics:
@@ -288,7 +296,7 @@ class Trainer:
             for batch in map(self._placed, loader):
                 inputs = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
                 inputs = inputs[:-1] if targets and len(inputs) > 1 else inputs
-                parts.append(self._predict(self.model, inputs))
+                parts.append(self._predict(self.model, inputs, self.autocast))
                 bar.update(_size(inputs), dict)
         if not parts:
             raise ValueError("Trainer.predict: the loader gave no batch; a generator can be iterated once only")
@@ -310,6 +318,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": None if self.optimizer is None else self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "loader": self._position() if self._loader_state is None else self._loader_state,
             "callbacks": [c.state_dict() for c in self.callbacks],
             "metrics": [m.state_dict() for m in self.metrics],
@@ -323,15 +332,14 @@ class Trainer:
         for what, own in (("callbacks", self.callbacks), ("metrics", self.metrics)):
             if len(state[what]) != len(own):
                 raise ValueError(f"Trainer: the saved training has {len(state[what])} {what}, this one {len(own)}")
-        for what, thing in (("optimizer", self.optimizer), ("scheduler", self.scheduler)):
+        for what, thing in (("optimizer", self.optimizer), ("scheduler", self.scheduler), ("scaler", self.scaler)):
             if (state[what] is None) != (thing is None):
                 there, here = ("none" if x is None else "one" for x in (state[what], thing))
                 raise ValueError(f"Trainer: of {what}s the saved training has {there}, this one {here}")
         self.model.load_state_dict(state["model"])
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
+        for what, thing in (("optimizer", self.optimizer), ("scheduler", self.scheduler), ("scaler", self.scaler)):
+            if thing is not None:
+                thing.load_state_dict(state[what])
         for callback, saved in zip(self.callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(saved)
         for metric, saved in zip(self.metrics, state["metrics"], strict=True):
@@ -354,6 +362,9 @@ class Trainer:
     def _call(self, moment: str) -> None:
         for callback in self.callbacks:
             getattr(callback, moment)(self)
+
+    def _mean(self) -> float:
+        return self._total / self._count if self._count else math.nan
 
     def _values(self) -> dict[str, float]:
         values = {m.name: m.compute() for m in self.metrics}
