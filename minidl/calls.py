@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl import tape, tree
+from minidl import later, tape, tree
 from minidl.autograd import pullback
 from minidl.backends import get
 from minidl.context import grad_mode, state
@@ -130,6 +130,9 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
         env.update(away=_held, turns=turns, look=look)
     mark = len(lines)
+    if any(env.get(w.target) is flag for w in program.writes for flag in later.flags.values()):
+        env["check"] = later.check
+        lines.append("    check()")
     if program.tracked:
         env["attach"] = Nodes(program, engine).attach
         lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]

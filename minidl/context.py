@@ -16,6 +16,7 @@ class _State(_local):
     grad: bool = True  # whether operations are recorded on the tape
     autocast: Any = None  # which low dtype operations compute in, see minidl.precision
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
+    bounds: str = "clip"  # what data outside an operation's domain does where it cannot be looked at
     journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
 
 
@@ -82,6 +83,17 @@ def autocasting(block: Any) -> Iterator[None]:
     finally:
         state.autocast = before
         _count(-1)
+
+
+def ask(name: str) -> Any:
+    """A setting of this thread. A trace that asks becomes a program for this answer."""
+    value, level = getattr(state, name), state.interpreter
+    while level is not None:
+        if hasattr(level, "guards"):
+            level.root.guards.append(f"State.{name} == {value!r}")
+            break
+        level = level.parent
+    return value
 
 
 class Symbolic:

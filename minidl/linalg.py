@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import shapes
+from minidl import later, ops, shapes
 from minidl.backends import using
 from minidl.errors import check_all
 from minidl.ops import broadcast_to, diagonal, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
@@ -25,9 +25,15 @@ __all__ = [
 
 
 def _whole(name: str, out: Tensor, what: str, *inputs: Tensor) -> Tensor:
-    """Raise where a factorisation of numbers gave nan."""
-    if eager_on_cpu(out) and np.isnan(values(out, name)).any() and not any(np.isnan(values(x, name)).any() for x in inputs):
-        raise ValueError(f"{name}: {what}")
+    """Raise where a factorisation of numbers gave nan, at once or later."""
+    if eager_on_cpu(out):
+        if np.isnan(values(out, name)).any() and not any(np.isnan(values(x, name)).any() for x in inputs):
+            raise ValueError(f"{name}: {what}")
+    elif later.policy() == "raise-later":
+        bad = ops.any(ns.isnan(out))
+        for x in inputs:
+            bad = ns.logical_and(bad, ns.logical_not(ops.any(ns.isnan(x))))
+        later.expect(bad, ValueError, f"{name}: {what}")
     return out
 
 

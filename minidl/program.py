@@ -21,6 +21,7 @@ from minidl.backends import default
 from minidl.context import interpreting, state
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
+from minidl.later import flags
 from minidl.passes import dead_code
 from minidl.rematerialize import rematerialize
 from minidl.tensors import Tensor, scalar_payload
@@ -320,7 +321,7 @@ class Program:
                 text, others = s.name(tensor, "W"), []
                 if places:
                     s.terms.append(_node_term(text, tensor, s))
-                elif key not in t.root.constants and all(tensor is not p for p in persistent):
+                elif key not in t.root.constants and all(tensor is not p for p in (*persistent, *flags.values())):
                     self.reusable = False
             s.terms += [f"{p} is {text}" for p in dict.fromkeys([*others, *(p for p, _ in places)]) if p != text]
             inputs.append(var)

@@ -88,3 +88,31 @@ def strong_zero() -> Iterator[None]:
         yield
     finally:
         state.strong = before
+
+
+BOUNDS = ("clip", "fill", "raise-later")
+
+
+@contextlib.contextmanager
+def out_of_bounds(policy: str) -> Iterator[None]:
+    """What data outside an operation's domain does inside the block, where values cannot be looked at: traced, under vmap, on an accelerator.
+
+    Eager on a CPU an index out of range raises IndexError whatever this says (md.take has `mode`). "clip", the default: reads take the nearest
+    element. "fill": they give nan (the smallest signed integer, the largest unsigned one, True). "raise-later": as "clip", and IndexError is raised
+    by the next .numpy(), .item() or call of a jitted function, with the user's line; so are the ValueErrors of singular and indefinite matrices and
+    of negative integer exponents, which otherwise give nan and 0. Writes out of range are dropped in all three. It holds for this thread and is
+    part of a jitted program. Raises ValueError for another policy.
+
+    >>> import minidl as md
+    >>> with out_of_bounds("fill"):
+    ...     md.jit(lambda x, i: x[i])(md.tensor([1.0, 2.0]), md.tensor([1, 7])).tolist()
+    [2.0, nan]
+    """
+    if policy not in BOUNDS:
+        raise ValueError(f"out_of_bounds: the policy is one of {', '.join(map(repr, BOUNDS))}, not {policy!r}")
+    before = state.bounds
+    state.bounds = policy
+    try:
+        yield
+    finally:
+        state.bounds = before

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.context import state
+from minidl.context import ask
 from minidl.primitives.core import Primitive, expand
 
 #: Linear in the cotangent and in one other operand: each result is a sum of products.
@@ -21,14 +21,8 @@ _OUTPUTS = frozenset(("out", "out0", "out1", "out2"))
 
 
 def strong() -> bool:
-    """Whether zeros are strong in this thread. A trace that asks becomes a program for this answer."""
-    on, level = state.strong, state.interpreter
-    while level is not None:
-        if hasattr(level, "guards"):
-            level.root.guards.append(f"State.strong is {on}")
-            break
-        level = level.parent
-    return on
+    """Whether zeros are strong in this thread."""
+    return ask("strong")
 
 
 def corrected(

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "draw"),
     ("backends",),
-    ("tape", "tensors", "handover"),
+    ("tape", "tensors", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards"),
     ("transforms", "program", "calls", "auto", "jitting", "control", "custom", "profiling"),

@@ -16,6 +16,7 @@ from minidl import dtypes, shapes
 from minidl.backends import default, get
 from minidl.context import busy, interpreting, state
 from minidl.dtypes import DType
+from minidl.later import check, flags
 from minidl.primitives import table
 from minidl.shapes import shown
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type
@@ -124,6 +125,8 @@ def values(x: Tensor, what: str) -> np.ndarray:
             return values(out, what)
     if not hasattr(x.xp, "asarray"):
         x.xp.gone()
+    if flags:
+        check()
     return x.xp.to_numpy(x.payload)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from minidl import later
 from minidl.errors import refused
 from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, values
 
@@ -113,6 +114,9 @@ def pow(x: Any, y: Any, /) -> Tensor:
         raise refused(pow, error, x, y) from None
 
 
+_NEGATIVE = "pow: an integer to a negative integer power is no integer; convert the base with .to(md.float32)"
+
+
 def _check_exponent(x: Any, y: Any) -> None:
     integer = scalar_type(x) in (int, bool) if not isinstance(x, Tensor) else not x.dtype.inexact
     if not integer:
@@ -120,9 +124,14 @@ def _check_exponent(x: Any, y: Any) -> None:
     if scalar_type(y) is int:
         negative = y < 0
     else:
-        negative = isinstance(y, Tensor) and y.dtype.kind == "int" and eager_on_cpu(y) and bool((values(y, "pow") < 0).any())
+        negative = False
+        if isinstance(y, Tensor) and y.dtype.kind == "int":
+            if eager_on_cpu(y):
+                negative = bool((values(y, "pow") < 0).any())
+            elif later.policy() == "raise-later":
+                later.expect(ns.lt(y, 0), ValueError, _NEGATIVE)
     if negative:
-        raise ValueError("pow: an integer to a negative integer power is no integer; convert the base with .to(md.float32)")
+        raise ValueError(_NEGATIVE)
 
 
 def reciprocal(x: Any, /) -> Tensor:

@@ -2,17 +2,18 @@
 
 An index expression is first reduced to one slice (with steps and flips), then, where it holds index arrays, to one gather or scatter on a leading
 axis. Bounds: negative positions count from the end; a position out of range raises IndexError where it can be looked at (Python and NumPy indices
-always, tensors when eager on the CPU); elsewhere reads are clipped and writes dropped. Results are values, never views.
+always, tensors when eager on the CPU); elsewhere writes are dropped and reads do as `md.out_of_bounds` says. Results are values, never views.
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
 import numpy as np
 
-from minidl import shapes
+from minidl import later, shapes
 from minidl.errors import refused
 from minidl.ops.common import (
     Tensor,
@@ -29,6 +30,7 @@ from minidl.ops.common import (
     operand,
     permuted,
     reshaped,
+    shown,
     table,
     values,
 )  # fmt: skip
@@ -196,30 +198,34 @@ def _mask(mask: Tensor) -> list[np.ndarray]:
         raise TypeError(f"{text}; use md.where(mask, x, other) ({error})") from None
 
 
-def _positions(x: Tensor, plan: Plan, write: bool) -> Tensor:
-    """One int64 array of positions on the leading axis that the addressed axes make together."""
+def _positions(x: Tensor, plan: Plan, write: bool, mode: str | None = None) -> tuple[Tensor, Tensor | None]:
+    """One int64 array of positions on the leading axis that the addressed axes make together, and which lie inside (None: all). Positions to read
+    are clipped, those to write lie beyond the end."""
     sizes = [x.shape[a] for a in plan.axes]
     if all(isinstance(i, np.ndarray) for i in plan.arrays):  # all known here: checked, wrapped and combined by NumPy
         known = [_checked(i, a, n) for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True)]
         flat = known[0]
         for i, n in zip(known[1:], sizes[1:], strict=True):
             flat = flat * n + i
-        return from_numpy(np.asarray(flat, np.int64), home(x.xp))
+        return from_numpy(np.asarray(flat, np.int64), home(x.xp)), None
     parts, inside = [], None
     for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True):
         if isinstance(i, np.ndarray):
             parts.append(from_numpy(_checked(i, a, n), home(x.xp)))
             continue
-        i, sure = wrapped(i, a, n)  # type: ignore[assignment]
-        if not sure and len(sizes) > 1:
-            ok = ns.logical_and(ns.ge(i, 0), ns.lt(i, n))
-            inside = ok if inside is None else ns.logical_and(inside, ok)
-            i = ns.clip(i, 0, max(n - 1, 0))
+        i, sure = wrapped(i, a, n, mode)  # type: ignore[assignment]
+        if not sure:
+            rule = mode or later.policy()
+            if rule != "clip" or (write and len(sizes) > 1):
+                ok = _inside(i, a, n, rule)
+                inside = ok if inside is None else ns.logical_and(inside, ok)
+            if not write or len(sizes) > 1:
+                i = ns.clip(i, 0, max(n - 1, 0))
         parts.append(i)
     out = parts[0]
     for i, n in zip(parts[1:], sizes[1:], strict=True):  # type: ignore[assignment]
         out = ns.add(ns.mul(out, n), i)
-    return ns.where(inside, out, shapes.prod(sizes)) if write and inside is not None else out
+    return (ns.where(inside, out, shapes.prod(sizes)) if write and len(sizes) > 1 and inside is not None else out), inside
 
 
 def _checked(i: np.ndarray, axis: int, n: int) -> np.ndarray:
@@ -236,14 +242,32 @@ def _checked(i: np.ndarray, axis: int, n: int) -> np.ndarray:
     return i
 
 
-def wrapped(i: Tensor, axis: int, n: int) -> tuple[Tensor, bool]:
+def wrapped(i: Tensor, axis: int, n: int, mode: str | None = None) -> tuple[Tensor, bool]:
     """An index tensor as int64 with negative positions counted from the end, and whether all are known to lie inside."""
     i = cast(i, dtypes.int64)
-    if eager_on_cpu(i):
+    if mode is None and eager_on_cpu(i):
         found = values(i, "indexing")
         checked = _checked(found, axis, n)
         return (i if checked is found else ns.where(ns.lt(i, 0), ns.add(i, n), i)), True
     return ns.where(ns.lt(i, 0), ns.add(i, n), i), False
+
+
+def _inside(i: Tensor, axis: int, n: int, rule: str) -> Tensor:
+    """Which positions lie inside; under the rule "raise-later" the others are an error to come."""
+    inside = ns.logical_and(ns.ge(i, 0), ns.lt(i, n))
+    if rule == "raise-later":
+        later.expect(ns.logical_not(inside), IndexError, f"indexing: an index is out of bounds for axis {axis} with size {n}")
+    return inside
+
+
+def _filled(out: Tensor, inside: Tensor | None, mode: str | None) -> Tensor:
+    """What was read, with the value that the policy "fill" has where nothing is. inside: of the first axes."""
+    if inside is None or (mode or later.policy()) != "fill":
+        return out
+    d = out.dtype
+    value: Any = math.nan if d.inexact else True if d is dtypes.bool_ else -(2 ** (d.bits - 1)) if d.kind == "int" else 2**d.bits - 1
+    rest = out.ndim - inside.ndim
+    return ns.where(reshaped(inside, (*inside.shape, *(1,) * rest)), out, value)
 
 
 def getitem(x: Any, index: Any, /) -> Tensor:
@@ -263,18 +287,23 @@ def getitem(x: Any, index: Any, /) -> Tensor:
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
             kept = int(values(index, "indexing with a mask"))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
-        plan = Plan(x, index)
-        y = plan.cut(x)
-        if not plan.axes:
-            shape = tuple(1 if a is None else y.shape[a] for a in plan.layout)
-            y = reshaped(y, shape)
-            return fresh(x) if y is x else y
-        i = _positions(x, plan, write=False)
-        out = ns.gather(_front(y, plan), i)
-        order, shape = _placed(plan, i.ndim, out.shape)
-        return reshaped(permuted(out, order), shape)
+        return _read(x, index, None)
     except Exception as error:
         raise refused(getitem, error, x, index) from None
+
+
+def _read(x: Tensor, index: Any, mode: str | None) -> Tensor:
+    """x[index]; mode: what to read out of range, also eager."""
+    plan = Plan(x, index)
+    y = plan.cut(x)
+    if not plan.axes:
+        shape = tuple(1 if a is None else y.shape[a] for a in plan.layout)
+        y = reshaped(y, shape)
+        return fresh(x) if y is x else y
+    i, inside = _positions(x, plan, write=False, mode=mode)
+    out = _filled(ns.gather(_front(y, plan), i), inside, mode)
+    order, shape = _placed(plan, i.ndim, out.shape)
+    return reshaped(permuted(out, order), shape)
 
 
 def _front(y: Tensor, plan: Plan) -> Tensor:
@@ -314,7 +343,7 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
         shown = tuple(1 if a is None else part_shape[a] for a in plan.layout)
         return plan.paste(x, reshaped(_fitted(value, shown), part_shape), mode)
     part = plan.cut(x)
-    i = _positions(x, plan, write=True)
+    i, _ = _positions(x, plan, write=True)
     front = _front(part, plan)
     order, shape = _placed(plan, i.ndim, (*i.shape, *front.shape[1:]))
     updates = reshaped(_fitted(value, shape), tuple(np.take((*i.shape, *front.shape[1:]), order).tolist()))
@@ -375,35 +404,55 @@ class At:
         return set_at(self.x, self.index, value, "max")
 
 
-def take(x: Any, indices: Any, /, *, axis: int | None = None) -> Tensor:
-    """The elements at these positions along an axis (which may be left out for a 1-d array). Raises IndexError out of range, see above.
+def _mode(name: str, mode: str | None) -> None:
+    if mode not in (None, "clip", "fill"):
+        raise ValueError(f"{name}: mode is 'clip', 'fill' or None, not {shown(mode)}")
 
-    >>> md.take(md.tensor([10, 20, 30]), md.tensor([2, 0])).tolist()
-    [30, 10]
+
+def take(x: Any, indices: Any, /, *, axis: int | None = None, mode: str | None = None) -> Tensor:
+    """The elements at these positions along an axis (which may be left out for a 1-d array).
+
+    mode: what positions out of range give, also eager: "clip" the nearest element, "fill" nan (the smallest signed integer, the largest unsigned one,
+    True). None raises IndexError where they can be looked at (eager on a CPU), and elsewhere does as md.out_of_bounds says.
+
+    >>> from minidl.ops import tensor
+    >>> take(tensor([1.0, 2.0]), [0, 7], mode="fill").tolist()
+    [1.0, nan]
     """
     x = operand(x)
+    _mode("take", mode)
     if axis is None and x.ndim != 1:
         raise ValueError(f"take: {describe(x)} has {x.ndim} axes; say which one with axis=")
     a = shapes.axis_index("take", 0 if axis is None else axis, x.ndim)
-    return getitem(x, (*(slice(None),) * a, indices))
+    if mode is not None and not isinstance(indices, Tensor):
+        indices = from_numpy(np.asarray(indices), home(x.xp))
+    return _read(x, (*(slice(None),) * a, indices), mode)
 
 
-def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1) -> Tensor:
-    """x[..., indices[..., i, ...], ...] along an axis; the other axes broadcast. Raises IndexError out of range, see above.
+def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1, mode: str | None = None) -> Tensor:
+    """x[..., indices[..., i, ...], ...] along an axis; the other axes broadcast. mode and IndexError as in take.
 
-    >>> md.take_along_axis(md.tensor([[1, 2], [3, 4]]), md.tensor([[1], [0]])).tolist()
+    >>> from minidl.ops import tensor
+    >>> take_along_axis(tensor([[1, 2], [3, 4]]), tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
+    _mode("take_along_axis", mode)
     x = operand(x)
     indices = operand(indices if not isinstance(indices, list) else np.asarray(indices), x)
     if indices.ndim != x.ndim:
         raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(indices)} must have as many axes")
     a = shapes.axis_index("take_along_axis", axis, x.ndim)
-    i, _ = wrapped(indices, a, x.shape[a])
+    n = x.shape[a]
+    i, sure = wrapped(indices, a, n, mode)
+    rule, inside = "" if sure else mode or later.policy(), None
+    if not sure:
+        inside = _inside(i, a, n, rule) if rule != "clip" else None
+        i = ns.clip(i, 0, max(n - 1, 0))
     try:
         rest = shapes.broadcast(shapes.reduced(x.shape, (a,), False), shapes.reduced(i.shape, (a,), False))
     except ValueError:
         raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(i)} differ outside axis {a}") from None
     whole, wanted = (*rest[:a], x.shape[a], *rest[a:]), (*rest[:a], i.shape[a], *rest[a:])
     x, i = (v if v.shape == s else ns.broadcast_to(v, shape=s) for v, s in ((x, whole), (i, wanted)))
-    return ns.take_along(x, i, axis=a)
+    out = ns.take_along(x, i, axis=a)
+    return out if inside is None else _filled(out, ns.broadcast_to(inside, shape=wanted), rule)
