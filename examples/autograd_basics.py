@@ -3,7 +3,11 @@
 python examples/autograd_basics.py
 """
 
+from options import options
+
 import minidl as md
+
+options(__doc__)
 
 # The tape, as in PyTorch: operations on tensors that require grad are recorded, backward() fills in .grad.
 x = md.tensor([2.0], requires_grad=True)

@@ -3,7 +3,12 @@
 python examples/mlp_functional.py
 """
 
+from options import options
+
 import minidl as md
+
+args = options(__doc__)
+STEPS = 200 if args.small else 2000
 
 
 def init(key, sizes):
@@ -24,12 +29,12 @@ def example_loss(params, x, label):
     return md.mean((neural_net(params, x) - label) ** 2)
 
 
-@md.jit
+@args.compile  # md.jit
 def loss_fn(params, inputs, labels):
     return md.mean(md.vmap(example_loss, in_axes=(None, 0, 0))(params, inputs, labels))
 
 
-@md.jit
+@args.compile  # md.jit
 def update(params, inputs, labels, rate):
     loss, grads = md.value_and_grad(loss_fn)(params, inputs, labels)
     return md.tree.map(lambda p, g: p - rate * g, params, grads), loss
@@ -41,14 +46,15 @@ labels = md.stack([md.sin(3 * inputs[:, 0]) * inputs[:, 1], md.cos(inputs[:, 0] 
 params = init(init_key, (2, 32, 32, 2))
 
 print(f"loss before training  {loss_fn(params, inputs, labels).item():.5f}")
-for i in range(2000):
-    params, loss = update(params, inputs, labels, 0.3 if i < 1500 else 0.05)  # a number is an input: changing it does not compile anew
-    if i % 400 == 399:
+for i in range(STEPS):
+    params, loss = update(params, inputs, labels, 0.3 if i < 0.75 * STEPS else 0.05)  # a number is an input: changing it does not compile anew
+    if i % (STEPS // 5) == STEPS // 5 - 1:
         print(f"step {i + 1:4d}             {loss.item():.5f}")
-print(f"compiled {update.compiles} time(s) for 2000 steps")
+if args.jit:
+    print(f"compiled {update.compiles} time(s) for {STEPS} steps")
 
 # A gradient for each example, from the function of one example: which of them pull hardest?
-grads = md.jit(md.vmap(md.grad(example_loss), in_axes=(None, 0, 0)))(params, inputs, labels)
+grads = args.compile(md.vmap(md.grad(example_loss), in_axes=(None, 0, 0)))(params, inputs, labels)
 size = md.sqrt(sum(md.sum(g * g, axis=tuple(range(1, g.ndim))) for g in md.tree.leaves(grads)))
 worst = md.argsort(size, descending=True)[:3]
 print("\nexamples with the largest gradients:")

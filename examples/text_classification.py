@@ -2,7 +2,7 @@
 
     python examples/text_classification.py
 
-The texts are the docstrings of the Python that runs this file. A word is an embedding, a text the mean of its words.
+The texts are the docstrings of the Python that runs this file. A word is an embedding, a text the sum of its words' over the root of their number.
 """
 
 import importlib
@@ -10,11 +10,14 @@ import inspect
 import re
 from collections import Counter
 
+from options import options
+
 import minidl as md
 import minidl.nn as nn
 import minidl.nn.functional as F
 import minidl.optim as optim
 
+args = options(__doc__)
 TOPICS = {
     "files": "os pathlib shutil tempfile glob tarfile zipfile io",
     "numbers": "math statistics fractions decimal random cmath numbers",
@@ -57,15 +60,36 @@ class Net(nn.Module):
     def __init__(self, classes):
         super(Net, self).__init__()  # noqa: UP008 (as users of PyTorch write it)
         self.embedding = nn.Embedding(10000, 100, padding_idx=0)
+        nn.init.normal_(self.embedding.weight, std=0.1)
         self.fc1 = nn.Linear(100, 128)
         self.dropout = nn.Dropout(0.5)
         self.fc2 = nn.Linear(128, classes)
 
     def forward(self, x):
-        count = (x != 0).sum(axis=1, keepdims=True)
-        x = self.embedding(x).sum(axis=1) / count  # padding is a row of zeros
-        x = F.relu(self.fc1(x))
+        count = (x != 0).sum(axis=1, keepdims=True).to(md.float32)
+        x = (self.embedding(x) * (x != 0)[..., None]).sum(axis=1) / count**0.5  # 0 is padding
+        x = F.relu(self.fc1(self.dropout(x)))
         return self.fc2(self.dropout(x))
+
+
+def logistic_regression(x, labels):
+    """What the network has to beat: the best weights [words, topics] of logistic regression on which words a text has, their squares held down."""
+    weights = nn.Parameter(md.zeros(10000, len(TOPICS)))
+    optimizer = optim.LBFGS([weights], max_iter=15 if args.small else 100, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(bags(x) @ weights, labels, reduction="sum") + 0.5 * (weights**2).sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return weights.detach()
+
+
+def bags(x):
+    """1 for each word that a text has, [texts, words]."""
+    return md.zeros((x.shape[0], 10000)).at[md.arange(x.shape[0])[:, None], x].set(1.0) * (md.arange(10000) > 0)
 
 
 md.manual_seed(0)
@@ -84,32 +108,44 @@ def encode(items):
 train_loader = md.data.DataLoader(train_data, batch_size=64, shuffle=True, drop_last=True, collate_fn=encode)
 print(f"{len(train_data)} paragraphs to train on, {len(test_data)} to test, {len(vocabulary)} words; topics: {', '.join(TOPICS)}")
 
-net = Net(len(TOPICS))
-criterion = nn.CrossEntropyLoss()
-optimizer = optim.SGD(net.parameters(), lr=0.2, momentum=0.9)
 
 
-@md.jit
-def train_step(inputs, labels):
-    optimizer.zero_grad()
-    loss = criterion(net(inputs), labels)
-    loss.backward()
-    optimizer.step()
-    return loss
+def fit(net, rate, epochs):
+    """Train by Adam."""
+    criterion = nn.CrossEntropyLoss()
+    optimizer = optim.Adam(net.parameters(), lr=rate)
+
+    @args.compile
+    def train_step(inputs, labels):
+        optimizer.zero_grad()
+        loss = criterion(net(inputs), labels)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    net.train()
+    for epoch in range(1 if args.small else epochs):
+        running_loss = 0.0
+        for inputs, labels in train_loader:
+            running_loss += train_step(inputs, labels).item()
+        print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
+    return net.eval()
 
 
-net.train()
-for epoch in range(10):
-    running_loss = 0.0
-    for inputs, labels in train_loader:
-        running_loss += train_step(inputs, labels).item()
-    print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
+def share(scores, labels):
+    return (md.argmax(scores, axis=1) == labels).to(md.float32).mean().item()
 
-net.eval()
-inputs, labels = encode([test_data[i] for i in range(len(test_data))])
-guess = md.argmax(net(inputs), axis=1)
-print(f"right on {(guess == labels).to(md.float32).mean().item():.1%} of the test paragraphs; the commonest topic alone would give "
-      f"{max(Counter(labels.tolist()).values()) / len(labels):.1%}\n")  # fmt: skip
+
+test_x, test_labels = encode([test_data[i] for i in range(len(test_data))])
+net = fit(Net(len(TOPICS)), 0.005, 10)
+with md.no_grad():
+    right = share(net(test_x), test_labels)
+weights = logistic_regression(*encode([train_data[i] for i in range(len(train_data))]))
+bag = share(bags(test_x) @ weights, test_labels)
+print(f"right on {right:.1%} of the test paragraphs, logistic regression on bags of words on {bag:.1%}; the commonest topic alone would give "
+      f"{max(Counter(test_labels.tolist()).values()) / len(test_labels):.1%}\n")  # fmt: skip
+if not args.small:
+    assert right > bag, "the network must beat logistic regression"
 
 for sentence in (
     "Return the square root of the sum of squares of the given values.",
