@@ -6,24 +6,19 @@
 The folder gets checkpoints, a log that a spreadsheet reads, and a picture of the loss curves.
 """
 
-import argparse
 import tempfile
 from pathlib import Path
+
+from options import options
 
 import minidl as md
 from minidl import nn
 from minidl.data import DataLoader, digits
 from minidl.train import Accuracy, ConfusionMatrix, CSVLogger, EarlyStopping, LearningRateLogger, ModelCheckpoint, Trainer
 
-parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--epochs", type=int, default=6)
-parser.add_argument("--backend", choices=["numpy", "numba", "torch", "jax"], help="the default backend, if not given")
-parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True)
-parser.add_argument("--folder", help="where checkpoints, the log and the picture go; a temporary folder, if not given")
-options = parser.parse_args()
-if options.backend:
-    md.set_backend(options.backend)
-folder = Path(options.folder or tempfile.mkdtemp())
+args = options(__doc__, epochs=6, folder=None)
+epochs = 1 if args.small else args.epochs
+folder = Path(args.folder or tempfile.mkdtemp())
 
 md.manual_seed(0)
 train, test = digits()
@@ -38,12 +33,12 @@ train_loader, test_loader = DataLoader(train, batch_size=32, shuffle=True, drop_
 optimizer = md.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 logger = CSVLogger(folder / "log.csv")
 trainer = Trainer(
-    model, nn.CrossEntropyLoss(label_smoothing=0.05), optimizer, metrics=[Accuracy(), ConfusionMatrix(10)], loggers=[logger], jit=options.jit,
-    scheduler=md.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * len(train_loader)), schedule="step", clip_norm=5.0,
+    model, nn.CrossEntropyLoss(label_smoothing=0.05), optimizer, metrics=[Accuracy(), ConfusionMatrix(10)], loggers=[logger], jit=args.jit,
+    scheduler=md.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(train_loader)), schedule="step", clip_norm=5.0,
     callbacks=[LearningRateLogger(), EarlyStopping("val_loss", patience=5), ModelCheckpoint(folder, monitor="val_accuracy", keep=1)],
 )  # fmt: skip
 with logger:
-    history = trainer.fit(train_loader, options.epochs, validation=test_loader, resume=folder)
+    history = trainer.fit(train_loader, epochs, validation=test_loader, resume=folder)
 history.plot(folder / "curves.svg")
 
 for row in history.epochs:
@@ -52,5 +47,5 @@ md.saving.CheckpointManager(folder, mode="max").load("best", trainer=trainer)
 found = trainer.evaluate(test_loader)
 print(f"the best epoch was {trainer.epoch}: {found['accuracy']:.1%} of {len(test)} digits; rows are digits, columns what they were taken for:")
 print(found["confusion"])
-if options.folder:
+if args.folder:
     print("log.csv, curves.svg and the checkpoints are in", folder)
