@@ -478,6 +478,7 @@ def test_every_backend_takes_the_same_steps():
     (lambda p: optim.LBFGS([p], line_search_fn="armijo"), ValueError, "strong_wolfe"),
     (lambda p: optim.LBFGS([{"params": p}, {"params": []}]), ValueError, "one group"),
     (lambda p: optim.LBFGS([p]).update(p, {}, p), TypeError, "step"),
+    (lambda p: md.jit(lambda: optim.LBFGS([p]).step(lambda: (p * p).sum()))(), TypeError, "jit the closure"),
     (lambda p: optim.SGD([{"params": p}, {"params": []}]).init(p), ValueError, "one group"),
     (lambda p: optim.SGD().update({"a": p}, {}, [p]), ValueError, "structure"),
     (lambda p: optim.SGD().update([p], {}, [p]), ValueError, "init"),
@@ -488,3 +489,31 @@ def test_every_backend_takes_the_same_steps():
 def test_errors_say_what_is_wrong(call, error, message):
     with pytest.raises(error, match=message):
         call(nn.Parameter(md.ones(2)))
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch", "jax"])
+def test_every_optimizer_takes_the_same_steps_on_every_backend(backend):
+    """All in one jitted function of parameters and states, against NumPy eager."""
+    pytest.importorskip(backend)
+    rng = np.random.default_rng(0)
+    start, slopes = rng.normal(size=(3, 4)), rng.normal(size=(4, 3, 4))
+    chosen = [*SETTINGS[1:4], SETTINGS[7], SETTINGS[9], SETTINGS[12], SETTINGS[14], *LION[1:], *MUON, ("Muon", {"lr": 0.01, "ns_dtype": "float32"})]
+    optimizers = [getattr(optim, name)(**kwargs) for name, kwargs in chosen]
+
+    def step(params, states, slope):
+        done = [opt.update(slope * p, s, p) for opt, p, s in zip(optimizers, params, states, strict=True)]
+        return [p for p, _ in done], [s for _, s in done]
+
+    def train(run, name):
+        with md.use_backend(name):
+            params = [md.asarray(start)] * len(optimizers)
+            states = [opt.init(p) for opt, p in zip(optimizers, params, strict=True)]
+            for slope in slopes:
+                params, states = run(params, states, md.asarray(slope))
+            assert all(p.backend == name for p in params)
+            return [p.numpy() for p in params]
+
+    for a, b, (name, kwargs) in zip(train(md.jit(step), backend), train(step, "numpy"), chosen, strict=True):
+        tolerance = 1e-4 if kwargs.get("ns_dtype") == "float32" else 1e-10
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=f"{name} {kwargs}")
+        assert np.abs(a - start).max() > 1e-4

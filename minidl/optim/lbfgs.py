@@ -109,7 +109,10 @@ class LBFGS(Optimizer):
             return loss, self._flat_grad()
 
         first, grad = evaluate()
-        loss, before = float(first), state["func_evals"] - 1
+        try:
+            loss, before = float(first), state["func_evals"] - 1
+        except TypeError as error:
+            raise TypeError("LBFGS: step looks at the loss, which has no value inside md.jit or md.vmap; jit the closure instead") from error
         if _largest(grad) <= group["tolerance_grad"]:
             return first
         for iteration in range(1, group["max_iter"] + 1):
