@@ -65,11 +65,11 @@ class TorchBackend(Backend):
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:
-        """A copy of the data on this device."""
+        """A copy of the data on this device, in memory that torch allocates: NumPy's could not be given to a program."""
         value = np.asarray(value)
         source = dtypes.from_numpy(value.dtype)
-        copy = np.array(value, source.numpy, order="C").view(source.numpy)  # one dtype object for long long and long
-        native = torch.from_numpy(copy.view(np.int16)).view(torch.bfloat16) if source is dtypes.bfloat16 else torch.from_numpy(copy)
+        native = torch.empty(value.shape, dtype=NATIVE[source], device="cpu")
+        np.copyto(native.view(torch.int16).numpy().view(source.numpy) if source is dtypes.bfloat16 else native.numpy(), value)
         native = native.to(self.torch_device)
         return native if source is dtype else caster(native.dtype, NATIVE[dtype])(native)
 

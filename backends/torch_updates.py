@@ -21,7 +21,7 @@ Tensor = torch.Tensor
 LEAST = 4096  # elements; below, the call costs as much as the equations
 _FLOATS = ("float32", "float64")
 _kernel = getattr(torch, "_fused_adamw_", None)  # private, so it may be missing
-_late = torch.tensor(1e30)
+_late = torch.tensor(1e30, dtype=torch.float32, device="cpu")
 
 
 class AdamStep:
