@@ -170,6 +170,18 @@ def test_jitted_draws_are_those_of_numpy(backend):
     agree(md.jit(everything)(R.key(123)))
 
 
+def test_draws_under_vmap_are_those_of_numpy(backend):
+    def exact(key):
+        return R.bits(key, (50,)), R.uniform(key, (50,), "float64"), R.randint(key, (50,), 0, 9), R.bernoulli(key, 0.2, (50,)), R.permutation(key, 50)
+
+    keys = R.split(R.key(9), 2)
+    lanes = md.jit(md.vmap(exact))(keys)
+    with md.use_backend("numpy"):
+        for i, key in enumerate(R.split(R.key(9), 2)):
+            for lane, alone in zip(lanes, exact(key), strict=True):
+                np.testing.assert_array_equal(lane[i].numpy(), alone.numpy())
+
+
 def test_eager_draws_of_torch_are_those_of_numpy():
     pytest.importorskip("torch")
     with md.use_backend("torch"):

@@ -9,13 +9,14 @@ import numpy as np
 
 from minidl import dtypes, ops
 from minidl.control import while_loop
-from minidl.ops.common import cast, create, home, operand
+from minidl.ops.common import cast, create, from_numpy, home, operand
 from minidl.random.keys import Shape, common, fold_in, parameter, size_of, two
 from minidl.random.normal import _drawn, _gumbel
 from minidl.random.uniform import bits, randint, unit
 from minidl.tensors import Tensor, describe, ns
 
 _MEAN_MOST = 2.0**62
+_LOG_FACTORIAL = np.array([math.lgamma(k + 1) for k in range(21)])
 
 
 def _all(x: Tensor) -> Tensor:
@@ -48,7 +49,8 @@ def _log_probability(k: Tensor, mean: Tensor) -> Tensor:
     """
     few = ns.lt(k, 20.0)
     n = ns.clip(k, 0.0, 20.0)
-    near = ns.sub(ns.sub(ns.mul(n, ns.log(mean)), mean), ns.lgamma(ns.add(n, 1.0)))
+    factorial = ns.gather(from_numpy(_LOG_FACTORIAL, home(k.xp)), ns.cast(n, dtype=dtypes.int64))
+    near = ns.sub(ns.sub(ns.mul(n, ns.log(mean)), mean), factorial)
     n = ns.where(few, 20.0, k)
     d = ns.div(ns.sub(n, mean), mean)
     deviance = ns.mul(mean, ns.sub(ns.mul(ns.add(d, 1.0), ns.log1p(d)), d))
