@@ -21,8 +21,10 @@ from hypothesis import strategies as st
 import minidl as md
 from minidl.train import (
     Accuracy,
+    Callback,
     ConfusionMatrix,
     CSVLogger,
+    Gathered,
     LearningRateLogger,
     Logger,
     Mean,
@@ -80,8 +82,34 @@ def test_classes_along_another_axis_and_labels_that_are_left_out():
     assert Accuracy(threshold=0.5, ignore_index=-1)(np.array([0.2, 0.9, 0.8]), np.array([0, 0, -1])) == 0.5
 
 
+def test_what_is_no_mean_over_batches_is_that_of_all_samples(tmp_path):
+    """As scikit-learn's area under the curve is; also where the training is resumed in the middle of an epoch."""
+    from sklearn.metrics import roc_auc_score
+
+    area = lambda: Gathered(lambda scores, labels: roc_auc_score(labels, scores), "auc")
+    scores, labels = RNG.normal(size=30), RNG.integers(0, 2, 30)
+    assert in_batches(area(), scores, labels, [10, 19, 1]) == pytest.approx(roc_auc_score(labels, scores))
+    x = scores.reshape(30, 1)
+    data = [(x[i : i + 6], labels[i : i + 6]) for i in range(0, 30, 6)]
+
+    def make(*callbacks: Any) -> Trainer:
+        model = md.nn.Linear(1, 1, bias=False).to(dtype=md.float64)
+        model.load_state_dict({"weight": np.ones((1, 1))})
+        compute = lambda model, batch: ((out := model(batch[0])[:, 0]), (out * 0.0).sum())
+        return Trainer(model, None, md.optim.SGD(model.parameters(), lr=0.1), compute=compute, metrics=[area()], callbacks=callbacks)
+
+    class Save(Callback):
+        def on_batch_end(self, trainer: Any) -> None:
+            if trainer.batches == 2:
+                trainer.save(tmp_path / "x.safetensors")
+
+    assert make(Save()).fit(data, 1, validation=data)["auc"] == [pytest.approx(roc_auc_score(labels, scores))]
+    history = make(Callback()).fit(data, 1, validation=data, resume=tmp_path / "x.safetensors")
+    assert history["auc"] == history["val_auc"] == [pytest.approx(roc_auc_score(labels, scores))]
+
+
 def test_metrics_at_the_edges():
-    for metric in (Accuracy(), TopKAccuracy(2), Perplexity(), Mean(lambda a, b: 1.0)):
+    for metric in (Gathered(lambda a, b: 1.0), Accuracy(), TopKAccuracy(2), Perplexity(), Mean(lambda a, b: 1.0)):
         assert np.isnan(metric.compute())
         metric.update(SCORES, LABELS)
         saved, value = metric.state_dict(), metric.compute()
@@ -141,7 +169,6 @@ import sys, os
 sys.path.insert(0, sys.argv[2])
 from minidl.train import WandbLogger
 from test_metrics_and_loggers import everything
-import warnings
 everything(WandbLogger("project", sys.argv[1], config={"lr": 0.1}))
 """
 

@@ -286,6 +286,23 @@ def test_accumulated_gradients_are_those_of_the_large_batch(jit):
     assert not np.allclose(large.model.weight.detach().numpy(), 0.1)
 
 
+def test_an_optimizer_that_wants_a_closure():
+    t, hand = linear(), linear()
+    t = Trainer(t.model, t.loss, md.optim.LBFGS(t.model.parameters(), lr=0.5, line_search_fn="strong_wolfe"), progress=False)
+    optimizer = md.optim.LBFGS(hand.model.parameters(), lr=0.5, line_search_fn="strong_wolfe")
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = hand.loss(hand.model(md.asarray(X)), md.asarray(Y))
+        loss.backward()
+        return loss
+
+    losses = [float(optimizer.step(closure)) for _ in range(3)]
+    assert t.fit([(X, Y)], 3).batches == pytest.approx(losses, rel=1e-12) and losses[2] < losses[0]
+    with pytest.raises(ValueError, match="LBFGS computes its gradients several times a step"):
+        Trainer(t.model, t.loss, t.optimizer, clip_norm=1.0)
+
+
 def test_a_shorter_group_at_the_end_of_an_epoch_is_averaged_over_its_own_length():
     ours = linear(accumulate=3)
     ours.fit(loader(8, shuffle=False), 1)  # 3 batches and 2

@@ -15,12 +15,12 @@ from __future__ import annotations
 from minidl.train.callbacks import Callback, EarlyStopping, LearningRateLogger, ModelCheckpoint, ParameterHistograms
 from minidl.train.history import History
 from minidl.train.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from minidl.train.metrics import Accuracy, ConfusionMatrix, Mean, Metric, Perplexity, TopKAccuracy
+from minidl.train.metrics import Accuracy, ConfusionMatrix, Gathered, Mean, Metric, Perplexity, TopKAccuracy
 from minidl.train.summaries import Summary, flops, summary
 from minidl.train.trainer import Trainer
 
 __all__ = [
-    "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "History", "LearningRateLogger", "Logger", "Mean", "Metric",
+    "Accuracy", "CSVLogger", "Callback", "ConfusionMatrix", "EarlyStopping", "Gathered", "History", "LearningRateLogger", "Logger", "Mean", "Metric",
     "ModelCheckpoint", "ParameterHistograms", "Perplexity", "Summary", "TensorBoardLogger", "TopKAccuracy", "Trainer", "WandbLogger", "flops",
     "summary",
 ]  # fmt: skip

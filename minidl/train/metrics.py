@@ -32,6 +32,7 @@ class Metric:
     """
 
     name = "metric"
+    live = True  # whether the progress bar asks for it after each batch
     state: dict[str, Any]
 
     def reset(self) -> None:
@@ -97,6 +98,46 @@ class Mean(Metric):
     def compute(self) -> float:
         """The mean so far."""
         return self.state["total"] / self.state["count"] if self.state["count"] else math.nan
+
+
+class Gathered(Metric):
+    """function(outputs, targets) of all samples at once, NumPy arrays along the first axis: for what is no mean over batches, as scikit-learn's are.
+
+    The outputs of an epoch are kept in memory, and in checkpoints from its middle.
+
+    >>> spread = Gathered(lambda outputs, targets: np.ptp(outputs - targets), "spread")
+    >>> spread.update(np.array([1.0, 2.0]), np.array([1.0, 1.0]))
+    >>> spread.update(np.array([5.0]), np.array([1.0]))
+    >>> spread.compute()
+    4.0
+    """
+
+    live = False
+
+    def __init__(self, function: Callable[[np.ndarray, np.ndarray], Any], name: str | None = None):
+        self.function = function
+        self.name = name or str(getattr(function, "__name__", "metric"))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.state = {"outputs": [], "targets": []}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The arrays so far."""
+        return {k: list(v) for k, v in self.state.items()}
+
+    def update(self, output: Any, target: Any) -> None:
+        """Keep a batch."""
+        self.state["outputs"].append(_array(output))
+        self.state["targets"].append(_array(target))
+
+    def compute(self) -> Any:
+        """The value for all samples so far; a number is a float."""
+        if not self.state["outputs"]:
+            return math.nan
+        value = self.function(*(np.concatenate(self.state[k]) for k in ("outputs", "targets")))
+        return float(value) if np.ndim(value) == 0 else value
 
 
 class TopKAccuracy(Metric):

@@ -39,15 +39,35 @@ def training_step(
     """Forward and backward of one batch; the first of a group forgets the gradients before, the last updates the parameters."""
     if first:
         optimizer.zero_grad()
+    output, value = _forward(model, loss, compute, batch, low)
+    (value if scaler is None else scaler.scale(value)).backward()
+    if last:
+        update_only(model, optimizer, scaler, scale, clip)
+    return md.tree.map(_cut, output) if wanted else None, value.detach()
+
+
+def _forward(model: Any, loss: Any, compute: Any, batch: Any, low: Any) -> tuple[Any, md.Tensor]:
     with casting(low):
         output, value = computed(model, loss, compute, batch)
     if not isinstance(value, md.Tensor) or value.shape != ():
         what = value.shape if isinstance(value, md.Tensor) else type(value).__name__
         raise ValueError(f"Trainer: the loss is one number, a Tensor of shape (), not {what}; take its mean or sum")
-    (value if scaler is None else scaler.scale(value)).backward()
-    if last:
-        update_only(model, optimizer, scaler, scale, clip)
-    return md.tree.map(_cut, output) if wanted else None, value.detach()
+    return output, value
+
+
+def closure_step(model: Any, optimizer: Any, loss: Any, compute: Any, scaler: Any, batch: Any, low: Any, *rest: Any) -> tuple[Any, md.Tensor]:
+    """The step of an optimizer that computes the loss several times (LBFGS); output and loss are those of before."""
+    found: list[tuple[Any, md.Tensor]] = []
+
+    def closure() -> md.Tensor:
+        optimizer.zero_grad()
+        output, value = _forward(model, loss, compute, batch, low)
+        value.backward()
+        found.append((md.tree.map(_cut, output), value.detach()))
+        return value
+
+    optimizer.step(closure)
+    return found[0]
 
 
 def update_only(model: Any, optimizer: Any, scaler: Any, scale: float | None, clip: float | None) -> None:

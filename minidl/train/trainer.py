@@ -21,7 +21,7 @@ from minidl.train.callbacks import Callback
 from minidl.train.history import History
 from minidl.train.interrupts import Interrupts
 from minidl.train.metrics import Mean, Metric
-from minidl.train.steps import evaluating, evaluation_step, predicted, training_step, update_only
+from minidl.train.steps import closure_step, evaluating, evaluation_step, predicted, training_step, update_only
 
 
 class Trainer:
@@ -96,6 +96,10 @@ class Trainer:
         self._loader_state: Any = None
         made: list[Any] = [md.jit(f) if jit else f for f in (training_step, update_only, evaluation_step, predicted)]
         self._train, self._update, self._evaluate, self._predict = made
+        if isinstance(optimizer, md.optim.LBFGS):
+            if accumulate > 1 or scaler is not None or clip_norm is not None:
+                raise ValueError("Trainer: LBFGS computes its gradients several times a step: no accumulate, scaler or clip_norm with it")
+            self._train = closure_step  # its line search branches on values, so it is eager
 
     # ---- fit ------------------------------------------------------------------------------------------------------------------------------
     def fit(
@@ -151,7 +155,7 @@ class Trainer:
             self._call("on_batch_end")
             self._call("on_checkpoint")
             interrupts.check()
-            bar.update(size, lambda: {"loss": self._mean(), **self._values()})
+            bar.update(size, lambda: {"loss": self._mean(), **self._values(live=True)})
             if self.stop:
                 return
         if self.batch == 0:
@@ -277,7 +281,7 @@ class Trainer:
                     total, count = total + loss.item() * size, count + size
                     for m in self.metrics:
                         m.update(output, _target(batch))
-                    bar.update(size, lambda: {"loss": total / count, **self._values()})  # noqa: B023
+                    bar.update(size, lambda: {"loss": total / count, **self._values(live=True)})  # noqa: B023
                     interrupts.check()
             if not count:
                 raise ValueError("Trainer.evaluate: the loader gave no batch; a generator can be iterated once only")
@@ -366,8 +370,8 @@ class Trainer:
     def _mean(self) -> float:
         return self._total / self._count if self._count else math.nan
 
-    def _values(self) -> dict[str, float]:
-        values = {m.name: m.compute() for m in self.metrics}
+    def _values(self, live: bool = False) -> dict[str, float]:
+        values = {m.name: m.compute() for m in self.metrics if m.live or not live}
         return {k: v for k, v in values.items() if isinstance(v, float)}
 
     def _placed(self, batch: Any) -> Any:
