@@ -26,6 +26,8 @@ import minidl as md
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python(?: file=(\S+))?\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 ENTRY_POINTS = re.compile(r"^```ini\n(\[options\.entry_points\]\n.*?)^```\n", re.DOTALL | re.MULTILINE)
+#: Of the rooms that are loaded when first used, those that belong to the core.
+CORE = ("random", "linalg", "fft")
 DOCUMENTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
@@ -82,14 +84,34 @@ def examples(module: types.ModuleType) -> list[doctest.DocTest]:
     return [test for test in found.values() if test.examples]
 
 
-@pytest.mark.parametrize("name", modules())
-def test_examples_in_docstrings(name, backend):
+@pytest.fixture
+def backend(request):
+    """The backend of a pair, chosen as the default while the test runs."""
+    pytest.importorskip(request.param)
+    with md.use_backend(request.param):
+        yield request.param
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every module on every backend; but for what a backend says of itself, which does not depend on the one that is chosen, and, on jax, for what
+    stands above the core, whose operations XLA compiles one by one for minutes: that is run with --nightly."""
+    if "module" not in metafunc.fixturenames:
+        return
+    nightly = metafunc.config.getoption("--nightly")
+    pairs = [
+        (backend, name)
+        for backend in ("numpy", "numba", "torch", "jax")
+        for name in modules()
+        if backend == "numpy" or not name.startswith("minidl.backends")
+        if backend != "jax" or nightly or name.split(".")[1] not in md._SATELLITES or name.split(".")[1] in CORE
+    ]
+    metafunc.parametrize(("backend", "module"), pairs, indirect=["backend"])
+
+
+def test_examples_in_docstrings(module, backend):
     """On every backend they print the same."""
-    if name.startswith("minidl.backends") and backend != "numpy":
-        return  # what a backend says of itself does not depend on which one is chosen
-    pytest.importorskip(backend)
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
-    for test in examples(importlib.import_module(name)):
+    for test in examples(importlib.import_module(module)):
         runner.run(test)
     result = runner.summarize()
     assert result.attempted and not result.failed
