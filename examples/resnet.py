@@ -1,10 +1,10 @@
 """A residual network with torchvision's names, so that its weights load by name; trained here on augmented digits.
 
-    python examples/resnet.py [--backend jax] [--jit] [--epochs 3] [--weights resnet18.safetensors]
+    python examples/resnet.py [--backend jax] [--no-jit] [--epochs 6] [--weights resnet18.safetensors]
 
 K. He, X. Zhang, S. Ren and J. Sun, Deep residual learning for image recognition (2016). `resnet18()` takes the state_dict of
 torchvision.models.resnet18 (as Tensors or NumPy arrays) and gives its outputs. Without --weights a narrow one learns handwritten digits that the
-loader moves about at random: about 75 % of the test digits after one epoch, about 95 % after six.
+loader moves about at random: about 92 % of the test digits are right after one epoch, 97 % after six.
 """
 
 import argparse
@@ -135,12 +135,14 @@ def classify(path):
 
 
 def train(epochs, jit):
-    """A narrow ResNet-18 on 1,442 digits."""
+    """A narrow ResNet with one block in each stage on 1,442 digits."""
     md.manual_seed(0)
     train_data, test_data = digits()
     shifted = Augmented(train_data, transforms.RandomCrop(32, padding=2))
     loader = DataLoader(shifted, batch_size=32, shuffle=True, drop_last=True)
-    net = resnet18(10, width=8)
+    with md.use_backend("numpy"):  # each shape is drawn once: not worth compiling
+        net = ResNet(BasicBlock, (1, 1, 1, 1), 10, width=8)
+    net.to(backend=train_data.tensors[0].backend)
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(net.parameters(), lr=0.02, momentum=0.9, weight_decay=5e-4)
 
@@ -151,21 +153,21 @@ def train(epochs, jit):
         optimizer.step()
         return loss
 
-    run = md.jit(step) if jit else step
+    run, predict = (md.jit(step), md.jit(net)) if jit else (step, net)
     for epoch in range(epochs):
         net.train()
         losses = [run(images, labels).item() for images, labels in tqdm(loader, desc=f"epoch {epoch + 1}", leave=False)]
         net.eval()
         with md.no_grad():
             images, labels = test_data.tensors
-            right = (md.argmax(net(images), axis=1) == labels).to(md.float32).mean().item()
+            right = (md.argmax(predict(images), axis=1) == labels).to(md.float32).mean().item()
         print(f"Epoch [{epoch + 1}], loss: {sum(losses) / len(losses):.3f}, {right:.1%} of {len(test_data)} test digits right")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", default=None, help="numpy, numba, torch or jax")
-    parser.add_argument("--jit", action="store_true", help="compile the training step")
+    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile the training step")
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--weights", help="a safetensors file of torchvision's resnet18, to classify a photograph instead")
     args = parser.parse_args()

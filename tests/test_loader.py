@@ -303,6 +303,13 @@ def test_a_batch_never_shows_the_memory_of_the_data_set(backend):
         assert not source.any() and batch.backend == backend
 
 
+def test_a_batch_of_tracked_tensors_is_tracked():
+    weights = md.arange(6.0).requires_grad_()
+    loader = DataLoader(TensorDataset(weights), 2, sampler=[4, 1, 4])
+    sum((x * x).sum() for (x,) in loader).backward()
+    assert weights.grad.tolist() == [0, 2, 0, 0, 16, 0] and TensorDataset(weights)[3][0].requires_grad
+
+
 def test_a_batch_lies_where_the_loader_was_told():
     pytest.importorskip("torch")
     (batch,) = DataLoader(range(3), 3, backend="torch")

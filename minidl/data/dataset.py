@@ -84,7 +84,7 @@ class TensorDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         index = _checked("TensorDataset", index, len(self))
-        return tuple(t[index] for t in self.tensors)
+        return tuple(_row(t, index) for t in self.tensors)
 
     def gather(self, numbers: np.ndarray) -> list[Any]:
         """Many items at once, one gather per tensor."""
@@ -94,10 +94,19 @@ class TensorDataset(Dataset):
         return int(self.tensors[0].shape[0])
 
 
+def _row(x: Any, index: int) -> Any:
+    """x[index], without what jax would compile for each number."""
+    if not isinstance(x, md.Tensor) or x.requires_grad:
+        return x[index]
+    if x.device != "cpu":
+        return md.take(x, md.asarray([index], backend=x.backend, device=x.device), axis=0).reshape(x.shape[1:])
+    return md.asarray(np.asarray(x, copy=False)[index], backend=x.backend, device=x.device)
+
+
 def take(x: Any, numbers: np.ndarray) -> Any:
-    """Entries of x along its first axis in new memory: a NumPy array, or a Tensor on its device where that is not the CPU."""
+    """Entries of x along its first axis in new memory: a NumPy array, or a Tensor where x is on another device than the CPU, or requires grad."""
     if isinstance(x, md.Tensor):
-        if x.device != "cpu":
+        if x.device != "cpu" or x.requires_grad:
             return x[md.asarray(numbers, backend=x.backend, device=x.device)]
         x = np.asarray(x, copy=False)
     return np.take(np.asarray(x), numbers, axis=0)
