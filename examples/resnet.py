@@ -7,7 +7,7 @@ torchvision.models.resnet18 (as Tensors or NumPy arrays) and gives its outputs. 
 loader moves about at random: about 92 % of the test digits are right after one epoch, 97 % after six.
 """
 
-import argparse
+from itertools import islice
 
 from tqdm import tqdm
 
@@ -134,8 +134,8 @@ def classify(path):
         print(f"class {i:3d}  {scores[i].item():.1%}")
 
 
-def train(epochs, jit):
-    """A narrow ResNet with one block in each stage on 1,442 digits."""
+def train(epochs, jit, batches=None):
+    """A narrow ResNet with one block in each stage on 1,442 digits; batches: stop each epoch after so many."""
     md.manual_seed(0)
     train_data, test_data = digits()
     shifted = Augmented(train_data, transforms.RandomCrop(32, padding=2))
@@ -156,7 +156,7 @@ def train(epochs, jit):
     run, predict = (md.jit(step), md.jit(net)) if jit else (step, net)
     for epoch in range(epochs):
         net.train()
-        losses = [run(images, labels).item() for images, labels in tqdm(loader, desc=f"epoch {epoch + 1}", leave=False)]
+        losses = [run(images, labels).item() for images, labels in tqdm(islice(loader, batches), desc=f"epoch {epoch + 1}", leave=False)]
         net.eval()
         with md.no_grad():
             images, labels = test_data.tensors
@@ -165,12 +165,7 @@ def train(epochs, jit):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--backend", default=None, help="numpy, numba, torch or jax")
-    parser.add_argument("--jit", action=argparse.BooleanOptionalAction, default=True, help="compile the training step")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--weights", help="a safetensors file of torchvision's resnet18, to classify a photograph instead")
-    args = parser.parse_args()
-    if args.backend:
-        md.set_backend(args.backend)
-    classify(args.weights) if args.weights else train(args.epochs, args.jit)
+    from options import options
+
+    args = options(__doc__, epochs=1, weights=None)
+    classify(args.weights) if args.weights else train(args.epochs, args.jit, 6 if args.small else None)
