@@ -503,16 +503,16 @@ import sys, numpy as np, minidl as md
 from minidl.data import DataLoader, TensorDataset
 from minidl.train import Callback, ModelCheckpoint, Trainer
 
-class Say(Callback):
-    def on_batch_end(self, trainer):
-        print(trainer.batches, flush=True)
+class Ask(Callback):
+    def on_batch_start(self, trainer):
+        sys.stdin.read(1)
 
 values = np.random.default_rng(0)
 data = TensorDataset(values.normal(size=(24, 4)), values.integers(0, 3, 24))
 md.random.manual_seed(1)
 model = md.nn.Sequential(md.nn.Linear(4, 8), md.nn.ReLU(), md.nn.Dropout(0.3), md.nn.Linear(8, 3)).to(dtype=md.float64)
 optimizer = md.optim.Adam(model.parameters(), lr=0.01)
-callbacks = [Say(), ModelCheckpoint(sys.argv[1], every_batches=1)]
+callbacks = [Ask(), ModelCheckpoint(sys.argv[1], every_batches=1)]
 trainer = Trainer(model, md.nn.CrossEntropyLoss(), optimizer, callbacks=callbacks, jit=False, progress=False)
 history = trainer.fit(DataLoader(data, batch_size=4, shuffle=True), int(sys.argv[2]), resume=sys.argv[1])
 np.save(sys.argv[1] + ".npy", history.batches)
@@ -526,18 +526,22 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_p
     import time
 
     def start(name: str) -> Any:
-        return subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / name), "20"], stdout=subprocess.PIPE, text=True)
+        return subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / name), "10"], stdin=subprocess.PIPE)
 
     with start("whole") as whole:
-        whole.communicate()
+        whole.communicate(b"." * 60)  # a batch for each
     choice, kills = random.Random(0), 0
+    manager = md.saving.CheckpointManager(tmp_path / "killed")
     while not (tmp_path / "killed.npy").exists():
         with start("killed") as process:
-            for _ in range(choice.randrange(10, 40)):
-                process.stdout.readline()
-            time.sleep(choice.uniform(0, 0.01))
+            before, batches = manager.latest or 0, choice.randrange(8, 20)
+            process.stdin.write(b"." * batches)
+            process.stdin.flush()
+            while process.poll() is None and (manager.latest or 0) < before + batches - 1:
+                time.sleep(0.001)
+            time.sleep(choice.uniform(0, 0.01))  # somewhere in the last batch or its checkpoint
             process.kill()
-            process.communicate()
+            process.stdin.close()
             kills += 1
         assert kills < 20
     assert kills > 2 and (np.load(tmp_path / "killed.npy") == np.load(tmp_path / "whole.npy")).all()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from minidl.train.callbacks import Callback
 from minidl.train.history import History
 from minidl.train.interrupts import Interrupts
 from minidl.train.metrics import Mean, Metric
+from minidl.train.progress import Bar
 from minidl.train.steps import closure_step, evaluating, evaluation_step, predicted, training_step, update_only
 
 
@@ -145,7 +145,7 @@ class Trainer:
             path = manager.path(manager.latest)
         self.load(path)
 
-    def _fit_epoch(self, loader: Any, validation: Any, interrupts: Interrupts, bar: _Bar) -> None:
+    def _fit_epoch(self, loader: Any, validation: Any, interrupts: Interrupts, bar: Bar) -> None:
         batches = self._begin(loader)
         self.model.train()
         for batch in batches:
@@ -388,37 +388,12 @@ class Trainer:
         return md.tree.map(place, batch)
 
     @contextmanager
-    def _bar(self, loader: Any, title: str, passes: int = 1, done: int = 0) -> Iterator[_Bar]:
-        bar = _Bar(passes * len(loader) if hasattr(loader, "__len__") else None, title, done, self.progress)
+    def _bar(self, loader: Any, title: str, passes: int = 1, done: int = 0) -> Iterator[Bar]:
+        bar = Bar(passes * len(loader) if hasattr(loader, "__len__") else None, title, done, self.progress)
         try:
             yield bar
         finally:
             bar.close()
-
-
-class _Bar:
-    """A bar of tqdm that counts batches and shows samples a second; nothing is shown in the first two seconds."""
-
-    def __init__(self, total: int | None, title: str, done: int, shown: bool):
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=total, initial=done, desc=title, unit="batch", delay=2, disable=not shown, leave=False)
-        self.begin, self.samples = time.perf_counter(), 0
-
-    def title(self, text: str) -> None:
-        """What stands in front."""
-        self.bar.set_description(text, refresh=False)
-
-    def update(self, samples: int, values: Callable[[], Mapping[str, float]]) -> None:
-        """One batch more; the values are asked for when they will be shown."""
-        self.samples += samples
-        if self.bar.update():
-            rate = self.samples / max(time.perf_counter() - self.begin, 1e-9)
-            self.bar.set_postfix({**{k: f"{v:.4g}" for k, v in values().items()}, "samples/s": f"{rate:.0f}"}, refresh=False)
-
-    def close(self) -> None:
-        """Take the bar away."""
-        self.bar.close()
 
 
 def _chained(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
