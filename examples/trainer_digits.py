@@ -31,14 +31,13 @@ print(md.summary(model, (1, 3, 32, 32)), end="\n\n")
 
 train_loader, test_loader = DataLoader(train, batch_size=32, shuffle=True, drop_last=True), DataLoader(test, batch_size=71)
 optimizer = md.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-logger = CSVLogger(folder / "log.csv")
 trainer = Trainer(
-    model, nn.CrossEntropyLoss(label_smoothing=0.05), optimizer, metrics=[Accuracy(), ConfusionMatrix(10)], loggers=[logger], jit=args.jit,
+    model, nn.CrossEntropyLoss(label_smoothing=0.05), optimizer, metrics=[Accuracy(), ConfusionMatrix(10)], jit=args.jit,
+    loggers=[CSVLogger(folder / "log.csv")],
     scheduler=md.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * len(train_loader)), schedule="step", clip_norm=5.0,
     callbacks=[LearningRateLogger(), EarlyStopping("val_loss", patience=5), ModelCheckpoint(folder, monitor="val_accuracy", keep=1)],
 )  # fmt: skip
-with logger:
-    history = trainer.fit(train_loader, epochs, validation=test_loader, resume=folder)
+history = trainer.fit(train_loader, epochs, validation=test_loader, resume=folder)
 history.plot(folder / "curves.svg")
 
 for row in history.epochs:

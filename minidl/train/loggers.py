@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Logger:
 
 
 class CSVLogger(Logger):
-    """Numbers as rows of (step, name, value) in a file that pandas.read_csv and spreadsheets read; flushed at every call, appended to if it is there.
+    """Numbers as rows of (step, name, value) in a file that pandas.read_csv and spreadsheets read; written at every call, appended to if it is there.
 
     Histograms are left out, and so are images; texts are rows too.
 
@@ -86,26 +86,20 @@ class CSVLogger(Logger):
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists() or self.path.stat().st_size == 0
-        self._file = self.path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        if new:
-            self._rows.writerow(["step", "name", "value"])
-            self._file.flush()
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            self._write([("step", "name", "value")])
+
+    def _write(self, rows: Iterable[tuple[Any, ...]]) -> None:
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """A row for each number."""
-        self._rows.writerows([step, name, repr(float(v))] for name, v in values.items())
-        self._file.flush()
+        self._write((step, name, repr(float(v))) for name, v in values.items())
 
     def text(self, step: int, name: str, text: str) -> None:
         """A row with the text."""
-        self._rows.writerow([step, name, text])
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        self._write([(step, name, text)])
 
 
 class TensorBoardLogger(Logger):
