@@ -199,6 +199,40 @@ def alive(pid: int) -> bool:
         return False
 
 
+OTHER_STARTS = """
+import os, signal, sys, time
+from minidl.data import DataLoader
+if __name__ == "__main__":
+    class Local(list):
+        pass
+    local = Local(range(8))
+    want = [b.tolist() for b in DataLoader(local, 3, collate_fn=None)]
+    loader = DataLoader(local, 3, num_workers=2, multiprocessing_context="fork", persistent_workers=True, collate_fn=lambda items: items)
+    assert [list(b) for b in loader] == want == [list(b) for b in loader]  # nothing is pickled on the way there
+    assert [b.tolist() for b in DataLoader(range(8), 3, num_workers=2, multiprocessing_context="forkserver")] == want
+    batches = iter(loader)
+    next(batches)
+    print(*[w.process.pid for w in loader._pool.workers], flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_other_ways_to_start_processes(tmp_path):
+    """Forked workers hold each other's connections open, and still leave when the parent is gone."""
+    script = tmp_path / "script.py"
+    script.write_text(OTHER_STARTS)
+    env = {**os.environ, "PYTHONPATH": str(TESTS.parent), "MINIDL_BACKEND": "numpy"}
+    out = tmp_path / "out"
+    with out.open("w") as file:
+        done = subprocess.run([sys.executable, "-W", "error", script], env=env, stdout=file, stderr=subprocess.PIPE, text=True, timeout=60)
+    workers = [int(v) for v in out.read_text().split()]
+    assert len(workers) == 2, done.stderr
+    end = time.monotonic() + 10
+    while any(alive(pid) for pid in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(pid) for pid in workers)
+
+
 def test_a_script_without_a_guard_is_told_so(tmp_path):
     script = tmp_path / "script.py"
     script.write_text("from minidl.data import DataLoader\nprint(list(DataLoader(range(4), num_workers=1)))\n")
