@@ -4,8 +4,8 @@ What a page says of a name is its signature and its docstring (shapes, dtypes, e
 the table of primitives (which arguments have one) and the rows of tests/conventions (the value and the derivative at every kink, pole and tie).
 Nothing is written down twice. Rooms are found, not listed: whatever `minidl` offers, and the modules that a room offers in turn.
 
-Every example starts after `import minidl as md` and runs as a doctest on every backend (tests/test_docs.py). tests/test_reference.py fails where a
-page is older than its docstrings.
+Every example starts after `import minidl as md` (a bare name in it is of the room itself) and runs as a doctest on every backend (tests/test_docs.py).
+tests/test_reference.py fails where a page is older than its docstrings.
 """
 
 from __future__ import annotations
@@ -78,15 +78,17 @@ def entries(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def signature(name: str, value: Any) -> str:
-    """`softmax(x, /, axis=-1)`; annotations are left to the docstring, which says more."""
+def signature(name: str, value: Any, method: bool = False) -> str:
+    """`softmax(x, /, axis=-1)`; annotations are left to the docstring, which says more. A method is shown without the object it belongs to."""
     if getattr(value, "__module__", "") == "minidl.ops.elementwise" and name in _TABLE:  # whose own is filled in at the first call
         return f"{name}({', '.join(table[_TABLE[name][0]].args)}, /)"
     try:
         found = inspect.signature(value)
     except (TypeError, ValueError):
         return f"{name}(...)"
-    bare = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name != "self"]
+    bare = [p.replace(annotation=p.empty) for p in found.parameters.values()]
+    if method and bare and bare[0].kind in (bare[0].POSITIONAL_ONLY, bare[0].POSITIONAL_OR_KEYWORD):
+        bare = bare[1:]
     text = str(found.replace(parameters=bare, return_annotation=found.empty))
     return name + re.sub(r"<(?:function|class) '?([\w.]+)'?(?: at 0x[0-9a-f]+)?>", r"\1", text)
 
@@ -157,12 +159,36 @@ def _number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+# ---- classes ------------------------------------------------------------------------------------------------------------------------------
+def members(value: Any) -> Iterator[str]:
+    """Lines on the public methods and properties that a class defines itself, or takes from a class that has no entry of its own."""
+    if not inspect.isclass(value):
+        return
+    owners = [c for c in value.__mro__ if c is value or (c.__module__.startswith("minidl.") and c.__name__.startswith("_"))]
+    names = {n: m for c in reversed(owners) for n, m in vars(c).items() if not n.startswith("_") and not inspect.isclass(m)}
+    same = sorted(n for n, m in names.items() if value is md.Tensor and n in md.__all__ and inspect.getdoc(m) == inspect.getdoc(getattr(md, n)))
+    if same:
+        yield f"- As the functions of `md` with the tensor in the first place: {', '.join(f'`.{n}`' for n in same)}."
+    functions = {inspect.getdoc(v): v for _, v in entries(md)} if value is md.Tensor else {}
+    for name, member in sorted(names.items()):
+        if name in same:
+            continue
+        alone, member = isinstance(member, staticmethod), getattr(member, "__func__", member)
+        if not (inspect.isfunction(member) or isinstance(member, property)) or not (doc := inspect.getdoc(member)):
+            continue
+        shown = name if isinstance(member, property) else signature(name, functions.get(doc, member), not alone)
+        first = doc.split("\n\n")[0].replace("\n", " ")
+        yield f"- `.{shown}`: {first}"
+
+
 # ---- pages ------------------------------------------------------------------------------------------------------------------------------
 def entry(room: str, name: str, value: Any) -> str:
     """One name of a page."""
     parts = [f"### `{room}.{signature(name, value)}`", body(inspect.getdoc(owner(value)) or "")]
     if lines := list(derivative(name, value)):
         parts.append("\n".join(lines if lines[0].startswith("-") or len(lines) == 1 else [lines[0], "", *lines[1:]]))
+    if lines := list(members(value)):
+        parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
@@ -186,7 +212,7 @@ def file_of(room: str) -> str:
 
 def pages() -> dict[str, str]:
     """File name → text, the index among them."""
-    out, lines = {}, ["# Reference", "Made by `python docs/reference.py` from the docstrings. Every example starts after `import minidl as md`.", ""]
+    out, lines = {}, ["# Reference", "Made by `python docs/reference.py` from the docstrings. Every example starts after `import minidl as md`; a bare name is of the room itself.", ""]
     for room, module in rooms().items():
         out[file_of(room)] = page(room, module)
         first = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
