@@ -4,8 +4,8 @@ What a page says of a name is its signature and its docstring (shapes, dtypes, e
 the table of primitives (which arguments have one) and the rows of tests/conventions (the value and the derivative at every kink, pole and tie).
 Nothing is written down twice. Rooms are found, not listed: whatever `minidl` offers, and the modules that a room offers in turn.
 
-Every example starts after `import minidl as md` (a bare name in it is of the room itself) and runs as a doctest on every backend (tests/test_docs.py).
-tests/test_reference.py fails where a page is older than its docstrings.
+Every example starts after `import minidl as md` (a bare name in it is of the room itself) and runs as a doctest on every backend, see
+tests/test_docs.py. tests/test_reference.py fails where a page is older than its docstrings.
 """
 
 from __future__ import annotations
@@ -212,7 +212,8 @@ def file_of(room: str) -> str:
 
 def pages() -> dict[str, str]:
     """File name → text, the index among them."""
-    out, lines = {}, ["# Reference", "Made by `python docs/reference.py` from the docstrings. Every example starts after `import minidl as md`; a bare name is of the room itself.", ""]
+    made = "Made by `python docs/reference.py` from the docstrings. Examples start after `import minidl as md`; a bare name is of the room itself."
+    out, lines = {}, ["# Reference", made, ""]
     for room, module in rooms().items():
         out[file_of(room)] = page(room, module)
         first = (inspect.getdoc(module) or "").split("\n\n")[0].replace("\n", " ")
