@@ -254,6 +254,9 @@ class Trace:
         root.host_env[name] = container
         root.host_keys.add((id(container), key))
         text = f"{name}[{key!r}]"
+        if isinstance(container, dict) and type(container) is not dict:  # past a __getitem__ that asks for a trace
+            root.host_env["item"] = dict.__getitem__
+            text = f"item({name}, {key!r})"
         if isinstance(value, tuple):  # such as betas: the tuple is read anew too
             return tuple(Host(root, f"{text}[{i}]", v) for i, v in enumerate(value))
         return Host(root, text, value)
