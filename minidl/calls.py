@@ -98,7 +98,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     if stored:
         outputs = [Literal(0.0, float32) if k in stored else v for k, v in enumerate(graph.outputs)]
         graph = Graph(graph.inputs, graph.equations, outputs, graph.name)
-    run = run or engine.compile(graph, (*program.donated, *spare))
+    if run is None or stored:  # what the caller compiled returns a copy of what is stored as it came
+        run = engine.compile(graph, (*program.donated, *spare))
     made, result = _result(program, engine.crosses)  # which may add to the names
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)

@@ -101,6 +101,21 @@ def test_state_random_numbers_and_side_effects_advance_once(monkeypatch):
     assert calls.count("auto") == chosen[3].compiles <= 2, "the function itself runs only to be traced"
 
 
+def test_what_is_stored_as_it_came_is_not_copied(monkeypatch):
+    slow(monkeypatch, "torch")
+    w, g = md.tensor(np.ones(5), requires_grad=True), md.asarray(np.ones(5))
+
+    @md.jit(backend="auto")
+    def step(g):
+        w.grad = g
+        with md.no_grad():
+            w.assign(w - g)
+
+    for _ in range(2):
+        step(g)
+    assert w.grad.payload is g.payload and w.tolist() == [-1.0] * 5
+
+
 def test_a_candidate_that_is_wrong_on_purpose_is_rejected(monkeypatch):
     slow(monkeypatch, "numpy", 0.02)
     kind = type(get("torch"))
