@@ -17,7 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from minidl.backends import numba_linear  # noqa: F401  (registers its lowerings)
+from minidl.backends import numba_factors, numba_linear  # noqa: F401  (they register their lowerings)
 from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, machine, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish

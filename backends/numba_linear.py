@@ -25,10 +25,10 @@ from minidl.graph import Atom, Equation
 
 # ---- products -------------------------------------------------------------------------------------------------------------------------------
 @functools.cache
-def gemm(name: str) -> int | None:
-    """The address of a BLAS routine (Fortran calling convention, 32-bit integers), which SciPy carries; None without SciPy."""
+def routine(module: str, name: str) -> int | None:
+    """The address of a BLAS or LAPACK routine (Fortran calling convention, 32-bit integers), which SciPy carries; None without SciPy."""
     try:
-        capsule = importlib.import_module("scipy.linalg.cython_blas").__pyx_capi__[name]
+        capsule = importlib.import_module(f"scipy.linalg.{module}").__pyx_capi__[name]
     except ImportError:
         return None
     api = ctypes.pythonapi
@@ -48,7 +48,7 @@ class Product:
 
     def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False):
         self.dtype = dtype
-        function = gemm(_BLAS[dtype]) if dtype in _BLAS else None
+        function = routine("cython_blas", _BLAS[dtype]) if dtype in _BLAS else None
         if function is None:
             self.fast, self.args = False, [int(tx), int(ty), m, n, k, int(keep)]
             return

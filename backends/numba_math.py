@@ -88,7 +88,8 @@ def _returning(count):
 
 call2, call4 = _returning(2), _returning(4)  # C functions of two and four words which return an int
 call = _indirect(0)  # call(address of a kernel, address of its arguments)
-call13 = _indirect(13)  # a BLAS function: 13 pointers, as a tuple of integers
+# BLAS and LAPACK functions: so many pointers, as a tuple of integers
+call6, call8, call9, call11, call13, call14, call15 = map(_indirect, (6, 8, 9, 11, 13, 14, 15))
 
 
 # ---- arithmetic that Python cannot say --------------------------------------------------------------------------------------------------

@@ -47,9 +47,16 @@ NOISY.update(
     ge=np.greater_equal,
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
     polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
-    cholesky=numpy_linear.cholesky, triangular_solve=numpy_linear.triangular_solve, fft=numpy_linear.fft, rfft=numpy_linear.rfft,
-    irfft=numpy_linear.irfft, max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
+    max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
 )  # fmt: skip
+
+
+NOISY.update(
+    {
+        name: getattr(numpy_linear, name)
+        for name in "cholesky triangular_solve solve det logabsdet detsign qr eigh eigvalsh eig eigvals svd svdvals fft rfft irfft".split()
+    }
+)
 
 
 def silent(f: Kernel) -> Kernel:

@@ -506,7 +506,7 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tenso
 
 for _name in ("dot_general", "dot_int8", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
-for _name in ("cholesky", "triangular_solve", "fft", "rfft", "irfft"):
+for _name in "cholesky triangular_solve solve det logabsdet detsign qr eigh eigvalsh eig eigvals svd svdvals fft rfft irfft".split():
     KERNELS[_name] = getattr(linear, _name)
 for _name in ("gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
     KERNELS[_name] = getattr(composites, _name)

@@ -81,7 +81,7 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
         def outer(x: Tensor, y: Tensor) -> Tensor:
             x, y = x.permute(px), y.permute(py)
             k = len(bx)
-            return torch.mul(x.reshape(*x.shape, *one_x), y.reshape(*y.shape[:k], *one_y, *y.shape[k:]))
+            return torch.mul(x.reshape((*x.shape, *one_x)), y.reshape((*y.shape[:k], *one_y, *y.shape[k:])))
 
         return outer
     x_first = _in_order((*bx, *cx, *fx))  # then a transposed view serves, without a copy

@@ -356,11 +356,16 @@ def _between(a: _Unit, b: _Unit) -> bool:
 
 def _finish(graph: Graph, units: Sequence[_Unit], alone: Callable[[Equation], bool]) -> Iterator[Equation | Region]:
     roots = list(dict.fromkeys(_root(u) for u in units))
+    order = list(_in_order(roots))
+    while len(order) < len(roots):  # the search for paths looks back only so far: what waits for itself is taken apart, the widest first
+        widest = max(set(roots) - set(order), key=lambda u: u.last - u.first if len(u.equations) > 1 else -1)
+        roots = [u for u in roots if u is not widest] + [_Unit(p, e, set()) for p, e in widest.equations]
+        order = list(_in_order(roots))
     owner = {v: u for u in roots for _, e in u.equations for v in e.outputs}
     read = {v for v in graph.outputs if isinstance(v, Var)}
     for u in roots:
         read.update(a for _, e in u.equations for a in e.inputs if isinstance(a, Var) and owner.get(a) is not u)
-    for u in _in_order(roots):
+    for u in order:
         equations = [e for _, e in u.equations]
         if u.shape is None or (len(equations) == 1 and not alone(equations[0])):
             yield from equations
@@ -370,8 +375,9 @@ def _finish(graph: Graph, units: Sequence[_Unit], alone: Callable[[Equation], bo
 
 
 def _in_order(units: Sequence[_Unit]) -> Iterator[_Unit]:
-    """Every unit after those that it reads; among those that are ready, the one whose last equation came first."""
-    waits = {u: {_root(r) for r in u.reads} - {u} for u in units}
+    """Every unit after those that it reads; among those that are ready, the one whose last equation came first. Not those that wait in a circle."""
+    owner = {v: u for u in units for _, e in u.equations for v in e.outputs}
+    waits = {u: {owner[a] for _, e in u.equations for a in e.inputs if isinstance(a, Var) and a in owner} - {u} for u in units}
     followers: dict[_Unit, list[_Unit]] = {}
     for u, before in waits.items():
         for r in before:

@@ -325,3 +325,16 @@ def test_decompositions_keep_values(name, params, dtype):
 def test_what_a_backend_keeps_stays_whole():
     graph, _ = traced(lambda x: F.softmax(x, -1), (6, 16))
     assert expand(graph, keep=("softmax",)) is graph
+
+
+def test_no_equation_is_lost_where_regions_wait_for_each_other():
+    """The second derivative of a complex SVD: joining looks back only so far for paths, and what comes out as a circle is taken apart."""
+    from minidl.testing.checks import study
+    from minidl.testing.domains import ROWS
+
+    graph = study(next(r for r in ROWS if str(r) == "svd-3x2"), "complex128").traced
+    made = set(graph.inputs)
+    for item in regions(graph, most=24):
+        for e in item.equations if isinstance(item, Region) else (item,):
+            made.update(e.outputs)
+    assert {v for e in graph.equations for v in e.outputs if e.inputs} <= made

@@ -167,7 +167,11 @@ def outer(x: Any, y: Any, /) -> Tensor:
 
 
 def trace_of(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
-    """The sum of a diagonal of the last two axes (`md.linalg.trace`)."""
+    """The sum of a diagonal of the last two axes (`md.linalg.trace`).
+
+    >>> md.linalg.trace(md.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
+    5.0
+    """
     return sum_(diagonal(x, offset=offset), -1, dtype=dtype)
 
 

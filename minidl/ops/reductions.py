@@ -186,7 +186,9 @@ def _squares(x: Tensor) -> Tensor:
 
 
 def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
-    """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any p > 0. Derivative 0 at 0.
+    """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any other p, the pth root of the sum of pth powers.
+
+    Derivative 0 at 0, and for p < 0, where one 0 makes the norm 0, at any 0.
 
     >>> md.vector_norm(md.tensor([3.0, 4.0])).item()
     5.0
@@ -202,7 +204,9 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
     if math.isinf(ord):
         return (max if ord > 0 else min)(size, axis, keepdims)
     if ord < 0:
-        raise ValueError(f"vector_norm: ord {ord}; it is 0, positive, inf or -inf")
+        none = all(ns.ne(size, 0.0), axis, True)
+        powers = sum(ns.pow(ns.where(none, size, 1.0), float(ord)), axis, keepdims)
+        return ns.where(none if keepdims else ns.reshape(none, shape=powers.shape), ns.pow(powers, 1.0 / ord), 0.0)
     if ord < 1:  # the slope at 0 is infinite on both sides; 0 lies between
         zero = ns.eq(size, 0.0)
         powers = ns.where(zero, 0.0, ns.pow(ns.where(zero, 1.0, size), float(ord)))

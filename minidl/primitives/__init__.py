@@ -3,10 +3,23 @@
 `table[name]` is the primitive of that name. Everything else (tape, tracing, batching, backends, tests) reads the table.
 """
 
-from minidl.primitives import attention, composites, contraction, control, elementwise, fft, indexing, linalg, reductions, structural, windows
+from minidl.primitives import (
+    attention,
+    composites,
+    contraction,
+    control,
+    elementwise,
+    factors,
+    fft,
+    indexing,
+    linalg,
+    reductions,
+    structural,
+    windows,
+)
 from minidl.primitives.core import Primitive, table
 
 __all__ = [
-    "Primitive", "attention", "composites", "contraction", "control", "elementwise", "fft", "indexing", "linalg", "reductions", "structural", "table",
-    "windows",
+    "Primitive", "attention", "composites", "contraction", "control", "elementwise", "factors", "fft", "indexing", "linalg", "reductions",
+    "structural", "table", "windows",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Factorisations and determinants of matrices: the last two axes are the matrix, all axes before them are a batch.
+"""Systems of equations and determinants: the last two axes are the matrix, all axes before them are a batch.
 
 Derivatives are written with products and solves, so that they have derivatives of their own. A matrix without a factor or an inverse gives nan.
 """
@@ -12,7 +12,7 @@ from minidl.dtypes import int64
 from minidl.primitives.core import Primitive
 
 
-def _infer_square(name: str, real: bool) -> Any:
+def infer_square(name: str, real: bool) -> Any:
     def infer(x: Any) -> Any:
         if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
             raise ValueError(f"{name}: {shapes.show(x)} is no square matrix (or batch of them)")
@@ -23,30 +23,30 @@ def _infer_square(name: str, real: bool) -> Any:
     return infer
 
 
-def _batch_leading(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
+def batch_leading(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
     """Leading axes are free, so the batch axis is one more."""
     full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
     return call(primitive.name, *full, **params)
 
 
-def _mm(xp: Any, x: Any, y: Any) -> Any:
+def mm(xp: Any, x: Any, y: Any) -> Any:
     n = len(x.shape) - 2
     return xp.dot_general(x, y, contract=((n + 1,), (n,)), batch=(tuple(range(n)),) * 2)
 
 
-def _t(xp: Any, x: Any) -> Any:
+def turned(xp: Any, x: Any) -> Any:
     n = len(x.shape)
     return xp.permute(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
-def _weights(xp: Any, x: Any, below: float, diagonal: float) -> Any:
-    """x with the part below the diagonal and the diagonal weighted, the rest 0."""
-    return xp.tril(x, k=-1) * below + (xp.tril(x, k=0) - xp.tril(x, k=-1)) * diagonal
+def conjugate(xp: Any, x: Any) -> Any:
+    """conj(x); x itself where it is real."""
+    return xp.conj(x) if xp.dtype_of(x).is_complex else x
 
 
 # ---- triangular systems ---------------------------------------------------------------------------------------------------------------
 def _infer_triangular(a: Any, b: Any, *, lower: bool, transpose: bool, unit: bool) -> Any:
-    _infer_square("triangular_solve", False)(a)
+    infer_square("triangular_solve", False)(a)
     if len(b.shape) != len(a.shape) or b.shape[:-1] != a.shape[:-1]:
         raise ValueError(f"triangular_solve: {shapes.show(a)} and right sides {shapes.show(b)}; as many rows and equal leading axes are wanted")
     return b.shape, b.dtype
@@ -59,13 +59,13 @@ def _triangle(xp: Any, x: Any, lower: bool, unit: bool) -> Any:
 
 def _triangular_a(xp: Any, g: Any, a: Any, out: Any, lower: bool, transpose: bool, unit: bool) -> Any:
     back = xp.triangular_solve(a, g, lower=lower, transpose=not transpose, unit=unit)
-    grad = _mm(xp, out, _t(xp, back)) if transpose else _mm(xp, back, _t(xp, out))
+    grad = mm(xp, out, turned(xp, back)) if transpose else mm(xp, back, turned(xp, out))
     return -_triangle(xp, grad, lower, unit)
 
 
 def _triangular_a_jvp(xp: Any, t: Any, a: Any, out: Any, lower: bool, transpose: bool, unit: bool) -> Any:
     t = _triangle(xp, t, lower, unit)
-    return -xp.triangular_solve(a, _mm(xp, _t(xp, t) if transpose else t, out), lower=lower, transpose=transpose, unit=unit)
+    return -xp.triangular_solve(a, mm(xp, turned(xp, t) if transpose else t, out), lower=lower, transpose=transpose, unit=unit)
 
 
 def _triangular_b(xp: Any, g: Any, a: Any, lower: bool, transpose: bool, unit: bool) -> Any:
@@ -73,34 +73,12 @@ def _triangular_b(xp: Any, g: Any, a: Any, lower: bool, transpose: bool, unit: b
 
 
 triangular_solve = Primitive(
-    "triangular_solve", "a b", "lower transpose unit", infer=_infer_triangular, promote="float", batch=_batch_leading, check_first=True,
+    "triangular_solve", "a b", "lower transpose unit", infer=_infer_triangular, promote="float", batch=batch_leading, check_first=True,
     vjps=(_triangular_a, _triangular_b), jvps=(_triangular_a_jvp, "linear"),
 )  # fmt: skip
 
 
-# ---- Cholesky -------------------------------------------------------------------------------------------------------------------------
-def _cholesky_vjp(xp: Any, g: Any, out: Any) -> Any:
-    """Source: I. Murray, Differentiation of the Cholesky decomposition (arXiv 1602.07527), equations 8 to 10."""
-    p = _weights(xp, _mm(xp, _t(xp, out), g), 1.0, 0.5)
-    p = xp.triangular_solve(out, p, lower=True, transpose=True, unit=False)
-    s = _t(xp, xp.triangular_solve(out, _t(xp, p), lower=True, transpose=True, unit=False))
-    return _weights(xp, s + _t(xp, s), 1.0, 0.5)  # the upper triangle is not read
-
-
-def _cholesky_jvp(xp: Any, t: Any, out: Any) -> Any:
-    low = _weights(xp, t, 1.0, 0.5)
-    m = xp.triangular_solve(out, low + _t(xp, low), lower=True, transpose=False, unit=False)
-    m = xp.triangular_solve(out, _t(xp, m), lower=True, transpose=False, unit=False)
-    return _mm(xp, out, _weights(xp, m, 1.0, 0.5))
-
-
-cholesky = Primitive(
-    "cholesky", "x", infer=_infer_square("cholesky", True), promote="float", batch=_batch_leading, check_first=True,
-    vjps=(_cholesky_vjp,), jvps=(_cholesky_jvp,),
-)  # fmt: skip
-
-
-def _eye(xp: Any, x: Any) -> Any:
+def unit_like(xp: Any, x: Any) -> Any:
     """Unit matrices, as many and as large as x."""
     place = xp.iota(size=x.shape[-1], dtype=int64)
     unit = xp.cast(xp.eq(xp.reshape(place, shape=(x.shape[-1], 1)), place), dtype=xp.dtype_of(x))
@@ -131,7 +109,7 @@ def eliminate(xp: Any, x: Any, right: Any = None) -> tuple[Any, Any, Any, Any]:
     """
     batch, n = x.shape[:2]
     dtype = xp.dtype_of(x)
-    eye = _eye(xp, x)
+    eye = unit_like(xp, x)
     rows, q = xp.concat(x, eye if right is None else right, axis=2), eye
     width = rows.shape[2]
     sign = xp.full(shape=(batch, 1), value=1, dtype=dtype)
@@ -180,12 +158,12 @@ def _cofactor(xp: Any, x: Any) -> Any:
         adjugate = bottom
     else:
         corner = _cut(xp, u, (0, n - 1), (0, n - 1))
-        eye = _eye(xp, _cut(xp, u, (0, n - 1), (0, n - 1)))
+        eye = unit_like(xp, _cut(xp, u, (0, n - 1), (0, n - 1)))
         sides = xp.concat(eye * last, -_cut(xp, u, (0, n - 1), (n - 1, n)), axis=2)
         top = xp.triangular_solve(corner, sides, lower=False, transpose=False, unit=False)
         adjugate = xp.concat(top, xp.concat(_cut(xp, q * 0, (0, 1), (0, n - 1)), bottom, axis=2), axis=1)
     adjugate = xp.where(xp.eq(lead, 0), 0, adjugate * lead)
-    return xp.reshape(_t(xp, _mm(xp, _mm(xp, q, adjugate), r)), shape=tuple(x.shape))
+    return xp.reshape(turned(xp, mm(xp, mm(xp, q, adjugate), r)), shape=tuple(x.shape))
 
 
 def _spread(xp: Any, v: Any) -> Any:
@@ -199,16 +177,16 @@ def _inner(xp: Any, x: Any, y: Any) -> Any:
 
 def _cofactor_rule(xp: Any, g: Any, x: Any, out: Any) -> Any:
     """Its own transpose. At a singular matrix the quotient is 0/0: nan."""
-    crossed = _mm(xp, _mm(xp, out, _t(xp, g)), out)
+    crossed = mm(xp, mm(xp, out, turned(xp, g)), out)
     return (out * _spread(xp, _inner(xp, out, g)) - crossed) / _spread(xp, xp.det(x))
 
 
 cofactor = Primitive(
-    "cofactor", "x", infer=_infer_square("cofactor", False), promote="float", batch=_batch_leading, check_first=True,
+    "cofactor", "x", infer=infer_square("cofactor", False), promote="float", batch=batch_leading, check_first=True,
     vjps=(_cofactor_rule,), jvps=(_cofactor_rule,), decompose=_cofactor,
 )  # fmt: skip
 det = Primitive(
-    "det", "x", infer=lambda x: (_infer_square("det", False)(x)[0][:-2], x.dtype), promote="float", batch=_batch_leading, check_first=True,
+    "det", "x", infer=lambda x: (infer_square("det", False)(x)[0][:-2], x.dtype), promote="float", batch=batch_leading, check_first=True,
     vjps=(lambda xp, g, x: _spread(xp, g) * xp.cofactor(x),), jvps=(lambda xp, t, x: _inner(xp, t, xp.cofactor(x)),), decompose=_det,
 )  # fmt: skip
 
@@ -218,7 +196,7 @@ def _solve(xp: Any, a: Any, b: Any) -> Any:
     u, r, q, _ = eliminate(xp, _flat(xp, a), _flat(xp, b))
     n = a.shape[-1]
     dead = xp.any(xp.eq(_diagonal(xp, u, n), 0), axis=(1,), keepdims=True)
-    out = _mm(xp, q, xp.triangular_solve(u, r, lower=False, transpose=False, unit=False))
+    out = mm(xp, q, xp.triangular_solve(u, r, lower=False, transpose=False, unit=False))
     return xp.reshape(xp.where(xp.reshape(dead, shape=(u.shape[0], 1, 1)), float("nan"), out), shape=tuple(b.shape))
 
 
@@ -227,14 +205,14 @@ def _infer_solve(a: Any, b: Any) -> Any:
 
 
 solve = Primitive(
-    "solve", "a b", infer=_infer_solve, promote="float", batch=_batch_leading, check_first=True, decompose=_solve,
-    vjps=(lambda xp, g, a, out: -_mm(xp, xp.solve(_t(xp, a), g), _t(xp, out)), lambda xp, g, a: xp.solve(_t(xp, a), g)),
-    jvps=(lambda xp, t, a, out: -xp.solve(a, _mm(xp, t, out)), "linear"),
+    "solve", "a b", infer=_infer_solve, promote="float", batch=batch_leading, check_first=True, decompose=_solve,
+    vjps=(lambda xp, g, a, out: -mm(xp, xp.solve(turned(xp, a), g), turned(xp, out)), lambda xp, g, a: xp.solve(turned(xp, a), g)),
+    jvps=(lambda xp, t, a, out: -xp.solve(a, mm(xp, t, out)), "linear"),
 )  # fmt: skip
 
 
 def _inverse(xp: Any, a: Any) -> Any:
-    return xp.solve(a, _eye(xp, a))
+    return xp.solve(a, unit_like(xp, a))
 
 
 def _logabsdet(xp: Any, x: Any) -> Any:
@@ -244,20 +222,20 @@ def _logabsdet(xp: Any, x: Any) -> Any:
 
 
 def _infer_logabsdet(x: Any) -> Any:
-    return _infer_square("slogdet", False)(x)[0][:-2], x.dtype.real
+    return infer_square("slogdet", False)(x)[0][:-2], x.dtype.real
 
 
 def _logabsdet_vjp(xp: Any, g: Any, x: Any) -> Any:
-    return _spread(xp, xp.cast(g, dtype=xp.dtype_of(x))) * _t(xp, _inverse(xp, x))
+    return _spread(xp, xp.cast(g, dtype=xp.dtype_of(x))) * turned(xp, _inverse(xp, x))
 
 
 def _logabsdet_jvp(xp: Any, t: Any, x: Any) -> Any:
-    out = _inner(xp, t, _t(xp, _inverse(xp, x)))
+    out = _inner(xp, t, turned(xp, _inverse(xp, x)))
     return xp.real(out) if xp.dtype_of(x).is_complex else out
 
 
 logabsdet = Primitive(
-    "logabsdet", "x", infer=_infer_logabsdet, promote="float", batch=_batch_leading, check_first=True, decompose=_logabsdet,
+    "logabsdet", "x", infer=_infer_logabsdet, promote="float", batch=batch_leading, check_first=True, decompose=_logabsdet,
     vjps=(_logabsdet_vjp,), jvps=(_logabsdet_jvp,),
 )  # fmt: skip
 
@@ -268,8 +246,21 @@ def _detsign(xp: Any, x: Any) -> Any:
     return xp.reshape(out, shape=tuple(x.shape[:-2]))
 
 
-#: Piecewise constant: without derivative rules nothing flows through it.
+def _detsign_vjp(xp: Any, g: Any, x: Any, out: Any) -> Any:
+    """Of complex numbers only the phase turns; the sign of real ones is piecewise constant."""
+    if not xp.dtype_of(x).is_complex:
+        return xp.full(shape=tuple(x.shape), value=0, dtype=xp.dtype_of(x))
+    turn = xp.cast(xp.imag(g * out), dtype=xp.dtype_of(x))
+    return _spread(xp, turn * 1j) * turned(xp, _inverse(xp, x))
+
+
+def _detsign_jvp(xp: Any, t: Any, x: Any, out: Any) -> Any:
+    if not xp.dtype_of(x).is_complex:
+        return xp.full(shape=tuple(out.shape), value=0, dtype=xp.dtype_of(x))
+    return out * 1j * xp.cast(xp.imag(_inner(xp, t, turned(xp, _inverse(xp, x)))), dtype=xp.dtype_of(x))
+
+
 detsign = Primitive(
-    "detsign", "x", infer=lambda x: (_infer_square("slogdet", True)(x)[0][:-2], x.dtype), promote="float", batch=_batch_leading, check_first=True,
-    decompose=_detsign,
+    "detsign", "x", infer=lambda x: (infer_square("slogdet", False)(x)[0][:-2], x.dtype), promote="float", batch=batch_leading, check_first=True,
+    vjps=(_detsign_vjp,), jvps=(_detsign_jvp,), decompose=_detsign,
 )  # fmt: skip

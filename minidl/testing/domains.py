@@ -20,6 +20,7 @@ import numpy as np
 from minidl.control import scan, switch, while_loop
 from minidl.dtypes import canonical
 from minidl.primitives import table
+from minidl.primitives.factors import phases
 from minidl.tensors import bind, ns
 
 Array = np.ndarray
@@ -348,13 +349,63 @@ def _matrices(dtypes: str, positive: bool = False, right: bool = False) -> dict[
 
 
 BOTH = "float64 float32 complex128"
-for _name, _types in {"det": BOTH, "cofactor": BOTH, "logabsdet": BOTH, "detsign": "float64 float32"}.items():
-    row(_name, **_matrices(_types))
-row("cholesky", **_matrices("float64 float32", positive=True))
+for _name in ("det", "cofactor", "logabsdet", "detsign"):
+    row(_name, **_matrices(BOTH))
+row("cholesky", **_matrices(BOTH, positive=True))
 row("solve", **_matrices(BOTH, right=True))
 for _label in ("lower", "upper", "lower-transpose", "upper-unit"):
     _how = {"lower": "lower" in _label, "transpose": "transpose" in _label, "unit": "unit" in _label}
     row("triangular_solve", **_matrices(BOTH, right=True), label=_label, **_how)
+
+
+
+def _spread(m: int, n: int, dtypes: str, hermitian: bool = False) -> dict[str, Any]:
+    """A matrix with singular values (eigenvalues) ±1, ±2, …, whose vectors lean so far from the axes that no element is small."""
+
+    def make(rng: np.random.Generator, dtype: np.dtype) -> Any:
+        def vectors(k: int) -> Any:
+            lean: Any = rng.choice([-1, 1], (2, k, k)) * rng.uniform(0.15, 0.25, (2, k, k))
+            return np.linalg.qr(np.eye(k) + (lean * np.exp(1j * rng.uniform(-1, 1, (2, k, k))) if dtype.kind == "c" else lean))[0]
+
+        u, k = vectors(m), min(m, n)
+        v = u if hermitian else vectors(n)
+        s = rng.permuted(np.arange(1.0, k + 1) * np.ones((2, 1)), axis=1) * rng.choice([-1, 1], (2, k))
+        x = (u[..., :k] * s[:, None, :]) @ v[..., :k].conj().swapaxes(1, 2)
+        return [x.astype(dtype)], [np.full(x.shape, 0.03)]
+
+    return {"shapes": (2, m, n), "domains": REAL, "dtypes": dtypes, "make": make}
+
+
+def _parts(name: str, *ends: int) -> Callable[..., Any]:
+    """Eigenvectors or singular vectors with the sign that md.linalg gives them, by their rows; the last row are the values."""
+
+    def call(x: Any) -> Any:
+        out = getattr(ns, name)(x)
+        rows = [
+            ns.slice(out, start=(0, a, 0), stop=(2, b, out.shape[2]), step=(1, 1, 1)) for a, b in zip((0, *ends), (*ends, out.shape[1]), strict=True)
+        ]
+        phase = phases(ns, rows[0])
+        return (*(ns.mul(v, phase) for v in rows[:-1]), ns.real(rows[-1]))
+
+    return call
+
+def _eig(x: Any) -> Any:
+    out, n = ns.eig(x), x.shape[-1]
+    v, w = (ns.slice(out, start=(0, a, 0), stop=(2, b, n), step=(1, 1, 1)) for a, b in ((0, n), (n, n + 1)))
+    v = ns.mul(v, phases(ns, v))
+    return ns.div(v, ns.cast(ns.root(ns.sum(ns.square(ns.abs(v)), axis=(1,), keepdims=True), p=2), dtype=v.dtype)), w
+
+
+for _m, _n, _complete in ((3, 3, False), (3, 2, False), (3, 2, True)):
+    row("qr", **_spread(_m, _n, "complex128" if _n < 3 else "float64 float32"), label=f"{_m}x{_n}" + "complete" * _complete, complete=_complete)
+row("eigh", **_spread(3, 3, BOTH, hermitian=True), call=_parts("eigh", 3))
+row("eig", **_spread(2, 2, "float64 float32 complex128"), call=_eig)
+row("eigvals", **_spread(2, 2, "complex128 float32"))
+row("eigvalsh", **_spread(3, 3, "complex128 float32", hermitian=True))
+for _m, _n, _types in ((2, 2, "float64 float32"), (3, 2, "complex128"), (2, 3, "complex128")):
+    row("svd", **_spread(_m, _n, _types), label=f"{_m}x{_n}", call=_parts("svd", _m, _m + _n))
+row("svdvals", **_spread(3, 2, "complex128 float32"))
+row("pinv", **_spread(3, 2, "complex128 float32"), call=lambda x: ns.pinv(x, ns.mul(ns.real(ns.sum(x, axis=(1, 2), keepdims=False)), 0.0)))
 
 # ---- Fourier transforms -----------------------------------------------------------------------------------------------------------------
 for _label, _axes, _inverse, _norm in (("", (1,), False, "backward"), ("inverse", (1,), True, "backward"), ("two", (2, 0), True, "ortho")):

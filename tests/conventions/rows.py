@@ -230,6 +230,31 @@ row(
     "cholesky reads the lower triangle", md.linalg.cholesky, ([[4.0, 9.0], [2.0, 2.0]],), [[2.0, 0.0], [1.0, 1.0]], ([[11.5, 0.0], [-45.0, 50.0]],),
     ([[4.5, 0.0], [-6.875, -6.25]],), w=[[1.0, 0.0], [10.0, 100.0]],
 )  # fmt: skip
+row(
+    "cholesky, complex: the imaginary part of the diagonal and the upper triangle are not read", md.linalg.cholesky,
+    ([[4 + 7j, 9.0], [2j, 2.0]],), [[2.0, 0.0], [1j, 1.0]], ([[0.375, 0.0], [-0.5j, 0.5]],), w=[[1.0, 0.0], [0.0, 1.0]], dtype="complex128", law="1",
+)  # fmt: skip
+row(
+    "slogdet, phase", lambda x: md.linalg.slogdet(x).sign, ([[2j, 0.0], [0.0, 1.0]],), 1j, ([[0.5, 0.0], [0.0, -1j]],), w=1.0, dtype="complex128",
+    law="6",
+)  # fmt: skip
+UNIT = [[1.0, 0.0], [0.0, 1.0]]
+EIGHT = [[1.0, 2.0], [4.0, 8.0]]
+row("eigh, equal eigenvalues: vectors", lambda x: md.linalg.eigh(x).eigenvectors, (UNIT,), UNIT, ([[nan, 0.0], [nan, nan]],), w=EIGHT)
+row("eigh, equal eigenvalues: their sum", lambda x: md.sum(md.linalg.eigh(x).eigenvalues), (UNIT,), 2.0, (UNIT,))
+row("eigvalsh, equal eigenvalues: their sum", lambda x: md.sum(md.linalg.eigvalsh(x)), (UNIT,), 2.0, (UNIT,))
+row("eigh reads the lower triangle", md.linalg.eigvalsh, ([[1.0, 9.0], [0.0, 3.0]],), [1.0, 3.0], (UNIT,), law="1")
+row("svd, equal singular values: vectors", lambda x: md.linalg.svd(x).U, (UNIT,), UNIT, ([[nan, nan], [nan, nan]],), w=EIGHT)
+row("svd, equal singular values: their sum", lambda x: md.sum(md.linalg.svd(x).S), (UNIT,), 2.0, (UNIT,))
+row("svdvals at 0", md.linalg.svdvals, ([[0.0]],), [0.0], ([[0.0]],), law="2")
+FLAT = [[2.0, 0.0], [0.0, 0.0]]
+row("nuclear norm, rank 1 of 2", lambda x: md.linalg.matrix_norm(x, ord="nuc"), (FLAT,), 2.0, ([[1.0, 0.0], [0.0, 0.0]],), law="2")
+row("spectral norm, a tie", lambda x: md.linalg.matrix_norm(x, ord=2), (UNIT,), 1.0, ([[0.5, 0.0], [0.0, 0.5]],), law="2")
+row("norm -1", lambda x: md.vector_norm(x, ord=-1), ([1.0, 4.0],), 0.8, ([0.64, 0.04],), ulp=4, law="1")
+row("norm -1, a 0", lambda x: md.vector_norm(x, ord=-1), ([0.0, 4.0],), 0.0, ([0.0, 0.0],), law="2")
+row("matrix norm at 0", md.linalg.matrix_norm, ([[0.0, 0.0]],), 0.0, ([[0.0, 0.0]],), law="2")
+row("pinv of the unit matrix", md.linalg.pinv, (UNIT,), UNIT, ([[-1.0, -2.0], [-3.0, -4.0]],), w=[[1.0, 2.0], [3.0, 4.0]], law="1")
+row("pinv, rank 1 of 2", md.linalg.pinv, (FLAT,), [[0.5, 0.0], [0.0, 0.0]], ([[-0.25, 0.25], [0.25, 0.0]],), law="1")
 row("inv", md.linalg.inv, ([[2.0, 0.0], [1.0, 0.5]],), [[0.5, 0.0], [-1.0, 2.0]], ([[0.25, 0.5], [-1.0, -2.0]],), law="1")
 
 # ---- complex numbers (law 6) -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,276 @@
+"""Lowerings of factorisations of matrices to numba kernels around LAPACK, whose machine code SciPy carries; without SciPy they call NumPy.
+
+Promises: the routines are those that NumPy calls, on column-major copies in the program's own scratch memory; a matrix without a factor, or with
+a nan or an infinity where an iteration needs numbers, gives nan all over.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl.backends.numba_emit import stored
+from minidl.backends.numba_linear import routine
+from minidl.backends.numba_lower import lower, narrow, object_mode, source, widen
+from minidl.dtypes import DType, complex64, complex128, float32, float64, int32
+from minidl.graph import Equation
+
+_LETTER = {float32: "s", float64: "d", complex64: "c", complex128: "z"}
+
+
+class _Kernel:
+    """A kernel over the matrices [m, n] of a batch as it is put together: x is the operand, y the result, `array` and `number` add names to its
+    text, `lapack` gives the line that calls a routine."""
+
+    def __init__(self, plan: Any, e: Equation):
+        (x, *_), (v,) = e.inputs, e.outputs
+        self.plan, self.v = plan, v
+        ref, self.d = widen(plan, x)
+        self.out = self.d.complex if v.dtype.is_complex else self.d.real
+        self.m, self.n = x.shape[-2:]
+        self.args: list[Any] = [ref, None, math.prod(x.shape[:-2]) if self.m * self.n else 0]
+        self.head = [f"x = as_ptr(a[0], {stored(self.d)})", f"y = as_ptr(a[1], {stored(self.out)})", "batch = a[2]"]
+        self.places: dict[str, int] = {}
+        self.number("m", self.m)
+        self.number("n", self.n)
+        self.array("info", int32, 1)
+
+    def _add(self, arg: Any) -> int:
+        self.args.append(arg)
+        return len(self.args) - 1
+
+    def number(self, name: str, value: int) -> None:
+        self.head.append(f"{name} = a[{self._add(value)}]")
+
+    def array(self, name: str, kind: DType, n: int) -> None:
+        """Scratch memory."""
+        self.operand(name, kind, self.plan.temp(max(1, n) * kind.itemsize))
+
+    def operand(self, name: str, kind: DType, ref: Any) -> None:
+        self.places[name] = k = self._add(ref)
+        self.head.append(f"{name} = as_ptr(a[{k}], {stored(kind)})")
+
+    def lapack(self, name: str, arguments: str) -> str:
+        """The call: arguments by name (an array), letter in quotes, or integer."""
+        function = self._add(routine("cython_lapack", _LETTER[self.d] + name))
+        places = []
+        for a in arguments.split():
+            if a in self.places:
+                places.append(self.places[a])
+            else:
+                value = np.frombuffer(a.strip('"').encode(), np.uint8) if a[0] == '"' else np.int32(int(a))
+                places.append(self._add(self.plan.raw(value)))
+        return f"call{len(places)}(a[{function}], ({', '.join(f'a[{p}]' for p in places)}))"
+
+    def run(self, body: str) -> None:
+        """Compile and add it; the text is that of one matrix, number b."""
+        lines = "\n".join("    " + line for line in body.strip("\n").split("\n"))
+        text = source(*self.head, "for b in range(batch):\n" + lines.replace("NAN", f"{stored(self.out)}(np.nan)"))
+
+        def compute(out: Any) -> None:
+            self.args[1] = out
+            self.plan.call(text, *self.args)
+
+        narrow(self.plan, self.v, self.out, compute)
+
+
+#: Column-major copies, and whether all elements are numbers.
+_COPY = """
+fine = True
+for i in range(m):
+    for j in range(n):
+        v = x[(b*m + i)*n + j]
+        fine = fine and v - v == 0
+        c[j*m + i] = v
+"""
+
+
+def _qr(plan: Any, e: Equation) -> None:
+    k = _Kernel(plan, e)
+    m, n, width = k.m, k.n, k.v.shape[-1]
+    k.number("width", width)
+    work = 64 * max(m, 1)
+    for name, size in (("c", m * width), ("tau", n), ("work", work)):
+        k.array(name, k.d, size)
+    factor = k.lapack("geqrf", f"{m} {n} c {m} tau work {work} info")
+    form = k.lapack("ungqr" if k.d.is_complex else "orgqr", f"{m} {width} {n} c {m} tau work {work} info")
+    k.run(f"""{_COPY}
+o = b*(m + n)*width
+{factor}
+for i in range(n):
+    for j in range(width):
+        y[o + (m + i)*width + j] = c[j*m + i] if i <= j and j < n else c[0]*0
+{form}
+for i in range(m):
+    for j in range(width):
+        y[o + i*width + j] = c[j*m + i]
+""")
+
+
+def _eigen(vectors: bool) -> Callable[[Any, Equation], None]:
+    def lowering(plan: Any, e: Equation) -> None:
+        k = _Kernel(plan, e)
+        n, real = k.n, k.d.real
+        work, more = 2 * n * n + 70 * n + 1, 2 * n * n + 5 * n + 1
+        k.array("c", k.d, n * n)
+        k.array("w", real, n)
+        k.array("work", k.d, work)
+        k.array("rwork", real, more)
+        k.array("iwork", int32, 5 * n + 3)
+        letters = '"V" "L"' if vectors else '"N" "L"'
+        if k.d.is_complex:
+            call = k.lapack("heevd", f"{letters} {n} c {n} w work {work} rwork {more} iwork {5 * n + 3} info")
+        else:
+            call = k.lapack("syevd", f"{letters} {n} c {n} w work {work} iwork {5 * n + 3} info")
+        rows = "for i in range(n):\n    for j in range(n):\n        y[b*(n + 1)*n + i*n + j] = c[j*n + i] if fine else NAN\n"
+        k.run(f"""{_COPY.replace("range(n)", "range(i + 1)")}
+info[0] = 1
+if fine:
+    {call}
+fine = info[0] == 0
+{rows if vectors else ""}
+for j in range(n):
+    y[b*{"(n + 1)*n + n*n" if vectors else "n"} + j] = w[j] if fine else NAN
+""")
+
+    return lowering
+
+
+def _general(vectors: bool) -> Callable[[Any, Equation], None]:
+    """Eigenvalues of any matrix. LAPACK gives those of a real one in pairs, vectors as real and imaginary parts."""
+
+    def lowering(plan: Any, e: Equation) -> None:
+        k = _Kernel(plan, e)
+        n, real, t = k.n, k.d.real, stored(k.out)
+        work = 70 * max(n, 1)
+        for name, kind, size in (("c", k.d, n * n), ("vectors", k.d, n * n + n), ("w", k.d, n), ("left", k.d, 1), ("work", k.d, work)):
+            k.array(name, kind, size)
+        k.array("wi", real, n)
+        k.array("rwork", real, 2 * n)
+        head = f'"N" "{"NV"[vectors]}" {n} c {n} w'
+        if k.d.is_complex:
+            call = k.lapack("geev", f"{head} left 1 vectors {n} work {work} rwork info")
+        else:
+            call = k.lapack("geev", f"{head} wi left 1 vectors {n} work {work} info")
+        first = "wi[j] > 0" if not k.d.is_complex else "False"
+        value = "w[j]" if k.d.is_complex else "w[j] + 1j*wi[j]"
+        rows = f"""
+    for i in range(n):
+        z = vectors[j*n + i] + 1j*(vectors[(j + 1)*n + i] if {first} else vectors[j*n + i]*0)
+        if {"wi[j] < 0" if not k.d.is_complex else "False"}:
+            z = vectors[(j - 1)*n + i] - 1j*vectors[j*n + i]
+        y[b*(n + 1)*n + i*n + j] = {t}(z) if fine else NAN
+"""
+        k.run(f"""{_COPY}
+info[0] = 1
+if fine:
+    {call}
+fine = info[0] == 0
+for j in range(n):
+    y[b*{"(n + 1)*n + n*n" if vectors else "n"} + j] = {t}({value}) if fine else NAN
+{rows if vectors else ""}
+""")
+
+    return lowering
+
+
+def _singular(vectors: bool) -> Callable[[Any, Equation], None]:
+    def lowering(plan: Any, e: Equation) -> None:
+        k = _Kernel(plan, e)
+        m, n, real = k.m, k.n, k.d.real
+        least, most = min(m, n), max(m, n)
+        k.number("k", least)
+        work = 4 * least * least + 10 * least + 66 * (m + n)
+        k.array("c", k.d, m * n)
+        k.array("s", real, least)
+        k.array("u", k.d, m * least if vectors else 1)
+        k.array("t", k.d, n * least if vectors else 1)
+        k.array("work", k.d, work)
+        k.array("rwork", real, 5 * least * least + 7 * least + 2 * most * least + 2 * least * least)
+        k.array("iwork", int32, 8 * least)
+        rwork = "rwork " if k.d.is_complex else ""
+        letter = '"S"' if vectors else '"N"'
+        call = k.lapack("gesdd", f"{letter} {m} {n} c {m} s u {m} t {least} work {work} {rwork}iwork info")
+        conj = ".conjugate()" if k.d.is_complex else ""
+        rows = f"""
+for j in range(k):
+    for i in range(m):
+        y[o + i*k + j] = u[j*m + i] if fine else NAN
+    for i in range(n):
+        y[o + (m + i)*k + j] = t[i*k + j]{conj} if fine else NAN
+"""
+        k.run(f"""{_COPY}
+info[0] = 1
+if fine:
+    {call}
+fine = info[0] == 0
+o = b*{"(m + n + 1)*k" if vectors else "k"}
+{rows if vectors else ""}
+for j in range(k):
+    y[o + {"(m + n)*k + " if vectors else ""}j] = s[j] if fine else NAN
+""")
+
+    return lowering
+
+
+def _solve(plan: Any, e: Equation) -> None:
+    k = _Kernel(plan, e)
+    n, columns = k.n, e.inputs[1].shape[-1]
+    right, _ = widen(plan, e.inputs[1])
+    k.operand("right", k.d, right)
+    k.number("columns_", columns)
+    k.array("c", k.d, n * n)
+    k.array("z", k.d, n * columns)
+    k.array("pivots", int32, n)
+    call = k.lapack("gesv", f"{n} {columns} c {n} pivots z {n} info")
+    k.run(f"""{_COPY}
+for i in range(n):
+    for j in range(columns_):
+        z[j*n + i] = right[(b*n + i)*columns_ + j]
+{call}
+for i in range(n):
+    for j in range(columns_):
+        y[(b*n + i)*columns_ + j] = z[j*n + i] if info[0] == 0 else NAN
+""")
+
+
+def _determinant(start: str, step: str) -> Callable[[Any, Equation], None]:
+    """From the pivots of Gaussian elimination, whose exchanges change the sign."""
+
+    def lowering(plan: Any, e: Equation) -> None:
+        k = _Kernel(plan, e)
+        k.args[2] = math.prod(e.inputs[0].shape[:-2])
+        k.array("c", k.d, k.n * k.n)
+        k.array("pivots", int32, k.n)
+        call = k.lapack("getrf", f"{k.n} {k.n} c {max(k.n, 1)} pivots info")
+        value = start.format(stored(k.out))
+        k.run(f"""{_COPY}
+if n:
+    {call}
+total = {value}
+for i in range(n):
+    p = c[i*n + i]
+    odd = pivots[i] != i + 1
+    {step}
+y[b] = total
+""")
+
+    return lowering
+
+
+_LOWERINGS: dict[str, Callable[[Any, Equation], None]] = {
+    "qr": _qr, "eigh": _eigen(True), "eigvalsh": _eigen(False), "eig": _general(True), "eigvals": _general(False),
+    "svd": _singular(True), "svdvals": _singular(False), "solve": _solve,
+    "det": _determinant("{}(1)", "total = total * (-p if odd else p)"),
+    "detsign": _determinant("{}(1)", "p = p if p == 0 else p / abs(p)\n    total = total * (-p if odd else p)"),
+    "logabsdet": _determinant("{}(0)", "total = total + math.log(abs(p))"),
+}  # fmt: skip
+if importlib.util.find_spec("scipy"):
+    for _name, _lowering in _LOWERINGS.items():
+        lower(_name)(_lowering)
+else:
+    object_mode.update(dict.fromkeys(_LOWERINGS, "NumPy calls LAPACK; SciPy, which would lend its address to machine code, is not installed"))
