@@ -130,7 +130,7 @@ class JaxBackend(Backend):
         self.takes_numpy = self.device == "cpu"
         self.placement = SingleDeviceSharding(device)
         self.raw = Namespace(self)
-        self._constants: dict[tuple[str, DType], Any] = {}
+        self._constants: dict[tuple[bytes, DType], Any] = {}
         super().__init__()
         self.quick = _Scoped(self)
 
@@ -197,7 +197,7 @@ class JaxBackend(Backend):
 
     # what jax.jit's cache of static params would get wrong: it takes 0.0 for -0.0, never finds NaN again, and keeps graphs alive
     def _constant(self, value: Any, dtype: DType) -> Any:
-        key = repr(value), dtype
+        key = np.asarray(value, dtype.numpy).tobytes(), dtype  # the bits tell both zeros and both signs of nan apart
         native = self._constants.get(key)
         if native is None:
             if len(self._constants) >= 1000:

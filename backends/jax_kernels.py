@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.random import threefry2x32_p
 
+from minidl.backends import complex_values
 from minidl.primitives import table
 
 kernels: dict[str, Callable[..., Any]] = {}
@@ -112,6 +113,9 @@ def _log_base(base: float) -> Callable[..., Any]:
     scale = 1 / math.log(base)
 
     def log(x: Any) -> Any:
+        if x.dtype.kind == "c":
+            z = kernels["log"](x)
+            return lax.complex(*(lax.mul(part, const(scale, part)) for part in (lax.real(z), lax.imag(z))))
         if is_float(x) and x.dtype.itemsize < 8:  # in double, so that whole powers come out whole
             return to(lax.mul(lax.log(to(x, np.float64)), const(scale, to(x, np.float64))), x.dtype)
         return lax.div(lax.log(x), const(math.log(base), x))
@@ -121,6 +125,41 @@ def _log_base(base: float) -> Callable[..., Any]:
 
 for _name in "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh square neg".split():
     kernels[_name] = getattr(lax, _name)
+
+def _either(name: str) -> Callable[..., Any]:
+    f = kernels[name]
+    return lambda x: _complex[name](x) if x.dtype.kind == "c" else f(x)
+
+
+_TOOLS = {n: getattr(lax, {"absolute": "abs", "negative": "neg"}.get(n, n)) for n in "absolute negative sin cos atan2 log log1p".split()}
+_TOOLS |= {
+    "where": lax.select, "full": lambda like, value: const(value, like), "signbit": lambda x: kernels["signbit"](x),
+    "hypot": lambda x, y: kernels["hypot"](x, y),
+}  # fmt: skip
+
+
+def _split(x: Any) -> tuple[Any, Any]:
+    return lax.real(x), lax.imag(x)
+
+
+def _products(f: Any, g: Any, h: Any, k: Any) -> Callable[[Any], Any]:
+    """f(a) g(b) + i h(a) k(b): XLA's own lose the signs of zeros."""
+
+    def call(x: Any) -> Any:
+        a, b = _split(x)
+        return lax.complex(lax.mul(f(a), g(b)), lax.mul(h(a), k(b)))
+
+    return call
+
+
+_OWN = {
+    "sinh": _products(lax.sinh, lax.cos, lax.cosh, lax.sin), "cosh": _products(lax.cosh, lax.cos, lax.sinh, lax.sin),
+    "sin": _products(lax.sin, lax.cosh, lax.cos, lax.sinh), "cos": _products(lax.cos, lax.cosh, lambda a: lax.neg(lax.sin(a)), lax.sinh),
+    "atan": lambda x: lax.complex(*reversed(_split(lax.atanh(lax.complex(*reversed(_split(x))))))),
+}  # fmt: skip
+_complex = complex_values.kernels(_TOOLS, {name: _OWN.get(name, kernels[name]) for name in complex_values.TABLE}, _split, lax.complex)
+kernels.update({name: _either(name) for name in _complex})
+
 for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
     kernels[_name] = wide(_f)
 kernels |= {
@@ -128,7 +167,7 @@ kernels |= {
     "floor": _only_float(lax.floor), "ceil": _only_float(lax.ceil),
     "round": _only_float(lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)),
     "trunc": _only_float(lambda x: lax.select(lax.lt(x, const(0, x)), lax.ceil(x), lax.floor(x))),
-    "abs": lambda x: x if x.dtype.kind in "bu" else lax.abs(x),
+    "abs": lambda x: x if x.dtype.kind in "bu" else kernels["hypot"](lax.real(x), lax.imag(x)) if x.dtype.kind == "c" else lax.abs(x),
     "real": lambda x: lax.real(x) if x.dtype.kind == "c" else x,
     "imag": lambda x: lax.imag(x) if x.dtype.kind == "c" else const(0, x),
     "conj": lambda x: lax.conj(x) if x.dtype.kind == "c" else x,
@@ -178,7 +217,22 @@ def softplus(x: Any) -> Any:
 
 @kernel
 def sign(x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return _complex_sign(x)
     return lax.select(lax.eq(x, const(0, x)), const(0, x), lax.sign(x))  # sign(-0.) is +0, as in NumPy
+
+
+def _complex_sign(x: Any) -> Any:
+    """An infinite part hides a finite one."""
+    parts, whole = (lax.real(x), lax.imag(x)), lax.sign(x)
+    wild = [lax.eq(lax.abs(c), const(np.inf, c)) for c in parts]
+    unknown = lax.bitwise_or(lax.bitwise_or(*map(isnan, parts)), lax.bitwise_and(*wild))
+    out = []
+    for c, w, tame in zip(parts, wild, (lax.real(whole), lax.imag(whole)), strict=True):
+        hidden = lax.select(w, lax.sign(c), const(0, c))
+        tame = lax.select(lax.eq(x, const(0, x)), const(0, c), tame)
+        out.append(lax.select(unknown, const(np.nan, c), lax.select(lax.bitwise_or(*wild), hidden, tame)))
+    return lax.complex(*out)
 
 
 def _parts(test: Callable[[Any], Any], join: Callable[[Any, Any], Any], exact: bool) -> Callable[[Any], Any]:
@@ -236,7 +290,9 @@ def _divmod(x: Any, y: Any) -> tuple[Any, Any]:
     down = lax.floor(q)
     q = lax.select(lax.gt(lax.sub(q, down), const(0.5, q)), lax.add(down, const(1, q)), down)
     q = lax.select(lax.eq(q, zero), kernels["copysign"](zero, lax.div(x, y)), q)
-    return lax.select(lax.eq(y, zero), lax.div(x, y), q), r
+    inf = const(np.inf, x)
+    infinite = lax.bitwise_or(lax.eq(lax.abs(x), inf), lax.eq(lax.abs(y), inf))  # the floor of the quotient, as the Array API prefers
+    return lax.select(lax.eq(y, zero), lax.div(x, y), lax.select(infinite, lax.floor(lax.div(x, y)), q)), r
 
 
 kernels["floor_divide"] = binary(wide(lambda x, y: _divmod(x, y)[0]))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minidl.backends import complex_values
 from minidl.backends.numpy_special import _cotangent_derivative
 from minidl.dtypes import DType, bfloat16, bool_, float16, float64
 from minidl.graph import Equation
@@ -62,12 +63,13 @@ _BOOL = {
     "add": "{0} | {1}", "mul": "{0} & {1}", "square": "{0}", "lt": "(not {0}) & {1}", "gt": "{0} & (not {1})", "le": "(not {0}) | {1}",
     "ge": "{0} | (not {1})",
 }  # fmt: skip
-_NUMPY_NAMES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh", "atanh": "arctanh"}
-_COMPLEX = {n: f"np.{_NUMPY_NAMES.get(n, n)}({{W}}({{0}}))" for n in (*_MATH, "log2") if n not in ("erf", "erfc")} | {
+_COMPLEX = {
+    "log2": "np.log2({W}({0}))", "log10": "np.log10({W}({0}))",
     "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()",
     "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
     "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",
     "pow": "np.power({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
+    **{n: f"complex_{n}({{W}}({{0}}))" for n in complex_values.TABLE},
     "isinf": "(abs({0}.real) == np.inf) | (abs({0}.imag) == np.inf)", "isfinite": "(abs({0}.real) < np.inf) & (abs({0}.imag) < np.inf)",
 }  # fmt: skip
 _TABLES = {"float": _ANY | _FLOAT, "int": _ANY | _SIGNED, "uint": _ANY | _UNSIGNED, "bool": _ANY | _BOOL, "complex": _ANY | _COMPLEX}

@@ -39,7 +39,8 @@ _lock = threading.RLock()
 @functools.cache
 def _stamp() -> str:
     """What besides its own source decides a kernel's machine code; numba itself keys on the processor."""
-    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in ("numba_math", "numba_vector", "numba_kernels", "numpy_special")]
+    files = ("numba_math", "numba_vector", "numba_kernels", "numpy_special", "complex_values")
+    texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in files]
     return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
 
 

@@ -7,12 +7,14 @@ the NumPy definitions: x // 0 = 0 for integers, nan propagates through maximum, 
 from __future__ import annotations
 
 import math
+import operator
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from minidl.backends import complex_values
 from minidl.backends.numpy_special import _BERNOULLI, _DIGAMMA_ROOT, _PPND, _zeta_series
 
 jit = njit(error_model="numpy", nogil=True)
@@ -283,8 +285,8 @@ def float_mod(x, y):
 
 @jit
 def float_floordiv(x, y):
-    if y == 0:
-        return x / y
+    if y == 0 or abs(x) == math.inf or abs(y) == math.inf:
+        return np.floor(x / y)
     r = np.fmod(x, y)
     q = (x - r) / y
     if r != 0 and (y < 0) != (r < 0):
@@ -522,4 +524,58 @@ def columns(x, col, g, zero, back):
 @jit
 def complex_sign(z):
     r = math.hypot(z.real, z.imag)
-    return z if r == 0 else complex(z.real / r, z.imag / r)
+    if z.real != z.real or z.imag != z.imag:
+        return complex(math.nan, math.nan)
+    if r == math.inf:
+        a = math.copysign(1.0, z.real) if abs(z.real) == math.inf else 0.0
+        b = math.copysign(1.0, z.imag) if abs(z.imag) == math.inf else 0.0
+        return complex(a, b) if a == 0 or b == 0 else complex(math.nan, math.nan)
+    return complex(0.0, 0.0) if r == 0 else complex(z.real / r, z.imag / r)
+
+
+# ---- complex functions: Numba's own in the part of the plane to which symmetry leads, and the standard's values ---------------------------------
+@jit
+def _where(c, x, y):
+    return x if c else y
+
+
+@jit
+def _full(like, value):
+    return value
+
+
+@jit
+def _signbit(x):
+    return math.copysign(1.0, x) < 0
+
+
+_TOOLS = {n: getattr(math, n) for n in ("sin", "cos", "atan2", "hypot", "log", "log1p")}
+_COMPLEX = complex_values.bound(_TOOLS | {"where": _where, "full": _full, "signbit": _signbit, "negative": operator.neg, "absolute": abs}, jit)
+_near_one = _COMPLEX["near_one"]
+
+
+@jit
+def _log1p(z):
+    real, imag = _near_one(z.real, z.imag)
+    return complex(real, imag)
+
+
+def _complex_function(name):
+    fold, signs, right, elsewhere = (_COMPLEX[f.__name__] for f in complex_values.TABLE[name])
+    own = _log1p if name == "log1p" else getattr(np, f"arc{name[1:]}" if name[0] == "a" else name)
+
+    @jit
+    def function(z):
+        u, v = fold(z.real, z.imag)
+        if right(u, v):
+            w = own(complex(u, v))
+            real, imag = w.real, w.imag
+        else:
+            real, imag = elsewhere(u, v)
+        real, imag = signs(real, imag, z.real, z.imag)
+        return complex(real, imag)
+
+    return function
+
+
+globals().update({f"complex_{name}": _complex_function(name) for name in complex_values.TABLE})

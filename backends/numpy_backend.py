@@ -18,7 +18,8 @@ from minidl import dtypes
 from minidl.backends import numpy_control
 from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
-from minidl.backends.numpy_kernels import KERNELS, NOISY, SILENT
+from minidl.backends.numpy_complex import COMPLEX
+from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT
 from minidl.backends.numpy_memory import LEAST, empty
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
@@ -174,6 +175,9 @@ class NumpyBackend(Backend):
         if name in ("reshape", "permute"):
             method, argument = ("reshape", params["shape"]) if name == "reshape" else ("transpose", params["axes"])
             return f"{outputs[0]} = {inputs[0]}.{method}({argument!r})"
+        if name in COMPLEX and equation.inputs[0].dtype.is_complex:
+            env[COMPLEX[name].__name__] = COMPLEX[name]
+            return f"{outputs[0]} = {COMPLEX[name].__name__}({inputs[0]})"
         matmul = _spell_matmul(equation, inputs, env) if name == "dot_general" else None
         line = f"{outputs[0]} = {matmul}" if matmul else self.spell(equation, inputs, outputs, env)
         if name in KERNELS:
@@ -215,7 +219,7 @@ def _writes(equation: Equation) -> Sequence[int]:
 
 for _name, _kernel in SILENT.items():
     setattr(NumpyBackend, _name, staticmethod(_kernel))
-for _name, _kernel in NOISY.items():
+for _name, _kernel in (NOISY | EAGER).items():
     setattr(NumpyBackend, _name, staticmethod(quiet(_kernel)))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.numpy_helpers import select
-from minidl.backends.numpy_kernels import KERNELS, relu
+from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu
 from minidl.backends.numpy_memory import empty
 from minidl.dtypes import DType, float32
 from minidl.emit import static
@@ -66,7 +66,7 @@ def into(equation: Equation) -> tuple[Callable[..., Any], tuple[int, ...]] | Non
         return np.clip, (0,)  # the same but for the sign of a zero bound, in one pass
     if name in INTO:
         return INTO[name]
-    kernel = KERNELS.get(name)
+    kernel = kernel_of(equation)
     return (kernel, tuple(range(len(equation.inputs)))) if isinstance(kernel, np.ufunc) else None
 
 
@@ -295,7 +295,8 @@ class Writer:
         else:
             args = [self._wide(a) if name in ROWWISE else self._text(a) for a in e.inputs]
             args += [f"{k}={static(v, self.env)}" for k, v in e.params.items()]
-            self._assign(out, f"{self._bind(KERNELS[name], name)}({', '.join(args)})")
+            own: Any = kernel_of(e)
+            self._assign(out, f"{self._bind(own, name if own is KERNELS[name] else own.__name__)}({', '.join(args)})")
             if full and name not in ROWWISE and all(self._slim(a) for a in e.inputs) and out not in self.region.outputs:
                 self.narrow.add(out)
         return None

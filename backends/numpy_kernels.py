@@ -18,9 +18,11 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
+from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_helpers import is_half, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
+from minidl.graph import Equation
 from minidl.shapes import blocks
 
 Array = np.ndarray
@@ -42,7 +44,7 @@ NOISY.update(
     exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, log10=np.log10, sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan,
     asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh,
     atanh=np.arctanh, abs=np.abs, sign=np.sign, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
-    floor_divide=np.floor_divide, remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
+    remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
     atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, nextafter=np.nextafter, lt=np.less, le=np.less_equal, gt=np.greater,
     ge=np.greater_equal,
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
@@ -77,6 +79,16 @@ def _zero(dtype: np.dtype) -> Array:
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------------------------------------
+@noisy
+def floor_divide(x: Array, y: Array) -> Array:
+    """Where an operand is infinite, the floor of the quotient, as the Array API prefers; NumPy has Python's //, which is nan or -1 there."""
+    out = np.floor_divide(x, y)
+    if x.dtype.kind in "iu":
+        return out
+    infinite = np.isinf(x) | np.isinf(y)
+    return np.where(infinite, np.floor(np.divide(x, y)), out) if infinite.any() else out
+
+
 @noisy
 def rsqrt(x: Array) -> Array:
     return np.reciprocal(np.sqrt(x))
@@ -439,3 +451,18 @@ def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -
 
 
 KERNELS = SILENT | NOISY
+
+
+def kernel_of(equation: Equation) -> Kernel | None:
+    """The kernel of an equation; some are others for complex numbers."""
+    name = equation.primitive.name
+    return COMPLEX[name] if name in COMPLEX and equation.inputs[0].dtype.is_complex else KERNELS.get(name)
+
+
+def _either(name: str) -> Kernel:
+    f, other = NOISY[name], COMPLEX[name]
+    return functools.wraps(f, ("__name__", "__doc__"), ())(lambda x: other(x) if x.dtype.kind == "c" else f(x))
+
+
+#: What single operations call where a program looks at dtypes beforehand.
+EAGER = {name: _either(name) for name in COMPLEX}

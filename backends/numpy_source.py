@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from minidl.backends.numpy_backend import KERNELS
+from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
 from minidl.emit import emit
 from minidl.fusion import expand
@@ -226,6 +227,9 @@ class _Speller:
             return text
         if name in _OPERATORS and len(inputs) == 2:
             return f"{inputs[0]} {_OPERATORS[name]} {inputs[1]}"
+        if name in COMPLEX and equation.inputs[0].dtype.is_complex:
+            self.found._define(_PACKAGE + "numpy_complex", COMPLEX[name].__name__)
+            return f"{COMPLEX[name].__name__}({inputs[0]})"
         if name not in KERNELS:
             raise NotImplementedError(f"to_python: NumPy has no text for {name}")
         return f"{self.found.kernel(name)}({', '.join([*inputs, *(f'{k}={self._param(v)}' for k, v in params.items())])})"

@@ -20,7 +20,7 @@ from minidl import dtypes
 from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels
-from minidl.backends.torch_kernels import KERNELS, NATIVE, PLAIN, caster, slices
+from minidl.backends.torch_kernels import COMPLEX, KERNELS, NATIVE, PLAIN, caster, slices
 from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
@@ -260,7 +260,7 @@ class TorchBackend(Backend):
             return None
         a, unsigned = inputs[0], any(i.dtype in _UNSIGNED for i in equation.inputs)
         into = f", out={over}" if over else ""
-        if name in PLAIN and not unsigned:
+        if name in PLAIN and not unsigned and not (name in COMPLEX and x.dtype.is_complex):
             return f"{_bind(env, 'torch_' + name, PLAIN[name])}({', '.join(inputs)}{into})"
         if name == "keep_positive":
             return f"{_bind(env, name, EMITTED[name])}({', '.join(inputs)}{into})"
@@ -320,6 +320,8 @@ def _is_fresh(equation: Equation) -> bool:
 
 def _can_overwrite(equation: Equation) -> bool:
     name = equation.primitive.name
+    if name in COMPLEX and equation.inputs[0].dtype.is_complex:
+        return False
     return (name in PLAIN or name in ("relu", "keep_positive")) and not any(a.dtype in _UNSIGNED for a in equation.inputs)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from minidl import dtypes, shapes
+from minidl.backends import complex_values
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_linear as linear
 from minidl.backends import torch_windows as windows
@@ -135,7 +136,7 @@ def sign(x: Tensor) -> Tensor:
     if x.is_floating_point():
         return torch.where(x == x, torch.sign(x), x)
     if x.is_complex():
-        return torch.sgn(x)
+        return _complex_sign(x)
     return (x != 0).to(x.dtype) if x.dtype in SIGNED else torch.sign(x)
 
 
@@ -155,6 +156,39 @@ def polygamma(x: Tensor, *, n: int) -> Tensor:
     return out if n % 2 else out.neg_()
 
 
+# ---- complex numbers ------------------------------------------------------------------------------------------------------------------
+def _split(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.real, x.imag
+
+
+_TOOLS = {n: getattr(torch, n) for n in complex_values.TOOLS if n != "full"}
+_TOOLS["full"] = lambda like, value: torch.full((), value, dtype=like.dtype, device=like.device)
+#: Kernels for complex numbers where torch's function has other values than the standard's.
+COMPLEX = complex_values.kernels(_TOOLS, {n: PLAIN[n] for n in ("acos", "expm1", "log1p", "tan", "tanh")}, _split, torch.complex)
+
+
+def _either(name: str) -> Kernel:
+    f, other = PLAIN[name], COMPLEX[name]
+    return functools.wraps(f)(lambda x: other(x) if x.is_complex() else f(x))
+
+
+KERNELS.update((name, _either(name)) for name in COMPLEX)
+
+
+def _complex_sign(x: Tensor) -> Tensor:
+    """An infinite part hides a finite one."""
+    a, b = x.real, x.imag
+    wild, nan = torch.isinf(a) | torch.isinf(b), (a != a) | (b != b)
+    unknown = nan | (torch.isinf(a) & torch.isinf(b))
+
+    def part(c: Tensor, other: Tensor) -> Tensor:
+        return torch.where(unknown, math.nan, torch.where(wild, torch.where(torch.isinf(c), torch.sign(c), 0.0), other))
+
+    out = torch.sgn(x)
+    return torch.complex(part(a, out.real), part(b, out.imag))
+
+
+# ---- integers and division ------------------------------------------------------------------------------------------------------------
 def _divide_integers(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Floor quotient and remainder with 0 for a zero divisor. The native division traps on zero and on lowest / -1."""
     dtype, zero = x.dtype, y == 0
@@ -178,7 +212,10 @@ def _divide_integers(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 @kernel
 def floor_divide(x: Tensor, y: Tensor) -> Tensor:
-    return torch.floor_divide(x, y) if x.is_floating_point() else _divide_integers(x, y)[0]
+    """Where an operand is infinite, the floor of the quotient; torch's is nan or -1 there."""
+    if not x.is_floating_point():
+        return _divide_integers(x, y)[0]
+    return torch.where(torch.isinf(x) | torch.isinf(y), torch.floor(x / y), torch.floor_divide(x, y))
 
 
 @kernel
