@@ -1,4 +1,4 @@
-"""The array functions on top of the primitives, under the names of the Array API standard 2024.12, and what makes Tensors behave.
+"""The array functions on top of the primitives, under the names of the Array API standard 2025.12, and what makes Tensors behave.
 
 creation, elementwise, reductions, manipulation, indexing, sorting, linear, windows, composites and info hold the functions by topic; methods attaches
 operators and methods to Tensor.

@@ -337,6 +337,10 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
             raise IndexError(f"indexing: the mask {describe(index)} does not fit {describe(x)}")
         mask = ns.reshape(index, shape=(*index.shape, *(1,) * (x.ndim - index.ndim)))
         return ns.where(mask, _combine(x, value, mode), x)
+    if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # value has the leading axis of x[index], of size 1 or 0
+        kept = int(values(index, "indexing with a mask"))
+        whole = broadcast_to(value, (kept, *x.shape))
+        return _combine(x, ns.reshape(whole, shape=x.shape), mode) if kept else fresh(x)
     plan = Plan(x, index)
     if not plan.axes:
         part_shape = _cut_shape(plan)
