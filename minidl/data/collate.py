@@ -43,6 +43,8 @@ def host(items: list[Any]) -> Any:
     return items
 
 
+#: Bytes below which a backend's own copy of an array is faster than sharing its memory.
+SHARED_FROM = {"jax": 1 << 20}
 PAD = "pad them (md.data.text.PadCollate), or give a collate_fn of your own"
 
 
@@ -97,7 +99,7 @@ def tensors(batch: Any, *, owned: bool = False, backend: str | None = None, devi
         if isinstance(v, md.Tensor):
             return md.asarray(v, backend=backend, device=device)
         if isinstance(v, np.ndarray) and v.dtype.kind in "biufcV":
-            if owned and v.size and v.flags.writeable:
+            if owned and v.size and v.flags.writeable and v.nbytes >= SHARED_FROM.get(backend or "", 0):
                 try:
                     return md.asarray(v, copy=False, backend=backend, device=device)
                 except ValueError:  # a device, or a dtype that is not shared
