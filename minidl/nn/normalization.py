@@ -80,11 +80,11 @@ class _BatchNorm(_Running):
     def forward(self, input: md.Tensor) -> md.Tensor:
         if input.ndim not in self.ranks:
             raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{r}-d' for r in self.ranks)} input, got shape {input.shape}")
-        momentum: Any = self.momentum
+        momentum: Any = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats:
             with md.no_grad():
                 self.num_batches_tracked.assign(self.num_batches_tracked + 1)
-            if momentum is None:
+            if self.momentum is None:
                 momentum = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
         use_batch = self.training or self.running_mean is None
         update = self.training and self.track_running_stats
