@@ -102,7 +102,7 @@ class Contract:
     """What a function declares of its arguments, looked up once."""
 
     def __init__(self, f: Callable[..., Any]):
-        self.name = f.__name__
+        self.name = getattr(f, "room", "") + f.__name__
         self.signature = inspect.signature(f)
         self.parts = {n: p for n, q in self.signature.parameters.items() if (p := _parts(q))}
         quick = {n: {c for part in p for c in _QUICK.get(part, ())} for n, p in self.parts.items()}
@@ -184,12 +184,13 @@ def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) 
     return contract(f).told(error, args, params)
 
 
-def check_all(space: dict[str, Any], names: Sequence[str]) -> None:
-    """Give the functions of these names in a module's namespace the error contract."""
+def check_all(space: dict[str, Any], names: Sequence[str], room: str = "") -> None:
+    """Give the functions of these names in a module's namespace the error contract. room: what messages put in front of their names."""
     for name in names:
         f = space[name]
         inside = hasattr(f, "parameters") or not isinstance(f, types.FunctionType) or "refused" in f.__code__.co_names
         if not inside and not f.__code__.co_filename.startswith("<minidl"):
+            f.__dict__["room"] = room
             space[name] = checked(f)
 
 

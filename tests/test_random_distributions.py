@@ -393,8 +393,8 @@ MISTAKES = [
     (lambda k: R.bernoulli(k, md.asarray([0.5, 0.5]), (3,)), ValueError, r"bernoulli: parameters of shapes \(2,\) do not broadcast to the"),
     (lambda k: R.uniform(k, (2,), None, 1.0, 0.0), ValueError, r"random\.uniform: minval 1\.0 is above maxval 0\.0"),
     (lambda k: R.uniform(k, (2,), None, 0.0, math.inf), ValueError, r"random\.uniform: maxval must be finite, not inf"),
-    (lambda k: R.uniform(k, (-2,)), ValueError, r"random: shape \(-2,\) has a negative size"),
-    (lambda k: R.uniform(k, 2.5), TypeError, "a shape is an integer or a sequence of integers, not 2.5"),
+    (lambda k: R.uniform(k, (-2,)), ValueError, r"random: negative size in shape \(-2,\)"),
+    (lambda k: R.uniform(k, 2.5), TypeError, "a shape is made of integers, not 2.5"),
     (lambda k: R.gamma(k, -1.0), ValueError, r"random\.gamma: a must be positive, not -1\.0"),
     (lambda k: R.gamma(k, "a"), TypeError, r"random\.gamma: a must be a number, an array or a Tensor, not 'a'"),
     (lambda k: R.beta(k, 1.0, 0.0), ValueError, r"random\.beta: b must be positive, not 0\.0"),
@@ -421,7 +421,7 @@ MISTAKES = [
     (lambda k: R.permutation(k, md.ones((2, 2)), 2), IndexError, r"random\.permutation: axis 2 of 2 axes"),
     (lambda k: R.bits(k, (2,), "int32"), TypeError, r"random\.bits: an unsigned integer dtype is wanted, not int32"),
     (lambda k: R.fold_in(k, md.ones(2)), TypeError, r"random\.fold_in: one integer is wanted, not f32\[2\]"),
-    (lambda k: R.key(1.5), TypeError, r"random\.key: a seed is an integer, not 1\.5"),
+    (lambda k: R.key(1.5), TypeError, r"random\.key: seed must be an integer or a Tensor, not 1\.5"),
     (lambda k: R.normal(md.ones(2)), TypeError, r"a key is a Tensor u32\[2\], not f32\[2\]; make one with md\.random\.key"),
 ]
 

@@ -19,7 +19,7 @@ from minidl.dtypes import DType
 from minidl.later import check, flags
 from minidl.primitives import table
 from minidl.shapes import shown
-from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type
+from minidl.tensors import Tensor, bind, describe, from_numpy, in_range, ns, scalar_type
 
 
 def home(xp: Any) -> Any:
@@ -74,7 +74,8 @@ def constant(xp: Any, shape: tuple[int, ...], value: Any, dtype: DType) -> Tenso
     if dtype.is_integer:
         lowest = -(2 ** (dtype.bits - 1)) if dtype.kind == "int" else 0
         if not lowest <= value < lowest + 2**dtype.bits:
-            raise OverflowError(f"full: {value} does not fit {dtype.name}")
+            raise OverflowError(f"full: {shown(value)} does not fit {dtype.name}")
+    value = in_range(value, dtype)
     return create("full", xp, dtype, shape=shape, value=value)
 
 

@@ -158,8 +158,8 @@ def polygamma(x: Any, /, n: int) -> Tensor:
     >>> round(md.polygamma(md.tensor(1.0), 1).item(), 4)
     1.6449
     """
-    if n < 0:
-        raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0")
+    if not 0 <= n < 2**31:
+        raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0 (and less than 2**31)")
     return ns.polygamma(x, n=n) if n else ns.digamma(x)
 
 

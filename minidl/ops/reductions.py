@@ -320,9 +320,10 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
         raise ValueError(f"diff: n is {n}; it counts differences, so at least 0")
     parts = [operand(v, x) for v in (prepend, x, append) if v is not None]
     x = concat(parts, axis=a) if len(parts) > 1 else fresh(x)
-    for _ in range(n):
+    while n and x.shape[a]:  # of nothing, nothing
+        n -= 1
         size = x.shape[a]
-        x = ns.sub(cut(x, a, 1 if size else 0, size), cut(x, a, 0, size - 1 if size else 0))
+        x = ns.sub(cut(x, a, 1, size), cut(x, a, 0, size - 1))
     return x
 
 

@@ -78,7 +78,11 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     if x1.ndim != 1:
         raise ValueError(f"searchsorted: the sorted array must be 1-d, not {describe(x1)}")
     if sorter is not None:
-        x1 = ns.gather(x1, sorter)
+        from minidl.ops.indexing import take
+
+        x1 = take(x1, operand(sorter, x1))
+        if x1.ndim != 1:
+            raise ValueError(f"searchsorted: the sorter {describe(x1)} must be 1-d, as the sorted array is")
     n = x1.shape[0]
     low = ns.broadcast_to(create("full", home(x1.xp), dtypes.int64, shape=(), value=0), shape=x2.shape)
     high = ns.add(low, n)

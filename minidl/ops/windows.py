@@ -24,7 +24,7 @@ def _padding(name: str, padding: Any, sizes: Any, window: Any, stride: Any, dila
         return tuple((t // 2, t - t // 2) for t in totals)
     if isinstance(padding, str):
         raise ValueError(f"{name}: padding {shown(padding)} is neither 'same' nor 'valid'")
-    both = pairs(name, padding, len(window)) if not _flat(padding, len(window)) else tuple((p, p) for p in padding)
+    both = pairs(name, padding, len(window)) if not _flat(padding, len(window)) else tuple((int(p), int(p)) for p in padding)
     if any(p < 0 for pair in both for p in pair):
         raise ValueError(f"{name}: padding {shown(padding)} is negative; slice the input instead")
     return both
@@ -41,6 +41,8 @@ def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dila
     stride, dilation = ints(f"{name}: stride", stride, n), ints(f"{name}: dilation", dilation, n)
     if min((*stride, *dilation, *window)) < 1:
         raise ValueError(f"{name}: window {window}, stride {stride} and dilation {dilation} must be at least 1")
+    if max((*stride, *dilation, *window)) >= 2**31:
+        raise ValueError(f"{name}: window {window}, stride {stride} and dilation {dilation} must be less than 2**31")
     return {"stride": stride, "padding": _padding(name, padding, x.shape[x.ndim - n :], window, stride, dilation), "dilation": dilation}
 
 

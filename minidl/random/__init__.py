@@ -27,4 +27,4 @@ __all__ = [
     "Generator", "bernoulli", "beta", "bits", "categorical", "choice", "default_generator", "dirichlet", "exponential", "fold_in", "gamma", "gumbel",
     "key", "loggamma", "manual_seed", "normal", "orthogonal", "permutation", "poisson", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip
-check_all(globals(), __all__)
+check_all(globals(), __all__, "random.")

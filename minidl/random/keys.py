@@ -52,13 +52,10 @@ def _half(key: Tensor, i: int) -> Tensor:
 
 
 def size_of(shape: Shape) -> tuple[int, ...]:
-    """A shape as a tuple. Raises ValueError for a negative size and TypeError for what is no shape."""
-    try:
-        out = (shape.__index__(),) if hasattr(shape, "__index__") else tuple(n.__index__() for n in shape)  # type: ignore[union-attr]
-    except (TypeError, AttributeError):
-        raise TypeError(f"random: a shape is an integer or a sequence of integers, not {shape!r}") from None
-    if any(n < 0 for n in out):
-        raise ValueError(f"random: shape {out} has a negative size")
+    """A shape as a tuple. Raises ValueError for a negative size or too many numbers, TypeError for what is no shape."""
+    out = shapes.size_tuple("random", shape)
+    if math.prod(out) >= 2**32:
+        raise ValueError(f"random: {math.prod(out)} numbers in one draw; at most 2**32 - 1, so split the key and draw in parts")
     return out
 
 
@@ -66,8 +63,6 @@ def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     """Two independent uint32 words per element, in the given shape."""
     shape = size_of(shape)
     n = math.prod(shape)
-    if n >= 2**32:
-        raise ValueError(f"random: {n} numbers in one draw; at most 2**32 - 1, so split the key and draw in parts")
     first, second = _half(key, 0), _half(key, 1)
     a, b = ns.threefry2x32(first, second, 0, create("iota", home(key.xp), dtypes.uint32, size=n))
     return ns.reshape(a, shape=shape), ns.reshape(b, shape=shape)

@@ -235,6 +235,8 @@ def _adaptive(name: str, n: int, input: md.Tensor, output_size: OutSize) -> tupl
     sizes = tuple(s if o is None else o for o, s in zip(wanted, x.shape[2:], strict=True))
     if min(sizes) < 1 or 0 in x.shape[2:]:
         raise ValueError(f"{name}: output_size {output_size!r} and the spatial axes of {x.shape} must be at least 1")
+    if max(sizes) > 2**20:
+        raise ValueError(f"{name}: output_size {output_size!r} is more than 2**20 windows on an axis")
     return x, single, sizes
 
 
