@@ -141,6 +141,21 @@ def test_a_generators_state_is_part_of_the_position():
     assert lists(two) == rest and lists(two) == after
 
 
+def test_the_position_goes_through_a_checkpoint_and_on_to_another_backend(tmp_path):
+    pytest.importorskip("torch")
+    make = lambda: DataLoader(TensorDataset(np.arange(20)), 3, True, generator=md.random.Generator(3))
+    loader = make()
+    batches = iter(loader)
+    next(batches), next(batches)
+    md.saving.save(tmp_path / "state.safetensors", {"data": loader.state_dict()})
+    want = [x.tolist() for (x,) in batches] + [x.tolist() for (x,) in loader]
+    with md.use_backend("torch"):
+        again = make()
+        again.load_state_dict(md.saving.load(tmp_path / "state.safetensors")["data"])
+        got = [x for (x,) in again] + [x for (x,) in again]
+    assert [x.tolist() for x in got] == want and {x.backend for x in got} == {"torch"}
+
+
 def test_a_state_of_something_else_is_refused_and_changes_nothing():
     loader = DataLoader(range(10), 2, True, generator=KEY)
     want = lists(DataLoader(range(10), 2, True, generator=KEY))
