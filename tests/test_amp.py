@@ -207,9 +207,10 @@ def test_a_jitted_function_has_one_program_for_each_setting():
 
 @pytest.mark.parametrize(("make", "shape"), [
     (lambda: nn.LSTM(3, 4), (5, 2, 3)), (lambda: nn.GRU(3, 4), (5, 2, 3)), (lambda: nn.LSTMCell(3, 4), (2, 3)),
+    (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), (2, 3, 4)),
     (lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2)), (2, 1, 4, 4)),
     (lambda: nn.Sequential(nn.Linear(4, 8), nn.GroupNorm(2, 8), nn.GELU(), nn.RMSNorm(8), nn.Linear(8, 2)), (6, 4)),
-], ids=["lstm", "gru", "cell", "cnn", "norms"])  # fmt: skip
+], ids=["lstm", "gru", "cell", "transformer", "cnn", "norms"])  # fmt: skip
 @pytest.mark.parametrize("low", HALF)
 def test_layers_run_and_stay_near(make, shape, low):
     md.manual_seed(0)
