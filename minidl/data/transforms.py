@@ -16,112 +16,14 @@ from typing import Any
 
 import numpy as np
 
-import minidl as md
-from minidl.data.collate import is_torch
-from minidl.data.randomness import Draws, draws, loading
+from minidl.data.pictures import Picture, Transform, draws_of
+from minidl.data.randomness import Draws
 from minidl.data.resampling import mode_of, resize
 
 __all__ = [
     "CenterCrop", "Compose", "Grayscale", "Lambda", "Normalize", "Pad", "RandomApply", "RandomCrop", "RandomErasing", "RandomHorizontalFlip",
     "RandomResizedCrop", "RandomVerticalFlip", "Resize", "ToTensor", "Transform",
 ]  # fmt: skip
-
-
-class Picture:
-    """An image on its way through transforms: the array, whether it is a tensor (channels first), and the backend that it goes back to."""
-
-    __slots__ = ("array", "device", "home", "tensor")
-
-    def __init__(self, image: Any):
-        self.tensor, self.home, self.device = False, None, None
-        if isinstance(image, md.Tensor):
-            self.tensor, self.home, self.device, image = True, image.backend, image.device, np.asarray(image, copy=False)
-        elif is_torch(image):
-            self.tensor, image = True, image.detach().cpu().numpy()
-        elif not isinstance(image, np.ndarray):
-            if not hasattr(image, "__array_interface__"):
-                raise TypeError(f"transforms: an image is a NumPy array, a Tensor or a Pillow image, not {type(image).__name__}")
-            image = np.asarray(image)
-            image = image.astype(np.uint8) * np.uint8(255) if image.dtype == bool else image  # Pillow's mode "1"
-        if image.ndim < 2 or (not self.tensor and image.ndim > 3):
-            raise ValueError(f"transforms: an image array is [H, W] or [H, W, C], a tensor [..., C, H, W]; this has shape {image.shape}")
-        self.array: np.ndarray = image
-
-    @property
-    def axes(self) -> tuple[int, int]:
-        """Which axes are the rows and the columns, counted from the end."""
-        return (-2, -1) if self.tensor or self.array.ndim == 2 else (-3, -2)
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.array.shape[self.axes[0]], self.array.shape[self.axes[1]]
-
-    def cut(self, top: int, left: int, height: int, width: int) -> None:
-        """Keep a rectangle."""
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        self.array = self.array[(..., rows, columns) if self.axes == (-2, -1) else (..., rows, columns, slice(None))]
-
-    def pad(self, left: int, top: int, right: int, bottom: int, fill: Any, mode: str) -> None:
-        """Add rows and columns."""
-        widths = [(0, 0)] * self.array.ndim
-        widths[self.axes[0]], widths[self.axes[1]] = (top, bottom), (left, right)
-        if mode != "constant":
-            self.array = np.pad(self.array, widths, mode)  # type: ignore[call-overload]
-        elif np.ndim(fill) == 0:
-            self.array = np.pad(self.array, widths, constant_values=fill)
-        else:  # a value for each channel
-            channel = np.asarray(fill, self.array.dtype).reshape((-1, 1, 1) if self.tensor else (-1,))
-            inside = np.pad(np.ones(self.array.shape, bool), widths)
-            self.array = np.where(inside, np.pad(self.array, widths), channel)
-
-    def out(self) -> Any:
-        """What the user gets: of the kind that came."""
-        if not self.tensor:
-            return self.array
-        home = self.home or ("numpy" if loading() else None)
-        return md.asarray(np.ascontiguousarray(self.array), backend=home, device=self.device)
-
-
-class Transform:
-    """The base of transforms: subclasses define apply(picture, draws), which changes the picture; a call does it to an image.
-
-    >>> import numpy
-    >>> class Twice(md.data.transforms.Transform):
-    ...     def apply(self, picture, draws):
-    ...         md.data.transforms.RandomVerticalFlip(1.0).apply(picture, draws)
-    ...         md.data.transforms.RandomHorizontalFlip(1.0).apply(picture, draws)
-    >>> Twice()(numpy.array([[1, 2], [3, 4]], "uint8")).tolist()
-    [[4, 3], [2, 1]]
-    """
-
-    def apply(self, picture: Picture, draws: Draws) -> None:
-        """Change the picture."""
-        raise NotImplementedError(f"{type(self).__name__} does not define apply")
-
-    def __call__(self, image: Any, *, key: Any = None) -> Any:
-        picture = Picture(image)
-        self.apply(picture, _draws(key))
-        return picture.out()
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v!r}" for k, v in vars(self).items() if not k.startswith("_"))
-        return f"{type(self).__name__}({shown})"
-
-
-class _Later:
-    """Draws that are looked for when the first number is needed: what is not random takes none from the default generator."""
-
-    found: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        if self.found is None:
-            self.found = draws()
-        return getattr(self.found, name)
-
-
-def _draws(key: Any) -> Any:
-    return _Later() if key is None else key if isinstance(key, (Draws, _Later)) else draws(key)
 
 
 class Compose(Transform):
@@ -136,7 +38,7 @@ class Compose(Transform):
         self.transforms = list(transforms)
 
     def __call__(self, image: Any, *, key: Any = None) -> Any:
-        numbers, picture = _draws(key), None
+        numbers, picture = draws_of(key), None
         for step in self.transforms:
             if isinstance(step, Compose):
                 image = step(image if picture is None else picture.out(), key=numbers)
