@@ -140,6 +140,18 @@ def test_every_sort_of_rule(backend):
                     np.testing.assert_allclose(g.numpy(), np.asarray(want, np.float32), rtol=1e-4, atol=1e-6, err_msg=f"{name}, {mode}")
 
 
+def test_a_degenerate_matrix_of_a_batch_leaves_the_others_alone(backend):
+    """The eigenvectors of equal eigenvalues have no derivative; where nothing asks for it there is none."""
+    fine, twin = [[1.0, 0.5], [0.5, 3.0]], [[1.0, 0.0], [0.0, 1.0]]
+    f = lambda x: md.linalg.eigh(x).eigenvectors[..., 0, :] ** 2 * md.tensor([1.0, 3.0])
+    alone = md.grad(lambda x: f(x).sum())(md.tensor(fine))
+    both = lambda x: md.where(md.tensor([[True], [False]]), f(x), 0.0).sum()
+    x = md.tensor([fine, twin])
+    with md.strong_zero():
+        for derivative in (md.grad(both), md.jit(md.grad(both))):
+            np.testing.assert_allclose(derivative(x).numpy(), np.stack([alone.numpy(), np.zeros((2, 2))]), rtol=1e-5, atol=1e-6)
+
+
 def test_finite_derivatives_of_any_order_are_untouched(backend):
     """At a point where a cotangent happens to be 0 the second derivative still sees the rule: (sin x)**2 at 0."""
     f = lambda x: md.sin(x) * md.sin(x)
