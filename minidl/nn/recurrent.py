@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 import minidl as md
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn.functional.recurrence import run
+from minidl.nn.functional.recurrence import GATES, run
 from minidl.nn.module import Module
 from minidl.nn.parameter import blank
 from minidl.nn.utils.rnn import PackedSequence
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
-_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 class _Uniform(Module):
@@ -49,7 +48,7 @@ class _Recurrent(_Uniform):
             raise ValueError(f"{name}: proj_size {proj_size} must be smaller than hidden_size {hidden_size}, or 0 for none")
         self.mode, self.input_size, self.hidden_size, self.num_layers, self.bias = mode, input_size, hidden_size, num_layers, bias
         self.batch_first, self.dropout, self.bidirectional, self.proj_size = batch_first, float(dropout), bidirectional, proj_size
-        out, rows = proj_size or hidden_size, _GATES[mode] * hidden_size
+        out, rows = proj_size or hidden_size, GATES[mode] * hidden_size
         for layer in range(num_layers):
             inputs = input_size if layer == 0 else out * (1 + bidirectional)
             for suffix in self._suffixes(layer):

@@ -14,23 +14,43 @@ from minidl.nn.functional.maps import linear
 __all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 State = tuple[md.Tensor, ...]  # (h,), or (h, c) of an LSTM
 Weights = dict[str, Any]  # ih, hh, and where there are any: bias_ih, bias_hh, hr
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
-@md.low_precision
-def step(mode: str, projected: md.Tensor, state: State, weights: Weights) -> State:
-    """The next state, from projected = x W_ihᵀ + b_ih [N, gates * hidden]."""
-    recurrent = linear(state[0], weights["hh"], weights.get("bias_hh"))
-    if mode == "LSTM":
-        i, f, g, o = md.chunk(projected + recurrent, 4, axis=-1)
-        c = md.sigmoid(f) * state[1] + md.sigmoid(i) * md.tanh(g)
-        h = md.sigmoid(o) * md.tanh(c)
-        return (h if weights.get("hr") is None else linear(h, weights["hr"])), c
-    if mode == "GRU":
-        xr, xz, xn = md.chunk(projected, 3, axis=-1)
-        hr, hz, hn = md.chunk(recurrent, 3, axis=-1)
-        n = md.tanh(xn + md.sigmoid(xr + hr) * hn)
-        return (n + md.sigmoid(xz + hz) * (state[0] - n),)
-    return ((md.tanh if mode == "RNN_TANH" else md.relu)(projected + recurrent),)
+class Steps:
+    """The steps of one layer in one direction. Weights are cut into gates once, for cutting each step's result costs more, above all backwards."""
+
+    def __init__(self, mode: str, weights: Weights):
+        self.mode, rows = mode, weights["hh"].shape[0] // GATES[mode]
+        self.rows, self.ih, self.late = rows, weights["ih"], None
+        self.hh = [w.T for w in md.split(weights["hh"], rows)]
+        self.hr = None if weights.get("hr") is None else weights["hr"].T
+        self.bias = weights.get("bias_ih")
+        if self.bias is not None and mode == "GRU":  # whose reset gate lies between the two biases of n
+            late = weights["bias_hh"]
+            self.bias, self.late = self.bias + md.concat((late[: 2 * rows], md.zeros_like(late[2 * rows :].detach()))), late[2 * rows :]
+        elif self.bias is not None:
+            self.bias = self.bias + weights["bias_hh"]
+
+    def project(self, x: md.Tensor) -> tuple[md.Tensor, ...]:
+        """What the inputs [..., inputs] add to each gate [..., hidden]."""
+        return md.split(linear(x, self.ih, self.bias), self.rows, axis=-1)
+
+    def move(self, projected: tuple[md.Tensor, ...], state: State) -> State:
+        """The next state."""
+        h = state[0]
+        if self.mode == "GRU":
+            r, z = (md.sigmoid(p + md.matmul(h, w)) for p, w in zip(projected[:2], self.hh[:2], strict=True))
+            late = md.matmul(h, self.hh[2]) if self.late is None else md.matmul(h, self.hh[2]) + self.late
+            n = md.tanh(projected[2] + r * late)
+            return (n + z * (h - n),)
+        gates = [p + md.matmul(h, w) for p, w in zip(projected, self.hh, strict=True)]
+        if self.mode == "LSTM":
+            i, f, g, o = gates
+            c = md.sigmoid(f) * state[1] + md.sigmoid(i) * md.tanh(g)
+            h = md.sigmoid(o) * md.tanh(c)
+            return (h if self.hr is None else md.matmul(h, self.hr)), c
+        return ((md.tanh if self.mode == "RNN_TANH" else md.relu)(gates[0]),)
 
 
 @md.low_precision
@@ -39,11 +59,12 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
 
     lengths [N]: behind its own length an example keeps its state and its outputs are 0 (backwards it starts at its own end).
     """
-    projected = linear(x, weights["ih"], weights.get("bias_ih"))
+    steps = Steps(mode, weights)
+    projected = steps.project(x)
     if lengths is None:
 
-        def move(now: State, p: md.Tensor) -> tuple[State, md.Tensor]:
-            new = step(mode, p, now, weights)
+        def move(now: State, p: tuple[md.Tensor, ...]) -> tuple[State, md.Tensor]:
+            new = steps.move(p, now)
             return new, new[0]
 
         last, out = md.scan(move, state, projected, reverse=reverse)
@@ -51,23 +72,24 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
 
     times = md.arange(x.shape[0], backend=x.backend, device=x.device)
 
-    def masked(now: State, at: tuple[md.Tensor, md.Tensor]) -> tuple[State, md.Tensor]:
+    def masked(now: State, at: tuple[tuple[md.Tensor, ...], md.Tensor]) -> tuple[State, md.Tensor]:
         p, t = at
         inside = (t < lengths)[:, None]
-        new = tuple(md.where(inside, b, a) for a, b in zip(now, step(mode, p, now, weights), strict=True))
+        new = tuple(md.where(inside, b, a) for a, b in zip(now, steps.move(p, now), strict=True))
         return new, md.where(inside, new[0], 0.0)
 
     last, out = md.scan(masked, state, (projected, times), reverse=reverse)
     return out, last
 
 
+@md.low_precision
 def _cell(mode: str, input: md.Tensor, state: State, w_ih: md.Tensor, w_hh: md.Tensor, b_ih: Any, b_hh: Any) -> State:
-    gates = {"LSTM": 4, "GRU": 3}.get(mode, 1)
     hidden = w_hh.shape[-1]
-    if w_ih.shape != (gates * hidden, input.shape[-1]) or any(s.shape != (*input.shape[:-1], hidden) for s in state):
+    if w_ih.shape != (GATES[mode] * hidden, input.shape[-1]) or any(s.shape != (*input.shape[:-1], hidden) for s in state):
         shapes = ", ".join(str(s.shape) for s in state)
         raise ValueError(f"{mode} cell: input {input.shape} and state {shapes} do not fit weights {w_ih.shape} and {w_hh.shape}")
-    return step(mode, linear(input, w_ih, b_ih), state, {"hh": w_hh, "bias_hh": b_hh})
+    steps = Steps(mode, {"ih": w_ih, "hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
+    return steps.move(steps.project(input), state)
 
 
 def lstm_cell(
