@@ -139,6 +139,7 @@ NEAR = {
     "dirichlet": lambda k: R.dirichlet(k, [0.3, 1.0, 2.0], (2000,)),
     "poisson": lambda k: R.poisson(k, md.asarray([[2.0], [70.0]]), (2, 2000)),
     "categorical": lambda k: R.categorical(k, [0.1, 1.0, -2.0, 0.5], shape=(4000,)),
+    "orthogonal": lambda k: R.orthogonal(k, 3, (200,), "float64").astype("float32"),
     "weighted choice": lambda k: R.choice(k, 5, (4000,), p=WEIGHTS),
 }
 

@@ -107,14 +107,13 @@ def normal_(tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, generator: G
 def trunc_normal_(
     tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator | None = None
 ) -> md.Tensor:
-    """Normal with that mean and standard deviation, given that the value lies in [a, b]: by the quantile function, in float64, rounded once.
+    """Normal with that mean and standard deviation, given that the value lies in [a, b]; see md.random.truncated_normal.
 
     >>> bool((abs(md.nn.init.trunc_normal_(md.zeros(100))) <= 2.0).all())
     True
     """
-    low, high = (0.5 * math.erfc(-(v - mean) / (std * math.sqrt(2.0))) for v in (a, b))
-    u = md.random.uniform(_key(tensor, generator), tensor.shape, md.float64, 2 * low - 1, 2 * high - 1)
-    return _fill(tensor, md.clip(md.erfinv(u) * (std * math.sqrt(2.0)) + mean, a, b).to(tensor.dtype))
+    z = md.random.truncated_normal(_key(tensor, generator), (a - mean) / std, (b - mean) / std, tensor.shape, md.float64)
+    return _fill(tensor, md.clip(z * std + mean, a, b).to(tensor.dtype))
 
 
 # ---- by the sizes of the weight -------------------------------------------------------------------------------------------------------
@@ -195,8 +194,7 @@ def xavier_normal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | 
 def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | None = None) -> md.Tensor:
     """gain times a random matrix with orthonormal rows or columns, whichever are fewer; axes behind the second count as columns.
 
-    A. Saxe et al., ICLR 2014. The factor Q of a normal matrix A by two rounds of Cholesky on AᵀA in float64, whose R has a positive diagonal, so
-    that Q is uniform (F. Mezzadri, Notices of the AMS 54, 2007). Raises ValueError below two axes.
+    A. Saxe et al., ICLR 2014; see md.random.orthogonal. Raises ValueError below two axes.
 
     >>> w = md.nn.init.orthogonal_(md.zeros((2, 3)))
     >>> bool((abs(w @ w.mT - md.eye(2)) < 1e-5).all())
@@ -207,11 +205,7 @@ def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | Non
     if tensor.size == 0:
         return tensor
     rows, cols = tensor.shape[0], tensor.size // tensor.shape[0]
-    with md.no_grad():
-        wide = md.random.normal(_key(tensor, generator), (min(rows, cols), max(rows, cols)), md.float64)
-        for _ in range(2):
-            wide = md.linalg.triangular_solve(md.linalg.cholesky(md.matmul(wide, wide.T)), wide)
-        out = (wide if rows <= cols else wide.T) * gain
+    out = md.random.orthogonal(_key(tensor, generator), rows, dtype=md.float64, m=cols) * gain
     return _fill(tensor, out.reshape(tensor.shape).to(tensor.dtype))
 
 

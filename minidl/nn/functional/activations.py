@@ -301,9 +301,7 @@ def gumbel_softmax(logits: md.Tensor, tau: float = 1, hard: bool = False, eps: f
     [1.0, 1.0]
     """
     key = md.random.default_generator.next_key(like=logits)
-    u = md.random.uniform(key, logits.shape, logits.dtype)
-    noise = -md.log(-md.log1p(-u) + md.finfo(logits.dtype).smallest_normal)
-    soft = md.softmax((logits + noise) / tau, axis=dim)
+    soft = md.softmax((logits + md.random.gumbel(key, logits.shape, logits.dtype)) / tau, axis=dim)
     if not hard:
         return soft
     n = soft.shape[dim]
