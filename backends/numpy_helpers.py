@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -64,3 +66,18 @@ def select(c: Array, x: Array, y: Array, out: Array) -> Array:
 
 
 _BITS = {1: np.int8, 2: np.int16, 4: np.int32}
+
+
+def blocks(shape: Sequence[int], most: int) -> Iterator[tuple[Any, ...]]:
+    """Indices that cut an array of this shape into parts of at most so many elements.
+
+    >>> list(blocks((2, 3), 4))
+    [(slice(0, 1, None),), (slice(1, 2, None),)]
+    """
+    below = math.prod(shape[1:])
+    if not shape or shape[0] * below <= most:
+        yield (...,)
+    elif below > most:
+        yield from ((i, *rest) for i in range(shape[0]) for rest in blocks(shape[1:], most))
+    else:
+        yield from ((slice(i, i + most // below),) for i in range(0, shape[0], most // below))

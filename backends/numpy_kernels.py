@@ -19,11 +19,10 @@ import numpy as np
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_helpers import is_half, where, widened
+from minidl.backends.numpy_helpers import blocks, is_half, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
-from minidl.shapes import blocks
 
 Array = np.ndarray
 Kernel = Callable[..., Any]

@@ -21,9 +21,9 @@ from minidl.backends import complex_values
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_linear as linear
 from minidl.backends import torch_windows as windows
+from minidl.backends.numpy_helpers import blocks
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
 from minidl.dtypes import DType
-from minidl.shapes import blocks
 
 Tensor = torch.Tensor
 Kernel = Callable[..., Any]

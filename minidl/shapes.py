@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Number
 from typing import Any
 
@@ -86,18 +86,3 @@ def size_tuple(name: str, shape: Any) -> Shape:
     if any(s >= 2**63 for s in out):
         raise ValueError(f"{name}: a size beyond 64 bits in shape {shown(out)}")
     return out
-
-
-def blocks(shape: Sequence[int], most: int) -> Iterator[tuple[Any, ...]]:
-    """Indices that cut an array of this shape into parts of at most so many elements.
-
-    >>> list(blocks((2, 3), 4))
-    [(slice(0, 1, None),), (slice(1, 2, None),)]
-    """
-    below = prod(shape[1:])
-    if not shape or shape[0] * below <= most:
-        yield (...,)
-    elif below > most:
-        yield from ((i, *rest) for i in range(shape[0]) for rest in blocks(shape[1:], most))
-    else:
-        yield from ((slice(i, i + most // below),) for i in range(0, shape[0], most // below))
