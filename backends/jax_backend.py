@@ -215,6 +215,15 @@ class JaxBackend(Backend):
 
     _pad = staticmethod(jax.jit(pad_with, static_argnames="widths"))
 
+    def slice(self, x: Any, *, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Any:
+        """A block: where it starts is data, so that x[0], x[1], … share one compiled program."""
+        if any(s != 1 for s in step) or not start:
+            return self._slice(x, start=start, stop=stop, step=step)
+        return self._block(x, np.array(start), sizes=tuple(max(b - a, 0) for a, b in zip(start, stop, strict=True)))
+
+    _slice = staticmethod(jax.jit(kernels["slice"], static_argnames=("start", "stop", "step")))
+    _block = staticmethod(jax.jit(lambda x, start, sizes: lax.dynamic_slice(x, list(start), sizes), static_argnames="sizes"))
+
     def _loop(self, graph: Graph, kind: str, operands: tuple, params: dict[str, Any]) -> tuple:
         key = (self, kind, *params.values())
         if key not in graph.cache:

@@ -12,10 +12,11 @@ import pytest
 
 jax = pytest.importorskip("jax")
 
+import minidl as md  # noqa: E402
 import minidl.primitives.contraction  # noqa: E402
 import minidl.primitives.elementwise  # noqa: E402
-import minidl.primitives.structural  # noqa: E402, F401
-from minidl.backends import jax_backend  # noqa: E402
+import minidl.primitives.structural  # noqa: E402
+from minidl.backends import get, jax_backend  # noqa: E402
 from minidl.dtypes import bool_, float32, float64, int64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import table  # noqa: E402
@@ -283,3 +284,17 @@ def test_adding_a_zero_keeps_the_rule_of_signs_under_jit(f):
         found = md.jit(f)(md.asarray(x)).numpy()
     np.testing.assert_array_equal(found, f(x))
     np.testing.assert_array_equal(np.signbit(found), np.signbit(f(x)))
+
+
+def test_rows_share_one_program():
+    x = md.asarray(np.arange(24.0).reshape(6, 4), backend="jax")
+    block = get("jax")._block
+    x[0], x[1:3]
+    before = block._cache_size()
+    for i in range(-6, 6):
+        assert x[i].tolist() == x.numpy()[i].tolist()
+    for i in range(5):
+        assert x[i : i + 2].tolist() == x.numpy()[i : i + 2].tolist()
+    assert x[4:9].tolist() == x.numpy()[4:9].tolist() and x[3:1].shape == (0, 4) and x[::2, ::-1].tolist() == x.numpy()[::2, ::-1].tolist()
+    assert block._cache_size() <= before + 2
+    assert md.grad(lambda x: (x[2] * x[3]).sum())(x).numpy()[2].tolist() == x.numpy()[3].tolist()
