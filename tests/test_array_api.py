@@ -149,6 +149,20 @@ def test_a_mask_without_axes(backend):
     assert y.tolist() == [1, 1, 1]
 
 
+def test_a_mask_of_size_0_fits_any_axis(backend):
+    x, empty = md.ones((2, 3)), md.zeros((0,), dtype=md.bool)
+    assert x[empty].shape == (0, 3) and x[md.zeros((2, 0), dtype=md.bool)].shape == (0,)
+    x[empty] = 5.0
+    assert x.tolist() == md.ones((2, 3)).tolist()
+    with pytest.raises(IndexError, match="mask"):
+        x[md.asarray([True])]
+
+
+def test_a_diagonal_far_off(backend):
+    assert md.eye(2, 3, k=2**63).tolist() == [[0.0] * 3] * 2
+    assert md.eye(2, k=-(2**70)).tolist() == [[0.0] * 2] * 2 and md.triu(md.ones((2, 2)), k=-(2**70)).tolist() == [[1.0] * 2] * 2
+
+
 DATA_DEPENDENT = {
     "unique_all": md.unique_all, "unique_counts": md.unique_counts, "unique_inverse": md.unique_inverse, "unique_values": md.unique_values,
     "nonzero": md.nonzero, "mask": lambda x: x[x > 1], "mask without axes": lambda x: x[x[0] > 1], "repeat": lambda x: md.repeat(x, x),

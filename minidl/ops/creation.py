@@ -272,6 +272,7 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     fits("eye", (n_rows, n_cols), canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
     rows = create("iota", xp, dtypes.int64, size=n_rows)
     cols = create("iota", xp, dtypes.int64, size=n_cols)
+    k = max(-n_rows, min(k, n_cols))  # further off there is no diagonal
     on = ns.eq(ns.reshape(ns.add(rows, k), shape=(n_rows, 1)), cols)
     return cast(on, canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
 

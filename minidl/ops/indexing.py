@@ -230,7 +230,7 @@ def _positions(x: Tensor, plan: Plan, write: bool, mode: str | None = None) -> t
 
 def _checked(i: np.ndarray, axis: int, n: int) -> np.ndarray:
     if isinstance(i, _Found):
-        if i.wanted != n:
+        if i.wanted not in (0, n):
             raise IndexError(f"indexing: a mask with size {i.wanted} does not fit axis {axis} with size {n}")
         return i.view(np.ndarray)
     if i.size:
@@ -334,6 +334,8 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
     value = cast(value if isinstance(value, Tensor) else operand(value, x), x.dtype)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
         if index.shape != x.shape[: index.ndim]:
+            if all(m in (0, n) for m, n in zip(index.shape, x.shape, strict=False)):  # a mask of size 0 fits any axis, and chooses nothing
+                return fresh(x)
             raise IndexError(f"indexing: the mask {describe(index)} does not fit {describe(x)}")
         mask = ns.reshape(index, shape=(*index.shape, *(1,) * (x.ndim - index.ndim)))
         return ns.where(mask, _combine(x, value, mode), x)
