@@ -123,6 +123,7 @@ def _log_base(base: float) -> Callable[..., Any]:
     return log
 
 
+_round = _only_float(lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
 for _name in "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh square neg".split():
     kernels[_name] = getattr(lax, _name)
 
@@ -165,7 +166,7 @@ for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items
 kernels |= {
     "sigmoid": lax.logistic, "log2": _log_base(2.0), "log10": _log_base(10.0),
     "floor": _only_float(lax.floor), "ceil": _only_float(lax.ceil),
-    "round": _only_float(lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN)),
+    "round": lambda x: lax.complex(_round(lax.real(x)), _round(lax.imag(x))) if x.dtype.kind == "c" else _round(x),
     "trunc": _only_float(lambda x: lax.select(lax.lt(x, const(0, x)), lax.ceil(x), lax.floor(x))),
     "abs": lambda x: x if x.dtype.kind in "bu" else kernels["hypot"](lax.real(x), lax.imag(x)) if x.dtype.kind == "c" else lax.abs(x),
     "real": lambda x: lax.real(x) if x.dtype.kind == "c" else x,

@@ -64,7 +64,7 @@ _BOOL = {
     "ge": "{0} | (not {1})",
 }  # fmt: skip
 _COMPLEX = {
-    "log2": "np.log2({W}({0}))", "log10": "np.log10({W}({0}))",
+    "round": "complex(np.rint({0}.real), np.rint({0}.imag))", "log2": "np.log2({W}({0}))", "log10": "np.log10({W}({0}))",
     "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()",
     "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
     "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",

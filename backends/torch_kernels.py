@@ -167,8 +167,11 @@ _TOOLS["full"] = lambda like, value: torch.full((), value, dtype=like.dtype, dev
 COMPLEX = complex_values.kernels(_TOOLS, {n: PLAIN[n] for n in ("acos", "expm1", "log1p", "tan", "tanh")}, _split, torch.complex)
 
 
+COMPLEX["round"] = lambda x: torch.complex(torch.round(x.real), torch.round(x.imag))
+
+
 def _either(name: str) -> Kernel:
-    f, other = PLAIN[name], COMPLEX[name]
+    f, other = KERNELS[name], COMPLEX[name]
     return functools.wraps(f)(lambda x: other(x) if x.is_complex() else f(x))
 
 

@@ -295,6 +295,14 @@ def test_log1p_of_small_complex_numbers(backend):
         assert np.allclose(f(md.asarray(z)).numpy(), want, rtol=1e-12, atol=0)
 
 
+def test_round_of_complex_numbers(backend):
+    x = md.asarray([1.5 + 2.5j, complex(math.inf, -0.5), complex(-2.4, math.nan)])
+    for f in (md.round, md.jit(md.round)):
+        got = f(x).numpy()
+        assert np.array_equal(got.real, [2.0, math.inf, -2.0]) and np.array_equal(got.imag, [2.0, -0.0, math.nan], equal_nan=True)
+    assert md.grad(lambda v: md.abs(md.round(v)).sum())(x[:1]).tolist() == [0j]
+
+
 def test_both_signs_of_nan_are_kept(backend):
     for value in (math.nan, -math.nan, math.nan):
         sign = bool(np.signbit(value))

@@ -102,7 +102,7 @@ neg = elementwise("neg", "x", lambda xp, g: -g, only="numeric")
 square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0), only="numeric")
 relu = elementwise("relu", "x", lambda xp, g, out: xp.where(out > 0, g, 0.0), only="ordered")
 for _name in ("floor", "ceil", "round", "trunc"):
-    elementwise(_name, "x", _zero, only="ordered")
+    elementwise(_name, "x", _zero, only="numeric" if _name == "round" else "ordered").fast = ("ordered", "dt")
 
 
 def _real_of(dtype: DType) -> DType:
