@@ -53,11 +53,11 @@ NOISY.update(
 
 
 NOISY.update(
-    {
-        name: getattr(numpy_linear, name)
-        for name in "cholesky triangular_solve solve det logabsdet detsign qr eigh eigvalsh eig eigvals svd svdvals fft rfft irfft".split()
-    }
-)
+    cholesky=numpy_linear.cholesky, triangular_solve=numpy_linear.triangular_solve, solve=numpy_linear.solve, det=numpy_linear.det,
+    logabsdet=numpy_linear.logabsdet, detsign=numpy_linear.detsign, qr=numpy_linear.qr, eigh=numpy_linear.eigh, eigvalsh=numpy_linear.eigvalsh,
+    eig=numpy_linear.eig, eigvals=numpy_linear.eigvals, svd=numpy_linear.svd, svdvals=numpy_linear.svdvals, fft=numpy_linear.fft,
+    rfft=numpy_linear.rfft, irfft=numpy_linear.irfft,
+)  # fmt: skip
 
 
 def silent(f: Kernel) -> Kernel:
