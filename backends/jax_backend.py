@@ -197,12 +197,14 @@ class JaxBackend(Backend):
 
     # what jax.jit's cache of static params would get wrong: it takes 0.0 for -0.0, never finds NaN again, and keeps graphs alive
     def _constant(self, value: Any, dtype: DType) -> Any:
-        key = np.asarray(value, dtype.numpy).tobytes(), dtype  # the bits tell both zeros and both signs of nan apart
+        with np.errstate(over="ignore"):
+            rounded = np.asarray(value, dtype.numpy)
+        key = rounded.tobytes(), dtype  # the bits tell both zeros and both signs of nan apart
         native = self._constants.get(key)
         if native is None:
             if len(self._constants) >= 1000:
                 self._constants.clear()
-            native = self._constants[key] = self.scalar(value, dtype)
+            native = self._constants[key] = self.asarray(rounded, dtype)
         return native
 
     def full(self, *, shape: tuple[int, ...], value: Any, dtype: DType) -> Any:

@@ -130,8 +130,15 @@ class TorchBackend(Backend):
 
     # creation
     def full(self, *, shape: Sequence[int], value: Any, dtype: DType) -> Tensor:
-        """A tensor of one value."""
-        return torch.full(shape, value, dtype=NATIVE[dtype], device=self.torch_device)
+        """A tensor of one value. torch refuses a number beyond the largest of the dtype, even one that rounds to it."""
+        try:
+            return torch.full(shape, value, dtype=NATIVE[dtype], device=self.torch_device)
+        except RuntimeError:
+            if not dtype.inexact:
+                raise
+            with np.errstate(over="ignore"):
+                rounded = np.asarray(value).astype(dtype.numpy).astype(np.complex128 if dtype.is_complex else np.float64).item()
+            return torch.full(shape, rounded, dtype=NATIVE[dtype], device=self.torch_device)
 
     def iota(self, *, size: int, dtype: DType) -> Tensor:
         """0, 1, …, size - 1."""

@@ -303,6 +303,14 @@ def test_round_of_complex_numbers(backend):
     assert md.grad(lambda v: md.abs(md.round(v)).sum())(x[:1]).tolist() == [0j]
 
 
+def test_numbers_that_round_to_the_largest_or_beyond(backend):
+    largest = md.finfo(md.float32).max
+    for value, want in ((3.402823466385289e38, largest), (1e39, math.inf), (-1e39, -math.inf)):
+        assert md.asarray(value, dtype=md.float32).item() == md.full((1,), value, dtype=md.float32)[0].item() == want
+        assert md.full((), complex(0, value), dtype=md.complex64).numpy().imag == want
+        assert (md.zeros(1) + value).tolist() == [want]
+
+
 def test_both_signs_of_nan_are_kept(backend):
     for value in (math.nan, -math.nan, math.nan):
         sign = bool(np.signbit(value))
