@@ -78,11 +78,11 @@ def axes_tuple(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
 def size_tuple(name: str, shape: Any) -> Shape:
     """A shape from an integer or a sequence of integers. Raises TypeError or ValueError with the operation's name."""
     try:
-        out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(operator.index(s) for s in shape)
+        out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(map(operator.index, shape))
     except TypeError:
         raise TypeError(f"{name}: a shape is made of integers, not {shown(shape)}; under jit sizes must be static") from None
-    if any(s < 0 for s in out):
+    if min(out, default=0) < 0:
         raise ValueError(f"{name}: negative size in shape {shown(out)}")
-    if any(s >= 2**63 for s in out):
+    if max(out, default=0) >= 2**63:
         raise ValueError(f"{name}: a size beyond 64 bits in shape {shown(out)}")
     return out
