@@ -22,7 +22,7 @@ from minidl.control import run_graph
 from minidl.dtypes import float32
 from minidl.emit import load
 from minidl.graph import Graph, Literal
-from minidl.handover import _held, handed, hold, look, place, release, resident, slot, store, turns, ways
+from minidl.handover import _held, handed, hold, look, place, release, resident, shield, slot, store, turns, unshield, ways
 from minidl.program import Program
 from minidl.tensors import Tensor
 
@@ -122,7 +122,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         # read state before the new one is stored, so where there is one it has to wait; arguments that the caller gave up it may not read.
         sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) == 3)" for n in dict.fromkeys(given)]
         env.update(K=way.native, owners=sys.getrefcount, kept=_later(lambda: engine.compile(graph)))
-        env.update(alone=threading.active_count, hold=hold, release=release)
+        env.update(alone=threading.active_count, hold=hold, release=release, shield=shield, unshield=unshield)
         function = f"(run if {' and '.join(sole)} else kept)"
     lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in unpack)]
     lines += [f"        if not ({' and '.join(program.terms)}): return MISS", *(f"        {line}" for line in numbers)]
@@ -146,8 +146,9 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     lines += [*(f"    {line}" for line in made), f"    return {result}"]
     if spare:
         tensors = "".join(f"{program.inputs[k].text}, " for k in spare)
-        before = [f"    held = None if alone() == 1 else hold(({tensors}))", "    try:"]
-        lines[mark:] = [*before, *(f"    {line}" for line in lines[mark:]), "    finally:", "        if held: release(held)"]
+        before = ["    held, shielded = None, shield()", "    try:", f"        if alone() != 1: held = hold(({tensors}))"]
+        after = ["    finally:", "        if held: release(held)", "        unshield(shielded)"]
+        lines[mark:] = [*before, *(f"    {line}" for line in lines[mark:]), *after]
 
     def node(m: re.Match[str]) -> str:
         if (k := int(m[1])) in program.released:  # differentiated inside the program: a pass that reaches it says so, as it does eagerly

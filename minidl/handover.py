@@ -6,13 +6,15 @@ the same engine take the array as it lies there.
 
 Promises: dtypes and bits are exact; a resident tensor is the same object, and everything that reads `payload` sees its own backend's array; arrays
 may share memory, which nobody notices, because payloads are never written to; no update is lost when one thread reads while another writes. A
-program that writes over the memory of state holds those tensors meanwhile: other threads wait when they read one.
+program that writes over the memory of state holds those tensors meanwhile: other threads wait when they read one, and Ctrl-C waits until the new
+state is stored.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
+from signal import SIGINT, getsignal
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,11 @@ import numpy as np
 from minidl.backends import get, loaded
 from minidl.dtypes import float32
 from minidl.tensors import Tensor
+
+try:
+    from _signal import signal as set_handler  # signal.signal without its search for names, which takes ten times as long
+except ImportError:
+    from signal import signal as set_handler
 
 lock = threading.RLock()  # between reading a resident tensor and writing it
 #: What the payload's slot holds, whoever's array it is; how to set it; and how to set the class of a tensor, resident or not.
@@ -211,3 +218,24 @@ def look(t: Tensor) -> Any:
         if done is not None:
             with done:
                 pass
+
+
+def shield() -> Any:
+    """Let Ctrl-C wait until `unshield` of what is returned: between the writing over old state and the storing of new state there is neither."""
+    if threading.get_ident() != threading.main_thread().ident:
+        return None
+    before = getsignal(SIGINT)
+    if not callable(before):
+        return None
+    seen: list[Any] = []
+    set_handler(SIGINT, lambda *came: seen.append(came))
+    return before, seen
+
+
+def unshield(shielded: Any) -> None:
+    """The end of `shield`: a Ctrl-C that came meanwhile comes now."""
+    if shielded is not None:
+        before, seen = shielded
+        set_handler(SIGINT, before)
+        if seen:
+            before(*seen[0])

@@ -7,6 +7,7 @@ import copy
 import gc
 import io
 import pickle
+import signal
 import threading
 import weakref
 
@@ -463,3 +464,40 @@ def test_pickles_of_results_that_lie_elsewhere():
     assert type(pickle.loads(data.getvalue())) is md.Tensor and pickle.loads(data.getvalue()).tolist() == [2.0, 2.0]
     z = md.jit(lambda x: x * 2.0, backend="jax")(md.ones((2,), backend="numpy"))
     assert np.from_dlpack(z).tolist() == [2.0, 2.0] and np.asarray(z).tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("home", ["jax", "torch", "numba"])
+def test_ctrl_c_while_state_is_written_over_comes_when_the_new_state_is_stored(home):
+    state = [md.zeros((600, 500), backend=home) for _ in range(2)]
+
+    @md.jit
+    def step(x):
+        with md.no_grad():
+            for s in state:
+                s.assign(s * 0.5 + x)
+        return x
+
+    x = md.ones((500,), backend=home)
+    for _ in range(3):  # by then nobody else holds the old state
+        step(x)
+    space = step.programs[0].call.__globals__
+    assert "shield" in space, "the program does not write over its state"
+    for name in ("run", "kept"):
+        space[name] = interrupted(space[name])
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        step(x)
+    assert signal.getsignal(signal.SIGINT) is handler
+    for s in state:
+        np.testing.assert_array_equal(s.numpy(), np.full((600, 500), 1.875, "float32"))
+
+
+def interrupted(run):
+    """run, at the end of which Ctrl-C is pressed."""
+
+    def then(*args):
+        out = run(*args)
+        signal.raise_signal(signal.SIGINT)
+        return out
+
+    return then
