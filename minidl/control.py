@@ -16,7 +16,7 @@ from minidl import tape, tree
 from minidl.batching import LOOPS, Batched, Level
 from minidl.context import grad_mode, interpreting, state
 from minidl.dtypes import DType, bool_, int64
-from minidl.graph import Graph, Var
+from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes import dead_code
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
@@ -341,6 +341,10 @@ def _same(name: str, before: Sequence[Tensor], after: Sequence[Any]) -> None:
             raise TypeError(f"{name}: the carry changes from {describe(a)} to {describe(b)}; it must keep its shape and dtype")
 
 
+def _shortens(e: Equation) -> bool:
+    return e.primitive.name == "cast" and e.outputs[0].dtype.inexact and e.outputs[0].dtype.bits < e.inputs[0].dtype.bits
+
+
 class _traced:
     """A traced body: its graph, what it read from outside, and the outside tensors that it changed, which become part of the carry."""
 
@@ -360,11 +364,11 @@ class _traced:
 
     def _hoist(self) -> None:
         """Compute before the loop what every step would compute alike, unless it is larger than what it is made from: a step's residuals then
-        hold no copies of it."""
+        hold no copies of it. Not the cast to a shorter float: the steps' cotangents are added up in the dtype of what they share."""
         fixed, moved, kept = set(self.extra_vars), [], []
         for e in self.graph.equations:
             reads = {a for a in e.inputs if isinstance(a, Var)}
-            if reads and reads <= fixed and sum(v.nbytes for v in e.outputs) <= sum(v.nbytes for v in reads):
+            if reads and reads <= fixed and not _shortens(e) and sum(v.nbytes for v in e.outputs) <= sum(v.nbytes for v in reads):
                 fixed.update(e.outputs)
                 moved.append(e)
             else:
@@ -457,7 +461,6 @@ def _counting(cond: Graph, body: Graph, n_cond: int, n_body: int) -> dict[str, A
         count = Var((), int64)
         k = len(cond.inputs) - n_cond
         cond2 = Graph([*cond.inputs[:n_cond], Var((), int64), *cond.inputs[n_cond:]], cond.equations, cond.outputs, "condition")
-        from minidl.graph import Equation, Literal
 
         after = Var((), int64)
         step = Equation(table["add"], (count, Literal(1, int64)), {}, (after,))
