@@ -25,6 +25,7 @@ from minidl.ops.reductions import any as any_
 from minidl.ops.reductions import max as max_
 from minidl.ops.reductions import min as min_
 from minidl.ops.reductions import sum as sum_
+from minidl.precision import full_precision
 from minidl.primitives.factors import phases
 from minidl.primitives.linalg import unit_like
 from minidl.tree import Fields
@@ -174,7 +175,7 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     out = ns.qr(cut(x, x.ndim - 1, 0, head), complete=width > n)
     q, r = _rows(out, 0, m), cut(_rows(out, m, m + head), x.ndim - 1, 0, head)
     if head < n:
-        r = concat([r, matmul(_adjoint(q), cut(x, x.ndim - 1, head, n))], axis=-1)
+        r = concat([r, full_precision(matmul)(_adjoint(q), cut(x, x.ndim - 1, head, n))], axis=-1)
     elif width > n:
         r = pad(r, [0] * (x.ndim - 2) + [(0, width - n), 0])
     return QRResult(q, r)

@@ -24,7 +24,7 @@ LOW = frozenset("dot_general conv conv_dx conv_dw attention".split())
 FULL = frozenset(
     "exp expm1 log log1p log2 log10 pow root rsqrt sinh cosh tan asin acos asinh acosh atanh erfinv lgamma digamma polygamma bessel_i softplus"
     " logaddexp xlogy hypot layer_norm sum prod cumsum cumprod cumlogsumexp logsumexp softmax log_softmax log_softmax_at"
-    " fft rfft irfft cholesky cofactor det solve triangular_solve logabsdet".split()
+    " fft rfft irfft cholesky cofactor det detsign eig eigh eigvals eigvalsh logabsdet pinv qr solve svd svdvals triangular_solve".split()
 )
 
 

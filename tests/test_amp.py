@@ -53,6 +53,8 @@ OPERATIONS = {  # name: (function of a float32 and a low tensor of [4, 4], of to
     "sum": (lambda m, x, h: h.sum(), "full"),
     "mean": (lambda m, x, h: h.mean(), "own"),
     "cumsum": (lambda m, x, h: m.cumulative_sum(h, axis=0) if m is md else m.cumsum(h, 0), "full"),
+    "qr": (lambda m, x, h: m.linalg.qr(h)[1], "full"),
+    "svdvals": (lambda m, x, h: m.linalg.svdvals(h), "full"),
     "mse_loss": (lambda m, x, h: m.nn.functional.mse_loss(h, h * 0.5), "full"),
     "smooth_l1_loss": (lambda m, x, h: m.nn.functional.smooth_l1_loss(h, h * 0.5), "full"),
     "cross_entropy": (lambda m, x, h: m.nn.functional.cross_entropy(h, m.asarray([0, 1, 2, 3])), "full"),
@@ -75,7 +77,7 @@ def test_each_operation_computes_in_the_dtype_that_torch_chooses(low):
     x, h = data(4, 4), data(4, 4, seed=1).to(low)
     tx, th = torch.tensor(x.numpy()), torch.tensor(h.to(md.float32).numpy()).to(native)
     for name, (f, kind) in OPERATIONS.items():
-        want = md.float32 if kind == "full" else low
+        want, outside = md.float32 if kind == "full" else low, f(md, x, h).dtype
         with md.autocast(dtype=low):
             got = f(md, x, h)
             inside = md.jit(lambda x, h, f=f: f(md, x, h))(x, h)
@@ -84,7 +86,22 @@ def test_each_operation_computes_in_the_dtype_that_torch_chooses(low):
             theirs = f(torch, tx, th)
         tolerance = 2e-2 if low is md.bfloat16 else 3e-3
         np.testing.assert_allclose(got.to(md.float32).numpy(), theirs.float().numpy(), rtol=tolerance, atol=tolerance, err_msg=name)
-        assert f(md, x, h).dtype is f(md, x, h).dtype  # nothing is left on
+        assert f(md, x, h).dtype is outside, name  # nothing is left on
+
+
+def test_products_inside_a_factorisation_are_exact():
+    x = data(2, 5)
+    want = md.linalg.qr(x)[1].numpy()
+    with md.autocast():
+        np.testing.assert_array_equal(md.linalg.qr(x)[1].numpy(), want)
+        assert md.linalg.qr(x.to(md.float16))[1].dtype is md.float32
+
+
+def test_gradients_of_many_steps_are_added_up_in_the_dtype_of_the_parameter():
+    w, x = md.ones((1, 1)), md.ones((600, 1, 1))
+    grad = md.grad(lambda w: md.scan(lambda c, v: (c + md.sum(v @ w), None), md.tensor(0.0), x)[0])
+    with md.autocast(dtype=md.bfloat16):  # in which 256 + 1 is 256
+        assert grad(w).item() == md.jit(grad)(w).item() == 600.0
 
 
 def test_other_dtypes_are_left_alone():
