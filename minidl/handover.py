@@ -13,8 +13,7 @@ state is stored.
 from __future__ import annotations
 
 import functools
-import threading
-from signal import SIGINT, getsignal
+from _thread import RLock, allocate_lock, get_ident  # what threading makes public; importing that, or signal, would be a thirtieth of `import minidl`
 from typing import Any
 
 import numpy as np
@@ -23,12 +22,7 @@ from minidl.backends import get, loaded
 from minidl.dtypes import float32
 from minidl.tensors import Tensor
 
-try:
-    from _signal import signal as set_handler  # signal.signal without its search for names, which takes ten times as long
-except ImportError:
-    from signal import signal as set_handler
-
-lock = threading.RLock()  # between reading a resident tensor and writing it
+lock = RLock()  # between reading a resident tensor and writing it
 #: What the payload's slot holds, whoever's array it is; how to set it; and how to set the class of a tensor, resident or not.
 _payload: Any = vars(Tensor)["payload"]
 slot, store = _payload.__get__, _payload.__set__
@@ -150,7 +144,7 @@ def _settled(t: Tensor, twin: type) -> bool:
     """Wait until no program of another thread holds a tensor. False: one of this thread does."""
     while type(t) is twin:
         done, owner = _held.get(id(t), (None, 0))
-        if owner == threading.get_ident():
+        if owner == get_ident():
             return False
         if done is not None:
             with done:
@@ -188,10 +182,10 @@ def hold(tensors: tuple[Tensor, ...]) -> Any:
         if any(id(t) in _held or resident(kind, t.xp) is None for t, kind in zip(tensors, kinds, strict=True)):
             return False
         before = [(t, type(t), _away(kind)) for t, kind in zip(tensors, kinds, strict=True)]
-        done = threading.Lock()
+        done = allocate_lock()
         done.acquire()
         for t, _, twin in before:
-            _held[id(t)] = done, threading.get_ident()
+            _held[id(t)] = done, get_ident()
             change_class(t, twin)
     return done, before
 
@@ -213,7 +207,7 @@ def look(t: Tensor) -> Any:
     while True:
         native = slot(t)
         done, owner = _held.get(id(t), (None, 0))
-        if (done is None and slot(t) is native) or owner == threading.get_ident():
+        if (done is None and slot(t) is native) or owner == get_ident():
             return native
         if done is not None:
             with done:
@@ -222,20 +216,33 @@ def look(t: Tensor) -> Any:
 
 def shield() -> Any:
     """Let Ctrl-C wait until `unshield` of what is returned: between the writing over old state and the storing of new state there is neither."""
-    if threading.get_ident() != threading.main_thread().ident:
+    import threading
+
+    if get_ident() != threading.main_thread().ident:
         return None
-    before = getsignal(SIGINT)
+    signals = _signals()
+    before = signals.getsignal(signals.SIGINT)
     if not callable(before):
         return None
     seen: list[Any] = []
-    set_handler(SIGINT, lambda *came: seen.append(came))
+    signals.signal(signals.SIGINT, lambda *came: seen.append(came))
     return before, seen
+
+
+@functools.cache
+def _signals() -> Any:
+    """The module signal, without its search for names, which takes ten times as long."""
+    try:
+        import _signal as found
+    except ImportError:
+        import signal as found  # type: ignore[no-redef]
+    return found
 
 
 def unshield(shielded: Any) -> None:
     """The end of `shield`: a Ctrl-C that came meanwhile comes now."""
     if shielded is not None:
         before, seen = shielded
-        set_handler(SIGINT, before)
+        _signals().signal(_signals().SIGINT, before)
         if seen:
             before(*seen[0])
