@@ -23,9 +23,9 @@ from minidl.primitives.core import parameters
 from minidl.shapes import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
-_LIBRARY = re.compile(r"[\\/](numpy|torch|jax|jaxlib|numba|llvmlite|scipy|ml_dtypes|opt_einsum|_collections_abc\.py)\b")
+_LIBRARY = r"[\\/](numpy|torch|jax|jaxlib|numba|llvmlite|scipy|ml_dtypes|opt_einsum|_collections_abc\.py)\b"
 _RAISE = opcode.opmap["RAISE_VARARGS"]
-_NAMED = re.compile(r"[A-Za-z_][\w.]*(\(\))?: ")
+_NAMED = r"[A-Za-z_][\w.]*(\(\))?: "
 
 
 def own(error: BaseException) -> bool:
@@ -37,12 +37,12 @@ def own(error: BaseException) -> bool:
     while tb.tb_next is not None:
         tb = tb.tb_next
     code = tb.tb_frame.f_code
-    return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not _LIBRARY.search(code.co_filename))
+    return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not re.search(_LIBRARY, code.co_filename))
 
 
 def name_it(name: str, error: Exception) -> None:
     """Put the operation's name in front of an exception's text, unless it begins with a name."""
-    if len(error.args) == 1 and not isinstance(error, KeyError) and not _NAMED.match(str(error)):
+    if len(error.args) == 1 and not isinstance(error, KeyError) and not re.match(_NAMED, str(error)):
         error.args = (f"{name}: {error.args[0]}",)
 
 
