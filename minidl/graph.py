@@ -91,7 +91,7 @@ class Graph:
         return (c,)
     """
 
-    __slots__ = ("__weakref__", "cache", "captured", "equations", "inputs", "name", "outputs")
+    __slots__ = ("__weakref__", "cache", "captured", "equations", "inputs", "name", "outputs", "written")
 
     def __init__(self, inputs: Sequence[Var], equations: Sequence[Equation], outputs: Sequence[Atom], name: str = "program"):
         self.inputs = tuple(inputs)
@@ -99,6 +99,7 @@ class Graph:
         self.outputs = tuple(outputs)
         self.name = name + "_" if name in table else name  # the program of md.sum calls sum
         self.captured: tuple[Any, ...] = ()  # the values of the last inputs, where a trace read them from outside: Tensors, and numbers of a schedule
+        self.written: tuple[Any, ...] = ()  # the Tensors from outside that a trace saw changed, which the graph does not change
         self.cache: dict[Any, Any] = {}  # what backends and transforms derive from this graph once
 
     def __str__(self) -> str:

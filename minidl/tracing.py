@@ -443,7 +443,7 @@ def asarray_here(value: Any) -> Tensor:
 
 def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs, and `graph.captured` those
-    tensors.
+    tensors; `graph.written` are those that f changes, which the graph does not.
 
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
     def program(a: 'f32[3]'):
@@ -464,11 +464,12 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
                 note_line(error, getattr(f, "__name__", "the function"))
                 raise
             payloads = [t.lift(asarray_here(o))[0] for o in outs]
-        t.closed = True
+        t.closed, written = True, tuple(t.written.values())
         known = set(inputs)
         read = [(e[0], e[1]) for e in t.captured.values() if e[1] not in known] + [(h.value, v) for h, v in t.hosts.values()]
         graph = finish(t.equations, [*dict.fromkeys(inputs), *(v for _, v in read)], payloads)
         graph.captured = tuple(value for value, _ in read)
+        graph.written = written
         return graph
 
     return traced

@@ -97,6 +97,24 @@ def test_a_broadcast_constant_stays_small():
     assert fast(md.zeros((100_000, 4))).shape == (100_000, 4) and fast.nbytes == 16
 
 
+def test_a_function_that_draws_or_counts_is_refused(tmp_path):
+    x, calls = md.ones((2, 3)), md.zeros(())
+
+    def counts(x):
+        calls.assign(calls + 1)
+        return x * calls
+
+    for f in (lambda x: nn.functional.dropout(x, 0.5, training=True), counts):
+        with pytest.raises(ValueError, match=r"freeze: the function changes (uint32|float32)\["):
+            md.freeze(f)(x)
+        with pytest.raises(ValueError, match="export: the function changes"):
+            md.export(f, (x,), tmp_path / "model.py")
+    assert calls.item() == 0 and not list(tmp_path.iterdir())
+    key = md.random.key(0)
+    drawn = md.freeze(lambda x, key: x + md.random.normal(key, (2, 3)))
+    assert drawn(x, key).tolist() != drawn(x, md.random.fold_in(key, 1)).tolist()
+
+
 def test_a_training_model_is_refused():
     net = Net()
     for f in (md.freeze, lambda net: md.export(net, (inputs(2),), "x.py")):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import minidl as md
-from minidl.deploy.freezing import Frozen, evaluating
+from minidl.deploy.freezing import Frozen, evaluating, unchanging
 
 _FILE = '''"""{title}, for NumPy.
 
@@ -60,8 +60,9 @@ def export(
     every array may then have any size; shapes are static otherwise. Constants have the names of the model's state_dict, and are those of now. To
     compute what can be computed beforehand, export `md.freeze(model)`.
 
-    Raises ValueError for a Module in training mode, for a name that is none, for a function that depends on the number of examples in more than
-    sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor, and for bfloat16, which NumPy alone does not have.
+    Raises ValueError for a Module in training mode, for a function that changes state, for a name that is none, for a function that depends on the
+    number of examples in more than sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor, and for bfloat16, which
+    NumPy alone does not have.
 
     >>> import minidl as md, tempfile, runpy
     >>> from minidl import nn
@@ -95,7 +96,7 @@ def export(
     def traced(n: int | None) -> md.Graph:
         inputs = leaves if n is None else [md.zeros((n, *x.shape[1:]), dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
         with md.no_grad():
-            return md.trace(flat)(*inputs)
+            return unchanging("export", md.trace(flat)(*inputs))
 
     batch = max(2, leaves[0].shape[0]) if dynamic_batch else None  # not 1, which broadcasts
     graph = traced(batch)

@@ -24,7 +24,7 @@ def freeze(f: Callable[..., Any], *, backend: str | None = None) -> Callable[...
 
     Arguments and results are pytrees, as for md.jit, under which the result runs (backend: as there, "auto" too). The first call for each shape of
     the arguments does the work. `.graph(*args)` of the result is the graph, and `.nbytes` what its constants occupy once it was called. Raises
-    ValueError for a Module in training mode.
+    ValueError for a Module in training mode, and in the first call for a function that changes state.
 
     >>> import minidl as md
     >>> from minidl import nn
@@ -43,6 +43,17 @@ def evaluating(name: str, f: Any) -> None:
     """Raise ValueError for a Module in training mode: what is shipped neither drops nor counts."""
     if getattr(f, "training", False) is True and hasattr(f, "eval"):
         raise ValueError(f"{name}: the model is in training mode, so it would drop units and use the batch's own statistics; call model.eval() first")
+
+
+def unchanging(name: str, graph: md.Graph) -> md.Graph:
+    """The graph. Raises ValueError where the traced function changed state, which what is shipped has not."""
+    if graph.written:
+        what = ", ".join(f"{t.dtype.name}[{', '.join(map(str, t.shape))}]" for t in graph.written)
+        raise ValueError(
+            f"{name}: the function changes {what} from outside, as draws of md.random.default_generator and running statistics do, and it would "
+            "stay as it is; pass a key or the old value as an argument, and return the new one"
+        )
+    return graph
 
 
 class Frozen:
@@ -71,7 +82,7 @@ class Frozen:
 
             with md.eagerly(), md.no_grad():  # also where the frozen model is called inside md.jit
                 examples = [md.zeros(x.shape, dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
-                graph = fold(md.trace(flat)(*examples))
+                graph = fold(unchanging("freeze", md.trace(flat)(*examples)))
                 constants = [c.detach() for c in graph.captured]
             self.made[key] = (graph, found[0], md.jit(lambda *xs: graph(*xs, *constants), backend=self.backend))
         return self.made[key]
