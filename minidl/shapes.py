@@ -81,8 +81,8 @@ def size_tuple(name: str, shape: Any) -> Shape:
         out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(map(operator.index, shape))
     except TypeError:
         raise TypeError(f"{name}: a shape is made of integers, not {shown(shape)}; under jit sizes must be static") from None
-    if min(out, default=0) < 0:
+    if out and min(out) < 0:
         raise ValueError(f"{name}: negative size in shape {shown(out)}")
-    if max(out, default=0) >= 2**63:
+    if out and max(out) >= 2**63:
         raise ValueError(f"{name}: a size beyond 64 bits in shape {shown(out)}")
     return out

@@ -158,6 +158,10 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None 
     >>> md.full((2,), 7).tolist()
     [7, 7]
     """
+    return _full(shape, fill_value, dtype, backend, device)
+
+
+def _full(shape: Any, fill_value: Any, dtype: Any, backend: str | None, device: str | None) -> Tensor:
     size = shapes.size_tuple("full", shape)
     if isinstance(fill_value, Tensor):
         return ns.broadcast_to(fill_value if dtype is None else cast(fill_value, canonical(dtype)), shape=size)
@@ -174,7 +178,7 @@ def zeros(shape: Any, *more: int, dtype: Any = None, backend: str | None = None,
     >>> md.zeros((2, 3)).shape
     (2, 3)
     """
-    return full((shape, *more) if more else shape, 0, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+    return _full((shape, *more) if more else shape, 0, dtype or dtypes.Defaults.floating, backend, device)
 
 
 def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -183,7 +187,7 @@ def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, 
     >>> md.ones(2, 2).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    return full((shape, *more) if more else shape, 1, dtype=dtype or dtypes.Defaults.floating, backend=backend, device=device)
+    return _full((shape, *more) if more else shape, 1, dtype or dtypes.Defaults.floating, backend, device)
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
