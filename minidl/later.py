@@ -70,7 +70,7 @@ def expect(bad: Tensor, kind: type[Exception], text: str) -> None:
 
 def check() -> None:
     """Raise the first error that a flag has seen since the last check."""
-    for xp, flag in flags.items():
+    for xp, flag in list(flags.items()):  # another thread may add one
         number = int(xp.to_numpy(flag.payload))
         if number:
             with xp.scope():
