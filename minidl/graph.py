@@ -197,13 +197,19 @@ class Graph:
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The program on Tensors, in the current context: eagerly, inside jit, differentiated. One Tensor per input; returns a tuple.
 
+        It computes in the dtypes that it shows, also under md.autocast, which had its say when the graph was traced.
+
         >>> import minidl as md
         >>> graph = md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,)))
         >>> graph(md.zeros((3,)))[0].tolist()
         [0.0, 0.0, 0.0]
         """
+        from minidl.context import autocasting, busy, state
         from minidl.control import run_graph
 
+        if busy[0] and state.autocast is not None:
+            with autocasting(None):
+                return self(*args)
         if [(a.shape, a.dtype) for a in args] != [(v.shape, v.dtype) for v in self.inputs]:
             came, want = (", ".join(describe(a) for a in xs) or "nothing" for xs in (args, self.inputs))
             raise ValueError(f"{self.name}: the graph was traced for {want}, and {came} came; trace the function again for these arguments")

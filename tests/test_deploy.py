@@ -115,6 +115,19 @@ def test_a_function_that_draws_or_counts_is_refused(tmp_path):
     assert drawn(x, key).tolist() != drawn(x, md.random.fold_in(key, 1)).tolist()
 
 
+def test_what_is_frozen_has_its_dtypes_whoever_calls_it():
+    model, x = nn.Linear(3, 2).eval(), md.ones((2, 3))
+    want = model(x).detach().tolist()
+    fast = md.freeze(model)
+    graph = md.trace(lambda x: model(x).detach())(x)
+    with md.autocast():
+        assert fast(x).tolist() == want == md.freeze(model)(x).tolist() == graph(x, *graph.captured)[0].detach().tolist()
+        assert model(x).dtype is md.bfloat16
+    assert fast(x).tolist() == want
+    low = md.freeze(md.autocast()(model))
+    assert low(x).dtype is md.bfloat16 and len([e for e in low.graph(x).equations if e.primitive.name == "cast"]) == 1  # the input's
+
+
 def test_a_training_model_is_refused():
     net = Net()
     for f in (md.freeze, lambda net: md.export(net, (inputs(2),), "x.py")):

@@ -23,8 +23,9 @@ def freeze(f: Callable[..., Any], *, backend: str | None = None) -> Callable[...
     """f, a Module or a function of tensors, for inference: parameters are constants, and what can be computed from them alone is computed once.
 
     Arguments and results are pytrees, as for md.jit, under which the result runs (backend: as there, "auto" too). The first call for each shape of
-    the arguments does the work. `.graph(*args)` of the result is the graph, and `.nbytes` what its constants occupy once it was called. Raises
-    ValueError for a Module in training mode, and in the first call for a function that changes state.
+    the arguments does the work. md.autocast around a call changes nothing; for a low precision, freeze md.autocast()(f), which has it inside.
+    `.graph(*args)` of the result is the graph, and `.nbytes` what its constants occupy once it was called. Raises ValueError for a Module in training
+    mode, and in the first call for a function that changes state.
 
     >>> import minidl as md
     >>> from minidl import nn
@@ -80,7 +81,7 @@ class Frozen:
                 found[:] = [out_structure]
                 return outs
 
-            with md.eagerly(), md.no_grad():  # also where the frozen model is called inside md.jit
+            with md.eagerly(), md.no_grad(), md.autocast(enabled=False):  # also where the frozen model is called inside md.jit
                 examples = [md.zeros(x.shape, dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
                 graph = fold(unchanging("freeze", md.trace(flat)(*examples)))
                 constants = [c.detach() for c in graph.captured]
