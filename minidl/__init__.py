@@ -12,40 +12,47 @@ The backend is chosen by MINIDL_BACKEND, `md.set_backend` or `with md.use_backen
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minidl import autograd, dtypes, ops, tree
-from minidl.autograd import enable_grad, is_grad_enabled, no_grad
-from minidl.backends import available as backends
-from minidl.backends import set_backend, use_backend
-from minidl.context import eagerly
-from minidl.dtypes import (
-    DType,
-    bfloat16,
-    complex64,
-    complex128,
-    float16,
-    float32,
-    float64,
-    int8,
-    int16,
-    int32,
-    int64,
-    uint8,
-    uint16,
-    uint32,
-    uint64,
-)  # fmt: skip
-from minidl.dtypes import bool_ as bool
-from minidl.errors import checked
-from minidl.graph import Graph
-from minidl.ops import *  # noqa: F403
-from minidl.ops import namespace as _namespace
-from minidl.ops.namespace import *  # noqa: F403
-from minidl.precision import autocast, full_precision, is_autocast_enabled, low_precision
-from minidl.settings import get_default_dtype, out_of_bounds, set_auto, set_default_dtype, strict_promotion, strong_zero
-from minidl.tensors import Tensor
+_collects = gc.isenabled()
+gc.disable()  # what follows makes thousands of objects that all stay: to look at them meanwhile would be a tenth of the time of this import
+try:
+    from minidl import autograd, dtypes, ops, tree
+    from minidl.autograd import enable_grad, is_grad_enabled, no_grad
+    from minidl.backends import available as backends
+    from minidl.backends import set_backend, use_backend
+    from minidl.context import eagerly
+    from minidl.dtypes import (
+        DType,
+        bfloat16,
+        complex64,
+        complex128,
+        float16,
+        float32,
+        float64,
+        int8,
+        int16,
+        int32,
+        int64,
+        uint8,
+        uint16,
+        uint32,
+        uint64,
+    )  # fmt: skip
+    from minidl.dtypes import bool_ as bool
+    from minidl.errors import checked
+    from minidl.graph import Graph
+    from minidl.ops import *  # noqa: F403
+    from minidl.ops import namespace as _namespace
+    from minidl.ops.namespace import *  # noqa: F403
+    from minidl.precision import autocast, full_precision, is_autocast_enabled, low_precision
+    from minidl.settings import get_default_dtype, out_of_bounds, set_auto, set_default_dtype, strict_promotion, strong_zero
+    from minidl.tensors import Tensor
+finally:
+    if _collects:
+        gc.enable()
 
 if TYPE_CHECKING:
     from minidl.batching import vmap

@@ -14,8 +14,8 @@ import contextlib
 import functools
 import importlib
 import itertools
+from _heapq import heappop, heappush  # what heapq makes public; its Python twin is not needed
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappop, heappush
 from typing import Any
 
 from minidl.backends import using

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,10 +60,10 @@ def test_the_network_reads_digits():
     assert demo.train("numpy", "jit", demo.EPOCHS, "float32").accuracy >= 0.97
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(p for p in (ROOT / "examples").glob("*.py") if p.stem != "options"), ids=lambda p: p.stem)
 def test_examples_run(path, tmp_path):
+    """On their small setting; .ci/run does the same on the other backends."""
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-    done = subprocess.run([sys.executable, "-W", "error", path], cwd=tmp_path, env=env, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-W", "error", path, "--small"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "nan" not in done.stdout and len(done.stdout.splitlines()) > 5
+    assert not re.search(r"\bnan\b", done.stdout) and done.stdout.strip()

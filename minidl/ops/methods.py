@@ -15,7 +15,6 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
-from minidl.handover import handed
 from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
@@ -358,6 +357,13 @@ def _namespace(self: Tensor, *, api_version: str | None = None) -> Any:
 
 
 # ---- moving ---------------------------------------------------------------------------------------------------------------------------
+def _handed(native: Any, have: Any, want: Any) -> Any:
+    """minidl.handover.handed, which is imported when somebody moves a tensor."""
+    from minidl.handover import handed
+
+    return handed(native, have, want)
+
+
 class _Crossing:
     """The kind of node where a value changes its backend: cotangents cross back, tangents forward."""
 
@@ -367,7 +373,7 @@ class _Crossing:
 
     def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         parent = node[3]
-        deposit(parent, handed(g, node[2], parent[2]), pending, heap, parent[2])
+        deposit(parent, _handed(g, node[2], parent[2]), pending, heap, parent[2])
 
     def pull_tensors(self, node: Node, g: Tensor, xp: Any, wrap: Any) -> list[Tensor]:
         return [to(g, backend=node[3][2].name, device=node[3][2].device)]
@@ -376,7 +382,7 @@ class _Crossing:
         t = tangents[0]
         if t is None:
             return None
-        return handed(t, node[3][2], node[2]) if wrap is None else to(t, backend=node[2].name, device=node[2].device)
+        return _handed(t, node[3][2], node[2]) if wrap is None else to(t, backend=node[2].name, device=node[2].device)
 
 
 _CROSSING = _Crossing()
@@ -416,7 +422,7 @@ def to(
         if self.node is not None and state.grad:
             crossed.update((have, want))
             node = [next(count), _CROSSING, want, self.node]
-        out = Tensor(handed(self.payload, have, want), want, self.dtype, node)
+        out = Tensor(_handed(self.payload, have, want), want, self.dtype, node)
     if dtype is not None:
         out = cast(out, dtypes.canonical(dtype))
     return fresh(out) if copy and out is self else out
