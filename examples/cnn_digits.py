@@ -1,9 +1,12 @@
 """Train a convolutional network in the PyTorch manner, on 1,797 real scans of handwritten digits.
 
     python examples/cnn_digits.py
+    python examples/cnn_digits.py --cifar data     # CIFAR-10 instead: the binary version in data/cifar-10-batches-bin, fetched if it is not there
 
 `--no-jit` leaves the compiler out, and the same step runs eagerly.
 """
+
+import os
 
 from options import options
 
@@ -12,7 +15,7 @@ import minidl.nn as nn
 import minidl.nn.functional as F
 import minidl.optim as optim
 
-args = options(__doc__)
+args = options(__doc__, cifar=None)
 
 
 class Net(nn.Module):
@@ -36,7 +39,12 @@ class Net(nn.Module):
 
 
 md.manual_seed(0)
-train_data, test_data = md.data.digits()
+if args.cifar:
+    scale = md.data.transforms.Compose([md.data.transforms.ToTensor(), md.data.transforms.Normalize((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))])
+    fetch = not os.path.isdir(f"{args.cifar}/cifar-10-batches-bin")
+    train_data, test_data = (md.data.datasets.CIFAR10(args.cifar, train=train, transform=scale, download=fetch) for train in (True, False))
+else:
+    train_data, test_data = md.data.digits()
 train_loader = md.data.DataLoader(train_data, batch_size=32, shuffle=True)
 test_loader = md.data.DataLoader(test_data, batch_size=100)
 
@@ -70,12 +78,13 @@ right = 0
 with md.no_grad():
     for inputs, labels in test_loader:
         right += (md.argmax(net(inputs), axis=1) == labels).sum().item()
-print(f"{right} of {len(test_data)} test digits right ({right / len(test_data):.1%})\n")
+print(f"{right} of {len(test_data)} test images right ({right / len(test_data):.1%})\n")
 
-if not args.small:
+if not args.small and not args.cifar:
     assert right / len(test_data) >= 0.97, "97 of 100 digits are wanted"
 
 image, label = test_data[0]
+image, label = md.asarray(image), md.asarray(label)
 print(f"one of them, a {label.item()}, read as {md.argmax(net(image[None])[0]).item()}:")
 for row in image[0, ::4, ::4].tolist():
-    print("".join(" .:-=+*#%@"[int(9 * v)] * 2 for v in row))
+    print("".join(" .:-=+*#%@"[int(9 * min(max(v, 0.0), 1.0))] * 2 for v in row))
