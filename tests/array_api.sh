@@ -25,6 +25,7 @@ for backend in "${@:-numpy numba torch jax}"; do for backend in $backend; do
     count() { grep -oE "[0-9]+ $1" <<< "$last" | grep -oE '[0-9]+' || echo 0; }
     printf '%-8s %7s %7s %8s %8s %8s\n' "$backend" "$(count passed)" "$(count failed)" "$(count skipped)" "$(count xfailed)" $((SECONDS - start))
     grep -E '^(FAILED|ERROR) ' "$logs/$backend.log" | sed 's/^/    /' || true
+    [[ $last == *passed* ]] || tail -n 3 "$logs/$backend.log" | sed 's/^/    /'
     [[ $last == *passed* && $last != *failed* && $last != *error* ]] || code=1
 done; done
 echo "logs: $logs"

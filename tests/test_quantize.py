@@ -90,7 +90,7 @@ def test_static_quantization_measures_then_converts(backend):
     images = numbers(8, 1, 8, 8)
     observed = quantize.prepare(net)
     run = md.jit(observed)  # ranges are state of the jitted function, too
-    assert (run(images) == net(images)).all().item() or abs(run(images) - net(images)).max().item() < 1e-5
+    assert abs(run(images) - net(images)).max().item() < 1e-5
     assert abs(observed[0].input_max.item() - np.abs(images.numpy()).max()) < 1e-6
     run(images * 0.5)
     assert abs(observed[0].input_max.item() - np.abs(images.numpy()).max()) < 1e-6
