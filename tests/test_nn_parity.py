@@ -2,7 +2,7 @@
 
 LAYERS is the table: a layer, its arguments, the options that are combined with each other, and the shapes of its inputs. For each combination the
 state_dict is taken over by name, and outputs, buffers, and the gradients of inputs and parameters are compared, in training and in evaluation.
-The first combination of each layer also runs jitted on NumPy, under vmap, and on the other backends. Names, order and defaults of constructors and
+The first combination of each layer also runs under vmap, and in test_nn_backends.py on every backend. Names, order and defaults of constructors and
 functions are PyTorch's; what is left out is listed with its reason.
 """
 
@@ -514,66 +514,13 @@ def test_rotary_positions(interleaved):
     np.testing.assert_allclose(both, got, rtol=1e-12)
 
 
-# ---- other interpreters and backends: the first combination of each layer ---------------------------------------------------------------
+# ---- vmap: the first combination of each layer (test_nn_backends.py has the other backends) ----------------------------------------
 FIRST = {}
 for _row in LAYERS:
     FIRST.setdefault(_row.name, _row)
-#: Layers whose jitted form numba compiles too: one of each kind of computation, since each takes a second or more.
-NUMBA = ("Linear", "Conv2d", "MaxPool2d", "AdaptiveAvgPool2d", "BatchNorm2d", "GroupNorm", "GELU", "Upsample", "CrossEntropyLoss", "Embedding")
-
-
 def first(name: str) -> tuple[Any, dict[str, Any]]:
     row = FIRST[name]
     return row, combinations(row)[0]
-
-
-def gradients(row: Row, options: dict[str, Any], backend: str, jitted: bool, state: Any = None) -> list[np.ndarray]:
-    """Outputs and gradients of inputs and parameters as one function of them, in evaluation mode."""
-    with md.use_backend(backend):
-        to = {k: md.asarray(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}
-        layer = getattr(nn, row.name)(*row.args, **to).double()
-        g = np.random.default_rng(5)
-        layer.load_state_dict({k: g.normal(size=v.shape) ** 2 if v.dtype.inexact else v.numpy() for k, v in layer.state_dict().items()})
-        g = np.random.default_rng(6)
-        arrays = [md.asarray(draw(s, g)) for s in row.inputs]
-        live = [i for i, s in enumerate(row.inputs) if not isinstance(s, (Ints, Signs, Mask))]
-        names = [n for n, _ in layer.named_parameters()]
-
-        def run(xs, ps):
-            full = list(arrays)
-            for i, x in zip(live, xs, strict=True):
-                full[i] = x
-            for n, p in zip(names, ps, strict=True):
-                path, _, last = n.rpartition(".")
-                layer.get_submodule(path)._parameters[last] = p
-            outs = [o for o in leaves(layer(*full)) if o.dtype.inexact]
-            return sum((o * md.cos(md.arange(o.size, dtype=md.float64)).reshape(o.shape)).sum() for o in outs), outs
-
-        ps = [p.detach() for p in layer.parameters()]
-        before = dict(layer.named_parameters())
-        f = md.grad(run, argnums=(0, 1), has_aux=True)
-        try:
-            if not live and not ps:
-                return [number(o) for o in run([], [])[1]]
-            found = (md.jit(f) if jitted else f)([arrays[i] for i in live], ps)
-        finally:
-            for n, p in before.items():
-                path, _, last = n.rpartition(".")
-                layer.get_submodule(path)._parameters[last] = p
-        return [number(x) for x in md.tree.leaves(found)]
-
-
-@pytest.mark.parametrize("name", [n for n in FIRST if n != "Transformer"])  # which is its layers, many times
-def test_first_combination_on_every_backend(name):
-    """Eager and jitted, against eager NumPy (which was compared with torch). XLA compiles long: the 2d form of a layer stands for 1d and 3d there."""
-    row, options = first(name)
-    want = gradients(row, options, "numpy", False)
-    runs = [("numpy", True), ("torch", False), ("torch", True), ("numba", name in NUMBA)] + [("jax", True)] * (not name.endswith(("1d", "3d")))
-    for backend, jitted in runs:
-        got = gradients(row, options, backend, jitted)
-        assert len(got) == len(want)
-        for a, b in zip(got, want, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11, err_msg=f"{backend}, {'jitted' if jitted else 'eager'}")
 
 
 @pytest.mark.parametrize("name", FIRST)
