@@ -1,7 +1,7 @@
 """What optimizers share: parameter groups, state per parameter, the stateful and the functional way to use them, saving and loading.
 
 An optimizer says one thing in `_update`: the new parameter and the new state, as a pure function of the old ones, the gradient and the settings.
-`step` stores the result in place, `update` returns it, and a jitted function traces either.
+`step` stores the result in place, as one compiled program, `update` returns it, and a jitted function traces either.
 
 Promises: numbers among the settings are inputs of a jitted step, so a schedule does not compile again; parameters and state change by in-place
 assignment under no_grad; `param_groups`, `state` and the form of state_dict are PyTorch's.
@@ -9,6 +9,7 @@ assignment under no_grad; `param_groups`, `state` and the form of state_dict are
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -17,6 +18,28 @@ import minidl as md
 State = dict[str, Any]
 #: What PyTorch's groups say about how its kernels run; minidl has no use for it.
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
+
+
+#: How often the step of one optimizer is compiled, before it is run operation by operation: something about it is new each time.
+_PROGRAMS = 8
+_compiled: weakref.WeakKeyDictionary[Optimizer, Any] = weakref.WeakKeyDictionary()
+
+
+def _run(optimizer: Optimizer) -> None:
+    """The step of an optimizer, as one compiled program where its class is minidl's own: its operations are few for each parameter, but each of
+    them goes through memory. A class of the user's may do in its `_update` what should happen at every step."""
+    if not type(optimizer).__module__.startswith("minidl."):
+        return optimizer._step()
+    run = _compiled.get(optimizer)
+    if run is None:
+        run = _compiled[optimizer] = md.jit(_steps)
+    if run.compiles > _PROGRAMS:
+        return optimizer._step()
+    run(optimizer)
+
+
+def _steps(optimizer: Optimizer) -> None:
+    optimizer._step()
 
 
 class Group(dict):
@@ -48,7 +71,7 @@ class Optimizer:
     """
 
     __slots__ = ("__dict__", "__weakref__", "stepped")  # stepped: apart from what jit guards; a schedule asks whether a step came before it
-    __minidl_state__ = ("step", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
+    __minidl_state__ = ("step", "_step", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
     _dtypes: ClassVar[dict[str, Any]] = {"step": md.float64}  # the state that has not the parameter's dtype
 
     def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any]):
@@ -141,12 +164,20 @@ class Optimizer:
                     p.grad = md.zeros_like(p.grad)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient; returns what closure, which computes the loss and its gradients, returns."""
+        """One update of every parameter that has a gradient; returns what closure, which computes the loss and its gradients, returns.
+
+        The first step compiles the update (milliseconds; a class of your own runs operation by operation).
+        """
         self.stepped = True
         loss = None
         if closure is not None:
             with md.enable_grad():
                 loss = closure()
+        _run(self)
+        return loss
+
+    def _step(self) -> None:
+        """All updates, in place."""
         with md.no_grad():
             for group in self.param_groups:
                 settings = group.settings()
@@ -164,7 +195,6 @@ class Optimizer:
                         else:
                             state[k] = v
                     p.assign(new)
-        return loss
 
     # ---- functional -------------------------------------------------------------------------------------------------------------------------
     def init(self, params: Any) -> dict[int, State]:
