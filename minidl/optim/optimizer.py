@@ -29,17 +29,17 @@ def _run(optimizer: Optimizer) -> None:
     """The step of an optimizer, as one compiled program where its class is minidl's own: its operations are few for each parameter, but each of
     them goes through memory. A class of the user's may do in its `_update` what should happen at every step."""
     if not type(optimizer).__module__.startswith("minidl."):
-        return optimizer._step()
+        return optimizer._step_all()
     run = _compiled.get(optimizer)
     if run is None:
         run = _compiled[optimizer] = md.jit(_steps)
     if run.compiles > _PROGRAMS:
-        return optimizer._step()
+        return optimizer._step_all()
     run(optimizer)
 
 
 def _steps(optimizer: Optimizer) -> None:
-    optimizer._step()
+    optimizer._step_all()
 
 
 class Group(dict):
@@ -71,7 +71,7 @@ class Optimizer:
     """
 
     __slots__ = ("__dict__", "__weakref__", "stepped")  # stepped: apart from what jit guards; a schedule asks whether a step came before it
-    __minidl_state__ = ("step", "_step", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
+    __minidl_state__ = ("step", "_step_all", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
     _dtypes: ClassVar[dict[str, Any]] = {"step": md.float64}  # the state that has not the parameter's dtype
 
     def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any]):
@@ -176,7 +176,7 @@ class Optimizer:
         _run(self)
         return loss
 
-    def _step(self) -> None:
+    def _step_all(self) -> None:
         """All updates, in place."""
         with md.no_grad():
             for group in self.param_groups:
