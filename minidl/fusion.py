@@ -15,7 +15,6 @@ and improving data locality via loop fusion and distribution, LCPC 1993).
 from __future__ import annotations
 
 import functools
-import heapq
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any
@@ -356,11 +355,11 @@ def _between(a: _Unit, b: _Unit) -> bool:
 
 def _finish(graph: Graph, units: Sequence[_Unit], alone: Callable[[Equation], bool]) -> Iterator[Equation | Region]:
     roots = list(dict.fromkeys(_root(u) for u in units))
-    order = list(_in_order(roots))
+    order = _in_order(roots)
     while len(order) < len(roots):  # the search for paths looks back only so far: what waits for itself is taken apart, the widest first
         widest = max(set(roots) - set(order), key=lambda u: u.last - u.first if len(u.equations) > 1 else -1)
         roots = [u for u in roots if u is not widest] + [_Unit(p, e, set()) for p, e in widest.equations]
-        order = list(_in_order(roots))
+        order = _in_order(roots)
     owner = {v: u for u in roots for _, e in u.equations for v in e.outputs}
     read = {v for v in graph.outputs if isinstance(v, Var)}
     for u in roots:
@@ -374,24 +373,34 @@ def _finish(graph: Graph, units: Sequence[_Unit], alone: Callable[[Equation], bo
             yield Region(equations, outputs, u.shape, len(u.shape) - (u.inner or 0), u.layout, u.terminal)
 
 
-def _in_order(units: Sequence[_Unit]) -> Iterator[_Unit]:
-    """Every unit after those that it reads; among those that are ready, the one whose last equation came first. Not those that wait in a circle."""
+def _in_order(units: Sequence[_Unit]) -> list[_Unit]:
+    """Every unit after those that it reads, but not before somebody waits for it or its own last equation has its turn: a region of the forward pass
+    that took in equations of the backward one must not draw the rest of that forward. Not those that wait in a circle."""
     owner = {v: u for u in units for _, e in u.equations for v in e.outputs}
-    waits = {u: {owner[a] for _, e in u.equations for a in e.inputs if isinstance(a, Var) and a in owner} - {u} for u in units}
-    followers: dict[_Unit, list[_Unit]] = {}
-    for u, before in waits.items():
+    reads = {u: dict.fromkeys(owner[a] for _, e in u.equations for a in e.inputs if isinstance(a, Var) and owner.get(a, u) is not u) for u in units}
+    readers: dict[_Unit, list[_Unit]] = {}
+    for u, before in reads.items():
         for r in before:
-            followers.setdefault(r, []).append(u)
-    count = {u: len(before) for u, before in waits.items()}
-    ready = [(u.last, u) for u in units if not count[u]]
-    heapq.heapify(ready)
-    while ready:
-        _, u = heapq.heappop(ready)
-        yield u
-        for f in followers.get(u, ()):
+            readers.setdefault(r, []).append(u)
+    count = {u: len(before) for u, before in reads.items()}
+    possible = [u for u in units if not count[u]]
+    for u in possible:
+        for f in readers.get(u, ()):
             count[f] -= 1
             if not count[f]:
-                heapq.heappush(ready, (f.last, f))
+                possible.append(f)
+    order: dict[_Unit, None] = {}
+    for u in sorted(possible, key=lambda u: u.last):
+        stack = [(u, iter(reads[u]))]
+        while stack:
+            top, rest = stack[-1]
+            r = next((r for r in rest if r not in order), None)
+            if r is None:
+                order[top] = None
+                stack.pop()
+            else:
+                stack.append((r, iter(reads[r])))
+    return list(order)
 
 
 # ---- decompositions as equations --------------------------------------------------------------------------------------------------------
