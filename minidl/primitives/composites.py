@@ -55,30 +55,35 @@ _FAR, _FAR_TANH = 100.0, 30.0  # from here on gelu is x or 0 to the last bit; no
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
-def _gelu(xp: Any, x: Any, *, tanh: bool) -> Any:
-    (y,) = wide(xp, x)
-    y = xp.clip(y, -(_FAR_TANH if tanh else _FAR), math.inf)  # so that -inf * 0 never arises
-    inside = xp.tanh((y * y * _CUBIC + 1.0) * y * _SLOPE) if tanh else xp.erf(y * math.sqrt(0.5))
-    return narrow(xp, (inside + 1.0) * y * 0.5, x)
-
-
-def _tanh_parts(xp: Any, y: Any) -> tuple[Any, Any, Any, Any]:
-    """For gelu's t = tanh(u(y)): y², t, 1 - t², u'."""
-    square = y * y
-    t = xp.tanh((square * _CUBIC + 1.0) * y * _SLOPE)
-    return square, t, 1.0 - t * t, (square * (3 * _CUBIC) + 1.0) * _SLOPE
-
-
 def _near(xp: Any, x: Any, tanh: bool) -> Any:
     far = _FAR_TANH if tanh else _FAR
     return xp.clip(x, -far, far)
+
+
+def _tanh(xp: Any, y: Any, square: Any) -> Any:
+    return xp.tanh((square * _CUBIC + 1.0) * y * _SLOPE)
+
+
+def _gelu(xp: Any, x: Any, *, tanh: bool) -> Any:
+    (y,) = wide(xp, x)
+    n = _near(xp, y, tanh)  # as in the derivative, so that a graph with both computes this part once
+    inside = _tanh(xp, n, n * n) if tanh else xp.erf(n * math.sqrt(0.5))
+    y = xp.clip(y, -(_FAR_TANH if tanh else _FAR), math.inf)  # so that -inf * 0 never arises
+    return narrow(xp, (inside + 1.0) * y * 0.5, x)
+
+
+def _tanh_parts(xp: Any, y: Any) -> tuple[Any, Any, Any]:
+    """For gelu's t = tanh(u(y)): t, 1 - t², u'."""
+    square = y * y
+    t = _tanh(xp, y, square)
+    return t, 1.0 - t * t, (square * (3 * _CUBIC) + 1.0) * _SLOPE
 
 
 def _gelu_dx(xp: Any, g: Any, x: Any, *, tanh: bool) -> Any:
     h, y = wide(xp, g, x)
     y = _near(xp, y, tanh)
     if tanh:
-        _, t, rest, slope = _tanh_parts(xp, y)
+        t, rest, slope = _tanh_parts(xp, y)
         d = (t + 1.0) * 0.5 + y * rest * slope * 0.5
     else:
         d = (xp.erf(y * math.sqrt(0.5)) + 1.0) * 0.5 + y * xp.exp(y * y * -0.5) * (0.5 * _SLOPE)
@@ -91,7 +96,7 @@ def _gelu_dx_x(xp: Any, c: Any, g: Any, x: Any, tanh: bool) -> Any:
     y = _near(xp, x, tanh)
     if not tanh:
         return c * g * ((2.0 - y * y) * xp.exp(y * y * -0.5) * (0.5 * _SLOPE))
-    _, t, rest, slope = _tanh_parts(xp, y)
+    t, rest, slope = _tanh_parts(xp, y)
     return c * g * (rest * (slope + y * (y * (3 * _CUBIC * _SLOPE) - t * slope * slope)))
 
 
