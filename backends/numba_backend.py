@@ -30,6 +30,7 @@ from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.fusion import Region, expand, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
+from minidl.recompute import recompute
 
 __all__ = ["NumbaBackend", "make", "object_mode"]
 Ref = tuple["Storage", int]
@@ -67,7 +68,7 @@ class Plan:
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
         graph = self._opened(graph)
-        items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
+        items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
         self.given = self._given(graph, items, donate)
         self.over: dict[Var, Var] = {}  # outputs that are written over an input
         for item in items:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from minidl.context import interpreting
 from minidl.graph import Atom, Equation, Graph, Literal, Var
@@ -27,6 +27,7 @@ from minidl.primitives.core import decomposed, table
 Layout = tuple[bool, ...]
 REDUCTIONS = frozenset(("sum", "max", "min"))
 TERMINAL = frozenset(("sum", "max", "min"))
+T = TypeVar("T")
 _SEARCH = 400  # units that one search for a cycle may visit before it gives up and nothing is joined
 
 
@@ -389,9 +390,18 @@ def _in_order(units: Sequence[_Unit]) -> list[_Unit]:
             count[f] -= 1
             if not count[f]:
                 possible.append(f)
-    order: dict[_Unit, None] = {}
-    for u in sorted(possible, key=lambda u: u.last):
-        stack = [(u, iter(reads[u]))]
+    return demanded(sorted(possible, key=lambda u: u.last), reads.__getitem__)
+
+
+def demanded(nodes: Iterable[T], reads: Callable[[T], Iterable[T]]) -> list[T]:
+    """The nodes in order, each before its turn only where one that reads it comes before. There must be no circle.
+
+    >>> demanded("abc", {"a": "c", "b": "", "c": ""}.__getitem__)
+    ['c', 'a', 'b']
+    """
+    order: dict[T, None] = {}
+    for node in nodes:
+        stack = [(node, iter(reads(node)))]
         while stack:
             top, rest = stack[-1]
             r = next((r for r in rest if r not in order), None)
@@ -399,7 +409,7 @@ def _in_order(units: Sequence[_Unit]) -> list[_Unit]:
                 order[top] = None
                 stack.pop()
             else:
-                stack.append((r, iter(reads[r])))
+                stack.append((r, iter(reads(r))))
     return list(order)
 
 

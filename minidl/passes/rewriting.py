@@ -8,7 +8,7 @@ nothing changes, but no more than ROUNDS times.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.graph import Atom, Equation, Graph, Literal, Var
@@ -104,20 +104,25 @@ class Rewriter:
                 self._uses.subtract(e.inputs)
                 self._uses[found] += 1
                 return (found,)
-        inputs = [id(a) if isinstance(a, Var) else a.key() for a in e.inputs]
-        if len(inputs) == 2 and e.primitive.name in _COMMUTATIVE and not e.inputs[0].dtype.is_complex:
-            inputs.sort(key=str)
-        key = (e.primitive.name, *inputs, *[(k, _key(v)) for k, v in e.params.items()])
-        if (same := self._seen.get(key)) is not None:
+        name = key(e.primitive, e.inputs, e.params)
+        if (same := self._seen.get(name)) is not None:
             self.applied["common"] += 1
             self._uses.subtract(e.inputs)
             self._uses.update(same)
             return same
-        self._seen[key] = e.outputs
+        self._seen[name] = e.outputs
         for v in e.outputs:
             self.made[v] = e
         self.equations.append(e)
         return e.outputs
+
+
+def key(primitive: Any, inputs: Sequence[Atom], params: dict[str, Any]) -> Any:
+    """Equal for equations that compute the same, to the last bit."""
+    names = [id(a) if isinstance(a, Var) else a.key() for a in inputs]
+    if len(names) == 2 and primitive.name in _COMMUTATIVE and not inputs[0].dtype.is_complex:
+        names.sort(key=str)
+    return (primitive.name, *names, *[(k, _key(v)) for k, v in params.items()])
 
 
 def _key(value: Any) -> Any:
