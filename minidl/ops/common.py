@@ -131,6 +131,16 @@ def values(x: Tensor, what: str) -> np.ndarray:
     return x.xp.to_numpy(x.payload)
 
 
+def deciding(x: Tensor, name: str, instead: str) -> np.ndarray:
+    """The values of a tensor on which the size of a result depends. Where there are none yet (traced or batched) it raises TypeError that says what
+    to do instead."""
+    try:
+        return values(x, name)
+    except TypeError as error:
+        why = str(error).partition("; use")[0]
+        raise TypeError(f"{why}, and the size of the result depends on it; {instead}") from None
+
+
 def eager_on_cpu(x: Tensor) -> bool:
     """Whether looking at the values is allowed and cheap."""
     return not traced() and x.xp.device == "cpu"
@@ -165,6 +175,6 @@ def ints(name: str, value: Any, n: int) -> tuple[int, ...]:
 
 
 __all__ = [
-    "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "default", "describe", "dtypes", "eager_on_cpu", "fits", "fresh",
+    "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "deciding", "default", "describe", "dtypes", "eager_on_cpu", "fits", "fresh",
     "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "shown", "state", "table", "traced", "values",
 ]  # fmt: skip

@@ -14,7 +14,23 @@ import numpy as np
 from minidl import shapes
 from minidl.backends import get
 from minidl.dtypes import DType, canonical
-from minidl.ops.common import Tensor, cast, choose, constant, create, dtypes, fits, from_numpy, home, ns, operand, reshaped, scalar_type, traced
+from minidl.ops.common import (
+    Tensor,
+    cast,
+    choose,
+    constant,
+    create,
+    deciding,
+    dtypes,
+    fits,
+    from_numpy,
+    home,
+    ns,
+    operand,
+    reshaped,
+    scalar_type,
+    traced,
+)
 
 __all__ = [
     "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid", "ones", "ones_like", "tensor",
@@ -161,8 +177,8 @@ def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None 
     return _full(shape, fill_value, dtype, backend, device)
 
 
-def _full(shape: Any, fill_value: Any, dtype: Any, backend: str | None, device: str | None) -> Tensor:
-    size = shapes.size_tuple("full", shape)
+def _full(shape: Any, fill_value: Any, dtype: Any, backend: str | None, device: str | None, name: str = "full") -> Tensor:
+    size = shapes.size_tuple(name, shape)
     if isinstance(fill_value, Tensor):
         return ns.broadcast_to(fill_value if dtype is None else cast(fill_value, canonical(dtype)), shape=size)
     kind = scalar_type(fill_value)
@@ -178,7 +194,7 @@ def zeros(shape: Any, *more: int, dtype: Any = None, backend: str | None = None,
     >>> md.zeros((2, 3)).shape
     (2, 3)
     """
-    return _full((shape, *more) if more else shape, 0, dtype or dtypes.Defaults.floating, backend, device)
+    return _full((shape, *more) if more else shape, 0, dtype or dtypes.Defaults.floating, backend, device, "zeros")
 
 
 def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -187,7 +203,7 @@ def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, 
     >>> md.ones(2, 2).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    return _full((shape, *more) if more else shape, 1, dtype or dtypes.Defaults.floating, backend, device)
+    return _full((shape, *more) if more else shape, 1, dtype or dtypes.Defaults.floating, backend, device, "ones")
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -197,8 +213,11 @@ def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | N
     [7.0, 7.0]
     """
     x = operand(x)
+    want = x.dtype if dtype is None else canonical(dtype)
+    if isinstance(fill_value, Tensor):
+        return _full(x.shape, fill_value, want, backend, device, "full_like")
     xp = home(x.xp) if backend is None and device is None else get(backend or home(x.xp).name, device)
-    return constant(xp, x.shape, fill_value, x.dtype if dtype is None else canonical(dtype))
+    return constant(xp, x.shape, fill_value, want)
 
 
 def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -225,11 +244,13 @@ empty, empty_like = zeros, zeros_like  # minidl shows no uninitialised memory
 def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """start, start + step, … up to but without stop; arange(n) counts from 0. int64 for integers, else the default float.
 
-    Raises ValueError for a step of 0.
+    Tensors of no axes do as bounds where their values are known, since the size of the result depends on them. Raises ValueError for a step of 0,
+    TypeError for a tensor under jit and vmap.
 
     >>> md.arange(2, 8, 3).tolist()
     [2, 5]
     """
+    start, stop, step = (v if not isinstance(v, Tensor) else deciding(v, "arange", "give Python numbers").item() for v in (start, stop, step))
     if stop is None:
         start, stop = 0, start
     if step == 0:
@@ -253,6 +274,7 @@ def linspace(
     >>> md.linspace(0, 1, 5).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    num = operator.index(num)
     if num < 0:
         raise ValueError(f"linspace: num is {num}; it must be at least 0")
     is_complex = isinstance(start, complex) or isinstance(stop, complex)

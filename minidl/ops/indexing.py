@@ -20,6 +20,7 @@ from minidl.ops.common import (
     bind,
     cast,
     constant,
+    deciding,
     describe,
     dtypes,
     eager_on_cpu,
@@ -35,6 +36,8 @@ from minidl.ops.common import (
     values,
 )  # fmt: skip
 from minidl.ops.manipulation import broadcast_to
+
+_KEEP = "use md.where(mask, x, other), which keeps all elements"
 
 __all__ = ["getitem", "set_at", "take", "take_along_axis"]
 
@@ -98,6 +101,14 @@ class Plan:
             start, stop, step = start + (count - 1) * step, start + 1, -step
             self.flips.append(axis)
         self.start[axis], self.stop[axis], self.step[axis] = start, stop, step
+
+    def places(self) -> tuple[int, ...]:
+        """The shape that the index arrays broadcast to. Raises IndexError where they do not."""
+        found = [a.shape for a in self.arrays]
+        try:
+            return shapes.broadcast(*found)
+        except ValueError:
+            raise IndexError(f"indexing: the index arrays of shapes {', '.join(map(str, found))} do not broadcast") from None
 
     def cut(self, x: Tensor) -> Tensor:
         """The slice, all axes kept."""
@@ -191,17 +202,14 @@ def _nonzero(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _mask(mask: Tensor) -> list[np.ndarray]:
-    try:
-        return _nonzero(values(mask, "indexing with a mask"))
-    except TypeError as error:
-        text = f"indexing: the values of the mask {describe(mask)} are unknown here, and so the size of the result"
-        raise TypeError(f"{text}; use md.where(mask, x, other) ({error})") from None
+    return _nonzero(deciding(mask, "indexing with a mask", _KEEP))
 
 
 def _positions(x: Tensor, plan: Plan, write: bool, mode: str | None = None) -> tuple[Tensor, Tensor | None]:
     """One int64 array of positions on the leading axis that the addressed axes make together, and which lie inside (None: all). Positions to read
     are clipped, those to write lie beyond the end."""
     sizes = [x.shape[a] for a in plan.axes]
+    plan.places()
     if all(isinstance(i, np.ndarray) for i in plan.arrays):  # all known here: checked, wrapped and combined by NumPy
         known = [_checked(i, a, n) for i, a, n in zip(plan.arrays, plan.axes, sizes, strict=True)]
         flat = known[0]
@@ -285,7 +293,7 @@ def getitem(x: Any, index: Any, /) -> Tensor:
             zeros, i = (0,) * len(rest), index % n
             return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
-            kept = int(values(index, "indexing with a mask"))
+            kept = int(deciding(index, "indexing with a mask", _KEEP))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
         return _read(x, index, None)
     except Exception as error:
@@ -340,7 +348,7 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
         mask = ns.reshape(index, shape=(*index.shape, *(1,) * (x.ndim - index.ndim)))
         return ns.where(mask, _combine(x, value, mode), x)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # value has the leading axis of x[index], of size 1 or 0
-        kept = int(values(index, "indexing with a mask"))
+        kept = int(deciding(index, "indexing with a mask", _KEEP))
         whole = broadcast_to(value, (kept, *x.shape))
         return _combine(x, ns.reshape(whole, shape=x.shape), mode) if kept else fresh(x)
     plan = Plan(x, index)
@@ -349,11 +357,13 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
         shown = tuple(1 if a is None else part_shape[a] for a in plan.layout)
         return plan.paste(x, reshaped(_fitted(value, shown), part_shape), mode)
     part = plan.cut(x)
-    i, _ = _positions(x, plan, write=True)
     front = _front(part, plan)
-    order, shape = _placed(plan, i.ndim, (*i.shape, *front.shape[1:]))
-    updates = reshaped(_fitted(value, shape), tuple(np.take((*i.shape, *front.shape[1:]), order).tolist()))
+    places = plan.places()
+    full = (*places, *front.shape[1:])
+    order, shape = _placed(plan, len(places), full)
+    updates = reshaped(_fitted(value, shape), tuple(full[a] for a in order))  # whether it fits is settled before any index is looked at
     updates = permuted(updates, tuple(np.argsort(order).tolist()))
+    i, _ = _positions(x, plan, write=True)
     new = bind(table["scatter"], (front, updates, i), {"mode": mode})
     rest = [a for a in range(part.ndim) if a not in plan.axes]
     new = reshaped(new, tuple(part.shape[a] for a in (*plan.axes, *rest)))
@@ -447,17 +457,19 @@ def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1, mode: str | None
     indices = operand(indices if not isinstance(indices, list) else np.asarray(indices), x)
     if indices.ndim != x.ndim:
         raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(indices)} must have as many axes")
+    if not indices.dtype.is_integer:
+        raise IndexError(f"take_along_axis: indices must be integers, not {describe(indices)}")
     a = shapes.axis_index("take_along_axis", axis, x.ndim)
     n = x.shape[a]
+    try:
+        rest = shapes.broadcast(shapes.reduced(x.shape, (a,), False), shapes.reduced(indices.shape, (a,), False))
+    except ValueError:
+        raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(indices)} differ outside axis {a}") from None
     i, sure = wrapped(indices, a, n, mode)
     rule, inside = "" if sure else mode or later.policy(), None
     if not sure:
         inside = _inside(i, a, n, rule) if rule != "clip" else None
         i = ns.clip(i, 0, max(n - 1, 0))
-    try:
-        rest = shapes.broadcast(shapes.reduced(x.shape, (a,), False), shapes.reduced(i.shape, (a,), False))
-    except ValueError:
-        raise ValueError(f"take_along_axis: {describe(x)} and indices {describe(i)} differ outside axis {a}") from None
     whole, wanted = (*rest[:a], x.shape[a], *rest[a:]), (*rest[:a], i.shape[a], *rest[a:])
     x, i = (v if v.shape == s else ns.broadcast_to(v, shape=s) for v, s in ((x, whole), (i, wanted)))
     out = ns.take_along(x, i, axis=a)

@@ -13,6 +13,7 @@ from minidl.dtypes import DType
 from minidl.errors import refused
 from minidl.ops.common import (
     Tensor,
+    deciding,
     describe,
     dtypes,
     fits,
@@ -26,7 +27,6 @@ from minidl.ops.common import (
     reshaped,
     scalar_type,
     shown,
-    values,
 )  # fmt: skip
 
 __all__ = [
@@ -144,7 +144,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     (3, 4, 2)
     """
     x = operand(x)
-    src, dst = ([shapes.axis_index("moveaxis", a, x.ndim) for a in ((v,) if isinstance(v, int) else v)] for v in (source, destination))
+    src, dst = ([shapes.axis_index("moveaxis", a, x.ndim) for a in (v if isinstance(v, (tuple, list)) else (v,))] for v in (source, destination))
     if len(src) != len(dst) or len(set(src)) != len(src) or len(set(dst)) != len(dst):
         raise ValueError(f"moveaxis: source {source} and destination {destination} must be equally many different axes")
     order = [a for a in range(x.ndim) if a not in src]
@@ -160,7 +160,7 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
     (3, 1)
     """
     x = operand(x)
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     places = shapes.axes_tuple("expand_dims", given, x.ndim + len(given))
     rest = iter(x.shape)
     return ns.reshape(x, shape=tuple(1 if i in places else next(rest) for i in range(x.ndim + len(given))))
@@ -286,7 +286,10 @@ def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tens
     x = operand(x)
     a = shapes.axis_index("split", axis, x.ndim)
     n = x.shape[a]
-    if isinstance(sizes, int):
+    if isinstance(sizes, (tuple, list)):
+        sizes = tuple(map(operator.index, sizes))
+    else:
+        sizes = operator.index(sizes)  # type: ignore[arg-type]
         if sizes < 1:
             raise ValueError(f"split: the size of a piece is {sizes}; it must be at least 1")
         sizes = [min(sizes, n - i) for i in range(0, n, sizes)] or [0]
@@ -331,8 +334,8 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | N
     x = operand(x)
     if axis is None:
         return ns.reshape(roll(ns.reshape(x, shape=(x.size,)), shift, axis=0), shape=x.shape)
-    axes = (axis,) if isinstance(axis, int) else tuple(axis)
-    steps = (shift,) * len(axes) if isinstance(shift, int) else tuple(shift)
+    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+    steps = tuple(map(operator.index, shift)) if isinstance(shift, (tuple, list)) else (operator.index(shift),) * len(axes)  # type: ignore[arg-type]
     if len(steps) != len(axes):
         raise ValueError(f"roll: {len(steps)} shifts for {len(axes)} axes")
     out = fresh(x)
@@ -363,8 +366,8 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
 def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """Each element repeated, along an axis or over the flattened array. repeats: one number for all elements, or one per element (1-d).
 
-    Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats while tracing, where the size of the result
-    is unknown (a number, list or NumPy array works there too).
+    Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats under jit and vmap, where the size of the
+    result is unknown (a number, list or NumPy array works there too).
 
     >>> md.repeat(md.stack([md.tensor(1), md.tensor(2)]), [2, 1]).tolist()
     [1, 1, 2]
@@ -374,7 +377,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         x, axis = reshaped(x, (x.size,)), 0
     a = shapes.axis_index("repeat", axis, x.ndim)
     size = x.shape[a]
-    counts = values(repeats, "repeat with a tensor of repeats") if isinstance(repeats, Tensor) else np.asarray(repeats)
+    known = isinstance(repeats, Tensor)
+    counts = deciding(repeats, "repeat", "give the repeats as an integer or a list of integers") if known else np.asarray(repeats)
     if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, size) or (counts < 0).any():
         raise ValueError(f"repeat: {shown(repeats)} is no number of repeats; an integer of at least 0 is wanted, or one for each of {size} elements")
     if counts.size != 1:

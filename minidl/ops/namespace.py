@@ -30,7 +30,12 @@ class NamespaceInfo:
     __slots__ = ()
 
     def capabilities(self) -> dict[str, Any]:
-        """Boolean masks and functions with data-dependent shapes work (eagerly; under jit they raise TypeError), 64 axes at most.
+        """Boolean masks and functions with data-dependent shapes work, 64 axes at most.
+
+        The shape of a result depends on values in: `unique_all`, `unique_counts`, `unique_inverse`, `unique_values`, `nonzero`, `repeat` with a
+        tensor of counts, `arange` with a tensor as a bound, and reading x[mask]. An assignment x[mask] = v does too if v has an axis of the chosen
+        elements, and not with a number or what broadcasts against each of them. Under jit and vmap these raise TypeError, which names the function,
+        the user's line and what to do instead: `where` keeps all elements, `sort` all values, counts and bounds are given as Python integers.
 
         >>> NamespaceInfo().capabilities()["data-dependent shapes"]
         True

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl import shapes
-from minidl.ops.common import Tensor, create, describe, dtypes, from_numpy, home, ns, operand, shown, values
+from minidl.ops.common import Tensor, create, deciding, describe, dtypes, from_numpy, home, ns, operand, shown
 from minidl.tree import Fields
 
 __all__ = ["argsort", "isin", "nonzero", "searchsorted", "sort", "topk", "unique_all", "unique_counts", "unique_inverse", "unique_values"]
@@ -102,7 +102,7 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
 def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     """The int64 positions of the elements that are not 0, one array per axis, in row-major order.
 
-    Raises TypeError while tracing, where the number of such elements is unknown: use md.where; ValueError for a 0-d array.
+    Raises TypeError under jit and vmap, where the number of such elements is unknown (md.where keeps all places); ValueError for a 0-d array.
 
     >>> [i.tolist() for i in md.nonzero(md.tensor([[0, 1], [2, 0]]))]
     [[0, 1], [1, 0]]
@@ -110,7 +110,10 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     x = operand(x)
     if not x.ndim:
         raise ValueError("nonzero: a 0-d array has no positions; compare it with 0")
-    return tuple(from_numpy(i, x.xp, dtypes.int64) for i in np.nonzero(values(x, "nonzero")))
+    return tuple(
+        from_numpy(i, x.xp, dtypes.int64)
+        for i in np.nonzero(deciding(x, "nonzero", "md.where keeps all elements; or call nonzero outside the traced function"))
+    )
 
 
 def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
@@ -158,42 +161,52 @@ class UniqueInverse(Fields):
 def unique_all(x: Any, /) -> UniqueAll:
     """The distinct values in ascending order (each nan is one), where each occurs first, where each element went, and how often each occurs.
 
-    Raises TypeError while tracing, where the number of values is unknown. The values are differentiable.
+    Raises TypeError under jit and vmap, where the number of values is unknown (md.sort keeps all elements). The values are differentiable.
 
     >>> found = md.unique_all(md.tensor([3, 1, 3]))
     >>> found.values.tolist(), found.indices.tolist(), found.inverse_indices.tolist(), found.counts.tolist()
     ([1, 3], [1, 0], [1, 0, 1], [1, 2])
     """
+    return _distinct(x, "unique_all")
+
+
+def _distinct(x: Any, name: str) -> UniqueAll:
     x = operand(x)
-    found = np.unique(values(x, "unique_all"), return_index=True, return_inverse=True, return_counts=True, equal_nan=False)
+    found = np.unique(
+        deciding(x, name, f"md.sort keeps all elements; or call {name} outside the traced function"),
+        return_index=True,
+        return_inverse=True,
+        return_counts=True,
+        equal_nan=False,
+    )
     index, inverse, counts = (from_numpy(np.asarray(v), x.xp, dtypes.int64) for v in found[1:])
     return UniqueAll(ns.gather(ns.reshape(x, shape=(x.size,)), index), index, ns.reshape(inverse, shape=x.shape), counts)
 
 
 def unique_values(x: Any, /) -> Tensor:
-    """The distinct values in ascending order. Raises TypeError while tracing.
+    """The distinct values in ascending order. Raises TypeError under jit and vmap.
 
     >>> md.unique_values(md.tensor([3, 1, 3])).tolist()
     [1, 3]
     """
-    return unique_all(x).values
+    return _distinct(x, "unique_values").values
 
 
 def unique_counts(x: Any, /) -> UniqueCounts:
-    """The distinct values and how often each occurs. Raises TypeError while tracing.
+    """The distinct values and how often each occurs. Raises TypeError under jit and vmap.
 
     >>> md.unique_counts(md.tensor([3, 1, 3])).counts.tolist()
     [1, 2]
     """
-    out = unique_all(x)
+    out = _distinct(x, "unique_counts")
     return UniqueCounts(out.values, out.counts)
 
 
 def unique_inverse(x: Any, /) -> UniqueInverse:
-    """The distinct values and where each element of x went. Raises TypeError while tracing.
+    """The distinct values and where each element of x went. Raises TypeError under jit and vmap.
 
     >>> md.unique_inverse(md.tensor([3, 1, 3])).inverse_indices.tolist()
     [1, 0, 1]
     """
-    out = unique_all(x)
+    out = _distinct(x, "unique_inverse")
     return UniqueInverse(out.values, out.inverse_indices)
