@@ -1,6 +1,6 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
-By room: module (with hooks and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
+By room: module (with hooks, state and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
 attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
 
 >>> import minidl as md
@@ -40,7 +40,7 @@ from minidl.nn.linear import *  # noqa: F403
 from minidl.nn.losses import *  # noqa: F403
 from minidl.nn.module import Module
 from minidl.nn.normalization import *  # noqa: F403
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.pooling import *  # noqa: F403
 from minidl.nn.recurrent import *  # noqa: F403
 from minidl.nn.reshaping import *  # noqa: F403
@@ -50,4 +50,4 @@ pytrees.register()
 _ROOMS = (
     activations, attention, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping, transformer,
 )  # fmt: skip
-__all__ = ["Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]
+__all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]

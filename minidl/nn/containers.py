@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -99,6 +100,18 @@ class Sequential(_Numbered):
         for module in self._modules.values():
             input = module(input)
         return input
+
+    def __mul__(self, times: int) -> Sequential:
+        if times < 1:
+            raise ValueError(f"Sequential: it is repeated a positive number of times, not {times}")
+        return Sequential(*list(self) * times)
+
+    __rmul__ = __mul__
+
+    def __imul__(self, times: int) -> Sequential:
+        if times < 1:
+            raise ValueError(f"Sequential: it is repeated a positive number of times, not {times}")
+        return self.extend(list(self) * (times - 1))
 
 
 class ModuleList(_Numbered):
@@ -241,17 +254,22 @@ class ParameterList(_Parameters):
 class ParameterDict(_Parameters):
     """A dict of parameters that their owner's parameters() finds; Tensors become Parameters.
 
+    A plain dict is taken in the order of its sorted keys, as PyTorch does, an OrderedDict or another ParameterDict in its own.
+
     >>> both = md.nn.ParameterDict({"a": md.ones(2), "b": md.zeros(3)})
     >>> [p.shape for p in both.parameters()]
     [(2,), (3,)]
     """
 
-    def __init__(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None):
+    def __init__(self, parameters: Any = None):
         super().__init__()
         self.update({} if parameters is None else parameters)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parameters)
+
+    def __reversed__(self) -> Iterator[str]:
+        return reversed(self._parameters)
 
     def __getitem__(self, key: str) -> Any:
         return self._parameters[key]
@@ -265,9 +283,49 @@ class ParameterDict(_Parameters):
     def __contains__(self, key: object) -> bool:
         return key in self._parameters
 
+    def __or__(self, other: Any) -> ParameterDict:
+        both = self.copy()
+        both.update(other)
+        return both
+
+    def __ror__(self, other: Any) -> ParameterDict:
+        both = ParameterDict(other)
+        both.update(self)
+        return both
+
+    def __ior__(self, other: Any) -> ParameterDict:
+        self.update(other)
+        return self
+
     def get(self, key: str, default: Any = None) -> Any:
         """The parameter of that name, or the default."""
         return self._parameters.get(key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The parameter of that name, which is the default from now on if there was none."""
+        if key not in self:
+            self._put(key, default)
+        return self[key]
+
+    def pop(self, key: str) -> Any:
+        """Take a parameter out and return it."""
+        return self._parameters.pop(key)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take the last parameter out: (name, parameter)."""
+        return self._parameters.popitem()
+
+    def clear(self) -> None:
+        """Take all parameters out."""
+        self._parameters.clear()
+
+    def copy(self) -> ParameterDict:
+        """Another ParameterDict of the same parameters."""
+        return ParameterDict(list(self.items()))
+
+    def fromkeys(self, keys: Iterable[str], default: Any = None) -> ParameterDict:
+        """A ParameterDict of these names, each with the default."""
+        return ParameterDict([(k, default) for k in keys])
 
     def keys(self) -> Any:
         """The names."""
@@ -281,7 +339,9 @@ class ParameterDict(_Parameters):
         """(name, parameter) pairs."""
         return self._parameters.items()
 
-    def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Add or replace parameters by name."""
-        for name, value in parameters.items() if isinstance(parameters, Mapping) else parameters:
+    def update(self, parameters: Any) -> None:
+        """Add or replace parameters by name: those of a mapping, or of (name, parameter) pairs."""
+        pairs = parameters.items() if isinstance(parameters, (Mapping, ParameterDict)) else parameters
+        ordered = isinstance(parameters, (OrderedDict, ParameterDict)) or not isinstance(parameters, Mapping)
+        for name, value in pairs if ordered else sorted(pairs):
             self._put(name, value)

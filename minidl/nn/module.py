@@ -3,27 +3,21 @@
 Promises: `_parameters`, `_buffers`, `_modules` and `training` are plain attributes of every Module (jit guards what it reads of them); names and
 the order of state_dict are PyTorch's. As a pytree a Module's leaves are its parameters. Everything else, buffers by identity, is its structure,
 so that a function of a Module differentiates with respect to what is trained, and running statistics that it updates are the Module's own
-(`pytrees` registers this).
+(`pytrees` registers this). What is saved and loaded is in `state`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import minidl as md
 from minidl.nn.hooks import Hook, Hooks, RemovableHandle
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.state import State
 
 
-class IncompatibleKeys(NamedTuple):
-    """What load_state_dict(strict=False) did not find, and what it could not place."""
-
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class Module:
+class Module(State):
     """The base of all layers and networks: set Parameters and Modules as attributes in __init__, and write forward.
 
     >>> class Scale(Module):
@@ -59,7 +53,10 @@ class Module:
     # ---- attributes -------------------------------------------------------------------------------------------------------------------
     def __setattr__(self, name: str, value: Any) -> None:
         own = self.__dict__
-        kind = "_parameters" if isinstance(value, Parameter) else "_modules" if isinstance(value, Module) else None
+        if isinstance(value, Parameter):
+            kind: str | None = "_parameters"
+        else:
+            kind = "_modules" if isinstance(value, Module) else "_buffers" if isinstance(value, Buffer) else None
         if kind is None:
             for holder in ("_parameters", "_modules", "_buffers"):
                 if name in own.get(holder, ()):
@@ -77,6 +74,8 @@ class Module:
                 own[holder].pop(name, None)
         own.pop(name, None)
         own[kind][name] = value
+        if kind == "_buffers":
+            (own["_transient"].discard if value.persistent else own["_transient"].add)(name)
 
     def __getattr__(self, name: str) -> Any:
         for holder in ("_parameters", "_buffers", "_modules"):
@@ -95,18 +94,27 @@ class Module:
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self._parameters, *self._buffers, *self._modules})
 
+    def _new_name(self, what: str, name: str, holder: dict[str, Any]) -> None:
+        """Raise KeyError for a name that cannot stand in a dotted one, or that belongs to something else."""
+        if not isinstance(name, str):
+            raise TypeError(f"{what}: a name is a string, not {type(name).__name__}")
+        if not name or "." in name:
+            raise KeyError(f"{what}: the name {name!r} " + ("contains a dot" if name else "is empty"))
+        if name not in holder and hasattr(self, name):
+            raise KeyError(f"{what}: {type(self).__name__} has an attribute {name!r} already")
+
     def register_parameter(self, name: str, param: Parameter | None) -> None:
         """Add a parameter under a name; None holds the place of one that is switched off."""
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"register_parameter: {name!r} must be an nn.Parameter or None, not {type(param).__name__}")
-        self.__dict__.pop(name, None)
+        self._new_name("register_parameter", name, self._parameters)
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
         """Add a Tensor that is state but not trained; persistent=False leaves it out of state_dict."""
         if tensor is not None and not isinstance(tensor, md.Tensor):
             raise TypeError(f"register_buffer: {name!r} must be a Tensor or None, not {type(tensor).__name__}")
-        self.__dict__.pop(name, None)
+        self._new_name("register_buffer", name, self._buffers)
         self._buffers[name] = tensor
         (self._transient.discard if persistent else self._transient.add)(name)
 
@@ -114,6 +122,7 @@ class Module:
         """Add a child under a name (used by containers whose children are numbered)."""
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module: {name!r} must be a Module, not {type(module).__name__}")
+        self._new_name("add_module", name, self._modules)
         self._modules[name] = module
 
     register_module = add_module
@@ -163,21 +172,21 @@ class Module:
         return self._hook("backward", hook, prepend)
 
     # ---- walks ------------------------------------------------------------------------------------------------------------------------
-    def named_modules(self, prefix: str = "", remove_duplicate: bool = True, _seen: set[int] | None = None) -> Iterator[tuple[str, Module]]:
-        """(dotted name, module) of this module and all below it, outermost first."""
-        seen = set() if _seen is None else _seen
-        if id(self) in seen:
+    def named_modules(self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
+        """(dotted name, module) of this module and all below it, outermost first; without those in memo."""
+        memo = set() if memo is None else memo
+        if self in memo:
             return
         if remove_duplicate:
-            seen.add(id(self))
+            memo.add(self)
         yield prefix, self
         for name, child in self._modules.items():
             if child is not None:
-                yield from child.named_modules(f"{prefix}.{name}" if prefix else name, remove_duplicate, seen)
+                yield from child.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
 
-    def modules(self) -> Iterator[Module]:
+    def modules(self, remove_duplicate: bool = True) -> Iterator[Module]:
         """This module and all below it, each once."""
-        return (m for _, m in self.named_modules())
+        return (m for _, m in self.named_modules(remove_duplicate=remove_duplicate))
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """(name, module) of the direct children."""
@@ -187,11 +196,11 @@ class Module:
         """The direct children."""
         return (m for _, m in self.named_children())
 
-    def _named(self, holder: str, prefix: str, recurse: bool, remove_duplicate: bool, transient: bool = True) -> Iterator[tuple[str, Any]]:
+    def _named(self, holder: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
-        for path, module in self.named_modules(prefix, remove_duplicate) if recurse else [(prefix, self)]:
+        for path, module in self.named_modules(None, prefix, remove_duplicate) if recurse else [(prefix, self)]:
             for name, value in getattr(module, holder).items():
-                if value is None or (remove_duplicate and id(value) in seen) or not (transient or name not in module._transient):
+                if value is None or (remove_duplicate and id(value) in seen):
                     continue
                 seen.add(id(value))
                 yield f"{path}.{name}" if path else name, value
@@ -247,9 +256,11 @@ class Module:
 
     # ---- modes ------------------------------------------------------------------------------------------------------------------------
     def train(self, mode: bool = True) -> Module:
-        """Set training mode here and below (dropout drops, batch norm uses the batch); returns self."""
+        """Set training mode here and below (dropout drops, batch norm uses the batch); returns self. Raises ValueError for what is no bool."""
+        if not isinstance(mode, bool):
+            raise ValueError(f"train: mode is True or False, not {mode!r}")
         for module in self.modules():
-            module.training = bool(mode)
+            module.training = mode
         return self
 
     def eval(self) -> Module:
@@ -324,46 +335,6 @@ class Module:
     def cuda(self, device: int | None = None) -> Module:
         """Parameters and buffers to a CUDA device (the first unless its number is given)."""
         return self.to(device="cuda" if device is None else f"cuda:{device}")
-
-    # ---- state ------------------------------------------------------------------------------------------------------------------------
-    def state_dict(self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False) -> dict[str, md.Tensor]:
-        """Parameters and persistent buffers by dotted name: the values of now, which later training does not change.
-
-        destination: a dict to add them to. keep_vars: the parameters and buffers themselves instead.
-        """
-        out: dict[str, md.Tensor] = {} if destination is None else destination
-        for path, module in self.named_modules(prefix.rstrip("."), remove_duplicate=False):
-            for holder in ("_parameters", "_buffers"):
-                for name, value in module._named(holder, path, False, False, transient=False):
-                    out[name] = value if keep_vars else value.detach()
-        return out
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> IncompatibleKeys:
-        """Take over values by name, each converted to the dtype and backend of the one it replaces. Values may be NumPy arrays or torch tensors.
-
-        Raises RuntimeError that lists every missing and unexpected name (unless strict=False) and every wrong shape; then nothing is changed.
-        """
-        own: dict[str, Any] = {}
-        for path, module in self.named_modules(remove_duplicate=False):
-            for holder in ("_parameters", "_buffers"):
-                own.update(module._named(holder, path, False, False, transient=False))
-        missing = [k for k in own if k not in state_dict]
-        unexpected = [k for k in state_dict if k not in own]
-        problems = []
-        if strict and unexpected:
-            problems.append("Unexpected key(s) in state_dict: " + ", ".join(f'"{k}"' for k in unexpected) + ".")
-        if strict and missing:
-            problems.append("Missing key(s) in state_dict: " + ", ".join(f'"{k}"' for k in missing) + ".")
-        new = {k: v if isinstance(v, md.Tensor) else md.asarray(v) for k, v in state_dict.items() if k in own}
-        for k, v in new.items():
-            if v.shape != own[k].shape:
-                problems.append(f"size mismatch for {k}: the state has {v.shape}, the module {own[k].shape}.")
-        if problems:
-            raise RuntimeError(f"Error(s) in loading state_dict for {type(self).__name__}:\n\t" + "\n\t".join(problems))
-        with md.no_grad():
-            for k, v in new.items():
-                own[k].assign(v.detach().to(dtype=own[k].dtype, backend=own[k].backend, device=own[k].device))
-        return IncompatibleKeys(missing, unexpected)
 
     # ---- print ------------------------------------------------------------------------------------------------------------------------
     def extra_repr(self) -> str:

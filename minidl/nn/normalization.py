@@ -35,6 +35,11 @@ class _Running(Module):
         self.register_buffer("num_batches_tracked", md.asarray(0, device=device) if track_running_stats else None)
         self.reset_parameters()
 
+    def _upgrade(self, state: dict[str, Any], prefix: str) -> None:
+        """States of PyTorch before 0.4.1, among them torchvision's, do not count batches."""
+        if self.num_batches_tracked is not None and prefix + "running_mean" in state:
+            state.setdefault(prefix + "num_batches_tracked", self.num_batches_tracked.detach())
+
     def reset_running_stats(self) -> None:
         """Mean 0, variance 1, no batch seen."""
         if self.track_running_stats:

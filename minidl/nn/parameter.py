@@ -1,4 +1,4 @@
-"""Parameter: a Tensor that a Module counts among the things to train."""
+"""Parameter: a Tensor that a Module counts among the things to train. Buffer: one that it keeps beside them."""
 
 from __future__ import annotations
 
@@ -28,9 +28,6 @@ class Parameter(md.Tensor):
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
 
-    def __reduce__(self) -> tuple:
-        return Parameter, (self.detach(), self.requires_grad)
-
     def __copy__(self) -> Parameter:
         return Parameter(self.detach(), self.requires_grad)
 
@@ -39,6 +36,38 @@ class Parameter(md.Tensor):
         if self.grad is not None:
             copy.grad = self.grad.detach()
         return copy
+
+
+class Buffer(md.Tensor):
+    """A Tensor that becomes part of `module.buffers()` when it is set as an attribute of a Module: state that is not trained.
+
+    data: as for Parameter. persistent=False leaves it out of state_dict.
+
+    >>> module = md.nn.Module()
+    >>> module.mean = Buffer(md.zeros(2))
+    >>> list(module.state_dict())
+    ['mean']
+    """
+
+    __slots__ = ("persistent",)
+
+    def __init__(self, data: Any, *, persistent: bool = True):
+        data = (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
+        super().__init__(data.payload, data.xp, data.dtype)
+        self.persistent = persistent
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return _buffer, (self.detach(), self.persistent)
+
+    def __copy__(self) -> Buffer:
+        return Buffer(self.detach(), persistent=self.persistent)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
+        return self.__copy__()
+
+
+def _buffer(data: md.Tensor, persistent: bool) -> Buffer:
+    return Buffer(data, persistent=persistent)
 
 
 def blank(*shape: int, dtype: Any = None, device: str | None = None) -> Parameter:

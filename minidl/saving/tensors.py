@@ -119,7 +119,7 @@ def load_model(model: Any, path: str | os.PathLike[str], strict: bool = True) ->
     >>> path = tempfile.mkdtemp() + "/model.safetensors"
     >>> save_model(md.nn.Linear(3, 2), path)
     >>> load_model(md.nn.Linear(3, 2), path)
-    IncompatibleKeys(missing_keys=[], unexpected_keys=[])
+    <All keys matched successfully>
     """
     tensors = load_tensors(path)
     own = _named(model)

@@ -85,7 +85,7 @@ def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
     """
     if lambd < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
-    return md.where(input > lambd, input - lambd, md.where(input < -lambd, input + lambd, 0.0))
+    return md.where(md.abs(input) <= lambd, 0.0, md.where(input > 0, input - lambd, input + lambd))
 
 
 def relu6(input: md.Tensor, inplace: bool = False) -> md.Tensor:

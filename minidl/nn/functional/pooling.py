@@ -187,11 +187,11 @@ def avg_pool3d(
 
 
 def lp_pool(n: int, input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
-    """(Σ x^p over each window of the last n axes)^(1/p) for p = norm_type; 0 where the sum is not positive."""
+    """(Σ x^p over each window of the last n axes)^(1/p) for p = norm_type, with gradient 0 where the sum is 0."""
     window = per_axis("kernel_size", kernel_size, n)
     mean = avg_pool(n, md.pow(input, float(norm_type)), kernel_size, stride, 0, ceil_mode)
-    positive = mean > 0
-    return md.where(positive, md.pow(md.where(positive, mean, 1.0) * math.prod(window), 1.0 / norm_type), 0.0)
+    zero = mean == 0
+    return md.where(zero, 0.0, md.pow(md.where(zero, 1.0, mean) * math.prod(window), 1.0 / norm_type))
 
 
 def lp_pool1d(input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
