@@ -22,7 +22,8 @@ from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
 from minidl.emit import emit
 from minidl.fusion import expand
-from minidl.graph import Equation, Graph, Literal, Var, letters
+from minidl.graph import Equation, Graph, Literal, letters
+from minidl.sizes import sized
 
 _PACKAGE = "minidl.backends."
 _ENTRY = _PACKAGE + "numpy_kernels"  # where kernels have their names
@@ -317,52 +318,6 @@ class _Named(Graph):
         return out
 
 
-class _Size(int):
-    """A size that grows with the number of examples: prints as the text that computes it."""
-
-    text: str
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-def _grown(a: Any, b: Any, n: int) -> Any:
-    """What is a for n examples and b for n + 1, as a value that prints as an expression of `n`."""
-    if isinstance(a, Graph):
-        return _any_size(a, b, n)
-    if isinstance(a, tuple):
-        if len(a) != len(b):
-            raise ValueError("one has more parts than the other")
-        return tuple(_grown(x, y, n) for x, y in zip(a, b, strict=True))
-    if type(a) is int and type(b) is int and a != b:
-        k, c = b - a, a - (b - a) * n
-        out = _Size(a)
-        out.text = ("n" if k == 1 else f"{k} * n") + (f" + {c}" if c > 0 else f" - {-c}" if c else "")
-        return out
-    if a is not b and a != b and not (a != a and b != b):
-        raise ValueError(f"{a!r} for {n} examples, {b!r} for {n + 1}")
-    return a
-
-
-def _any_size(graph: Graph, other: Graph, n: int) -> Graph:
-    """The graph for n examples with every size that `other`, traced for n + 1, has larger as an expression. Raises ValueError where they differ in
-    more than sizes."""
-    graph, other = expand(graph, keep=KERNELS), expand(other, keep=KERNELS)
-    if [e.primitive for e in graph.equations] != [e.primitive for e in other.equations]:
-        raise ValueError("other operations")
-    equations = []
-    own = {v: Var(_grown(v.shape, w.shape, n), v.dtype) for v, w in zip(graph.variables(), other.variables(), strict=True)}
-    for e, f in zip(graph.equations, other.equations, strict=True):
-        for a, b in zip(e.inputs, f.inputs, strict=True):
-            if isinstance(a, Literal) and a.key() != b.key():  # type: ignore[union-attr]
-                raise ValueError(f"{e.primitive.name} by {a!r} for {n} examples, by {b!r} for {n + 1}")
-        params = {k: _grown(v, f.params[k], n) for k, v in e.params.items()}
-        inputs = tuple(own[a] if isinstance(a, Var) else a for a in e.inputs)
-        equations.append(Equation(e.primitive, inputs, params, tuple(own[v] for v in e.outputs), e.where))
-    outputs = [own[a] if isinstance(a, Var) else a for a in graph.outputs]
-    return Graph([own[v] for v in graph.inputs], equations, outputs, graph.name)
-
-
 def _function(graph: Graph, speller: _Speller, name: str, inputs: Sequence[str] = ()) -> str:
     graph = expand(graph, keep=KERNELS)
     for v in (*graph.variables(), *(a for e in graph.equations for a in e.inputs)):
@@ -373,21 +328,22 @@ def _function(graph: Graph, speller: _Speller, name: str, inputs: Sequence[str] 
     return emit(named, speller, _literal)[0].rstrip("\n")
 
 
-def python_source(graph: Graph, name: str | None = None, inputs: Sequence[str] = (), larger: Graph | None = None) -> str:
+def python_source(graph: Graph, name: str | None = None, inputs: Sequence[str] = (), larger: Sequence[Graph] = ()) -> str:
     """The text of a module whose function `name` (default: the graph's) computes the graph on NumPy arrays and returns a tuple of arrays.
 
-    inputs: names for the first inputs. larger: the same function traced for one example more along the first axis of the first input; the text then
-    holds for any number n of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where `larger` differs in more than sizes.
+    inputs: names for the first inputs. larger: the function traced for one and for two examples more along the first axis of the first input;
+    the text then holds for any number n of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where `larger` differs in
+    more than sizes that are linear in n.
     """
     found = Definitions()
     speller = _Speller(found)
-    if larger is not None:
+    if larger:
         try:
-            graph = _any_size(graph, larger, graph.inputs[0].shape[0])
+            graph = sized(graph, larger, graph.inputs[0].shape[0], KERNELS)
         except ValueError as error:
             raise ValueError(f"to_python: the function depends on the number of examples in more than sizes: {error}") from None
     main = _function(graph, speller, name or graph.name, inputs)
-    if larger is not None:
+    if larger:
         head, _, rest = main.partition("\n")
         main = f"{head}\n    n = {inputs[0] if inputs else graph.names()[graph.inputs[0]]}.shape[0]\n{rest}"
     imports = sorted(found.imports | ({"from typing import NamedTuple"} if found.types else set()))

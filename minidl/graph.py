@@ -6,7 +6,7 @@ tracing and passes return a new one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
 from minidl.context import Symbolic
@@ -168,13 +168,13 @@ class Graph:
 
     _repr_svg_ = to_svg
 
-    def to_python(self, name: str | None = None, inputs: Sequence[str] = (), larger: Graph | None = None) -> str:
+    def to_python(self, name: str | None = None, inputs: Sequence[str] = (), larger: Sequence[Graph] = ()) -> str:
         """The text of a Python module that needs NumPy alone: its function `name` (default: the graph's name) takes the inputs as arrays and returns
         the outputs as a tuple.
 
-        inputs: names for the first inputs. larger: the graph of the same function for one example more along the first axis of the first input; the
-        text then holds for any number of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where `larger` differs in
-        more than sizes.
+        inputs: names for the first inputs. larger: the graphs of the same function for one and for two examples more along the first axis of the
+        first input; the text then holds for any number of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where
+        `larger` differs in more than sizes, or a size is not linear in the number of examples.
 
         >>> import minidl as md
         >>> print(md.trace(lambda x: md.exp(x) + 1.0)(md.ones((3,))).to_python("f"))
@@ -193,6 +193,22 @@ class Graph:
         from minidl.backends.numpy_source import python_source
 
         return python_source(self, name, inputs, larger)
+
+    def expand(self, keep: Container[str] = (), larger: Sequence[Graph] = ()) -> Graph:
+        """The graph with decompositions in place of those primitives that have one and are not in `keep`; for whoever writes it in another language.
+
+        larger: the graphs of the same function for one and for two examples more along the first axis of the first input. Sizes that differ are
+        then ints which print as an expression of n, `per` * n + `rest`, in nested graphs too. Raises ValueError as to_python does.
+
+        >>> import minidl as md
+        >>> graph, *larger = (md.trace(lambda x: x.reshape(-1))(md.ones((n, 3))) for n in (2, 3, 4))
+        >>> graph.expand(larger=larger).outputs[0].shape
+        (3 * n,)
+        """
+        from minidl.fusion import expand
+        from minidl.sizes import sized
+
+        return sized(self, larger, self.inputs[0].shape[0], keep) if larger else expand(self, keep)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The program on Tensors, in the current context: eagerly, inside jit, differentiated. One Tensor per input; returns a tuple.

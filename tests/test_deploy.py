@@ -185,6 +185,8 @@ def test_structures_names_and_wrong_arguments(tmp_path):
         md.export(both, (1.0,), tmp_path / "x.py")
     with pytest.raises(ValueError, match="could not be imported"):
         md.export(both, args, tmp_path / "my-model.py")
+    with pytest.raises(ValueError, match="4, 9 and 16 for 2, 3 and 4 examples, which is not linear in their number"):
+        md.export(lambda x: md.arange(x.shape[0] ** 2), (md.ones((2,)),), tmp_path / "x.py", dynamic_batch=True)
     with pytest.raises(ValueError, match=r"one first axis, and \(2,\), \(3,\) came"):
         md.export(lambda a, b: (a, b), (md.ones((2,)), md.ones((3,))), tmp_path / "x.py", dynamic_batch=True)
 
@@ -206,6 +208,20 @@ def test_loops_and_frozen_models_are_exported(tmp_path):
     file, _ = md.export(fast, (x,), tmp_path / "fast.py", dynamic_batch=True)
     got = runpy.run_path(str(file))["predict"](inputs(6).numpy())
     assert np.allclose(got, net(inputs(6)).detach().numpy(), atol=1e-6) and "rsqrt" not in file.read_text()
+
+
+def test_what_depends_on_the_number_of_examples_is_no_constant(tmp_path):
+    """Neither what freeze would compute beforehand (zeros to begin with, a broadcast row), nor what the function makes of a size by itself."""
+    cells = md.freeze(nn.LSTM(4, 5, batch_first=True).eval())
+    row = md.freeze(lambda x: md.broadcast_to(md.arange(3.0), (x.shape[0], 3)) * 2.0 + x)
+    for fast, small, large in ((cells, md.ones((2, 3, 4)), md.ones((5, 3, 4))), (row, md.ones((2, 3)), md.ones((5, 3)))):
+        file, _ = md.export(fast, (small,), tmp_path / "fast.py", dynamic_batch=True)
+        got = md.tree.leaves(runpy.run_path(str(file))["predict"](large.numpy()))
+        assert all(np.allclose(g, w.detach().numpy(), atol=1e-6) for g, w in zip(got, md.tree.leaves(fast(large)), strict=True))
+    weights = lambda x: x * md.asarray(np.full(x.shape[0], 0.5, np.float32))[:, None]
+    with pytest.raises(ValueError, match=r"export: the constant f32\[2\] depends on the number of examples"):
+        md.export(weights, (md.ones((2, 3)),), tmp_path / "x.py", dynamic_batch=True)
+    md.export(weights, (md.ones((2, 3)),), tmp_path / "x.py")
 
 
 def test_a_failing_export_leaves_the_files_that_were_there(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "draw"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "draw"),
     ("backends",),
     ("tape", "tensors", "later", "handover"),
     ("autograd", "ops"),
@@ -36,7 +36,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__", "demo"),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "recompute", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "recompute", "sizes", "backends"}
 
 
 def sources() -> dict[str, Path]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import minidl as md
-from minidl.deploy.freezing import Frozen, evaluating, unchanging
+from minidl.deploy.program import identifier, program
 
 _FILE = '''"""{title}, for NumPy.
 
@@ -74,40 +74,17 @@ def export(
     >>> bool(abs(predict(x.numpy()[:2]) - model(x[:2]).detach().numpy()).max() < 1e-6)
     True
     """
-    evaluating("export", f)
     path = Path(path)
     path = path if path.suffix == ".py" else path.with_name(path.name + ".py")
     if not name.isidentifier() or not path.stem.isidentifier():
         raise ValueError(f"export: {name!r} in {path.name!r} could not be imported; give a name and a file name of letters, digits and underscores")
-    args = args if isinstance(args, tuple) else (args,)
-    leaves, structure = md.tree.flatten(args)
-    for x in leaves:
-        if not isinstance(x, md.Tensor):
-            raise TypeError(f"export: example arguments are tensors, and a {type(x).__name__} came; close over it, or pass md.asarray of it")
-    if dynamic_batch and (not leaves or any(x.ndim == 0 or x.shape[0] != leaves[0].shape[0] for x in leaves)):
-        raise ValueError(f"export: dynamic_batch wants arrays with one first axis, and {', '.join(str(x.shape) for x in leaves)} came")
-    found: list[Any] = []
-
-    def flat(*xs: md.Tensor) -> list[md.Tensor]:
-        outs, out_structure = md.tree.flatten(f(*md.tree.unflatten(structure, xs)))
-        found[:] = [out_structure]
-        return outs
-
-    def traced(n: int | None) -> md.Graph:
-        inputs = leaves if n is None else [md.zeros((n, *x.shape[1:]), dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
-        with md.no_grad():
-            return unchanging("export", md.trace(flat)(*inputs))
-
-    batch = max(2, leaves[0].shape[0]) if dynamic_batch else None  # not 1, which broadcasts
-    graph = traced(batch)
-    larger = traced(batch + 1) if batch else None
-    texts = [p for i, a in enumerate(args) for p in _paths(a, "abcdefghijklmnopqrstuvwxyz"[i] if len(args) > 1 else "x")]
-    names = _names(f, graph.captured, {t for t in texts if t.isidentifier()})
-    inner = [*(f"x{i}" if len(texts) > 1 else "x" for i in range(len(texts))), *(_identifier(n) for n in names)]
-    body = graph.to_python("_program", inner, larger)
-    result = md.tree.source(found[0], (f"out{i}" for i in range(len(graph.outputs))))
+    made = program("export", f, args, dynamic_batch)
+    graph, leaves, texts, names = made.graph, made.leaves, made.paths, made.names
+    inner = [*(f"x{i}" if len(texts) > 1 else "x" for i in range(len(texts))), *(identifier(n) for n in names)]
+    body = graph.to_python("_program", inner, made.larger)
+    result = md.tree.source(made.result, (f"out{i}" for i in range(len(graph.outputs))))
     if result is None:
-        raise TypeError(f"export: the function returns {found[0].kind.__name__}; return tensors in tuples, lists and dicts of str or int")
+        raise TypeError(f"export: the function returns {made.result.kind.__name__}; return tensors in tuples, lists and dicts of str or int")
     shapes = [("n", *x.shape[1:]) if dynamic_batch else tuple(x.shape) for x in leaves]
     npz = path.with_suffix(".npz")
     checks = []
@@ -125,44 +102,8 @@ def export(
         outs="".join(f"out{i}, " for i in range(len(graph.outputs))),
         values=", ".join([*inner[: len(texts)], *(f"_constants[{n!r}]" for n in names)]),
     )  # fmt: skip
-    constants = {n: md.asarray(c).detach().numpy() for n, c in zip(names, graph.captured, strict=True)}
-    _write(path, npz, text, constants)
+    _write(path, npz, text, made.constants())
     return path, npz
-
-
-def _paths(tree: Any, text: str) -> Iterator[str]:
-    """How each leaf of an argument is reached."""
-    if isinstance(tree, md.Tensor):
-        yield text
-    elif isinstance(tree, dict):
-        for k in sorted(tree):
-            yield from _paths(tree[k], f"{text}[{k!r}]")
-    elif type(tree) in (tuple, list):
-        for i, v in enumerate(tree):
-            yield from _paths(v, f"{text}[{i}]")
-    elif tree is not None:
-        raise TypeError(f"export: arguments are tensors in tuples, lists and dicts, and a {type(tree).__name__} came")
-
-
-def _identifier(name: str) -> str:
-    text = "".join(c if c.isalnum() else "_" for c in name)
-    return text if len(text) > 2 and not text[0].isdigit() else f"c_{text}"
-
-
-def _names(f: Any, captured: Any, taken: set[str]) -> list[str]:
-    """A name for each constant: the state_dict's where the model has one, else c0, c1, …; different as identifiers, too."""
-    known: dict[int, str] = {}
-    for module in (f, getattr(f, "__self__", None), *(c.cell_contents for c in getattr(f, "__closure__", None) or ())):
-        if hasattr(module, "named_parameters") and not isinstance(f, Frozen):
-            for key, value in (*module.named_parameters(), *module.named_buffers()):
-                known.setdefault(id(value), key)
-    out: list[str] = []
-    for i, c in enumerate(captured):
-        name = known.get(id(c), f"c{i}")
-        while _identifier(name) in {*taken, *map(_identifier, out)}:
-            name += "_"
-        out.append(name)
-    return out
 
 
 def _write(path: Path, npz: Path, text: str, arrays: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ Promises: the model itself is not changed; what is frozen no longer follows it. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import minidl as md
@@ -74,19 +74,26 @@ class Frozen:
         leaves, structure = md.tree.flatten(args)
         key = (structure, tuple((x.shape, x.dtype, x.backend) for x in leaves))
         if key not in self.made:
-            found: list[Any] = []
-
-            def flat(*xs: md.Tensor) -> list[md.Tensor]:
-                outs, out_structure = md.tree.flatten(self.f(*md.tree.unflatten(structure, xs)))
-                found[:] = [out_structure]
-                return outs
-
-            with md.eagerly(), md.no_grad(), md.autocast(enabled=False):  # also where the frozen model is called inside md.jit
-                examples = [md.zeros(x.shape, dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
-                graph = fold(unchanging("freeze", md.trace(flat)(*examples)))
+            (graph,), result = self.graphs(structure, [leaves])
+            with md.eagerly():
                 constants = [c.detach() for c in graph.captured]
-            self.made[key] = (graph, found[0], md.jit(lambda *xs: graph(*xs, *constants), backend=self.backend))
+            self.made[key] = (graph, result, md.jit(lambda *xs: graph(*xs, *constants), backend=self.backend))
         return self.made[key]
+
+    def graphs(self, structure: Any, examples: Sequence[Sequence[md.Tensor]]) -> tuple[list[md.Graph], Any]:
+        """The folded graphs for several lists of arguments that differ in sizes, and the structure of the result. What depends on these sizes is
+        not computed beforehand."""
+        found: list[Any] = []
+
+        def flat(*xs: md.Tensor) -> list[md.Tensor]:
+            outs, out_structure = md.tree.flatten(self.f(*md.tree.unflatten(structure, xs)))
+            found[:] = [out_structure]
+            return outs
+
+        with md.eagerly(), md.no_grad(), md.autocast(enabled=False):  # also where the frozen model is called inside md.jit
+            zeros = [[md.zeros(x.shape, dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves] for leaves in examples]
+            graphs = [unchanging("freeze", md.trace(flat)(*xs)) for xs in zeros]
+            return [fold(g, left) for g, left in zip(graphs, _sizes_in(graphs), strict=True)], found[0]
 
     def graph(self, *args: Any) -> md.Graph:
         """The graph that a call with these arguments runs; its last inputs are the constants."""
@@ -102,15 +109,35 @@ class Frozen:
         return f"<frozen {self.__name__}>"
 
 
-def fold(graph: md.Graph) -> md.Graph:
-    """The graph with what depends on nothing but `captured` computed, and scales and shifts of channels in the weights before them."""
+def _sizes_in(graphs: Sequence[md.Graph]) -> list[set[Any]]:
+    """For each of several graphs of one function the equations whose values depend on what differs between them."""
+    moved: list[set[Any]] = [set() for _ in graphs]  # equations and their outputs
+    if len({tuple(e.primitive for e in g.equations) for g in graphs}) > 1:
+        return moved
+    for row in zip(*(g.equations for g in graphs), strict=True):
+        from_moved = any(a in m for e, m in zip(row, moved, strict=True) for a in e.inputs)
+        if from_moved or len({_shown(e) for e in row}) > 1:
+            for e, m in zip(row, moved, strict=True):
+                m.update((e, *e.outputs))
+    return moved
+
+
+def _shown(e: Any) -> str:
+    """All that an equation says of itself; the values of its inputs apart."""
+    literals = [repr(a) if hasattr(a, "value") else "" for a in e.inputs]
+    return repr([(k, str(v)) for k, v in e.params.items()] + [(v.shape, v.dtype) for v in e.outputs] + literals)
+
+
+def fold(graph: md.Graph, left: Container[Any] = ()) -> md.Graph:
+    """The graph with what depends on nothing but `captured` computed, and scales and shifts of channels in the weights before them. left: equations
+    that stay."""
     n = len(graph.inputs) - len(graph.captured)
     known: dict[Any, md.Tensor] = dict(zip(graph.inputs[n:], graph.captured, strict=True))
     rest = []
     for e in graph.equations:
         small = sum(a.nbytes for a in e.inputs) * _GROWTH
         constant = all(a in known or hasattr(a, "value") for a in e.inputs)
-        if constant and sum(v.nbytes for v in e.outputs) <= max(small, _SMALL):
+        if constant and e not in left and sum(v.nbytes for v in e.outputs) <= max(small, _SMALL):
             known.update(zip(e.outputs, _run(e, known), strict=True))
         else:
             rest.append(e)
