@@ -45,3 +45,12 @@ def test_published_embeddings(backend):
         for found in runs:
             v = found.numpy()
             assert np.allclose(v[:, :6], FIRST, atol=2e-6) and np.allclose(v @ v.T, LIKENESS, atol=1e-5)
+
+
+def test_published_embeddings_by_onnxruntime(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    tokenizer, encoder = load(weights.get_model_path())
+    pieces = tokenizer(TEXTS)
+    file = md.deploy.export_onnx(md.freeze(encoder), (pieces[:2],), tmp_path / "minilm.onnx", dynamic_batch=True)
+    v = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"x": pieces.numpy()})[0]
+    assert np.allclose(v[:, :6], FIRST, atol=2e-6) and np.allclose(v @ v.T, LIKENESS, atol=1e-5)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from minidl.deploy.exporting import export
 from minidl.deploy.freezing import freeze
+from minidl.deploy.onnx_file import export_onnx
 from minidl.deploy.reporting import Report, compare
 
-__all__ = ["Report", "compare", "export", "freeze"]
+__all__ = ["Report", "compare", "export", "export_onnx", "freeze"]
