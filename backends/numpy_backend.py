@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import numpy_control
+from minidl.backends import hot, numpy_control
 from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT
+from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, put_along_into
 from minidl.backends.numpy_memory import LEAST, empty
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
@@ -150,7 +150,7 @@ class NumpyBackend(Backend):
     def _program(self, graph: Graph, copy: bool) -> Kernel:
         key = (self, copy)
         if key not in graph.cache:
-            program = blocked(expand(graph, keep=KERNELS)) if copy else graph
+            program = blocked(hot.put(_expanded(graph))) if copy else graph
             reuse = Reuse(program, _is_fresh, _writes)
             if copy and reuse.shared:
                 program = with_copies(program, reuse.shared)
@@ -191,10 +191,22 @@ class NumpyBackend(Backend):
             place = f"empty({out.shape}, {out.dtype.short}, {out.nbytes})"
         if place is None:
             return line
-        if name in INTO:
-            env[f"{name}_into"] = INTO[name][0]
-            line = f"{outputs[0]} = {name}_into({', '.join(inputs)})"
+        if name in INTO or name == "put_along":
+            env[f"{name}_into"] = INTO[name][0] if name in INTO else put_along_into
+            line = line.replace(f" = {name}(", f" = {name}_into(", 1)
         return f"{line[:-1]}, out={place})"
+
+
+def _expanded(graph: Graph) -> Graph:
+    """Without the primitives that have no kernel, and without a softmax whose exponentials such a one needs besides."""
+    needed = {(e.inputs[0], e.params["axis"]) for e in graph.equations if e.primitive.name == "log_softmax_at"}
+    if not needed:
+        return expand(graph, keep=KERNELS)
+
+    def choose(e: Equation) -> bool:
+        return e.primitive.name != "softmax" or (e.inputs[0], e.params["axis"]) in needed
+
+    return expand(graph, keep=KERNELS.keys() - {"softmax"}, choose=choose)
 
 
 def _spell_matmul(equation: Equation, inputs: list[str], env: dict[str, Any]) -> str | None:
@@ -213,6 +225,8 @@ def _is_fresh(equation: Equation) -> bool:
 
 def _writes(equation: Equation) -> Sequence[int]:
     """The operands over which an equation's kernel can write; none for a kernel that takes no `out`."""
+    if equation.primitive.name == "put_along":
+        return (0,) if equation.outputs[0].dtype.inexact and equation.outputs[0].dtype.bits > 16 else ()
     found = into(equation) if elementwise(equation) else None
     return found[1] if found else ()
 

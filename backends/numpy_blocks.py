@@ -4,7 +4,7 @@ NumPy loses its time to memory traffic: a chain of ten operations on a large arr
 intermediate values never leave the cache, and never exist as a whole. The text is plain NumPy on slices.
 
 Promises: every element gets the value that the equations one by one give it; sums over whole rows are NumPy's or a dot product over at most DOT
-elements at a time; sums over blocks add the blocks' sums, pairwise where the result is one number, so they are at least as accurate.
+elements at a time; sums over blocks add the blocks' sums, in float64 where the result is one number, so they are at least as accurate.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def cuts(region: Region) -> list[tuple[int, int]] | None:
     """(axis, size) along which the region is cut into blocks, the axes before the last one index by index; None where blocks do not pay."""
     made = {v for e in region.equations for v in e.outputs}
     full = [v for v in (*region.inputs, *made) if region.kind(v) == "FULL"]
-    streams = len(region.inputs) + len(region.outputs) + 2
+    streams = sum(region.kind(v) == "FULL" for v in (*region.inputs, *region.outputs)) + 2
     large = [e for e in region.equations if any(isinstance(a, Var) and region.kind(a) == "FULL" for a in (*e.inputs, *e.outputs))]
     if not full or (len(large) < 2 and not any(map(several, large))):
         return None
@@ -327,7 +327,10 @@ class Writer:
         done += f".reshape({out.shape})" if out.shape else ""
         if math.prod(out.shape) == 1:
             self.lines.append(f"{total}.append({part}.reshape(()))")
-            self.tail.append(f"{self.given[out]} = {ufunc}.reduce({total}){done}")
+            wide, own = (f", dtype={self._bind(np.float64, 'f64')}", f".astype({self._bind(out.dtype.numpy, out.dtype.short)})")
+            if name != "sum" or half or out.dtype.name != "float32":
+                wide = own = ""
+            self.tail.append(f"{self.given[out]} = {ufunc}.reduce({total}{wide}){own}{done}")
         else:  # the first block's part is the total so far
             self.lines.append(f"{total} = [{ufunc}({total}[0], {part}, out={total}[0]) if {total} else {part}]")
             self.tail.append(f"{self.given[out]} = {total}[0]{done}")

@@ -407,6 +407,19 @@ def put_along(x: Array, i: Array, u: Array, *, axis: int, mode: str) -> Array:
     return scatter(x, u, *_along(i, axis), mode=mode)
 
 
+def put_along_into(x: Array, i: Array, u: Array, *, axis: int, mode: str, out: Array) -> Array:
+    """put_along of floats into out, which may be x itself."""
+    if out is not x:
+        np.copyto(out, x)
+    inside = (i >= 0) & (i < x.shape[axis])
+    at = tuple(np.broadcast_to(a, i.shape)[inside] for a in _along(i, axis))
+    if i.shape[axis] == 1:
+        out[at] += u[inside]
+    else:
+        np.add.at(out, at, u[inside])
+    return out
+
+
 # ---- linear algebra -------------------------------------------------------------------------------------------------------------------
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -208,11 +208,11 @@ class TorchBackend(Backend):
         if key not in graph.cache:
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             cpu = self.torch_device.type == "cpu" and how == "compiled"
-            program = rewritten(graph, cpu)
-            reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e), given)
+            program, writes = rewritten(graph, cpu), _can_overwrite if how != "traced" else lambda e: False
+            reuse = Reuse(program, _is_fresh, writes, given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)
-                reuse = Reuse(program, _is_fresh, lambda e: how != "traced" and _can_overwrite(e), given)
+                reuse = Reuse(program, _is_fresh, writes, given)
             into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
             flat = _flat_pools(program)
@@ -325,8 +325,11 @@ def _is_fresh(equation: Equation) -> bool:
     return name in KERNELS and params.get("axis") != ()
 
 
-def _can_overwrite(equation: Equation) -> bool:
+def _can_overwrite(equation: Equation) -> bool | Sequence[int]:
+    """Whether the result may take the memory of any operand, or which operands."""
     name = equation.primitive.name
+    if name == "put_along":
+        return () if equation.outputs[0].dtype in _UNSIGNED else (0,)
     if name in COMPLEX and equation.inputs[0].dtype.is_complex:
         return False
     return (name in PLAIN or name in ("relu", "keep_positive")) and not any(a.dtype in _UNSIGNED for a in equation.inputs)
@@ -340,9 +343,9 @@ def _is_mm(equation: Equation) -> bool:
 
 def _takes_memory(equation: Equation) -> bool:
     name = equation.primitive.name
-    if name in ("gelu", "gelu_dx"):
+    if name in ("gelu", "gelu_dx", "softmax"):
         return equation.outputs[0].dtype not in _HALF
-    return (name != "relu" and _can_overwrite(equation)) or (name == "dot_general" and _is_mm(equation))
+    return (name not in ("relu", "put_along") and bool(_can_overwrite(equation))) or (name == "dot_general" and _is_mm(equation))
 
 
 def _flat_pools(graph: Graph) -> set[Equation]:

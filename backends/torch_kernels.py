@@ -429,9 +429,9 @@ def _to_repair(x: Tensor, axis: int, out: Tensor) -> bool:
 
 
 @kernel
-def softmax(x: Tensor, *, axis: int) -> Tensor:
-    """Rows of -inf give 0, and the mass is on the +inf where there are any."""
-    out = torch.softmax(x, axis)
+def softmax(x: Tensor, *, axis: int, out: Tensor | None = None) -> Tensor:
+    """Rows of -inf give 0, and the mass is on the +inf where there are any. out: where the result may be put."""
+    out = torch.softmax(x, axis) if out is None else torch.softmax(x, axis, out=out)
     if _to_repair(x, axis, out):
         top = torch.amax(x, axis, True)
         at_top = (x == math.inf).to(x.dtype)
@@ -538,10 +538,13 @@ def take_along(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
 
 @kernel
 @_early("ring")
-def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str) -> Tensor:
-    """The sum (the only mode) of x and of u at the places i."""
-    out, at = _with_spare(x, i.to(torch.int64), axis)
-    return out.scatter_add_(axis, at, u).narrow(axis, 0, x.shape[axis]).contiguous()
+def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Tensor | None = None) -> Tensor:
+    """The sum (the only mode) of x and of u at the places i; a place outside gets what changes nothing. out: x itself, to be written over."""
+    none = torch.zeros((), dtype=u.dtype, device=u.device)
+    none, i, last = none.neg() if u.is_floating_point() or u.is_complex() else none, i.to(torch.int64), x.shape[axis] - 1
+    if last < 0:
+        return x.clone()
+    return (x.clone() if out is None else out).scatter_add_(axis, i.clamp(0, last), torch.where((i >= 0) & (i <= last), u, none))
 
 
 for _name in ("dot_general", "dot_int8", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):

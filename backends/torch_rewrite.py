@@ -1,12 +1,14 @@
 """PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
 
 Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
-rewrite leaves without a user is gone. The update of Adam rounds otherwise (torch_updates).
+rewrite leaves without a user is gone. The update of Adam and log_softmax_at round otherwise.
 
 - relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
   gradient passes either way; so relu and its derivative see a quarter of the elements.
 - max pooling over windows that neither overlap nor leave rows that are too short for a vector is the maximum of strided slices, and its places, which
   nobody but the derivative sees, one mask for each place in the window (`pool_masks`, `spread`); the library's kernel takes one element at a time.
+- log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
+  largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
 """
 
@@ -17,9 +19,12 @@ from typing import Any
 
 import torch
 
+from minidl.backends import hot
 from minidl.backends.torch_updates import adam_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, max_pool, pool_scatter, sliced_maxima, slices_well, strided
 from minidl.graph import Equation, Graph, Literal, Var
+from minidl.passes.basic import dead_code
+from minidl.passes.rewriting import common
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
@@ -109,16 +114,6 @@ class _Uses:
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
 
 
-def _used(graph: Graph) -> Graph:
-    """Without the equations that nobody reads any longer."""
-    wanted, equations = set(graph.outputs), []
-    for e in reversed(graph.equations):
-        if not wanted.isdisjoint(e.outputs):
-            wanted.update(e.inputs)
-            equations.append(e)
-    return Graph(graph.inputs, equations[::-1], graph.outputs, graph.name)
-
-
 def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
     return Equation(table[name], inputs, params, (Var(like.shape, like.dtype),), where)
 
@@ -157,7 +152,7 @@ def relu_after_pooling(graph: Graph) -> Graph:
             equations[equations.index(scatter)] = test
             at = equations.index(e)
             equations[at : at + 1] = [passed, Equation(scatter.primitive, (passed.outputs[0], scatter.inputs[1]), scatter.params, e.outputs, e.where)]
-    return _used(Graph(graph.inputs, equations, graph.outputs, graph.name))
+    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
 
 
 def pools_as_slices(graph: Graph) -> Graph:
@@ -183,10 +178,46 @@ def keep_positives(graph: Graph) -> Graph:
     for e in graph.equations:
         x = uses.positive(e) if math.prod(e.outputs[0].shape) >= MANY else None
         equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
-    return _used(Graph(graph.inputs, equations, graph.outputs, graph.name))
+    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+
+
+def log_softmax_of(graph: Graph) -> Graph:
+    """See the module."""
+    known = {(e.inputs[0], e.params["axis"]): e for e in graph.equations if e.primitive.name == "softmax" and e.outputs[0].dtype.bits > 16}
+    found = {e: p for e in graph.equations if e.primitive.name == "log_softmax_at" and (p := known.get((e.inputs[0], e.params["axis"])))}
+    if not any(math.prod(e.inputs[0].shape) >= MANY for e in found):
+        return graph
+    equations: list[Equation] = []
+    seen: dict[Any, Equation] = {}
+    new: dict[Any, Any] = {}
+
+    def take(e: Equation) -> None:
+        e = Equation(e.primitive, tuple(new.get(a, a) for a in e.inputs), e.params, e.outputs, e.where)
+        if (left := common(e, seen, new)) is not None:
+            equations.append(left)
+
+    def add(e: Equation, name: str, *inputs: Any, **params: Any) -> Any:
+        shape, dtype = table[name].infer(*inputs, **params)
+        out = Var(tuple(shape), dtype)
+        take(Equation(table[name], inputs, params, (out,), e.where))
+        return new.get(out, out)
+
+    for e in graph.equations:
+        if e not in found:
+            take(e)
+            continue
+        take(found[e])
+        (x, i), axis, zero = e.inputs, e.params["axis"], Literal(0.0, e.outputs[0].dtype)
+        place = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
+        high, top = (add(e, "max", new.get(v, v), axis=(axis,), keepdims=False) for v in (x, found[e].outputs[0]))
+        inside = add(e, "logical_and", add(e, "ge", i, Literal(0, i.dtype)), add(e, "lt", i, Literal(x.shape[axis], i.dtype)))
+        mine = add(e, "reshape", add(e, "take_along", x, add(e, "reshape", i, shape=place), axis=axis), shape=i.shape)
+        d = add(e, "where", add(e, "eq", mine, high), zero, add(e, "sub", mine, high))  # never inf - inf
+        take(Equation(table["where"], (inside, add(e, "add", d, add(e, "log", top)), zero), {}, e.outputs, e.where))
+    return Graph(graph.inputs, equations, [new.get(a, a) for a in graph.outputs], graph.name)
 
 
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
     graph = relu_after_pooling(graph)
-    return updates(pools_as_slices(keep_positives(graph))) if cpu else graph
+    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(graph))))) if cpu else graph

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from minidl.context import interpreting
 from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.passes.rewriting import common
 from minidl.primitives.core import decomposed, table
 
 #: For each axis of a region's shape, whether a value varies along it (true where the size is 1).
@@ -448,7 +449,8 @@ def _literal(value: Any, dtype: Any) -> Literal:
 def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation], bool] = lambda e: True) -> Graph:
     """The graph with decompositions in place of the primitives that have one, so that they can be fused.
 
-    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it).
+    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it). What two decompositions compute alike (the
+    exponentials of a softmax and of the loss taken from it) is computed once.
 
     >>> from minidl.dtypes import float32
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
@@ -459,13 +461,15 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
     new: dict[Var, Atom] = {}
+    seen: dict[Any, Equation] = {}
 
     def pieces(equations: Iterable[Equation]) -> Iterator[Equation]:
         for e in equations:
             if new:
                 e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
             if not _expandable(e, keep, choose):
-                yield e
+                if (left := common(e, seen, new)) is not None:
+                    yield left
                 continue
             xp = _Recorder(e.where)
             with interpreting(xp):

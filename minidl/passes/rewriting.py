@@ -125,6 +125,20 @@ def key(primitive: Any, inputs: Sequence[Atom], params: dict[str, Any]) -> Any:
     return (primitive.name, *names, *[(k, _key(v)) for k, v in params.items()])
 
 
+def common(e: Equation, seen: dict[Any, Equation], new: dict[Var, Atom]) -> Equation | None:
+    """What is left to do for an equation beside those seen: nothing where one of them computes the same (its results are entered into `new`), a
+    reshape where one does but for keepdims."""
+    same = seen.setdefault(key(e.primitive, e.inputs, e.params), e)
+    if same is not e:
+        new.update(zip(e.outputs, same.outputs, strict=True))
+        return None
+    if "keepdims" in e.params:
+        other = seen.get(key(e.primitive, e.inputs, e.params | {"keepdims": not e.params["keepdims"]}))
+        if other is not None:
+            return Equation(table["reshape"], other.outputs, {"shape": e.outputs[0].shape}, e.outputs, e.where)
+    return e
+
+
 def _key(value: Any) -> Any:
     if isinstance(value, (bool, float, complex)):
         return repr(value)  # tells the zeros apart, and True from 1; nan is equal to itself

@@ -1,0 +1,92 @@
+"""Writing at one place of each row (backends/hot.py), and losses that share the softmax of their gradient."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl.backends import get, hot
+from minidl.fusion import expand
+
+ROWS, N = 64, 512
+
+
+def hot_sum(z, i, g, axis, how):
+    shape = [1, 1]
+    shape[axis] = N
+    mask = md.reshape(i, tuple(1 if a == axis else -1 for a in range(2))) == md.reshape(md.arange(N), tuple(shape))
+    chosen = md.where(mask, md.reshape(g, tuple(1 if a == axis else -1 for a in range(2))), 0.0)
+    return {"first": chosen - z, "second": z - chosen, "add": z + chosen}[how]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("how", ["first", "second", "add"])
+def test_sums_with_one_element_a_row_write_that_one_only(backend, axis, how):
+    rng = np.random.default_rng(axis)
+    z = rng.normal(size=(ROWS, N) if axis else (N, ROWS)).astype(np.float32)
+    z[0, 0], z[1, 1], z[2, 2], z[3, 3] = np.nan, np.inf, 0.0, -0.0
+    i = rng.integers(0, N, ROWS)
+    i[:4] = (-1, N, N + 5, 3)  # three rows without such a place
+    g = rng.normal(size=ROWS).astype(np.float32)
+    g[4], g[5] = np.nan, np.inf
+    with md.use_backend(backend):
+        args = [md.asarray(a) for a in (z, i, g)]
+        graph = md.trace(lambda z, i, g: hot_sum(z, i, g, axis, how))(*args)
+        found = hot.put(graph)
+        found.check()
+        names = [e.primitive.name for e in found.equations]
+        assert "put_along" in names and "where" not in names and "iota" not in names
+        want = hot_sum(*args, axis, how).numpy()
+        got = md.jit(lambda z, i, g: hot_sum(z, i, g, axis, how))(*args).numpy()
+        np.testing.assert_array_equal(got.view(np.int32)[~np.isnan(want)], want.view(np.int32)[~np.isnan(want)])
+        assert (np.isnan(got) == np.isnan(want)).all()
+        np.testing.assert_array_equal(args[0].numpy().view(np.int32), z.view(np.int32))  # an argument is not written to
+
+
+def test_a_choice_that_others_read_stays():
+    def f(z, i):
+        chosen = md.where(i[:, None] == md.arange(N), 2.0, 0.0)
+        return chosen - z, chosen
+
+    graph = md.trace(f)(md.ones((ROWS, N)), md.arange(ROWS))
+    assert [e.primitive.name for e in hot.put(graph).equations] == [e.primitive.name for e in graph.equations]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "numba"])
+def test_a_loss_and_its_gradient_share_their_exponentials(backend):
+    rng = np.random.default_rng(0)
+    z, y = (rng.normal(size=(ROWS, N)) * 30).astype(np.float32), rng.integers(0, N, ROWS)
+    z[0], z[1, 7], z[2, 3], z[3, :2], z[4] = -np.inf, np.inf, np.nan, np.inf, 5.0
+    y[:4] = (0, 7, 1, 5)
+    y[9] = -100
+    with md.use_backend(backend):
+        args = md.asarray(z), md.asarray(y)
+        f = md.value_and_grad(lambda z, y: md.sum(md.log_softmax(z, at=y) * md.arange(1.0, ROWS + 1.0)), argnums=0)
+        each = lambda z, y: md.log_softmax(z, at=y)
+        for a, b in zip(md.jit(f)(*args), f(*args), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-6, atol=1e-6)
+        both = lambda z, y: (md.log_softmax(z, at=y), md.softmax(z))
+        for a, b in zip(md.jit(both)(*args), both(*args), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=2e-6, atol=1e-6)
+        assert np.isneginf(each(*args).numpy()[0])
+
+
+def test_decompositions_share_what_they_compute_alike():
+    z = md.ones((ROWS, N))
+    graph = md.trace(lambda z, y: (md.log_softmax(z, at=y), md.softmax(z), md.max(z, axis=1)))(z, md.zeros((ROWS,), dtype=md.int64))
+    names = [e.primitive.name for e in expand(graph).equations]
+    assert names.count("exp") == names.count("max") == 1
+
+
+def test_put_along_writes_over_what_dies_only():
+    for name in ("numpy", "torch"):
+        with md.use_backend(name):
+            z, i, u = md.ones((ROWS, N)), md.asarray(np.arange(2 * ROWS).reshape(ROWS, 2) % N), md.ones((ROWS, 2))
+            graph = md.trace(lambda z, i, u: md.grad(lambda z: md.sum(md.take_along_axis(z, i, axis=1) * u))(z) + z)(z, i, u)
+            want = get(name).to_numpy(get(name).callable(graph)(*(t.payload for t in (z, i, u)))[0])
+            for _ in range(2):
+                got = get(name).to_numpy(get(name).compile(graph)(*(t.payload for t in (z, i, u)))[0])
+                np.testing.assert_array_equal(got, want)
+            assert (z.numpy() == 1).all()
