@@ -154,7 +154,7 @@ class Plan:
             if a is not None:
                 over[v] = a
                 free.remove(a)
-        made = Loops(region, over)
+        made = Loops(region.merged(), over)
         self.over.update(made.over)
         for v, a in made.over.items():
             self.alias(v, self.at(a))

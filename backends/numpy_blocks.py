@@ -121,7 +121,7 @@ def blocked(graph: Graph) -> Graph:
     items = regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several)
     for item in recompute(items, graph, elementwise):
         if isinstance(item, Region):
-            cut = cuts(item)
+            cut, item = cuts(item), item.merged()
             equations += [Equation(Loop, item.inputs, {"region": item, "cut": cut}, item.outputs)] if cut else item.equations
         else:
             equations.append(item)

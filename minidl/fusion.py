@@ -72,6 +72,20 @@ class Region:
         """The shape in which a variable broadcasts against the region's."""
         return tuple(n if f else 1 for n, f in zip(self.shape, self.layout[v], strict=True))
 
+    def merged(self) -> Region:
+        """The region with what two equations compute alike (two decompositions: the exponentials of a softmax and of a loss) computed once."""
+        new: dict[Var, Atom] = {}
+        seen: dict[Any, dict[Any, Equation]] = {}
+        equations = []
+        for e in self.equations:
+            if new:
+                e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
+            places = tuple(self.layout[v] for v in e.outputs)  # an iota or a broadcast may lie along another axis
+            left = e if any(v in self.outputs for v in e.outputs) else common(e, seen.setdefault(places, {}), new)
+            equations += [] if left is None else [left]
+        same = len(equations) == len(self.equations)
+        return self if same else Region(equations, self.outputs, self.shape, self.rows, self.layout, self.terminal)
+
     def graph(self) -> Graph:
         """The region as a graph of its own."""
         return Graph(self.inputs, self.equations, self.outputs)
@@ -449,8 +463,7 @@ def _literal(value: Any, dtype: Any) -> Literal:
 def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation], bool] = lambda e: True) -> Graph:
     """The graph with decompositions in place of the primitives that have one, so that they can be fused.
 
-    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it). What two decompositions compute alike (the
-    exponentials of a softmax and of the loss taken from it) is computed once.
+    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it).
 
     >>> from minidl.dtypes import float32
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
@@ -461,15 +474,13 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
     new: dict[Var, Atom] = {}
-    seen: dict[Any, Equation] = {}
 
     def pieces(equations: Iterable[Equation]) -> Iterator[Equation]:
         for e in equations:
             if new:
                 e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
             if not _expandable(e, keep, choose):
-                if (left := common(e, seen, new)) is not None:
-                    yield left
+                yield e
                 continue
             xp = _Recorder(e.where)
             with interpreting(xp):
