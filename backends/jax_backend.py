@@ -122,6 +122,7 @@ class JaxBackend(Backend):
     version = jax.__version__
     needs_scope = True
     donates = True
+    compiles_operations = True
     scope = _Scope
 
     def __init__(self, device: jax.Device):

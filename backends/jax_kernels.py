@@ -400,10 +400,10 @@ def bitcast(x: Any, *, dtype: Any) -> Any:
 @kernel
 def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
     words = spread(k0, k1, x0, x1)
-    if words[0].size < 4096:
+    if words[0].size < 16:
         return tuple(threefry2x32_p.bind(*words))
     rounds: Any = table["threefry2x32"].decompose
-    return rounds(None, *words)  # which XLA fuses with what reads it; jax's own is a loop over memory, quicker to compile
+    return rounds(None, *words)  # which XLA fuses with what reads it; jax's own is a subroutine, so the many draws of keys are compiled once
 
 
 def plus_zero(x: Any) -> Any:

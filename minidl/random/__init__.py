@@ -10,7 +10,7 @@ Functional, with JAX's names: a key is a Tensor uint32[2]; every draw takes one,
 Promises: no backend's own generator is ever called; an element depends on its key and its place alone; bits, uniform, randint, bernoulli and
 permutation are equal bit for bit on all backends, eager, jitted and vmapped; the other distributions are computed in float64 by one text and rounded
 once. Differentiable in parameters that are Tensors: uniform, truncated_normal, gamma, loggamma, beta, dirichlet. A generator that was never
-seeded starts at seed 0.
+seeded starts at seed 0. Eager on jax, where each operation is compiled by itself, a draw is one program (`whole`).
 """
 
 from __future__ import annotations

@@ -9,10 +9,12 @@ import numpy as np
 
 from minidl import dtypes, ops
 from minidl.control import while_loop
-from minidl.ops.common import cast, create, from_numpy, home, operand
+from minidl.dtypes import DType
+from minidl.ops.common import cast, from_numpy, home, operand
 from minidl.random.keys import Shape, common, fold_in, parameter, size_of, two
 from minidl.random.normal import _drawn, _gumbel
 from minidl.random.uniform import bits, randint, unit
+from minidl.random.whole import whole
 from minidl.tensors import Tensor, describe, ns
 
 _MEAN_MOST = 2.0**62
@@ -97,7 +99,11 @@ def poisson(key: Tensor, lam: Any, shape: Shape | None = None, dtype: Any = dtyp
     if dtype.kind != "int":
         raise TypeError(f"random.poisson: a signed integer dtype is wanted, not {dtype.name}")
     mean = parameter("poisson", "lam", lam, key, lambda x: (x >= 0) & (x <= _MEAN_MOST), "between 0 and 2**62").detach()
-    shape = common("poisson", shape, mean)
+    return _poisson(key, mean, common("poisson", shape, mean), dtype)
+
+
+@whole
+def _poisson(key: Tensor, mean: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     mean = mean if mean.shape == shape else ns.broadcast_to(mean, shape=shape)
     valid = ns.logical_and(ns.ge(mean, 0.0), ns.le(mean, _MEAN_MOST))
     small = ns.logical_or(ns.lt(mean, 10.0), ns.logical_not(valid))
@@ -132,16 +138,19 @@ def categorical(key: Tensor, logits: Any, axis: int = -1, shape: Shape | None = 
         raise ValueError(f"random.categorical: the shape {out} does not end with {batch}, the axes of logits {describe(logits)} beside axis {axis}")
     if logits.shape[axis] == 0 and math.prod(out):
         raise ValueError(f"random.categorical: logits {describe(logits)} have no positions along axis {axis}")
-    scores = ns.cast(logits.detach(), dtype=dtypes.float64)
+    if not replace and math.prod(out[:n]) > logits.shape[axis]:
+        raise ValueError(f"random.categorical: {math.prod(out[:n])} different draws out of {logits.shape[axis]} positions")
+    return _categorical(key, logits.detach(), axis, out, n, replace)
+
+
+@whole
+def _categorical(key: Tensor, logits: Tensor, /, axis: int, out: tuple[int, ...], n: int, replace: bool) -> Tensor:
+    scores = ns.cast(logits, dtype=dtypes.float64)
     if replace:
-        lead = out[:n]
-        noise = _gumbel(key, (*lead, *logits.shape), _drawn(logits.dtype))
+        noise = _gumbel(key, (*out[:n], *logits.shape), _drawn(logits.dtype))
         return ns.argmax(ns.add(noise, scores), axis=axis + n, keepdims=False)
-    count = math.prod(out[:n])
-    if count > logits.shape[axis]:
-        raise ValueError(f"random.categorical: {count} different draws out of {logits.shape[axis]} positions")
     noisy = ns.add(_gumbel(key, logits.shape, _drawn(logits.dtype)), scores)
-    return ns.reshape(ops.moveaxis(ops.topk(noisy, count, axis).indices, axis, 0), shape=out)
+    return ns.reshape(ops.moveaxis(ops.topk(noisy, math.prod(out[:n]), axis).indices, axis, 0), shape=out)
 
 
 def _axis(name: str, axis: int, ndim: int) -> int:
@@ -160,18 +169,29 @@ def permutation(key: Tensor, x: Any, axis: int = 0, independent: bool = False) -
     [0, 1, 2, 3]
     """
     if hasattr(x, "__index__") and not isinstance(x, (Tensor, np.ndarray)):
-        x = create("iota", home(key.xp), dtypes.int64, size=size_of(x)[0])
+        _axis("permutation", axis, 1)
+        return _order(key, size_of(x), 0)
     x = operand(x, key, "random.permutation")
-    axis = _axis("permutation", axis, x.ndim)
-    n = x.shape[axis]
-    shape, along = (x.shape, axis) if independent else ((n,), 0)
+    return _permuted(key, x, _axis("permutation", axis, x.ndim), independent)
+
+
+@whole
+def _permuted(key: Tensor, x: Tensor, /, axis: int, independent: bool) -> Tensor:
+    if independent:
+        return ops.take_along_axis(x, _order(key, x.shape, axis), axis=axis)
+    return ops.take(x, _order(key, (x.shape[axis],), 0), axis=axis)
+
+
+@whole
+def _order(key: Tensor, /, shape: tuple[int, ...], along: int) -> Tensor:
+    """Positions along an axis in random order, independently for each line."""
     order = None
     for _ in range(math.ceil(3 * math.log(max(math.prod(shape), 2)) / math.log(2**32 - 1))):  # enough sorts that ties of 32 bits do not show
         key, by = two(key)
         by = ns.argsort(ns.cast(bits(by, shape), dtype=dtypes.int64), axis=along, descending=False)
         order = by if order is None else ops.take_along_axis(order, by, axis=along)
     assert order is not None
-    return ops.take_along_axis(x, order, axis=axis) if independent else ops.take(x, order, axis=axis)
+    return order
 
 
 def choice(key: Tensor, a: Any, shape: Shape = (), replace: bool = True, p: Any = None, axis: int = 0) -> Tensor:
@@ -202,14 +222,19 @@ def choice(key: Tensor, a: Any, shape: Shape = (), replace: bool = True, p: Any 
             raise ValueError(f"random.choice: p has shape {weights.shape}; a weight for each of {n} elements is wanted")
         if not isinstance(p, Tensor) and not np.sum(p) > 0:
             raise ValueError("random.choice: the weights p sum to 0")
-        if replace:
-            total = ns.cumsum(weights, axis=0, reverse=False)
-            r = ns.mul(total[-1], ns.sub(1.0, ns.cast(unit(key, out, dtypes.float32), dtype=dtypes.float64)))
-            index = ops.searchsorted(total, r)
-        else:
-            noisy = ns.add(_gumbel(key, (n,), dtypes.float32), ns.log(weights))
-            index = ops.reshape(ops.argsort(noisy, descending=True)[:count], out)
+        index = _weighted(key, weights, out, replace)
     if array is None:
         return index
     picked = ops.take(array, ns.reshape(index, shape=(count,)), axis=axis)
     return ops.reshape(picked, (*array.shape[:axis], *out, *array.shape[axis + 1 :]))
+
+
+@whole
+def _weighted(key: Tensor, weights: Tensor, /, out: tuple[int, ...], replace: bool) -> Tensor:
+    """Positions by their weights."""
+    if not replace:
+        noisy = ns.add(_gumbel(key, weights.shape, dtypes.float32), ns.log(weights))
+        return ops.reshape(ops.argsort(noisy, descending=True)[: math.prod(out)], out)
+    total = ns.cumsum(weights, axis=0, reverse=False)
+    r = ns.mul(total[-1], ns.sub(1.0, ns.cast(unit(key, out, dtypes.float32), dtype=dtypes.float64)))
+    return ops.searchsorted(total, r)

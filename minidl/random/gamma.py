@@ -17,10 +17,12 @@ import numpy as np
 from minidl import dtypes
 from minidl.control import scan, while_loop
 from minidl.custom import custom_jvp
+from minidl.dtypes import DType
 from minidl.ops.common import cast, from_numpy, home
 from minidl.random.keys import Shape, common, float_dtype, fold_in, parameter, size_of, two
 from minidl.random.normal import standard
 from minidl.random.uniform import unit
+from minidl.random.whole import whole
 from minidl.tensors import Tensor, ns
 
 _TERMS, _REACH = 20, 40.0  # 1/20! and exp(-40) are below a rounding error
@@ -143,7 +145,7 @@ def loggamma(key: Tensor, a: Any, shape: Shape | None = None, dtype: Any = None)
     """
     dtype = float_dtype("loggamma", dtype)
     a = parameter("loggamma", "a", a, key, _positive, "positive")
-    return cast(_log(key, _spread(a, common("loggamma", shape, a))), dtype)
+    return _gamma(key, a, common("loggamma", shape, a), dtype, True)
 
 
 def gamma(key: Tensor, a: Any, shape: Shape | None = None, dtype: Any = None) -> Tensor:
@@ -158,7 +160,13 @@ def gamma(key: Tensor, a: Any, shape: Shape | None = None, dtype: Any = None) ->
     """
     dtype = float_dtype("gamma", dtype)
     a = parameter("gamma", "a", a, key, _positive, "positive")
-    return cast(ns.exp(_log(key, _spread(a, common("gamma", shape, a)))), dtype)
+    return _gamma(key, a, common("gamma", shape, a), dtype, False)
+
+
+@whole
+def _gamma(key: Tensor, a: Tensor, /, shape: tuple[int, ...], dtype: DType, log: bool) -> Tensor:
+    out = _log(key, _spread(a, shape))
+    return cast(out if log else ns.exp(out), dtype)
 
 
 def beta(key: Tensor, a: Any, b: Any, shape: Shape | None = None, dtype: Any = None) -> Tensor:
@@ -173,7 +181,11 @@ def beta(key: Tensor, a: Any, b: Any, shape: Shape | None = None, dtype: Any = N
     """
     dtype = float_dtype("beta", dtype)
     a, b = parameter("beta", "a", a, key, _positive, "positive"), parameter("beta", "b", b, key, _positive, "positive")
-    shape = common("beta", shape, a, b)
+    return _beta(key, a, b, common("beta", shape, a, b), dtype)
+
+
+@whole
+def _beta(key: Tensor, a: Tensor, b: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     x, y = (_log(k, _spread(p, shape)) for k, p in zip(two(key), (a, b), strict=True))
     return cast(ns.sigmoid(ns.sub(x, y)), dtype)
 
@@ -191,4 +203,9 @@ def dirichlet(key: Tensor, alpha: Any, shape: Shape | None = None, dtype: Any = 
     if alpha.ndim == 0 or alpha.shape[-1] == 0:
         raise ValueError(f"random.dirichlet: alpha wants at least one axis of parameters, not shape {alpha.shape}")
     lead = common("dirichlet", None if shape is None else (*size_of(shape), alpha.shape[-1]), alpha)
+    return _dirichlet(key, alpha, lead, dtype)
+
+
+@whole
+def _dirichlet(key: Tensor, alpha: Tensor, /, lead: tuple[int, ...], dtype: DType) -> Tensor:
     return cast(ns.softmax(_log(key, _spread(alpha, lead)), axis=len(lead) - 1), dtype)

@@ -12,7 +12,7 @@ from minidl.backends import default, using
 from minidl.batching import Batched, Level
 from minidl.context import interpreting, state
 from minidl.ops.common import from_numpy, home
-from minidl.random.keys import _words_of, key, row, split
+from minidl.random.keys import _words_of, key, split, two
 from minidl.tensors import Tensor
 from minidl.tracing import host, persistent
 
@@ -74,9 +74,9 @@ class Generator:
             return Tensor(Batched(keys), interp, keys.dtype)
         with self._lock:
             own = self._key_on(_backend(like))
-            pair = split(own)
-            own.assign(row(pair, 0))
-        return row(pair, 1)
+            following, drawn = two(own)
+            own.assign(following)
+        return drawn
 
 
 def _backend(like: Tensor | None) -> Any:

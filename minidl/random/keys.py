@@ -14,6 +14,7 @@ import numpy as np
 from minidl import dtypes, ops, shapes
 from minidl.dtypes import DType
 from minidl.ops.common import constant, create, from_numpy, home
+from minidl.random.whole import whole
 from minidl.tensors import Tensor, describe, ns
 
 Shape = tuple[int, ...] | list[int] | int
@@ -68,6 +69,16 @@ def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     return ns.reshape(a, shape=shape), ns.reshape(b, shape=shape)
 
 
+@whole
+def _split(key: Tensor, /, shape: tuple[int, ...]) -> Tensor:
+    return ops.stack(words(key, shape), axis=-1)
+
+
+@whole
+def _folded(key: Tensor, number: Tensor, /) -> Tensor:
+    return ops.concat(ns.threefry2x32(_half(key, 0), _half(key, 1), 0, ns.cast(number, dtype=dtypes.uint32)), axis=0)
+
+
 def split(key: Tensor, num: Shape = 2) -> Tensor:
     """num independent keys, uint32[num, 2], as jax.random.split; num may be a shape.
 
@@ -75,7 +86,7 @@ def split(key: Tensor, num: Shape = 2) -> Tensor:
     >>> md.random.split(md.random.key(0)).shape
     (2, 2)
     """
-    return ops.stack(words(key, num), axis=-1)
+    return _split(key, size_of(num))
 
 
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
@@ -87,9 +98,8 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     """
     if isinstance(data, Tensor) and (data.shape != () or not data.dtype.is_integer):
         raise TypeError(f"random.fold_in: one integer is wanted, not {describe(data)}")
-    number = ns.cast(data, dtype=dtypes.uint32) if isinstance(data, Tensor) else int(data) & 0xFFFFFFFF
-    a, b = ns.threefry2x32(_half(key, 0), _half(key, 1), 0, number)
-    return ops.concat((a, b), axis=0)
+    number = data if isinstance(data, Tensor) else constant(home(key.xp), (), int(data) & 0xFFFFFFFF, dtypes.uint32)
+    return _folded(key, number)
 
 
 def row(keys: Tensor, i: int) -> Tensor:
@@ -97,9 +107,10 @@ def row(keys: Tensor, i: int) -> Tensor:
     return ns.reshape(ns.slice(keys, start=(i, 0), stop=(i + 1, 2), step=(1, 1)), shape=(2,))
 
 
-def two(key: Tensor) -> tuple[Tensor, Tensor]:
+@whole
+def two(key: Tensor, /) -> tuple[Tensor, Tensor]:
     """Two independent keys."""
-    pair = split(key)
+    pair = _split(key, (2,))
     return row(pair, 0), row(pair, 1)
 
 

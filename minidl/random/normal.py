@@ -16,6 +16,7 @@ from minidl.dtypes import DType
 from minidl.ops.common import cast
 from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two
 from minidl.random.uniform import unit
+from minidl.random.whole import whole
 from minidl.tensors import Tensor, ns
 
 
@@ -66,12 +67,16 @@ def normal(key: Tensor, shape: Shape = (), dtype: Any = None) -> Tensor:
     >>> md.random.normal(md.random.key(0), (3, 2)).shape
     (3, 2)
     """
-    if dtype is not None and dtypes.canonical(dtype).is_complex:
-        dtype, part = dtypes.canonical(dtype), dtypes.canonical(dtype).real
-        real, imaginary = (ns.mul(normal(k, shape, part), math.sqrt(0.5)) for k in two(key))
+    found = None if dtype is None else dtypes.canonical(dtype)
+    return _normal(key, size_of(shape), found if found is not None and found.is_complex else float_dtype("normal", dtype))
+
+
+@whole
+def _normal(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
+    if dtype.is_complex:
+        real, imaginary = (ns.mul(_normal(k, shape, dtype.real), math.sqrt(0.5)) for k in two(key))
         return ns.add(ns.cast(real, dtype=dtype), ns.mul(ns.cast(imaginary, dtype=dtype), 1j))
-    dtype = float_dtype("normal", dtype)
-    return cast(standard(key, size_of(shape), _drawn(dtype)), dtype)
+    return cast(standard(key, shape, _drawn(dtype)), dtype)
 
 
 def _below(x: Tensor) -> Tensor:
@@ -113,7 +118,11 @@ def truncated_normal(key: Tensor, lower: Any, upper: Any, shape: Shape | None = 
     if not isinstance(lower, Tensor) and not isinstance(upper, Tensor) and np.any(np.asarray(lower) >= np.asarray(upper)):
         raise ValueError(f"random.truncated_normal: lower must be below upper, not {lower} and {upper}")
     low, high = (parameter("truncated_normal", n, v, key, lambda x: x == x, "a number") for n, v in (("lower", lower), ("upper", upper)))
-    shape = common("truncated_normal", shape, low, high)
+    return _between(key, low, high, common("truncated_normal", shape, low, high), dtype)
+
+
+@whole
+def _between(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     u = ns.cast(unit(key, shape, _drawn(dtype)), dtype=dtypes.float64)
     return cast(_truncated(u, low, high), dtype)
 
@@ -125,12 +134,16 @@ def exponential(key: Tensor, shape: Shape = (), dtype: Any = None) -> Tensor:
     >>> bool((md.random.exponential(md.random.key(0), (100,)) >= 0.0).all())
     True
     """
-    dtype = float_dtype("exponential", dtype)
+    return _exponential(key, size_of(shape), float_dtype("exponential", dtype))
+
+
+@whole
+def _exponential(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     u = ns.cast(unit(key, shape, _drawn(dtype)), dtype=dtypes.float64)
     return cast(ns.neg(ns.log1p(ns.neg(u))), dtype)
 
 
-def _gumbel(key: Tensor, shape: Shape, drawn: DType) -> Tensor:
+def _gumbel(key: Tensor, shape: tuple[int, ...], drawn: DType) -> Tensor:
     u = ns.cast(ns.clip(unit(key, shape, drawn), float(np.finfo(drawn.numpy).tiny), 1.0), dtype=dtypes.float64)
     return ns.neg(ns.log(ns.neg(ns.log(u))))
 
@@ -142,7 +155,11 @@ def gumbel(key: Tensor, shape: Shape = (), dtype: Any = None) -> Tensor:
     >>> md.random.gumbel(md.random.key(0), (3,)).dtype
     minidl.float32
     """
-    dtype = float_dtype("gumbel", dtype)
+    return _rounded_gumbel(key, size_of(shape), float_dtype("gumbel", dtype))
+
+
+@whole
+def _rounded_gumbel(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     return cast(_gumbel(key, shape, _drawn(dtype)), dtype)
 
 
@@ -159,7 +176,11 @@ def orthogonal(key: Tensor, n: int, shape: Shape = (), dtype: Any = None, m: int
     """
     dtype = float_dtype("orthogonal", dtype)
     m = n if m is None else m
-    tall = (*size_of(shape), *size_of((max(n, m), min(n, m))))
+    return _orthogonal(key, (*size_of(shape), *size_of((max(n, m), min(n, m)))), dtype, n < m)
+
+
+@whole
+def _orthogonal(key: Tensor, /, tall: tuple[int, ...], dtype: DType, turned: bool) -> Tensor:
     q, r = linalg.qr(standard(key, tall, dtypes.float64))
     q = ns.mul(q, ops.expand_dims(ns.copysign(1.0, ops.diagonal(r)), -2))
-    return cast(ops.matrix_transpose(q) if n < m else q, dtype)
+    return cast(ops.matrix_transpose(q) if turned else q, dtype)

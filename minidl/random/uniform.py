@@ -1,7 +1,6 @@
 """Bits, and what is uniform: floats, integers, coins.
 
-Promises: equal bit for bit on all backends, eager, jitted and vmapped (a uniform float64 between other bounds than 0 and 1: at most 1 ulp apart, as a
-compiler may contract its one multiplication and addition).
+Promises: equal bit for bit on all backends, eager, jitted and vmapped.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from minidl import dtypes
 from minidl.dtypes import DType
 from minidl.ops.common import cast, constant, eager_on_cpu, from_numpy, home, values
 from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two, words
+from minidl.random.whole import whole
 from minidl.tensors import Tensor, describe, ns
 
 #: dtype → (bits drawn, bits of the fraction): a draw is an integer of so many bits divided by their number, which is exact.
@@ -31,6 +31,11 @@ def bits(key: Tensor, shape: Shape = (), dtype: Any = dtypes.uint32) -> Tensor:
     dtype = dtypes.canonical(dtype)
     if dtype.kind != "uint":
         raise TypeError(f"random.bits: an unsigned integer dtype is wanted, not {dtype.name}")
+    return _bits(key, size_of(shape), dtype)
+
+
+@whole
+def _bits(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     a, b = words(key, shape)
     if dtype.bits == 64:
         return ns.bitwise_or(ns.shift_left(ns.cast(a, dtype=dtype), 32), ns.cast(b, dtype=dtype))
@@ -38,7 +43,8 @@ def bits(key: Tensor, shape: Shape = (), dtype: Any = dtypes.uint32) -> Tensor:
     return word if dtype.bits == 32 else ns.cast(ns.bitwise_and(word, 2**dtype.bits - 1), dtype=dtype)
 
 
-def unit(key: Tensor, shape: Shape, dtype: DType) -> Tensor:
+@whole
+def unit(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Uniform on [0, 1), bit for bit as jax.random.uniform."""
     a, b = words(key, shape)
     if dtype is dtypes.float64:
@@ -65,17 +71,30 @@ def uniform(key: Tensor, shape: Shape | None = (), dtype: Any = None, minval: An
     shown = [v for v in (minval, maxval) if not isinstance(v, Tensor)]
     fixed = len(shown) == 2
     if fixed and all(np.ndim(v) == 0 for v in shown) and (minval, maxval) == (0, 1):
-        return unit(key, () if shape is None else shape, dtype)
+        return unit(key, () if shape is None else size_of(shape), dtype)
     low, high = (parameter("uniform", what, v, key, np.isfinite, "finite") for what, v in (("minval", minval), ("maxval", maxval)))
     if fixed and (np.asarray(minval) > np.asarray(maxval)).any():
         raise ValueError(f"random.uniform: minval {minval} is above maxval {maxval}")
-    x = ns.cast(unit(key, common("uniform", shape, low, high), dtype), dtype=dtypes.float64)
-    if fixed and low.shape == high.shape == ():
-        a, b = float(minval), float(maxval)
-        x = cast(ns.add(ns.mul(x, b - a), a), dtype)
-        return ns.minimum(x, float(np.nextafter(np.asarray(b, dtype.numpy), np.asarray(a, dtype.numpy))))  # rounding may have reached maxval
-    x = cast(ns.add(ns.mul(x, ns.sub(high, low)), low), dtype)
-    return ns.where(ns.lt(low, high), ns.minimum(x, ns.nextafter(cast(high, dtype), cast(low, dtype))), x)
+    return _between(key, low, high, common("uniform", shape, low, high), dtype)
+
+
+@whole
+def _between(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
+    """low + u * (high - low), in halves of u and of the span whose products are exact: so it is all the same whether a compiler contracts a product
+    and a sum, as XLA does, which changes one float32 in 300 where decimal bounds put many of them midway between two floats."""
+    u = ns.cast(unit(key, shape, dtype), dtype=dtypes.float64)
+    x: Any = low
+    for a in _halves(u, 27) if dtype is dtypes.float64 else (u,):
+        for b in _halves(ns.sub(high, low), 26):
+            x = ns.add(ns.mul(a, b), x)
+    x = cast(x, dtype)
+    return ns.where(ns.lt(low, high), ns.minimum(x, ns.nextafter(cast(high, dtype), cast(low, dtype))), x)  # rounding may have reached high
+
+
+def _halves(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """A float64 without its last n bits, and what they add."""
+    most = ns.bitcast(ns.bitwise_and(ns.bitcast(x.detach(), dtype=dtypes.int64), -(2**n)), dtype=dtypes.float64)
+    return most, ns.sub(x, most)
 
 
 def _product(a: Tensor, b: Any) -> tuple[Tensor, Tensor]:
@@ -96,10 +115,10 @@ def _wide(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], span: Any) -> Ten
     return ns.add(high, ns.cast(carry, dtype=dtypes.uint64))
 
 
-def _narrow(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], span: Any) -> Tensor:
+def _narrow(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], span: Tensor) -> Tensor:
     """int64 below span, from 64 bits: as jax.random.randint, where its own 32-bit arithmetic does not wrap."""
     high, low = (ns.cast(bits(k, shape), dtype=dtypes.int64) for k in keys)
-    factor = ns.remainder(ns.add(ns.mul(span, 0), 2**32), span) if isinstance(span, Tensor) else 2**32 % span
+    factor = ns.remainder(ns.add(ns.mul(span, 0), 2**32), span)
     return ns.remainder(ns.add(ns.mul(ns.remainder(high, span), factor), low), span)
 
 
@@ -117,9 +136,8 @@ def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: A
     dtype = dtypes.canonical(dtype)
     if not dtype.is_integer:
         raise TypeError(f"random.randint: an integer dtype is wanted, not {dtype.name}; use md.random.uniform")
-    keys = two(key)
     if not isinstance(minval, Tensor) and not isinstance(maxval, Tensor):
-        return _between(keys, () if shape is None else size_of(shape), _integer("minval", minval), _integer("maxval", maxval), dtype)
+        return _numbers(key, () if shape is None else size_of(shape), _integer("minval", minval), _integer("maxval", maxval), dtype)
     at = home(key.xp)
     given = (("minval", minval), ("maxval", maxval))
     bounds = [v if isinstance(v, Tensor) else constant(at, (), _integer(what, v), dtypes.int64) for what, v in given]
@@ -130,10 +148,16 @@ def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: A
     shape = common("randint", shape, low, high)
     if eager_on_cpu(low) and eager_on_cpu(high) and not (values(low, "randint") < values(high, "randint")).all():
         raise ValueError("random.randint: a range without integers; minval < maxval is wanted")
-    span = ns.sub(high, low)
+    return _ranging(key, low, high, shape, dtype, any(v.dtype.bits == 64 for v in bounds))
+
+
+@whole
+def _ranging(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], dtype: DType, wide: bool) -> Tensor:
+    """Between Tensors of int64; wide: there may be more than 2**31 integers between them."""
+    keys, span = two(key), ns.sub(high, low)
     narrow = ns.clip(span, 1, _NARROW)
     out = _narrow(keys, shape, narrow)
-    if any(v.dtype.bits == 64 for v in bounds):
+    if wide:
         far = ns.bitcast(_wide(keys, shape, ns.bitcast(span, dtype=dtypes.uint64)), dtype=dtypes.int64)
         out = ns.where(ns.logical_and(ns.lt(low, high), ns.ne(span, narrow)), far, out)
     return cast(ns.add(out, low), dtype)
@@ -147,17 +171,28 @@ def _integer(what: str, value: Any) -> int:
     return value.__index__()
 
 
-def _between(keys: tuple[Tensor, Tensor], shape: tuple[int, ...], low: int, high: int, dtype: DType) -> Tensor:
+def _numbers(key: Tensor, shape: tuple[int, ...], low: int, high: int, dtype: DType) -> Tensor:
     span, info = high - low, np.iinfo(dtype.numpy)
     if span <= 0:
         raise ValueError(f"random.randint: [{low}, {high}) holds no integer; minval < maxval is wanted")
     if low < info.min or high - 1 > info.max:
         raise ValueError(f"random.randint: [{low}, {high}) does not fit {dtype.name}, which holds {info.min} to {info.max}")
+    at = home(key.xp)
     if span <= _NARROW:
-        out = _narrow(keys, shape, span)
-        return cast(ns.add(out, low), dtype) if info.max <= np.iinfo(np.int64).max or high <= 2**63 else ns.add(cast(out, dtype), low)
-    out = bits(keys[0], shape, dtypes.uint64) if span == 2**64 else _wide(keys, shape, span)
-    out = ns.add(out, low % 2**64)
+        kind = dtypes.int64 if high <= 2**63 else dtypes.uint64
+        return _few(key, constant(at, (), span, dtypes.int64), constant(at, (), low, kind), shape, dtype)
+    return _many(key, constant(at, (), span % 2**64, dtypes.uint64), constant(at, (), low % 2**64, dtypes.uint64), shape, dtype, span == 2**64)
+
+
+@whole
+def _few(key: Tensor, span: Tensor, low: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
+    return cast(ns.add(cast(_narrow(two(key), shape, span), low.dtype), low), dtype)
+
+
+@whole
+def _many(key: Tensor, span: Tensor, low: Tensor, /, shape: tuple[int, ...], dtype: DType, every: bool) -> Tensor:
+    keys = two(key)
+    out = ns.add(bits(keys[0], shape, dtypes.uint64) if every else _wide(keys, shape, span), low)
     return cast(ns.bitcast(out, dtype=dtypes.int64) if dtype.kind == "int" else out, dtype)
 
 
@@ -171,9 +206,15 @@ def bernoulli(key: Tensor, p: Any = 0.5, shape: Shape | None = None) -> Tensor:
     [True, True]
     """
     if isinstance(p, Tensor):
-        return ns.lt(unit(key, common("bernoulli", shape, p), float_dtype("bernoulli", p.dtype)), p)
+        float_dtype("bernoulli", p.dtype)
+        return _coins(key, p.detach(), common("bernoulli", shape, p))
     if isinstance(p, (bool, int, float, np.floating)):
         if not 0 <= p <= 1:
             raise ValueError(f"random.bernoulli: p must be between 0 and 1, not {p}")
-        return ns.lt(unit(key, () if shape is None else shape, dtypes.float32), float(p))
+        return _coins(key, constant(home(key.xp), (), float(p), dtypes.float32), () if shape is None else size_of(shape))
     return bernoulli(key, from_numpy(np.asarray(p, np.float32), home(key.xp)), shape)
+
+
+@whole
+def _coins(key: Tensor, p: Tensor, /, shape: tuple[int, ...]) -> Tensor:
+    return ns.lt(unit(key, shape, p.dtype), p)
