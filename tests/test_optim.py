@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
+
 import numpy as np
 import pytest
 
@@ -27,7 +30,28 @@ SETTINGS = [
     ("RMSprop", {}),
     ("RMSprop", {"lr": 0.02, "alpha": 0.9, "momentum": 0.8, "centered": True, "weight_decay": 0.1}),
     ("RMSprop", {"lr": 0.005, "eps": 1e-4, "centered": True, "maximize": True}),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.1, "maximize": True}),
+    ("Adamax", {"lr": 0.02, "betas": (0.8, 0.95), "weight_decay": 0.1}),
+    ("NAdam", {"lr": 0.02, "weight_decay": 0.1, "momentum_decay": 0.01}),
+    ("NAdam", {"lr": 0.02, "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    ("RAdam", {"lr": 0.02, "weight_decay": 0.1}),
+    ("RAdam", {"lr": 0.02, "betas": (0.8, 0.9), "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("Adafactor", {}),
+    ("Adafactor", {"lr": 0.1, "d": 2.0, "eps": (1e-5, 1e-2), "weight_decay": 0.1, "beta2_decay": -0.5}),
+    ("ASGD", {}),
+    ("ASGD", {"lr": 0.1, "lambd": 1e-2, "alpha": 0.6, "t0": 20, "weight_decay": 0.1}),
+    ("Rprop", {}),
+    ("Rprop", {"lr": 0.02, "etas": (0.4, 1.3), "step_sizes": (1e-4, 0.1)}),
 ]
+
+
+@pytest.fixture
+def wide_torch():
+    """torch keeps some 0-d state in its default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 def problem():
@@ -44,7 +68,7 @@ def values(params):
 
 
 @pytest.mark.parametrize(("name", "kwargs"), SETTINGS)
-def test_hundred_steps_equal_torch(name, kwargs):
+def test_hundred_steps_equal_torch(wide_torch, name, kwargs):
     w, b, x, y = problem()
     ours, theirs = [md.tensor(a, requires_grad=True) for a in (w, b)], [torch.tensor(a, requires_grad=True) for a in (w, b)]
     mine, other = getattr(optim, name)(ours, **kwargs), getattr(torch.optim, name)(theirs, **kwargs)
@@ -60,6 +84,42 @@ def test_hundred_steps_equal_torch(name, kwargs):
         for k, v in other.state[q].items():
             if v is not None:
                 np.testing.assert_allclose(mine.state[p][k].numpy(), v.numpy(), rtol=1e-10, atol=1e-12, err_msg=k)
+
+
+GRIDS = {
+    "SGD": {"momentum": [0.0, 0.9], "dampening": [0.0, 0.2], "weight_decay": [0.0, 0.1], "nesterov": [False, True], "maximize": [False, True]},
+    "Adam": {"weight_decay": [0.0, 0.1], "amsgrad": [False, True], "maximize": [False, True], "decoupled_weight_decay": [False, True]},
+    "AdamW": {"weight_decay": [0.0, 0.1], "amsgrad": [False, True], "maximize": [False, True], "foreach": [None, True]},
+    "Adagrad": {"lr_decay": [0.0, 0.1], "weight_decay": [0.0, 0.1], "initial_accumulator_value": [0.0, 0.3], "maximize": [False, True]},
+    "RMSprop": {"momentum": [0.0, 0.9], "centered": [False, True], "weight_decay": [0.0, 0.1], "maximize": [False, True]},
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_hundred_steps_equal_torch_for_every_combination(name):
+    """Gradients that do not depend on the parameters, a frozen parameter, one that has a gradient in every third step alone, and two groups."""
+    g = np.random.default_rng(0)
+    start, grads = [g.normal(size=s) for s in ((3, 2), (4,), (2,), (2,))], g.normal(size=(100, 14))
+    for values_ in itertools.product(*GRIDS[name].values()):
+        kwargs = dict(zip(GRIDS[name], values_, strict=True))
+        found = []
+        for lib in (md, torch):
+            params = [lib.tensor(a, requires_grad=i != 3) for i, a in enumerate(start)]
+            groups = [{"params": params[:2]}, {"params": params[2:], "lr": 0.03, "weight_decay": 0.2}]
+            try:
+                opt = getattr(lib.optim, name)(groups, lr=0.01, **kwargs)
+            except ValueError:
+                found.append("refused")
+                continue
+            for i, row in enumerate(grads):
+                params[0].grad, params[1].grad = lib.tensor(row[:6].reshape(3, 2)), lib.tensor(row[6:10])
+                params[2].grad = lib.tensor(row[10:12]) if i % 3 == 0 else None
+                opt.step()
+            found.append(np.concatenate([v.ravel() for v in values(params)]))
+        if isinstance(found[1], str) or isinstance(found[0], str):
+            assert isinstance(found[0], str) and isinstance(found[1], str), kwargs
+            continue
+        np.testing.assert_allclose(*found, rtol=1e-11, atol=1e-13, err_msg=str(kwargs))
 
 
 LION = [("Lion", {}), ("Lion", {"lr": 0.02, "betas": (0.8, 0.95), "weight_decay": 0.1})]
@@ -86,11 +146,11 @@ def test_a_jitted_step_takes_its_settings_as_inputs(name, kwargs):
         step, group = run(step), opt.param_groups[0]
         for i in range(12):
             group["lr"] = 0.01 * (1 + i)
-            if group["weight_decay"]:
+            if group.get("weight_decay"):
                 group["weight_decay"] = 0.02 * (1 + i)
             if "betas" in group:
                 group["betas"] = (0.8 + 0.01 * i, 0.9 + 0.005 * i)
-            if group.get("eps"):
+            if isinstance(group.get("eps"), float):
                 group["eps"] = 1e-8 * (1 + i)
             if group.get("momentum"):
                 group["momentum"] = 0.9 - 0.01 * i
@@ -252,6 +312,7 @@ def test_the_functional_form_takes_the_same_steps(name, kwargs):
     jitted = md.jit(step)
     for f in (step, jitted):
         params = {"w": md.asarray(w), **({} if name == "Muon" else {"b": md.asarray(b)})}
+        opt.param_groups[0]["lr"] = opt.defaults["lr"]  # where ASGD and Rprop begin
         first, state = params, opt.init(params)
         for lr in rates:
             opt.param_groups[0]["lr"] = lr
@@ -472,7 +533,6 @@ def test_every_backend_takes_the_same_steps():
     (lambda p: optim.SGD([p], lr=0.1, nesterov=True), ValueError, "nesterov"),
     (lambda p: optim.Adam([p], betas=(0.9, 1.0)), ValueError, "betas"),
     (lambda p: optim.Adam([np.zeros(2)]), TypeError, "ndarray"),
-    (lambda p: optim.Adam([p], fused=True), TypeError, "fused"),
     (lambda p: optim.Muon([p]), ValueError, "matrices.*AdamW"),
     (lambda p: optim.Muon(ns_dtype="int8"), ValueError, "ns_dtype"),
     (lambda p: optim.LBFGS([p], line_search_fn="armijo"), ValueError, "strong_wolfe"),
@@ -517,3 +577,58 @@ def test_every_optimizer_takes_the_same_steps_on_every_backend(backend):
         tolerance = 1e-4 if kwargs.get("ns_dtype") == "float32" else 1e-10
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance, err_msg=f"{name} {kwargs}")
         assert np.abs(a - start).max() > 1e-4
+
+
+# ---- names, order and defaults ------------------------------------------------------------------------------------------------------------
+EXECUTION = {"foreach", "capturable", "differentiable", "fused", "params"}
+ABSENT = {"SparseAdam": "minidl has no sparse gradients"}
+
+
+def arguments(f):
+    """(name, default) in order, without those that choose among torch's kernels."""
+    return [(p.name, p.default) for p in inspect.signature(f).parameters.values() if p.name not in EXECUTION and p.kind is not p.VAR_KEYWORD]
+
+
+def test_constructors_of_optimizers_have_torchs_arguments():
+    names = [n for n in dir(torch.optim) if isinstance(getattr(torch.optim, n), type) and n != "Optimizer"]
+    assert [n for n in names if not hasattr(optim, n)] == list(ABSENT)
+    for name in sorted({*names} - ABSENT.keys()):
+        mine, theirs = arguments(getattr(optim, name)), arguments(getattr(torch.optim, name))
+        assert dict(mine[: len(theirs)]) == dict(theirs), name
+        positional = [n for n, p in inspect.signature(getattr(torch.optim, name)).parameters.items() if p.kind is not p.KEYWORD_ONLY]
+        wanted = [n for n in positional if n not in EXECUTION]
+        assert [n for n, _ in mine][: len(wanted)] == wanted, name
+
+
+def test_schedules_have_torchs_arguments():
+    theirs = torch.optim.lr_scheduler
+    names = [n for n, c in vars(theirs).items() if isinstance(c, type) and issubclass(c, theirs.LRScheduler) and not n.startswith("_")]
+    assert [n for n in names if not hasattr(optim.lr_scheduler, n)] == []
+    for name in names:
+        mine, other = getattr(optim.lr_scheduler, name), getattr(theirs, name)
+        assert arguments(mine)[: len(arguments(other))] == arguments(other), name
+
+
+def test_what_chooses_torchs_kernels_is_accepted_and_nothing_else():
+    w = [md.tensor([1.0], requires_grad=True)]
+    for name in ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Adamax", "Rprop"):
+        assert "fused" not in getattr(optim, name)(w, foreach=True, fused=None, differentiable=False, capturable=False).param_groups[0]
+        with pytest.raises(TypeError, match="momentun"):
+            getattr(optim, name)(w, momentun=0.9)
+        with pytest.raises(ValueError, match="init and update"):
+            getattr(optim, name)(w, differentiable=True)
+
+
+def test_step_hooks_run_round_each_step():
+    def story(lib):
+        p, seen = lib.tensor([1.0, 2.0], requires_grad=True), []
+        opt = lib.optim.SGD([p], lr=0.5)
+        first = opt.register_step_pre_hook(lambda o, args, kwargs: seen.append(("before", p.detach().tolist(), o is opt)))
+        opt.register_step_post_hook(lambda o, args, kwargs: seen.append(("after", p.detach().tolist(), kwargs)))
+        for _ in range(2):
+            p.grad = lib.ones(2)
+            opt.step()
+            first.remove()
+        return seen
+
+    assert story(md) == story(torch)

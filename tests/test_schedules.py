@@ -308,3 +308,27 @@ def test_parameters_as_a_vector():
     for call in (lambda: nn.utils.vector_to_parameters(vec[:-1], params), lambda: nn.utils.parameters_to_vector([])):
         with pytest.raises(ValueError, match="parameters"):
             call()
+
+
+@pytest.mark.parametrize("options", [
+    {"step_size_up": 3, "step_size_down": 4}, {"step_size_up": 3, "mode": "triangular2"}, {"step_size_up": 2, "mode": "exp_range", "gamma": 0.9},
+    {"step_size_up": 3, "scale_fn": lambda x: 0.8**x, "scale_mode": "iterations", "cycle_momentum": False},
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_cyclic_rates_equal_torchs(name, options):
+    found = []
+    for lib in (md, torch):
+        groups = [{"params": [lib.tensor([1.0], requires_grad=True)]}, {"params": [lib.tensor([2.0], requires_grad=True)], "lr": 0.3}]
+        opt = getattr(lib.optim, name)(groups, lr=0.1, **({"momentum": 0.9} if name == "SGD" else {}))
+        schedule = lib.optim.lr_scheduler.CyclicLR(opt, [0.01, 0.02], [0.1, 0.3], **options)
+        rates = []
+        for i in range(25):
+            opt.step()
+            schedule.step()
+            rates.append([(g["lr"], g.get("momentum") or g["betas"][0]) for g in opt.param_groups])
+            if i == 12 and "scale_fn" not in options:  # saved and taken over in mid-cycle
+                state = schedule.state_dict()
+                schedule = lib.optim.lr_scheduler.CyclicLR(opt, [0.01, 0.02], [0.1, 0.3], **options)
+                schedule.load_state_dict(state)
+        found.append(np.array(rates))
+    np.testing.assert_allclose(*found, rtol=1e-12)

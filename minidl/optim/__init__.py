@@ -13,12 +13,20 @@
 from __future__ import annotations
 
 from minidl.optim import lr_scheduler, swa_utils
+from minidl.optim.adadelta import Adadelta
+from minidl.optim.adafactor import Adafactor
 from minidl.optim.adam import Adam, AdamW
+from minidl.optim.adam_family import Adamax, NAdam, RAdam
 from minidl.optim.adaptive import Adagrad, RMSprop
+from minidl.optim.asgd import ASGD
 from minidl.optim.lbfgs import LBFGS
 from minidl.optim.lion import Lion
 from minidl.optim.muon import Muon
 from minidl.optim.optimizer import Optimizer
+from minidl.optim.rprop import Rprop
 from minidl.optim.sgd import SGD
 
-__all__ = ["LBFGS", "SGD", "Adagrad", "Adam", "AdamW", "Lion", "Muon", "Optimizer", "RMSprop", "lr_scheduler", "swa_utils"]
+__all__ = [
+    "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop",
+    "Rprop", "lr_scheduler", "swa_utils",
+]  # fmt: skip

@@ -32,9 +32,10 @@ class Adagrad(Optimizer):
         eps: float = 1e-10,
         *,
         maximize: bool = False,
+        **execution: Any,
     ):
         defaults = {"lr": lr, "lr_decay": lr_decay, "eps": eps, "weight_decay": weight_decay, "maximize": maximize}
-        super().__init__(params, {**defaults, "initial_accumulator_value": initial_accumulator_value})
+        super().__init__(params, {**defaults, "initial_accumulator_value": initial_accumulator_value}, execution)
 
     def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         start = group["initial_accumulator_value"]
@@ -73,9 +74,10 @@ class RMSprop(Optimizer):
         centered: bool = False,
         *,
         maximize: bool = False,
+        **execution: Any,
     ):
         defaults = {"lr": lr, "alpha": alpha, "eps": eps, "centered": centered, "weight_decay": weight_decay, "momentum": momentum}
-        super().__init__(params, {**defaults, "maximize": maximize})
+        super().__init__(params, {**defaults, "maximize": maximize}, execution)
 
     def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         names = ["square_avg", *["momentum_buffer"] * bool(group["momentum"]), *["grad_avg"] * bool(group["centered"])]

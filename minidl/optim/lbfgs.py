@@ -93,8 +93,11 @@ class LBFGS(Optimizer):
         if closure is None:
             raise TypeError("LBFGS: step needs a closure that computes the loss and its gradients")
         self.stepped = True
+        self._run_hooks("pre", closure)
         with md.no_grad():
-            return self._step(closure)
+            loss = self._step(closure)
+        self._run_hooks("post", closure)
+        return loss
 
     def _step(self, closure: Callable[[], Any]) -> Any:
         group, state = self.param_groups[0].settings(), self.state.setdefault(self._params[0], {})

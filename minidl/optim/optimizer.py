@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import minidl as md
 
 State = dict[str, Any]
-#: What PyTorch's groups say about how its kernels run; minidl has no use for it.
+#: What PyTorch's optimizers are told about how their kernels run; accepted as `**execution`, and minidl has no use for it.
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 
 
@@ -60,7 +60,8 @@ class Group(dict):
 class Optimizer:
     """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state.
 
-    params: tensors, (name, tensor) pairs, or dicts that say "params" and settings of their own. Without params the optimizer is for functional use:
+    params: tensors, (name, tensor) pairs, or dicts that say "params" and settings of their own. execution: foreach, fused, capturable and
+    differentiable=False, which choose among PyTorch's kernels, mean nothing here. Without params the optimizer is for functional use:
 
     >>> opt = md.optim.SGD(lr=0.5)
     >>> params, grads = {"w": md.ones(2)}, {"w": md.ones(2)}
@@ -71,10 +72,17 @@ class Optimizer:
     """
 
     __slots__ = ("__dict__", "__weakref__", "stepped")  # stepped: apart from what jit guards; a schedule asks whether a step came before it
-    __minidl_state__ = ("step", "_step_all", "zero_grad", "init", "update", "_update", "_start")  # the methods that jit looks into
+    __minidl_state__ = ("step", "_step_all", "zero_grad", "init", "update", "_update", "_start", "_run_hooks")  # the methods that jit looks into
     _dtypes: ClassVar[dict[str, Any]] = {"step": md.float64}  # the state that has not the parameter's dtype
 
-    def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any]):
+    _hooks: Any = None
+
+    def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any], execution: Mapping[str, Any] | None = None):
+        for k, v in (execution or {}).items():
+            if k not in _EXECUTION:
+                raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {k!r}; there are {', '.join(defaults)}")
+            if k == "differentiable" and v:
+                raise ValueError(f"{type(self).__name__}: step() changes parameters in place; gradients flow through init and update")
         self.defaults = defaults
         self.state: dict[md.Tensor, State] = {}
         self.param_groups: list[Group] = []
@@ -169,12 +177,42 @@ class Optimizer:
         The first step compiles the update (milliseconds; a class of your own runs operation by operation).
         """
         self.stepped = True
+        self._run_hooks("pre", closure)
         loss = None
         if closure is not None:
             with md.enable_grad():
                 loss = closure()
         _run(self)
+        self._run_hooks("post", closure)
         return loss
+
+    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call hook(optimizer, args, kwargs) before each step; returns a removable handle."""
+        return self._add_hook("pre", hook)
+
+    def register_step_post_hook(self, hook: Callable[..., Any]) -> Any:
+        """Call hook(optimizer, args, kwargs) after each step; returns a removable handle.
+
+        >>> w, seen = md.nn.Parameter(md.ones(1)), []
+        >>> optimizer = md.optim.SGD([w], lr=0.1)
+        >>> handle = optimizer.register_step_post_hook(lambda opt, args, kwargs: seen.append(opt.param_groups[0]["lr"]))
+        >>> optimizer.step()
+        >>> seen
+        [0.1]
+        """
+        return self._add_hook("post", hook)
+
+    def _add_hook(self, kind: str, hook: Callable[..., Any]) -> Any:
+        from minidl.nn.hooks import Hooks
+
+        if self._hooks is None:
+            self._hooks = Hooks()
+        return self._hooks.add(kind, hook, False)
+
+    def _run_hooks(self, kind: str, closure: Any) -> None:
+        if self._hooks is not None:
+            for _, hook in self._hooks.of(kind):
+                hook(self, (self,) if closure is None else (self, closure), {})
 
     def _step_all(self) -> None:
         """All updates, in place."""

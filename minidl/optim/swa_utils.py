@@ -12,7 +12,7 @@ from typing import Any
 
 import minidl as md
 from minidl import nn
-from minidl.optim.lr_scheduler import LRScheduler, _get, _per_group
+from minidl.optim.lr_scheduler.base import LRScheduler, per_group, rate_of
 from minidl.optim.optimizer import Optimizer
 
 __all__ = ["SWALR", "AveragedModel", "get_ema_avg_fn", "get_ema_multi_avg_fn", "get_swa_avg_fn", "get_swa_multi_avg_fn", "update_bn"]
@@ -167,7 +167,7 @@ class SWALR(LRScheduler):
     ):
         if anneal_strategy not in ("cos", "linear") or not isinstance(anneal_epochs, int) or anneal_epochs < 0:
             raise ValueError(f"SWALR: anneal_strategy is 'cos' or 'linear', anneal_epochs 0 or more; got {anneal_strategy!r} and {anneal_epochs!r}")
-        for group, lr in zip(optimizer.param_groups, _per_group("SWALR", "swa_lr", swa_lr, optimizer), strict=True):
+        for group, lr in zip(optimizer.param_groups, per_group("SWALR", "swa_lr", swa_lr, optimizer), strict=True):
             group["swa_lr"] = lr
         self.anneal_epochs, self._anneal_strategy = anneal_epochs, anneal_strategy
         super().__init__(optimizer, last_epoch)
@@ -181,7 +181,7 @@ class SWALR(LRScheduler):
         before, now = self._part(step - 1), self._part(step)
         out = []
         for group in self.optimizer.param_groups:
-            lr = _get(group, "lr")
+            lr = rate_of(group, "lr")
             start = group["swa_lr"] if before == 1 else (lr - before * group["swa_lr"]) / (1 - before)
             out.append(group["swa_lr"] * now + start * (1 - now))
         return out

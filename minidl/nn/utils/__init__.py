@@ -71,7 +71,8 @@ def _store(parameters: list[md.Tensor], grads: list[md.Tensor]) -> None:
 
 
 def clip_grad_norm_(
-    parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
+    parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
 ) -> md.Tensor:
     """Scale all gradients by one factor so that their norm is at most max_norm; returns the norm before, a 0-d tensor.
 
@@ -89,7 +90,7 @@ def clip_grad_norm_(
     return total
 
 
-def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, total_norm: md.Tensor) -> None:
+def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm: float, total_norm: md.Tensor, foreach: bool | None = None) -> None:
     """Scale all gradients as clip_grad_norm_ does, by a norm that is known.
 
     >>> w = md.nn.Parameter(md.ones(2))
@@ -103,7 +104,7 @@ def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm:
         _store(params, _scaled([p.grad for p in params], max_norm, total_norm))
 
 
-def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: float) -> None:
+def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Clip every element of every gradient to [-clip_value, clip_value].
 
     >>> w = md.nn.Parameter(md.ones(2))
