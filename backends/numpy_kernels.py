@@ -175,10 +175,17 @@ _BLOCK = 1 << 16
 def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
     shape = np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    out = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
+    rounds(k0, k1, x0, x1, *out)
+    return out
+
+
+def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
+    """Threefry, into arrays of the shape to which the words broadcast."""
+    shape = out0.shape
     keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
     added = [(keys[(i + 1) % 3], np.add(keys[(i + 2) % 3], np.uint32(i + 1))) for i in range(5)]
     k0, k1, x0, x1, *more = (np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
-    out0, out1 = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
     spare = np.empty(min(out0.size, _BLOCK), np.uint32)
     for part in blocks(shape, _BLOCK):
         a, b = np.add(x0[part], k0[part], out=out0[part]), np.add(x1[part], k1[part], out=out1[part])
@@ -192,7 +199,6 @@ def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Arr
                 np.bitwise_xor(b, a, out=b)
             np.add(a, more[2 * i][part], out=a)
             np.add(b, more[2 * i + 1][part], out=b)
-    return out0, out1
 
 
 # ---- creation -------------------------------------------------------------------------------------------------------------------------

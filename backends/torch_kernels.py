@@ -21,7 +21,7 @@ from minidl.backends import complex_values
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_linear as linear
 from minidl.backends import torch_windows as windows
-from minidl.backends.numpy_helpers import blocks
+from minidl.backends.numpy_kernels import rounds
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
 from minidl.dtypes import DType
 
@@ -328,42 +328,26 @@ def bitcast(x: Tensor, *, dtype: DType) -> Tensor:
     return x.view(NATIVE[dtype])
 
 
-_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
-_BLOCK = 1 << 16
-
-
 @kernel
 def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
-    """Threefry-2x32 with 20 rounds on signed views, whose sums wrap alike; the right shift needs a mask. On the CPU in blocks that stay in a cache.
+    """Threefry-2x32 with 20 rounds; on the CPU by NumPy in torch's own memory, as torch has no shifts of unsigned integers and takes twice as long.
 
+    Elsewhere on signed views, whose sums wrap alike; the right shift needs a mask. A compiler makes one loop of this.
     Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
     """
+    shape = shapes.broadcast(k0.shape, k1.shape, x0.shape, x1.shape)  # torch's own imports sympy, which changes the warning filters
+    if type(k0) is Tensor and k0.device.type == "cpu":
+        out = tuple(torch.empty(shape, dtype=torch.uint32) for _ in range(2))
+        rounds(*(v.numpy() for v in (k0, k1, x0, x1, *out)))
+        return out
     k0, k1, x0, x1 = (a.view(torch.int32) for a in (k0, k1, x0, x1))
     keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    shape = shapes.broadcast(k0.shape, k1.shape, x0.shape, x1.shape)  # torch's own imports sympy, which changes the warning filters
-    added = [(keys[(i + 1) % 3], keys[(i + 2) % 3] + (i + 1)) for i in range(5)]
-    if type(k0) is not Tensor:  # a compiler looks: without writing in place it makes one loop of this
-        a, b = (x0 + k0).expand(shape), (x1 + k1).expand(shape)
-        for i in range(5):
-            for r in _ROTATIONS[i % 2]:
-                a = a + b
-                b = (b << r | (b >> (32 - r)) & ((1 << r) - 1)) ^ a
-            a, b = a + added[i][0], b + added[i][1]
-        return a.view(torch.uint32), b.view(torch.uint32)
-    most = _BLOCK if k0.device.type == "cpu" else 1 << 62
-    a, b = (torch.add(x, k).expand(shape).clone(memory_format=torch.contiguous_format) for x, k in ((x0, k0), (x1, k1)))
-    more = [k.expand(shape) for pair in added for k in pair]
-    buffer = torch.empty(min(a.numel(), most), dtype=torch.int32, device=a.device)
-    for part in blocks(shape, most):
-        p, q = a[part], b[part]
-        spare = buffer[: p.numel()].view(p.shape)
-        for i in range(5):
-            for r in _ROTATIONS[i % 2]:
-                p.add_(q)
-                torch.bitwise_right_shift(q, 32 - r, out=spare)
-                q.bitwise_left_shift_(r).bitwise_or_(spare.bitwise_and_((1 << r) - 1)).bitwise_xor_(p)
-            p.add_(more[2 * i][part])
-            q.add_(more[2 * i + 1][part])
+    a, b = (x0 + k0).expand(shape), (x1 + k1).expand(shape)
+    for i in range(5):
+        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            a = a + b
+            b = (b << r | (b >> (32 - r)) & ((1 << r) - 1)) ^ a
+        a, b = a + keys[(i + 1) % 3], b + (keys[(i + 2) % 3] + (i + 1))
     return a.view(torch.uint32), b.view(torch.uint32)
 
 

@@ -163,3 +163,19 @@ def test_elsewhere_an_operation_is_an_operation(name):
         before = _program.cache_info().currsize
         R.uniform(R.key(0), (N,))
         assert _program.cache_info().currsize == before
+
+
+def test_torch_has_the_same_words_where_numpy_does_not_compute_them():
+    """As on an accelerator, and where torch's compiler looks: by torch's own signed integers."""
+    torch = pytest.importorskip("torch")
+    from minidl.backends.torch_kernels import KERNELS
+
+    class Elsewhere(torch.Tensor):  # type: ignore[name-defined,misc]
+        pass
+
+    words = [np.array([7, 2**32 - 1], np.uint32)[:, None], np.array([2**31], np.uint32), np.uint32(0), np.arange(99, dtype=np.uint32)]
+    given = [torch.from_numpy(np.asarray(w)) for w in words]
+    for got, want in zip(
+        KERNELS["threefry2x32"](*(g.as_subclass(Elsewhere) for g in given)), KERNELS["threefry2x32"](*given), strict=True
+    ):
+        np.testing.assert_array_equal(got.numpy(), want.numpy())

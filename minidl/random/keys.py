@@ -13,7 +13,7 @@ import numpy as np
 
 from minidl import dtypes, ops, shapes
 from minidl.dtypes import DType
-from minidl.ops.common import constant, create, from_numpy, home
+from minidl.ops.common import constant, create, from_numpy, home, reshaped
 from minidl.random.whole import whole
 from minidl.tensors import Tensor, describe, ns
 
@@ -66,7 +66,7 @@ def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     n = math.prod(shape)
     first, second = _half(key, 0), _half(key, 1)
     a, b = ns.threefry2x32(first, second, 0, create("iota", home(key.xp), dtypes.uint32, size=n))
-    return ns.reshape(a, shape=shape), ns.reshape(b, shape=shape)
+    return reshaped(a, shape), reshaped(b, shape)
 
 
 @whole
