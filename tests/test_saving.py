@@ -165,6 +165,8 @@ HOSTILE: dict[str, tuple] = {
     "overlap": ({"a": F32, "b": {**F32, "data_offsets": [4, 12]}}, b"\0" * 12), "huge": ({"a": {**F32, "shape": [2**62, 2**62]}}, b"\0" * 8),
     "negative": ({"a": {**F32, "shape": [-2]}}, b"\0" * 8), "dtype": ({"a": {**F32, "dtype": "F33"}}, b"\0" * 8), "code": (b"__import__('os')", b""),
     "float8": ({"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}, b"\0" * 2), "a list": (b"[" * 50_000 + b"]" * 50_000, b""),
+    "axes": ({"a": {**F32, "shape": [2] + [1] * 69}}, b"\0" * 8), "twice": (b'{"a":%s,"a":%s}' % ((json.dumps(F32).encode(),) * 2), b"\0" * 8),
+    "negative offset": ({"a": {**F32, "data_offsets": [-8, 0]}}, b"\0" * 8), "hole": ({"a": {**F32, "data_offsets": [8, 16]}}, b"\0" * 16),
     "wrong size": ({"a": {**F32, "shape": [3]}}, b"\0" * 8), "backwards": ({"a": {**F32, "data_offsets": [8, 0]}}, b"\0" * 8),
 }  # fmt: skip
 

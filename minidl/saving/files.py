@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import platform
 import re
@@ -105,6 +106,7 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         start = file.read(4)
     try:
         with safe_open(os.fspath(path), framework="numpy") as reader:
+            _unambiguous(path)
             yield reader
     except SafetensorError as error:
         if start.startswith(_PICKLES):  # asked last, as the length of a header may begin with the same bytes
@@ -114,10 +116,27 @@ def opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise ValueError(f"{path}: damaged, truncated or no safetensors file: {error}") from None
 
 
+def _unambiguous(path: str | os.PathLike[str]) -> None:
+    """Raise ValueError for a name that the header gives twice, of which the library takes the last and other readers the first."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(k for i, (k, _) in enumerate(pairs) if k in {other for other, _ in pairs[:i]})
+            raise ValueError(f"{path}: damaged or hostile: the header gives {twice!r} twice")
+        return found
+
+    with open(path, "rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=once)
+
+
 def array(path: str | os.PathLike[str], reader: Any, name: str) -> np.ndarray:
     """One array of an open file. Raises ValueError for a dtype that minidl does not have."""
     dtype = reader.get_slice(name).get_dtype()
     if dtype not in _DTYPES:
         raise ValueError(f"{path}: {name!r} has the dtype {dtype}, which minidl does not have; convert it to F16, BF16 or F32")
-    found = reader.get_tensor(name)
+    try:
+        found = reader.get_tensor(name)
+    except ValueError as error:  # more axes than NumPy can have
+        raise ValueError(f"{path}: damaged or hostile: {name!r} is no array: {error}") from None
     return np.asarray(found.view(np.uint8) != 0) if found.dtype == np.bool_ else found  # other bytes than 0 and 1 are no Booleans to NumPy
