@@ -48,9 +48,11 @@ else:
 train_loader = md.data.DataLoader(train_data, batch_size=32, shuffle=True)
 test_loader = md.data.DataLoader(test_data, batch_size=100)
 
+EPOCHS = 1 if args.small else 16
 net = Net()
-criterion = nn.CrossEntropyLoss()
-optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9)
+criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
+optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=0.001)
+schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=EPOCHS * len(train_loader))
 print(net)
 
 
@@ -65,11 +67,12 @@ def train_step(inputs, labels):
 
 
 net.train()
-for epoch in range(1 if args.small else 16):
+for epoch in range(EPOCHS):
     running_loss = 0.0
     for _, data in enumerate(train_loader, 0):
         inputs, labels = data
         loss = train_step(inputs, labels)
+        schedule.step()
         running_loss += loss.item()
     print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
 

@@ -72,7 +72,7 @@ teacher, size = fit("teacher", mlp(256), x, plain)
 print(f"teacher: {size:,} weights, {accuracy(teacher, tx):.1%} of the test digits; of digits on their side {accuracy(teacher, test_turned):.1%}\n")
 
 adapted = nn.Sequential(*(LoRA(layer, 8) if isinstance(layer, nn.Linear) else layer for layer in teacher))
-_, few = fit("LoRA on turned digits", adapted, turned, plain, 0.1)
+_, few = fit("LoRA on turned digits", adapted, turned, plain, 0.02)
 side = accuracy(adapted, test_turned)
 print(f"low-rank updates: {few:,} weights trained ({few / size:.0%}), {side:.1%} of digits on their side\n")
 

@@ -67,3 +67,11 @@ def test_examples_run(path, tmp_path):
     done = subprocess.run([sys.executable, "-W", "error", path, "--small"], cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not re.search(r"\bnan\b", done.stdout) and done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["cnn_digits", "lora_distill"])
+def test_examples_keep_what_they_promise(name, tmp_path):
+    """On the full setting, which ends with an error otherwise; the quick ones of those whose result is near the promise."""
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, ROOT / "examples" / f"{name}.py"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-500:]
