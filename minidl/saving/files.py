@@ -25,12 +25,12 @@ _DTYPES = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", 
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
-def _swept(folder: Path, name: str, host: str) -> None:
-    """Remove what processes of this host that no longer live left of this file."""
+def _swept(folder: Path, host: str) -> None:
+    """Remove what processes of this host that no longer live left in a folder, of whichever file: the next checkpoint has another name."""
     if os.name == "nt":  # no way to ask whether a process lives without disturbing it
         return
-    for left in folder.glob(f".{name}.*.partial"):
-        found = re.fullmatch(re.escape(f".{name}.{host}-") + r"(\d+)-\d+\.partial", left.name)
+    for left in folder.glob(".*.partial"):
+        found = re.fullmatch(r"\..+\." + re.escape(host) + r"-(\d+)-\d+\.partial", left.name)
         if found:
             try:
                 os.kill(int(found[1]), 0)
@@ -67,7 +67,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {target.parent} does not exist")
     name, host = target.name[:100], re.sub(r"[^\w.]", "_", platform.node())[:50]
-    _swept(target.parent, name, host)
+    _swept(target.parent, host)
     # A folder of its own, for the temporary files of whoever writes as well.
     folder = target.parent / f".{name}.{host}-{os.getpid()}-{next(_numbers)}.partial"
     folder.mkdir()
