@@ -411,3 +411,21 @@ def test_the_digits_train_as_well_in_low_precision():
     for low in HALF:
         assert accuracy_of(low) > full - 0.01
     assert accuracy_of(md.bfloat16, "torch") > full - 0.01
+
+
+def test_layers_give_the_dtypes_that_torchs_give():
+    """With their biases. On the CPU torch leaves GRUs and Bilinear in float32, which on CUDA are low or wide; those are not compared."""
+    cases = [(f"{kind}{n}d", (2, 3, 2), (1, 2, *(4,) * n)) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)]
+    cases += [("Linear", (4, 3), (2, 4)), ("PReLU", (), (2, 4)), ("LSTM", (3, 4), (5, 2, 3)), ("LayerNorm", (4,), (2, 4)), ("ReLU", (), (2, 4))]
+    for name, args, shape in cases:
+        ours, theirs = getattr(nn, name)(*args), getattr(torch.nn, name)(*args)
+        ours.load_state_dict(theirs.state_dict())
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        with torch.autocast("cpu", torch.bfloat16):
+            want = theirs(torch.tensor(x))
+        with md.autocast("cpu", md.bfloat16):
+            got = ours(md.asarray(x))
+            inside = md.jit(lambda x, layer=ours: layer(x))(md.asarray(x))
+        got, inside, want = (v[0] if isinstance(v, tuple) else v for v in (got, inside, want))
+        assert got.dtype.name == inside.dtype.name == str(want.dtype).removeprefix("torch."), name
+        np.testing.assert_allclose(got.detach().to(md.float32).numpy(), want.detach().float().numpy(), rtol=3e-2, atol=3e-2, err_msg=name)

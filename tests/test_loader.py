@@ -369,3 +369,14 @@ def test_options_that_exclude_each_other_or_would_do_nothing():
         DataLoader(data, generator=3)
     with pytest.raises(TypeError, match="len"):
         len(DataLoader(stream))
+
+
+def test_the_loader_takes_torchs_arguments():
+    torch = pytest.importorskip("torch")
+    import inspect
+
+    ours, theirs = (inspect.signature(c).parameters for c in (DataLoader, torch.utils.data.DataLoader))
+    assert [(n, p.default, p.kind) for n, p in ours.items()][: len(theirs)] == [(n, p.default, p.kind) for n, p in theirs.items()]
+    assert len(list(DataLoader(range(4), 2, in_order=True))) == 2
+    with pytest.raises(ValueError, match="in order"):
+        DataLoader(range(4), in_order=False)

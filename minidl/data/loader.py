@@ -63,11 +63,15 @@ class DataLoader:
         *,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
         backend: str | None = None,
         device: str | None = None,
     ):
         if pin_memory:
             raise ValueError("DataLoader: pin_memory would do nothing here; device='cuda:0' sends each batch ahead of its use")
+        if pin_memory_device or not in_order:
+            raise ValueError("DataLoader: pin_memory_device means nothing here, and batches always come in order (in_order=True)")
         if generator is not None and not isinstance(generator, md.random.Generator):
             words_of(generator)  # must be a key
         stream = is_stream(dataset)

@@ -34,6 +34,7 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
     return md.where(input > 0, input, input * negative_slope)
 
 
+@md.low_precision
 def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
     """leaky_relu with a learned slope: weight [1], or [C] for the channels of input [N, C, ...] (K. He et al., ICCV 2015).
 

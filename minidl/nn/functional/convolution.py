@@ -33,6 +33,7 @@ def same_sides(kernel: Sequence[int], dilation: Sequence[int]) -> tuple[tuple[in
     return tuple((t // 2, t - t // 2) for t in totals)
 
 
+@md.low_precision
 def conv(
     n: int,
     input: md.Tensor,
@@ -98,6 +99,7 @@ def conv3d(
     return conv(3, input, weight, bias, stride, padding, dilation, groups)
 
 
+@md.low_precision
 def conv_transpose(
     n: int,
     input: md.Tensor,
