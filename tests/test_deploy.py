@@ -228,10 +228,16 @@ def test_a_failing_export_leaves_the_files_that_were_there(tmp_path, monkeypatch
     w, x = md.ones((2,)), md.ones((2,))
     file, npz = md.export(lambda x: x * w, (x,), tmp_path / "model.py")
     before = file.read_text(), npz.read_bytes()
-    monkeypatch.setattr(os, "fdopen", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
-        md.export(lambda x: x + w, (x,), tmp_path / "model.py")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "savez", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            md.export(lambda x: x + w, (x,), tmp_path / "model.py")
     assert (file.read_text(), npz.read_bytes()) == before and sorted(os.listdir(tmp_path)) == ["model.npz", "model.py"]
+    zeros = md.zeros((2,))
+    md.export(lambda x: x * zeros, (x,), tmp_path / "other.py")
+    npz.write_bytes((tmp_path / "other.npz").read_bytes())  # as a crash between the two files would leave them
+    with pytest.raises(ValueError, match="not the constants of this program"):
+        runpy.run_path(str(file))
 
 
 # ---- compare ------------------------------------------------------------------------------------------------------------------------------

@@ -1,16 +1,19 @@
 """export: a model as one readable Python file and one .npz of its constants, which need NumPy alone and nothing of minidl.
 
-Promises: the file computes what the numpy backend computes, from the same kernels; it says what it takes, and complains of anything else; the two
-files appear whole or not at all; only arrays are stored, so nothing is executed when they are read (allow_pickle=False).
+Promises: the file computes what the numpy backend computes, from the same kernels; it says what it takes, and complains of anything else, also of
+constants that are not its own; the two files appear whole or not at all; only arrays are stored, so nothing is executed when they are read
+(allow_pickle=False).
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import minidl as md
 from minidl.deploy.program import identifier, program
@@ -29,7 +32,10 @@ Needs NumPy and the file {npz} beside this one..
 
 {program}
 
-with np.load(Path(__file__).with_suffix(".npz"), allow_pickle=False) as _file:
+_npz = Path(__file__).with_suffix(".npz")
+if zlib.crc32(_npz.read_bytes()) != {{check}}:
+    raise ValueError(f"{{_npz}}: not the constants of this program, which one call of md.export wrote; export both again")
+with np.load(_npz, allow_pickle=False) as _file:
     _constants = {{k: _file[k] for k in _file.files}}
 
 
@@ -98,7 +104,7 @@ def export(
     text = _FILE.format(
         title=getattr(f, "__name__", type(f).__name__), name=name, arguments=", ".join(dict.fromkeys(t.partition("[")[0] for t in texts)),
         takes="\n".join(takes) or "    nothing", result=result, npz=npz.name, stem=path.stem, checks="\n".join(checks),
-        program=body.replace("import numpy as np", "from pathlib import Path\n\nimport numpy as np", 1),
+        program=body.replace("import numpy as np", "import zlib\nfrom pathlib import Path\n\nimport numpy as np", 1),
         outs="".join(f"out{i}, " for i in range(len(graph.outputs))),
         values=", ".join([*inner[: len(texts)], *(f"_constants[{n!r}]" for n in names)]),
     )  # fmt: skip
@@ -107,23 +113,9 @@ def export(
 
 
 def _write(path: Path, npz: Path, text: str, arrays: dict[str, Any]) -> None:
-    """Both files, the constants first; each under another name until it is whole."""
-    import numpy as np
-
+    """Both files, each whole or not at all; the text gets the checksum of the constants, so that a crash between the two leaves no false pair."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made: list[tuple[str, Path]] = []
-    try:
-        for target in (npz, path):
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{target.name}.")
-            made.append((name, target))
-            with os.fdopen(handle, "wb") as file:
-                if target is npz:
-                    np.savez(file, **arrays)
-                else:
-                    file.write(text.encode())
-        for name, target in made:
-            os.chmod(name, 0o644)
-            os.replace(name, target)
-    finally:
-        for name, _ in made:
-            Path(name).unlink(missing_ok=True)
+    with md.saving.atomic(path) as file, md.saving.atomic(npz) as constants:  # the constants come into place first
+        with constants.open("wb") as stream:
+            np.savez(stream, **arrays)
+        file.write_text(text.replace("{check}", str(zlib.crc32(constants.read_bytes()))), encoding="utf-8")
