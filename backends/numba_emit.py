@@ -14,7 +14,7 @@ import numpy as np
 from minidl.backends import complex_values
 from minidl.backends.numpy_special import _cotangent_derivative
 from minidl.dtypes import DType, bfloat16, bool_, float16, float64
-from minidl.graph import Equation
+from minidl.graph import Equation, Literal
 
 # {T}: the dtype, {W}: 64 bits of its kind, {S}: f32 or f64, {0} {1} {2}: operands, {n}: a param
 _ANY = {
@@ -152,6 +152,10 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
     elif name == "nextafter" and is_half(source):
         x, y = operands
         text = f"load_{source.short}(next_half({x}, {y}, store_{source.short}({x}), store_{source.short}({y})))"
+    elif name == "clip" and source.is_float and all(isinstance(a, Literal) and a.value == a.value for a in equation.inputs[1:]):
+        text, low, high = operands
+        text = text if equation.inputs[1].value == -math.inf else f"at_least({text}, {low})"  # type: ignore[union-attr]
+        text = text if equation.inputs[2].value == math.inf else f"at_most({text}, {high})"  # type: ignore[union-attr]
     else:
         template = _TABLES[source.kind].get(name)
         if template is None:

@@ -117,10 +117,21 @@ def fadd(typingctx, x, y):
 
 
 @jit
+def at_least(x, low):
+    """x, or the bound where that is larger: one instruction, where vmax must also order zeros and propagate the bound's nan."""
+    return low if low > x else x
+
+
+@jit
+def at_most(x, high):
+    """x, or the bound where that is smaller."""
+    return high if high < x else x
+
+
+@jit
 def clip(x, low, high):
-    """x between bounds; nan propagates from all three. In the form that is one instruction a bound, where vmax and vmin must also order zeros."""
-    y = low if low > x else x
-    y = high if high < y else y
+    """x between bounds; nan propagates from all three."""
+    y = at_most(at_least(x, low), high)
     return y if (low == low) & (high == high) else low + high
 
 

@@ -474,24 +474,47 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
     new: dict[Var, Atom] = {}
+    fulls: dict[Atom, Any] = {}  # constant arrays
+    inside = [0]  # how deep in decompositions
 
     def pieces(equations: Iterable[Equation]) -> Iterator[Equation]:
         for e in equations:
             if new:
                 e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
             if not _expandable(e, keep, choose):
-                yield e
+                if e.primitive.name == "full":
+                    fulls[e.outputs[0]] = e.params["value"]
+                if inside[0] and (same := _unchanged(e, fulls)) is not None:
+                    new[e.outputs[0]] = same
+                else:
+                    yield e
                 continue
             xp = _Recorder(e.where)
             with interpreting(xp):
                 out = decomposed(e.primitive, xp, e.inputs, e.params)
+            inside[0] += 1
             yield from pieces(xp.recorded)
+            inside[0] -= 1
             made = {v for x in xp.recorded for v in x.outputs}
             for v, w in zip(e.outputs, out if e.primitive.multiple else (out,), strict=True):
                 new[v] = w if isinstance(w, Literal) or w not in made else new.get(w, w)
 
     body = list(pieces(graph.equations))
     return Graph(graph.inputs, body, [new.get(a, a) if isinstance(a, Var) else a for a in graph.outputs], graph.name)
+
+
+#: (function, operand) → the number that leaves the other operand as it is, to the bit.
+_NEUTRAL = {("mul", 0): "1.0", ("mul", 1): "1.0", ("add", 0): "-0.0", ("add", 1): "-0.0", ("sub", 1): "0.0"}
+
+
+def _unchanged(e: Equation, fulls: dict[Atom, Any]) -> Var | None:
+    """The operand that an equation gives back: a decomposition was handed a constant (the weight of a normalisation without one)."""
+    for k, a in enumerate(e.inputs):
+        value, x = a.value if isinstance(a, Literal) else fulls.get(a), e.inputs[k - 1]
+        if value is not None and x.dtype.is_float and _NEUTRAL.get((e.primitive.name, k)) == repr(float(value)):
+            if isinstance(x, Var) and x.shape == e.outputs[0].shape:
+                return x
+    return None
 
 
 def _expandable(e: Equation, keep: Container[str], choose: Callable[[Equation], bool]) -> bool:

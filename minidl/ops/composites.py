@@ -40,7 +40,7 @@ def layer_norm(x: Any, /, weight: Any = None, bias: Any = None, *, axes: int = 1
     shape = x.shape[x.ndim - axes :] if given is None else operand(given, x).shape
     dtype = x.dtype if x.dtype.inexact else dtypes.Defaults.floating
     w = constant(home(x.xp), shape, 1.0, dtype) if weight is None else operand(weight, x)
-    b = constant(home(x.xp), shape, 0.0, dtype) if bias is None else operand(bias, x)
+    b = constant(home(x.xp), shape, -0.0, dtype) if bias is None else operand(bias, x)
     return ns.layer_norm(x, w, b, eps=float(eps))[0]
 
 

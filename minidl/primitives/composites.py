@@ -55,48 +55,43 @@ _FAR, _FAR_TANH = 100.0, 30.0  # from here on gelu is x or 0 to the last bit; no
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715
 
 
-def _near(xp: Any, x: Any, tanh: bool) -> Any:
-    far = _FAR_TANH if tanh else _FAR
-    return xp.clip(x, -far, far)
+def _low(xp: Any, x: Any, tanh: bool) -> Any:
+    """x but for what gelu takes to 0, so that -inf * 0 never arises."""
+    return xp.clip(x, -(_FAR_TANH if tanh else _FAR), math.inf)
 
 
-def _tanh(xp: Any, y: Any, square: Any) -> Any:
-    return xp.tanh((square * _CUBIC + 1.0) * y * _SLOPE)
+def _inside(xp: Any, y: Any, tanh: bool) -> Any:
+    """gelu is y (1 + this) / 2; in the derivative it has the same text, so that a graph with both computes it once."""
+    return xp.tanh((y * y * (_SLOPE * _CUBIC) + _SLOPE) * y) if tanh else xp.erf(y * math.sqrt(0.5))
 
 
 def _gelu(xp: Any, x: Any, *, tanh: bool) -> Any:
     (y,) = wide(xp, x)
-    n = _near(xp, y, tanh)  # as in the derivative, so that a graph with both computes this part once
-    inside = _tanh(xp, n, n * n) if tanh else xp.erf(n * math.sqrt(0.5))
-    y = xp.clip(y, -(_FAR_TANH if tanh else _FAR), math.inf)  # so that -inf * 0 never arises
-    return narrow(xp, (inside + 1.0) * y * 0.5, x)
+    y = _low(xp, y, tanh)
+    return narrow(xp, (_inside(xp, y, tanh) + 1.0) * y * 0.5, x)
 
 
-def _tanh_parts(xp: Any, y: Any) -> tuple[Any, Any, Any]:
-    """For gelu's t = tanh(u(y)): t, 1 - t², u'."""
-    square = y * y
-    t = _tanh(xp, y, square)
-    return t, 1.0 - t * t, (square * (3 * _CUBIC) + 1.0) * _SLOPE
+def _parts(xp: Any, x: Any, tanh: bool) -> tuple[Any, Any, Any, Any]:
+    """For gelu's derivatives: x where these are not constant; t = `_inside`; and of the tanh form 1 - t², u'."""
+    y = _low(xp, x, tanh)
+    t = _inside(xp, y, tanh)
+    y = xp.clip(y, -math.inf, _FAR_TANH if tanh else _FAR)
+    return (y, t, 1.0 - t * t, y * y * (3 * _CUBIC * _SLOPE) + _SLOPE) if tanh else (y, t, None, None)
 
 
 def _gelu_dx(xp: Any, g: Any, x: Any, *, tanh: bool) -> Any:
     h, y = wide(xp, g, x)
-    y = _near(xp, y, tanh)
-    if tanh:
-        t, rest, slope = _tanh_parts(xp, y)
-        d = (t + 1.0) * 0.5 + y * rest * slope * 0.5
-    else:
-        d = (xp.erf(y * math.sqrt(0.5)) + 1.0) * 0.5 + y * xp.exp(y * y * -0.5) * (0.5 * _SLOPE)
+    y, t, rest, slope = _parts(xp, y, tanh)
+    d = (t + 1.0) * 0.5 + (y * rest * slope * 0.5 if tanh else y * xp.exp(y * y * -0.5) * (0.5 * _SLOPE))
     return narrow(xp, h * d, x)
 
 
 @in_float32
 def _gelu_dx_x(xp: Any, c: Any, g: Any, x: Any, tanh: bool) -> Any:
     """c g gelu''(x)."""
-    y = _near(xp, x, tanh)
+    y, t, rest, slope = _parts(xp, x, tanh)
     if not tanh:
         return c * g * ((2.0 - y * y) * xp.exp(y * y * -0.5) * (0.5 * _SLOPE))
-    t, rest, slope = _tanh_parts(xp, y)
     return c * g * (rest * (slope + y * (y * (3 * _CUBIC * _SLOPE) - t * slope * slope)))
 
 
