@@ -85,12 +85,16 @@ class Walk:
         self.value(x.__func__, f"{text}.__func__")
         guard(x.__self__, f"{text}.__self__")
 
-    def value(self, x: Any, text: str, box: Any = None, key: Any = None) -> None:
-        """Guard one value that the expression `text` reads."""
+    def value(self, x: Any, text: str, box: Any = None, key: Any = None, fixed: bool = False) -> None:
+        """Guard one value that the expression `text` reads; fixed: in a place where nobody puts another one (a tuple, a closure of minidl's)."""
         if len(self._seen) > _LIMIT:
             self.whole = False
             return
         where = None if box is None else id(box)
+        if fixed and not isinstance(x, Tensor):
+            if not isinstance(x, _PLAIN):
+                self._enter(x)
+            return
         if isinstance(x, Tensor):
             self.tensors.setdefault(id(x), []).append((x, text, box, key))
         elif isinstance(x, _PLAIN) or (type(x) is tuple and not _interesting(x)):
@@ -129,9 +133,10 @@ class Walk:
             self.boxes[id(x)] = x
             if self._inside:
                 self.owned.add(id(x))
-        self.terms.append((f"len({name}) == {len(x)}", id(x), None))
+            self.terms.append((f"len({name}) == {len(x)}", id(x), None))
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
-            self.value(v, f"{name}[{k!r}]" if isinstance(k, (str, int)) else f"{name}[{self.bind(k, 'K')}]", x, k)
+            text = f"{name}[{k!r}]" if isinstance(k, (str, int)) else f"{name}[{self.bind(k, 'K')}]"
+            self.value(v, text, x, k, isinstance(x, tuple))
 
     def function(self, f: Any, root: bool = False) -> None:
         """Guard what a function reads: closure, defaults, globals that its code names, and methods' objects."""
@@ -169,7 +174,7 @@ class Walk:
     def _function(self, f: Any, root: bool = False) -> None:
         while isinstance(f, functools.partial):
             for i, a in enumerate(f.args):
-                self.value(a, f"{self.bind(f, 'F')}.args[{i}]")
+                self.value(a, f"{self.bind(f, 'F')}.args[{i}]", fixed=True)
             for k, a in f.keywords.items():
                 self.value(a, f"{self.bind(f, 'F')}.keywords[{k!r}]")
             f = f.func
@@ -180,20 +185,21 @@ class Walk:
             if not isinstance(f, type):
                 self._enter(f)
             return
-        library = not root and f.__globals__.get("__name__", "").partition(".")[0] == _HERE
+        own = f.__globals__.get("__name__", "").partition(".")[0] == _HERE
+        library = own and not root
         if id(f) in self._seen or (library and (not hasattr(f, "__wrapped__") or hasattr(f, "parameters"))):
             return
         self._seen.add(id(f))
         for cell in f.__closure__ or ():
             try:
-                self.value(cell.cell_contents, f"{self.bind(cell, 'C')}.cell_contents")
+                self.value(cell.cell_contents, f"{self.bind(cell, 'C')}.cell_contents", fixed=own)
             except ValueError:  # an empty cell
                 continue
         for i, v in enumerate(f.__defaults__ or ()):
             self.value(v, f"{self.bind(f, 'F')}.__defaults__[{i}]")
         for k, v in (f.__kwdefaults__ or {}).items():
             self.value(v, f"{self.bind(f, 'F')}.__kwdefaults__[{k!r}]")
-        if library:
+        if own:
             return
         space = self.bind(f.__globals__, "G")
         read, mentioned = _names(f.__code__)
