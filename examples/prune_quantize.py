@@ -117,3 +117,12 @@ with tempfile.TemporaryDirectory() as folder:
     predict = runpy.run_path(str(file))["predict"]  # a program of NumPy's own
     right = (predict(test_x.numpy()).argmax(1) == test_y.numpy()).mean()
     print(f"\nexported: {file.name} and {constants.name}, {os.path.getsize(constants) / 1024:.1f} KiB, {right:.1%} right with NumPy alone")
+    try:
+        import onnxruntime
+    except ImportError:
+        print("(with the packages onnx and onnxruntime, an ONNX file, too)")
+    else:
+        file = md.deploy.export_onnx(md.freeze(shipped), (test_x[:2],), f"{folder}/digits.onnx", dynamic_batch=True)
+        scores = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, {"x": test_x.numpy()})[0]
+        right = (scores.argmax(1) == test_y.numpy()).mean()
+        print(f"exported: {file.name}, {os.path.getsize(file) / 1024:.1f} KiB, {right:.1%} right in onnxruntime")

@@ -340,6 +340,20 @@ def test_shards_with_an_index_as_transformers_writes_them(tmp_path):
         md.saving.load_tensors(index)
 
 
+def test_shards_that_hugging_face_wrote(tmp_path):
+    """With tied weights, in bfloat16, by the library's own writer."""
+    import torch
+    from huggingface_hub import save_torch_model
+
+    theirs = tied(torch.nn).bfloat16()
+    save_torch_model(theirs, tmp_path, max_shard_size=40)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    ours = tied(md.nn).to(md.bfloat16)
+    assert md.saving.load_model(ours, tmp_path) == ([], [])
+    for name, value in ours.state_dict().items():
+        assert value.to(md.float32).tolist() == theirs.state_dict()[name].float().tolist(), name
+
+
 def tied(nn: Any) -> Any:
     class Tied(nn.Module):
         def __init__(self) -> None:
