@@ -1,7 +1,7 @@
 """The NumPy backend: the kernels of numpy_kernels without their warnings, and programs that reuse their own memory.
 
 Promises: no floating-point warning leaves a kernel or a program, and NumPy's error state is never changed for the user; a program's results share
-no memory with its inputs or with each other, and inputs are never written to.
+no memory with its inputs or with each other, and inputs are never written to unless they were donated, and then only when nothing can fail any more.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from minidl.backends.reuse import Reuse, with_copies
 from minidl.dtypes import DType
 from minidl.emit import emit, load
 from minidl.fusion import expand
-from minidl.graph import Equation, Graph
+from minidl.graph import Atom, Equation, Graph, Var
 
 Array = np.ndarray
 Kernel = Callable[..., Any]
@@ -76,6 +76,7 @@ class NumpyBackend(Backend):
     version = np.__version__
     widens = True
     takes_numpy = True
+    donates = True
     array_types: tuple[type, ...] = (np.ndarray, np.generic)
 
     def __init__(self) -> None:
@@ -143,58 +144,100 @@ class NumpyBackend(Backend):
         return self._program(graph, copy=False)
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
-        """The program over the bare kernels, writing over its own dead values; results share no memory with anything. Donated inputs are not
-        written to, so that a call which fails leaves them as they were."""
-        return self._program(graph, copy=True)
+        """The program over the bare kernels, writing over its own dead values, and at its end over donated inputs: a call that fails (a kernel that
+        refuses its operands, memory that is not to be had) leaves them as they were. What does not own its memory is copied first, once."""
+        return self._program(graph, copy=True, donate=donate)
 
-    def _program(self, graph: Graph, copy: bool) -> Kernel:
-        key = (self, copy)
+    def _program(self, graph: Graph, copy: bool, donate: Sequence[int] = ()) -> Kernel:
+        key = (self, copy, tuple(donate))
         if key not in graph.cache:
             program = blocked(hot.put(_expanded(graph))) if copy else graph
-            reuse = Reuse(program, _is_fresh, _writes)
+            given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
+            reuse = _reuse(program, given)
             if copy and reuse.shared:
                 program = with_copies(program, reuse.shared)
-                reuse = Reuse(program, _is_fresh, _writes)
-            places = {e: i for i, e in enumerate(program.equations)}
-            source, env = emit(program, functools.partial(self._spell, reuse, places if copy else {}), self.literal, release=True)
-            run = load(source, env, graph.name)
+                reuse = _reuse(program, given)
+            lines = _Lines(self, program, reuse, copy)
+            source, env = emit(program, lines, self.literal, release=True)
+            run = load(lines.checked(source, env), env, graph.name)
             graph.cache[key] = np.errstate(all="ignore")(run) if copy else run
         return graph.cache[key]
 
-    def _spell(
-        self, reuse: Reuse, places: dict[Equation, int], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]
-    ) -> str:
+
+class _Lines:
+    """How the equations of one program read, and the end of it: from the first line that writes over a donated input nothing may fail."""
+
+    def __init__(self, backend: NumpyBackend, program: Graph, reuse: Reuse, copy: bool):
+        self.backend, self.program, self.reuse, self.copy = backend, program, reuse, copy
+        self.places = {e: i for i, e in enumerate(program.equations)}
+        self.written: dict[Var, None] = {}  # donated inputs that are written over
+        self.room = 0  # bytes that the end asks for
+
+    def __call__(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        begun = bool(self.written)
+        line, over, room = self._line(equation, inputs, outputs, env)
+        self.written.update((root, None) for v in over if isinstance(v, Var) and (root := self.reuse.root[v]) in self.reuse.given)
+        if self.places[equation] >= self.reuse.since:
+            self.room += room
+        return line if begun or not self.written else f"reserve(room)\n{line}"
+
+    def checked(self, source: str, env: dict[str, Any]) -> str:
+        """The source of the program; of an array that does not own its memory nobody knows who else sees it."""
+        env.update(reserve=_reserve, room=self.room)
+        names = self.program.names()
+        head, _, rest = source.partition("\n")
+        checks = (f"    if not ({n}.flags.owndata and {n}.flags.writeable): {n} = {n}.copy()" for n in (names[v] for v in self.written))
+        return "\n".join([head, *checks, rest])
+
+    def _line(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> tuple[str, Iterable[Atom], int]:
+        """The text, what it writes over, and the bytes of the arrays that it makes."""
         name, params = equation.primitive.name, equation.params
+        reuse, size = self.reuse, sum(v.nbytes for v in equation.outputs)
         if name == "loop":
-            region, i = params["region"], places[equation]
+            region, i = params["region"], self.places[equation]
             over = taken(region, lambda v: reuse.dies(i, equation, v))
             names = dict(zip((*region.inputs, *region.outputs), (*inputs, *outputs), strict=True))
-            return Writer(region, params["cut"], names, env, over).write()
+            writer = Writer(region, params["cut"], names, env, over)
+            return writer.write(), over.values(), writer.room
         if name == "copy":
-            return f"{outputs[0]} = {inputs[0]}.copy()"
+            return f"{outputs[0]} = {inputs[0]}.copy()", (), size
         if name in ("reshape", "permute"):
             method, argument = ("reshape", params["shape"]) if name == "reshape" else ("transpose", params["axes"])
-            return f"{outputs[0]} = {inputs[0]}.{method}({argument!r})"
+            return f"{outputs[0]} = {inputs[0]}.{method}({argument!r})", (), 0
         if name in COMPLEX and equation.inputs[0].dtype.is_complex:
             env[COMPLEX[name].__name__] = COMPLEX[name]
-            return f"{outputs[0]} = {COMPLEX[name].__name__}({inputs[0]})"
+            return f"{outputs[0]} = {COMPLEX[name].__name__}({inputs[0]})", (), size
         matmul = _spell_matmul(equation, inputs, env) if name == "dot_general" else None
-        line = f"{outputs[0]} = {matmul}" if matmul else self.spell(equation, inputs, outputs, env)
+        line = f"{outputs[0]} = {matmul}" if matmul else self.backend.spell(equation, inputs, outputs, env)
         if name in KERNELS:
             env[name] = KERNELS[name]
         out, operand = equation.outputs[0], reuse.over.get(equation)
         place = None
         if operand is not None:
-            place = inputs[operand]
-        elif equation in places and out.nbytes >= LEAST and (matmul or _writes(equation)):
+            place, size = inputs[operand], 0
+        elif self.copy and out.nbytes >= LEAST and (matmul or _writes(equation)):
             env["empty"], env[out.dtype.short] = empty, out.dtype.numpy
             place = f"empty({out.shape}, {out.dtype.short}, {out.nbytes})"
         if place is None:
-            return line
+            return line, (), size
         if name in INTO or name == "put_along":
             env[f"{name}_into"] = INTO[name][0] if name in INTO else put_along_into
             line = line.replace(f" = {name}(", f" = {name}_into(", 1)
-        return f"{line[:-1]}, out={place})"
+        return f"{line[:-1]}, out={place})", () if operand is None else (equation.inputs[operand],), size
+
+
+def _reserve(nbytes: int) -> None:
+    """Raise MemoryError now if so much is not to be had."""
+    np.empty(nbytes, np.uint8)
+
+
+_SURE = frozenset("loop copy full iota cast reshape permute broadcast_to barrier alias sum max min any all".split())
+
+
+def _reuse(program: Graph, given: Sequence[Var]) -> Reuse:
+    """The plan of a program; donated memory is written to only after the last equation that might refuse its operands."""
+    unsure = [i for i, e in enumerate(program.equations) if e.primitive.name not in _SURE and not elementwise(e)]
+    return Reuse(program, _is_fresh, _writes, given, max(unsure, default=-1) + 1)
 
 
 def _expanded(graph: Graph) -> Graph:

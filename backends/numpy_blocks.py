@@ -149,6 +149,7 @@ class Writer:
         self.root: dict[Var, Var] = {}  # whose memory a variable shows
         self.narrow: set[Var] = set()  # full values that are held as something which broadcasts
         self.last: dict[Var, int] = {}
+        self.room = 0  # bytes of the arrays that it makes
 
     def write(self) -> str:
         """The lines of the loop."""
@@ -232,6 +233,7 @@ class Writer:
 
     def _empty(self, name: str, shape: tuple[int, ...], dtype: DType) -> None:
         nbytes = math.prod(shape) * dtype.itemsize
+        self.room += nbytes
         self.head.append(f"{name} = {self._bind(empty, 'empty')}({shape}, {self._bind(dtype.numpy, dtype.short)}, {nbytes})")
 
     # ---- lines

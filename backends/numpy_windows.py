@@ -1,5 +1,8 @@
 """Convolution and max-pooling over windows in NumPy: 1 to 3 spatial axes, stride, padding, dilation and groups.
 
+The matrix of all windows is larger than its image by the size of the kernel, so it is made for a few examples at a time, which also keeps it in the
+cache.
+
 Promises: conv is a correlation; conv_dx and conv_dw are its transposes in x and in w, and pool_scatter is the transpose of pool_gather;
 float16 and bfloat16 accumulate in float32. A window is visited in row-major order everywhere.
 """
@@ -16,6 +19,8 @@ from minidl.backends.numpy_helpers import where, widened
 
 Array = np.ndarray
 Pairs = Sequence[tuple[int, int]]
+#: Bytes of the windows that are looked at together.
+BLOCK = 1 << 20
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:
@@ -65,6 +70,12 @@ def _matrix(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
 
 
+def _parts(n: int, elements: int, dtype: np.dtype) -> Iterator[slice]:
+    """The examples in parts, of which each has windows of so many elements."""
+    step = max(1, BLOCK // max(1, elements * dtype.itemsize))
+    return (slice(i, min(i + step, n)) for i in range(0, n, step))
+
+
 @widened
 def conv(x: Array, w: Array, *, stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int) -> Array:
     """Correlation of x [N, C, *spatial] with w [O, C/groups, *kernel] → [N, O, *out].
@@ -72,16 +83,25 @@ def conv(x: Array, w: Array, *, stride: Sequence[int], padding: Pairs, dilation:
     >>> conv(np.ones((1, 1, 3)), np.ones((1, 1, 2)), stride=(1,), padding=((0, 0),), dilation=(1,), groups=1)
     array([[[2., 2.]]])
     """
-    columns, out = _columns(x, w.shape[2:], stride, padding, dilation, groups)
-    return np.matmul(_matrix(w, groups), columns).reshape(x.shape[0], w.shape[0], *out)
+    out, matrix = out_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation), _matrix(w, groups)
+    y = np.empty((x.shape[0], groups, w.shape[0] // groups, math.prod(out)), x.dtype)
+    for part in _parts(len(x), groups * matrix.shape[2] * y.shape[3], x.dtype):
+        np.matmul(matrix, _columns(x[part], w.shape[2:], stride, padding, dilation, groups)[0], out=y[part])
+    return y.reshape(x.shape[0], w.shape[0], *out)
 
 
 @widened
 def conv_dw(x: Array, g: Array, *, w_shape: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int) -> Array:
     """The transpose of conv in w: [N, C, *spatial] and [N, O, *out] → w_shape."""
-    columns, out = _columns(x, w_shape[2:], stride, padding, dilation, groups)
-    g = g.reshape(x.shape[0], groups, w_shape[0] // groups, math.prod(out))
-    return np.add.reduce(np.matmul(g, columns.swapaxes(-1, -2)), axis=0, dtype=x.dtype).reshape(w_shape)
+    rows, inside, across = w_shape[0] // groups, math.prod(w_shape[1:]), math.prod(g.shape[2:])
+    g = g.reshape(x.shape[0], groups, rows, across)
+    total = None
+    for part in _parts(len(x), groups * inside * across, x.dtype):
+        columns = _columns(x[part], w_shape[2:], stride, padding, dilation, groups)[0]
+        w = np.add.reduce(np.matmul(g[part], columns.swapaxes(-1, -2)), axis=0, dtype=x.dtype)
+        del columns  # before the next ones are made
+        total = w if total is None else np.add(total, w, out=total)
+    return np.zeros(w_shape, x.dtype) if total is None else total.reshape(w_shape)
 
 
 @widened
@@ -89,11 +109,13 @@ def conv_dx(g: Array, w: Array, *, x_shape: Sequence[int], stride: Sequence[int]
     """The transpose of conv in x: [N, O, *out] and w → x_shape."""
     n, c, *sizes = x_shape
     kernel, out = w.shape[2:], g.shape[2:]
-    columns = np.matmul(_matrix(w, groups).swapaxes(-1, -2), g.reshape(n, groups, w.shape[0] // groups, math.prod(out)))
-    columns = columns.reshape(n, c, math.prod(kernel), *out)
+    matrix, g = _matrix(w, groups).swapaxes(-1, -2), g.reshape(n, groups, w.shape[0] // groups, math.prod(out))
     x = np.zeros((n, c, *(lo + size + hi for size, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
-    for k, place in enumerate(places(kernel, stride, dilation, out)):
-        x[place] += columns[:, :, k]
+    for part in _parts(n, c * math.prod(kernel) * g.shape[3], g.dtype):
+        columns, mine = np.matmul(matrix, g[part]).reshape(-1, c, math.prod(kernel), *out), x[part]
+        for k, place in enumerate(places(kernel, stride, dilation, out)):
+            mine[place] += columns[:, :, k]
+        del columns
     return x[inner(padding, sizes)]
 
 

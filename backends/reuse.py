@@ -18,16 +18,22 @@ class Reuse:
     """The plan for one graph.
 
     fresh(equation): whether its results are new memory. writes(equation): the numbers of the operands over which it can write its result (True: any).
-    given: inputs whose memory belongs to the program. After construction, `over[equation]` is the number of the operand to overwrite, and `shared`
-    are the outputs that must be copied on leaving.
+    given: inputs whose memory belongs to the program, from equation number `since` on. After construction, `over[equation]` is the number of the
+    operand to overwrite, and `shared` are the outputs that must be copied on leaving.
     """
 
     def __init__(
-        self, graph: Graph, fresh: Callable[[Equation], bool], writes: Callable[[Equation], bool | Sequence[int]], given: Iterable[Var] = ()
+        self,
+        graph: Graph,
+        fresh: Callable[[Equation], bool],
+        writes: Callable[[Equation], bool | Sequence[int]],
+        given: Iterable[Var] = (),
+        since: int = 0,
     ):
+        self.given, self.since = frozenset(given), since
         self.over: dict[Equation, int] = {}
         self.root: dict[Var, Var] = {v: v for v in graph.inputs}  # whose memory each variable shows
-        self.owned = set(given)  # roots that belong to this program, and that nothing unknown shows
+        self.owned = set(self.given)  # roots that belong to this program, and that nothing unknown shows
         self.fixed: set[Var] = set()  # variables that may not be written to
         for equation in graph.equations:
             self._define(equation, fresh)
@@ -73,7 +79,7 @@ class Reuse:
         """Whether the memory of an operand belongs to the program, and equation number i is the last to look at it, through this operand alone."""
         root = self.root[a]
         alone = all(b is a or self.root[b] is not root for b in equation.inputs if isinstance(b, Var))
-        return root in self.owned and a not in self.fixed and self.last[root] == i and alone
+        return root in self.owned and a not in self.fixed and self.last[root] == i and alone and (i >= self.since or root not in self.given)
 
     def _shared(self, graph: Graph) -> list[int]:
         seen: set[Var] = set()

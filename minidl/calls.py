@@ -1,9 +1,9 @@
 """From a program to the function that runs it: which backend compiles the graph, and generated code that checks the guards, reads the inputs, calls,
 stores what the traced code stored and returns the result.
 
-Promises: state is stored only after the program has run, so a failing call leaves it as it was; results and state belong to the backend of the
-inputs, whichever backend ran, and are handed over when somebody reads them (see minidl.handover); memory is given to a program to write over only
-where nobody else can see it, and that of state only where a failure cannot lose it.
+Promises: state is stored only after the program has run, so a failing call leaves it as it was, but for large old gradients that nobody read; results
+and state belong to the backend of the inputs, whichever backend ran, and are handed over when somebody reads them (see minidl.handover); memory is
+given to a program to write over only where nobody else can see it, and that of state only where a failure cannot lose it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from minidl.handover import _held, handed, hold, look, place, release, resident,
 from minidl.program import Program
 from minidl.tensors import Tensor
 
-#: Bytes of state from which a program is given the old state's memory for the new one. Below, the proof that it may costs more than it brings.
+#: Bytes of state from which a program is given the old state's memory for the new one; below, the proof that it may costs more than it brings. And
+#: bytes of gradients from which the old ones, which nobody read, go before the new ones are made.
 WORTH = 2**20
 
 
@@ -134,6 +135,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     if any(env.get(w.target) is flag for w in program.writes for flag in later.flags.values()):
         env["check"] = later.check
         lines.append("    check()")
+    if sum(program.dropped.values()) >= WORTH and not program.tracked:  # as after zero_grad(), also where the call fails
+        lines += [f"    {leaf}.grad = None" for leaf in program.dropped]
     if program.tracked:
         env["attach"] = Nodes(program, engine).attach
         lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]

@@ -4,7 +4,8 @@ A call of a jitted function tries the programs that exist for it: one generated 
 runs, stores what the traced code stored, and returns the result or MISS. Only on MISS is the function traced again.
 
 Promises: everything that the traced code read is an input or a guard; state is stored only after the program has run, so a failing call leaves
-it as it was; under an outer trace, vmap or another jit the function is simply called.
+it as it was (but for large gradients that the function drops unread, as zero_grad does: they are gone, as after an eager step that fails); under an
+outer trace, vmap or another jit the function is simply called.
 """
 
 from __future__ import annotations
@@ -221,8 +222,8 @@ def jit(
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
     and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are
     ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode: another way to compile that the
-    backend has. donate: positions of arguments whose memory the program may reuse; the caller must not read them again. jax and numba use this, where
-    no other tensor shows the same memory; numpy and torch write results to memory of their own.
+    backend has. donate: positions of arguments whose memory the program may reuse, where no other tensor shows it; the caller must not read them
+    again.
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.

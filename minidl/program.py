@@ -223,6 +223,7 @@ class Program:
         self.dtypes = [x.dtype for x in tensors]
         self.leaves = {x.leaf: f"{text}.node[3]" for x, text in self.reads if x.leaf is not None}
         self.writes: list[Write] = []
+        self.dropped: dict[str, int] = {}  # leaves whose gradient is overwritten before it is read, and the bytes of the new one
         self.stores: list[str] = []  # N[k] in them stands for the node of output k, o[k] for its value
 
         def out(pair: tuple[Any, Any]) -> int:
@@ -241,6 +242,8 @@ class Program:
         for leaf, g in t.grads.items():
             if g is not t.grad_reads.get(leaf, MISS) and leaf.born > t.born:  # these numbers fall
                 self.stores.append(f"{self._leaf(leaf)}.grad = {'None' if g is None else new(g)}")
+                if leaf not in t.grad_reads and g is not None:
+                    self.dropped[self._leaf(leaf)] = lifted[-1][0].nbytes
         for box, key, value in stored:
             rebuilt = _source_of(tree.map(new, value), s)
             if isinstance(box, list) and key >= lengths[id(box)]:

@@ -307,7 +307,7 @@ def test_a_donated_argument_that_another_tensor_shows_is_left_alone(backend):
             assert np.array_equal(shown.numpy(), np.full(5000, value))
 
 
-@pytest.mark.parametrize(("home", "engine"), [("jax", None), ("numba", None), ("numpy", "jax"), ("numpy", "numba")])
+@pytest.mark.parametrize(("home", "engine"), [("jax", None), ("numba", None), ("numpy", None), ("numpy", "jax"), ("numpy", "numba")])
 def test_a_thread_that_reads_state_waits_for_the_program_that_writes_over_it(home, engine):
     with md.use_backend(home):
         w, other, plain = md.zeros((N,)), md.zeros((N,)), md.zeros((N,))
@@ -345,7 +345,7 @@ def test_a_thread_that_reads_state_waits_for_the_program_that_writes_over_it(hom
         assert not errors and w[0].item() == 31.0 and type(w) is md.Tensor
 
 
-@pytest.mark.parametrize("home", ["jax", "numba"])
+@pytest.mark.parametrize("home", ["jax", "numba", "numpy"])
 def test_state_is_donated_while_another_thread_lives(home):
     stop = threading.Event()
     with md.use_backend(home), running(stop, stop.wait):
