@@ -282,7 +282,7 @@ def test_softmax_without_an_axis_warns_and_chooses_as_torch():
     (lambda: F.interpolate(md.ones((1, 1, 4))), "either"),
     (lambda: F.interpolate(md.ones((1, 1, 4)), 3, align_corners=True), "align_corners"),
     (lambda: F.interpolate(md.ones((1, 1, 4)), (3, 3)), "sizes"),
-    (lambda: F.interpolate(md.ones((1, 1, 4, 4)), 3, antialias=True), "antialias"),
+    (lambda: F.interpolate(md.ones((1, 1, 4, 4)), 3, antialias=True), "antialias"),  # in mode "nearest"
     (lambda: F.max_pool2d(md.ones((1, 1, 4, 4)), 2, padding=2), "half"),
     (lambda: F.avg_pool2d(md.ones((1, 1, 4, 4)), 2, padding=2), "half"),
     (lambda: F.avg_pool2d(md.ones((1, 1, 4, 4)), 2, divisor_override=0), "divisor_override"),

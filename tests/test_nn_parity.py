@@ -544,14 +544,14 @@ def test_first_combination_under_vmap(name):
 ABSENT_LAYERS = {
     "Container": "deprecated", "NLLLoss2d": "deprecated", "CrossMapLRN2d": "an old name of LocalResponseNorm", "RNNBase": "abstract",
     "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices", "FractionalMaxPool2d": "random windows",
-    "FractionalMaxPool3d": "random windows", "AdaptiveLogSoftmaxWithLoss": "not asked for", "CTCLoss": "not asked for",
+    "FractionalMaxPool3d": "random windows", "AdaptiveLogSoftmaxWithLoss": "not asked for",
     "LinearCrossEntropyLoss": "a fused kernel of recent versions",
 }  # fmt: skip
 ABSENT_FUNCTIONS = {
     "adaptive_max_pool*_with_indices, fractional_max_pool*, max_pool*_with_indices": "return_indices=True says it",
     "assert_int_or_pair, boolean_dispatch, handle_torch_function, has_torch_function*": "torch's own machinery",
     "*_": "in place", "conv_tbc, native_channel_shuffle, grouped_mm, scaled_mm, scaled_grouped_mm, linear_cross_entropy": "kernels",
-    "ctc_loss": "not asked for", "multi_head_attention_forward": "nn.MultiheadAttention",
+    "multi_head_attention_forward": "nn.MultiheadAttention",
 }  # fmt: skip
 DEPRECATED = {"size_average", "reduce", "_stacklevel", "out", "min_value", "max_value"}
 

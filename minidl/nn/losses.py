@@ -11,9 +11,9 @@ from minidl.nn.module import Module
 from minidl.nn.reshaping import PairwiseDistance
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss",
-    "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PoissonNLLLoss",
-    "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CosineEmbeddingLoss", "CrossEntropyLoss", "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss",
+    "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss", "MultiLabelMarginLoss", "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss",
+    "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
 ]  # fmt: skip
 
 
@@ -58,6 +58,20 @@ class CrossEntropyLoss(Loss):
 
     def __init__(self, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0):
         self.keep(reduction, weight=weight, ignore_index=ignore_index, label_smoothing=label_smoothing)
+
+
+class CTCLoss(Loss):
+    """nn.functional.ctc_loss: log-probabilities [T, N, C] against sequences of classes whose alignment is not known.
+
+    >>> round(md.nn.CTCLoss()(md.full((3, 1, 2), -0.6931472), md.tensor([[1]]), [3], [1]).item(), 4)
+    0.2877
+    """
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        self.keep(reduction, blank=blank, zero_infinity=zero_infinity)
+
+    def forward(self, log_probs: md.Tensor, targets: md.Tensor, input_lengths: Any, target_lengths: Any) -> md.Tensor:  # type: ignore[override]
+        return F.ctc_loss(log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity)
 
 
 class NLLLoss(Loss):

@@ -1,7 +1,8 @@
 """Layers and losses as functions, with PyTorch's names, argument order and defaults.
 
 By room: activations, attention, convolution, dropouts, losses (cross-entropies), maps (linear maps, look-up, distances), normalization, pooling,
-recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing (padding, shuffles, resampling).
+recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing (padding, shuffles, resampling),
+sequences (CTC).
 All are names of this module. At kinks and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0,
 silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inplace` is accepted and changes nothing.
 """
@@ -9,7 +10,20 @@ silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inp
 from __future__ import annotations
 
 import minidl as md
-from minidl.nn.functional import activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing
+from minidl.nn.functional import (
+    activations,
+    attention,
+    convolution,
+    dropouts,
+    losses,
+    maps,
+    normalization,
+    pooling,
+    recurrence,
+    regression,
+    resizing,
+    sequences,
+)
 from minidl.nn.functional.activations import *  # noqa: F403
 from minidl.nn.functional.attention import *  # noqa: F403
 from minidl.nn.functional.convolution import *  # noqa: F403
@@ -21,11 +35,13 @@ from minidl.nn.functional.pooling import *  # noqa: F403
 from minidl.nn.functional.recurrence import *  # noqa: F403
 from minidl.nn.functional.regression import *  # noqa: F403
 from minidl.nn.functional.resizing import *  # noqa: F403
+from minidl.nn.functional.sequences import *  # noqa: F403
 
-for _name in (*losses.__all__, *normalization.__all__, *regression.__all__, "cosine_similarity", "normalize", "pairwise_distance"):
+_SQUARES = ("cosine_similarity", "normalize", "pairwise_distance")
+for _name in (*losses.__all__, *normalization.__all__, *regression.__all__, *sequences.__all__, *_SQUARES):
     globals()[_name] = md.full_precision(globals()[_name])  # what adds up squares or takes logarithms begins in float32 under md.autocast
 
-_ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing)
+_ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing, sequences)
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
 for _name in __all__:
     globals()[_name] = md.checked(globals()[_name])

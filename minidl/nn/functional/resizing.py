@@ -6,6 +6,7 @@ the places that really depend on it.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -132,7 +133,7 @@ def interpolate(
 
     mode: "nearest", "nearest-exact", "area" (any rank), "linear" ([N, C, L]), "bilinear", "bicubic" ([N, C, H, W]), "trilinear" ([N, C, D, H, W]).
     align_corners: the corner pixels keep their places. recompute_scale_factor: take the factor from the rounded size. Raises ValueError for other
-    combinations; antialias is not offered.
+    combinations. antialias ("bilinear", "bicubic"): when an axis shrinks, each place takes the mean of all that it covers.
 
     >>> interpolate(md.tensor([[[1.0, 2.0]]]), scale_factor=2).tolist()
     [[[1.0, 1.0, 2.0, 2.0]]]
@@ -140,8 +141,8 @@ def interpolate(
     n = input.ndim - 2
     if mode not in _MODES or input.ndim not in _MODES[mode]:
         raise ValueError(f"interpolate: mode {mode!r} does not take shape {input.shape}; modes and numbers of axes: {_MODES}")
-    if antialias:
-        raise ValueError("interpolate: antialias=True is not offered; blur first, or take mode='area'")
+    if antialias and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"interpolate: antialias=True is for mode 'bilinear' and 'bicubic', not {mode!r}")
     if align_corners is not None and mode in ("nearest", "nearest-exact", "area"):
         raise ValueError(f"interpolate: align_corners means nothing in mode {mode!r}")
     if (size is None) == (scale_factor is None):
@@ -168,6 +169,8 @@ def interpolate(
         step = _step(old, new, scale, bool(align_corners))
         if mode.startswith("nearest"):
             x = _nearest(x, axis, old, new, step, mode == "nearest-exact")
+        elif antialias:
+            x = _averaged(x, axis, old, new, step, mode == "bicubic")
         elif new != old or step != 1:
             x = _smooth(x, axis, old, new, step, bool(align_corners), mode == "bicubic")
     return x
@@ -204,6 +207,21 @@ def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: boo
         term = md.take(x, place, axis=axis) * scale
         total = term if total is None else total + term
     return total
+
+
+def _averaged(x: md.Tensor, axis: int, old: int, new: int, step: float, cubic: bool) -> md.Tensor:
+    """Linear or cubic interpolation along one axis by a filter that is as wide as an output place, as Pillow's (whose cubic has a = -0.5)."""
+    width = max(step, 1.0)
+    rows = []
+    for i in range(new):
+        centre = step * (i + 0.5)
+        first = max(int(centre - (2 if cubic else 1) * width + 0.5), 0)
+        last = min(int(centre + (2 if cubic else 1) * width + 0.5), old)
+        far = [(j - centre + 0.5) / width if first <= j < last else math.inf for j in range(old)]
+        weights = [_cubic(t, -0.5) if cubic else max(1 - abs(t), 0.0) for t in far]
+        rows.append([w / sum(weights) for w in weights])
+    matrix = md.asarray(rows, dtype=x.dtype, backend=x.backend, device=x.device)
+    return md.moveaxis(md.matmul(md.moveaxis(x, axis, -1), matrix.T), -1, axis)
 
 
 def _cubic(t: float, a: float = -0.75) -> float:
@@ -267,8 +285,8 @@ def grid_sample(
 ) -> md.Tensor:
     """input [N, C, H, W] read at the places grid [N, h, w, 2] (x before y, from -1 to 1): [N, C, h, w]; or the same with one more spatial axis.
 
-    mode: "bilinear" or "nearest"; padding_mode: "zeros", "border" or "reflection" for places outside. Raises ValueError for others and for shapes
-    that do not fit.
+    mode: "bilinear", "nearest" or, for images, "bicubic"; padding_mode: "zeros", "border" or "reflection" for places outside. Raises ValueError for
+    others and for shapes that do not fit.
 
     >>> md.nn.functional.grid_sample(md.tensor([[[[1.0, 3.0]]]]), md.zeros((1, 1, 1, 2)), align_corners=True).tolist()
     [[[[2.0]]]]
@@ -276,15 +294,20 @@ def grid_sample(
     n = input.ndim - 2
     if n not in (2, 3) or grid.ndim != input.ndim or grid.shape[-1] != n or grid.shape[0] != input.shape[0]:
         raise ValueError(f"grid_sample: grid {grid.shape} for input {input.shape}: [N, h, w, 2] and [N, C, H, W], or with one more axis each")
-    if mode not in ("bilinear", "nearest") or padding_mode not in ("zeros", "border", "reflection"):
-        raise ValueError(f'grid_sample: mode "bilinear" or "nearest", padding_mode "zeros", "border" or "reflection"; got {mode!r}, {padding_mode!r}')
+    if mode not in ("bilinear", "nearest", *["bicubic"] * (n == 2)) or padding_mode not in ("zeros", "border", "reflection"):
+        raise ValueError(
+            f'grid_sample: mode "bilinear", "nearest" or (for 4 axes) "bicubic", padding_mode "zeros", "border" or "reflection"; got {mode!r}, '
+            f"{padding_mode!r}"
+        )
     size = input.shape[2:]
     at = []
     for i, s in enumerate(size):
         v = grid[..., n - 1 - i]
         v = (v + 1) * ((s - 1) / 2) if align_corners else ((v + 1) * s - 1) / 2
-        at.append(_inside(v, s, padding_mode, bool(align_corners)))
+        at.append(v if mode == "bicubic" else _inside(v, s, padding_mode, bool(align_corners)))
     flat = input.reshape((*input.shape[:2], -1))
+    if mode == "bicubic":
+        return _bicubic(flat, at, size, grid.shape[1:-1], padding_mode, bool(align_corners))
     if mode == "nearest":
         return _read(flat, [md.round(v) for v in at], size, grid.shape[1:-1])
     base = [md.floor(v.detach()) for v in at]
@@ -298,6 +321,28 @@ def grid_sample(
         term = _read(flat, [b + bit for b, bit in zip(base, bits, strict=True)], size, grid.shape[1:-1]) * weight[:, None]
         total = term if total is None else total + term
     return total
+
+
+def _bicubic(
+    flat: md.Tensor, at: list[md.Tensor], size: Sequence[int], shape: tuple[int, ...], padding_mode: str, align: bool
+) -> md.Tensor:
+    """Cubic interpolation from the 16 pixels round each place, each of which is brought into the image by itself."""
+    base = [md.floor(v.detach()) for v in at]
+    total: Any = None
+    for taps in itertools.product((-1, 0, 1, 2), repeat=2):
+        places = [_inside(b + tap, s, padding_mode, align) for b, tap, s in zip(base, taps, size, strict=True)]
+        weight: Any = None
+        for v, b, tap in zip(at, base, taps, strict=True):
+            w = _cubic_tensor(md.abs(v - b - tap), tap in (0, 1))
+            weight = w if weight is None else weight * w
+        term = _read(flat, places, size, shape) * weight[:, None]
+        total = term if total is None else total + term
+    return total
+
+
+def _cubic_tensor(t: md.Tensor, near: bool, a: float = -0.75) -> md.Tensor:
+    """_cubic of distances below 1 (near) or between 1 and 2."""
+    return ((a + 2) * t - (a + 3)) * t * t + 1 if near else (((t - 5) * t + 8) * t - 4) * a
 
 
 def _inside(v: md.Tensor, size: int, padding_mode: str, align: bool) -> md.Tensor:
