@@ -405,13 +405,20 @@ def triangular_solve(a: Any, b: Any, /, *, lower: bool = True, transpose: bool =
 def matrix_power(x: Any, n: int, /) -> Tensor:
     """x [..., k, k] times itself, n factors by repeated squaring; the unit matrix for 0, the inverse's power for a negative n.
 
+    Under md.autocast it computes in float32, as `inv` and the factorisations do, whatever n is: squaring multiplies what each product rounds off.
+    (PyTorch's products round to the low dtype from n = 2 on.)
+
     >>> md.linalg.matrix_power(md.tensor([[1.0, 1.0], [0.0, 1.0]]), 5).tolist()
     [[1.0, 5.0], [0.0, 1.0]]
     """
     x = operand(x)
     if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
         raise ValueError(f"matrix_power: {describe(x)} is no square matrix (or batch of them)")
-    n = operator.index(n)
+    return _power(x, operator.index(n))
+
+
+@full_precision
+def _power(x: Tensor, n: int) -> Tensor:
     if n == 0:
         return _unit(x, x.shape[-1])
     x, n, out = inv(x) if n < 0 else x, abs(n), None

@@ -97,6 +97,18 @@ def test_products_inside_a_factorisation_are_exact():
         assert md.linalg.qr(x.to(md.float16))[1].dtype is md.float32
 
 
+def test_powers_of_matrices_are_as_exact_as_inverses_for_every_exponent():
+    x = data(3, 3) + 2 * md.eye(3)
+    for n in (-3, -1, 0, 1, 2, 5):
+        want = md.linalg.matrix_power(x, n).numpy()
+        with md.autocast():
+            np.testing.assert_array_equal(md.linalg.matrix_power(x, n).numpy(), want)
+            assert md.linalg.matrix_power(x.to(md.bfloat16), n).dtype is md.float32
+            assert md.jit(lambda x, n=n: md.linalg.matrix_power(x, n))(x).dtype is md.float32
+            slope = md.grad(lambda x, n=n: md.sum(md.linalg.matrix_power(x, n)))(x).numpy()
+        np.testing.assert_array_equal(slope, md.grad(lambda x, n=n: md.sum(md.linalg.matrix_power(x, n)))(x).numpy())
+
+
 def test_gradients_of_many_steps_are_added_up_in_the_dtype_of_the_parameter():
     w, x = md.ones((1, 1)), md.ones((600, 1, 1))
     grad = md.grad(lambda w: md.scan(lambda c, v: (c + md.sum(v @ w), None), md.tensor(0.0), x)[0])
