@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.numpy_helpers import select
-from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu
+from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu, sign
 from minidl.backends.numpy_memory import empty
 from minidl.dtypes import DType, float32
 from minidl.emit import static
@@ -67,7 +67,7 @@ def into(equation: Equation) -> tuple[Callable[..., Any], tuple[int, ...]] | Non
     if name in INTO:
         return INTO[name]
     kernel = kernel_of(equation)
-    return (kernel, tuple(range(len(equation.inputs)))) if isinstance(kernel, np.ufunc) else None
+    return (kernel, tuple(range(len(equation.inputs)))) if isinstance(kernel, np.ufunc) or kernel is sign else None
 
 
 class Loop:

@@ -42,7 +42,7 @@ NOISY: dict[str, Kernel] = {}
 NOISY.update(
     exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, log10=np.log10, sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan,
     asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh,
-    atanh=np.arctanh, abs=np.abs, sign=np.sign, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
+    atanh=np.arctanh, abs=np.abs, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
     remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
     atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, nextafter=np.nextafter, lt=np.less, le=np.less_equal, gt=np.greater,
     ge=np.greater_equal,
@@ -75,6 +75,13 @@ def noisy(f: Kernel) -> Kernel:
 @functools.cache
 def _zero(dtype: np.dtype) -> Array:
     return np.zeros((), dtype)
+
+
+@noisy
+def sign(x: Array, out: Array | None = None) -> Array:
+    """np.sign, without the sign that ml_dtypes leaves a zero in bfloat16."""
+    found = np.sign(x, out=out)
+    return found if x.dtype.kind != "V" else np.add(found, _zero(x.dtype), out=out)
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ class TorchBackend(Backend):
         self.device = device
         self.torch_device = torch.device(device)
         self.donates = device == "cpu"
-        self.quick = self.bare = Functions(self, PLAIN)
+        self.quick, self.bare = Functions(self, PLAIN), Functions(self, PLAIN | {n: KERNELS[n] for n in COMPLEX})
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:

@@ -178,6 +178,23 @@ def _either(name: str) -> Kernel:
 KERNELS.update((name, _either(name)) for name in COMPLEX)
 
 
+def _by_parts(f: Kernel, plain: Kernel) -> Kernel:
+    """x + y or x - y: torch multiplies complex operands by a complex 1 first, which makes NaN of infinities."""
+
+    def call(x: Any, y: Any) -> Tensor:
+        like = x if x.__class__ is Tensor else y
+        if not like.is_complex():
+            return plain(x, y)
+        x, y = (v if isinstance(v, Tensor) else torch.full((), v, dtype=like.dtype, device=like.device) for v in (x, y))
+        return torch.view_as_complex(f(torch.view_as_real(x.resolve_conj()), torch.view_as_real(y.resolve_conj())))
+
+    return call
+
+
+for _name, _f in (("add", torch.add), ("sub", torch.sub)):
+    COMPLEX[_name] = KERNELS[_name] = functools.wraps(_f)(_by_parts(_f, KERNELS[_name]))
+
+
 def _complex_sign(x: Tensor) -> Tensor:
     """An infinite part hides a finite one."""
     a, b = x.real, x.imag
@@ -312,6 +329,8 @@ def caster(source: torch.dtype, target: torch.dtype) -> Callable[[Tensor], Tenso
     if source.is_complex and not target.is_complex:
         if target is torch.bool:
             return lambda x: x != 0
+        if target is source.to_real():
+            return lambda x: x.real.clone()  # a cast is new memory, in which programs put results; x.real alone is a view
         return lambda x: caster(source.to_real(), target)(x.real)
     if source.is_floating_point and not (target.is_floating_point or target.is_complex or target is torch.bool):
         return lambda x: _saturate(x, target)

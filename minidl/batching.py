@@ -21,7 +21,7 @@ from minidl.dtypes import DType, canonical
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.tape import count
-from minidl.tensors import Tensor, batch_call, bind, describe, promoted, write_grad
+from minidl.tensors import Tensor, batch_call, bind, describe, promoted, scalar_payload, write_grad
 
 
 class Batched(Symbolic):
@@ -85,8 +85,10 @@ class Level:
         return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
 
     def scalar(self, value: Any, dtype: DType) -> Any:
-        """Numbers stay numbers; the level outside types them."""
-        return value
+        """A Python number, the same for all lanes, in the dtype that the operation has: a rule that sees it alone must not ask for the default."""
+        xp = self.home if self.parent is None else self.parent
+        payload = scalar_payload(xp, value, dtype) if self.parent is None else xp.scalar(value, dtype)
+        return Batched(Tensor(payload, xp, dtype), False)
 
     def call(self, primitive: Primitive, payloads: Sequence[Any], params: dict[str, Any]) -> Any:
         """Apply a primitive to payloads of this level."""

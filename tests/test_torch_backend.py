@@ -782,3 +782,17 @@ def test_any_state_that_dies_in_its_update_is_written_over():
         for i in range(3):
             out = view(x)
             assert out.shape == (3, 100_000) and out[0, 0].item() == w[0].item() == 2.96875 + i
+
+
+def test_the_real_part_that_a_cast_takes_is_no_view():
+    """What is computed from it may be written over it, and the complex numbers are still read afterwards."""
+    with md.use_backend("torch"):
+        z = md.asarray(np.array([1 + 2j, 3 - 1j]))
+
+        def f(z):
+            y = z * 2.0
+            real = y.to(md.float64)
+            return real + real, md.conj(y)
+
+        for got in (f(z), md.jit(f)(z)):
+            assert [g.tolist() for g in got] == [[4.0, 12.0], [2 - 4j, 6 + 2j]]

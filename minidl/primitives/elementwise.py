@@ -158,6 +158,7 @@ elementwise("bitwise_invert", "x", None, only="bits")
 # ---- two arguments --------------------------------------------------------------------------------------------------------------------
 add = elementwise("add", "x y", lambda xp, g: g, lambda xp, g: g)
 sub = elementwise("sub", "x y", lambda xp, g: g, lambda xp, g: -g, only="numeric")
+add.fast, sub.fast = ("real", "dt"), ("ordered", "dt")  # as above: torch's sums of complex infinities are NaN
 mul = elementwise("mul", "x y", lambda xp, g, y: g * y, lambda xp, g, x: g * x)
 div = elementwise("div", "x y", lambda xp, g, y: g / y, lambda xp, g, y, out: -(g * out) / y, promote="float", only="inexact")
 floor_divide = elementwise("floor_divide", "x y", _zero, _zero_y, only="ordered")

@@ -97,6 +97,11 @@ VALUES = [
     Value("f4 -> bool", lambda x: x.to(md.bool), (a([0.0, -0.0, 0.5, nan], "float32"),), "bool", [False, False, True, True]),
     # special numbers
     Value("sign(nan)", md.sign, (a([nan], "float32"),), "float32", [nan]),
+    Value("signbit(sign(-0.)), bf16", lambda x: md.signbit(md.sign(x)), (a([-0.0], "bfloat16"),), "bool", [False]),
+    Value(
+        "complex infinities add by parts", lambda x, y: md.stack([x + y, y + x, x - y]), (a(complex(inf, 1), "complex64"), a(1 + 2j, "complex64")),
+        "complex64", [complex(inf, 3), complex(inf, 3), complex(inf, -1)],
+    ),
     Value("signbit(sign(-0.))", lambda x: md.signbit(md.sign(x)), (a([-0.0], "float32"),), "bool", [False]),
     Value("round half to even", md.round, (a([0.5, 1.5, 2.5, -0.5], "float32"),), "float32", [0.0, 2.0, 2.0, 0.0]),
     Value("nan in sort", md.sort, (a([nan, 1.0, -inf, inf], "float32"),), "float32", [-inf, 1.0, inf, nan]),
