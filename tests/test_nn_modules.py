@@ -360,3 +360,15 @@ def test_one_seed_gives_one_initialisation_on_every_backend():
                 found.append(getattr(nn.init, name)(md.zeros((4, 6))).numpy())
         for other in found[1:]:
             np.testing.assert_allclose(other, found[0], rtol=1e-6, atol=1e-7)
+
+
+def test_bags_from_given_rows():
+    torch = pytest.importorskip("torch")
+    rows, bags = np.arange(8.0).reshape(4, 2), np.array([[0, 1], [3, 3]])
+    for options in ({}, {"mode": "sum", "freeze": False}, {"mode": "max", "padding_idx": 3}):
+        ours = nn.EmbeddingBag.from_pretrained(md.asarray(rows), **options)
+        theirs = torch.nn.EmbeddingBag.from_pretrained(torch.tensor(rows), **options)
+        assert ours.weight.requires_grad == theirs.weight.requires_grad
+        np.testing.assert_array_equal(ours(md.asarray(bags)).detach().numpy(), theirs(torch.tensor(bags)).detach().numpy())
+    with pytest.raises(ValueError, match="from_pretrained"):
+        nn.EmbeddingBag.from_pretrained(md.ones(3))
