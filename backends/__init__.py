@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import os
+import sys
 from _thread import RLock, _local  # as in minidl.context
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -29,7 +30,13 @@ _auto = [os.environ.get("MINIDL_BACKEND") == "auto"]
 
 
 def _builtin(name: str) -> Callable[[str | None], Any]:
-    return importlib.import_module(f"minidl.backends.{name}_backend").make
+    random: Any = sys.modules.get("numpy.random")
+    state = random and random.get_state(legacy=False)
+    try:
+        return importlib.import_module(f"minidl.backends.{name}_backend").make
+    finally:
+        if random is not None:
+            random.set_state(state)  # importing jax draws from NumPy's global generator
 
 
 def _makers() -> dict[str, Callable[[], Callable[[str | None], Any]]]:

@@ -18,7 +18,8 @@ BACKENDS = ("numpy", "numba", "torch", "jax")
 
 #: What is global. Values are compared as JSON text; `first` are settings that the user made before, which must survive.
 PREAMBLE = """
-import decimal, gc, json, locale, logging, multiprocessing, os, random, signal, sys, threading, warnings
+import builtins, decimal, faulthandler, gc, json, locale, logging, multiprocessing, os, random, resource, signal, socket, sys, tempfile, threading
+import time, warnings
 import numpy as np
 backend = sys.argv[1]
 FRAMEWORKS = ("torch", "jax", "numba")
@@ -48,6 +49,15 @@ def settings():
         "logging": [logging.root.level, repr(logging.root.handlers), logging.root.manager.disable],
         "start method": multiprocessing.get_start_method(allow_none=True), "decimal": repr(decimal.getcontext()),
         "streams": repr([sys.stdout, sys.stderr, sys.stdin]), "nice": os.nice(0), "affinity": sorted(os.sched_getaffinity(0)),
+        "collector": [gc.get_freeze_count(), repr(gc.callbacks), gc.get_debug()],
+        "loggers": {n: [v.level, repr(v.handlers), v.propagate, v.disabled] for n, v in list(logging.root.manager.loggerDict.items())
+                    if isinstance(v, logging.Logger) and not n.startswith("minidl")},
+        "logging classes": repr([logging.getLoggerClass(), logging.lastResort]), "faulthandler": faulthandler.is_enabled(),
+        "limits": [resource.getrlimit(getattr(resource, k)) for k in dir(resource) if k.startswith("RLIMIT_")],
+        "timeout": socket.getdefaulttimeout(), "builtins": [sorted(vars(builtins)), repr(builtins.__import__)], "path hooks": repr(sys.path_hooks),
+        "interpreter": [threading.stack_size(), sys.get_int_max_str_digits(), sys.getdlopenflags(), sys.dont_write_bytecode, time.tzname],
+        "timers": [signal.getitimer(t) for t in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)],
+        "mask": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])), "temporary": tempfile.tempdir,
         "subnormals": float(np.float64(5e-324) * 1.0), "umask": os.umask(os.umask(0o22)) * 0,
     }
     if "torch" in globals():
@@ -60,6 +70,10 @@ def settings():
             "device": str(torch.get_default_device()), "seed": torch.initial_seed(), "torch random": torch.get_rng_state().tolist(),
             "precision": torch.get_float32_matmul_precision(), "torch print": repr(torch._tensor_str.PRINT_OPTS),
             "autocast": [torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda")], "mkldnn": torch.backends.mkldnn.enabled,
+            "warn always": torch.is_warn_always_enabled(), "sharing": torch.multiprocessing.get_sharing_strategy(),
+            "modes": [torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack(), torch.is_autocast_cache_enabled()],
+            "kernels": [torch.backends.quantized.engine, torch.backends.opt_einsum.enabled, torch.backends.cuda.flash_sdp_enabled(),
+                        torch.backends.cuda.mem_efficient_sdp_enabled()],
             "flush": torch.tensor([1e-40]).mul(1.0).item() > 0, "attention": torch.backends.cuda.math_sdp_enabled(),
         }
     if "jax" in globals():
@@ -73,6 +87,7 @@ def settings():
     return json.loads(json.dumps(found, default=str))
 
 def compare(before, after, doing):
+    after["loggers"] = {n: v for n, v in after["loggers"].items() if n in before["loggers"]}  # a module that is loaded may have one of its own
     different = {k: (v, after[k]) for k, v in before.items() if v != after[k]}
     assert not different, (doing, different)
 """
@@ -199,3 +214,68 @@ def test_no_global_setting_changes(backend: str, order: str):
 def test_the_users_own_settings_survive(backend: str):
     there(backend)
     python(OWN, backend)
+
+
+#: What stands above the core: workers that load data, a Trainer with its bar, files, what engines may be asked for.
+ABOVE = (
+    PREAMBLE
+    + """
+md_folder = sys.argv[2]
+gc.collect()
+before = settings()
+import minidl as md
+model = md.nn.Sequential(md.nn.Linear(2, 3), md.nn.BatchNorm1d(3), md.nn.Linear(3, 2))
+data = md.data.TensorDataset(md.ones((8, 2)), md.zeros((8,), dtype="int64"))
+for batch in md.data.DataLoader(data, batch_size=4, shuffle=True, num_workers=1):
+    pass
+compare(before, settings(), "workers")
+trainer = md.train.Trainer(model, md.nn.CrossEntropyLoss(), md.optim.Adam(model.parameters()))
+trainer.fit(md.data.DataLoader(data, batch_size=4), epochs=1)
+compare(before, settings(), "training")
+md.saving.save(os.path.join(md_folder, "model.safetensors"), model.state_dict())
+md.summary(model, (4, 2)), md.profile(lambda: model(md.ones((4, 2)))), md.freeze(model.eval())
+with md.autocast(dtype="bfloat16"):
+    model(md.ones((4, 2))).sum().backward()
+compare(before, settings(), "the rest")
+multiprocessing.set_start_method("spawn")  # is still for the user to say
+"""
+)
+
+
+def test_the_rooms_above_the_core_change_nothing(tmp_path):
+    python(ABOVE, "numpy", str(tmp_path))
+
+
+def test_a_backend_s_library_does_not_move_numpy_s_stream():
+    """Importing jax draws from NumPy's global generator; minidl puts it back."""
+    there("jax")
+    python("""
+import numpy as np
+np.random.seed(3)
+want = np.random.RandomState(3).rand()
+import minidl as md
+md.set_backend("jax")
+md.ones((2,)) + 1.0
+assert np.random.rand() == want
+""")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_is_as_it_was_when_importing_fails_and_when_it_does_not(on):
+    python(f"""
+import gc, sys
+if not {on}:
+    gc.disable()
+sys.modules["minidl.ops"] = None
+try:
+    import minidl
+except ImportError:
+    pass
+else:
+    raise AssertionError("the import did not fail")
+assert gc.isenabled() is {on}
+for name in [n for n in sys.modules if n.startswith("minidl")]:
+    del sys.modules[name]
+import minidl
+assert gc.isenabled() is {on}
+""")

@@ -15,6 +15,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from minidl.data.bars import bar
+
 _PIECES = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?(?:_|[^\s\w])+|\s+(?!\S)|\s+")
 Pair = tuple[int, int]
 
@@ -65,10 +67,8 @@ class BytePairEncoding:
                 places[pair].add(i)
         heap = [(-n, pair) for pair, n in counts.items()]
         heapq.heapify(heap)
-        from tqdm import tqdm
-
         merges: list[Pair] = []
-        with tqdm(total=wanted, desc="byte pairs", delay=2, disable=not progress) as bar:
+        with bar(total=wanted, desc="byte pairs", delay=2, disable=not progress) as shown:
             while heap and len(merges) < wanted:
                 n, pair = heapq.heappop(heap)
                 if -n != counts[pair]:  # an old count
@@ -93,7 +93,7 @@ class BytePairEncoding:
                         if counts[p] > 0:
                             heapq.heappush(heap, (-counts[p], p))
                 counts[pair] = 0
-                bar.update()
+                shown.update()
         return cls(merges, specials)
 
     def __len__(self) -> int:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from minidl.data.bars import bar
+
 TIMEOUT = 30  # seconds without a byte after which a server counts as gone
 
 
@@ -67,17 +69,15 @@ def _fetch(url: str, file: Any, name: str, kind: str, progress: bool) -> str:
     """Write what a URL gives to a file; the checksum of it."""
     import urllib.request
 
-    from tqdm import tqdm
-
     found = hashlib.new(kind, usedforsecurity=False)
     request = urllib.request.Request(url, headers={"User-Agent": "minidl"})
     with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
         total = int(answer.headers.get("Content-Length") or 0)
-        with tqdm(total=total or None, desc=name, unit="B", unit_scale=True, disable=not progress) as bar:
+        with bar(total=total or None, desc=name, unit="B", unit_scale=True, disable=not progress) as shown:
             while block := answer.read(1 << 16):
                 file.write(block)
                 found.update(block)
-                bar.update(len(block))
+                shown.update(len(block))
     return found.hexdigest()
 
 

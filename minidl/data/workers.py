@@ -163,6 +163,7 @@ class Pool:
         self.passes, self.stream, self.busy = 0, reader.stream, False
         setup = (reader, init, seed, sharing.SHARED)
         forked = context.get_start_method() == "fork"
+        unset = multiprocessing.get_start_method(allow_none=True) is None
         packet = None if forked else sendable("DataLoader: the data set, collate_fn or worker_init_fn", setup, LAMBDA)
         try:
             for i in range(count):
@@ -177,6 +178,8 @@ class Pool:
         finally:
             if packet is not None:
                 packet.close()
+            if unset:  # to start a process chooses the default way for good, which is for the user to do
+                multiprocessing.set_start_method(None, force=True)
 
     def run(self, words: tuple[int, int], tasks: Iterator[Task], window: int, timeout: float) -> Iterator[Any]:
         """The batches of the tasks, in their order; those of skipped tasks are None. At most `window` are in work for each worker."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 
+from minidl.data.bars import bar
+
 
 class Bar:
     """A bar of tqdm that counts batches and shows samples a second; nothing is shown in the first two seconds."""
 
     def __init__(self, total: int | None, title: str, done: int, shown: bool):
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=total, initial=done, desc=title, unit="batch", delay=2, disable=not shown, leave=False)
+        self.bar = bar(total=total, initial=done, desc=title, unit="batch", delay=2, disable=not shown, leave=False)
         self.begin, self.samples = time.perf_counter(), 0
 
     def title(self, text: str) -> None:
