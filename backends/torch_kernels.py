@@ -356,7 +356,7 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
     """
     shape = shapes.broadcast(k0.shape, k1.shape, x0.shape, x1.shape)  # torch's own imports sympy, which changes the warning filters
     if type(k0) is Tensor and k0.device.type == "cpu":
-        out = tuple(torch.empty(shape, dtype=torch.uint32) for _ in range(2))
+        out = torch.empty(shape, dtype=torch.uint32), torch.empty(shape, dtype=torch.uint32)
         rounds(*(v.numpy() for v in (k0, k1, x0, x1, *out)))
         return out
     k0, k1, x0, x1 = (a.view(torch.int32) for a in (k0, k1, x0, x1))
