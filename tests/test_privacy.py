@@ -84,6 +84,18 @@ def test_the_account_is_the_published_one():
     assert 0 < full.epsilon(1e-5) < float("inf")
 
 
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(4.0, 0.01, 10_000), (2.0, 1.0, 30), (10.0, 0.1, 500)])
+def test_the_account_is_that_of_dp_accounting(noise, rate, steps):
+    """Asked directly, with its own orders, of which some are no integers: these can only make the bound a little smaller."""
+    dp = pytest.importorskip("dp_accounting")
+    one = dp.GaussianDpEvent(noise)
+    theirs = dp.rdp.RdpAccountant().compose(dp.SelfComposedDpEvent(one if rate == 1 else dp.PoissonSampledDpEvent(rate, one), steps))
+    ours = privacy.Accountant(noise, rate)
+    ours.step(steps)
+    for delta in (1e-5, 1e-7):
+        assert theirs.get_epsilon(delta) * (1 - 1e-9) <= ours.epsilon(delta) <= theirs.get_epsilon(delta) * 1.01
+
+
 def test_batches_are_drawn_by_chance_and_padded():
     sampler = privacy.PoissonSampler(500, 0.05, md.random.key(0))
     seen, sizes = np.zeros(500), []

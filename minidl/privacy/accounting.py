@@ -70,18 +70,18 @@ def _event(dp: Any, noise: float, rate: float, steps: int) -> Any:
     return dp.SelfComposedDpEvent(one if rate == 1 else dp.PoissonSampledDpEvent(rate, one), steps)
 
 
-#: Integers only: for these the divergence is a finite sum (I. Mironov et al. 2019, section 3.3), while that of other orders is a series which need
-#: not converge.
+#: Integers only, where batches are sampled: for these the divergence is a finite sum (I. Mironov et al. 2019, section 3.3), while that of other
+#: orders is a series which need not converge.
 _ORDERS = [*range(2, 65), *range(72, 257, 8), *range(288, 1025, 32)]
 
 
-def _accountant(dp: Any) -> Any:
-    return dp.rdp.RdpAccountant(_ORDERS)
+def _accountant(dp: Any, rate: float) -> Any:
+    return dp.rdp.RdpAccountant(_ORDERS if rate < 1 else None)
 
 
 def _epsilon(noise: float, rate: float, steps: int, delta: float) -> float:
     dp = _library()
-    return float(_accountant(dp).compose(_event(dp, noise, rate, steps)).get_epsilon(delta))
+    return float(_accountant(dp, rate).compose(_event(dp, noise, rate, steps)).get_epsilon(delta))
 
 
 def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
@@ -99,5 +99,5 @@ def noise_for(epsilon: float, delta: float, rate: float, steps: int) -> float:
     if epsilon <= 0 or not 0 < delta < 1 or steps < 1:
         raise ValueError(f"noise_for: epsilon above 0, delta between 0 and 1, at least one step are wanted; got {epsilon}, {delta}, {steps}")
     dp = _library()
-    found = dp.calibrate_dp_mechanism(lambda: _accountant(dp), lambda noise: _event(dp, noise, rate, steps), epsilon, delta)
+    found = dp.calibrate_dp_mechanism(lambda: _accountant(dp, rate), lambda noise: _event(dp, noise, rate, steps), epsilon, delta)
     return float(found)
