@@ -125,7 +125,8 @@ class EmbeddingBag(_Table):
         """A table of these rows [num, dim], which are not trained unless freeze is False."""
         if embeddings.ndim != 2:
             raise ValueError(f"EmbeddingBag.from_pretrained: rows [num, dim] are wanted, got shape {embeddings.shape}")
-        bag = cls(*embeddings.shape, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings, include_last_offset, padding_idx)
+        num, dim = embeddings.shape
+        bag = cls(num, dim, max_norm, norm_type, scale_grad_by_freq, mode, sparse, embeddings, include_last_offset, padding_idx)
         bag.weight.requires_grad_(not freeze)
         return bag
 

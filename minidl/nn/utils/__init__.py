@@ -1,5 +1,7 @@
 """Gradients clipped by their norm or value, and parameters as one vector, as torch.nn.utils; clipping also as pure functions of pytrees.
 
+By room: fusion (batch norm folded), parametrize and parametrizations (weights computed from others), prune, rnn (sequences of unequal lengths).
+
 Promises: everything may stand in a jitted step; a gradient that is not clipped keeps its values.
 """
 
@@ -9,11 +11,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.nn.utils import prune, rnn
+from minidl.nn.utils import fusion, parametrizations, parametrize, prune, rnn
+from minidl.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval, fuse_linear_bn_weights
 
 __all__ = [
-    "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm", "parameters_to_vector",
-    "prune", "rnn", "vector_to_parameters",
+    "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval",
+    "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights", "fusion", "get_total_norm", "parameters_to_vector", "parametrizations",
+    "parametrize", "prune", "rnn", "vector_to_parameters",
 ]  # fmt: skip
 
 

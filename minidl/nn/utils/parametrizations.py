@@ -1,0 +1,91 @@
+"""Weight and spectral normalisation, with the names of torch.nn.utils.parametrizations and its state_dict keys."""
+
+from __future__ import annotations
+
+import minidl as md
+from minidl.nn.module import Module
+from minidl.nn.utils.parametrize import register_parametrization
+
+__all__ = ["spectral_norm", "weight_norm"]
+
+
+class _WeightNorm(Module):
+    def __init__(self, dim: int | None):
+        super().__init__()
+        self.dim = dim
+
+    def _norm(self, v: md.Tensor) -> md.Tensor:
+        axes = None if self.dim is None else tuple(i for i in range(v.ndim) if i != self.dim % v.ndim)
+        return md.sqrt(md.sum(md.square(v), axis=axes, keepdims=axes is not None))
+
+    def forward(self, g: md.Tensor, v: md.Tensor) -> md.Tensor:
+        return v * (g / self._norm(v))
+
+    def right_inverse(self, weight: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
+        """Size and direction."""
+        return self._norm(weight), weight
+
+
+def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
+    """A weight as its size times its direction, for each index of axis dim (None: for all) (T. Salimans and D. Kingma, NeurIPS 2016), as
+    torch.nn.utils.parametrizations.weight_norm. Returns the module.
+
+    >>> [name for name, _ in weight_norm(md.nn.Linear(2, 3)).named_parameters()]
+    ['bias', 'parametrizations.weight.original0', 'parametrizations.weight.original1']
+    """
+    return register_parametrization(module, name, _WeightNorm(dim), unsafe=True)
+
+
+class _SpectralNorm(Module):
+    def __init__(self, weight: md.Tensor, n_power_iterations: int, dim: int, eps: float):
+        super().__init__()
+        self.dim, self.n_power_iterations, self.eps = dim % weight.ndim, n_power_iterations, eps
+        if weight.ndim > 1:
+            matrix = self._matrix(weight)
+            for buffer, size in zip(("_u", "_v"), matrix.shape, strict=True):
+                key = md.random.default_generator.next_key(like=weight)
+                self.register_buffer(buffer, self._unit(md.random.normal(key, (size,), weight.dtype)))
+            self._iterate(matrix, 15)
+
+    def _unit(self, x: md.Tensor) -> md.Tensor:
+        return x / md.maximum(md.sqrt(md.sum(md.square(x))), self.eps)
+
+    def _matrix(self, weight: md.Tensor) -> md.Tensor:
+        return md.moveaxis(weight, self.dim, 0).reshape((weight.shape[self.dim], -1))
+
+    def _iterate(self, matrix: md.Tensor, times: int) -> None:
+        with md.no_grad():
+            u, v = self._u, self._v
+            for _ in range(times):
+                u = self._unit(md.matmul(matrix, v))
+                v = self._unit(md.matmul(matrix.T, u))
+            self._u.assign(u)
+            self._v.assign(v)
+
+    def forward(self, weight: md.Tensor) -> md.Tensor:
+        if weight.ndim == 1:
+            return self._unit(weight)
+        matrix = self._matrix(weight)
+        if self.training:
+            self._iterate(matrix.detach(), self.n_power_iterations)
+        return weight / md.sum(self._u.detach() * md.matmul(matrix, self._v.detach()))
+
+    def right_inverse(self, value: md.Tensor) -> md.Tensor:
+        """The value itself, which may have been normalised already."""
+        return value
+
+
+def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int = 1, eps: float = 1e-12, dim: int | None = None) -> Module:
+    """A weight over its largest singular value, which power iteration follows in training (T. Miyato et al., ICLR 2018), as
+    torch.nn.utils.parametrizations.spectral_norm. dim: the axis of outputs (1 for transposed convolutions, else 0). Returns the module.
+
+    >>> layer = spectral_norm(md.nn.Linear(3, 3), n_power_iterations=50)
+    >>> round(float(md.linalg.matrix_norm(layer.weight.detach(), ord=2)), 3)
+    1.0
+    """
+    weight = getattr(module, name, None)
+    if not isinstance(weight, md.Tensor):
+        raise ValueError(f"spectral_norm: {type(module).__name__} has no parameter or buffer {name!r}")
+    if dim is None:
+        dim = 1 if type(module).__name__.startswith("ConvTranspose") else 0
+    return register_parametrization(module, name, _SpectralNorm(weight.detach(), n_power_iterations, dim, eps))

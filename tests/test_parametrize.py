@@ -1,0 +1,129 @@
+"""Parametrized weights and folded batch norms against torch's."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import nn
+
+torch = pytest.importorskip("torch")
+LAYERS = {"Linear": ((4, 3), (2, 4)), "Conv2d": ((2, 3, 2), (1, 2, 5, 5)), "ConvTranspose1d": ((2, 3, 2), (1, 2, 4))}
+
+
+def twins(name, change):
+    """minidl's layer and torch's in float64, changed by `change(utils, layer)`, with torch's state."""
+    args, shape = LAYERS[name]
+    ours, theirs = (change(lib.nn.utils, getattr(lib.nn, name)(*args).double()) for lib in (md, torch))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs, np.random.default_rng(0).normal(size=shape)
+
+
+def same(ours, theirs, x, steps=1):
+    """Outputs, gradients and state after some steps of training."""
+    for _ in range(steps):
+        for lib, layer in ((md, ours), (torch, theirs)):
+            opt = lib.optim.SGD(layer.parameters(), lr=0.1)
+            opt.zero_grad()
+            (layer(lib.asarray(x)) ** 2).sum().backward()
+            opt.step()
+    np.testing.assert_allclose(ours(md.asarray(x)).detach().numpy(), theirs(torch.tensor(x)).detach().numpy(), rtol=1e-9, atol=1e-11)
+    for (k, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-9, atol=1e-11, err_msg=k)
+    for (k, p), q in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-8, atol=1e-10, err_msg=k)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_trains_as_torchs(name, dim):
+    same(*twins(name, lambda utils, layer: utils.parametrizations.weight_norm(layer, dim=dim)), steps=3)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_spectral_norm_trains_as_torchs(name):
+    ours, theirs, x = twins(name, lambda utils, layer: utils.parametrizations.spectral_norm(layer))
+    ours.eval(), theirs.eval()
+    same(ours, theirs, x)
+    for layer in (ours, theirs):  # one reading of the weight for each pass, where torch reads it as often
+        layer.train()
+    same(ours, theirs, x, steps=3)
+
+
+class Symmetric(nn.Module):
+    """At module level, so that it is pickled."""
+
+    def forward(self, x):
+        return md.triu(x) + md.triu(x, k=1).T
+
+
+def test_own_parametrizations_are_applied_copied_jitted_and_removed():
+    layer = nn.utils.parametrize.register_parametrization(nn.Linear(3, 3), "weight", Symmetric())
+    register, remove = nn.utils.parametrize.register_parametrization, nn.utils.parametrize.remove_parametrizations
+    register(layer, "weight", nn.Tanh())
+    assert nn.utils.parametrize.is_parametrized(layer, "weight") and isinstance(layer, nn.Linear)
+    x = md.ones((2, 3))
+    want = layer(x).detach().numpy()
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert (other(x).detach().numpy() == want).all() and type(other).__name__ == "Linear"
+    twin, losses = copy.deepcopy(layer), []
+    for net, run in ((layer, md.jit), (twin, lambda f: f)):
+        opt = md.optim.SGD(net.parameters(), lr=0.01)
+
+        def step(net=net, opt=opt):
+            opt.zero_grad()
+            loss = (net(x) ** 2).sum()
+            loss.backward()
+            opt.step()
+            return loss
+
+        step = run(step)
+        losses.append([step().item() for _ in range(5)])
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    assert losses[0] == sorted(losses[0], reverse=True) and losses[0][-1] < 0.9 * losses[0][0]
+    weight = layer.weight.detach().numpy()
+    np.testing.assert_allclose(weight, weight.T)
+    assert (remove(layer, "weight").weight.detach().numpy() == weight).all() and list(layer.state_dict()) == ["bias", "weight"]
+    assert not nn.utils.parametrize.is_parametrized(layer)
+    norm = nn.utils.parametrize.register_parametrization(nn.BatchNorm1d(2), "running_mean", nn.ReLU())
+    assert "parametrizations.running_mean.original" in norm.state_dict()
+    assert isinstance(remove(norm, "running_mean", leave_parametrized=False)._buffers["running_mean"], md.Tensor)
+    for call in (
+        lambda: register(nn.Linear(2, 2), "wait", nn.ReLU()), lambda: register(nn.Linear(2, 2), "weight", nn.Flatten(0)),
+        lambda: remove(nn.Linear(2, 2), "weight"), lambda: nn.utils.parametrizations.spectral_norm(nn.ReLU()),
+        lambda: remove(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), "weight", leave_parametrized=False),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="parametriz|spectral_norm"):
+            call()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", LAYERS)
+def test_folded_batch_norms_equal_torchs(name, bias, affine):
+    args, shape = LAYERS[name]
+    n = {"Linear": "1d", "Conv2d": "2d", "ConvTranspose1d": "1d"}[name]
+    pairs = [(getattr(lib.nn, name)(*args, bias=bias), getattr(lib.nn, f"BatchNorm{n}")(3, affine=affine)) for lib in (md, torch)]
+    x, g = np.random.default_rng(0).normal(size=shape), np.random.default_rng(1)
+    for mine, other in zip(*pairs, strict=True):
+        other.double()
+        other.load_state_dict({k: torch.tensor(g.uniform(0.5, 2, size=tuple(v.shape))) for k, v in other.state_dict().items()})
+        mine.double().load_state_dict(other.state_dict())
+    found = []
+    for lib, (layer, norm) in zip((md, torch), pairs, strict=True):
+        layer.eval(), norm.eval()
+        if lib is torch and name == "Linear" and not affine:  # which torch cannot fold
+            continue
+        t = lib.tensor(x)
+        fused = lib.nn.utils.fuse_linear_bn_eval(layer, norm) if name == "Linear" else lib.nn.utils.fuse_conv_bn_eval(layer, norm, "Tr" in name)
+        np.testing.assert_allclose(fused(t).detach().numpy(), norm(layer(t)).detach().numpy(), rtol=1e-10, atol=1e-12)
+        found.append([p.detach().numpy() for p in fused.parameters()])
+    for a, b in zip(found[0], found[-1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    with pytest.raises(ValueError, match="evaluation"):
+        nn.utils.fuse_conv_bn_eval(nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1))
