@@ -19,7 +19,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_helpers import blocks, is_half, where, widened
+from minidl.backends.numpy_helpers import blocks, is_half, select, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
@@ -112,6 +112,11 @@ def sigmoid(x: Array) -> Array:
 @noisy
 def relu(x: Array, out: Array | None = None) -> Array:
     return np.maximum(x, _zero(x.dtype), out=out)
+
+
+@noisy
+def relu_dx(g: Array, out: Array) -> Array:
+    return select(np.greater(out, 0), g, _zero(g.dtype), np.empty_like(g))
 
 
 @noisy
@@ -473,6 +478,18 @@ _MATMUL: dict[tuple[int, int], Callable[[Array, Array], Array]] = {
 def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -> Array:
     dot = dot_plan(contract, batch, x.ndim, y.ndim)
     return widened(dot)(x, y) if is_half(x.dtype) else dot(x, y)
+
+
+@noisy
+def affine(x: Array, w: Array, b: Array) -> Array:
+    out = dot_general(x, w, contract=((x.ndim - 1,), (1,)))
+    return np.add(out, b, out=out)
+
+
+@noisy
+def conv_affine(x: Array, w: Array, b: Array, **params: Any) -> Array:
+    out = numpy_windows.conv(x, w, **params)
+    return np.add(out, b.reshape(-1, *(1,) * (x.ndim - 2)), out=out)
 
 
 KERNELS = SILENT | NOISY

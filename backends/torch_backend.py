@@ -19,7 +19,7 @@ import torch
 from minidl import dtypes
 from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
-from minidl.backends.torch_composites import attention_kernels
+from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_kernels import COMPLEX, KERNELS, NATIVE, PLAIN, caster, slices
 from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
@@ -57,6 +57,7 @@ class TorchBackend(Backend):
 
     def __init__(self, device: str = "cpu"):
         self.attention, self.attention_grad = attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
+        self.log_softmax_at_dx = places_kernel(self.fallback("log_softmax_at_dx"))
         super().__init__()
         self.device = device
         self.torch_device = torch.device(device)
@@ -295,11 +296,11 @@ class TorchBackend(Backend):
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:
-    """For each adam_step the memory of its results: None where an operand dies there, so that it is written over."""
+    """For each adam_step and sgd_step the memory of its results: None where an operand dies there, so that it is written over."""
     found: dict[Equation, tuple] = {}
     for i, e in enumerate(graph.equations):
-        if e.primitive.name == "adam_step":
-            free = [isinstance(a, Var) and reuse.root[a] is a and reuse.dies(i, e, a) for a in e.inputs[:3]]
+        if e.primitive.name in ("adam_step", "sgd_step"):
+            free = [isinstance(a, Var) and reuse.root[a] is a and reuse.dies(i, e, a) for a in e.inputs[: len(e.outputs)]]
             found[e] = tuple(None if f else Result(v.shape, NATIVE[v.dtype]) for f, v in zip(free, e.outputs, strict=True))
     return found
 

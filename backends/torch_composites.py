@@ -19,6 +19,7 @@ Tensor = torch.Tensor
 _aten = torch.ops.aten
 _gelu, _layer_norm, _layer_norm_backward = torch._C._nn.gelu, torch.native_layer_norm, _aten.native_layer_norm_backward.default
 _gelu_backward = _aten.gelu_backward.default
+_relu_backward = _aten.threshold_backward
 _CPU_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 _flash: Any = getattr(getattr(_aten, _CPU_FLASH, None), "default", None)
 _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "default", None)
@@ -26,6 +27,18 @@ _gelu_into = _aten.gelu.out
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715  # gelu's u = _SLOPE (x + _CUBIC x³)
 _MANY = 2**12  # elements from which on several passes cost less than one slow one
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
+
+
+def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """torch's derivative of relu passes g where x is nan; the table's does not."""
+    if math.isnan(x.sum().item()):
+        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
+    return _relu_backward.default(g, x, 0) if out is None else _relu_backward.grad_input(g, x, 0, grad_input=out)
+
+
+def relu_dx(g: Tensor, out: Tensor) -> Tensor:
+    """Small arrays go the way that no kernel has to be proved for; on CUDA looking for nan would stop the queue."""
+    return keep_positive(g, out) if out.numel() >= _MANY and not out.is_cuda else torch.where(out > 0, g, 0.0)
 
 
 def finite(x: Tensor) -> bool:
@@ -126,6 +139,22 @@ def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> boo
         _flash is not None and not q.is_cuda and not unseen(q) and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0
         and not (causal and mask.ndim > 0) and q.dtype not in HALF
     )  # fmt: skip
+
+
+def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
+    """log_softmax_at_dx, falling back on the decomposition for a place outside (of which scatter complains) and for rows without a plain softmax."""
+
+    def log_softmax_at_dx(g: Tensor, x: Tensor, i: Tensor, *, axis: int) -> Tensor:
+        if not x.is_cuda and x.numel() and x.dtype not in HALF:
+            p, g_row = torch.softmax(x, axis), g.unsqueeze(axis)
+            if not math.isnan(p.select(axis, 0).sum().item()):
+                try:
+                    return torch.zeros(x.shape, dtype=x.dtype).scatter_(axis, i.unsqueeze(axis), g_row).sub_(p.mul_(g_row))
+                except RuntimeError:
+                    pass
+        return decomposed(g, x, i, axis=axis)
+
+    return log_softmax_at_dx
 
 
 def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -371,12 +371,28 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
 
 
 # ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
+def _short(x: Tensor, axis: Axes) -> Axes:
+    """The last of these axes that have 4096 elements together at most, where the others have no more either; () where they do."""
+    inner: Axes = ()
+    for a in reversed(axis):
+        if math.prod(x.shape[b] for b in (a, *inner)) > 4096:
+            break
+        inner = (a, *inner)
+    rest = math.prod(x.shape[a] for a in axis if a not in inner)
+    return inner if inner != axis and rest <= 4096 else ()
+
+
 @kernel
 @_early("ring")
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if not axis:
         return x  # to torch no axis means all axes
     if x.dtype is torch.float32 and x.numel() > 4096 and x.device.type == "cpu" and math.prod(x.shape[a] for a in axis) > 4096:
+        inner = _short(x, axis) if len(axis) < x.ndim else ()  # over all elements NumPy is more accurate than that
+        if inner:  # two short sums, one after the other
+            outer = tuple(a for a in axis if a not in inner)
+            out = torch.sum(torch.sum(x, inner, True), outer, True)
+            return out if keepdims else out.reshape([s for a, s in enumerate(x.shape) if a not in axis])
         return torch.sum(x, axis, keepdims, dtype=torch.float64).float()  # torch's own long sums are half as accurate as NumPy's
     return torch.sum(x, axis, keepdims, dtype=x.dtype)
 
@@ -453,13 +469,18 @@ def log_softmax(x: Tensor, *, axis: int) -> Tensor:
 
 @kernel
 def log_softmax_at(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
-    """0 for a place outside, which is looked for first where one can look: then nothing has to be put right."""
-    n = x.shape[axis]
-    known = not x.is_cuda and not unseen(x) and i.numel() > 0
-    within = None if known and all(0 <= end.item() < n for end in torch.aminmax(i)) else (i >= 0) & (i < n)
-    at = i if within is None else i.clamp(0, n - 1)
-    out = log_softmax(x.float() if x.dtype in HALF else x, axis=axis).gather(axis, at.unsqueeze(axis)).squeeze(axis).to(x.dtype)
-    return out if within is None else torch.where(within, out, 0.0)
+    """0 for a place outside, of which gather complains on the CPU: so nothing has to be put right where there is none."""
+    if not x.is_cuda and not unseen(x) and i.numel() and x.dtype not in HALF:
+        try:
+            out = torch.log_softmax(x, axis).gather(axis, i.unsqueeze(axis)).squeeze(axis)
+        except RuntimeError:
+            pass
+        else:
+            if not math.isnan(out.sum().item()):  # a row that wants repair is nan all over
+                return out
+    n, logs = x.shape[axis], log_softmax(x.float() if x.dtype in HALF else x, axis=axis)
+    out = logs.gather(axis, i.clamp(0, n - 1).unsqueeze(axis)).squeeze(axis).to(x.dtype)
+    return torch.where((i >= 0) & (i < n), out, 0.0)
 
 
 # ---- structure ------------------------------------------------------------------------------------------------------------------------
@@ -550,9 +571,9 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
     return (x.clone() if out is None else out).scatter_add_(axis, i.clamp(0, last), torch.where((i >= 0) & (i <= last), u, none))
 
 
-for _name in ("dot_general", "dot_int8", "conv", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
+for _name in ("affine", "dot_general", "dot_int8", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
 for _name in "cholesky triangular_solve solve det logabsdet detsign qr eigh eigvalsh eig eigvals svd svdvals fft rfft irfft".split():
     KERNELS[_name] = getattr(linear, _name)
-for _name in ("gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
+for _name in ("relu_dx", "gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
     KERNELS[_name] = getattr(composites, _name)

@@ -1,7 +1,7 @@
 """PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
 
 Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
-rewrite leaves without a user is gone. The update of Adam and log_softmax_at round otherwise.
+rewrite leaves without a user is gone. The updates of optimizers and log_softmax_at round otherwise.
 
 - relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
   gradient passes either way; so relu and its derivative see a quarter of the elements.
@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from minidl.backends import hot
-from minidl.backends.torch_updates import adam_step, updates
+from minidl.backends.torch_composites import keep_positive
+from minidl.backends.torch_updates import adam_step, sgd_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, max_pool, pool_scatter, sliced_maxima, slices_well, strided
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
@@ -29,7 +30,6 @@ from minidl.primitives.core import table
 
 Tensor = torch.Tensor
 _ROW = 4  # windows in a row from which on strided slices beat the kernel
-_backward = torch.ops.aten.threshold_backward
 
 
 class KeepPositive:
@@ -37,13 +37,6 @@ class KeepPositive:
 
     name = "keep_positive"
     multiple = False
-
-
-def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """torch's derivative of relu passes g where x is nan; the table's does not."""
-    if math.isnan(x.sum().item()):
-        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
-    return _backward.default(g, x, 0) if out is None else _backward.grad_input(g, x, 0, grad_input=out)
 
 
 class PoolMasks:
@@ -84,7 +77,7 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
 
 
 #: The functions of the primitives that live in emitted programs.
-EMITTED = {"adam_step": adam_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
+EMITTED = {"adam_step": adam_step, "sgd_step": sgd_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
 
 
 class _Uses:

@@ -1,7 +1,7 @@
-"""PyTorch on the CPU: the update of Adam and AdamW as torch's fused kernel, which reads and writes each value once instead of fourteen times.
+"""PyTorch on the CPU: the updates of Adam, AdamW and SGD with momentum as torch's fused kernels, which read and write each value once.
 
-The equations of the update, as minidl.optim writes them and the passes leave them, become one `adam_step`. The kernel wants the rate, the betas and
-the count of steps; what the equations hold is worked out from those, so the kernel is given a count at which its own corrections are 1.
+The equations of an update, as minidl.optim writes them and the passes leave them, become one `adam_step` or `sgd_step`. Adam's kernel wants the rate,
+the betas and the count of steps; what the equations hold is worked out from those, so the kernel is given a count at which its own corrections are 1.
 
 Promises: values differ by rounding only (the kernel multiplies and adds in one rounding, as the numba and jax programs do); any other value, nan and
 infinities included, comes out as by the equations, which run where the kernel's arguments would not be numbers.
@@ -21,6 +21,7 @@ Tensor = torch.Tensor
 LEAST = 4096  # elements; below, the call costs as much as the equations
 _FLOATS = ("float32", "float64")
 _kernel = getattr(torch, "_fused_adamw_", None)  # private, so it may be missing
+_sgd_kernel = getattr(torch, "_fused_sgd_", None)
 _late = torch.tensor(1e30, dtype=torch.float32, device="cpu")
 
 
@@ -53,6 +54,28 @@ def adam_step(
     return p, mean, square
 
 
+class SgdStep:
+    """sgd_step(p, buffer, grad, momentum, rate): the parameter and the buffer after a step."""
+
+    name = "sgd_step"
+    multiple = True
+
+
+def sgd_step(
+    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Tensor, rate: Tensor, *, into: tuple[Callable[[], Tensor] | None, ...]
+) -> tuple[Tensor, ...]:
+    """into: as in adam_step."""
+    if not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
+        buffer = buffer * momentum + grad
+        return p - buffer * rate, buffer
+    p, buffer = (x if new is None else new().copy_(x) for x, new in zip((p, buffer), into, strict=True))
+    _sgd_kernel(  # type: ignore[misc]
+        [p], [grad], [buffer], weight_decay=0.0, momentum=momentum.item(), lr=rate.item(), dampening=0.0, nesterov=False, maximize=False,
+        is_first_step=False,
+    )  # fmt: skip
+    return p, buffer
+
+
 class _Match:
     """One update, found from its last equation backwards; `inside` are its equations."""
 
@@ -79,7 +102,18 @@ class _Match:
         e = self.of(v, name)
         return list(e.inputs) if e is not None else None
 
-    def run(self, last: Equation) -> tuple[tuple[Atom, ...], tuple[Var, Var]] | None:
+    def sgd(self, last: Equation) -> tuple[tuple[Atom, ...], tuple[Var, ...]] | None:
+        """The operands of sgd_step, and the new buffer."""
+        self.inside.append(last)
+        p, move = last.inputs
+        sized = self.by_number(move, "mul")
+        sums = self.sum_of(sized[0], "add") if sized else None
+        kept = self.by_number(sums[0], "mul") if sums and self.made.get(sums[0]) is not None else None
+        if sized is None or sums is None or kept is None:
+            return None
+        return (p, kept[0], sums[1], kept[1], sized[1]), (sized[0],)  # type: ignore[return-value]
+
+    def adam(self, last: Equation) -> tuple[tuple[Atom, ...], tuple[Var, ...]] | None:
         """The operands of adam_step, and the new means."""
         self.inside.append(last)
         p, move = last.inputs
@@ -103,10 +137,19 @@ class _Match:
         return operands, (quotient[0], sqrt[0])  # type: ignore[index]
 
 
+def _found(made: dict[Any, Equation], last: Equation) -> tuple[type, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
+    """The update that ends in this equation: its step, equations, operands and new state."""
+    out = last.outputs[0]
+    for step, arrays, there in ((AdamStep, 4, _kernel), (SgdStep, 3, _sgd_kernel)):
+        match = _Match(made, out)
+        found = (match.adam if step is AdamStep else match.sgd)(last) if there else None
+        if found is not None and all(isinstance(a, Var) and a.shape == out.shape and a.dtype is out.dtype for a in found[0][:arrays]):
+            return step, match, *found
+    return None
+
+
 def updates(graph: Graph) -> Graph:
-    """The graph with an adam_step for each update that is found."""
-    if _kernel is None:
-        return graph
+    """The graph with an adam_step or sgd_step for each update that is found."""
     made = {v: e for e in graph.equations for v in e.outputs}
     users: dict[Any, list[Equation]] = {}
     for e in graph.equations:
@@ -119,11 +162,10 @@ def updates(graph: Graph) -> Graph:
         out = last.outputs[0]
         if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or math.prod(out.shape) < LEAST:
             continue
-        match = _Match(made, out)
-        found = match.run(last)
-        if found is None or not all(isinstance(a, Var) and a.shape == out.shape and a.dtype is out.dtype for a in found[0][:4]):
+        found = _found(made, last)
+        if found is None:
             continue
-        operands, new = found
+        step, match, operands, new = found
         results = (out, *new)
         hidden = [v for e in match.inside for v in e.outputs if v not in results]
         inside = set(match.inside)
@@ -134,7 +176,7 @@ def updates(graph: Graph) -> Graph:
         if early:  # somebody reads a mean before the parameter is made
             continue
         gone |= inside
-        steps[last] = Equation(AdamStep, operands, {}, results, last.where)
+        steps[last] = Equation(step, operands, {}, results, last.where)
     if not steps:
         return graph
     return Graph(graph.inputs, [steps.get(e, e) for e in graph.equations if e in steps or e not in gone], graph.outputs, graph.name)

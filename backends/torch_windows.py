@@ -120,6 +120,17 @@ def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tup
     return plan(x, y) if x.dtype in _NATIVE else _carried(plan, x, y)
 
 
+def _plus(x: Tensor, b: Tensor) -> Tensor:
+    """x + b; complex numbers by parts, as torch makes NaN of their infinities."""
+    return torch.view_as_complex(torch.view_as_real(x) + torch.view_as_real(b)) if x.is_complex() else x + b
+
+
+def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    if x.dtype is not torch.float32 and x.dtype is not torch.float64:
+        return _plus(dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ())), b)
+    return torch.addmm(b, x, w.t()) if x.ndim == 2 else torch._C._nn.linear(x, w, b)
+
+
 def dot_int8(x: Tensor, y: Tensor) -> Tensor:
     """torch's product on the CPU; on CUDA it takes multiples of 8 only, so there the exact product of floats."""
     if not x.is_cuda and x.numel() and y.numel():
@@ -129,11 +140,13 @@ def dot_int8(x: Tensor, y: Tensor) -> Tensor:
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
-def _convolution(x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, groups: int, transposed: bool = False, more: Ints = ()) -> Tensor:
+def _convolution(
+    x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, groups: int, transposed: bool = False, more: Ints = (), bias: Tensor | None = None
+) -> Tensor:
     cudnn = torch.backends.cudnn
     extra = more or (0,) * len(stride)
     return torch._convolution(  # type: ignore[attr-defined]
-        x, w, None, stride, pad, dilation, transposed, extra, groups, cudnn.benchmark, cudnn.deterministic, cudnn.enabled, False
+        x, w, bias, stride, pad, dilation, transposed, extra, groups, cudnn.benchmark, cudnn.deterministic, cudnn.enabled, False
     )
 
 
@@ -161,6 +174,16 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
     return _convolution(x, w, stride, pad, dilation, groups)
+
+
+def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+    if _indirect(x):
+        out = conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return _plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
+    pad = _even(padding)
+    if pad is None:
+        x, pad = _padded(x, padding), (0,) * len(padding)
+    return _convolution(x, w, stride, pad, dilation, groups, bias=b)
 
 
 def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
@@ -248,13 +271,18 @@ def _pool_any(
     return best, index
 
 
+def _at(table: Tensor, i: Tensor) -> Tensor:
+    """table[i] for a 1-d table: index_select takes two thirds of the time of torch.take."""
+    return torch.index_select(table, 0, i.reshape(-1)).reshape(i.shape)
+
+
 _POOL = {1: torch._C._nn.max_pool2d_with_indices, 2: torch._C._nn.max_pool2d_with_indices, 3: torch._C._nn.max_pool3d_with_indices}
 
 
-def slices_well(shape: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> bool:
+def slices_well(shape: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints, row: int = _ROW) -> bool:
     """Whether pooling to this shape had better be the maximum of strided slices: its windows do not overlap, and rows fill a vector."""
     plain = stride == window and not any(map(any, padding)) and set(dilation) == {1}
-    return plain and shape[-1] >= _ROW and math.prod(shape) >= MANY and 2 <= math.prod(window) <= 9
+    return plain and shape[-1] >= row and math.prod(shape) >= MANY and 2 <= math.prod(window) <= 9
 
 
 def strided(x: Tensor, window: Ints) -> list[Tensor]:
@@ -297,7 +325,8 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
     spatial = tuple(
         (s + lo + hi - d * (k - 1) - 1) // t + 1 for s, k, t, (lo, hi), d in zip(sizes, window, stride, padding, dilation, strict=True)
     )
-    if not flat and x.is_floating_point() and not x.is_cuda and not unseen(x) and slices_well((*lead, *spatial), window, stride, padding, dilation):
+    sliced = slices_well((*lead, *spatial), window, stride, padding, dilation, 4)  # where torch's places would have to be converted besides
+    if sliced and not flat and x.is_floating_point() and not x.is_cuda and not unseen(x):
         best, masks = sliced_maxima(x, window)
         if masks is not None:
             index = masks[1].view(torch.int8)  # 0 or 1
@@ -314,17 +343,17 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
             if flat:
                 return out, where
             base, _, inverse = _places(sizes, spatial, window, stride, padding, dilation, x.device)
-            return out, torch.take(inverse, where - base)
+            return out, _at(inverse, where - base)
     out, index = _pool_any(x, spatial, window, stride, padding, dilation, torch.int8 if _small(x, window, flat) else torch.int64)
     if flat and index.dtype is torch.int64:
         base, offset, _ = _places(sizes, spatial, window, stride, padding, dilation, x.device)
-        return out, base + torch.take(offset, index)
+        return out, base + _at(offset, index)
     return out, index
 
 
 def _flat(i: Tensor, sizes: Ints, window: Ints, stride: Ints, padding: Pads, dilation: Ints) -> Tensor:
     base, offset, _ = _places(sizes, tuple(i.shape[i.ndim - len(window) :]), window, stride, padding, dilation, i.device)
-    return base + torch.take(offset, i)
+    return base + _at(offset, i)
 
 
 def pool_gather(x: Tensor, i: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> Tensor:

@@ -167,6 +167,11 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
     retain = create_graph if retain_graph is None else retain_graph
     if gradient is None and not create_graph and not busy[0] and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
         xp = tensor.xp
+        if xp.fuses and not state.strong and not tape.crossed:
+            from minidl import replay  # a later room, which most backends do not need
+
+            if replay.backward(tensor.node, tensor.dtype, retain, _arrive):
+                return
         with tape.scope(xp):
             tape.pull_raw([(tensor.node, scalar_payload(xp, 1, tensor.dtype))], None, None, retain, _arrive)
         return

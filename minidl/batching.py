@@ -71,7 +71,7 @@ class Level:
             raise AttributeError(name)
 
         def call(*args: Any, **params: Any) -> Any:
-            return self.call(primitive, list(args), params)
+            return self.call(primitive, list(args), params) if not primitive.inline else primitive.decompose(self, *args, **params)  # type: ignore[misc]
 
         setattr(self, name, call)
         return call

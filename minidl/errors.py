@@ -202,10 +202,14 @@ def checked(f: F) -> F:
     TypeError: tril: k must be an integer, not 'abc'
     """
 
-    def fit(args: Sequence[Any], params: dict[str, Any]) -> None:
-        nonlocal fit
-        fit = contract(f).fit  # when first needed: importing minidl makes a hundred of these functions
-        fit(args, params)
+    placed: list[tuple[str, set | None]] | None = None
+    quick: dict[str, set] = {}
+    look: Any = None
+
+    def begin() -> None:
+        nonlocal placed, quick, look  # when first needed: importing minidl makes a hundred of these functions
+        known = contract(f)
+        placed, quick, look = known.placed[lead:], known.quick, known.look
 
     def fail(error: Exception, args: Sequence[Any], params: dict[str, Any]) -> None:
         translated = contract(f).told(error, args, params)
@@ -215,9 +219,16 @@ def checked(f: F) -> F:
     lead = int(f.__annotations__.get(f.__code__.co_varnames[0]) == "Any") if f.__code__.co_argcount else 0  # an array, which f itself looks at
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
-        try:
-            if params or len(args) > lead:
-                fit(args, params)
+        try:  # as Contract.fit does, without another call
+            if placed is None:
+                begin()
+            for name in params:
+                if name in quick and params[name].__class__ not in quick[name]:
+                    look(name, params[name])
+            if len(args) > lead:
+                for value, (name, fits) in zip(args[lead:], placed, strict=False):
+                    if fits is not None and value.__class__ not in fits:
+                        look(name, value)
             return f(*args, **params)
         except Exception as error:
             fail(error, args, params)

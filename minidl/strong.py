@@ -16,7 +16,7 @@ from minidl.context import ask
 from minidl.primitives.core import Primitive, expand
 
 #: Linear in the cotangent and in one other operand: each result is a sum of products.
-_PRODUCTS = frozenset(("dot_general", "conv", "conv_dx", "conv_dw"))
+_PRODUCTS = frozenset(("dot_general", "affine", "conv", "conv_dx", "conv_dw", "conv_affine"))
 #: Where the primitives of matrices are.
 _MATRICES = ("minidl.primitives.linalg", "minidl.primitives.factors")
 _OUTPUTS = frozenset(("out", "out0", "out1", "out2"))

@@ -9,6 +9,7 @@ Promises: the happy path looks at no thread-local; a kernel's failure becomes th
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import re
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import default
+from minidl.backends import default, using
 from minidl.context import autocasting, busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.emit import load, on_first_call
@@ -349,6 +350,10 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
 
 
 def _bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+    if primitive.inline and (not primitive.differentiable or (busy[0] and (state.interpreter is not None or state.autocast is not None))):
+        home = next((a.xp for a in args if isinstance(a, Tensor) and hasattr(a.xp, "asarray")), None)
+        with contextlib.nullcontext() if home is None or state.interpreter is not None else using(home):
+            return primitive.decompose(ns, *args, **params)  # type: ignore[misc]
     if busy[0] and state.autocast is not None:
         dtype = wanted(primitive.name, args)
         with autocasting(None):  # rules of batching and decompositions compute on what is decided here
@@ -529,6 +534,65 @@ def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
     return load("\n".join(lines) + "\n", env, name)
 
 
+def _makers(primitive: Primitive) -> Any:
+    """For (which inputs are tracked, whether any of these is broadcast) the function that makes the node, from the payloads, results and params;
+    None where nothing tracked has a derivative."""
+    args = primitive.args
+    shapes_of = ", ".join(f"a{i}.shape" for i in range(len(args)))
+
+    @functools.cache
+    def maker(tracked: tuple[bool, ...], broadcast: bool) -> Any:
+        live = tuple(i for i, t in enumerate(tracked) if t and primitive.vjp(i) is not None)
+        if not live:
+            return None
+        kind = kind_of(primitive, live, broadcast, len(args))
+        text = {"out": "outs[0]", "shapes": f"({shapes_of},)", "out_shape": "outs[0].shape", **{f"out{k}": f"outs[{k}]" for k in range(3)}}
+        for i, a in enumerate(args):
+            text |= {a: f"a{i}", f"{a}_shape": f"a{i}.shape", f"{a}_dtype": f"xp.dtype_of(a{i})"}
+        parts = ["next(count)", "K", "xp", *(f"n{i}" for i in live), *(text.get(r, f"params[{r!r}]") for r in kind.residuals)]
+        given = ", ".join([*(f"a{i}" for i in range(len(args))), *(f"n{i}" for i in range(len(args)))])
+        return load(f"def make(xp, outs, params, {given}): return [{', '.join(parts)}]\n", {"count": count, "K": kind}, "make")
+
+    return maker
+
+
+def generate_several(primitive: Primitive) -> Any:
+    """The eager operation of a primitive of several arrays, or with several results, for floats of one dtype: `bind`, less what they do not need."""
+    name, n, joins = primitive.name, len(primitive.args), primitive.joins
+    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others}
+    xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
+    first = joins[0] if joins else 0
+    lines = [f"def {name}({xs}, /, **params):", "    try:", f"        xp = x{first}.xp; dt = x{first}.dtype"]
+    lines.append("        if dt.fast_float and not busy[0]:")
+    for i in range(n):
+        if i == first:
+            lines.append(f"            a{i} = x{i}.payload; n{i} = x{i}.node")
+        elif joins is None or i in joins:
+            lines += [f"            c = x{i}.__class__", f"            if c is float or c is int: a{i} = xp.scalars[x{i}, c, dt]; n{i} = None"]
+            lines.append(f"            elif x{i}.xp is xp and x{i}.dtype is dt: a{i} = x{i}.payload; n{i} = x{i}.node")
+            lines.append("            else: raise TypeError")
+        else:
+            want = "" if primitive.others is None else f" and x{i}.dtype is O"
+            lines += [f"            if x{i}.xp is xp{want}: a{i} = x{i}.payload; n{i} = None", "            else: raise TypeError"]
+    if primitive.check_first:
+        lines.append(f"            infer({xs}, **params)")
+    lines.append(f"            outs = xp.quick.{name}({payloads}, **params)")
+    lines += [] if primitive.multiple else ["            outs = (outs,)"]
+    lines.append("            out = outs[0]; node = None; od = xp.dtype_of(out)")
+    if primitive.differentiable:
+        tracked = [f"n{i} is not None" for i in range(n)]
+        apart = " or ".join(f"(n{i} is not None and a{i}.shape != out.shape)" for i in range(n)) if primitive.elementwise else "False"
+        lines.append(f"            if ({' or '.join(tracked)}) and od.inexact:")
+        lines.append(f"                make = maker(({', '.join(tracked)},), {apart})")
+        lines.append(f"                if make is not None: node = make(xp, outs, params, {payloads}, {nodes})")
+    if primitive.multiple:
+        lines.append("            return (Tensor(out, xp, od, node), *[Tensor(o, xp, xp.dtype_of(o)) for o in outs[1:]])")
+    else:
+        lines.append(f"            {_give('od', 'node')}")
+    lines += ["    except Exception: pass", f"    return bind(P, ({xs},), params)"]
+    return load("\n".join(lines) + "\n", env, name)
+
+
 def _general(primitive: Primitive) -> Any:
     def apply(*args: Any, **params: Any) -> Any:
         return bind(primitive, args, params)
@@ -546,6 +610,13 @@ class Namespace(SimpleNamespace):
         return x.dtype
 
 
+def _takes_floats(primitive: Primitive) -> bool:
+    """Whether generate_several fits."""
+    if primitive.variadic or not primitive.args or primitive.promote == "none" or (primitive.inline and not primitive.differentiable):
+        return False
+    return primitive.accepts is None or primitive.accepts(dtypes.float32)
+
+
 def _make_namespace() -> Namespace:
     ns = Namespace()
     for name, primitive in table.items():
@@ -553,6 +624,8 @@ def _make_namespace() -> Namespace:
         if quick or name in _STATIC:
             make = partial(generate, primitive, *(primitive.fast or ())) if quick else partial(generate_static, primitive, *_STATIC[name])
             setattr(ns, name, on_first_call(make, name))
+        elif _takes_floats(primitive):
+            setattr(ns, name, on_first_call(partial(generate_several, primitive), name))
         else:
             setattr(ns, name, _general(primitive))
     return ns

@@ -110,7 +110,7 @@ class Trace:
             raise AttributeError(name)
 
         def call(*args: Any, **params: Any) -> Any:
-            return self.call(primitive, args, params)
+            return self.call(primitive, args, params) if not primitive.inline else primitive.decompose(self, *args, **params)  # type: ignore[misc]
 
         setattr(self, name, call)
         return call

@@ -42,12 +42,36 @@ def test_a_compiled_step_is_the_step(backend, make):
         assert room._compiled[whole].compiles <= 2  # the first step with dampening makes the buffers
 
 
-def test_sgd_keeps_every_bit():
+def test_sgd_keeps_every_bit_but_for_torchs_kernel():
     for backend in ("numpy", "torch"):
         with md.use_backend(backend):
             whole, single = (md.optim.SGD(weights(), momentum=0.9, nesterov=True, weight_decay=0.01) for _ in range(2))
             for a, b in zip(walk(whole, whole.step), walk(single, single._step_all), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_torchs_kernel_for_sgd(shared):
+    with md.use_backend("torch"):
+        both = []
+        for _ in range(2):
+            p = md.nn.Parameter(md.reshape(md.arange(6400.0) / 6400, (80, 80)))
+            p.grad = md.reshape(md.sin(md.arange(6400.0)), (80, 80))
+            both.append(md.optim.SGD([p], momentum=0.9, weight_decay=0.1))
+        whole, single = both
+        kept = [t for t in (whole.param_groups[0]["params"][0].detach(), *whole.state_dict()["state"][0].values()) if shared]
+        values = [t.numpy() for t in kept]
+        for a, b in zip(walk(whole, whole.step), walk(single, single._step_all), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+        assert "sgd_step" in {e.primitive.name for e in steps_on_torch(whole)}
+        for t, v in zip(kept, values, strict=True):
+            np.testing.assert_array_equal(t.numpy(), v)
+
+
+def steps_on_torch(optimizer):
+    from minidl.backends.torch_rewrite import rewritten
+
+    return rewritten(md.jit(room._steps).lower(optimizer), True).equations
 
 
 def test_a_class_of_the_users_runs_as_python_at_every_step():
@@ -115,3 +139,164 @@ def test_optimizers_are_copied_and_freed():
     del optimizer
     gc.collect()
     assert watch() is None
+
+
+# ---- several steps as one call of a library ---------------------------------------------------------------------------------------------
+def agree(f, arrays, cotangent=None):
+    """Gradients on the tape and those of a traced function, which sees the single steps, bit for bit but for rounding."""
+    xs = [md.tensor(a, requires_grad=a.dtype.kind == "f") for a in arrays]
+    y = f(*xs)
+    n = sum(x.requires_grad for x in xs)
+    seed = md.ones(()) if cotangent is None else md.tensor(cotangent)
+    eager = md.autograd.grad(y, xs[:n], seed)
+    traced = md.jit(lambda *v: md.vjp(lambda *u: f(*u, *v[n:]), *v[:n])[1](seed))(*[x.detach() for x in xs])
+    for a, b in zip(eager, traced if isinstance(traced, tuple) else (traced,), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_relu_and_cross_entropy_at_the_edges(backend):
+    nan, inf = np.nan, np.inf
+    rng = np.random.default_rng(0)
+    with md.use_backend(backend):
+        x, g = (rng.normal(size=(64, 128)).astype(np.float32) for _ in range(2))
+        x[0, :5], g[0], g[1] = (nan, inf, -inf, 0.0, -0.0), inf, nan
+        agree(md.relu, [x], g)
+        agree(md.relu, [x[:2, :6]], g[:2, :6])
+        z, y = rng.normal(size=(6, 5)).astype(np.float32), np.array([0, 1, 2, 3, 4, 0])
+        rows = [z, z.copy(), z.copy(), z.copy()]
+        rows[1][1, 2], rows[2][1:3, 2], rows[3][3], rows[3][4, 4] = nan, inf, -inf, -inf
+        for z in rows:
+            for target, ignored in ((y, -100), (np.where(y == 4, -100, y), -100), (y, 2)):
+                agree(lambda a, t, i=ignored: md.nn.functional.cross_entropy(a, t, ignore_index=i), [z, target])
+        with pytest.raises(IndexError, match="class 5"):
+            md.nn.functional.cross_entropy(md.tensor(z), md.tensor([0, 1, 5, 0, 0, 0]))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_layers_with_a_bias(backend):
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    with md.use_backend(backend):
+        for x in (draw(3), draw(2, 3), draw(2, 2, 3)):
+            agree(lambda x, w, b: (md.nn.functional.linear(x, w, b) ** 2).sum(), [x, draw(4, 3), draw(4)])
+            agree(lambda x, w: (md.nn.functional.linear(x, w) ** 2).sum(), [x, draw(4, 3)])
+        window = {"stride": 2, "padding": 1}
+        agree(lambda x, w, b: (md.nn.functional.conv2d(x, w, b, **window) ** 2).sum(), [draw(2, 2, 5, 4), draw(3, 2, 3, 3), draw(3)])
+        for bad in (md.ones(3), md.ones((4, 1))):
+            with pytest.raises(ValueError, match=r"^affine: f32\[2,3\] with weight f32\[4,3\] and bias"):
+                md.affine(md.ones((2, 3)), md.ones((4, 3)), bad)
+        texts = []
+        for f in (md.nn.functional.linear, md.jit(lambda *a: md.nn.functional.linear(*a))):
+            with pytest.raises(ValueError, match="inner dimensions differ") as error:
+                f(md.ones((2, 5)), md.ones((4, 3)), md.ones(4))
+            texts.append(str(error.value))
+        assert texts[0] == texts[1]
+
+
+def test_several_arrays_in_other_dtypes_take_the_general_way():
+    x = md.ones((2, 3), dtype=md.float64)
+    assert md.affine(x, md.ones((4, 3)), md.ones(4)).dtype is md.float64
+    assert md.affine(md.ones((2, 3), dtype=md.int32), md.ones((4, 3), dtype=md.int32), md.ones(4, dtype=md.int32)).tolist() == [[4] * 4] * 2
+    with pytest.raises(RuntimeError, match="two backends"):
+        md.affine(md.ones((2, 3), backend="numpy"), md.ones((4, 3), backend="torch"), md.ones(4, backend="numpy"))
+
+
+# ---- a tape whose like was seen is replayed ---------------------------------------------------------------------------------------------
+@pytest.fixture
+def jax_replays(monkeypatch):
+    """How often a pass on jax was replayed; the backend is the default one."""
+    pytest.importorskip("jax")
+    from minidl import replay
+
+    done = []
+    whole = replay.backward
+    monkeypatch.setattr(replay, "_known", {})
+    monkeypatch.setattr(replay, "backward", lambda *args: done.append(whole(*args)) or done[-1])
+    with md.use_backend("jax"):
+        yield done
+
+
+def loss_of(x, w):
+    h = md.tanh(md.matmul(x, w)) + x[:, :2] * 0.5
+    return (h * h).sum() + w.sum() * 2.0
+
+
+def inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    return [md.tensor(rng.normal(size=s), requires_grad=True) for s in ((3, 4), (4, 2))]  # float64, which jax must not cut
+
+
+def test_replayed_gradients_follow_the_values(jax_replays):
+    for seed in range(5):
+        x, w = inputs(seed)
+        want = md.autograd.grad(loss_of(x, w), (x, w))
+        loss_of(x, w).backward()
+        for t, g in zip((x, w), want, strict=True):
+            assert t.grad.dtype is md.float64
+            np.testing.assert_allclose(t.grad.numpy(), g.numpy(), rtol=1e-13)
+    assert jax_replays == [False, False, True, True, True]
+
+
+def test_replay_accumulates_and_releases(jax_replays):
+    x, w = inputs()
+    for i in range(4):
+        loss = loss_of(x, w)
+        loss.backward(retain_graph=True)
+        once = x.grad.numpy()
+        loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), once * 2 if i == 0 else once * (2 * i + 2) / (2 * i + 1), rtol=1e-12)
+        with pytest.raises(RuntimeError, match="already differentiated"):
+            loss.backward()
+    assert jax_replays.count(True) == 6
+
+
+def test_replay_leaves_hooks_and_higher_orders_to_the_ordinary_pass(jax_replays):
+    x, w = inputs()
+    for _ in range(3):
+        loss_of(x, w).backward()
+    assert jax_replays[-1]
+    x.grad = w.grad = None
+    seen = []
+    h = md.matmul(x, w)
+    h.register_hook(lambda g: seen.append(g) or g * 2.0)
+    (h * h).sum().backward()
+    assert len(seen) == 1 and not jax_replays[-1]
+    x.grad = w.grad = None
+    remove = x.register_hook(lambda g: g * 3.0)
+    loss_of(x, w).backward()
+    assert jax_replays[-1]  # the hooks of leaves are called when a gradient arrives, whoever made it
+    hooked = x.grad.numpy()
+    remove()
+    x.grad = w.grad = None
+    loss_of(x, w).backward(create_graph=True)
+    np.testing.assert_allclose(hooked, 3 * x.grad.detach().numpy(), rtol=1e-12)
+    second = md.autograd.grad(x.grad.sum(), w)[0]
+    assert np.isfinite(second.numpy()).all() and second.numpy().any()
+
+
+def test_replay_sees_what_the_forward_pass_saw(jax_replays):
+    x, w = inputs()
+    for _ in range(4):
+        loss, before = loss_of(x, w), md.autograd.grad(loss_of(x, w), x)[0].numpy()
+        with md.no_grad():
+            w *= 0.5
+        x.grad = None
+        loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), before, rtol=1e-12)
+    assert jax_replays[-1]
+
+
+def test_structures_that_differ_in_a_param_are_two(jax_replays):
+    x = inputs()[0]
+    for eps in (1e-5, 1e-1) * 4:
+        x.grad = None
+        one = md.ones(4, dtype=md.float64)
+        out = md.nn.functional.layer_norm(x, (4,), one, one, eps)
+        (out * out * out).sum().backward()
+        cubes = lambda v, eps=eps, one=one: (md.nn.functional.layer_norm(v, (4,), one, one, eps) ** 3).sum()
+        np.testing.assert_allclose(x.grad.numpy(), md.grad(cubes)(x.detach()).numpy(), rtol=1e-9)
+    assert jax_replays.count(True) == 4
+    with md.strong_zero():
+        (x * x).sum().backward()
+    assert len(jax_replays) == 8  # strong zeros are the ordinary pass's

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("backends",),
     ("tape", "tensors", "later", "handover"),
     ("autograd", "ops"),
-    ("tracing", "batching", "guards"),
+    ("tracing", "batching", "guards", "replay"),
     ("transforms", "program", "calls", "auto", "jitting", "control", "custom", "profiling"),
     ("random", "testing", "linalg", "fft"),
     ("__init__",),

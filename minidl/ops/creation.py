@@ -46,7 +46,7 @@ def tensor(data: Any, dtype: Any = None, *, requires_grad: bool = False, backend
     >>> md.tensor([[1, 2], [3, 4]]).shape
     (2, 2)
     """
-    out = asarray(data, dtype, copy=True, backend=backend, device=device)
+    out = _asarray(data, dtype, copy=True, backend=backend, device=device)
     if isinstance(data, Tensor):
         out = out.detach()
     return out.requires_grad_() if requires_grad else out
@@ -226,7 +226,7 @@ def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, devi
     >>> md.zeros_like(md.ones(2)).tolist()
     [0.0, 0.0]
     """
-    return full_like(x, 0, dtype=dtype, backend=backend, device=device)
+    return _full_like(x, 0, dtype=dtype, backend=backend, device=device)
 
 
 def ones_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -235,9 +235,10 @@ def ones_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, devic
     >>> md.ones_like(md.arange(2)).tolist()
     [1, 1]
     """
-    return full_like(x, 1, dtype=dtype, backend=backend, device=device)
+    return _full_like(x, 1, dtype=dtype, backend=backend, device=device)
 
 
+_asarray, _full_like = asarray, full_like  # as they stand here: the functions that call them have the error contract themselves
 empty, empty_like = zeros, zeros_like  # minidl shows no uninitialised memory
 
 

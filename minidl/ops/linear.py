@@ -13,12 +13,12 @@ from typing import Any
 from minidl import shapes
 from minidl.emit import load
 from minidl.errors import checked
-from minidl.ops.common import Tensor, busy, describe, ns, operand, permuted, reshaped, table
+from minidl.ops.common import Tensor, busy, describe, ns, operand, permuted, reshaped, table, traced
 from minidl.ops.manipulation import diagonal
 from minidl.ops.reductions import sum as sum_
 from minidl.tape import count, kind_of
 
-__all__ = ["dot", "einsum", "matmul", "matmul_int8", "outer", "tensordot", "vecdot"]
+__all__ = ["affine", "dot", "einsum", "matmul", "matmul_int8", "outer", "tensordot", "vecdot"]
 
 
 def _matmul(x: Any, y: Any) -> Tensor:
@@ -122,6 +122,26 @@ def matmul_int8(x: Any, weight: Any, /) -> Tensor:
         return ns.dot_int8(x, weight)
     lead = x.shape[:-1]
     return reshaped(ns.dot_int8(reshaped(x, (math.prod(lead), x.shape[-1])), weight), (*lead, weight.shape[0]))
+
+
+def affine(x: Any, w: Any, b: Any = None, /) -> Tensor:
+    """x wᵀ + b for x [..., k], a matrix w [n, k] and b [n] or None: what a linear layer computes, in one operation.
+
+    Raises ValueError for other shapes.
+
+    >>> md.affine(md.tensor([1.0, 2.0]), md.tensor([[3.0, 4.0]]), md.tensor([0.5])).tolist()
+    [11.5]
+    """
+    x = operand(x)
+    w = operand(w, x)
+    if w.ndim != 2 or not x.ndim or (b is not None and (b := operand(b, x)).shape != w.shape[:1]):
+        given = "" if b is None else f" and bias {describe(b)}"
+        raise ValueError(f"affine: {describe(x)} with weight {describe(w)}{given}; x [..., k], the weight [n, k] and the bias [n] are wanted")
+    if b is not None:
+        return ns.affine(x, w, b)
+    if x.shape[-1] != w.shape[1] or traced():
+        return matmul(x, ns.permute(w, axes=(1, 0)))
+    return ns.dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ()))
 
 
 def dot(x: Any, y: Any, /) -> Tensor:

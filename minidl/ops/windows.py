@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import shapes
-from minidl.ops.common import Tensor, bind, constant, describe, dtypes, home, ints, ns, operand, pairs, shown, table
+from minidl.ops.common import Tensor, constant, describe, dtypes, home, ints, ns, operand, pairs, shown
 from minidl.ops.reductions import mean
 from minidl.primitives.contraction import conv_sizes
 
@@ -46,8 +46,8 @@ def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dila
     return {"stride": stride, "padding": _padding(name, padding, x.shape[x.ndim - n :], window, stride, dilation), "dilation": dilation}
 
 
-def conv(x: Any, w: Any, /, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
-    """The correlation of x [N, C, *spatial] with the weight w [O, C/groups, *kernel] → [N, O, *out], spatial axes 1 to 3.
+def conv(x: Any, w: Any, b: Any = None, /, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
+    """The correlation of x [N, C, *spatial] with the weight w [O, C/groups, *kernel] → [N, O, *out], spatial axes 1 to 3; b [O] is added.
 
     Raises ValueError where channels, groups or sizes do not fit.
 
@@ -57,7 +57,12 @@ def conv(x: Any, w: Any, /, *, stride: Any = 1, padding: Any = 0, dilation: Any 
     x = operand(x)
     w = operand(w, x)
     more = _settings("conv", x, w.shape[2:], stride, padding, dilation)
-    return ns.conv(x, w, **more, groups=groups)
+    if b is None:
+        return ns.conv(x, w, **more, groups=groups)
+    b = operand(b, x)
+    if b.shape != w.shape[:1]:
+        raise ValueError(f"conv: bias {describe(b)} for the weight {describe(w)}; one number for each output channel is wanted")
+    return ns.conv_affine(x, w, b, **more, groups=groups)
 
 
 def conv_transpose(
@@ -109,7 +114,7 @@ def max_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, di
     x = operand(x)
     window = _window("max_pool", x, window)
     more = _settings("max_pool", x, window, window if stride is None else stride, padding, dilation)
-    out, index = bind(table["max_pool"], (x,), {"window": window, **more})
+    out, index = ns.max_pool(x, window=window, **more)
     return (out, index) if return_indices else out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from minidl import shapes
@@ -95,6 +96,38 @@ def _batch_dot_int8(primitive: Any, call: Any, size: int, xs: Any, batched: Any,
 dot_int8 = Primitive("dot_int8", "x y", infer=_infer_dot_int8, batch=_batch_dot_int8, decompose=_wide_dot, promote="none", check_first=True)
 
 
+def _infer_affine(x: Any, w: Any, b: Any) -> Any:
+    turned = SimpleNamespace(shape=(w.shape[1], w.shape[0]), dtype=w.dtype)
+    return _infer_dot(x, turned, contract=((len(x.shape) - 1,), (0,)), batch=((), ()))
+
+
+def _affine(xp: Any, x: Any, w: Any, b: Any) -> Any:
+    return xp.add(_last(xp, x, xp.permute(w, axes=(1, 0)), 0), b)
+
+
+def _last(xp: Any, x: Any, w: Any, axis: int) -> Any:
+    """The product of x over its last axis with w over the given one."""
+    return xp.dot_general(x, w, contract=((len(x.shape) - 1,), (axis,)), batch=((), ()))
+
+
+def _affine_w(xp: Any, g: Any, x: Any) -> Any:
+    lead = tuple(range(len(g.shape) - 1))
+    return xp.dot_general(g, x, contract=(lead, lead), batch=((), ()))
+
+
+#: x wᵀ + b, what a linear layer computes, with the gradient of w in w's own layout.
+affine = Primitive(
+    "affine", "x w b", infer=_infer_affine, decompose=_affine, inline=True,
+    vjps=(
+        lambda xp, g, w: _last(xp, g, w, 0), _affine_w,
+        lambda xp, g: xp.sum(g, axis=tuple(range(len(g.shape) - 1)), keepdims=False) if len(g.shape) > 1 else g,
+    ),
+    jvps=(
+        lambda xp, t, w: _last(xp, t, w, 1), lambda xp, t, x: _last(xp, x, t, 1), lambda xp, t, out_shape: xp.broadcast_to(t, shape=out_shape),
+    ),
+)  # fmt: skip
+
+
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
 def conv_sizes(spatial: Any, kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[int, ...]:
     """The spatial output sizes of a correlation."""
@@ -181,5 +214,26 @@ conv_dw = Primitive(
         lambda xp, c, g, x_shape, stride, padding, dilation, groups: xp.conv_dx(
             g, c, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups),
         lambda xp, c, x, stride, padding, dilation, groups: xp.conv(x, c, stride=stride, padding=padding, dilation=dilation, groups=groups),
+    ),
+)  # fmt: skip
+
+
+def _channels(b: Any, rank: int) -> tuple[int, ...]:
+    """The shape in which one number for each channel meets [N, C, ...]."""
+    return (b.shape[0], *(1,) * (rank - 2))
+
+
+def _infer_conv_affine(x: Any, w: Any, b: Any, **params: Any) -> Any:
+    return _infer_conv(x, w, **params)
+
+
+conv_affine = Primitive(
+    "conv_affine", "x w b", _PARAMS, infer=_infer_conv_affine, check_first=True, inline=True,
+    decompose=lambda xp, x, w, b, **params: xp.add(xp.conv(x, w, **params), xp.reshape(b, shape=_channels(b, len(x.shape)))),
+    vjps=(*conv.vjps, lambda xp, g: xp.sum(g, axis=(0, *range(2, len(g.shape))), keepdims=False)),
+    jvps=(
+        lambda xp, t, w, stride, padding, dilation, groups: xp.conv(t, w, stride=stride, padding=padding, dilation=dilation, groups=groups),
+        lambda xp, t, x, stride, padding, dilation, groups: xp.conv(x, t, stride=stride, padding=padding, dilation=dilation, groups=groups),
+        lambda xp, t, out_shape: xp.broadcast_to(xp.reshape(t, shape=_channels(t, len(out_shape))), shape=out_shape),
     ),
 )  # fmt: skip

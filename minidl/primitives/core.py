@@ -36,11 +36,13 @@ class Primitive:
 
     promote: "same" (array arguments share the promoted dtype), "float" (also: integers become the default float), "none".
     joins: the numbers of the arguments that take part in promotion (all by default); a named dtype for the others, if they need one.
+    inline: several steps that are one call of a library where they run at once. Traces and batches see the decomposition instead, and so does the
+    tape where there are no rules; such a primitive never is in a graph.
     """
 
     __slots__ = (
-        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "joins", "jvps", "linear", "multiple", "name",
-        "needs", "others", "params", "promote", "shared", "variadic", "vjps",
+        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "linear", "multiple",
+        "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +63,7 @@ class Primitive:
         multiple: bool = False,
         elementwise: bool = False,
         check_first: bool = False,
+        inline: bool = False,
     ):
         if name in table:
             raise ValueError(f"primitive {name}: defined twice")
@@ -70,7 +73,7 @@ class Primitive:
         self.params = tuple(params.split())
         self.infer, self.batch, self.decompose, self.shared = infer, batch, decompose, shared
         self.promote, self.joins, self.others = promote, joins, others
-        self.multiple, self.elementwise, self.check_first = multiple, elementwise, check_first
+        self.multiple, self.elementwise, self.check_first, self.inline = multiple, elementwise, check_first, inline
         self.accepts: Callable[[DType], bool] | None = None  # its dtypes, where kernels may take more
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
         self.vjps = self._rules(vjps, "vjp")
@@ -143,7 +146,7 @@ def decomposed(primitive: Primitive, xp: Any, args: Sequence[Any], params: dict[
     """A primitive by its decomposition over xp. Half precision is computed in float32 and rounded once, so that no step of it overflows."""
     decompose: Any = primitive.decompose
     types = [xp.dtype_of(a) if hasattr(a, "shape") else None for a in args]
-    if not any(t is not None and t.is_float and t.bits == 16 for t in types):
+    if primitive.inline or not any(t is not None and t.is_float and t.bits == 16 for t in types):
         return decompose(xp, *args, **params)
     avals = [a if t is None else SimpleNamespace(shape=tuple(a.shape), dtype=t) for a, t in zip(args, types, strict=True)]
     inferred: Any = primitive.infer(*avals, **params)

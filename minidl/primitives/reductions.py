@@ -311,7 +311,7 @@ def _there(xp: Any, x: Any, i: Any, axis: int) -> Any:
     return xp.logical_and(_inside(xp, x, i, axis), xp.ne(xp.max(x, axis=(axis,), keepdims=False), -math.inf))
 
 
-def _at_vjp(xp: Any, g: Any, x: Any, i: Any, axis: int) -> Any:
+def _at_dx(xp: Any, g: Any, x: Any, i: Any, *, axis: int) -> Any:
     g = xp.reshape(xp.where(_there(xp, x, i, axis), g, 0.0), shape=tuple(1 if a == axis else s for a, s in enumerate(x.shape)))
     return xp.where(_hot(xp, x, i, axis), g, 0.0) - xp.softmax(x, axis=axis) * g
 
@@ -328,8 +328,16 @@ def _batch_at(primitive: Any, call: Any, size: int, xs: Any, batched: Any, param
 
 #: log_softmax(x) at one place of each row. Its derivative is known without a sum over the row of what is 0 at all places but one.
 log_softmax_at = Primitive(
-    "log_softmax_at", "x i", "axis", infer=_infer_at, vjps=(_at_vjp, None), jvps=(_at_jvp, None), batch=_batch_at, promote="float",
+    "log_softmax_at", "x i", "axis", infer=_infer_at, batch=_batch_at, promote="float",
+    vjps=(lambda xp, g, x, i, axis: xp.log_softmax_at_dx(g, x, i, axis=axis), None), jvps=(_at_jvp, None),
     joins=(0,), others=int64, decompose=_log_softmax_at, check_first=True,
+)  # fmt: skip
+
+
+#: Its derivative in a few passes, where a library has the means.
+log_softmax_at_dx = Primitive(
+    "log_softmax_at_dx", "g x i", "axis", infer=lambda g, x, i, *, axis: (x.shape, x.dtype), decompose=_at_dx, joins=(0, 1), others=int64,
+    inline=True,
 )  # fmt: skip
 
 

@@ -318,6 +318,8 @@ for _reverse in (False, True):
 row("softmax", (3, 4), REAL, axis=1)
 row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
 row("log_softmax_at", ((3, 4), (3,)), (REAL, index(4)), floor=1.0, axis=1)
+row("log_softmax_at_dx", ((3,), (3, 4), (3,)), (REAL, REAL, index(4)), floor=1.0, axis=1)
+row("relu_dx", ((2, 3), (2, 3)), (REAL, NOT_ZERO))
 
 # ---- rearrangement ----------------------------------------------------------------------------------------------------------------------
 MOVED = "float64 float32 complex128 int64"
@@ -419,6 +421,9 @@ row("dot_general", ((2, 3), (3, 4)), REAL, "float64 float32 complex128 int64", l
 row("dot_general", ((4, 2, 3), (3, 5, 4)), REAL, label="batch", contract=((2,), (0,)), batch=((0,), (2,)))
 row("dot_general", ((2, 3, 4), (4, 5, 3)), REAL, label="two", contract=((1, 2), (2, 0)), batch=((), ()))
 row("dot_general", ((2,), (3,)), REAL, label="outer", contract=((), ()), batch=((), ()))
+row("affine", ((2, 3), (4, 3), (4,)), REAL, "float64 float32 complex128", label="matrix")
+row("affine", ((3,), (4, 3), (4,)), REAL, label="vector")
+row("affine", ((2, 2, 3), (4, 3), (4,)), REAL, label="batch")
 row("dot_int8", ((3, 300), (4, 300)), whole(-128, 128), "int8", label="narrow")
 row("dot_int8", ((2, 1100), (3, 1100)), whole(-128, 128), "int8", label="wide")
 for _label, _x, _w, _out, _window in (
@@ -427,6 +432,7 @@ for _label, _x, _w, _out, _window in (
     ("3d", (1, 1, 3, 4, 3), (2, 1, 2, 2, 2), (1, 2, 2, 2, 2), {"stride": (1, 2, 1), "padding": ((0, 0),) * 3, "dilation": (1, 1, 1), "groups": 1}),
 ):  # fmt: skip
     row("conv", (_x, _w), REAL, label=_label, **_window)
+    row("conv_affine", (_x, _w, _w[:1]), REAL, label=_label, **_window)
     row("conv_dx", (_out, _w), REAL, label=_label, x_shape=_x, **_window)
     row("conv_dw", (_x, _out), REAL, label=_label, w_shape=_w, **_window)
 POOL = {"window": (3, 2), "stride": (2, 2), "padding": ((1, 1), (0, 0)), "dilation": (1, 1)}

@@ -57,9 +57,7 @@ def conv(
         sides = same_sides(weight.shape[2:], dilation)
     else:
         sides = tuple((p, p) for p in per_axis("padding", 0 if padding == "valid" else padding, n))  # type: ignore[arg-type]
-    out = md.conv(x, weight, stride=stride, padding=sides, dilation=dilation, groups=groups)
-    if bias is not None:
-        out = out + bias.reshape((-1,) + (1,) * n)
+    out = md.conv(x, weight, bias, stride=stride, padding=sides, dilation=dilation, groups=groups)
     return out[0] if single else out
 
 

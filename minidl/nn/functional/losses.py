@@ -51,6 +51,11 @@ def cross_entropy(
     n = input.shape[axis]
     if not (target.dtype.inexact or weight is not None or label_smoothing):
         target, valid = _classes(input, target, axis, ignore_index)
+        if valid is None and reduction == "mean":
+            logp = md.log_softmax(input, axis=axis, at=target)
+            return md.sum(logp) / -logp.size
+        if valid is None:
+            return reduced("cross_entropy", -md.log_softmax(input, axis=axis, at=target), reduction)
         loss = -md.log_softmax(input, axis=axis, at=md.where(valid, target, -1) if 0 <= ignore_index < n else target)
         return md.sum(loss) / md.sum(valid.to(input.dtype)) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
     logp = md.log_softmax(input, axis=axis)
@@ -82,6 +87,7 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     """
     axis = 0 if input.ndim == 1 else 1
     target, valid = _classes(input, target, axis, ignore_index)
+    valid = target != ignore_index if valid is None else valid
     n = input.shape[axis]
     at = hot(target, n, axis)
     if 0 <= ignore_index < n:
@@ -92,31 +98,34 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     return reduced("nll_loss", -md.sum(picked, axis=axis), reduction)
 
 
-def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) -> tuple[md.Tensor, md.Tensor]:
-    """The targets as int64, and which of them count."""
+def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) -> tuple[md.Tensor, md.Tensor | None]:
+    """The targets as int64, and which of them count; None for all, where that can be seen."""
     if target.dtype.inexact or target.shape != input.shape[:axis] + input.shape[axis + 1 :]:
         raise ValueError(
             f"cross_entropy: scores of shape {input.shape} want integer targets of shape {input.shape[:axis] + input.shape[axis + 1 :]}"
             f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
         )
     target = target.to(md.int64)
-    _check_classes(target, input.shape[axis], ignore_index)
-    return target, target != ignore_index
+    return target, None if _all_count(target, input.shape[axis], ignore_index) else target != ignore_index
 
 
-def _check_classes(target: md.Tensor, n: int, ignore_index: int) -> None:
-    """Raise IndexError for a class that does not exist, where values can be looked at; elsewhere such a target has loss 0."""
+def _all_count(target: md.Tensor, n: int, ignore_index: int) -> bool:
+    """Whether every target is seen to be a class that counts. Raises IndexError for a class that does not exist, where values can be looked at;
+    elsewhere such a target has loss 0."""
     if target.device != "cpu":
-        return
+        return False
     try:
         values = target.numpy()
     except TypeError:  # traced or batched
-        return
+        return False
+    if values.size and values.view("u8").max() < n and not 0 <= ignore_index < n:  # a negative number is a large one there
+        return True
     wrong = values[((values < 0) | (values >= n)) & (values != ignore_index)]
     if wrong.size:
         raise IndexError(
             f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})"
         )
+    return False
 
 
 def _along(weight: md.Tensor, ndim: int, axis: int) -> md.Tensor:

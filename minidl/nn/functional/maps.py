@@ -17,6 +17,8 @@ def linear(input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -
     >>> md.nn.functional.linear(md.tensor([1.0, 2.0]), md.tensor([[3.0, 4.0]]), md.tensor([0.5])).tolist()
     [11.5]
     """
+    if weight.ndim == 2 and (bias is None or bias.shape == weight.shape[:1]):
+        return md.affine(input, weight, bias)
     out = md.matmul(input, weight.T if weight.ndim == 2 else weight)
     return out if bias is None else out + bias
 

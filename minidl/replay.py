@@ -1,0 +1,124 @@
+"""Eager fusion: the backward pass of a tape whose like was seen before is replayed as one compiled program.
+
+A tape's structure (the kinds of its nodes, who leads to whom, shapes, dtypes, params) is a key; the third pass of one key is captured from the texts
+of the rules, as a trace captures anything, and compiled. A program is for the structure alone, and values go in as residuals.
+
+For backends whose dispatch is dear (`fuses`): there a pass of a hundred nodes takes half the time. Elsewhere it was tried and does not pay: see
+ARCHITECTURE.md.
+
+Promises: what a program cannot know is left to the ordinary pass: hooks on results, nodes with functions of their own (jitted calls, custom rules),
+other backends on the tape, strong zeros, released graphs; values differ by rounding at most; at most 256 structures are remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape
+from minidl.context import interpreting
+from minidl.graph import Graph, Var
+from minidl.tape import LEAF, Kind, Node
+from minidl.tracing import Trace, finish
+
+_PASSES = 2  # ordinary passes of a structure before it is compiled
+_MOST = 256
+_LONGEST = 2000  # nodes; longer programs take long to compile
+_known: dict[tuple, Any] = {}  # structure -> how often it was seen, its program, or None where there can be none
+
+
+class _Program:
+    """run(*arrays[keep]) gives the cotangents of the leaves among the nodes, in the order of their arrival."""
+
+    __slots__ = ("keep", "leaves", "run")
+
+    def __init__(self, run: Callable[..., tuple], keep: list[int], leaves: list[int]):
+        self.run, self.keep, self.leaves = run, keep, leaves
+
+
+def backward(root: Node, dtype: Any, retain: bool, arrive: Callable[[Node, Any], None]) -> bool:
+    """The pass from a scalar result, if there is a program for it; False where the ordinary pass has to do it."""
+    found = _structure(root)
+    if found is None:
+        return False
+    nodes, arrays, key = found
+    try:
+        program = _known.get(key, 0)
+    except TypeError:  # a param that cannot be a key
+        return False
+    if program.__class__ is int:
+        if program < _PASSES:
+            while len(_known) >= _MOST:
+                _known.pop(next(iter(_known)), None)
+            _known[key] = program + 1
+            return False
+        program = _known[key] = _captured(root, dtype, nodes, arrays)
+    if program is None:
+        return False
+    for i, g in zip(program.leaves, program.run(*[arrays[k] for k in program.keep]), strict=True):
+        arrive(nodes[i], g)
+    if not retain:
+        for node in nodes:
+            if node[1] is not LEAF:
+                node[1] = tape.RELEASED
+                del node[3:]
+    return True
+
+
+def _structure(root: Node) -> tuple[list[Node], list[Any], tuple] | None:
+    """The nodes below, their arrays (each once), and the key; None where something is no matter of structure."""
+    xp = root[2]
+    index, nodes, places = {root[0]: 0}, [root], dict[int, int]()
+    arrays: list[Any] = []
+    key: list[Any] = [xp]
+    for node in nodes:
+        kind = node[1]
+        key.append(kind)
+        if kind is LEAF and node[2] is xp:
+            continue
+        if kind.__class__ is not Kind or node[2] is not xp or kind.wide or len(nodes) > _LONGEST:
+            return None
+        n = 3 + kind.n
+        for p in node[3:n]:
+            at = index.get(p[0])
+            if at is None:
+                at = index[p[0]] = len(nodes)
+                nodes.append(p)
+            key.append(at)
+        for r in node[n:]:
+            shape = getattr(r, "shape", None)
+            if shape is None:
+                key += (r.__class__, repr(r) if r.__class__ is float else r)  # 0.0 is not -0.0, and 1 is not True
+                continue
+            place = places.get(id(r))
+            if place is None:
+                place = places[id(r)] = len(arrays)
+                arrays.append(r)
+                key += (shape, r.dtype)
+            key.append(place)
+    return nodes, arrays, tuple(key)
+
+
+def _captured(root: Node, dtype: Any, nodes: Sequence[Node], arrays: Sequence[Any]) -> _Program | None:
+    """The pass as a program: the same nodes with symbols for residuals, pulled back under a trace."""
+    xp, t = root[2], Trace()
+    t.settle_home(xp)
+    symbols = [Var(tuple(a.shape), xp.dtype_of(a)) for a in arrays]
+    symbol = {id(a): v for a, v in zip(arrays, symbols, strict=True)}
+    twin: dict[int, Node] = {}
+    for node in sorted(nodes, key=lambda n: -n[0]):  # parents are older
+        n = 3 + node[1].n
+        rest = node[3:] if node[1] is LEAF else [*(twin[p[0]] for p in node[3:n]), *(symbol.get(id(r), r) for r in node[n:])]
+        twin[node[0]] = [node[0], node[1], t, *rest]
+    got: dict[int, Any] = {}
+    with interpreting(t):
+        seed = t.full(shape=(), value=1.0, dtype=dtype)
+        tape.pull_raw([(twin[root[0]], seed)], None, None, True, lambda node, g: got.update({node[0]: g}))
+    if t.captured or any("State.strong" not in g for g in t.guards):
+        return None
+    graph = finish(t.equations, symbols, list(got.values()), "backward")
+    used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs)
+    keep = [k for k, v in enumerate(symbols) if v in used]
+    at = {node[0]: i for i, node in enumerate(nodes)}
+    graph = Graph([symbols[k] for k in keep], graph.equations, graph.outputs, graph.name)
+    return _Program(xp.compile(graph), keep, [at[n] for n in got])
