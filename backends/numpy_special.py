@@ -1,8 +1,8 @@
 """Special functions in NumPy alone: erf, erfc, erfinv, lgamma, digamma and polygamma, elementwise.
 
-Promises: computed in float64 whatever the input, and rounded once to the input's dtype; within a few ulp of the true value in float64, except that
-lgamma, digamma and polygamma are accurate in absolute terms only near their zeros on the negative axis. Each function says its method and source.
-Floating-point warnings are the caller's business.
+Promises: computed in float64 whatever the input (erf of float32 in float32) and rounded once to the input's dtype; within a few ulp of the true
+value in float64, except that lgamma, digamma and polygamma are accurate in absolute terms only near their zeros on the negative axis. Each function
+says its method and source. Floating-point warnings are the caller's business.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from minidl.backends.numpy_helpers import select
 
 Array = np.ndarray
 
@@ -84,13 +86,57 @@ def _erfc_large(x: Array) -> Array:
     return np.where(x > 27, 0.0, out)
 
 
-@in_float64
+# erf in float32: x + x p(x²) below 0.93; beyond, 1 - exp(-a - a q(a)) of a = |x|, whose small complement hides the exponent's error
+_ERF32_P = (8.316768798977137e-05, -0.0008130018832162023, 0.0051999082788825035, -0.026858942583203316, 0.11283687502145767, -0.37612631916999817,
+    0.12837916612625122,
+)  # fmt: skip
+_ERF32_Q = (1.1229705705773085e-05, -0.0003227880224585533, 0.003642396070063114, -0.0237619336694479, 0.10623673349618912, 0.6351513862609863,
+    0.12864847481250763,
+)  # fmt: skip
+
+
+def _erf_float32(x: Array) -> Array:
+    """In few buffers and whole passes: a tenth of the time of choosing elements in float64."""
+    q = np.abs(x)
+    near = q < np.float32(0.93)
+    np.clip(q, np.float32(0), np.float32(4), out=q)
+    a = q.copy()
+    q *= np.float32(_ERF32_Q[0])
+    for c in _ERF32_Q[1:]:
+        q += np.float32(c)
+        q *= a
+    q += a
+    np.exp(np.negative(q, out=q), out=q)
+    np.copysign(np.subtract(np.float32(1), q, out=q), x, out=q)
+    if near.any():
+        z = np.multiply(x, x, out=a)
+        p = z * np.float32(_ERF32_P[0])
+        for c in _ERF32_P[1:-1]:
+            p += np.float32(c)
+            p *= z
+        p += np.float32(_ERF32_P[-1])
+        p *= x
+        p += x
+        select(near, p, q, q)
+    return q
+
+
 def erf(x: Array) -> Array:
-    """The error function, by Cody's rational approximations.
+    """The error function: Cody's rational approximations in float64, polynomials within 1.3 ulp in float32, in which halves are computed, too.
 
     >>> erf(np.array([0.0, 0.5]))
     array([0.        , 0.52049988])
     """
+    if x.dtype == np.float64:
+        return _erf_float64(x)
+    flat, out = x.reshape(-1), np.empty(x.size, x.dtype)
+    for i in range(0, x.size, 24576):  # buffers that stay in the cache, and that the allocator keeps
+        out[i : i + 24576] = _erf_float32(flat[i : i + 24576].astype(np.float32, copy=False))
+    return out.reshape(x.shape)
+
+
+@in_float64
+def _erf_float64(x: Array) -> Array:
     a = np.abs(x)
     return piecewise(x, (a <= 0.46875, _erf_small), (a > 0.46875, lambda y: np.copysign(1 - _erfc_large(np.abs(y)), y)))
 

@@ -511,7 +511,7 @@ def _unchanged(e: Equation, fulls: dict[Atom, Any]) -> Var | None:
     """The operand that an equation gives back: a decomposition was handed a constant (the weight of a normalisation without one)."""
     for k, a in enumerate(e.inputs):
         value, x = a.value if isinstance(a, Literal) else fulls.get(a), e.inputs[k - 1]
-        if value is not None and x.dtype.is_float and _NEUTRAL.get((e.primitive.name, k)) == repr(float(value)):
+        if value is not None and x.dtype.is_float and _NEUTRAL.get((e.primitive.name, k)) == repr(float(value)):  # type: ignore[arg-type]
             if isinstance(x, Var) and x.shape == e.outputs[0].shape:
                 return x
     return None
