@@ -99,9 +99,9 @@ def out_of_bounds(policy: str) -> Iterator[None]:
 
     Eager on a CPU an index out of range raises IndexError whatever this says (md.take has `mode`). "clip", the default: reads take the nearest
     element. "fill": they give nan (the smallest signed integer, the largest unsigned one, True). "raise-later": as "clip", and IndexError is raised
-    by the next .numpy(), .item() or call of a jitted function, with the user's line; so are the ValueErrors of singular and indefinite matrices and
-    of negative integer exponents, which otherwise give nan and 0. Writes out of range are dropped in all three. It holds for this thread and is
-    part of a jitted program. Raises ValueError for another policy.
+    by the next .numpy(), .item() or call of a jitted function, in whichever thread, once, with the user's line in a note; so are the ValueErrors of
+    singular and indefinite matrices and of negative integer exponents, which otherwise give nan and 0. Writes out of range are dropped in all three.
+    It holds for this thread and is part of a jitted program. Raises ValueError for another policy.
 
     >>> import minidl as md
     >>> with out_of_bounds("fill"):

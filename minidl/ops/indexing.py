@@ -42,8 +42,11 @@ _KEEP = "use md.where(mask, x, other), which keeps all elements"
 __all__ = ["getitem", "set_at", "take", "take_along_axis"]
 
 
+_OUT_OF_BOUNDS = "index {} is out of bounds for axis {} with size {}"
+
+
 def _out_of_bounds(index: int, axis: int, size: int) -> IndexError:
-    return IndexError(f"index {index} is out of bounds for axis {axis} with size {size}")
+    return IndexError(_OUT_OF_BOUNDS.format(index, axis, size))
 
 
 class Plan:
@@ -264,7 +267,8 @@ def _inside(i: Tensor, axis: int, n: int, rule: str) -> Tensor:
     """Which positions lie inside; under the rule "raise-later" the others are an error to come."""
     inside = ns.logical_and(ns.ge(i, 0), ns.lt(i, n))
     if rule == "raise-later":
-        later.expect(ns.logical_not(inside), IndexError, f"indexing: an index is out of bounds for axis {axis} with size {n}")
+        given = ns.where(ns.lt(i, 0), ns.sub(i, n), i)  # before those from the end were counted from the start
+        later.expect(ns.logical_not(inside), IndexError, _OUT_OF_BOUNDS.format("{}", axis, n), given)
     return inside
 
 
