@@ -354,11 +354,11 @@ def test_items_that_do_not_fit_together_are_named():
 def test_options_that_exclude_each_other_or_would_do_nothing():
     data, stream = range(4), loading.Stream()
     for options, what in (
-        ({"batch_size": 0}, "at least 1"), ({"batch_size": 2.0}, "at least 1"), ({"pin_memory": True}, "would do nothing"),
+        ({"batch_size": 0}, "at least 1"), ({"batch_size": 2.0}, "at least 1"), ({"in_order": False}, "in order"),
         ({"shuffle": True, "sampler": [1]}, "exclude"), ({"batch_sampler": [[1]], "batch_size": 2}, "excludes"),
         ({"num_workers": -1}, "negative"), ({"prefetch_factor": 2}, "without workers"),
         ({"batch_sampler": [[1]], "drop_last": True}, "excludes"), ({"batch_size": None, "drop_last": True}, "do nothing"),
-        ({"persistent_workers": True}, "without workers"), ({"timeout": 3}, "without workers"), ({"worker_init_fn": print}, "without workers"),
+        ({"persistent_workers": True}, "without workers"), ({"timeout": 3}, "without workers"),
         ({"multiprocessing_context": "fork"}, "without workers"), ({"num_workers": 1, "prefetch_factor": 0}, "prefetch_factor"),
         ({"dataset": stream, "shuffle": True}, "order of its own"), ({"dataset": stream, "sampler": [1]}, "order of its own"),
         ({"num_workers": 1, "timeout": -1}, "negative"),
@@ -377,6 +377,6 @@ def test_the_loader_takes_torchs_arguments():
 
     ours, theirs = (inspect.signature(c).parameters for c in (DataLoader, torch.utils.data.DataLoader))
     assert [(n, p.default, p.kind) for n, p in ours.items()][: len(theirs)] == [(n, p.default, p.kind) for n, p in theirs.items()]
-    assert len(list(DataLoader(range(4), 2, in_order=True))) == 2
-    with pytest.raises(ValueError, match="in order"):
-        DataLoader(range(4), in_order=False)
+    for c in (DataLoader, torch.utils.data.DataLoader):
+        assert [b.tolist() for b in c(range(4), 2, pin_memory=False, worker_init_fn=print, in_order=True)] == [[0, 1], [2, 3]]
+    assert len(DataLoader(range(4), 2, pin_memory=True, pin_memory_device="cuda")) == 2

@@ -33,7 +33,8 @@ class DataLoader:
     default one if None), of which each pass takes a key, or a key, with which the k-th pass always has the same order.
     num_workers: processes that load, started by "spawn" unless multiprocessing_context says otherwise, so that a script needs the usual
     `if __name__ == "__main__":`; worker_init_fn(id) runs in each, prefetch_factor batches are prepared ahead for each, timeout is the longest wait
-    for a batch in seconds, persistent_workers keeps them for the next pass. On a device other than the CPU the next batch is sent ahead.
+    for a batch in seconds, persistent_workers keeps them for the next pass. On a device other than the CPU the next batch is sent ahead: pin_memory
+    and pin_memory_device, by which PyTorch speeds that up, are accepted and change nothing, as is worker_init_fn without workers.
 
     state_dict() and load_state_dict() save and resume the position: two integers and a key.
 
@@ -68,15 +69,13 @@ class DataLoader:
         backend: str | None = None,
         device: str | None = None,
     ):
-        if pin_memory:
-            raise ValueError("DataLoader: pin_memory would do nothing here; device='cuda:0' sends each batch ahead of its use")
-        if pin_memory_device or not in_order:
-            raise ValueError("DataLoader: pin_memory_device means nothing here, and batches always come in order (in_order=True)")
+        if not in_order:
+            raise ValueError("DataLoader: batches always come in order (in_order=True)")
         if generator is not None and not isinstance(generator, md.random.Generator):
             words_of(generator)  # must be a key
         stream = is_stream(dataset)
         self._check_order(stream, batch_size, shuffle, sampler, batch_sampler, drop_last)
-        self._check_workers(num_workers, timeout, worker_init_fn, multiprocessing_context, prefetch_factor, persistent_workers)
+        self._check_workers(num_workers, timeout, multiprocessing_context, prefetch_factor, persistent_workers)
         if batch_sampler is not None:
             batch_size, drop_last = None, False
         elif sampler is None and not stream:
@@ -111,13 +110,13 @@ class DataLoader:
             raise ValueError(f"DataLoader: batch_size must be at least 1 (or None for single items), got {batch_size!r}")
 
     @staticmethod
-    def _check_workers(num_workers: int, timeout: float, init: Any, context: Any, prefetch: Any, persistent: bool) -> None:
+    def _check_workers(num_workers: int, timeout: float, context: Any, prefetch: Any, persistent: bool) -> None:
         if num_workers < 0 or timeout < 0:
             raise ValueError(f"DataLoader: num_workers and timeout must not be negative, got {num_workers} and {timeout}")
         if prefetch is not None and prefetch < 1:
             raise ValueError(f"DataLoader: prefetch_factor must be at least 1, got {prefetch}")
         if num_workers == 0:
-            options = {"timeout": timeout, "worker_init_fn": init, "multiprocessing_context": context, "prefetch_factor": prefetch}
+            options = {"timeout": timeout, "multiprocessing_context": context, "prefetch_factor": prefetch}
             given = [name for name, value in (options | {"persistent_workers": persistent}).items() if value]
             if given:
                 raise ValueError(f"DataLoader: {', '.join(given)} would do nothing without workers; set num_workers")
