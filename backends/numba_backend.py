@@ -7,6 +7,7 @@ two compiled segments. A compiled program may run in several threads at once and
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import functools
 import math
@@ -35,18 +36,19 @@ from minidl.recompute import recompute
 __all__ = ["NumbaBackend", "make", "object_mode"]
 Ref = tuple["Storage", int]
 _ALIGN = 64
+_LARGE, _MANY = 1 << 16, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
 _OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which serves where they are small
 
 
 class Storage:
     """A block of memory of a running program: scratch memory until it is given a number, then an input or an output."""
 
-    __slots__ = ("base", "first", "last", "nbytes", "offset")
+    __slots__ = ("base", "first", "last", "nbytes", "offset", "users")
 
     def __init__(self, nbytes: int, base: int = 0):
         self.nbytes = -(-max(nbytes, 1) // _ALIGN) * _ALIGN
         self.base = base
-        self.offset = 0
+        self.offset = self.users = 0  # users: how many variables lie in it
         self.first: int | None = None  # the calls between which scratch memory is alive
         self.last = 0
 
@@ -69,12 +71,15 @@ class Plan:
             self.place[v] = s, 0
         graph = self._opened(graph)
         items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
-        self.given = self._given(graph, items, donate)
-        self.over: dict[Var, Var] = {}  # outputs that are written over an input
+        self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
+        self.given = {v for v in (graph.inputs[i] for i in donate) if graph.inputs.count(v) == 1}
+        self.dying = self._dying(graph, items)
+        self.over: dict[Var, Var] = {}  # outputs that are written over a donated input
         for item in items:
             if isinstance(item, Region) and not item.outputs:
                 continue  # nobody reads it
-            if isinstance(item, Region) and math.prod(item.shape) >= fuse_least:
+            if self._is_loop(item):
+                assert isinstance(item, Region)
                 names = "; ".join(e.primitive.name for e in item.equations)
                 self.notes.append(f"{', '.join(map(describe, item.outputs))} = loop({names})")
                 self.loops(item)
@@ -83,16 +88,25 @@ class Plan:
                     self._single(equation)
         self._finish(graph)
 
-    def _given(self, graph: Graph, items: Sequence[Equation | Region], donate: Sequence[int]) -> dict[Var, Equation]:
-        """Donated inputs, and the equation that reads them last: what computes it may overwrite them. Not what some view shows."""
+    def _is_loop(self, item: Equation | Region) -> bool:
+        """Whether an item is one kernel; the equations of a small region are kernels of their own."""
+        return isinstance(item, Region) and math.prod(item.shape) >= self.fuse[0]
+
+    def _dying(self, graph: Graph, items: Sequence[Equation | Region]) -> dict[Var, Equation]:
+        """For each value the equation (of a loop: its first) that reads it last, and may overwrite it. Not for what some view shows."""
         last: dict[Var, Equation] = {}
         shown: set[Atom] = set(graph.outputs)
         for item in items:
             for e in item.equations if isinstance(item, Region) else (item,):
-                last.update((a, item.equations[0] if isinstance(item, Region) else e) for a in e.inputs if isinstance(a, Var))
-                shown.update(e.inputs if e.primitive.name in VIEWS else ())
-        self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
-        return {v: last[v] for v in (graph.inputs[i] for i in donate) if v in last and v not in shown and graph.inputs.count(v) == 1}
+                reader = item.equations[0] if self._is_loop(item) else e  # type: ignore[union-attr]
+                last.update((a, reader) for a in e.inputs if isinstance(a, Var))
+                shown.update(e.inputs if e.primitive.name in VIEWS or e.primitive.name == "copy" else ())
+        return {v: e for v, e in last.items() if v not in shown}
+
+    def _spare(self, v: Var) -> bool:
+        """Whether a value lies in scratch memory of its own, so much that a kernel which writes over it is worth having beside the plain one."""
+        ref = self.place[v]
+        return not isinstance(ref, int) and v.nbytes >= _LARGE and ref[0].base == 0 == ref[1] and ref[0].users == 1
 
     def _opened(self, graph: Graph) -> Graph:
         """The graph with decompositions in place of what has no kernel, and of large equations whose kernel is for small sizes."""
@@ -113,12 +127,14 @@ class Plan:
 
     def out(self, v: Var) -> Ref:
         """Memory for a variable."""
-        self.place[v] = ref = self.temp(v.nbytes)
+        self.alias(v, ref := self.temp(v.nbytes))
         return ref
 
     def alias(self, v: Var, ref: Any) -> None:
         """Let a variable be some memory that exists."""
         self.place[v] = ref
+        if not isinstance(ref, int):
+            ref[0].users += 1
 
     def raw(self, value: Any) -> int:
         """The address of constant bytes."""
@@ -147,15 +163,15 @@ class Plan:
 
     def loops(self, region: Region) -> None:
         """Run a region as one kernel."""
-        free = [a for a in region.inputs if self.given.get(a) is region.equations[0]]
+        free = [a for a in region.inputs if self.dying.get(a) is region.equations[0] and (a in self.given or self._spare(a))]
         over: dict[Var, Var] = {}
-        for v in region.outputs:
-            a = next((a for a in free if v in self.leaves and a.shape == v.shape and a.dtype is v.dtype), None)
-            if a is not None:
-                over[v] = a
-                free.remove(a)
+        for v in sorted(region.outputs, key=lambda v: v not in self.leaves):  # a donated input for what leaves, scratch memory for the others
+            fits = [a for a in free if a.shape == v.shape and a.dtype is v.dtype and (v in self.leaves) is (a in self.given)]
+            if fits:
+                over[v] = fits[0]
+                free.remove(fits[0])
         made = Loops(region.merged(), over)
-        self.over.update(made.over)
+        self.over.update((v, a) for v, a in made.over.items() if a in self.given)
         for v, a in made.over.items():
             self.alias(v, self.at(a))
         lanes = min(threads(), int(made.duration() // self.share), made.sizes[0] // 2) or 1
@@ -217,34 +233,58 @@ class Plan:
         self.header = np.array(header, np.int64)
 
     def _arrange(self) -> int:
-        """Give scratch memory its offsets: a block is reused once its last call has run. Returns the size of it all."""
-        ends: dict[int, list[Storage]] = {}
+        """Give scratch memory its offsets: blocks that are alive at the same time lie apart. Returns the size of it all."""
         for i, (_, args) in enumerate(self.calls):
             for s in {a[0] for a in args if not isinstance(a, int)}:
                 s.first = i if s.first is None else s.first
                 s.last = i
         blocks = [s for s in dict.fromkeys(a[0] for _, args in self.calls for a in args if not isinstance(a, int)) if s.base == 0]
-        for s in blocks:
-            ends.setdefault(s.last, []).append(s)
-        starts: dict[int, list[Storage]] = {}
-        for s in blocks:
-            starts.setdefault(s.first or 0, []).append(s)
-        free: list[tuple[int, int]] = []  # (offset, size), sorted
-        top = 0
-        for i in range(len(self.calls)):
-            for s in starts.get(i, ()):
-                fitting = min(((size, at) for at, size in free if size >= s.nbytes), default=None)
-                if fitting is None:
-                    s.offset, top = top, top + s.nbytes
-                else:
-                    size, s.offset = fitting
-                    free.remove((s.offset, size))
-                    if size > s.nbytes:
-                        free.append((s.offset + s.nbytes, size - s.nbytes))
-            for s in ends.get(i, ()):
-                free.append((s.offset, s.nbytes))
-            free = _coalesced(free)
-        return top
+        large = sorted((s for s in blocks if s.nbytes >= _LARGE), key=lambda s: -s.nbytes)[:_MANY]
+        top = _by_size(large)
+        return _in_turn([s for s in blocks if s not in set(large)], top)
+
+
+def _by_size(blocks: Sequence[Storage]) -> int:
+    """The largest first, each as low as it fits beside those that are alive at the same time; returns the end of the highest.
+
+    Greedy by size comes nearest to the least there can be (Y. Pisarchyk and J. Lee, Efficient memory management for deep neural net inference, 2020).
+    """
+    placed: list[Storage] = []
+    for s in blocks:
+        at = 0
+        for t in placed:  # in order of their offsets
+            if t.first <= s.last and s.first <= t.last:  # type: ignore[operator]
+                if t.offset - at >= s.nbytes:
+                    break
+                at = max(at, t.offset + t.nbytes)
+        s.offset = at
+        bisect.insort(placed, s, key=lambda t: t.offset)
+    return max((s.offset + s.nbytes for s in placed), default=0)
+
+
+def _in_turn(blocks: Sequence[Storage], bottom: int) -> int:
+    """Above bottom: in the order in which they are needed, each where a dead one was."""
+    ends: dict[int, list[Storage]] = {}
+    starts: dict[int, list[Storage]] = {}
+    for s in blocks:
+        ends.setdefault(s.last, []).append(s)
+        starts.setdefault(s.first or 0, []).append(s)
+    free: list[tuple[int, int]] = []  # (offset, size), sorted
+    top = bottom
+    for i in sorted(ends.keys() | starts):
+        for s in starts.get(i, ()):
+            fitting = min(((size, at) for at, size in free if size >= s.nbytes), default=None)
+            if fitting is None:
+                s.offset, top = top, top + s.nbytes
+            else:
+                size, s.offset = fitting
+                free.remove((s.offset, size))
+                if size > s.nbytes:
+                    free.append((s.offset + s.nbytes, size - s.nbytes))
+        for s in ends.get(i, ()):
+            free.append((s.offset, s.nbytes))
+        free = _coalesced(free)
+    return top
 
 
 def _coalesced(free: list[tuple[int, int]]) -> list[tuple[int, int]]:

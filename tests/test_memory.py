@@ -67,6 +67,49 @@ def test_numpy_writes_over_nothing_before_the_last_equation_that_may_fail(monkey
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "torch", "jax"])
+def test_a_donated_argument_that_two_results_read(backend):
+    f = md.jit(lambda s, x: (s * 0.5, s + x), donate=(0,))
+    with md.use_backend(backend):
+        x = s = md.ones((64,))
+        for n in range(3):
+            s, total = f(s, x)
+            assert (s[0].item(), total[0].item()) == (0.5 ** (n + 1), 0.5**n + 1.0)
+
+
+def test_scratch_memory_that_is_alive_at_once_lies_apart():
+    get("numba")
+    module = sys.modules["minidl.backends.numba_backend"]
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        blocks = []
+        for _ in range(int(rng.integers(1, 60))):
+            b = module.Storage(int(rng.integers(1, 5000)))
+            b.first = int(rng.integers(0, 50))
+            b.last = b.first + int(rng.integers(0, 12))
+            blocks.append(b)
+        half = len(blocks) // 2
+        top = module._in_turn(blocks[half:], module._by_size(blocks[:half]))
+        for i, a in enumerate(blocks):
+            assert 0 <= a.offset and a.offset + a.nbytes <= top
+            for b in blocks[:i]:
+                apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
+                assert apart or a.last < b.first or b.last < a.first
+        alive = max(sum(b.nbytes for b in blocks if b.first <= i <= b.last) for i in range(64))
+        assert module._by_size(sorted(blocks, key=lambda b: -b.nbytes)) <= 1.4 * alive
+
+
+def test_numba_writes_over_scratch_memory_that_dies():
+    """Between a product and a running sum a loop needs no memory for its result besides that of its operand."""
+    x, w, a, b, out = (Var((256, 256), float32) for _ in range(5))
+    product = ("dot_general", (x, w), {"contract": ((1,), (0,)), "batch": ((), ())}, a)
+    running = ("cumsum", (b,), {"axis": 1, "reverse": False}, out)
+    run = get("numba").compile(program((x, w), product, ("tanh", (a,), {}, b), running, outputs=(out,)))
+    assert run.plan.arena < 1.5 * a.nbytes
+    x, w = (np.random.default_rng(n).normal(size=(256, 256)).astype(np.float32) for n in (0, 1))
+    np.testing.assert_allclose(run(x, w)[0], np.cumsum(np.tanh(x @ w), 1), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba", "torch", "jax"])
 def test_old_gradients_go_before_new_ones_are_made(backend):
     with md.use_backend(backend):
         w = nn.Parameter(md.ones((N,)))
