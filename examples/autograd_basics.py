@@ -30,6 +30,7 @@ print("backward() through jit   ", x.grad.tolist())
 
 # ... and with transforms of functions, as in JAX.
 print("grad(f) gives the same   ", md.grad(f)(x.detach()).tolist())
+assert md.grad(f)(x.detach()).tolist() == x.grad.tolist() == (2 * x).tolist()
 
 # Transforms nest in any order. Third derivative of x**4 at 2, as grad of grad of grad:
 print("(x**4)''' at 2           ", md.grad(md.grad(md.grad(lambda x: x**4)))(2.0).item())

@@ -109,6 +109,10 @@ print()
 for name, right, size in rows:
     print(f"{name:36s} {right:6.1%} of the test digits  {size / 1024:6.1f} KiB  {size / rows[0][2]:.2f} of float32")
 
+if not args.small:
+    for name, right, size in rows[2:]:
+        assert right > rows[1][1] - 0.01 and size <= 0.3 * rows[0][2], f"{name}: at most one point less, in 0.3 of the bytes"
+
 print("\nbatch normalisation folded into the convolution (md.freeze):")
 print(md.deploy.compare(net, md.freeze(net), test_x[:32], metric=accuracy, repeat=5))
 

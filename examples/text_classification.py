@@ -2,7 +2,8 @@
 
     python examples/text_classification.py
 
-The texts are the docstrings of the Python that runs this file. A word is an embedding, a text the sum of its words' over the root of their number.
+The texts are the docstrings of the Python that runs this file. A word is an embedding, and so is the beginning of a long word, which its forms
+share; a text is the sum of these over the root of their number.
 """
 
 import importlib
@@ -61,25 +62,26 @@ class Net(nn.Module):
         super(Net, self).__init__()  # noqa: UP008 (as users of PyTorch write it)
         self.embedding = nn.Embedding(10000, 100, padding_idx=0)
         nn.init.normal_(self.embedding.weight, std=0.1)
+        self.word_dropout = nn.Dropout(0.3)
         self.fc1 = nn.Linear(100, 128)
         self.dropout = nn.Dropout(0.5)
         self.fc2 = nn.Linear(128, classes)
 
     def forward(self, x):
-        count = (x != 0).sum(axis=1, keepdims=True).to(md.float32)
-        x = (self.embedding(x) * (x != 0)[..., None]).sum(axis=1) / count**0.5  # 0 is padding
+        kept = self.word_dropout((x != 0).to(md.float32))  # 0 is padding; in training whole words are left out, too
+        x = (self.embedding(x) * kept[..., None]).sum(axis=1) / md.clip(kept.sum(axis=1, keepdims=True), 1.0) ** 0.5
         x = F.relu(self.fc1(self.dropout(x)))
         return self.fc2(self.dropout(x))
 
 
 def logistic_regression(x, labels):
     """What the network has to beat: the best weights [words, topics] of logistic regression on which words a text has, their squares held down."""
-    weights = nn.Parameter(md.zeros(10000, len(TOPICS)))
+    present, weights = bags(x), nn.Parameter(md.zeros(10000, len(TOPICS)))
     optimizer = optim.LBFGS([weights], max_iter=15 if args.small else 100, line_search_fn="strong_wolfe")
 
     def closure():
         optimizer.zero_grad()
-        loss = F.cross_entropy(bags(x) @ weights, labels, reduction="sum") + 0.5 * (weights**2).sum()
+        loss = F.cross_entropy(present @ weights, labels, reduction="sum") + 0.5 * (weights**2).sum()
         loss.backward()
         return loss
 
@@ -89,31 +91,41 @@ def logistic_regression(x, labels):
 
 def bags(x):
     """1 for each word that a text has, [texts, words]."""
-    return md.zeros((x.shape[0], 10000)).at[md.arange(x.shape[0])[:, None], x].set(1.0) * (md.arange(10000) > 0)
+    return md.zeros((x.shape[0], 10000)).at[md.arange(x.shape[0])[:, None], x[:, :WORDS]].set(1.0) * (md.arange(10000) > 0)
+
+
+def beginnings(words):
+    """What the forms of a long word share."""
+    return [word[:5] + "-" for word in words if len(word) > 5]
 
 
 md.manual_seed(0)
 texts, labels = load()
 dataset = list(zip(texts, labels, strict=True))
 train_data, test_data = md.data.random_split(dataset, [0.8, 0.2])
-counts = Counter(w for i in range(len(train_data)) for w in train_data[i][0])
+counts = Counter(w for i in range(len(train_data)) for w in [*train_data[i][0], *beginnings(train_data[i][0])])
 vocabulary = {word: i + 2 for i, (word, _) in enumerate(counts.most_common(9998))}  # 0 is padding, 1 an unknown word
 
 
+def row(words):
+    return [vocabulary.get(w, 1) for w in words] + [0] * (WORDS - len(words))
+
+
 def encode(items):
-    rows = [[vocabulary.get(w, 1) for w in words] + [0] * (WORDS - len(words)) for words, _ in items]
+    rows = [row(words) + row(beginnings(words)) for words, _ in items]
     return md.asarray(rows), md.asarray([label for _, label in items])
 
 
 train_loader = md.data.DataLoader(train_data, batch_size=64, shuffle=True, drop_last=True, collate_fn=encode)
-print(f"{len(train_data)} paragraphs to train on, {len(test_data)} to test, {len(vocabulary)} words; topics: {', '.join(TOPICS)}")
-
+print(f"{len(train_data)} paragraphs to train on, {len(test_data)} to test, {len(vocabulary)} words and beginnings; topics: {', '.join(TOPICS)}")
 
 
 def fit(net, rate, epochs):
     """Train by Adam."""
-    criterion = nn.CrossEntropyLoss()
+    epochs = 1 if args.small else epochs
+    criterion = nn.CrossEntropyLoss(label_smoothing=0.1)
     optimizer = optim.Adam(net.parameters(), lr=rate)
+    schedule = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rate, total_steps=epochs * len(train_loader))
 
     @args.compile
     def train_step(inputs, labels):
@@ -124,10 +136,11 @@ def fit(net, rate, epochs):
         return loss
 
     net.train()
-    for epoch in range(1 if args.small else epochs):
+    for epoch in range(epochs):
         running_loss = 0.0
         for inputs, labels in train_loader:
             running_loss += train_step(inputs, labels).item()
+            schedule.step()
         print(f"Epoch [{epoch + 1}], loss: {running_loss / len(train_loader):.3f}")
     return net.eval()
 

@@ -46,5 +46,7 @@ md.saving.CheckpointManager(folder, mode="max").load("best", trainer=trainer)
 found = trainer.evaluate(test_loader)
 print(f"the best epoch was {trainer.epoch}: {found['accuracy']:.1%} of {len(test)} digits; rows are digits, columns what they were taken for:")
 print(found["confusion"])
+if not args.small and args.epochs >= 6:
+    assert found["accuracy"] >= 0.97, "97 of 100 digits are wanted"
 if args.folder:
     print("log.csv, curves.svg and the checkpoints are in", folder)

@@ -217,6 +217,32 @@ def test_a_model_for_any_number_of_examples(name, tmp_path):
     same(model, (examples(3),), tmp_path)
 
 
+ACTIVATIONS = """ReLU ReLU6 ELU SELU CELU SiLU Mish Hardswish Hardsigmoid Hardtanh Hardshrink Softshrink Tanhshrink LeakyReLU LogSigmoid PReLU
+Softsign Softmin GLU""".split()
+LINE, PLANE, SPACE = (3, 4, 8), (3, 4, 8, 8), (3, 2, 4, 4, 4)
+LAYERS = {
+    **{n: (lambda n=n: getattr(nn, n)(*((-1,) if n == "Softmin" else ())), LINE) for n in ACTIVATIONS},
+    "circular": (lambda: nn.Conv1d(4, 6, 3, padding=1, padding_mode="circular"), LINE), "Conv3d": (lambda: nn.Conv3d(2, 3, 3, 2, 1), SPACE),
+    "reflected": (lambda: nn.Conv2d(4, 6, 3, padding="same", padding_mode="reflect"), PLANE), "MaxPool3d": (lambda: nn.MaxPool3d(2), SPACE),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(4, 6, 3, 2, output_padding=1), LINE), "MaxPool1d": (lambda: nn.MaxPool1d(2), LINE),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(4, 6, 3, 2, 1, groups=2), PLANE), "dilated": (lambda: nn.MaxPool2d(3, 1, 1, dilation=2), PLANE),
+    "ceil": (lambda: nn.MaxPool2d(3, 2, ceil_mode=True), PLANE), "AvgPool2d": (lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False), PLANE),
+    "AdaptiveMaxPool2d": (lambda: nn.AdaptiveMaxPool2d(3), PLANE), "BatchNorm3d": (lambda: nn.BatchNorm3d(2), SPACE),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(4, affine=True), PLANE), "RMSNorm": (lambda: nn.RMSNorm(8), LINE),
+    "bicubic": (lambda: nn.Upsample(scale_factor=2, mode="bicubic"), PLANE), "PixelShuffle": (lambda: nn.PixelShuffle(2), PLANE),
+    "Unflatten": (lambda: nn.Unflatten(1, (2, 2)), PLANE), "RNN": (lambda: nn.RNN(8, 5, nonlinearity="relu", batch_first=True), LINE),
+    "projected": (lambda: nn.LSTM(8, 6, proj_size=3, batch_first=True), LINE), "padded": (lambda: nn.ReflectionPad2d(1), PLANE),
+    "MultiheadAttention": (lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2), LINE),
+}  # fmt: skip
+
+
+def test_layers_for_any_number_of_examples(tmp_path):
+    md.manual_seed(0)
+    for make, shape in LAYERS.values():
+        x = normal(5, *shape)
+        same(make().eval(), (x[:2],), tmp_path, more=(x,), tolerance=5e-6)
+
+
 @pytest.mark.parametrize("where", ["numba", "torch", "jax"])
 def test_the_file_of_every_backend(where, tmp_path):
     md.manual_seed(0)
