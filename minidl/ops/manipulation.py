@@ -159,11 +159,15 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
     >>> md.expand_dims(md.ones(3), 1).shape
     (3, 1)
     """
-    x = operand(x)
-    given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    places = shapes.axes_tuple("expand_dims", given, x.ndim + len(given))
-    rest = iter(x.shape)
-    return ns.reshape(x, shape=tuple(1 if i in places else next(rest) for i in range(x.ndim + len(given))))
+    try:
+        x = operand(x)
+        sizes = list(x.shape)
+        given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
+        for place in sorted(shapes.axes_tuple("expand_dims", given, len(sizes) + len(given))):
+            sizes.insert(place, 1)
+        return ns.reshape(x, shape=tuple(sizes))
+    except Exception as error:
+        raise refused(expand_dims, error, x, axis) from None
 
 
 def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:

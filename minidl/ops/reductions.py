@@ -82,11 +82,16 @@ def _extreme(name: str, text: str) -> Any:
     primitive = getattr(ns, name)
 
     def function(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        x = operand(x)
-        axes = shapes.axes_tuple(name, axis, x.ndim)
-        if 0 in x.shape:
-            table[name].infer(x, axis=axes, keepdims=keepdims)  # some backends have an answer for the maximum of nothing
-        return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+        try:
+            x = operand(x)
+            axes = shapes.axes_tuple(name, axis, x.ndim)
+            if keepdims is not False and keepdims is not True:
+                contract(function).look("keepdims", keepdims)
+            if 0 in x.shape:
+                table[name].infer(x, axis=axes, keepdims=keepdims)  # some backends have an answer for the maximum of nothing
+            return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
+        except Exception as error:
+            raise refused(function, error, x, axis, keepdims) from None
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {text} element over axes; nan if there is one; ties share the gradient. Raises ValueError over nothing."
@@ -113,14 +118,19 @@ def _place(name: str, text: str) -> Any:
     primitive = getattr(ns, name)
 
     def function(x: Any, /, axis: int | None = None, keepdims: bool = False) -> Tensor:
-        x = operand(x)
-        if 0 in x.shape:
-            given = 0 if axis is None else shapes.axis_index(name, axis, x.ndim)
-            table[name].infer(x if axis is not None else reshaped(x, (x.size,)), axis=given, keepdims=keepdims)
-        if axis is None:
-            out = primitive(ns.reshape(x, shape=(x.size,)), axis=0, keepdims=False)
-            return ns.reshape(out, shape=(1,) * x.ndim) if keepdims else out
-        return primitive(x, axis=shapes.axis_index(name, axis, x.ndim), keepdims=keepdims)
+        try:
+            x = operand(x)
+            if keepdims is not False and keepdims is not True:
+                contract(function).look("keepdims", keepdims)
+            if 0 in x.shape:
+                given = 0 if axis is None else shapes.axis_index(name, axis, x.ndim)
+                table[name].infer(x if axis is not None else reshaped(x, (x.size,)), axis=given, keepdims=keepdims)
+            if axis is None:
+                out = primitive(ns.reshape(x, shape=(x.size,)), axis=0, keepdims=False)
+                return ns.reshape(out, shape=(1,) * x.ndim) if keepdims else out
+            return primitive(x, axis=shapes.axis_index(name, axis, x.ndim), keepdims=keepdims)
+        except Exception as error:
+            raise refused(function, error, x, axis, keepdims) from None
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The int64 position of the first {text} element along an axis (or in the flattened array); nan counts as the {text}."
