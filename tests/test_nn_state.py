@@ -178,3 +178,59 @@ def test_values_that_are_not_numbers_stay_so():
     for name, args in (("softshrink", ()), ("lp_pool1d", (1, 2)), ("lp_pool1d", (2, 2)), ("lp_pool1d", (3, 2))):
         ours, theirs = getattr(nn.functional, name)(md.asarray(x), *args), getattr(torch.nn.functional, name)(torch.tensor(x), *args)
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "numba"])
+def test_one_jitted_step_follows_whatever_is_done_to_the_modules(backend):
+    """Freezing, modes, hooks that come and go, modules replaced, values assigned and loaded, buffers added, weights parametrized."""
+    pytest.importorskip(backend)
+
+    def story(run):
+        md.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).double()
+        opts, losses = [md.optim.Adam(net.parameters(), lr=0.05)], []
+        x = md.asarray(np.random.default_rng(0).normal(size=(6, 3)))
+
+        def step(x):
+            opts[0].zero_grad()
+            loss = (net(x) ** 2).sum()
+            loss.backward()
+            opts[0].step()
+            return loss
+
+        step = run(step)
+
+        def go():
+            losses.extend(step(x).item() for _ in range(2))
+
+        go()
+        before = net[0].weight.detach().numpy().copy()
+        net[0].requires_grad_(False)
+        go()
+        assert (net[0].weight.detach().numpy() == before).all()
+        net[0].requires_grad_(True)
+        net.eval()
+        go()
+        net.train()
+        with net[3].register_forward_hook(lambda m, a, out: out * 2), net[3].register_full_backward_hook(lambda m, gi, go: (gi[0] * 3,)):
+            go()
+        go()
+        net[2] = nn.Tanh()
+        opts[0].param_groups[0]["lr"] = 0.06
+        go()
+        with md.no_grad():
+            net[3].weight.assign(net[3].weight.detach() * 0.5)
+        saved = net.state_dict()
+        go()
+        net.load_state_dict(saved)
+        net.register_buffer("extra", nn.Buffer(md.ones(2)))
+        go()
+        nn.utils.parametrizations.weight_norm(net[3])
+        opts[0] = md.optim.SGD(net.parameters(), lr=0.01)
+        go()
+        return [*losses, net[1].num_batches_tracked.item()]
+
+    with md.use_backend(backend):
+        eager, jitted = story(lambda f: f), story(md.jit)
+    np.testing.assert_allclose(jitted, eager, rtol=1e-9)
+    assert eager[-1] == 14  # two passes in evaluation, and two that loading took back
