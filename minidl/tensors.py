@@ -172,10 +172,11 @@ class Tensor:
     def assign(self, value: Tensor) -> Tensor:
         """Give this Tensor another value of the same shape and dtype, in place; the heart of `x += y`, `x[i] = y` and optimizers.
 
-        Raises RuntimeError for a leaf that requires grad outside no_grad, ValueError for another shape or dtype.
+        Raises RuntimeError for a leaf that requires grad outside no_grad, ValueError for another shape, TypeError for another dtype.
         """
         if value.shape != self.shape or value.dtype is not self.dtype:
-            raise ValueError(f"in-place: {describe(value)} cannot be stored in {describe(self)}; shape and dtype of a tensor do not change")
+            kind = ValueError if value.shape != self.shape else TypeError
+            raise kind(f"in-place: {describe(value)} cannot be stored in {describe(self)}; shape and dtype of a tensor do not change")
         if self.leaf is not None:
             if state.grad:
                 raise RuntimeError("in-place: a leaf that requires grad can only be changed under md.no_grad()")

@@ -5,6 +5,7 @@ What an operator makes of the common dtype is one of four things: it keeps it, m
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,7 @@ TYPED = {"i8": np.int8(1), "u16": np.uint16(1), "i64": np.int64(1), "f16": np.fl
 _INTEGERS = "i8 i16 i32 i64 u8 u16 u32 u64".split()
 _FLOATS = "f16 bf16 f32 f64".split()
 _COMPLEX = ["c64", "c128"]
+_REAL = ["bool", *_INTEGERS, *_FLOATS]
 #: function, the common dtypes that it takes, and what it makes of them: "same", "float" (integers become the default float first) or "bool".
 OPERATORS: dict[str, tuple[Callable[..., Any], list[str], str]] = {
     "+": (lambda x, y: x + y, NAMES, "same"), "-": (lambda x, y: x - y, NAMES[1:], "same"), "*": (lambda x, y: x * y, NAMES, "same"),
@@ -57,20 +59,35 @@ OPERATORS: dict[str, tuple[Callable[..., Any], list[str], str]] = {
     "&": (lambda x, y: x & y, ["bool", *_INTEGERS], "same"), "|": (lambda x, y: x | y, ["bool", *_INTEGERS], "same"),
     "^": (lambda x, y: x ^ y, ["bool", *_INTEGERS], "same"), "<<": (lambda x, y: x << y, _INTEGERS, "same"),
     ">>": (lambda x, y: x >> y, _INTEGERS, "same"), "==": (lambda x, y: x == y, NAMES, "bool"), "!=": (lambda x, y: x != y, NAMES, "bool"),
-    "<": (lambda x, y: x < y, ["bool", *_INTEGERS, *_FLOATS], "bool"), ">=": (lambda x, y: x >= y, ["bool", *_INTEGERS, *_FLOATS], "bool"),
-    "maximum": (md.maximum, ["bool", *_INTEGERS, *_FLOATS], "same"), "minimum": (md.minimum, ["bool", *_INTEGERS, *_FLOATS], "same"),
-    "atan2": (md.atan2, ["bool", *_INTEGERS, *_FLOATS], "float"), "hypot": (md.hypot, ["bool", *_INTEGERS, *_FLOATS], "float"),
-    "where": (lambda x, y: md.where(md.tensor([True]), x, y), NAMES, "same"),
+    "<": (lambda x, y: x < y, _REAL, "bool"), ">=": (lambda x, y: x >= y, _REAL, "bool"),
+    "maximum": (md.maximum, _REAL, "same"), "minimum": (md.minimum, _REAL, "same"),
+    "atan2": (md.atan2, _REAL, "float"), "hypot": (md.hypot, _REAL, "float"),
+    "where": (lambda x, y: md.where(md.tensor([True]), x, y), NAMES, "same"), "<=": (lambda x, y: x <= y, _REAL, "bool"),
+    ">": (lambda x, y: x > y, _REAL, "bool"), "fmax": (md.fmax, _REAL, "same"), "fmin": (md.fmin, _REAL, "same"),
+    "logaddexp": (md.logaddexp, _REAL, "float"), "copysign": (md.copysign, _REAL, "float"), "nextafter": (md.nextafter, _REAL, "float"),
+    "xlogy": (md.xlogy, _REAL, "float"), "heaviside": (md.heaviside, _REAL, "float"),
+}  # fmt: skip
+#: Functions of arrays that take no number in their place; "left": the first array's dtype.
+FUNCTIONS: dict[str, tuple[Callable[..., Any], list[str], str]] = {
+    "concat": (lambda x, y: md.concat([x, y]), NAMES, "same"), "stack": (lambda x, y: md.stack([x, y]), NAMES, "same"),
+    "asarray": (lambda x, y: md.asarray([x[0], y[0]]), NAMES, "same"), "matmul": (lambda x, y: x @ y, NAMES, "same"),
+    "tensordot": (lambda x, y: md.tensordot(x, y, axes=1), NAMES, "same"), "vecdot": (md.vecdot, NAMES, "same"),
+    "outer": (md.linalg.outer, NAMES, "same"), "einsum": (lambda x, y: md.einsum("i,i->i", x, y), NAMES, "same"),
+    "diff": (lambda x, y: md.diff(x, prepend=y), NAMES[1:], "same"), "clip": (lambda x, y: md.clip(x, y, y), _REAL, "same"),
+    "clip below": (lambda x, y: md.clip(x, y, None), _REAL, "same"), "clip above": (lambda x, y: md.clip(x, None, y), _REAL, "same"),
+    "solve": (lambda x, y: md.linalg.solve(x[:, None], y[:, None]), NAMES, "float"), "x.at.set": (lambda x, y: x.at[0].set(y[0]), NAMES, "left"),
+    "x.at.add": (lambda x, y: x.at[0].add(y[0]), NAMES, "left"), "searchsorted": (md.searchsorted, _REAL, "i64"),
+    "isin": (md.isin, NAMES, "bool"), "where, a bool": (lambda x, y: md.where(x == x, x, y), NAMES, "same"),
 }  # fmt: skip
 SHORT = {d.short: d for d in dtypes.all_dtypes}
 
 
 def result(op: str, common: str, default: str = "f32") -> str:
     """The dtype of an operator's result for a common dtype, or "-"."""
-    _, takes, makes = OPERATORS[op]
+    _, takes, makes = (OPERATORS | FUNCTIONS)[op]
     if common == "-" or common not in takes:
         return "-"
-    return "bool" if makes == "bool" else default if makes == "float" and common not in (*_FLOATS, *_COMPLEX) else common
+    return makes if makes in ("bool", "i64") else default if makes == "float" and common not in (*_FLOATS, *_COMPLEX) else common
 
 
 def found(f: Callable[..., Any], *args: Any) -> str:
@@ -98,27 +115,91 @@ def test_the_table_is_a_lattice():
             assert md.result_type(SHORT[a], SHORT[b]) is SHORT[want], (a, b)
 
 
+def pairs() -> list[tuple[str, str, str]]:
+    """Every operator and function with every pair of dtypes."""
+    return [(op, a, b) for op in OPERATORS | FUNCTIONS for a, b in PAIRS]
+
+
+def expected(op: str, a: str, b: str) -> str:
+    want = result(op, PAIRS[a, b])
+    return a if (OPERATORS | FUNCTIONS)[op][2] == "left" else want
+
+
 def test_every_pair_and_operator(backend):
     """Eager; on jax what is refused, since XLA compiles each dtype of each operator."""
     xs, wrong = ones(), []
-    for op, (f, _, _) in OPERATORS.items():
-        for (a, b), common in PAIRS.items():
-            want = result(op, common)
-            if backend == "jax" and want != "-":
-                continue
-            got = found(f, xs[a], xs[b])
-            if got != want:
-                wrong.append(f"{a} {op} {b}: {got}, wanted {want}")
+    for op, a, b in pairs():
+        want = expected(op, a, b)
+        if backend == "jax" and want != "-":
+            continue
+        got = found((OPERATORS | FUNCTIONS)[op][0], xs[a], xs[b])
+        if got != want:
+            wrong.append(f"{a} {op} {b}: {got}, wanted {want}")
     assert not wrong, "\n".join(wrong)
 
 
-def test_every_pair_and_operator_compiled():
-    """What jax makes of the pairs, and of every operator's dtypes, in one program."""
-    asked = [(op, a, b) for op in OPERATORS for (a, b), c in PAIRS.items() if result(op, c) != "-" and (op == "+" or a == b)]
+def test_every_pair_scalar_and_operator_on_jax():
+    """All that is not refused, in one program of jax's own functions, whose dtypes jax tells without compiling it."""
+    jax = pytest.importorskip("jax")
+    every = OPERATORS | FUNCTIONS
+    asked = [(op, a, b) for op, a, b in pairs() if expected(op, a, b) != "-"]
+    known = {"f": "f32", "c": "c64"}
+    scalars = [(a, value, known.get(c, c)) for value, row in SCALARS.values() for a, c in zip(NAMES, row.split(), strict=True)]
+    mixed = [(op, a, value, want) for op in OPERATORS for a, value, c in scalars if (want := result(op, c)) != "-"]
     with md.use_backend("jax"):
-        got = md.jit(lambda xs: [OPERATORS[op][0](xs[a], xs[b]) for op, a, b in asked])(ones())
-    wrong = [(op, a, b) for (op, a, b), x in zip(asked, got, strict=True) if x.xp.dtype_of(x.payload).short != result(op, PAIRS[a, b])]
+        xs = ones()
+
+        def run(xs: dict[str, md.Tensor]) -> list[md.Tensor]:
+            return [every[op][0](xs[a], xs[b]) for op, a, b in asked] + [every[op][0](xs[a], v) for op, a, v, _ in mixed]
+
+        graph = md.trace(run)(xs)
+        xp = xs["f32"].xp
+        with xp.scope():
+            shapes = jax.eval_shape(xp.callable(graph), *(jax.ShapeDtypeStruct(v.shape, v.dtype.numpy) for v in graph.inputs))
+    got = [xp.dtype_of(s).short for s in shapes]
+    wants = [expected(*case) for case in asked] + [want for *_, want in mixed]
+    assert len(got) == len(wants) > 8000
+    wrong = [(case, g, w) for case, g, w in zip([*asked, *mixed], got, wants, strict=True) if g != w]
     assert not wrong, wrong
+
+
+IN_PLACE = {
+    "+": operator.iadd, "-": operator.isub, "*": operator.imul, "/": operator.itruediv, "//": operator.ifloordiv, "%": operator.imod,
+    "**": operator.ipow, "&": operator.iand, "|": operator.ior, "^": operator.ixor, "<<": operator.ilshift, ">>": operator.irshift,
+}  # fmt: skip
+
+
+def stored(op: str, a: str, common: str) -> str:
+    """The dtype after `x op= y`: that of x, which takes any number of its kind or a lower one; else TypeError."""
+    order = ["bool", "int", "float", "complex"]
+    rank = lambda name: order.index({"u": "int", "i": "int", "b": "bool", "f": "float", "c": "complex"}[name.replace("bf16", "f16")[0]])
+    made = result(op, common)
+    return "-" if made == "-" or rank(made) > rank(a) else a
+
+
+def test_every_in_place_operator(backend):
+    """Of arrays and numbers. What is refused leaves the tensor as it was. On jax, where each operator of each dtype is compiled, a few are tried."""
+    xs, wrong = ones(), []
+    known = {"f": "f32", "c": "c64"}
+    cases = [(op, a, xs[b], b, c) for op in IN_PLACE for (a, b), c in PAIRS.items()]
+    cases += [(op, a, v, k, known.get(c, c)) for op in IN_PLACE for k, (v, r) in SCALARS.items() for a, c in zip(NAMES, r.split(), strict=True)]
+    for op, a, other, name, common in cases[:: 37 if backend == "jax" else 1]:
+        x, want = md.ones((1,), dtype=SHORT[a]), stored(op, a, common)
+        same = x
+        got = found(IN_PLACE[op], x, other)
+        if got != want or (want == "-" and x.tolist() != [1]) or x is not same or x.dtype is not SHORT[a]:
+            wrong.append(f"{a} {op}= {name}: {got}, wanted {want}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_bounds_of_clip_are_weak_scalars(backend):
+    for a, x in ones().items():
+        if a not in _REAL or (backend == "jax" and a not in ("i8", "bf16", "f32")):
+            continue
+        for kind, (value, row) in SCALARS.items():
+            want = {"f": "f32", "c": "c64"}.get(c := row.split()[NAMES.index(a)], c)
+            want = want if want in _REAL else "-"
+            assert found(md.clip, x, value, None) == found(md.clip, x, None, value) == want, (a, kind)
 
 
 def test_every_scalar_and_operator(backend):

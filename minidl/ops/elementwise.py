@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import later
 from minidl.errors import refused
-from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, values
+from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, shown, values
 
 _FLOAT, _SAME, _BOOL = "Integers become the default float.", "The dtype stays.", "The result is bool."
 
@@ -186,12 +186,16 @@ def angle(x: Any, /) -> Tensor:
 
 
 def heaviside(x: Any, h: Any, /) -> Tensor:
-    """0 below 0, 1 above, h at 0, nan at nan, element by element; constant in x, so its derivative in x is 0.
+    """0 below 0, 1 above, h at 0, nan at nan, element by element; constant in x, so its derivative in x is 0. Raises TypeError for complex numbers.
 
     >>> md.heaviside(md.tensor(-2.0), 0.5).item()
     0.0
     """
     x = operand(x, h if isinstance(h, Tensor) else None)
+    x = cast(x, dtypes.promote(x.dtype, h.dtype) if isinstance(h, Tensor) else dtypes.promote_scalar(x.dtype, scalar_type(h) or float))
+    x = x if x.dtype.inexact else cast(x, dtypes.Defaults.floating)
+    if x.dtype.is_complex:
+        raise TypeError(f"heaviside: dtype {x.dtype.short} is not supported; it wants real numbers")
     return ns.where(ns.eq(x, 0), h, ns.mul(ns.add(ns.sign(x), 1.0), 0.5))
 
 
@@ -213,6 +217,7 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
 
 def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
     """minimum(maximum(x, min), max). Python-number bounds are constants, at which the derivative is 0; at tensor bounds a tie is shared.
+    Raises TypeError for complex numbers.
 
     >>> md.clip(md.tensor(5.0), 0, 1).item()
     1.0
@@ -222,6 +227,11 @@ def clip(x: Any, /, min: Any = None, max: Any = None) -> Tensor:
         if (min is None or scalar_type(min)) and (max is None or scalar_type(max)):
             if min is None and max is None:
                 return fresh(x)
+            if complex in (scalar_type(min), scalar_type(max)):
+                raise TypeError(f"clip: the bounds are real numbers, not {shown(min)} and {shown(max)}")
+            if x.dtype is dtypes.bool_ and {type(b) for b in (min, max)} <= {bool, type(None)}:
+                x = x if min is None else ns.maximum(x, min)
+                return x if max is None else ns.minimum(x, max)
             if x.dtype.inexact or isinstance(min, float) or isinstance(max, float):
                 return ns.clip(x, -math.inf if min is None else min, math.inf if max is None else max)
             bits = 64 if x.dtype is dtypes.bool_ else x.dtype.bits

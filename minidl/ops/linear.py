@@ -13,7 +13,7 @@ from typing import Any
 from minidl import shapes
 from minidl.emit import load
 from minidl.errors import checked
-from minidl.ops.common import Tensor, busy, describe, ns, operand, permuted, reshaped, table, traced
+from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permuted, reshaped, table, traced
 from minidl.ops.manipulation import diagonal
 from minidl.ops.reductions import sum as sum_
 from minidl.tape import count, kind_of
@@ -158,7 +158,7 @@ def dot(x: Any, y: Any, /) -> Tensor:
 
 
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
-    """The sum over one axis of conj(x) * y, the others broadcasting.
+    """The sum over one axis of conj(x) * y, the others broadcasting; of bools whether any product is true, as in matmul.
 
     >>> md.vecdot(md.tensor([1.0, 2.0]), md.tensor([3.0, 4.0])).item()
     11.0
@@ -170,7 +170,7 @@ def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
     if x.shape[axis] != y.shape[axis]:
         raise ValueError(f"vecdot: axis {axis} of {describe(x)} and {describe(y)} differs ({x.shape[axis]} != {y.shape[axis]})")
     out = ns.mul(ns.conj(x) if x.dtype.is_complex else x, y)
-    return ns.sum(out, axis=(out.ndim + axis,), keepdims=False)
+    return (ns.any if out.dtype is dtypes.bool_ else ns.sum)(out, axis=(out.ndim + axis,), keepdims=False)
 
 
 def outer(x: Any, y: Any, /) -> Tensor:

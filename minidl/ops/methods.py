@@ -64,8 +64,8 @@ def _in_place(f: Method) -> Method:
 
 
 def _store(self: Tensor, value: Tensor) -> Tensor:
-    """assign, narrowing within a kind as PyTorch does (f32 += f64 stays f32; i64 += f32 is an error)."""
-    if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not value.dtype.inexact):
+    """assign, narrowing within a kind as PyTorch does (f32 += f64 stays f32; i64 += f32 and bool += i64 are TypeErrors)."""
+    if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not (value.dtype.inexact or self.dtype is dtypes.bool_)):
         value = cast(value, self.dtype)
     return self.assign(value)
 
