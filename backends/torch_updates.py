@@ -121,7 +121,7 @@ class _Match:
         sized = self.by_number(move, "mul")
         quotient = self.sum_of(sized[0], "div") if sized else None
         added = self.by_number(quotient[1], "add") if quotient else None
-        rooted = self.by_number(added[0], "div") if added else None
+        rooted = (self.by_number(added[0], "div") or (added[0], Literal(1.0, self.like.dtype))) if added else None
         sqrt = self.sum_of(rooted[0], "sqrt") if rooted else None
         squares = self.sum_of(sqrt[0], "add") if sqrt else None
         means = self.sum_of(quotient[0], "add") if quotient and squares else None

@@ -57,9 +57,9 @@ class Adam(Optimizer):
         after = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
         if group["amsgrad"]:
             square = after["max_exp_avg_sq"] = md.maximum(state["max_exp_avg_sq"], square)
-        size = (lr / (1 - beta1**step)).to(p.dtype)
-        scale = md.sqrt(1 - beta2**step).to(p.dtype)
-        return p - mean / (md.sqrt(square) / scale + group["eps"]) * size, after
+        root = md.sqrt(1 - beta2**step)  # of numbers, so that an element costs one division: sqrt(square) / root + eps, both sides times root
+        size = (lr / (1 - beta1**step) * root).to(p.dtype)
+        return p - mean / (md.sqrt(square) + (group["eps"] * root).to(p.dtype)) * size, after
 
 
 class AdamW(Adam):
