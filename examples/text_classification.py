@@ -150,7 +150,7 @@ def share(scores, labels):
 
 
 test_x, test_labels = encode([test_data[i] for i in range(len(test_data))])
-net = fit(Net(len(TOPICS)), 0.005, 10)
+net = fit(Net(len(TOPICS)), 0.005, 16)
 with md.no_grad():
     right = share(net(test_x), test_labels)
 weights = logistic_regression(*encode([train_data[i] for i in range(len(train_data))]))
