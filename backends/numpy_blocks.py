@@ -233,6 +233,8 @@ class Writer:
 
     def _empty(self, name: str, shape: tuple[int, ...], dtype: DType) -> None:
         nbytes = math.prod(shape) * dtype.itemsize
+        if name in dict(self.buffers):  # idle memory of one size serves the buffers of many loops
+            nbytes = 1 << (nbytes - 1).bit_length()
         self.room += nbytes
         self.head.append(f"{name} = {self._bind(empty, 'empty')}({shape}, {self._bind(dtype.numpy, dtype.short)}, {nbytes})")
 
