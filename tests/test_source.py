@@ -56,15 +56,15 @@ def test_a_graph_for_any_number_of_examples():
         y = md.reshape(x, (x.shape[0] * 2, 3))
         return md.concat([y, md.zeros((x.shape[0], 3))]), md.map(lambda row: row * 2, x)
 
-    small, large = (md.trace(f)(md.ones((n, 6), backend="numpy")) for n in (4, 5))
-    file = run(small.to_python("f", ("x",), large), "f")
+    small, *larger = (md.trace(f)(md.ones((n, 6), backend="numpy")) for n in (4, 5, 6))
+    file = run(small.to_python("f", ("x",), larger), "f")
     for n in (1, 7):
         x = np.arange(n * 6.0, dtype=np.float32).reshape(n, 6)
         for g, w in zip(file(x), f(md.tensor(x)), strict=True):
             assert np.array_equal(g, w.numpy())
-    other = md.trace(lambda x: f(x * x.shape[0]))(md.ones((5, 6), backend="numpy"))
+    others = [md.trace(lambda x: f(x * x.shape[0]))(md.ones((n, 6), backend="numpy")) for n in (5, 6)]
     with pytest.raises(ValueError, match="depends on the number of examples in more than sizes"):
-        small.to_python("f", ("x",), other)
+        small.to_python("f", ("x",), others)
 
 
 def test_a_graph_runs_on_tensors(backend):
