@@ -452,8 +452,11 @@ def test_errors_say_what_was_wanted():
 def test_the_bar_shows_loss_metrics_and_throughput(monkeypatch, capsys):
     import tqdm
 
-    real = tqdm.tqdm
-    monkeypatch.setattr(tqdm, "tqdm", lambda **options: real(**{**options, "delay": 0, "mininterval": 0, "ncols": 150}))
+    class Shown(tqdm.tqdm):
+        def __init__(self, **options):
+            super().__init__(**{**options, "delay": 0, "mininterval": 0, "ncols": 150})
+
+    monkeypatch.setattr(tqdm, "tqdm", Shown)
     trainer(progress=True).fit(loader(), 2)
     shown = capsys.readouterr().err
     assert re.search(r"epoch 2/2: .*\| \d+/10 .*loss=\d\.\d+, accuracy=0.\d+, samples/s=\d+", shown), shown[-500:]
