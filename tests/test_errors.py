@@ -293,3 +293,29 @@ def test_checked_is_for_everybody():
         scaled(md.ones((2,)), 1.0, 5)
     with pytest.raises(KeyError, match="mine"):
         scaled(md.ones((2,)), 1.0, 13)
+
+
+SETTINGS = ["abc", None, (2, 3), (1.0,), [], 1j, Odd(), {}, md.float32]
+
+
+def test_optimizers_name_the_setting_that_is_of_another_kind():
+    """Every optimizer, every setting that has a number, a flag or numbers for a default."""
+    tried = 0
+    for name in md.optim.__all__:
+        kind = getattr(md.optim, name)
+        if not inspect.isclass(kind) or not issubclass(kind, md.optim.Optimizer) or kind is md.optim.Optimizer:
+            continue
+        with pytest.raises(TypeError, match=rf"^{name}: params is an iterable of tensors or of dicts, not 3$"):
+            kind(3)
+        for parameter in inspect.signature(kind).parameters.values():
+            if type(parameter.default) is not float:
+                continue
+            for value in SETTINGS:
+                with pytest.raises((TypeError, ValueError)) as error:
+                    kind([md.tensor([1.0, 2.0], requires_grad=True)], **{parameter.name: value})
+                assert own(error.value) and parameter.name in str(error.value), str(error.value)
+                tried += 1
+    assert tried > 200
+    for betas in (0.9, (0.9,), (0.9, "a"), None, Odd()):
+        with pytest.raises(TypeError, match=r"^Adam: betas must be 2 numbers, not "):
+            md.optim.Adam([md.tensor([1.0, 2.0], requires_grad=True)], betas=betas)

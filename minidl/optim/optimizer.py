@@ -9,8 +9,10 @@ assignment under no_grad; `param_groups`, `state` and the form of state_dict are
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Real
 from typing import Any, ClassVar
 
 import minidl as md
@@ -89,6 +91,8 @@ class Optimizer:
         self.stepped = False
         if isinstance(params, md.Tensor):
             raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not one Tensor; write [tensor]")
+        if not isinstance(params, (Iterable, type(None))):
+            raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not {params!r}")
         groups = [] if params is None else list(params)
         if not groups and params is not None:
             raise ValueError(f"{type(self).__name__}: got an empty parameter list")
@@ -125,7 +129,10 @@ class Optimizer:
                 self._begin(p, full)
 
     def _check(self, group: dict[str, Any]) -> None:
-        """Raise ValueError for hyper-parameters out of range."""
+        """Raise TypeError for hyper-parameters of another kind than the constructor's default, ValueError for those out of range."""
+        for k, parameter in inspect.signature(type(self)).parameters.items():
+            if k in group and (wanted := _other_kind(group[k], parameter.default)):
+                raise TypeError(f"{type(self).__name__}: {k} must be {wanted}, not {group[k]!r}")
         for name in ("lr", "lr_decay", "momentum", "alpha", "weight_decay", "eps", "initial_accumulator_value"):
             if isinstance(group.get(name), (int, float)) and not group[name] >= 0:
                 raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {group[name]}")
@@ -319,6 +326,20 @@ class Optimizer:
             lines.append(f"Parameter Group {i}")
             lines += [f"    {k}: {v}" for k, v in sorted(group.items()) if k not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (Real, md.Tensor)) or hasattr(value, "number")  # a number that may change from call to call of a jitted function
+
+
+def _other_kind(value: Any, default: Any) -> str:
+    """What is wanted instead of a setting, "" where it is of the default's kind."""
+    if isinstance(default, (int, float)):
+        return "" if _number(value) else "True or False" if isinstance(default, bool) else "a number"
+    if isinstance(default, tuple) and all(map(_number, default)):
+        fits = isinstance(value, (tuple, list)) and len(value) == len(default) and all(map(_number, value))
+        return "" if fits else f"{len(default)} numbers"
+    return ""
 
 
 def _now(value: Any) -> Any:
