@@ -526,10 +526,23 @@ def _reverse_while(body: Graph, consts: list[Tensor], carry: list[Tensor], trips
     return [*end["cts"], *end["sums"]]
 
 
+def _one_bool(what: str, x: Tensor, integers: bool = False) -> None:
+    if x.shape != () or not (x.dtype is bool_ or (integers and x.dtype.is_integer)):
+        raise TypeError(f"{what} must be one bool, not {describe(x)}")
+
+
+def _holds(what: str, x: Any, integers: bool = False) -> bool:
+    """Eager: whether a condition holds; it is refused where a trace would refuse it."""
+    if isinstance(x, Tensor):
+        _one_bool(what, x, integers)
+    return bool(x)
+
+
 def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], init: Any) -> Any:
     """Repeat body_fun(state) while cond_fun(state) is true; returns the last state, whose shapes and dtypes stay the same.
 
     Differentiable in both modes without a bound on the trips; in reverse, under jit, with a stack of 64 states and O(n log n) steps.
+    Raises TypeError for a condition that is not one bool, RuntimeError where it changes a tensor.
 
     >>> md.while_loop(lambda x: x < 100.0, lambda x: x * 2.0, md.tensor(3.0)).item()
     192.0
@@ -537,7 +550,7 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     carry, structure = _tensors(init)
     if state.interpreter is None:
         value = tree.unflatten(structure, carry)
-        while bool(cond_fun(value)):
+        while _holds("while_loop: the condition", cond_fun(value)):
             value = body_fun(value)
             _same("while_loop", carry, [_eager(v) for v in tree.leaves(value)])
         return value
@@ -642,14 +655,15 @@ def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], op
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
     """true_fun(*operands) if pred else false_fun(*operands), as part of the graph when traced.
 
+    Raises TypeError for a predicate that is not one bool, and for branches whose results differ in structure, shapes or dtypes.
+
     >>> md.cond(md.tensor(True), lambda x: x + 1.0, lambda x: x - 1.0, md.tensor(1.0)).item()
     2.0
     """
     if state.interpreter is None:
-        return true_fun(*operands) if bool(pred) else false_fun(*operands)
+        return true_fun(*operands) if _holds("cond: the predicate", pred, integers=True) else false_fun(*operands)
     flag = asarray_here(pred)
-    if flag.shape != () or not (flag.dtype is bool_ or flag.dtype.is_integer):
-        raise TypeError(f"cond: the predicate must be one bool, not {describe(flag)}")
+    _one_bool("cond: the predicate", flag, integers=True)
     return _switch("cond", flag, [false_fun, true_fun], operands)
 
 

@@ -53,6 +53,7 @@ class custom_vjp:
 
     f.defvjp(fwd, bwd): fwd(*args) -> (out, residuals); bwd(residuals, cotangent) -> one cotangent (or None) per argument. Forward mode through
     it transposes bwd, which must be linear in the cotangent. Complex cotangents follow PyTorch's convention.
+    Raises TypeError when it is called before it has a rule or where bwd returns no tuple, ValueError for a cotangent of another shape.
 
     >>> f = md.custom_vjp(lambda x: x * 2.0)
     >>> f.defvjp(lambda x: (x * 2.0, None), lambda res, g: (g * 100.0,))
@@ -122,6 +123,7 @@ class custom_jvp:
     """A function with a forward rule of its own; reverse mode transposes it, so the rule must be linear in the tangents.
 
     f.defjvp(rule): rule(primals, tangents) -> (out, tangent out).
+    Raises TypeError when it is called before it has a rule.
 
     >>> f = md.custom_jvp(lambda x: md.sin(x))
     >>> _ = f.defjvp(lambda primals, tangents: (md.sin(primals[0]), tangents[0] * 5.0))

@@ -165,6 +165,8 @@ def rfftn(
 ) -> Tensor:
     """fftn of real numbers: rfft along the last of the axes, then fftn over the others.
 
+    Raises ValueError where there is no axis to transform, or one without points.
+
     >>> import minidl as md
     >>> md.fft.rfftn(md.ones((2, 2))).tolist()
     [[(4+0j), 0j], [0j, 0j]]
@@ -182,6 +184,8 @@ def irfftn(
     x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward", _name: str = "irfftn"
 ) -> Tensor:
     """The inverse of rfftn; s: the sizes of the result along the axes, the last of them 2 (m - 1) by default.
+
+    Raises ValueError where there is no axis to transform, or one without points.
 
     >>> import minidl as md
     >>> md.fft.irfftn(md.fft.rfftn(md.ones((2, 2)))).tolist()

@@ -407,6 +407,7 @@ def matrix_power(x: Any, n: int, /) -> Tensor:
 
     Under md.autocast it computes in float32, as `inv` and the factorisations do, whatever n is: squaring multiplies what each product rounds off.
     (PyTorch's products round to the low dtype from n = 2 on.)
+    Raises ValueError for a matrix that is not square.
 
     >>> md.linalg.matrix_power(md.tensor([[1.0, 1.0], [0.0, 1.0]]), 5).tolist()
     [[1.0, 5.0], [0.0, 1.0]]
@@ -435,6 +436,7 @@ def _power(x: Tensor, n: int) -> Tensor:
 def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
     """A norm of x [..., m, n]: "fro" (the root of the sum of squares), "nuc" (the sum of singular values), 2 or -2 (the largest or least of them),
     1 or -1 (the largest or least sum of sizes in a column), inf or -inf (in a row). Derivatives are those of the parts: 0 at 0, ties split.
+    Raises ValueError for another ord.
 
     >>> md.linalg.matrix_norm(md.tensor([[3.0, 0.0], [0.0, 4.0]])).item()
     5.0

@@ -245,6 +245,8 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """(f(*primals), its derivative in the direction of tangents).
 
+    Raises TypeError unless primals and tangents are tuples of one length, ValueError where they differ in structure.
+
     >>> md.jvp(lambda x: x * x, (md.tensor(3.0),), (md.tensor(1.0),))[1].item()
     6.0
     """
@@ -264,6 +266,8 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
 
 def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     """(f(*primals), the linear map tangents → output tangent), f being run once.
+
+    Raises ValueError for tangents of another structure than the primals'.
 
     >>> out, push = md.linearize(lambda x: x * x, md.tensor(3.0))
     >>> push(md.tensor(2.0)).item()

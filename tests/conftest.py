@@ -34,7 +34,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ledger", action="store_true", help="write tests/ledger.csv from the results of tests/test_primitives.py")
-    parser.addoption("--nightly", action="store_true", help="check more in tests/test_primitives.py and tests/test_docs.py")
+    parser.addoption("--nightly", action="store_true", help="check more in tests/test_primitives.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

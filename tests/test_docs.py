@@ -93,25 +93,45 @@ def backend(request):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every module on every backend; but for what a backend says of itself, which does not depend on the one that is chosen, and, on jax, for what
-    stands above the core, whose operations XLA compiles one by one for minutes: that is run with --nightly."""
+    """Every module on every backend; but for what a backend says of itself, which does not depend on the one that is chosen, and what runs apart."""
     if "module" not in metafunc.fixturenames:
         return
-    nightly = metafunc.config.getoption("--nightly")
     pairs = [
         (backend, name)
         for backend in ("numpy", "numba", "torch", "jax")
         for name in modules()
         if backend == "numpy" or not name.startswith("minidl.backends")
-        if backend != "jax" or nightly or name.split(".")[1] not in md._SATELLITES or name.split(".")[1] in CORE
+        if backend != "jax" or not apart(name)
     ]
     metafunc.parametrize(("backend", "module"), pairs, indirect=["backend"])
 
 
-def test_examples_in_docstrings(module, backend):
-    """On every backend they print the same."""
+def apart(module: str) -> bool:
+    """Whether a module stands above the core: on jax its examples have a process of their own."""
+    room = module.split(".")[1]
+    return room in md._SATELLITES and room not in CORE
+
+
+def run(module: str) -> None:
+    """The examples of one module on the default backend."""
     runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     for test in examples(importlib.import_module(module)):
         runner.run(test)
     result = runner.summarize()
-    assert result.attempted and not result.failed
+    assert result.attempted and not result.failed, module
+
+
+def test_examples_in_docstrings(module, backend):
+    """On every backend they print the same."""
+    run(module)
+
+
+def test_examples_above_the_core_on_jax():
+    """In a process where XLA compiles with little effort, which it would do one operation after the other for minutes."""
+    pytest.importorskip("jax")
+    code = "import sys, minidl, test_docs\nminidl.set_backend('jax')\nfor name in sys.argv[1:]: test_docs.run(name)"
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    paths = [str(ROOT / "tests"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+    done = subprocess.run([sys.executable, "-c", code, *filter(apart, modules())], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -234,6 +234,8 @@ MESSAGES: list[tuple[Callable[..., Any], type, str]] = [
     (lambda x, y: md.repeat(y, 2**40), MemoryError, "repeat: f32[4,1099511627776] would take"),
     (lambda x, y: md.arange(2**45), MemoryError, "iota: i64[35184372088832] would take"),
     (lambda x, y: md.astype(y, md.int32) << 2**40, OverflowError, "shift_left: the Python integer 1099511627776 does not fit int32"),
+    (lambda x, y: md.cond(x, lambda: y, lambda: y), TypeError, "cond: the predicate must be one bool, not f32[2,3]"),
+    (lambda x, y: md.while_loop(lambda c: c, lambda c: c, y), TypeError, "while_loop: the condition must be one bool, not f32[4]"),
     (lambda x, y: md.nn.functional.linear(x, y, 3), TypeError, "linear: bias must be a Tensor or None, not 3"),
 ]  # fmt: skip
 

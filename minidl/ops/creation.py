@@ -272,6 +272,8 @@ def linspace(
 ) -> Tensor:
     """num evenly spaced numbers from start to stop, stop itself included if endpoint. Computed in double precision and rounded once.
 
+    Raises ValueError for a negative num.
+
     >>> md.linspace(0, 1, 5).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """

@@ -339,6 +339,9 @@ def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...]
 def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
     """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added.
 
+    Raises IndexError for what is no index, a mask that does not fit, and a position out of range (where it can be looked at, see
+    md.out_of_bounds), ValueError for a value that does not broadcast.
+
     >>> md.set_at(md.zeros(3), 1, 5.0).tolist()
     [0.0, 5.0, 0.0]
     """

@@ -78,6 +78,8 @@ _KINDS = {
 def isdtype(dtype: Any, kind: Any) -> bool:
     """Whether a dtype is of a kind: a dtype, one of the Array API's names ("integral", "real floating" …), or a tuple of these.
 
+    Raises ValueError for the name of no kind.
+
     >>> md.isdtype("int8", ("bool", "integral"))
     True
     """

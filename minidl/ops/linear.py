@@ -160,6 +160,8 @@ def dot(x: Any, y: Any, /) -> Tensor:
 def vecdot(x: Any, y: Any, /, *, axis: int = -1) -> Tensor:
     """The sum over one axis of conj(x) * y, the others broadcasting; of bools whether any product is true, as in matmul.
 
+    Raises ValueError where the sizes of the axis differ.
+
     >>> md.vecdot(md.tensor([1.0, 2.0]), md.tensor([3.0, 4.0])).item()
     11.0
     """

@@ -71,6 +71,8 @@ def view(x: Any, /, *shape: Any) -> Tensor:
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     """Make the axes from start_axis to end_axis, both included, one axis.
 
+    Raises ValueError where start_axis lies after end_axis, IndexError for an axis that x does not have.
+
     >>> md.flatten(md.ones((2, 3, 4)), 1).shape
     (2, 12)
     """
@@ -309,6 +311,8 @@ def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tens
 def chunk(x: Any, /, chunks: int, *, axis: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch).
 
+    Raises ValueError for less than one piece.
+
     >>> [c.tolist() for c in md.chunk(md.arange(5), 2)]
     [[0, 1, 2], [3, 4]]
     """
@@ -331,6 +335,8 @@ def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
 
 def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array).
+
+    Raises ValueError where shifts and axes differ in number, IndexError for an axis that x does not have.
 
     >>> md.roll(md.arange(4), 1).tolist()
     [3, 0, 1, 2]
@@ -398,6 +404,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
 def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     """A border of one value. widths: an integer, a pair (before, after) for all axes, or one of these per axis; negative ones crop.
 
+    Raises ValueError for widths that crop more than there is or are not one entry per axis, TypeError for a value that is no number.
+
     >>> md.pad(md.stack([md.tensor(1), md.tensor(2)]), (1, 0)).tolist()
     [0, 1, 2]
     """
@@ -418,6 +426,8 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
 
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
     """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes.
+
+    Raises ValueError for one axis twice, IndexError for an axis that x does not have.
 
     >>> md.diagonal(md.reshape(md.arange(4), (2, 2))).tolist()
     [0, 3]

@@ -303,6 +303,7 @@ def _cumulative(name: str, primitive: str, text: str, start: float | None, wide:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The running {text} along an axis, from the end if reverse; include_initial puts the empty one in front."
+    function.__doc__ += "\n\nRaises ValueError for several axes of which none is named" + ("." if start is not None else " and for include_initial.")
     function.__doc__ += _example(f"{name}(md.tensor({'[0.0, 1.0]' if 'log' in name else '[2, 3, 1]'})).tolist()", shown)
     return function
 

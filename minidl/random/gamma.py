@@ -193,6 +193,8 @@ def _beta(key: Tensor, a: Tensor, b: Tensor, /, shape: tuple[int, ...], dtype: D
 def dirichlet(key: Tensor, alpha: Any, shape: Shape | None = None, dtype: Any = None) -> Tensor:
     """Points of the simplex, [*shape, k] for alpha [..., k], whose leading axes broadcast to shape. Differentiable in alpha and errors as `gamma`.
 
+    Raises ValueError for alpha without an axis.
+
     >>> import minidl as md
     >>> x = md.random.dirichlet(md.random.key(0), [1.0, 2.0, 3.0], (5,))
     >>> x.shape, bool((abs(x.sum(axis=-1) - 1.0) < 1e-6).all())

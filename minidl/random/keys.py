@@ -92,6 +92,9 @@ def split(key: Tensor, num: Shape = 2) -> Tensor:
 def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     """A key that also depends on a number (modulo 2**32), for example a step count. Equals jax.random.fold_in.
 
+    Raises TypeError for a
+    Tensor that is not one integer.
+
     >>> import minidl as md
     >>> md.random.fold_in(md.random.key(0), 1).tolist() == md.random.fold_in(md.random.key(0), 2).tolist()
     False
