@@ -40,6 +40,9 @@ def test_root_in_every_mode(backend):
         both = md.jit(lambda v: (first(v), second(v), md.grad(lambda u: root(u).sum())(v)))(x)
         for got, want in zip(both, ([0.0, 0.25], [0.0, -1 / 32], [0.0, 0.25]), strict=True):
             same(got, want)
+        forward = lambda v: md.jvp(root, (v,), (md.ones_like(v),))[1]
+        for got in (md.jit(forward)(x), md.vmap(forward)(x), md.jit(md.vmap(forward))(x)):
+            same(got, [0.0, 0.25])
     assert np.isnan(md.grad(lambda v: root(v).sum())(x).tolist()[0])
 
 
