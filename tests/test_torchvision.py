@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import test_vision
+from torchvision_here import FakeData
 
 import minidl as md
 from minidl.data import DataLoader, Dataset
 from minidl.data import transforms as T
 from minidl.data.datasets import MNIST, ImageFolder
 
-torchvision = pytest.importorskip("torchvision")
 KEY = md.random.key(2)
 
 
@@ -65,7 +65,7 @@ def test_its_data_sets_feed_the_loader(tmp_path):
     own = next(iter(DataLoader(MNIST(tmp_path, transform=T.ToTensor()), 16)))
     other = next(iter(DataLoader(datasets.MNIST(tmp_path, transform=theirs.ToTensor()), 16)))
     assert (own[0] == other[0]).all().item() and own[1].tolist() == other[1].tolist()
-    fake = datasets.FakeData(12, (3, 20, 20), transform=theirs.PILToTensor())
+    fake = FakeData(12, (3, 20, 20), transform=theirs.PILToTensor())
     x, y = next(iter(DataLoader(fake, 6, num_workers=1)))
     assert x.shape == (6, 3, 20, 20) and x.dtype is md.uint8 and y.shape == (6,)
     for name in ("a", "b"):
