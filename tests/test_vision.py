@@ -344,3 +344,23 @@ def test_augmented_batches_do_not_depend_on_workers_or_backend(tmp_path):
     assert {x.backend for x, _ in loaders[0]} == {md.empty(0).backend}
     with md.use_backend("numba"):
         assert all((x.numpy() == y).all() for (x, _), y in zip(DataLoader(data, 25, True, generator=md.random.key(4)), a, strict=True))
+
+
+@pytest.mark.parametrize("kind", [T.Resize, T.RandomResizedCrop])
+@pytest.mark.parametrize("size", [3.5, "ab", None, 0, (1, 2, 3), (2, 2.0), ()])
+def test_a_size_is_one_or_two_positive_integers(kind, size):
+    with pytest.raises(ValueError, match="positive integer"):
+        kind(size)
+
+
+def test_sizes_may_be_numbers_of_numpy_and_paddings_may_not_be_fractions():
+    image = np.zeros((8, 12, 3), np.uint8)
+    assert T.Resize(np.int64(4))(image).shape == (4, 6, 3) and T.RandomResizedCrop(np.int64(4))(image).shape == (4, 4, 3)
+    with pytest.raises(ValueError, match=r"padding is a number.*got 1.5"):
+        T.Pad(1.5)
+
+
+def test_gray_pictures_without_a_channel_axis_get_one():
+    plain = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert (T.Grayscale()(plain) == plain[..., None]).all()
+    assert T.Grayscale(3)(md.asarray(plain)).tolist() == [plain.tolist()] * 3

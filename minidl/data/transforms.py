@@ -54,6 +54,8 @@ class Compose(Transform):
 class Lambda(Transform):
     """A function of one's own: of an array [H, W, C], or of a Tensor. For worker processes, one from the top of a module.
 
+    Raises TypeError for what cannot be called.
+
     >>> import numpy
     >>> md.data.transforms.Lambda(lambda a: a + 1)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1))[0, 0].tolist()
     [1]
@@ -118,7 +120,7 @@ class Normalize(Transform):
 
 def _pair(name: str, size: Any) -> tuple[int, int]:
     """(height, width) of a number or two. Raises ValueError for anything else."""
-    pair = (size, size) if isinstance(size, int) else tuple(size) * (2 if len(size) == 1 else 1)
+    pair = (size, size) if np.ndim(size) == 0 else tuple(size) * (2 if len(size) == 1 else 1)
     if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and v > 0 for v in pair):
         raise ValueError(f"{name}: size is a positive integer or (height, width), got {size!r}")
     return int(pair[0]), int(pair[1])
@@ -128,7 +130,8 @@ class Resize(Transform):
     """Another size: (height, width), or one number for the shorter side, the other in proportion and at most max_size.
 
     interpolation: "bilinear", "bicubic" or "nearest". antialias=False takes single points of the image, also where it shrinks. On bytes as Pillow
-    does it (at most one level apart), on floats as torch.nn.functional.interpolate.
+    does it (at most one level apart), on floats as torch.nn.functional.interpolate. Raises ValueError for a size that is not one or
+    two positive integers, for another interpolation, and for a max_size beside (height, width) or not above the shorter side.
 
     >>> Resize(4)(np.zeros((8, 16, 3), np.uint8)).shape
     (4, 8, 3)
@@ -136,14 +139,14 @@ class Resize(Transform):
 
     def __init__(self, size: Any, interpolation: Any = "bilinear", max_size: int | None = None, antialias: bool = True):
         _pair("Resize", size)
-        if max_size is not None and not isinstance(size, int) and len(size) != 1:
+        if max_size is not None and np.ndim(size) and len(size) != 1:
             raise ValueError("Resize: max_size would do nothing with a height and a width")
         self.size, self.interpolation, self.max_size, self.antialias = size, mode_of(interpolation), max_size, antialias
         if max_size is not None and max_size <= _pair("Resize", size)[0]:
             raise ValueError(f"Resize: max_size {max_size} must be above the size {size} of the shorter side")
 
     def _target(self, height: int, width: int) -> tuple[int, int]:
-        if not isinstance(self.size, int) and len(self.size) != 1:
+        if np.ndim(self.size) and len(self.size) != 1:
             return _pair("Resize", self.size)
         short = _pair("Resize", self.size)[0]
         long = int(short * max(height, width) / min(height, width))
@@ -182,7 +185,7 @@ _MODES = ("constant", "edge", "reflect", "symmetric")
 
 def _sides(name: str, padding: Any) -> tuple[int, int, int, int]:
     """(left, top, right, bottom) of one number, (left and right, top and bottom), or four."""
-    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding) * (4 // len(padding) if len(padding) in (1, 2, 4) else 1)
+    sides = (padding,) * 4 if np.ndim(padding) == 0 else tuple(padding) * (4 // len(padding) if len(padding) in (1, 2, 4) else 1)
     if len(sides) != 4 or not all(isinstance(v, int) and v >= 0 for v in sides):
         raise ValueError(f"{name}: padding is a number, (left and right, top and bottom) or four numbers, none negative; got {padding!r}")
     return sides  # type: ignore[return-value]
@@ -191,7 +194,8 @@ def _sides(name: str, padding: Any) -> tuple[int, int, int, int]:
 class Pad(Transform):
     """More rows and columns: padding is a number, (left and right, top and bottom), or (left, top, right, bottom).
 
-    padding_mode: "constant" (fill: a number, or one for each channel), "edge", "reflect" or "symmetric".
+    padding_mode: "constant" (fill: a number, or one for each channel), "edge", "reflect" or "symmetric". Raises ValueError for another padding_mode,
+    and for a padding that is negative, no integer, or of another length.
 
     >>> import numpy
     >>> md.data.transforms.Pad(1)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
@@ -277,6 +281,9 @@ def _rectangle(draws: Draws, height: int, width: int, scale: Sequence[float], ra
 class RandomResizedCrop(Transform):
     """A part of the image with a random share of its area (scale) and a random ratio of width to height, resized (the crop of Inception networks).
 
+    size, interpolation, antialias: as Resize, but one number is both sides. Raises ValueError for a size that is not one or two positive integers,
+    for another interpolation, and for a scale or ratio that is not (smallest, largest), both positive.
+
     >>> import numpy
     >>> md.data.transforms.RandomResizedCrop(4)(numpy.ones((8, 8, 3), "uint8")).shape
     (4, 4, 3)
@@ -313,6 +320,8 @@ class RandomResizedCrop(Transform):
 
 class RandomErasing(Transform):
     """With probability p a random rectangle of a tensor is filled with `value` (Z. Zhong et al., 2017).
+
+    scale: between which shares of the area. ratio: between which ratios of the sides. Raises TypeError for an image that is no tensor.
 
     >>> md.data.transforms.RandomErasing(p=1.0)(md.ones((1, 8, 8))).shape
     (1, 8, 8)
@@ -358,6 +367,8 @@ class RandomApply(Transform):
 class Grayscale(Transform):
     """Brightness (ITU-R 601: 0.299 red + 0.587 green + 0.114 blue) in one channel, or the same in three. Images with one channel stay.
 
+    Raises ValueError for another number of output channels, and for an image that has neither 1 nor 3.
+
     >>> import numpy
     >>> md.data.transforms.Grayscale()(numpy.ones((2, 2, 3), "uint8")).shape
     (2, 2, 1)
@@ -373,7 +384,7 @@ class Grayscale(Transform):
         x = picture.array
         axis = -3 if picture.tensor else -1
         if x.ndim == 2:
-            x = x[..., None] if not picture.tensor else x
+            x = x[None] if picture.tensor else x[..., None]
         if x.shape[axis] not in (1, 3):
             raise ValueError(f"Grayscale: an image with 1 or 3 channels is wanted, this has {x.shape[axis]}")
         if x.shape[axis] == 3:
