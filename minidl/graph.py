@@ -82,7 +82,8 @@ class Equation:
 class Graph:
     """A traced program: `inputs` → `equations` → `outputs`.
 
-    `print(graph)` shows typed single-assignment Python, and `emit` gives the text that a backend runs.
+    `print(graph)` shows typed single-assignment Python, and `emit` gives the text that a backend runs. A call raises ValueError for arguments of
+    other shapes or dtypes than the inputs have, and for another number of them.
 
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones(3)))
     def program(a: 'f32[3]'):

@@ -38,7 +38,8 @@ from minidl.tape import LEAF, Hooked, Leaf, Node, count, kind_of, leaf_node, rec
 class Tensor:
     """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
 
-    Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class.
+    Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class. Setting `grad` raises RuntimeError for a tensor that is
+    no leaf which requires grad, and ValueError for a gradient of another shape or dtype.
 
     >>> x = md.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -144,7 +145,10 @@ class Tensor:
         write_grad(leaf, value)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call hook(gradient) when the gradient of this tensor is computed; a returned Tensor replaces it. Returns a function that removes it."""
+        """Call hook(gradient) when the gradient of this tensor is computed; a returned Tensor replaces it. Returns a function that removes it.
+
+        Raises RuntimeError for a tensor that does not require grad.
+        """
         if self.node is None:
             raise RuntimeError("register_hook: this tensor does not require grad")
         leaf = self.leaf

@@ -18,6 +18,8 @@ class Policy:
     """param_dtype: of the parameters. compute_dtype: of products, convolutions and attention, as under md.autocast; float32 or float64 switches
     autocast off inside and takes half inputs up. output_dtype: of the float tensors that come out; None leaves them.
 
+    `of` raises ValueError for a text that names no policy.
+
     >>> Policy.of("mixed_bfloat16")
     Policy(param_dtype=minidl.float32, compute_dtype=minidl.bfloat16, output_dtype=None)
     >>> Policy.of("params=float32,compute=float16,output=float32").compute_dtype

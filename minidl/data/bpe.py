@@ -24,6 +24,8 @@ Pair = tuple[int, int]
 class BytePairEncoding:
     """Tokens 0 … 255 are the bytes, then come the pairs that were learnt, then the specials (texts that are never cut).
 
+    Raises ValueError for a pair of tokens that are not there before it, and for specials that are empty or given twice.
+
     >>> bpe = BytePairEncoding.train(["low lower lowest"] * 5, vocab_size=262)
     >>> [bpe.token(i) for i in bpe.encode("lower low")]
     [b'low', b'e', b'r', b' low']
@@ -139,7 +141,7 @@ class BytePairEncoding:
         return out
 
     def decode(self, numbers: Iterable[int]) -> str:
-        """The text of some tokens; bytes that are no text (a part of a character) become U+FFFD."""
+        """The text of some tokens; bytes that are no text (a part of a character) become U+FFFD. Raises IndexError for a number that no token has."""
         return b"".join(self.token(int(n)) for n in numbers).decode("utf-8", errors="replace")
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -21,6 +21,8 @@ from minidl.data.randomness import words_of
 class Dataset:
     """The base of data sets: subclasses define __getitem__(number) and __len__. A loader takes anything else that has these two as well.
 
+    Raises NotImplementedError for the method that a subclass did not define.
+
     >>> class Squares(Dataset):
     ...     def __len__(self):
     ...         return 3
@@ -49,6 +51,7 @@ class IterableDataset:
 
     With worker processes, every worker runs through the whole stream and prepares every so-and-so-many-th batch, which gives the same batches as
     one process does. A stream that calls `get_worker_info()` at its start divides itself, as in PyTorch: each worker then gives all that it has.
+    Raises NotImplementedError when a subclass did not define __iter__.
 
     >>> class Count(md.data.IterableDataset):
     ...     def __iter__(self):

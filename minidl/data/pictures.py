@@ -70,6 +70,9 @@ class Picture:
 class Transform:
     """The base of transforms: subclasses define apply(picture, draws), which changes the picture; a call does it to an image.
 
+    An image is an array [H, W] or [H, W, C], a Tensor [..., C, H, W] or a Pillow image: a call raises TypeError for anything else, ValueError for
+    other shapes, and NotImplementedError where apply is not defined.
+
     >>> import numpy
     >>> class Twice(md.data.transforms.Transform):
     ...     def apply(self, picture, draws):

@@ -20,7 +20,8 @@ from minidl.data.randomness import words_of
 class Sampler:
     """The base of samplers: subclasses define __iter__, which gives item numbers, and __len__ if it is known.
 
-    Those that are a function of a key define `order(words)` instead of __iter__.
+    Those that are a function of a key define `order(words)` instead of __iter__. Raises NotImplementedError when it is asked for numbers and a
+    subclass defines neither.
 
     >>> class Backwards(md.data.Sampler):
     ...     def __init__(self, n):

@@ -92,7 +92,8 @@ def integrated_gradients(
     """(x - baseline) times the mean of the gradient on the straight way from baseline to x, by Gauss-Legendre quadrature with `steps` points.
 
     The attributions of an example add up to f(x) - f(baseline) (completeness); return_delta also returns by how much they miss it, [N]: more steps
-    bring it down. Arguments as of saliency. Source: M. Sundararajan et al., Axiomatic attribution for deep networks (ICML 2017).
+    bring it down. Arguments as of saliency. Source: M. Sundararajan et al., Axiomatic attribution for deep networks (ICML 2017). Raises ValueError
+    for steps < 1, and what saliency raises.
 
     >>> import minidl as md
     >>> found, delta = integrated_gradients(lambda x: (x * x).sum(axis=1), md.tensor([[1.0, 3.0]]), return_delta=True)
@@ -133,7 +134,7 @@ def smooth_grad(
     """The mean gradient around x: at `samples` points with normal noise of standard deviation `noise` times the range of x.
 
     key: of md.random (default: key(0)), so that the result is reproducible, and the same on every backend. Other arguments as of saliency. Source:
-    D. Smilkov et al., SmoothGrad: removing noise by adding noise (2017).
+    D. Smilkov et al., SmoothGrad: removing noise by adding noise (2017). Raises ValueError for samples < 1, and what saliency raises.
 
     >>> import minidl as md
     >>> smooth_grad(lambda x: (x * 2.0).sum(axis=1), md.ones((1, 3)), samples=4).tolist()

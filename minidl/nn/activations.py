@@ -378,6 +378,8 @@ class Softmin(_AlongAxis):
 class Softmax2d(Activation):
     """softmax over the channels of [N, C, H, W] (or [C, H, W]).
 
+    Raises ValueError for an input with another number of axes.
+
     >>> md.nn.Softmax2d()(md.zeros((1, 2, 1, 1))).tolist()
     [[[[0.5]], [[0.5]]]]
     """

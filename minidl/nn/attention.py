@@ -187,7 +187,7 @@ class RotaryEmbedding(Module):
     """Rotary positions: nn.functional.rotary_embedding as a layer, for queries and keys [..., length, dim] (J. Su et al., arXiv 2104.09864).
 
     dim: how many features turn (the first ones). interleaved: pairs are neighbours, as in the paper, instead of (i, i + dim/2), as in the weights of
-    Hugging Face's Llama.
+    Hugging Face's Llama. Raises ValueError for a dim that is odd or below 2, and when called as nn.functional.rotary_embedding does.
 
     >>> RotaryEmbedding(8)(md.ones((2, 4, 5, 8))).shape
     (2, 4, 5, 8)

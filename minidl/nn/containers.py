@@ -80,6 +80,8 @@ class _Numbered(Module):
 class Sequential(_Numbered):
     """Modules applied one after another; given positionally, or as one dict of names.
 
+    `net * times` repeats its modules. Raises TypeError for what is no Module, ValueError for times < 1.
+
     >>> from minidl import nn
     >>> nn.Sequential(nn.Linear(2, 3), nn.ReLU())
     Sequential(

@@ -43,7 +43,8 @@ class _Table(Module):
 class Embedding(_Table):
     """Rows of weight [num_embeddings, embedding_dim], drawn from the standard normal, looked up by integers of any shape.
 
-    The row of padding_idx starts as zeros and gets no gradient. max_norm, norm_type, scale_grad_by_freq, sparse: as nn.functional.embedding.
+    The row of padding_idx starts as zeros and gets no gradient. max_norm, norm_type, scale_grad_by_freq, sparse: as nn.functional.embedding. Raises
+    ValueError for a padding_idx outside of the rows; a call raises IndexError for an integer that is out of range (eager on a CPU).
 
     >>> Embedding(10, 3)(md.asarray([[1, 2], [0, 9]])).shape
     (2, 2, 3)
@@ -73,7 +74,7 @@ class Embedding(_Table):
         cls, embeddings: md.Tensor, freeze: bool = True, padding_idx: int | None = None, max_norm: float | None = None, norm_type: float = 2.0,
         scale_grad_by_freq: bool = False, sparse: bool = False,
     ) -> Embedding:  # fmt: skip
-        """A table of these rows [num, dim], which are not trained unless freeze is False."""
+        """A table of these rows [num, dim], which are not trained unless freeze is False. Raises ValueError for another shape."""
         if embeddings.ndim != 2:
             raise ValueError(f"Embedding.from_pretrained: rows [num, dim] are wanted, got shape {embeddings.shape}")
         num, dim = embeddings.shape
@@ -93,6 +94,10 @@ class Embedding(_Table):
 
 class EmbeddingBag(_Table):
     """The sum, mean or max of the embeddings of bags of integers: [B, N], or [total] with offsets [B] → [B, embedding_dim].
+
+    mode: "mean", "sum" or "max". include_last_offset: offsets are [B + 1], and the last one is where the last bag ends. padding_idx: a number that
+    does not count. max_norm, norm_type, scale_grad_by_freq, sparse: as nn.functional.embedding. Raises ValueError for a padding_idx outside of the
+    rows, and when called where mode, input, offsets and per_sample_weights do not fit.
 
     >>> EmbeddingBag(10, 3)(md.asarray([1, 2, 4, 5]), md.asarray([0, 1])).shape
     (2, 3)
@@ -122,7 +127,7 @@ class EmbeddingBag(_Table):
         cls, embeddings: md.Tensor, freeze: bool = True, max_norm: float | None = None, norm_type: float = 2.0, scale_grad_by_freq: bool = False,
         mode: str = "mean", sparse: bool = False, include_last_offset: bool = False, padding_idx: int | None = None,
     ) -> EmbeddingBag:  # fmt: skip
-        """A table of these rows [num, dim], which are not trained unless freeze is False."""
+        """A table of these rows [num, dim], which are not trained unless freeze is False. Raises ValueError for another shape."""
         if embeddings.ndim != 2:
             raise ValueError(f"EmbeddingBag.from_pretrained: rows [num, dim] are wanted, got shape {embeddings.shape}")
         num, dim = embeddings.shape

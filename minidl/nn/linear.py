@@ -47,7 +47,8 @@ class Linear(Module):
 class Bilinear(Module):
     """y_k = x1ᵀ W_k x2 + b_k for x1 [..., in1_features] and x2 [..., in2_features], with weight [out_features, in1_features, in2_features].
 
-    Both parameters are drawn uniformly within 1/sqrt(in1_features) of zero.
+    Both parameters are drawn uniformly within 1/sqrt(in1_features) of zero. Raises ValueError for in1_features < 1, and when called as
+    nn.functional.bilinear does.
 
     >>> md.nn.Bilinear(2, 3, 4)(md.ones((5, 2)), md.ones((5, 3))).shape
     (5, 4)

@@ -116,6 +116,8 @@ class BCEWithLogitsLoss(Loss):
 class MultiMarginLoss(Loss):
     """nn.functional.multi_margin_loss: scores [N, C] against integer classes [N], by a hinge.
 
+    Raises ValueError for a p that is not 1 or 2 and for another reduction, and when called for shapes that do not fit.
+
     >>> md.nn.MultiMarginLoss()(md.tensor([[1.0, 2.0]]), md.tensor([0])).item()
     1.0
     """
@@ -297,6 +299,8 @@ class CosineEmbeddingLoss(_Pair):
 class TripletMarginLoss(Loss):
     """nn.functional.triplet_margin_loss: forward(anchor, positive, negative).
 
+    Raises ValueError for a margin that is not positive and for another reduction.
+
     >>> md.nn.TripletMarginLoss()(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
     1.0
     """
@@ -312,6 +316,8 @@ class TripletMarginLoss(Loss):
 
 class TripletMarginWithDistanceLoss(Loss):
     """nn.functional.triplet_margin_with_distance_loss: forward(anchor, positive, negative).
+
+    Raises ValueError for a margin that is not positive and for another reduction.
 
     >>> md.nn.TripletMarginWithDistanceLoss()(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
     1.0

@@ -20,6 +20,9 @@ from minidl.nn.state import State
 class Module(State):
     """The base of all layers and networks: set Parameters and Modules as attributes in __init__, and write forward.
 
+    Raises NotImplementedError when it is called without a forward, AttributeError for an attribute that is not there and for a Parameter, Buffer or
+    Module that is assigned before super().__init__(), and TypeError when the name of one of these is given something of another kind.
+
     >>> class Scale(Module):
     ...     def __init__(self):
     ...         super(Scale, self).__init__()
@@ -104,14 +107,20 @@ class Module(State):
             raise KeyError(f"{what}: {type(self).__name__} has an attribute {name!r} already")
 
     def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Add a parameter under a name; None holds the place of one that is switched off."""
+        """Add a parameter under a name; None holds the place of one that is switched off.
+
+        Raises TypeError for what is no Parameter, KeyError for a name that is empty, holds a dot or belongs to something else.
+        """
         if param is not None and not isinstance(param, Parameter):
             raise TypeError(f"register_parameter: {name!r} must be an nn.Parameter or None, not {type(param).__name__}")
         self._new_name("register_parameter", name, self._parameters)
         self._parameters[name] = param
 
     def register_buffer(self, name: str, tensor: Any, persistent: bool = True) -> None:
-        """Add a Tensor that is state but not trained; persistent=False leaves it out of state_dict."""
+        """Add a Tensor that is state but not trained; persistent=False leaves it out of state_dict.
+
+        Raises TypeError for what is no Tensor, KeyError for a name that is empty, holds a dot or belongs to something else.
+        """
         if tensor is not None and not isinstance(tensor, md.Tensor):
             raise TypeError(f"register_buffer: {name!r} must be a Tensor or None, not {type(tensor).__name__}")
         self._new_name("register_buffer", name, self._buffers)
@@ -119,7 +128,10 @@ class Module(State):
         (self._transient.discard if persistent else self._transient.add)(name)
 
     def add_module(self, name: str, module: Module | None) -> None:
-        """Add a child under a name (used by containers whose children are numbered)."""
+        """Add a child under a name (used by containers whose children are numbered).
+
+        Raises TypeError for what is no Module, KeyError for a name that is empty, holds a dot or belongs to something else.
+        """
         if module is not None and not isinstance(module, Module):
             raise TypeError(f"add_module: {name!r} must be a Module, not {type(module).__name__}")
         self._new_name("add_module", name, self._modules)

@@ -136,7 +136,9 @@ class _Recurrent(_Uniform):
 class RNN(_Recurrent):
     """An Elman network of some layers over a sequence [L, N, input_size] → ([L, N, hidden_size], last state [layers, N, hidden_size]).
 
-    nonlinearity: "tanh" or "relu". batch_first: [N, L, ...]. dropout: between layers, in training. bidirectional: two directions side by side.
+    nonlinearity: "tanh" or "relu". batch_first: [N, L, ...]. dropout: between layers, in training. bidirectional: two directions side by side. Raises
+    ValueError for another nonlinearity, a dropout outside of [0, 1], a hidden_size or num_layers below 1, and when called for inputs or states
+    of other shapes.
 
     >>> RNN(3, 5)(md.ones((7, 2, 3)))[0].shape
     (7, 2, 5)
@@ -241,6 +243,9 @@ class _Cell(_Uniform):
 
 class RNNCell(_Cell):
     """One step of an Elman network: forward(input, h) → h; nonlinearity "tanh" or "relu".
+
+    input: [N, input_size], h: [N, hidden_size] (default: zeros), or both without N. Raises ValueError for another nonlinearity, and when called for
+    an input that has not one or two axes.
 
     >>> md.nn.RNNCell(3, 4)(md.ones((2, 3))).shape
     (2, 4)

@@ -42,6 +42,8 @@ class Flatten(Module):
 class Unflatten(Module):
     """Axis dim as several of these sizes, one of which may be -1.
 
+    Raises ValueError when called where the sizes do not multiply to the size of the axis, or more than one is -1.
+
     >>> Unflatten(1, (2, -1))(md.ones((4, 6))).shape
     (4, 2, 3)
     """

@@ -212,6 +212,8 @@ class TransformerDecoder(Module):
 class Transformer(Module):
     """An encoder and a decoder: forward(src [S, N, d_model], tgt [T, N, d_model]) → [T, N, d_model] ([N, ...] first with batch_first).
 
+    Raises ValueError when called with a src or tgt that has not d_model features, or with batches of different sizes.
+
     >>> net = Transformer(8, 2, 1, 1, 16)
     >>> net(md.ones((5, 3, 8)), md.ones((4, 3, 8)), tgt_mask=net.generate_square_subsequent_mask(4)).shape
     (4, 3, 8)

@@ -63,7 +63,10 @@ class Optimizer:
     """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state.
 
     params: tensors, (name, tensor) pairs, or dicts that say "params" and settings of their own. execution: foreach, fused, capturable and
-    differentiable=False, which choose among PyTorch's kernels, mean nothing here. Without params the optimizer is for functional use:
+    differentiable=False, which choose among PyTorch's kernels, mean nothing here. Raises TypeError for what is no iterable of such, for integer
+    tensors, and for a setting that is unknown or of another kind than its default; ValueError for an empty list, for a tensor that is given twice or
+    is the result of an operation, for a setting that is out of range, and for differentiable=True.
+    Without params the optimizer is for functional use:
 
     >>> opt = md.optim.SGD(lr=0.5)
     >>> params, grads = {"w": md.ones(2)}, {"w": md.ones(2)}

@@ -20,7 +20,9 @@ from minidl.tracing import host, persistent
 class Generator:
     """A stream of keys with state: the key lies in a Tensor that each draw replaces in place, so that jit carries it from call to call.
 
-    The state follows the backend that asks: the stream is one, whichever backends draw from it.
+    The state follows the backend that asks: the stream is one, whichever backends draw from it. `manual_seed` raises TypeError for a seed that is no
+    integer, `restore` ValueError for a key of another shape than [2] and TypeError for one that is not uint32. Reading `key` raises AssertionError if
+    another thread draws on another backend meanwhile; `next_key` waits for its turn.
 
     >>> g = md.random.Generator(0)
     >>> g.next_key().tolist() == md.random.Generator(0).next_key().tolist()

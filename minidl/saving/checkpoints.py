@@ -18,7 +18,8 @@ def save_checkpoint(path: str | os.PathLike[str], *, metadata: dict[str, str] | 
     """Write the state of a training to one file, atomically: whatever is named, and the random state of md.random.manual_seed.
 
     things: what has state_dict() and load_state_dict() (a Module, an optimizer, a schedule, a DataLoader, a Trainer) is saved by it; anything else
-    is a pytree, saved as it is.
+    is a pytree, saved as it is. Raises ValueError for the name "random", which is that of the random state, and TypeError for what `save` does not
+    store.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/checkpoint.safetensors"

@@ -17,6 +17,8 @@ Curve = tuple[Sequence[float], Sequence[float]]
 class History:
     """`history["val_loss"]` is the value of each epoch, `history.epochs` all rows, `history.batches` the loss of each batch.
 
+    `history[name]` raises KeyError, which lists what there is, for what was not noted.
+
     >>> history = History()
     >>> history.epochs += [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
     >>> history["loss"]

@@ -106,6 +106,13 @@ class TensorBoardLogger(Logger):
     """Event files of TensorBoard in a folder (`tensorboard --logdir folder`). Needs `pip install "minidl[tensorboard]"`, not TensorFlow or PyTorch.
 
     Raises ImportError that names the extra where TensorBoard is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with TensorBoardLogger(folder) as logger:
+    ...         logger.scalars(1, {"train/loss": 0.5})
+    ...     len(list(Path(folder).glob("events.out.tfevents.*")))
+    1
     """
 
     def __init__(self, folder: str | os.PathLike[str]):
@@ -164,6 +171,13 @@ class WandbLogger(Logger):
 
     mode: "offline" (`wandb sync` sends it later), "online" or "disabled". folder: where the client writes. config: hyper-parameters of the run. What
     else wandb.init takes may follow. Raises ImportError that names the extra where the client is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with WandbLogger("project", folder, mode="disabled", config={"lr": 0.1}) as logger:
+    ...         logger.scalars(1, {"train/loss": 0.5})
+    ...         logger.run.config["lr"]
+    0.1
     """
 
     def __init__(

@@ -21,6 +21,8 @@ def _array(x: Any) -> np.ndarray:
 class Metric:
     """The base of metrics: subclasses define update(output, target), which adds to the arrays in `self.state`, and compute().
 
+    Raises NotImplementedError for the method that a subclass did not define; load_state_dict raises ValueError for a state with other names.
+
     >>> class Count(md.train.Metric):
     ...     state = {"n": 0}
     ...     def update(self, output, target):

@@ -38,6 +38,8 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
 def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
     """leaky_relu with a learned slope: weight [1], or [C] for the channels of input [N, C, ...] (K. He et al., ICCV 2015).
 
+    Raises ValueError for a weight of another shape.
+
     >>> md.nn.functional.prelu(md.tensor([-1.0, 2.0]), md.tensor([0.5])).tolist()
     [-0.5, 2.0]
     """
@@ -80,6 +82,8 @@ def hardshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
 
 def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
     """input moved towards 0 by lambd, and 0 within lambd of 0.
+
+    The derivative is 0 where the result is, and 1 elsewhere. Raises ValueError for a negative lambd.
 
     >>> md.nn.functional.softshrink(md.tensor([-1.0, 0.0, 2.0])).tolist()
     [-0.5, 0.0, 1.5]

@@ -50,7 +50,8 @@ def rotary_embedding(
 
     positions: [length], or what broadcasts to input's axes without the last, 0, 1, … by default. Only the first dim features (all by default, an
     even number) turn. Pairs are (i, i + dim/2), as in Llama's weights of Hugging Face, or neighbours (2i, 2i + 1) if interleaved, as in the paper.
-    The angles are computed in float64.
+    The angles are computed in float64. Raises ValueError for an input with fewer than two axes, and for a dim (or width) that is odd, below 2 or more
+    than the features.
 
     >>> rotary_embedding(md.tensor([[1.0, 0.0], [1.0, 0.0]]))[0].tolist()
     [1.0, 0.0]

@@ -190,6 +190,9 @@ def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Siz
 def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
     """The transpose of unfold: columns [N, C * kh * kw, windows] added up at their places in [N, C, *output_size] (or all without N).
 
+    Sizes are an integer, or two for height and width. Raises ValueError for other sizes, and for an input that does not hold the windows of such an
+    image.
+
     >>> md.nn.functional.fold(md.ones((1, 4, 1)), (2, 2), (2, 2)).tolist()
     [[[[1.0, 1.0], [1.0, 1.0]]]]
     """

@@ -60,6 +60,8 @@ def dropout1d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: 
 def dropout2d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
     """Zero whole channels of [N, C, H, W] (or [N, C, L]) with probability p and scale the rest by 1/(1-p), if training (J. Tompson et al., 2015).
 
+    Raises ValueError for another number of axes, and for a p outside of [0, 1].
+
     >>> y = md.nn.functional.dropout2d(md.ones((2, 3, 4, 4)), 0.5)
     >>> bool((y.max(axis=(2, 3)) == y.min(axis=(2, 3))).all())
     True

@@ -27,6 +27,8 @@ def linear(input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -
 def bilinear(input1: md.Tensor, input2: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
     """Σ input1_i W_kij input2_j + b_k for input1 [..., in1], input2 [..., in2], weight [out, in1, in2], bias [out].
 
+    Result [..., out]. Raises ValueError for inputs whose leading axes differ, or whose features are not those of weight.
+
     >>> md.nn.functional.bilinear(md.tensor([2.0]), md.tensor([3.0]), md.ones((1, 1, 1))).tolist()
     [6.0]
     """
@@ -161,6 +163,8 @@ def cosine_similarity(x1: md.Tensor, x2: md.Tensor, dim: int = 1, eps: float = 1
 
 def pdist(input: md.Tensor, p: float = 2) -> md.Tensor:
     """The p-norm distances between all pairs of rows of input [N, M], row i before row j > i: [N (N-1) / 2].
+
+    The derivative of distance 0 is 0. Raises ValueError for another number of axes.
 
     >>> md.nn.functional.pdist(md.tensor([[0.0, 0.0], [3.0, 4.0]])).tolist()
     [5.0]

@@ -149,6 +149,8 @@ def group_norm(
 def local_response_norm(input: md.Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> md.Tensor:
     """input / (k + alpha mean(input² over `size` neighbouring channels))^beta for input [N, C, ...] (A. Krizhevsky et al., NeurIPS 2012).
 
+    Raises ValueError for fewer than three axes.
+
     >>> md.nn.functional.local_response_norm(md.zeros((1, 3, 2)), 2).shape
     (1, 3, 2)
     """

@@ -57,6 +57,8 @@ def huber_loss(
 ) -> md.Tensor:
     """(input - target)²/2 within delta of the target, and beyond it the tangent line (P. Huber, Annals of Mathematical Statistics 35, 1964).
 
+    Raises ValueError where the shapes of input, target and weight (if given) differ, and for another reduction.
+
     >>> md.nn.functional.huber_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0]), reduction="none").tolist()
     [0.5, 3.5]
     """
@@ -160,6 +162,8 @@ def margin_ranking_loss(
 ) -> md.Tensor:
     """max(0, -target (input1 - input2) + margin): target 1 says that input1 should be the larger one, -1 that input2 should.
 
+    Raises ValueError where the three differ in their number of axes, and for another reduction.
+
     >>> md.nn.functional.margin_ranking_loss(md.tensor([1.0]), md.tensor([3.0]), md.tensor([1])).item()
     2.0
     """
@@ -172,6 +176,8 @@ def cosine_embedding_loss(
     input1: md.Tensor, input2: md.Tensor, target: md.Tensor, margin: float = 0, reduction: str = "mean"
 ) -> md.Tensor:
     """1 - cos where target is 1, max(0, cos - margin) where it is -1, for inputs [N, D] and target [N], or [D] and one number.
+
+    Raises ValueError for other numbers of axes and for another reduction.
 
     >>> md.nn.functional.cosine_embedding_loss(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 1.0]]), md.tensor([1])).item()
     1.0
@@ -189,6 +195,8 @@ def multi_margin_loss(
     input: md.Tensor, target: md.Tensor, p: int = 1, margin: float = 1.0, weight: md.Tensor | None = None, reduction: str = "mean"
 ) -> md.Tensor:
     """The mean over wrong classes i of max(0, margin - input[target] + input[i])^p, times weight[target]: input [N, C], target [N] (or without N).
+
+    Raises ValueError for a p that is not 1 or 2, other shapes, and another reduction.
 
     >>> md.nn.functional.multi_margin_loss(md.tensor([[1.0, 2.0]]), md.tensor([0])).item()
     1.0
@@ -266,6 +274,9 @@ def triplet_margin_with_distance_loss(
     reduction: str = "mean",
 ) -> md.Tensor:
     """triplet_margin_loss with another distance (pairwise_distance by default).
+
+    distance_function: of two tensors, to the distances of their rows. Raises ValueError where the three differ in their number of axes, and for
+    another reduction.
 
     >>> md.nn.functional.triplet_margin_with_distance_loss(md.tensor([[0.0]]), md.tensor([[1.0]]), md.tensor([[1.0]])).item()
     1.0

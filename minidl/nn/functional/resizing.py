@@ -107,6 +107,8 @@ def pixel_unshuffle(input: md.Tensor, downscale_factor: int) -> md.Tensor:
 def channel_shuffle(input: md.Tensor, groups: int) -> md.Tensor:
     """Channels of [N, C, ...] taken from the groups in turn (X. Zhang et al., ShuffleNet, CVPR 2018).
 
+    Raises ValueError for fewer than three axes, and for groups that do not divide the channels.
+
     >>> md.nn.functional.channel_shuffle(md.reshape(md.arange(4), (1, 4, 1)), 2).tolist()
     [[[0], [2], [1], [3]]]
     """
@@ -263,7 +265,8 @@ def upsample_bilinear(input: md.Tensor, size: Any = None, scale_factor: Any = No
 def affine_grid(theta: md.Tensor, size: Sequence[int], align_corners: bool | None = None) -> md.Tensor:
     """The places that affine maps theta [N, 2, 3] (or [N, 3, 4]) send the pixels of an image of this size [N, C, H, W] to: [N, H, W, 2].
 
-    Coordinates run from -1 to 1 (M. Jaderberg et al., Spatial transformer networks, NeurIPS 2015).
+    Coordinates run from -1 to 1 (M. Jaderberg et al., Spatial transformer networks, NeurIPS 2015). Raises ValueError for a theta of another shape,
+    and for one that does not fit size.
 
     >>> md.nn.functional.affine_grid(md.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]), (1, 1, 1, 2), align_corners=True).tolist()
     [[[[-1.0, 0.0], [1.0, 0.0]]]]

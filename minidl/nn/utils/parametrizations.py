@@ -79,6 +79,8 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     """A weight over its largest singular value, which power iteration follows in training (T. Miyato et al., ICLR 2018), as
     torch.nn.utils.parametrizations.spectral_norm. dim: the axis of outputs (1 for transposed convolutions, else 0). Returns the module.
 
+    Raises ValueError for a name that is no parameter or buffer.
+
     >>> layer = spectral_norm(md.nn.Linear(3, 3), n_power_iterations=50)
     >>> round(float(md.linalg.matrix_norm(layer.weight.detach(), ord=2)), 3)
     1.0

@@ -65,6 +65,8 @@ def _without(scores: md.Tensor, mask: md.Tensor, n: int) -> md.Tensor:
 def custom_from_mask(module: Module, name: str, mask: Any) -> Module:
     """Prune a parameter by a mask of its shape (0 where it goes), besides what is pruned already; returns the module.
 
+    Raises AttributeError for a name that is no parameter, ValueError for a mask of another shape.
+
     >>> from minidl import nn
     >>> layer = custom_from_mask(nn.Linear(2, 1, bias=False), "weight", md.tensor([[1.0, 0.0]]))
     >>> sorted(layer.state_dict()), layer.weight[0, 1].item() == 0
@@ -133,6 +135,9 @@ def _unstructured(what: str, module: Module, name: str, amount: int | float, sco
 
 def l1_unstructured(module: Module, name: str, amount: int | float, importance_scores: md.Tensor | None = None) -> Module:
     """Prune the elements of least size (or of least importance_scores); returns the module.
+
+    amount: a fraction (float) or a number (int) of what is left. Raises AttributeError for a name that is no parameter, TypeError for an amount that
+    is no number, ValueError for one that is out of range and for importance_scores of another shape.
 
     >>> from minidl import nn
     >>> layer = nn.Linear(4, 4)
@@ -210,6 +215,8 @@ def global_unstructured(parameters: Sequence[tuple[Module, str]], pruning_method
 
 def remove(module: Module, name: str) -> Module:
     """Make pruning permanent: `name` is a parameter again, with zeros where it was pruned; returns the module.
+
+    Raises ValueError for a parameter that is not pruned.
 
     >>> layer = md.nn.utils.prune.l1_unstructured(md.nn.Linear(4, 4), "weight", 4)
     >>> sorted(name for name, _ in md.nn.utils.prune.remove(layer, "weight").named_parameters())

@@ -28,6 +28,8 @@ class PackedSequence(NamedTuple):
 def pad_sequence(sequences: Sequence[md.Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> md.Tensor:
     """Sequences [L_i, ...] as one tensor [max L, N, ...] ([N, max L, ...] with batch_first), filled up on one side.
 
+    Raises ValueError for another padding_side than "left" or "right", and for no sequence at all.
+
     >>> pad_sequence([md.tensor([1.0, 2.0]), md.tensor([3.0])], batch_first=True).tolist()
     [[1.0, 2.0], [3.0, 0.0]]
     """

@@ -44,6 +44,8 @@ class _Composed(LRScheduler):
 class SequentialLR(_Composed):
     """One schedule until the first milestone, the next until the second, and so on: a warm-up and then a decay.
 
+    Raises ValueError unless there is one milestone fewer than schedules, and for schedules of different optimizers or a ReduceLROnPlateau among them.
+
     >>> opt = md.optim.SGD([md.tensor([1.0], requires_grad=True)], lr=1.0)
     >>> s = md.optim.lr_scheduler
     >>> warm, decay = s.LinearLR(opt, start_factor=0.5, total_iters=2), s.ExponentialLR(opt, gamma=0.9)

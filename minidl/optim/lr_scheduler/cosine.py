@@ -47,6 +47,8 @@ class CosineAnnealingWarmRestarts(LRScheduler):
     """Half a cosine from the first rate to eta_min in T_0 steps, again and again, each T_mult times as long as the one before (I. Loshchilov and
     F. Hutter, ICLR 2017).
 
+    Raises ValueError for a T_0 or T_mult that is no positive integer, and in `step` for a negative epoch.
+
     >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
     >>> scheduler = md.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=2)
     >>> rates = []

@@ -106,6 +106,8 @@ class MultiStepLR(LRScheduler):
 class ConstantLR(LRScheduler):
     """The rate times factor for total_iters steps, then as it was.
 
+    Raises ValueError for a factor outside of [0, 1].
+
     >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
     >>> scheduler = md.optim.lr_scheduler.ConstantLR(optimizer, factor=0.5, total_iters=2)
     >>> rates = []
@@ -134,6 +136,8 @@ class ConstantLR(LRScheduler):
 
 class LinearLR(LRScheduler):
     """The rate times a factor that goes from start_factor to end_factor in total_iters steps: a warm-up, or a linear decay.
+
+    Raises ValueError for a start_factor outside of (0, 1] and for an end_factor outside of [0, 1].
 
     >>> optimizer = md.optim.SGD([md.nn.Parameter(md.ones(1))], lr=1.0)
     >>> scheduler = md.optim.lr_scheduler.LinearLR(optimizer, start_factor=0.5, total_iters=2)
