@@ -162,6 +162,8 @@ class Resize(Transform):
 class CenterCrop(Transform):
     """The middle of the image; a smaller image is padded with zeros.
 
+    size: one number for both sides, or (height, width). Raises ValueError for a size that is not one or two positive integers.
+
     >>> import numpy
     >>> md.data.transforms.CenterCrop(2)(numpy.arange(12, dtype="uint8").reshape(3, 4, 1)).shape
     (2, 2, 1)

@@ -121,6 +121,8 @@ class MaxUnpool3d(_MaxUnpool):
 class AvgPool1d(Module):
     """The mean of windows of the last axis.
 
+    Input [N, C, L] or [C, L]. Raises ValueError for sizes that are not one integer.
+
     >>> md.nn.AvgPool1d(2)(md.reshape(md.arange(4.0), (1, 1, 4))).tolist()
     [[[0.5, 2.5]]]
     """

@@ -176,6 +176,8 @@ def _blocks(size: Sequence[int], kernel: Any, dilation: Any, padding: Any, strid
 def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
     """The windows of input [N, C, H, W] as columns: [N, C * kh * kw, number of windows] (or all without N).
 
+    Sizes are an integer, or two for height and width. Raises ValueError for other sizes, another number of axes, and windows that do not fit.
+
     >>> md.nn.functional.unfold(md.ones((1, 2, 4, 4)), 2, stride=2).shape
     (1, 8, 4)
     """

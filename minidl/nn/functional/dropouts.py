@@ -50,6 +50,8 @@ def _channels(name: str, input: md.Tensor, p: float, training: bool, n: int) -> 
 def dropout1d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
     """Zero whole channels of [N, C, L] (or [C, L]) with probability p and scale the rest by 1/(1-p), if training.
 
+    Raises ValueError for another number of axes, and for a p outside of [0, 1].
+
     >>> y = md.nn.functional.dropout1d(md.ones((2, 3, 4)), 0.5)
     >>> bool((y.max(axis=-1) == y.min(axis=-1)).all())
     True
@@ -73,6 +75,8 @@ def dropout2d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: 
 
 def dropout3d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
     """Zero whole channels of [N, C, D, H, W] (or [C, D, H, W]) with probability p and scale the rest by 1/(1-p), if training.
+
+    Raises ValueError for another number of axes, and for a p outside of [0, 1].
 
     >>> md.nn.functional.dropout3d(md.ones((2, 3, 2, 2, 2)), 0.5).shape
     (2, 3, 2, 2, 2)

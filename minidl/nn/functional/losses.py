@@ -82,6 +82,9 @@ def cross_entropy(
 def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
     """-input at the target class, for log-probabilities input [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy.
 
+    Raises ValueError for targets that are no integers or do not fit input, and for another reduction; IndexError for a class that there is not (on a
+    CPU, where values can be looked at).
+
     >>> md.nn.functional.nll_loss(md.tensor([[-1.0, -2.0]]), md.tensor([1])).item()
     2.0
     """
@@ -143,6 +146,8 @@ def _count(target: md.Tensor, valid: md.Tensor, weight: md.Tensor | None, n: int
 def binary_cross_entropy(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean") -> md.Tensor:
     """-(t log p + (1-t) log(1-p)) for probabilities p = input; logarithms end at -100 and p (1-p) in the derivative at 1e-12, as in PyTorch.
 
+    Raises ValueError where the shapes of input and target differ, and for another reduction.
+
     >>> round(md.nn.functional.binary_cross_entropy(md.tensor([0.5]), md.tensor([1.0])).item(), 4)
     0.6931
     """
@@ -173,6 +178,8 @@ def binary_cross_entropy_with_logits(
     input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean", pos_weight: md.Tensor | None = None
 ) -> md.Tensor:
     """binary_cross_entropy of sigmoid(input), computed from input without overflow.
+
+    pos_weight: a factor of the losses of targets 1. Raises ValueError where the shapes of input and target differ, and for another reduction.
 
     >>> round(md.nn.functional.binary_cross_entropy_with_logits(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
     0.6931

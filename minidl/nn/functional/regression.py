@@ -35,6 +35,8 @@ def _weighted(name: str, loss: md.Tensor, reduction: str, weight: md.Tensor | No
 def mse_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weight: md.Tensor | None = None) -> md.Tensor:
     """(input - target)², for equal shapes.
 
+    weight: of the same shape; "mean" divides by its sum. Raises ValueError where the shapes differ, and for another reduction.
+
     >>> mse_loss(md.tensor([1.0, 2.0]), md.tensor([1.0, 4.0])).item()
     2.0
     """
@@ -44,6 +46,8 @@ def mse_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weigh
 
 def l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", weight: md.Tensor | None = None) -> md.Tensor:
     """|input - target|, for equal shapes.
+
+    weight: as mse_loss. The derivative at 0 is 0. Raises ValueError where the shapes differ, and for another reduction.
 
     >>> md.nn.functional.l1_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0])).item()
     2.5
@@ -86,7 +90,8 @@ def smooth_l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean",
 def kl_div(input: md.Tensor, target: md.Tensor, reduction: str = "mean", log_target: bool = False) -> md.Tensor:
     """target (log target - input) for log-probabilities input, and probabilities (or, log_target, log-probabilities) target.
 
-    "batchmean" divides the sum by the size of the first axis, and is the divergence; "mean" divides by the number of elements, as in PyTorch.
+    "batchmean" divides the sum by the size of the first axis, and is the divergence; "mean" divides by the number of elements, as in PyTorch. Raises
+    ValueError where the shapes differ, and for another reduction.
 
     >>> round(md.nn.functional.kl_div(md.log(md.tensor([0.25, 0.75])), md.tensor([0.5, 0.5]), reduction="sum").item(), 4)
     0.1438
@@ -102,6 +107,8 @@ def poisson_nll_loss(
     input: md.Tensor, target: md.Tensor, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
 ) -> md.Tensor:
     """The Poisson distribution's -log p(target) at rate exp(input), or input without log_input; full adds Stirling's term for targets above 1.
+
+    Raises ValueError where the shapes differ, and for another reduction.
 
     >>> md.nn.functional.poisson_nll_loss(md.tensor([0.0]), md.tensor([2.0])).item()
     1.0
@@ -139,6 +146,8 @@ def gaussian_nll_loss(
 def hinge_embedding_loss(input: md.Tensor, target: md.Tensor, margin: float = 1.0, reduction: str = "mean") -> md.Tensor:
     """input where target is 1, max(0, margin - input) where it is -1, for distances input.
 
+    Raises ValueError for another reduction than "mean", "sum" and "none".
+
     >>> md.nn.functional.hinge_embedding_loss(md.tensor([0.5, 0.5]), md.tensor([1, -1]), reduction="none").tolist()
     [0.5, 0.5]
     """
@@ -149,6 +158,8 @@ def hinge_embedding_loss(input: md.Tensor, target: md.Tensor, margin: float = 1.
 
 def soft_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean") -> md.Tensor:
     """log(1 + exp(-target input)) for targets 1 and -1.
+
+    Raises ValueError where the shapes differ, and for another reduction.
 
     >>> round(md.nn.functional.soft_margin_loss(md.tensor([0.0]), md.tensor([1.0])).item(), 4)
     0.6931
@@ -215,6 +226,8 @@ def multi_margin_loss(
 def multilabel_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean") -> md.Tensor:
     """Σ max(0, 1 - input[j] + input[i]) / C over target classes j and others i: target holds the classes of each row, up to the first -1.
 
+    input: [N, C] or [C], target: integers of the same shape. Raises ValueError where the shapes differ, and for another reduction.
+
     >>> md.nn.functional.multilabel_margin_loss(md.tensor([[1.0, 0.5]]), md.tensor([[0, -1]])).item()
     0.25
     """
@@ -233,6 +246,8 @@ def multilabel_soft_margin_loss(
     input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, reduction: str = "mean"
 ) -> md.Tensor:
     """binary_cross_entropy_with_logits, averaged over the classes of each row [N, C].
+
+    Raises ValueError where the shapes of input and target differ, and for another reduction.
 
     >>> round(md.nn.functional.multilabel_soft_margin_loss(md.zeros((1, 2)), md.tensor([[0.0, 1.0]])).item(), 4)
     0.6931

@@ -89,6 +89,8 @@ def custom_from_mask(module: Module, name: str, mask: Any) -> Module:
 def identity(module: Module, name: str) -> Module:
     """A mask of ones, to be changed later; returns the module.
 
+    Raises AttributeError for a name that is no parameter.
+
     >>> layer = md.nn.utils.prune.identity(md.nn.Linear(2, 2), "weight")
     >>> layer.weight_mask.tolist()
     [[1.0, 1.0], [1.0, 1.0]]
@@ -196,6 +198,9 @@ def random_structured(module: Module, name: str, amount: int | float, dim: int) 
 
 def global_unstructured(parameters: Sequence[tuple[Module, str]], pruning_method: Any, amount: int | float) -> None:
     """Prune the elements of least score among all these (module, name) together, by L1Unstructured or RandomUnstructured.
+
+    amount: a fraction (float) or a number (int) of all that is left. Raises AttributeError for a name that is no parameter, TypeError for an amount
+    that is no number, ValueError for one that is out of range.
 
     >>> a, b = md.nn.Linear(4, 4), md.nn.Linear(4, 4)
     >>> md.nn.utils.prune.global_unstructured([(a, "weight"), (b, "weight")], md.nn.utils.prune.L1Unstructured, 0.25)
