@@ -26,7 +26,7 @@ from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
 from minidl.dtypes import DType
 from minidl.emit import emit, load, spell
-from minidl.graph import Equation, Graph, Var
+from minidl.graph import Equation, Graph
 from minidl.shapes import prod
 
 Tensor = torch.Tensor
@@ -296,11 +296,11 @@ class TorchBackend(Backend):
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:
-    """For each adam_step and sgd_step the memory of its results: None where an operand dies there, so that it is written over."""
+    """For each adam_step and sgd_step the memory of its results: None where an operand was given and dies there, so that it is written over."""
     found: dict[Equation, tuple] = {}
     for i, e in enumerate(graph.equations):
         if e.primitive.name in ("adam_step", "sgd_step"):
-            free = [isinstance(a, Var) and reuse.root[a] is a and reuse.dies(i, e, a) for a in e.inputs[: len(e.outputs)]]
+            free = [a in reuse.given and reuse.dies(i, e, a) for a in e.inputs[: len(e.outputs)]]
             found[e] = tuple(None if f else Result(v.shape, NATIVE[v.dtype]) for f, v in zip(free, e.outputs, strict=True))
     return found
 

@@ -4,7 +4,8 @@ The equations of an update, as minidl.optim writes them and the passes leave the
 the betas and the count of steps; what the equations hold is worked out from those, so the kernel is given a count at which its own corrections are 1.
 
 Promises: values differ by rounding only (the kernel multiplies and adds in one rounding, as the numba and jax programs do); any other value, nan and
-infinities included, comes out as by the equations, which run where the kernel's arguments would not be numbers.
+infinities included, comes out as by the equations, which run where the kernel does not take the numbers. What the kernel writes over belongs to the
+caller: the parameter and its state are inputs of the program, never values made in it, and each array has one part in the update.
 """
 
 from __future__ import annotations
@@ -64,13 +65,14 @@ class SgdStep:
 def sgd_step(
     p: Tensor, buffer: Tensor, grad: Tensor, momentum: Tensor, rate: Tensor, *, into: tuple[Callable[[], Tensor] | None, ...]
 ) -> tuple[Tensor, ...]:
-    """into: as in adam_step."""
-    if not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
+    """into: as in adam_step. The kernel takes a momentum of 0 to say that there is no buffer."""
+    multiple = momentum.item()
+    if not multiple or not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
         buffer = buffer * momentum + grad
         return p - buffer * rate, buffer
     p, buffer = (x if new is None else new().copy_(x) for x, new in zip((p, buffer), into, strict=True))
     _sgd_kernel(  # type: ignore[misc]
-        [p], [grad], [buffer], weight_decay=0.0, momentum=momentum.item(), lr=rate.item(), dampening=0.0, nesterov=False, maximize=False,
+        [p], [grad], [buffer], weight_decay=0.0, momentum=multiple, lr=rate.item(), dampening=0.0, nesterov=False, maximize=False,
         is_first_step=False,
     )  # fmt: skip
     return p, buffer
@@ -137,13 +139,17 @@ class _Match:
         return operands, (quotient[0], sqrt[0])  # type: ignore[index]
 
 
-def _found(made: dict[Any, Equation], last: Equation) -> tuple[type, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
+def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[type, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
     """The update that ends in this equation: its step, equations, operands and new state."""
     out = last.outputs[0]
     for step, arrays, there in ((AdamStep, 4, _kernel), (SgdStep, 3, _sgd_kernel)):
         match = _Match(made, out)
         found = (match.adam if step is AdamStep else match.sgd)(last) if there else None
-        if found is not None and all(isinstance(a, Var) and a.shape == out.shape and a.dtype is out.dtype for a in found[0][:arrays]):
+        if found is None:
+            continue
+        *state, grad = xs = found[0][:arrays]
+        alike = all(isinstance(a, Var) and a.shape == out.shape and a.dtype is out.dtype for a in xs)
+        if alike and given.issuperset(state) and len(set(xs)) == arrays and made.get(grad) not in match.inside:
             return step, match, *found
     return None
 
@@ -155,21 +161,21 @@ def updates(graph: Graph) -> Graph:
     for e in graph.equations:
         for a in e.inputs:
             users.setdefault(a, []).append(e)
-    outputs = set(graph.outputs)
+    given, outputs = set(graph.inputs), set(graph.outputs)
     gone: set[Equation] = set()
     steps: dict[Equation, Equation] = {}
     for last in graph.equations:
         out = last.outputs[0]
         if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or math.prod(out.shape) < LEAST:
             continue
-        found = _found(made, last)
+        found = _found(made, given, last)
         if found is None:
             continue
         step, match, operands, new = found
         results = (out, *new)
         hidden = [v for e in match.inside for v in e.outputs if v not in results]
         inside = set(match.inside)
-        if any(v in outputs or not inside.issuperset(users.get(v, ())) for v in hidden):
+        if inside & gone or any(v in outputs or not inside.issuperset(users.get(v, ())) for v in hidden):
             continue
         at = graph.equations.index(last)
         early = {e for v in new for e in users.get(v, ()) if e not in inside and graph.equations.index(e) < at}

@@ -74,6 +74,12 @@ def steps_on_torch(optimizer):
     return rewritten(md.jit(room._steps).lower(optimizer), True).equations
 
 
+def steps_of(jitted):
+    from minidl.backends.torch_rewrite import rewritten
+
+    return rewritten(jitted.programs[-1].graph, True).equations
+
+
 def test_a_class_of_the_users_runs_as_python_at_every_step():
     seen = []
 
@@ -139,6 +145,153 @@ def test_optimizers_are_copied_and_freed():
     del optimizer
     gc.collect()
     assert watch() is None
+
+
+# ---- updates that are one kernel write over nothing that is read -------------------------------------------------------------------------
+def written(p, g):
+    d = p * 0.1 + g
+    return p - d * 0.5, d
+
+
+def leaving(x, g):
+    p = md.exp(x) + 1.0
+    return written(p, g)
+
+
+def from_its_own_buffer(b, g):
+    d = b * 0.9 + g
+    return d - d * 0.05
+
+
+def twice(p, q, b, g):
+    d = b * 0.9 + g
+    return p - d * 0.1, q - d * 0.2, d
+
+
+def from_its_product(p, m, v):
+    g = v * 0.9
+    square = g + g * g * 0.1
+    mean = m + (g - m) * 0.1
+    return p - mean / (md.sqrt(square) + 0.1) * 0.01, mean, square
+
+
+CASES = {
+    "a parameter made in the program": (2, lambda a, b: md.maximum(b, 0.1) - (b * 0.1 + a) * 0.5, ()),
+    "a direction that leaves": (2, leaving, ()),
+    "a parameter that is its buffer": (2, written, ()),
+    "the same, donated": (2, written, (0,)),
+    "a weight decay of 0 at run time": (2, lambda p, g, *, rate=0.1, decay=0.0: p - rate * (decay * p + g), ()),
+    "a momentum of 0 at run time": (3, lambda p, b, g, *, rate=0.1, momentum=0.0: (p - rate * (b * momentum + g), b * momentum + g), (0, 1)),
+    "a parameter that is the new buffer": (2, from_its_own_buffer, ()),
+    "a buffer of two parameters": (4, twice, (0, 1, 2)),
+    "a gradient made of the old square": (3, from_its_product, (0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "numba"])
+def test_results_of_what_looks_like_an_update_are_the_equations(backend):
+    rng = np.random.default_rng(0)
+    draw = lambda n: [md.tensor(np.abs(rng.normal(size=(128, 128))).astype(np.float32)) for _ in range(n)]
+    with md.use_backend(backend):
+        for name, (n, f, donate) in CASES.items():
+            numbers = dict(f.__kwdefaults__ or {})
+            jitted, seen = md.jit(f, donate=donate), []
+            for _ in range(3):
+                xs = draw(n)
+                want = f(*xs, **numbers)
+                seen.append((want, jitted(*[x * 1.0 for x in xs], **numbers)))
+            for want, got in seen:
+                for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (want, got)), strict=True):
+                    np.testing.assert_allclose(b.numpy(), a.numpy(), rtol=2e-5, atol=2e-6, err_msg=name)
+        p, g = draw(2)
+        value = p.numpy().copy()
+
+        def step():
+            new, d = written(p, g)
+            p.assign(new)
+            return d
+
+        step, seen = md.jit(step), []
+        for _ in range(4):
+            want = value * np.float32(0.1) + g.numpy()
+            value = value - want * np.float32(0.5)
+            seen.append((step(), want))
+        for got, want in seen:
+            np.testing.assert_allclose(got.numpy(), want, rtol=2e-5, atol=2e-6)
+        np.testing.assert_allclose(p.numpy(), value, rtol=2e-5, atol=2e-6)
+
+
+def random_program(seed):
+    """A function of three arrays of any sign and two that are never negative, all state, and of an input: the new state, and two results."""
+    rng = np.random.default_rng(seed)
+    plan = [(rng.integers(9), *rng.integers(0, 1 << 16, 4)) for _ in range(rng.integers(3, 9))]
+    ends = rng.integers(0, 1 << 16, 7)
+
+    def f(x, *state):
+        values, squares = [*state[:3], x], list(state[3:])
+        for op, *picks in plan:
+            a, b, c, _ = (values[i % len(values)] for i in picks)
+            v = squares[picks[3] % len(squares)]
+            if op < 2:
+                d = b * 0.9 + c
+                values += [d, a - d * 0.05]
+            elif op < 4:
+                square, mean = v * 0.9 + c * c * 0.1, b + (c - b) * 0.1
+                squares.append(square)
+                values += [mean, a * 0.99 - mean / (md.sqrt(square) + 0.1) * 0.01]
+            elif op == 4:
+                values.append(md.maximum(a, 0.1))
+            elif op == 5:
+                values.append(md.flip(a, 0) if picks[3] % 2 else a.mT)
+            elif op == 6:
+                values.append(md.tanh(a) * b)
+            elif op == 7:
+                squares.append(md.abs(a))
+            else:
+                values.append(a.sum(0) * 0.01 + b)
+        last = [xs[-1 - i % min(4, len(xs))] for xs, i in zip((values,) * 3 + (squares,) * 2 + (values,) * 2, ends, strict=True)]
+        return last[:5], (last[5], last[6].sum(1))
+
+    return f
+
+
+@pytest.mark.parametrize("way", ["state", "donated"])
+def test_random_programs_of_updates_write_over_nothing_that_is_read(way):
+    pytest.importorskip("torch")
+    found = set()
+    start = [np.random.default_rng(k).normal(size=(128, 128)).astype(np.float32) for k in range(8)]
+    for seed in range(60):
+        f, seen = random_program(seed), []
+        with md.use_backend("torch"):
+            fresh = lambda: [md.tensor(np.abs(x) if i > 2 else x) for i, x in enumerate(start[:5])]
+            eager, state = fresh(), fresh()
+            jitted = donated = md.jit(f, donate=range(1, 6))
+
+            def step(x, f=f, state=state):
+                new, results = f(x, *state)
+                new, results = [v.detach() for v in new], [v.detach() for v in results]  # any may be a state itself
+                for p, value in zip(state, new, strict=True):
+                    p.assign(value)
+                return results
+
+            if way == "state":
+                jitted = md.jit(step)
+            for call in range(3):
+                x = md.tensor(start[5 + call])
+                eager, want = f(x, *eager)
+                if way == "state":
+                    got = jitted(x)
+                else:
+                    state, got = donated(x, *[s * 1.0 if call == 1 else s for s in state])
+                    state = list(state)
+                held = [p.detach() for p in state] if call != 1 else []
+                seen += zip((*want, *eager[: len(held)]), (*got, *held), strict=True)
+                seen.append((md.tensor(start[5 + call].copy()), x))
+            found |= {e.primitive.name for e in steps_of(jitted)}
+        for k, (want, got) in enumerate(seen):
+            a, b = want.numpy(), got.numpy()
+            np.testing.assert_allclose(b, a, rtol=0, atol=1e-4 * max(1e-6, np.abs(a).max()), err_msg=f"seed {seed}, value {k}")
+    assert {"sgd_step", "adam_step"} <= found
 
 
 # ---- several steps as one call of a library ---------------------------------------------------------------------------------------------
