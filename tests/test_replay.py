@@ -1,0 +1,142 @@
+"""Replayed backward passes: whatever changes beside the values of a structure, gradients are those of the ordinary pass."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+pytest.importorskip("jax")
+
+DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64")
+SHAPES = ((4,), (2, 3))
+
+
+def total(x):
+    return (md.real(x) if x.dtype.is_complex else x).sum()
+
+
+#: The first ones keep no array on the tape, so nothing but the result says what dtype the pass is in.
+LOSSES = {
+    "sum": total,
+    "scaled": lambda x: total(x.reshape(-1, 1)) * 2.0,
+    "product": lambda x: total(x * x * 0.5),
+    "cast": lambda x: total(x.to(md.complex64 if x.dtype.is_complex else md.float32)),
+}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Whether each pass was replayed; the backend is jax."""
+    from minidl import replay
+
+    done: list[bool] = []
+    whole = replay.backward
+    monkeypatch.setattr(replay, "_known", {})
+    monkeypatch.setattr(replay, "backward", lambda *args: done.append(whole(*args)) or done[-1])
+    with md.use_backend("jax"):
+        yield done
+
+
+def draw(seed, dtype, shape):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=shape) + (1j * rng.normal(size=shape) if dtype == "complex64" else 0.0)
+    return values.astype(np.complex64 if dtype == "complex64" else np.float32)
+
+
+def gradient(loss, values, dtype, backend, before=None):
+    """The gradient, added to one that is there already."""
+    with md.use_backend(backend):
+        x = md.tensor(values).to(getattr(md, dtype)).detach().requires_grad_()
+        if before is not None:
+            x.grad = md.full(x.shape, before, dtype=x.dtype)
+        loss(x).backward()
+        return x.grad
+
+
+def agree(loss, seed, dtype, shape, before=None):
+    values = draw(seed, dtype, shape)
+    got, want = (gradient(loss, values, dtype, b, before) for b in ("jax", "numpy"))
+    assert got.dtype is want.dtype is getattr(md, dtype) and got.shape == shape
+    kind = np.complex128 if dtype == "complex64" else np.float64
+    eps = {"float16": 1e-3, "bfloat16": 8e-3, "float64": 1e-15}.get(dtype, 1e-7)
+    np.testing.assert_allclose(got.numpy().astype(kind), want.numpy().astype(kind), rtol=4 * eps, atol=4 * eps)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_dtypes_and_shapes_alternate_over_one_structure(passes, name):
+    for seed in range(5):
+        for dtype in DTYPES:
+            for shape in SHAPES:
+                agree(LOSSES[name], seed, dtype, shape, before=1.0 if seed % 2 else None)
+    each = len(DTYPES) * len(SHAPES)
+    assert not any(passes[: 2 * each]) and all(passes[-each:])
+
+
+def test_settings_alternate_over_one_structure(passes):
+    default = md.get_default_dtype()
+
+    @contextlib.contextmanager
+    def default_dtype(d):
+        md.set_default_dtype(d)
+        try:
+            yield
+        finally:
+            md.set_default_dtype(default)
+
+    settings = (
+        contextlib.nullcontext, lambda: default_dtype(md.float64), md.strict_promotion, md.strong_zero, lambda: md.out_of_bounds("fill"),
+        lambda: md.autocast(dtype="bfloat16"), lambda: md.out_of_bounds("raise-later"),
+    )  # fmt: skip
+
+    def loss(x):
+        y = md.where(x > 0, md.sqrt(x), 0.0) * x  # sqrt has an infinite derivative at 0, which strong zeros annihilate
+        return (y[md.tensor([0, 2])] * 3.0).sum() + md.matmul(x, x).sum()
+
+    values = np.array([4.0, 1.0, 0.0, 9.0], np.float32)
+    found = []
+    for _ in range(5):
+        for setting in settings:
+            with setting():
+                got, want = (gradient(loss, values, "float32", b) for b in ("jax", "numpy"))
+            assert got.dtype is want.dtype
+            np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-2)
+            found.append(got.numpy()[2])
+    assert np.isnan(found[0]) and not np.isnan(found[3]) and any(passes)
+
+
+@pytest.mark.parametrize("values", [(0.0, -0.0), (1.0, 3.0), (1, 1.0), (2, True)])
+def test_numbers_alternate_over_one_structure(passes, values):
+    for seed in range(5):
+        for value in values:
+            agree(lambda x: (1.0 / md.maximum(x * value, 1e-3)).sum() + (x**2 * value).sum(), seed, "float32", (4,))  # noqa: B023
+    assert not any(passes[:2]) and all(passes[-2:])
+
+
+def test_params_are_told_apart():
+    from minidl.replay import _told
+
+    params = [(0.0,), (-0.0,), (0,), (False,), (1, 2), (1, True), ((1, 0.0),), ((1, -0.0),), 0j, -0.0j, None, "0"]
+    assert len({(p.__class__, _told(p)) for p in params}) == len(params)
+    assert _told((float("nan"),)) == _told((float("nan"),)) and _told((1, 2)) == (1, 2)
+
+
+@pytest.mark.parametrize("where", ["capture", "run"])
+def test_a_structure_that_cannot_be_captured_is_left_to_the_ordinary_pass(passes, monkeypatch, where):
+    from minidl import replay
+
+    tried = []
+
+    def fail(*args):
+        tried.append(args)
+        raise ValueError("no such program")
+
+    if where == "capture":
+        monkeypatch.setattr(replay, "finish", fail)
+    else:
+        captured = replay._captured
+        monkeypatch.setattr(replay, "_captured", lambda *args: replay._Program(fail, (p := captured(*args)).keep, p.leaves))
+    for seed in range(6):
+        agree(LOSSES["product"], seed, "float32", (4,), before=1.0)
+    assert len(tried) == 1 and not any(passes) and list(replay._known.values())[-1] is None
