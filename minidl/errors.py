@@ -209,7 +209,8 @@ def checked(f: F) -> F:
     def begin() -> None:
         nonlocal placed, quick, look  # when first needed: importing minidl makes a hundred of these functions
         known = contract(f)
-        placed, quick, look = known.placed[lead:], known.quick, known.look
+        quick, look = known.quick, known.look
+        placed = known.placed[lead:]  # last: who finds it, in whichever thread, finds the others
 
     def fail(error: Exception, args: Sequence[Any], params: dict[str, Any]) -> None:
         translated = contract(f).told(error, args, params)

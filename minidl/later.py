@@ -29,7 +29,7 @@ errors: list[tuple[type[Exception], str, str]] = []
 _PLACE = 40  # so many bits of the flag are the index
 _MOST = 2 ** (_PLACE - 1) - 1
 _FINE = -(2**62)  # the code of an element that is no error
-_lock = allocate_lock()  # an error is told once, whichever threads look
+_lock = allocate_lock()  # an error has one number and is told once, whichever threads make it and look
 
 
 def policy() -> str:
@@ -53,7 +53,7 @@ def _flag(xp: Any) -> Tensor:
         xp = xp.home
     if xp not in flags:
         with xp.scope():
-            flags[xp] = Tensor(xp.full(shape=(), value=0, dtype=int64), xp, int64)
+            flags.setdefault(xp, Tensor(xp.full(shape=(), value=0, dtype=int64), xp, int64))
     return flags[xp]
 
 
@@ -86,11 +86,11 @@ def expect(bad: Tensor, kind: type[Exception], text: str, index: Tensor | None =
     codes = ns.where(bad, shown, _FINE)
     name, line = _line()
     entry = kind, text if ": " in text else f"{name}: {text}", line
-    number = errors.index(entry) + 1 if entry in errors else len(errors) + 1
-    if number > len(errors):
-        errors.append(entry)
     code, level = _anywhere(codes)
-    with interpreting(level), grad_mode(False):
+    with _lock, interpreting(level), grad_mode(False):
+        if entry not in errors:
+            errors.append(entry)
+        number = errors.index(entry) + 1
         flag = _flag(level or code.xp)
         raised = ns.logical_and(ns.ne(code, _FINE), ns.eq(flag, 0))
         flag.assign(ns.where(raised, ns.add(code, (number << _PLACE) + _MOST), flag))

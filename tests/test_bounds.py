@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -241,3 +242,32 @@ def test_a_flag_is_its_device_s_whichever_thread_synchronises_and_an_error_is_to
             t.join()
         out.numpy()
     assert told == ["getitem: index 7 is out of bounds for axis 0 with size 3"]
+
+
+def test_errors_of_two_threads_have_two_numbers(monkeypatch):
+    class Slow(list):
+        def __len__(self):
+            n = super().__len__()
+            time.sleep(0.02)
+            return n
+
+        def __contains__(self, entry):
+            found = super().__contains__(entry)
+            time.sleep(0.02)
+            return found
+
+    slow = Slow(later.errors)
+    monkeypatch.setattr(later, "errors", slow)
+    start = threading.Barrier(4)
+
+    def work(k: int) -> None:
+        start.wait()
+        later.expect(md.tensor([False]), ValueError, f"number {k % 2}: of a thread")
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    made = [e[1] for e in slow if e[1].startswith("number ")]
+    assert sorted(made) == ["number 0: of a thread", "number 1: of a thread"]

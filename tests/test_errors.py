@@ -10,6 +10,8 @@ import inspect
 import random
 import re
 import resource
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,7 +20,7 @@ import pytest
 
 import minidl as md
 from minidl.context import busy, state
-from minidl.errors import own
+from minidl.errors import checked, own
 from minidl.primitives import table
 
 CLASSES = {"TypeError", "ValueError", "IndexError", "OverflowError", "NotImplementedError", "MemoryError", "RuntimeError", "UserWarning"}
@@ -321,3 +323,40 @@ def test_optimizers_name_the_setting_that_is_of_another_kind():
     for betas in (0.9, (0.9,), (0.9, "a"), None, Odd()):
         with pytest.raises(TypeError, match=r"^Adam: betas must be 2 numbers, not "):
             md.optim.Adam([md.tensor([1.0, 2.0], requires_grad=True)], betas=betas)
+
+
+def test_no_thread_sees_a_contract_half_made():
+    def bad_k(f):
+        with pytest.raises(TypeError) as error:
+            f(1, "abc")
+        texts.append(str(error.value))
+
+    def at_step(k):
+        """Whether beginning has a k-th step; there a thread comes in between."""
+        exec("def move(x: Any, k: int = 0): return x", space := {"Any": object})
+        space["move"].__annotations__ = {"x": "Any", "k": "int"}
+        f, steps = checked(space["move"]), iter(range(k + 1))
+
+        def trace(frame, event, _):
+            if frame.f_code.co_name != "begin":
+                return trace if frame.f_code.co_name == "move" and event == "call" else None
+            frame.f_trace_opcodes = True
+            if event == "opcode" and next(steps, None) == k:
+                thread = threading.Thread(target=bad_k, args=(f,))
+                thread.start()
+                thread.join()
+            return trace
+
+        before, count = sys.gettrace(), len(texts)
+        sys.settrace(trace)
+        try:
+            f(1)
+        finally:
+            sys.settrace(before)
+        return len(texts) > count
+
+    texts: list[str] = []
+    steps = 0
+    while at_step(steps):
+        steps += 1
+    assert steps > 5 and set(texts) == {"move: k must be an integer, not 'abc'"}
