@@ -112,8 +112,10 @@ class Walk:
             self._inside = before
             self._named.update(x.__minidl_state__)
             self._objects.append(x)
-        elif type(x) in (list, tuple) or (isinstance(x, dict) and _small(x)):
+        elif isinstance(x, (list, tuple)) or (isinstance(x, dict) and _small(x)):
             self.box(x)
+            if walkable(x):  # of a class of the user's, which has attributes besides
+                self._objects.append(x)
         elif isinstance(x, (types.FunctionType, types.MethodType, functools.partial)):
             self.function(x)
         elif hasattr(x, "__wrapped__"):  # jit, custom_vjp, custom_jvp

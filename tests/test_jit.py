@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import gc
 import weakref
@@ -143,6 +144,35 @@ def test_captured_tensors_are_read_anew_and_rebinding_retraces(backend):
     assert f(md.ones((2,))).tolist() == [4.0, 4.0] and f.compiles == 1
     box["w"] = md.full((2,), 9.0)
     assert f(md.ones((2,))).tolist() == [9.0, 9.0]
+
+
+def test_what_lies_inside_named_tuples_and_lists_of_the_user_s_retraces():
+    class Layers(list):
+        scale: float
+
+    pair = collections.namedtuple("pair", "a b")([1.0], Layers([2.0, {"c": 3.0}]))
+    pair.b.scale = 1.0
+    w = collections.namedtuple("held", "w")(md.ones((2,)))
+    read = lambda x: x * pair.a[0] + pair.b[0] * pair.b[1]["c"] * pair.b.scale + w.w
+    f, x = md.jit(read), md.ones((2,))
+    assert f(x).tolist() == f(x).tolist() == [8.0, 8.0] and f.compiles == 1
+
+    def change(k):
+        if k == 0:
+            pair.a[0] = 5.0
+        elif k == 1:
+            pair.b[0] = 4.0
+        elif k == 2:
+            pair.b[1]["c"] = 2.0
+        elif k == 3:
+            pair.b.scale = 0.5
+        else:
+            w.w.assign(md.full((2,), 7.0))
+
+    for k, want in enumerate((12.0, 18.0, 14.0, 10.0, 16.0)):
+        change(k)
+        assert f(x).tolist() == read(x).tolist() == [want] * 2
+        assert f.compiles == min(k, 3) + 2  # a tensor's value is no guard
 
 
 def test_shapes_dtypes_statics_and_structures_retrace(backend):
