@@ -55,8 +55,8 @@ def backward(root: Node, dtype: Any, retain: bool, arrive: Callable[[Node, Any],
         return False
     if program.__class__ is int:
         if program < _PASSES:
-            while len(_known) >= _MOST:
-                _known.pop(next(iter(_known)), None)
+            for oldest in list(_known)[: max(0, len(_known) - _MOST + 1)]:  # a copy: other threads come by
+                _known.pop(oldest, None)
             _known[key] = program + 1
             return False
         try:
@@ -82,12 +82,9 @@ def backward(root: Node, dtype: Any, retain: bool, arrive: Callable[[Node, Any],
 
 def _told(value: Any) -> Any:
     """What tells a param from any other: 0.0 is not -0.0, 1 is not True, nan is itself, also inside tuples."""
-    kind = value.__class__
-    if kind is float or kind is complex:
-        return repr(value)
-    if kind is tuple and not _INT.issuperset(map(type, value)):
+    if isinstance(value, tuple):
         return *map(type, value), *map(_told, value)
-    return value
+    return repr(value) if isinstance(value, (float, complex)) else value
 
 
 def _structure(root: Node, dtype: Any) -> tuple[list[Node], list[Any], tuple] | None:
@@ -113,7 +110,10 @@ def _structure(root: Node, dtype: Any) -> tuple[list[Node], list[Any], tuple] | 
         for r in node[n:]:
             shape = getattr(r, "shape", None)
             if shape is None:
-                key += (r.__class__, _told(r))
+                form = r.__class__
+                if form is float or form is complex or (form is tuple and not _INT.issuperset(map(type, r))):
+                    r = _told(r)
+                key += (form, r)
                 continue
             place = places.get(id(r))
             if place is None:
