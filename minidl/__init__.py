@@ -42,7 +42,7 @@ try:
         uint64,
     )  # fmt: skip
     from minidl.dtypes import bool_ as bool
-    from minidl.errors import checked
+    from minidl.errors import checked, explained
     from minidl.graph import Graph
     from minidl.ops import *  # noqa: F403
     from minidl.ops import namespace as _namespace
@@ -78,11 +78,12 @@ _SATELLITES = (
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checked", "checkpoint", "complex64", "complex128", "cond",
-    "custom_jvp", "custom_vjp", "dtypes", "eagerly", "enable_grad", "explain", "float16", "float32", "float64", "fori_loop", "get_default_dtype",
-    "grad", "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp", "linearize", "manual_seed",
-    "map", "no_grad", "out_of_bounds", "profile", "scan", "set_auto", "set_backend", "set_default_dtype", "stop_gradient", "strict_promotion",
-    "strong_zero", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend", "value_and_grad", "vjp", "vmap", "while_loop",
-    *ops.__all__, "autocast", "full_precision", "is_autocast_enabled", "low_precision", *_namespace.__all__,
+    "custom_jvp", "custom_vjp", "dtypes", "eagerly", "enable_grad", "explain", "explained", "float16", "float32", "float64", "fori_loop",
+    "get_default_dtype", "grad", "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp",
+    "linearize", "manual_seed", "map", "no_grad", "out_of_bounds", "profile", "scan", "set_auto", "set_backend", "set_default_dtype",
+    "stop_gradient", "strict_promotion", "strong_zero", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend",
+    "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__, "autocast", "full_precision", "is_autocast_enabled", "low_precision",
+    *_namespace.__all__,
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import functools
 import inspect
 import opcode
 import operator
+import os
 import re
 import types
 from collections.abc import Callable, Sequence
@@ -182,6 +183,93 @@ def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) 
     except TypeError as unfit:
         return unfit
     return contract(f).told(error, args, params)
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------------------------
+#: What annotations of layers ask for beside _KINDS, by what stands in front of the bracket. Only where something went wrong are they asked.
+_LOOSE: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "Callable": ("a function", callable),
+    "Iterable": ("an iterable", lambda v: hasattr(v, "__iter__") and not isinstance(v, str)),
+    "Mapping": ("a mapping", lambda v: hasattr(v, "keys")),
+    "Module": ("a Module", lambda v: hasattr(v, "forward")),
+    "tuple": ("a tuple", lambda v: isinstance(v, (tuple, list))),
+}
+_LOOSE_ALIASES = {**_ALIASES, "OutSize": "int | None | Sequence[Any]", "Mask": "Tensor | None", "Activation": "str | Callable"}
+_ACCIDENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
+_HERE, _PYTHON = os.path.dirname(__file__) + os.sep, os.path.dirname(os.__file__) + os.sep
+
+
+def _between(error: BaseException) -> bool:
+    """Whether nobody's code but minidl's and libraries' ran between a caught exception and its origin."""
+    tb = error.__traceback__
+    while tb is not None:
+        file = tb.tb_frame.f_code.co_filename
+        python = file.startswith(_PYTHON) and "-packages" not in file
+        if not (file.startswith((_HERE, "<minidl", "<frozen")) or python or re.search(_LIBRARY, file)):
+            return False
+        tb = tb.tb_next
+    return True
+
+
+def _unfit(name: str, given: dict[str, Any], signature: inspect.Signature) -> str:
+    """What is said of the first argument that is not what its parameter's annotation asks for, "" if all are."""
+    for k, value in given.items():
+        parameter = signature.parameters[k]
+        asked = parameter.annotation
+        text = "dtype | None" if k == "dtype" else asked if isinstance(asked, str) else getattr(asked, "__name__", "")
+        parts = [q for p in text.split(" | ") for q in _LOOSE_ALIASES.get(p, p).split(" | ")]
+        kinds = [_KINDS.get(p) or _LOOSE.get(p.partition("[")[0]) for p in (re.sub(r"\b(md|nn)\.", "", p) for p in parts)]
+        known = [kind for kind in kinds if kind is not None]
+        plain = parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        if plain and len(known) == len(kinds) and not any(fits(value) for _, fits in known):
+            words = " or ".join(dict.fromkeys(words for words, _ in known))
+            way_out = "; md.asarray makes one" if words.startswith("a Tensor") and value is not None and not isinstance(value, str) else ""
+            return f"{name}: {k} must be {words}, not {shown(value)}{way_out}"
+    return ""
+
+
+def explained(name: str, f: Callable[..., Any], error: Exception, args: Sequence[Any], params: dict[str, Any], made: bool = False) -> Exception:
+    """The exception to raise where a method `f` (bound) of a layer called `name` raised `error`, for layers that look at arguments only then.
+
+    The exception itself, if code of the user's took part or if it names the layer; a TypeError that names the argument that is not what its
+    parameter's annotation asks for; else the exception itself if a `raise` statement of minidl's made it, and what `checked` says of an accident.
+    made: f is a constructor, whose errors name the class. Raise it `from` its __cause__.
+
+    >>> def forward(x: md.Tensor, factor: float = 1.0):
+    ...     return x * factor
+    >>> str(md.explained("Scale", forward, AttributeError(), [5], {}))
+    'Scale: x must be a Tensor, not 5; md.asarray makes one'
+    """
+    text = str(error)
+    meant = own(error)
+    if not isinstance(error, _ACCIDENTS) or isinstance(error, Warning) or not _between(error) or (meant and text.startswith(f"{name}: ")):
+        return error
+    signature = inspect.signature(f)
+    try:
+        given = signature.bind(*args, **params).arguments
+    except TypeError as wrong:
+        plain = [q.replace(annotation=inspect.Parameter.empty) for q in signature.parameters.values()]
+        return _after(None, TypeError(f"{name}: {wrong}; it is {name}{inspect.Signature(plain)}"))
+    if unfit := _unfit(name, given, signature):
+        return _after(None, TypeError(unfit))
+    if meant:
+        if made and not re.match(r"[A-Z]\w*: ", text) and len(error.args) == 1 and not isinstance(error, KeyError):
+            error.args = (f"{name}: {text}",)
+        name_it(name, error)
+        return error
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        tb = tb.tb_next
+    if tb is not None and tb.tb_frame.f_code.co_name in ("__call__", "call"):  # a forward or a hook of the user's does not take what it gets
+        return error
+    values = ", ".join(f"{k}={shown(v)}" for k, v in given.items())
+    kind = TypeError if any(map(_odd, given.values())) else ValueError
+    return _after(error, kind(f"{name}: cannot compute with {values}; see help() for what it takes"))
+
+
+def _after(cause: Exception | None, error: Exception) -> Exception:
+    error.__cause__ = cause  # what explains itself needs no cause, and what does not may be minidl's own fault
+    return error
 
 
 def check_all(space: dict[str, Any], names: Sequence[str], room: str = "") -> None:

@@ -3,11 +3,14 @@
 Promises: `_parameters`, `_buffers`, `_modules` and `training` are plain attributes of every Module (jit guards what it reads of them); names and
 the order of state_dict are PyTorch's. As a pytree a Module's leaves are its parameters. Everything else, buffers by identity, is its structure,
 so that a function of a Module differentiates with respect to what is trained, and running statistics that it updates are the Module's own
-(`pytrees` registers this). What is saved and loaded is in `state`.
+(`pytrees` registers this). What is saved and loaded is in `state`. Where a layer of minidl's own fails, and not before, its arguments are
+compared with the annotations of its constructor or forward, and the error names the layer and the argument; what a Module of the user's raises
+passes as it is.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +18,27 @@ import minidl as md
 from minidl.nn.hooks import Hook, Hooks, RemovableHandle
 from minidl.nn.parameter import Buffer, Parameter
 from minidl.nn.state import State
+
+
+def _named(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor of minidl's own that says which argument it cannot take."""
+
+    @functools.wraps(init)
+    def __init__(self: Module, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except Exception as error:
+            wrong = md.explained(_layer(self), init.__get__(self), error, args, kwargs, made=True)
+            if wrong is error:
+                raise
+            raise wrong from wrong.__cause__
+
+    return __init__
+
+
+def _layer(module: Module) -> str:
+    """The name of the class of minidl's that a module is, or that it derives from."""
+    return next(c.__name__ for c in type(module).__mro__ if c.__module__.startswith("minidl."))
 
 
 class Module(State):
@@ -41,6 +65,11 @@ class Module(State):
     _modules: dict[str, Any]
     _hooks: Hooks | None = None  # an attribute of the instance from the first hook on, so that modules without any pay nothing
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("minidl.") and "__init__" in cls.__dict__:
+            cls.__init__ = _named(cls.__init__)  # type: ignore[method-assign]
+
     def __init__(self) -> None:
         for name, value in (("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_transient", set())):
             object.__setattr__(self, name, value)
@@ -51,7 +80,15 @@ class Module(State):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         hooks = self._hooks
-        return self.forward(*args, **kwargs) if hooks is None else hooks.call(self, args, kwargs)
+        try:
+            return self.forward(*args, **kwargs) if hooks is None else hooks.call(self, args, kwargs)
+        except Exception as error:
+            if not str(getattr(self.forward, "__module__", "")).startswith("minidl."):
+                raise
+            wrong = md.explained(_layer(self), self.forward, error, args, kwargs)
+            if wrong is error:
+                raise
+            raise wrong from wrong.__cause__
 
     # ---- attributes -------------------------------------------------------------------------------------------------------------------
     def __setattr__(self, name: str, value: Any) -> None:
