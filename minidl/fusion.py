@@ -80,8 +80,7 @@ class Region:
         for e in self.equations:
             if new:
                 e = Equation(e.primitive, tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs), e.params, e.outputs, e.where)
-            places = tuple(self.layout[v] for v in e.outputs)  # an iota or a broadcast may lie along another axis
-            left = e if any(v in self.outputs for v in e.outputs) else common(e, seen.setdefault(places, {}), new)
+            left = e if any(v in self.outputs for v in e.outputs) else common(e, seen.setdefault(places(e, self.layout), {}), new)
             equations += [] if left is None else [left]
         same = len(equations) == len(self.equations)
         return self if same else Region(equations, self.outputs, self.shape, self.rows, self.layout, self.terminal)
@@ -93,6 +92,11 @@ class Region:
     def __repr__(self) -> str:
         names = " ".join(e.primitive.name for e in self.equations)
         return f"<region {list(self.shape[: self.rows])}x{list(self.shape[self.rows :])}: {names}>"
+
+
+def places(equation: Equation, layout: dict[Var, Layout]) -> tuple[Layout, ...]:
+    """Where the results lie: what equal equations of a region must have in common, for an iota or a broadcast may lie along another axis."""
+    return tuple(layout[v] for v in equation.outputs)
 
 
 @functools.lru_cache(4096)
@@ -409,21 +413,24 @@ def _in_order(units: Sequence[_Unit]) -> list[_Unit]:
 
 
 def demanded(nodes: Iterable[T], reads: Callable[[T], Iterable[T]]) -> list[T]:
-    """The nodes in order, each before its turn only where one that reads it comes before. There must be no circle.
+    """The nodes in order, each before its turn only where one that reads it comes before. Raises AssertionError where some wait in a circle.
 
     >>> demanded("abc", {"a": "c", "b": "", "c": ""}.__getitem__)
     ['c', 'a', 'b']
     """
     order: dict[T, None] = {}
     for node in nodes:
-        stack = [(node, iter(reads(node)))]
+        stack, waiting = [(node, iter(reads(node)))], {node}
         while stack:
             top, rest = stack[-1]
             r = next((r for r in rest if r not in order), None)
             if r is None:
                 order[top] = None
                 stack.pop()
+                waiting.discard(top)
             else:
+                assert r not in waiting, f"demanded: what {r!r} reads waits for {r!r} itself, in a circle of {len(waiting)} nodes at most"
+                waiting.add(r)
                 stack.append((r, iter(reads(r))))
     return list(order)
 
@@ -510,9 +517,10 @@ _NEUTRAL = {("mul", 0): "1.0", ("mul", 1): "1.0", ("add", 0): "-0.0", ("add", 1)
 def _unchanged(e: Equation, fulls: dict[Atom, Any]) -> Var | None:
     """The operand that an equation gives back: a decomposition was handed a constant (the weight of a normalisation without one)."""
     for k, a in enumerate(e.inputs):
-        value, x = a.value if isinstance(a, Literal) else fulls.get(a), e.inputs[k - 1]
-        if value is not None and x.dtype.is_float and _NEUTRAL.get((e.primitive.name, k)) == repr(float(value)):  # type: ignore[arg-type]
-            if isinstance(x, Var) and x.shape == e.outputs[0].shape:
+        neutral, x = _NEUTRAL.get((e.primitive.name, k)), e.inputs[k - 1]
+        if neutral is not None and isinstance(x, Var) and x.dtype.is_float and a.dtype is x.dtype and x.shape == e.outputs[0].shape:
+            value = a.value if isinstance(a, Literal) else fulls.get(a)
+            if value is not None and repr(float(value)) == neutral:  # type: ignore[arg-type]
                 return x
     return None
 

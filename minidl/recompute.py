@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.fusion import Region, demanded
+from minidl.fusion import Region, demanded, places
 from minidl.graph import Atom, Equation, Graph, Var
 from minidl.passes.rewriting import key
 
@@ -94,7 +94,7 @@ class _Work:
         if not dropped:
             return
         self.changed = True
-        new = _With(self.items[i], equations, a)
+        new = _With(self.items[i], equations, a, [v for v in dropped if beside[v]])
         self.items[i] = new.region
         for v in kept:
             self.last[v] = max(i, self.last.get(v, i))
@@ -162,9 +162,10 @@ class _Work:
 
 
 class _With:
-    """A region with copies of equations of another one, a, before its own; `now` says what stands for a's values in it."""
+    """A region with copies of equations of another one, a, before its own; `now` says what stands for a's values in it. shown: values of a that
+    somebody outside reads of it."""
 
-    def __init__(self, b: Item, equations: Sequence[Equation], a: Region):
+    def __init__(self, b: Item, equations: Sequence[Equation], a: Region, shown: Sequence[Var]):
         assert isinstance(b, Region)
         self.new: dict[Var, Var] = {}
         layout, body, copies, seen = dict(b.layout), [], set(equations), dict[Any, tuple[Var, ...]]()
@@ -172,8 +173,9 @@ class _With:
             copied = e in copies
             inputs = tuple(map(self.now, e.inputs))
             layout.update((v, a.layout[v]) for v in inputs if isinstance(v, Var) and v not in layout)
-            name = key(e.primitive, inputs, e.params)
-            if name in seen and not any(v in b.outputs for v in e.outputs):
+            name = (places(e, a.layout if copied else layout), key(e.primitive, inputs, e.params))
+            # a row's statistic stays, whatever equals it: a later region may keep it, by its name in the region as it was at first
+            if name in seen and (copied or (b.kind(e.outputs[0]) == "FULL" and not any(v in b.outputs for v in e.outputs))):
                 self.new.update(zip(e.outputs, seen[name], strict=True))
                 continue
             outputs = tuple(Var(v.shape, v.dtype) for v in e.outputs) if copied else e.outputs
@@ -182,7 +184,7 @@ class _With:
                 self.new.update(zip(e.outputs, outputs, strict=True))
             seen[name] = outputs
             body.append(Equation(e.primitive, inputs, e.params, outputs, e.where))
-        self.region = Region(body, b.outputs, b.shape, b.rows, layout, b.terminal)
+        self.region = Region(body, [*b.outputs, *(self.new[v] for v in shown)], b.shape, b.rows, layout, b.terminal)
 
     def now(self, x: Atom) -> Atom:
         """What a value of the two regions is in the new one."""

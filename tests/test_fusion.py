@@ -9,8 +9,8 @@ from hypothesis import given
 
 import minidl as md
 from minidl.backends.numpy_backend import make
-from minidl.dtypes import float16, float32, float64
-from minidl.fusion import Region, default_elementwise, expand, regions, spread
+from minidl.dtypes import complex128, float16, float32, float64
+from minidl.fusion import Region, _unchanged, default_elementwise, expand, regions, spread
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.nn import functional as F
 from minidl.primitives.core import table
@@ -355,6 +355,16 @@ def test_decompositions_keep_values(name, params, dtype):
     assert name not in {e.primitive.name for e in graph.equations} and graph.check()
     np.testing.assert_array_equal(run(graph.equations, graph, [x], None)[0], call(name, [x], params)[0])
     assert expand(graph) is graph
+
+
+@pytest.mark.parametrize(("name", "value", "dtype", "same"), [
+    ("mul", 1.0, float64, True), ("mul", 2.0, float64, False), ("div", 1.0, float64, False), ("div", 1j, complex128, False),
+    ("mul", 1j, complex128, False), ("mul", 1 + 0j, complex128, False), ("sub", 0.0, float64, True), ("add", 0.0, float64, False),
+])  # fmt: skip
+def test_a_neutral_real_constant_gives_its_operand_back(name, value, dtype, same):
+    x, c, out = Var((2,), float64), Var((2,), dtype), Var((2,), float64)
+    assert _unchanged(Equation(table[name], (x, Literal(value, dtype)), {}, (out,)), {}) is (x if same else None)
+    assert _unchanged(Equation(table[name], (x, c), {}, (out,)), {c: value}) is (x if same else None)
 
 
 def test_what_a_backend_keeps_stays_whole():
