@@ -112,7 +112,7 @@ def conv_dx(g: Array, w: Array, *, x_shape: Sequence[int], stride: Sequence[int]
     matrix, g = _matrix(w, groups).swapaxes(-1, -2), g.reshape(n, groups, w.shape[0] // groups, math.prod(out))
     x = np.zeros((n, c, *(lo + size + hi for size, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
     for part in _parts(n, c * math.prod(kernel) * g.shape[3], g.dtype):
-        columns, mine = np.matmul(matrix, g[part]).reshape(-1, c, math.prod(kernel), *out), x[part]
+        columns, mine = np.matmul(matrix, g[part]).reshape(part.stop - part.start, c, math.prod(kernel), *out), x[part]
         for k, place in enumerate(places(kernel, stride, dilation, out)):
             mine[place] += columns[:, :, k]
         del columns

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from minidl.primitives.contraction import conv_sizes
+
 Tensor = torch.Tensor
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
@@ -170,6 +172,8 @@ def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
 def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x):
         return _carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if not w.numel():  # for no channels torch has another shape, or an error
+        return x.new_zeros((x.shape[0], w.shape[0], *conv_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)))
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
@@ -177,7 +181,7 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
 
 
 def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
-    if _indirect(x):
+    if _indirect(x) or not w.numel():
         out = conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return _plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
     pad = _even(padding)
@@ -189,6 +193,8 @@ def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads,
 def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(g):
         return _carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if not w.numel():
+        return g.new_zeros(x_shape)
     pad = _even(padding)
     sizes = x_shape[2:] if pad is not None else tuple(n + lo + hi for n, (lo, hi) in zip(x_shape[2:], padding, strict=True))
     inner = pad if pad is not None else (0,) * len(padding)
@@ -204,6 +210,8 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
 def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x):
         return _carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    if not x.numel() or not g.numel():
+        return x.new_zeros(w_shape)
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
@@ -213,8 +221,6 @@ def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads,
         return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1]
     # torch has no such kernel for integers. dw correlates x with g, stride and dilation changing places: the channels of
     # a group become the batch, the batch becomes the channels.
-    if not x.numel():
-        return torch.zeros(w_shape, dtype=x.dtype, device=x.device)
     n, c = x.shape[0], x.shape[1] // groups
     data = x.reshape(n, groups, c, *x.shape[2:]).movedim((2, 1, 0), (0, 1, 2)).reshape(c, groups * n, *x.shape[2:])
     out = _convolution(data, g.transpose(0, 1), dilation, pad, stride, groups)

@@ -620,6 +620,33 @@ def test_convolution_and_its_transpose(backend, n, stride, padding, dilation, gr
     np.testing.assert_allclose(back.numpy(), grad, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("x, w", [
+    ((2, 0, 5), (3, 0, 2)), ((0, 2, 5), (3, 2, 2)), ((2, 2, 5), (0, 2, 3)), ((0, 0, 5), (0, 0, 2)), ((2, 0, 5, 4), (0, 0, 2, 3)), ((2, 0, 3, 3, 3), (2, 0, 1, 2, 3)),
+])  # fmt: skip
+def test_windows_of_nothing(backend, x, w):
+    """No examples, no channels, no outputs: sums of nothing are 0, and every derivative has the shape of its argument."""
+    a, b, c = md.ones(x), md.ones(w), md.ones(w[:1])
+    want = np.zeros((x[0], w[0], *(n - k + 1 for n, k in zip(x[2:], w[2:], strict=True))), np.float32)
+    conv = getattr(md.nn.functional, f"conv{len(x) - 2}d")
+    second = lambda a, b: md.grad(lambda b: md.sum(md.square(md.grad(lambda a, b: md.sum(md.square(md.conv(a, b))))(a, b))))(b)
+    for run in (lambda f: f, md.jit):
+        got = run(md.conv)(a, b)
+        assert got.shape == want.shape and not got.numpy().any()
+        got = run(conv)(a, b, c)
+        assert got.shape == want.shape and (got.numpy() == 1).all()
+        for i, shape in enumerate((x, w)):
+            same(run(md.grad(lambda a, b: md.sum(md.square(md.conv(a, b))), argnums=i))(a, b), np.zeros(shape, np.float32))
+        same(run(second)(a, b), np.zeros(w, np.float32))
+        for dtype in ("int32", "complex64"):
+            got = run(md.conv)(md.ones(x, dtype=dtype), md.ones(w, dtype=dtype))
+            assert got.shape == want.shape and got.dtype is md.dtypes.canonical(dtype)
+        if 0 in x[:2]:
+            for pool in (md.max_pool, md.avg_pool):
+                out = run(lambda a, pool=pool: pool(a, 2, stride=1))
+                assert out(a).shape == (*x[:2], *(n - 1 for n in x[2:]))
+                same(run(md.grad(lambda a, pool=pool: md.sum(md.square(pool(a, 2, stride=1)))))(a), np.zeros(x, np.float32))
+
+
 def test_same_padding_and_pools(backend):
     x = numbers(2, 3, 7, 6)
     t = md.asarray(x)
