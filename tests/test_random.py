@@ -65,6 +65,34 @@ def test_bounded_uniform_is_rounded_once_and_stays_below_its_bound():
     assert ((between >= [0, 10]) & (between < [1, 11])).all()
 
 
+MOST = {name: float(md.finfo(name).max) for name in ("float16", "bfloat16", "float32", "float64")}
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [
+    *((name, -most, most) for name, most in MOST.items()), ("float64", -1.7e308, 1.7e308), ("float64", -1e308, 0.5e308), ("float32", 3e38, 3.4028235e38),
+])  # fmt: skip
+def test_bounds_may_be_as_far_apart_as_the_dtype_has(dtype, low, high):
+    draws = []
+    for backend in ("numpy", "numba", "torch", "jax"):
+        with md.use_backend(backend):
+            key = md.random.key(3)
+            draws.append(md.random.uniform(key, (900,), dtype, low, high))
+            ends = [md.asarray(v, "float64") for v in (low, high)]
+            draws.append(md.jit(lambda k, a, b: md.random.uniform(k, (900,), dtype, a, b))(key, *ends))
+            total = md.grad(lambda a, b, k=key: md.sum(md.random.uniform(k, (900,), "float64", a, b)), argnums=(0, 1))(*ends)
+            np.testing.assert_allclose(sum(t.item() for t in total), 900, rtol=1e-12)
+    values = [d.numpy().astype(np.float64) for d in draws]
+    for v in values:
+        np.testing.assert_array_equal(v, values[0])
+        assert (v >= low).all() and (v < high).all() and v.min() < low + (high / 16 - low / 16) and v.max() > high - (high / 16 - low / 16)
+
+
+def test_bounds_beyond_the_dtype_are_refused():
+    for low, high, wrong in ((0.0, 1e39, "maxval"), (-1e39, 0.0, "minval"), (-np.inf, 1.0, "minval")):
+        with pytest.raises(ValueError, match=rf"random\.uniform: {wrong} must be finite in float32, not -?(1e\+39|inf)"):
+            md.random.uniform(md.random.key(0), (2,), "float32", low, high)
+
+
 def test_normal_is_the_quantile_of_the_uniform_draw():
     key = md.random.key(42)
     u = md.random.uniform(key, (5000,)).numpy() * np.float32(2) + np.float32(-1 + 2**-24)

@@ -396,7 +396,7 @@ MISTAKES = [
     (lambda k: R.bernoulli(k, 1.5), ValueError, r"random\.bernoulli: p must be between 0 and 1, not 1\.5"),
     (lambda k: R.bernoulli(k, md.asarray([0.5, 0.5]), (3,)), ValueError, r"bernoulli: parameters of shapes \(2,\) do not broadcast to the"),
     (lambda k: R.uniform(k, (2,), None, 1.0, 0.0), ValueError, r"random\.uniform: minval 1\.0 is above maxval 0\.0"),
-    (lambda k: R.uniform(k, (2,), None, 0.0, math.inf), ValueError, r"random\.uniform: maxval must be finite, not inf"),
+    (lambda k: R.uniform(k, (2,), None, 0.0, math.inf), ValueError, r"random\.uniform: maxval must be finite in float32, not inf"),
     (lambda k: R.uniform(k, (-2,)), ValueError, r"random: negative size in shape \(-2,\)"),
     (lambda k: R.uniform(k, 2.5), TypeError, "a shape is made of integers, not 2.5"),
     (lambda k: R.gamma(k, -1.0), ValueError, r"random\.gamma: a must be positive, not -1\.0"),

@@ -5,6 +5,7 @@ Promises: equal bit for bit on all backends, eager, jitted and vmapped.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,9 @@ def uniform(key: Tensor, shape: Shape | None = (), dtype: Any = None, minval: An
     """Uniform on [minval, maxval), in a float dtype (the default one without).
 
     Between 0 and 1 it equals jax.random.uniform; other bounds (numbers, or arrays that broadcast to shape; of the bounds' shape if shape is None) are
-    applied in float64 and rounded once. Differentiable in bounds that are Tensors: minval + u * (maxval - minval) for fixed u. Raises ValueError
-    for numbers with minval > maxval and for shapes that do not broadcast, TypeError for another dtype.
+    applied in float64 and rounded once, however far they are apart. Differentiable in bounds that are Tensors: minval + u * (maxval - minval) for
+    fixed u. Raises ValueError for numbers with minval > maxval or that are not finite in the dtype, and for shapes that do not broadcast, TypeError
+    for another dtype.
 
     >>> import minidl as md
     >>> round(md.random.uniform(md.random.key(42)).item(), 6)
@@ -72,10 +74,16 @@ def uniform(key: Tensor, shape: Shape | None = (), dtype: Any = None, minval: An
     fixed = len(shown) == 2
     if fixed and all(np.ndim(v) == 0 for v in shown) and (minval, maxval) == (0, 1):
         return unit(key, () if shape is None else size_of(shape), dtype)
-    low, high = (parameter("uniform", what, v, key, np.isfinite, "finite") for what, v in (("minval", minval), ("maxval", maxval)))
+    held = functools.partial(_finite, dtype)
+    low, high = (parameter("uniform", what, v, key, held, f"finite in {dtype.name}") for what, v in (("minval", minval), ("maxval", maxval)))
     if fixed and (np.asarray(minval) > np.asarray(maxval)).any():
         raise ValueError(f"random.uniform: minval {minval} is above maxval {maxval}")
     return _between(key, low, high, common("uniform", shape, low, high), dtype)
+
+
+def _finite(dtype: DType, x: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.isfinite(x.astype(dtype.numpy))
 
 
 @whole
@@ -83,11 +91,12 @@ def _between(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], 
     """low + u * (high - low), in halves of u and of the span whose products are exact: so it is all the same whether a compiler contracts a product
     and a sum, as XLA does, which changes one float32 in 300 where decimal bounds put many of them midway between two floats."""
     u = ns.cast(unit(key, shape, dtype), dtype=dtypes.float64)
-    x: Any = low
+    scale = ns.add(ns.mul(ns.cast(ns.isfinite(ns.sub(high, low)), dtype=dtypes.float64), 0.5), 0.5)  # a half where the span is more than float64 has
+    x: Any = ns.mul(low, scale)
     for a in _halves(u, 27) if dtype is dtypes.float64 else (u,):
-        for b in _halves(ns.sub(high, low), 26):
+        for b in _halves(ns.sub(ns.mul(high, scale), ns.mul(low, scale)), 26):
             x = ns.add(ns.mul(a, b), x)
-    x = cast(x, dtype)
+    x = cast(ns.div(x, scale), dtype)
     return ns.where(ns.lt(low, high), ns.minimum(x, ns.nextafter(cast(high, dtype), cast(low, dtype))), x)  # rounding may have reached high
 
 
