@@ -621,7 +621,8 @@ def test_convolution_and_its_transpose(backend, n, stride, padding, dilation, gr
 
 
 @pytest.mark.parametrize("x, w", [
-    ((2, 0, 5), (3, 0, 2)), ((0, 2, 5), (3, 2, 2)), ((2, 2, 5), (0, 2, 3)), ((0, 0, 5), (0, 0, 2)), ((2, 0, 5, 4), (0, 0, 2, 3)), ((2, 0, 3, 3, 3), (2, 0, 1, 2, 3)),
+    ((2, 0, 5), (3, 0, 2)), ((0, 2, 5), (3, 2, 2)), ((2, 2, 5), (0, 2, 3)), ((0, 0, 5), (0, 0, 2)), ((2, 0, 5, 4), (0, 0, 2, 3)),
+    ((2, 0, 3, 3, 3), (2, 0, 1, 2, 3)),
 ])  # fmt: skip
 def test_windows_of_nothing(backend, x, w):
     """No examples, no channels, no outputs: sums of nothing are 0, and every derivative has the shape of its argument."""
