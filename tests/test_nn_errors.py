@@ -23,7 +23,7 @@ from minidl.shapes import shown
 
 CLASSES = (TypeError, ValueError, IndexError)
 ACCIDENT = re.compile(
-    r"object has no attribute|object is not|not supported between|unsupported operand|must be real number|has no len|expected at least|NoneType"
+    r"object has no attribute|object is not|not supported between|unsupported operand|must be real number|has no len|expected at least|'NoneType'"
     r"|not subscriptable|cannot unpack|values to unpack|positional argument|unexpected keyword|local variable|cannot be interpreted|bad operand"
     r"|bad argument|unhashable|can't multiply|concatenate|not iterable|index out of range|invalid literal|convert string"
 )
@@ -227,3 +227,31 @@ def test_nothing_else_about_a_layer_changes():
     np.testing.assert_allclose(run(x).detach().numpy(), layer(x).detach().numpy(), rtol=1e-6)
     with pytest.raises(TypeError, match=r"Linear: input must be a Tensor, not 'a'"):
         md.jit(lambda v: layer("a") + v)(x)
+
+
+def optimizers() -> Iterator[tuple[str, Any]]:
+    for name in md.optim.__all__:
+        kind = getattr(md.optim, name)
+        if inspect.isclass(kind) and issubclass(kind, md.optim.Optimizer) and kind is not md.optim.Optimizer:
+            yield name, kind
+
+
+def test_no_optimizer_has_an_accident_when_it_is_made():
+    """Every argument of every constructor, those that the constructor computes with too."""
+    refused = 0
+    for name, kind in optimizers():
+        for parameter in inspect.signature(kind).parameters.values():
+            if parameter.kind is parameter.VAR_KEYWORD or parameter.name == "params":
+                continue
+            for value in [*WRONG_SETTINGS, (), ("a", "b"), ("a", "b", "c"), (None, None), 1j]:
+                error = raised(kind, [md.ones((1, 2)).requires_grad_()], **{parameter.name: value})
+                assert error is None or not complaint(error, rf"{name}: "), f"{name}({parameter.name}={shown(value)}): {error!r}"
+                assert error is None or parameter.name in str(error), str(error)
+                refused += error is not None
+        for params in (3, None, "abc", [3], [None], [{"params": 3}], [{"lr": 1}], [md.ones(2), 3], {"a": 1}, [{"params": [md.ones(2)]}, 3]):
+            error = raised(kind, params)
+            assert error is None or not complaint(error, rf"{name}: "), f"{name}({params}): {error!r}"
+    assert refused > 600
+    assert str(raised(md.optim.Adafactor, eps=3.0)) == "Adafactor: eps must be 2 numbers, not 3.0"
+    assert raised(md.optim.Adafactor, eps=(None, 1e-3)) is None
+    assert raised(md.optim.Muon, ns_coefficients=[3.0, -4.0, 2.0]) is None

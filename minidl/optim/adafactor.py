@@ -40,8 +40,8 @@ class Adafactor(Optimizer):
         super().__init__(params, defaults, execution)
 
     def _check(self, group: dict[str, Any]) -> None:
-        super()._check({**group, "eps": group["eps"][1]})
-        if group["beta2_decay"] > 0 or group["d"] < 1 or (group["eps"][0] is not None and group["eps"][0] < 0):
+        super()._check(group)
+        if group["beta2_decay"] > 0 or group["d"] < 1 or any(e is not None and e < 0 for e in group["eps"]):
             raise ValueError(f"Adafactor: wanted beta2_decay ≤ 0, d ≥ 1 and eps ≥ 0; got {group['beta2_decay']}, {group['d']} and {group['eps']}")
 
     def _check_parameter(self, p: md.Tensor) -> None:

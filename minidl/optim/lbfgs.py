@@ -53,6 +53,8 @@ class LBFGS(Optimizer):
     ):
         if line_search_fn not in (None, "strong_wolfe"):
             raise ValueError(f"LBFGS: line_search_fn is None or 'strong_wolfe', not {line_search_fn!r}")
+        if not isinstance(max_iter, int):
+            raise TypeError(f"LBFGS: max_iter must be an integer, not {max_iter!r}")
         defaults = {"lr": lr, "max_iter": max_iter, "max_eval": max_iter * 5 // 4 if max_eval is None else max_eval}
         defaults |= {"tolerance_grad": tolerance_grad, "tolerance_change": tolerance_change, "history_size": history_size}
         super().__init__(params, {**defaults, "line_search_fn": line_search_fn})

@@ -37,15 +37,14 @@ class Muon(Optimizer):
         *,
         ns_dtype: str = "bfloat16",
     ):
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov, "ns_coefficients": tuple(ns_coefficients)}
+        abc = tuple(ns_coefficients) if isinstance(ns_coefficients, list) else ns_coefficients
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "nesterov": nesterov, "ns_coefficients": abc}
         super().__init__(params, {**defaults, "eps": eps, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn, "ns_dtype": ns_dtype})
 
     def _check(self, group: dict[str, Any]) -> None:
         super()._check(group)
         if group["adjust_lr_fn"] not in (None, "original", "match_rms_adamw"):
             raise ValueError(f"Muon: adjust_lr_fn is 'original' or 'match_rms_adamw', not {group['adjust_lr_fn']!r}")
-        if len(group["ns_coefficients"]) != 3:
-            raise ValueError(f"Muon: ns_coefficients are three numbers, not {group['ns_coefficients']!r}")
         if not 0 <= group["ns_steps"] < 100:
             raise ValueError(f"Muon: ns_steps must be fewer than 100, got {group['ns_steps']}")
         if group["ns_dtype"] not in ("bfloat16", "float16", "float32", "float64"):

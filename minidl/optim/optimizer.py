@@ -108,7 +108,9 @@ class Optimizer:
         Raises TypeError for what is no Tensor, ValueError for results of operations and for a parameter that is trained already.
         """
         name = type(self).__name__
-        params = param_group["params"]
+        params = param_group.get("params") if isinstance(param_group, Mapping) else None
+        if not isinstance(params, Iterable):
+            raise TypeError(f'{name}: a parameter group is a dict with "params", an iterable of tensors; got {param_group!r}')
         params = [params] if isinstance(params, md.Tensor) else list(params)
         names = {}
         if params and all(isinstance(p, tuple) for p in params):
@@ -339,8 +341,9 @@ def _other_kind(value: Any, default: Any) -> str:
     """What is wanted instead of a setting, "" where it is of the default's kind."""
     if isinstance(default, (int, float)):
         return "" if _number(value) else "True or False" if isinstance(default, bool) else "a number"
-    if isinstance(default, tuple) and all(map(_number, default)):
-        fits = isinstance(value, (tuple, list)) and len(value) == len(default) and all(map(_number, value))
+    if isinstance(default, tuple):
+        fits = isinstance(value, (tuple, list)) and len(value) == len(default)
+        fits = fits and all(_number(v) or (v is None and d is None) for v, d in zip(value, default, strict=True))
         return "" if fits else f"{len(default)} numbers"
     return ""
 
