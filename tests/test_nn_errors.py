@@ -152,6 +152,10 @@ MESSAGES = [
     (lambda: nn.Conv2d(3, 3, [1, 2, 3]), ValueError, "Conv2d: kernel_size: [1, 2, 3] should be one integer or 2 of them"),
     (lambda: nn.LayerNorm(None), TypeError, "LayerNorm: normalized_shape must be an integer or a sequence of integers, not None"),
     (lambda: nn.TransformerEncoderLayer("a", 2), TypeError, "TransformerEncoderLayer: d_model must be an integer, not 'a'"),
+    (lambda: nn.Sequential(nn.ReLU())["a"], TypeError, "Sequential: index must be an integer or a slice, not 'a'"),
+    (lambda: nn.ModuleList(5), TypeError, "ModuleList: modules must be an iterable or None, not 5"),
+    (lambda: nn.Embedding.from_pretrained(5), TypeError, "Embedding.from_pretrained: embeddings must be a Tensor, not int; md.asarray makes one"),
+    (lambda: nn.Linear(3, 4, foo=1), TypeError, "Linear: got an unexpected keyword argument 'foo'; it is Linear(in_features, out_features, "),
     (lambda: nn.Dropout(2.0), ValueError, "Dropout: p is a probability, not 2.0"),  # a layer's own words
 ]  # fmt: skip
 

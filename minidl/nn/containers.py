@@ -23,6 +23,8 @@ class _Numbered(Module):
         return iter(self._modules.values())
 
     def _name(self, index: int) -> str:
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"{type(self).__name__}: index must be an integer or a slice, not {index!r}")
         if not -len(self) <= index < len(self):
             raise IndexError(f"{type(self).__name__}: index {index} is out of range of {len(self)} modules")
         return list(self._modules)[index]

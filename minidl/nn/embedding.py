@@ -75,6 +75,8 @@ class Embedding(_Table):
         scale_grad_by_freq: bool = False, sparse: bool = False,
     ) -> Embedding:  # fmt: skip
         """A table of these rows [num, dim], which are not trained unless freeze is False. Raises ValueError for another shape."""
+        if not isinstance(embeddings, md.Tensor):
+            raise TypeError(f"Embedding.from_pretrained: embeddings must be a Tensor, not {type(embeddings).__name__}; md.asarray makes one")
         if embeddings.ndim != 2:
             raise ValueError(f"Embedding.from_pretrained: rows [num, dim] are wanted, got shape {embeddings.shape}")
         num, dim = embeddings.shape
@@ -128,6 +130,8 @@ class EmbeddingBag(_Table):
         mode: str = "mean", sparse: bool = False, include_last_offset: bool = False, padding_idx: int | None = None,
     ) -> EmbeddingBag:  # fmt: skip
         """A table of these rows [num, dim], which are not trained unless freeze is False. Raises ValueError for another shape."""
+        if not isinstance(embeddings, md.Tensor):
+            raise TypeError(f"EmbeddingBag.from_pretrained: embeddings must be a Tensor, not {type(embeddings).__name__}; md.asarray makes one")
         if embeddings.ndim != 2:
             raise ValueError(f"EmbeddingBag.from_pretrained: rows [num, dim] are wanted, got shape {embeddings.shape}")
         num, dim = embeddings.shape
