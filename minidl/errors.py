@@ -14,6 +14,7 @@ import opcode
 import operator
 import os
 import re
+import sys
 import types
 from collections.abc import Callable, Sequence
 from numbers import Number
@@ -24,9 +25,20 @@ from minidl.primitives.core import parameters
 from minidl.shapes import shown
 
 F = TypeVar("F", bound=Callable[..., Any])
-_LIBRARY = r"[\\/](numpy|torch|jax|jaxlib|numba|llvmlite|scipy|ml_dtypes|opt_einsum|_collections_abc\.py)\b"
+_LIBRARIES = ("numpy", "torch", "jax", "jaxlib", "numba", "llvmlite", "scipy", "ml_dtypes", "opt_einsum")
+_HERE, _PYTHON = os.path.dirname(__file__) + os.sep, os.path.dirname(os.__file__) + os.sep
 _RAISE = opcode.opmap["RAISE_VARARGS"]
 _NAMED = r"[A-Za-z_][\w.]*(\(\))?: "
+
+
+def _library(file: str) -> bool:
+    """Whether this is a file of a library below. Where they were loaded from tells it: folders of users' have such names too."""
+    if file.startswith(_HERE):
+        return False
+    if file.startswith(tuple(f"{name}/" for name in _LIBRARIES)) or file == _PYTHON + "_collections_abc.py":  # Cython's names are relative
+        return True
+    roots = (os.path.split(getattr(sys.modules.get(name), "__file__", None) or "") for name in _LIBRARIES)
+    return any(base.startswith("__init__.") and file.startswith(root + os.sep) for root, base in roots)
 
 
 def own(error: BaseException) -> bool:
@@ -38,7 +50,20 @@ def own(error: BaseException) -> bool:
     while tb.tb_next is not None:
         tb = tb.tb_next
     code = tb.tb_frame.f_code
-    return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not re.search(_LIBRARY, code.co_filename))
+    return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not _library(code.co_filename))
+
+
+def _between(error: BaseException, f: types.CodeType | None = None) -> bool:
+    """Whether nobody's code but minidl's, libraries' and f's ran between a caught exception and its origin."""
+    tb = error.__traceback__
+    while tb is not None:
+        code = tb.tb_frame.f_code
+        file = code.co_filename
+        python = file.startswith(_PYTHON) and "-packages" not in file
+        if not (code is f or file.startswith((_HERE, "<minidl", "<frozen")) or python or _library(file)):
+            return False
+        tb = tb.tb_next
+    return True
 
 
 def name_it(name: str, error: Exception) -> None:
@@ -104,7 +129,7 @@ class Contract:
 
     def __init__(self, f: Callable[..., Any]):
         self.name = getattr(f, "room", "") + f.__name__
-        self.signature = inspect.signature(f)
+        self.signature, self.code = inspect.signature(f), getattr(f, "__code__", None)
         self.parts = {n: p for n, q in self.signature.parameters.items() if (p := _parts(q))}
         quick = {n: {c for part in p for c in _QUICK.get(part, ())} for n, p in self.parts.items()}
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -132,8 +157,11 @@ class Contract:
             self.quick[name].add(value.__class__)
 
     def told(self, error: Exception, args: Sequence[Any], params: dict[str, Any]) -> Exception:
-        """The exception to raise where the function raised this one: itself, if it is minidl's own."""
+        """The exception to raise where the function raised this one: itself, if it is minidl's own, or if code of the user's that
+        the function called took part in it. Raise it `from` its __cause__."""
         name = self.name
+        if not _between(error, self.code):
+            return error
         if own(error):
             name_it(name, error)
             return error
@@ -147,7 +175,7 @@ class Contract:
         if isinstance(error, NotImplementedError):
             return NotImplementedError(f"{name}: {error}")
         kind = TypeError if any(_odd(v) for _, v in given) else ValueError
-        return kind(f"{name}: cannot compute with {values}; see help() for what it takes")
+        return _after(error, kind(f"{name}: cannot compute with {values}; see help() for what it takes"))
 
 
 def _dtype(value: Any) -> bool:
@@ -177,7 +205,12 @@ def contract(f: Callable[..., Any]) -> Contract:
 
 
 def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) -> Exception:
-    """What a function that is called too often for `checked` raises where it failed: it catches everything, and its arguments are looked at then."""
+    """What a function that is called too often for `checked` raises where it failed: it catches everything, and its arguments are looked at then.
+
+    What came from code of the user's that took part is raised as it is, with its cause.
+    """
+    if not _between(error, f.__code__):
+        raise error
     try:
         contract(f).fit(args, params)
     except TypeError as unfit:
@@ -196,19 +229,6 @@ _LOOSE: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 _LOOSE_ALIASES = {**_ALIASES, "OutSize": "int | None | Sequence[Any]", "Mask": "Tensor | None", "Activation": "str | Callable"}
 _ACCIDENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
-_HERE, _PYTHON = os.path.dirname(__file__) + os.sep, os.path.dirname(os.__file__) + os.sep
-
-
-def _between(error: BaseException) -> bool:
-    """Whether nobody's code but minidl's and libraries' ran between a caught exception and its origin."""
-    tb = error.__traceback__
-    while tb is not None:
-        file = tb.tb_frame.f_code.co_filename
-        python = file.startswith(_PYTHON) and "-packages" not in file
-        if not (file.startswith((_HERE, "<minidl", "<frozen")) or python or re.search(_LIBRARY, file)):
-            return False
-        tb = tb.tb_next
-    return True
 
 
 def _unfit(name: str, given: dict[str, Any], signature: inspect.Signature) -> str:
@@ -303,7 +323,7 @@ def checked(f: F) -> F:
     def fail(error: Exception, args: Sequence[Any], params: dict[str, Any]) -> None:
         translated = contract(f).told(error, args, params)
         if translated is not error:
-            raise translated from None
+            raise translated from translated.__cause__
 
     lead = int(f.__annotations__.get(f.__code__.co_varnames[0]) == "Any") if f.__code__.co_argcount else 0  # an array, which f itself looks at
 

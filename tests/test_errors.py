@@ -7,9 +7,11 @@ backend answers is the reference. Only what depends on values may differ between
 from __future__ import annotations
 
 import inspect
+import os
 import random
 import re
 import resource
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -297,6 +299,90 @@ def test_checked_is_for_everybody():
         scaled(md.ones((2,)), 1.0, 5)
     with pytest.raises(KeyError, match="mine"):
         scaled(md.ones((2,)), 1.0, 13)
+
+
+class Mine(ValueError):
+    """An exception of the user's."""
+
+
+class Raising(list):
+    """A user's sequence that fails when it is read."""
+
+    def __iter__(self):
+        raise Mine("mine") from Mine("cause")
+
+
+def raising(*args: Any) -> Any:
+    raise Mine("mine") from Mine("cause")
+
+
+def accident(*args: Any) -> Any:
+    return {}["mine"]
+
+
+def test_what_is_raised_in_code_of_the_user_s_passes_unchanged():
+    x = md.ones((1, 3))
+    apart = md.nn.functional.triplet_margin_with_distance_loss
+    for f in (
+        lambda: md.concat(Raising([x])),
+        lambda: md.concat(raising() for _ in range(2)),
+        lambda: md.sum(md.stack(Raising([x]))),
+        lambda: apart(x, x, x, distance_function=raising),
+        lambda: md.cond(md.tensor(True), raising, raising, x),
+        lambda: md.while_loop(raising, raising, x),
+    ):
+        with pytest.raises(Mine, match="^mine$") as error:
+            f()
+        assert str(error.value.__cause__) == "cause"
+    with pytest.raises(KeyError, match="^'mine'$"):
+        apart(x, x, x, distance_function=accident)
+    with pytest.raises((TypeError, ValueError), match=r"^triplet_margin_with_distance_loss: cannot compute with") as wrong:
+        apart(x, x, x, distance_function=lambda: x)  # it takes no two arguments
+    assert "0 positional arguments" in str(wrong.value.__cause__)
+
+
+SCRIPT = """
+import sys
+import minidl as md
+
+class Mine(ValueError): pass
+class Users(md.nn.Module):
+    def forward(self, x): raise Mine("mine")
+def hook(module, args): return {}["key"]
+
+hooked = md.nn.ReLU()
+hooked.register_forward_pre_hook(hook)
+x = md.ones((2,))
+for f in (
+    lambda: md.nn.Sequential(Users())(x),
+    lambda: hooked(x),
+    lambda: md.nn.functional.triplet_margin_with_distance_loss(x, x, x, distance_function=hook),
+    lambda: md.reshape(x, (3,)), lambda: md.nn.Embedding(3, 2)(md.tensor([5])), lambda: md.nn.Linear(3, 2)(x), lambda: x["a"],
+    lambda: md.tril(x, k="a"), lambda: md.concat([x, md.ones((2, 2))]),
+):
+    try:
+        f()
+    except Exception as error:
+        print(type(error).__name__, error, sep=": ")
+"""
+
+
+def test_folders_may_have_names_of_libraries(tmp_path):
+    """Where minidl lies and where the user's files lie, such names say nothing of whose an exception is."""
+    package = os.path.dirname(os.path.abspath(md.__file__))
+    said = []
+    for script, home in (("lessons", "lib"), ("jax-lessons", "torch"), ("torch", "site-packages/numpy")):
+        root = tmp_path / f"{script}-at-{home.replace('/', '-')}"
+        (root / script).mkdir(parents=True)
+        (root / "env" / home).mkdir(parents=True)
+        (root / "env" / home / "minidl").symlink_to(package, target_is_directory=True)
+        (root / script / "lesson.py").write_text(SCRIPT)
+        env = {**os.environ, "PYTHONPATH": str(root / "env" / home), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, str(root / script / "lesson.py")], env=env, capture_output=True, text=True, cwd=tmp_path, check=True)
+        said.append(done.stdout.splitlines())
+    assert said[0] == said[1] == said[2]
+    assert said[0][:2] == ["Mine: mine", "KeyError: 'key'"] and said[0][3].startswith("ValueError: reshape: ")
+    assert not any("cannot compute" in line for line in said[0][:2] + said[0][3:]), said[0]
 
 
 SETTINGS = ["abc", None, (2, 3), (1.0,), [], 1j, Odd(), {}, md.float32]
