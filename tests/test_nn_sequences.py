@@ -48,6 +48,8 @@ def test_ctc_of_impossible_targets_and_of_one_sequence():
             found.append(losses_and_gradients(lib, f, SCORES, *args, reduction="none", zero_infinity=zero))
         np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-10)
         assert np.isfinite(found[0][1]).all()
+        impossible = np.isinf(found[1][0]) if not zero else np.zeros(4, bool)
+        assert not found[0][1][:, impossible].any() and (zero or impossible.any())
         if zero:
             np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-10, atol=1e-12)
     for reduction in ("mean", "sum", "none"):
@@ -79,6 +81,32 @@ def test_ctc_jitted_on_every_backend(backend):
 def test_errors_name_the_operation(call):
     with pytest.raises(ValueError, match="ctc_loss|grid_sample|antialias"):
         call(md.asarray(SCORES))
+
+
+@pytest.mark.parametrize("targets, inputs, wanted, blank, error, text", [
+    (TARGETS, [9, 10, 5, 6], WANTED, 0, ValueError, "input_lengths holds 10; lengths are from 0 to 9"),
+    (TARGETS, [9, -1, 5, 6], WANTED, 0, ValueError, "input_lengths holds -1"),
+    (TARGETS, INPUTS, [4, 5, 1, 0], 0, ValueError, "target_lengths holds 5; lengths are from 0 to 4"),
+    (TARGETS, INPUTS, [4, 4, 1, -1], 0, ValueError, "target_lengths holds -1"),
+    ([1, 2, 3], INPUTS, [2, 2, 0, -1], 0, ValueError, "target_lengths holds -1"),
+    (TARGETS + 1, INPUTS, WANTED, 0, IndexError, "targets hold class 5, but log_probs has classes 0 to 4"),
+    (TARGETS - 2, INPUTS, WANTED, 4, IndexError, "targets hold class -1"),
+    (TARGETS, INPUTS, WANTED, 3, ValueError, "targets hold the blank, 3"),
+])  # fmt: skip
+@pytest.mark.parametrize("lengths", [list, md.asarray])
+def test_ctc_names_lengths_and_classes_that_do_not_fit(targets, inputs, wanted, blank, error, text, lengths):
+    with pytest.raises(error, match=f"ctc_loss: {text}"):
+        F.ctc_loss(md.asarray(SCORES), md.asarray(targets), lengths(inputs), lengths(wanted), blank)
+    with pytest.raises(error, match=f"ctc_loss: {text}"):  # the classes are known while a program is traced, and the scores are not
+        md.grad(lambda x: F.ctc_loss(x, md.asarray(targets), lengths(inputs), lengths(wanted), blank))(md.asarray(SCORES))
+
+
+def test_ctc_reads_no_padding_and_takes_no_sequences():
+    x, padded = md.asarray(SCORES), np.where(np.arange(4) < np.array(WANTED)[:, None], TARGETS, -100)
+    assert F.ctc_loss(x, md.asarray(padded), INPUTS, WANTED).item() == F.ctc_loss(x, md.asarray(TARGETS), INPUTS, WANTED).item()
+    for targets in (md.zeros((0, 3), dtype=md.int64), md.zeros((0,), dtype=md.int64)):
+        assert F.ctc_loss(x[:, :0], targets, [], [], reduction="none").shape == (0,)
+        assert F.ctc_loss(x[:, :0], targets, [], [], reduction="sum").item() == 0.0
 
 
 @pytest.mark.parametrize("align", [False, True])

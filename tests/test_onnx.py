@@ -51,6 +51,7 @@ P, U, B = md.abs(X) + 0.25, md.tanh(X) * 0.9, X > 0.2
 I, J, K = md.tensor([-7, 7, -8, 5, 0]), md.tensor([2, -2, 3, -5, 4]), md.tensor([7, 4_294_967_295, 65_536, 5, 0], dtype=md.uint32)
 M, T = normal(0, 3, 4, 5), normal(1, 2, 3, 6, 6)
 INF = float("inf")
+ENDS = md.tensor([1.0, -1.0, 0.0, 5.0, INF, -INF, INF - INF])
 MASKED = md.tensor([[0.5, -INF, 2.0], [-INF, -INF, -INF], [1.0, 2.0, 3.0]])
 
 #: For each primitive that can be written: functions and arguments whose programs have it.
@@ -59,7 +60,7 @@ CASES: dict[str, list] = {
     for n in "exp sin cos tan atan sinh cosh tanh asinh sigmoid erf relu floor ceil round abs sign expm1 isfinite".split()},
     **{n: [(getattr(md, n), P)] for n in "log sqrt rsqrt log2 log10 log1p".split()},
     **{n: [(getattr(md, n), U)] for n in "asin acos atanh".split()},
-    "acosh": [(lambda x: md.acosh(x + 1.0), P)], "neg": [(lambda x: -x, X), (lambda i: -i, I)], "trunc": [(md.trunc, X)],
+    "acosh": [(lambda x: md.acosh(x + 1.0), P)], "neg": [(lambda x: -x, X), (lambda i: -i, I), (lambda k: -k, K)], "trunc": [(md.trunc, X)],
     "softplus": [(F.softplus, X)],
     "isnan": [(md.isnan, X / X)], "isinf": [(md.isinf, md.tensor([1.0, INF, -INF]))], "gelu": [(F.gelu, X), (lambda x: F.gelu(x, "tanh"), X)],
     "add": [(lambda x, y: x + y, X, P), (lambda i, j: i + j, I, J), (lambda k: k + k, K), (lambda x: x + 1.5, M)],
@@ -69,14 +70,15 @@ CASES: dict[str, list] = {
     "maximum": [(md.maximum, X, U)], "minimum": [(md.minimum, X, U)], "clip": [(lambda x: md.clip(x, -1.0, 2.0), X), (lambda i: md.clip(i, 0, 5), I),
     (lambda x: md.clip(x, 0.5), X)],
     "remainder": [(lambda i, j: i % j, I, J), (lambda x, y: x % y, X, md.where(B, 0.7, -0.7))], "floor_divide": [(lambda i, j: i // j, I, J),
-    (lambda x: x // 0.75, X)], "copysign": [(md.copysign, P, X)], "signbit": [(md.signbit, md.tensor([1.0, -0.0, 0.0, -2.0, INF, -INF]))],
+    (lambda x: x // 0.75, X), (lambda x, y: x // y, ENDS[:, None], ENDS)],
+    "copysign": [(md.copysign, P, X)], "signbit": [(md.signbit, md.tensor([1.0, -0.0, 0.0, -2.0, INF, -INF]))],
     **{n: [(getattr(md, m), X, U)] for n, m in (("eq", "equal"), ("ne", "not_equal"), ("lt", "less"), ("le", "less_equal"), ("gt", "greater"),
                                                 ("ge", "greater_equal"))},
     "logical_and": [(md.logical_and, B, X < 1)], "logical_or": [(md.logical_or, B, X < 0)], "logical_xor": [(md.logical_xor, B, X < 1)],
     "logical_not": [(md.logical_not, B)],
     "bitwise_and": [(lambda i, j: i & j, I, J)], "bitwise_or": [(lambda i, j: i | j, I, J)], "bitwise_xor": [(lambda i, j: i ^ j, I, J)],
-    "bitwise_invert": [(lambda i: ~i, I)], "shift_left": [(lambda k: k << md.full_like(k, 3), K)],
-    "shift_right": [(lambda k: k >> md.full_like(k, 3), K)],
+    "bitwise_invert": [(lambda i: ~i, I)], **{f"shift_{n}": [(f, K), (f, I), (f, I.to(md.int8)), (f, K.to(md.uint16))]
+    for n, f in (("left", lambda k: k << md.full_like(k, 3)), ("right", lambda k: k >> md.full_like(k, 3)))},
     "where": [(lambda b, x: md.where(b, x, -x), B, X), (lambda b, c: md.where(b, c, ~c), B, X < 0), (lambda k: md.where(k > 9, k, 2), K)],
     "cast": [(lambda x: x.to(md.int32), X), (lambda x: x.to(md.bool), X), (lambda b: b.to(md.float64), B), (lambda x: x.to(md.float16), X)],
     "full": [(lambda x: (x + 1, md.full((2, 3), 7.0)), X)], "iota": [(lambda x: (x, md.arange(5)), X)],
@@ -121,6 +123,12 @@ def test_each_operation(name, tmp_path):
         traced = md.trace(f)(*args).expand(OPERATIONS)
         assert any(e.primitive.name == name for e in traced.walk()), f"the case has no {name}: {traced}"
         same(f, tuple(args), tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "int8", "int16"])
+def test_narrow_integers_are_negated_around_their_ends(dtype, tmp_path):
+    x = md.tensor([0, 1, 100, 127, 3], dtype=getattr(md, dtype))
+    same(lambda v: (-v, -(v + v)), (x,), tmp_path)
 
 
 def test_small_numbers_keep_their_digits(tmp_path):
@@ -283,6 +291,10 @@ def test_what_onnx_does_not_have_is_named(tmp_path, monkeypatch):
     for f, error, text in (
         (lambda x: md.linalg.qr(x), NotImplementedError, r"ONNX has no operation for qr.*md\.export writes any program"),
         (lambda x: md.grad(lambda v: F.max_pool1d(v[None], 2).sum())(x), NotImplementedError, "the places of maxima"),
+        (lambda x: F.max_pool1d(md.while_loop(lambda v: v.sum() < 9.0, lambda v: v + 1.0, x)[None], 2, return_indices=True), NotImplementedError,
+         "the places of maxima"),
+        (lambda x: F.max_pool1d(md.switch(md.tensor(0), [lambda v: v + 1.0], x)[None], 2, return_indices=True), NotImplementedError,
+         "the places of maxima"),
         (lambda x: md.concat([x, x]).at[::2].set(0.0), NotImplementedError, "writes every other element"),
         (lambda x: md.real(md.fft.fft(x)), TypeError, "complex"),
         (Convolutional(), ValueError, r"call model\.eval\(\) first"),

@@ -28,7 +28,7 @@ def _named(**ops: str) -> None:
 
 _named(
     exp="Exp", log="Log", sqrt="Sqrt", sin="Sin", cos="Cos", tan="Tan", asin="Asin", acos="Acos", atan="Atan", sinh="Sinh", cosh="Cosh", tanh="Tanh",
-    asinh="Asinh", acosh="Acosh", atanh="Atanh", sigmoid="Sigmoid", softplus="Softplus", erf="Erf", neg="Neg", relu="Relu", floor="Floor",
+    asinh="Asinh", acosh="Acosh", atanh="Atanh", sigmoid="Sigmoid", softplus="Softplus", erf="Erf", relu="Relu", floor="Floor",
     ceil="Ceil", round="Round", abs="Abs", sign="Sign", isnan="IsNaN", isinf="IsInf", logical_not="Not", div="Div", pow="Pow", maximum="Max",
     minimum="Min", eq="Equal", lt="Less", le="LessOrEqual", gt="Greater", ge="GreaterOrEqual", logical_and="And", logical_or="Or",
     logical_xor="Xor",
@@ -65,6 +65,12 @@ for _name, _op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul")):
 
 def _number(w: Writer, e: Any, value: float) -> str:
     return w.scalar(value, e.inputs[0].dtype)
+
+
+@_operation
+def _neg(w: Writer, e: Any, x: str) -> str:
+    dtype = e.outputs[0].dtype
+    return OPERATIONS["sub"](w, e, w.scalar(0, dtype), x) if dtype in _NARROW or dtype.kind == "uint" else w.node("Neg", x)
 
 
 @_operation
@@ -146,17 +152,31 @@ def _remainder(w: Writer, e: Any, x: str, y: str) -> str:
 @_operation
 def _floor_divide(w: Writer, e: Any, x: str, y: str) -> str:
     whole = w.node("Div", w.node("Sub", x, _remainder(w, e, x, y)), y)
-    return w.node("Round", whole) if e.outputs[0].dtype.is_float else whole
+    if not e.outputs[0].dtype.is_float:
+        return whole
+    plain = w.node("Floor", w.node("Div", x, y))  # the other form is nan for an x or y that is inf, and for y = 0
+    return w.node("Where", w.node("IsNaN", whole), plain, w.node("Round", whole))
 
 
-@_operation
-def _shift_left(w: Writer, e: Any, x: str, y: str) -> str:
-    return w.node("BitShift", x, y, direction="LEFT")
+def _shifts(direction: str) -> Callable[..., Any]:
+    """BitShift is for unsigned numbers; others are shifted as the 64 bits they have there, negative ones to the right as their complements."""
+
+    def write(w: Writer, e: Any, x: str, y: str) -> str:
+        dtype = e.outputs[0].dtype
+        if dtype in (md.uint8, md.uint32, md.uint64):
+            return w.node("BitShift", x, y, direction=direction)
+        x, by = w.cast(x, md.int64), w.cast(y, md.uint64)
+        signed = dtype.kind == "int" and direction == "RIGHT"
+        zero, ones = w.scalar(0, md.int64), w.scalar(-1, md.int64)
+        flips = w.node("Where", w.node("Less", x, zero), ones, zero) if signed else ""
+        bits = w.cast(w.node("BitwiseXor", x, flips) if signed else x, md.uint64)
+        moved = w.cast(w.node("BitShift", bits, by, direction=direction), md.int64)
+        return w.cast(w.node("BitwiseXor", moved, flips) if signed else moved, dtype)
+
+    return write
 
 
-@_operation
-def _shift_right(w: Writer, e: Any, x: str, y: str) -> str:
-    return w.node("BitShift", x, y, direction="RIGHT")
+OPERATIONS["shift_left"], OPERATIONS["shift_right"] = _shifts("LEFT"), _shifts("RIGHT")
 
 
 @_operation

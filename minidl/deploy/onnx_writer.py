@@ -122,6 +122,7 @@ class Writer:
 
         graph = graph.expand(OPERATIONS)
         self.names.update(zip(graph.inputs, inputs, strict=True))
+        before = self.wanted  # of the graph that this one stands in, where an operation writes it among its own nodes
         equations, self.wanted = _alive(graph)
         for e in equations:
             write = OPERATIONS.get(e.primitive.name)
@@ -133,6 +134,7 @@ class Writer:
             made = write(self, e, *map(self.read, e.inputs))
             made = [made] if isinstance(made, str) else made
             self.names.update(zip(e.outputs, made, strict=False))
+        self.wanted = before
         return [self.read(a) for a in graph.outputs]
 
     def read(self, atom: Any) -> str:

@@ -26,8 +26,10 @@ def ctc_loss(
     log_probs: [T, N, C], logarithms of probabilities of classes; or [T, C] for one sequence. targets: integer classes [N, S], or all of them one
     after the other (their lengths must then be known while a program is traced: give integers); or [S]. input_lengths, target_lengths: [N] each.
     blank: the class of no label. reduction: "none" gives [N]; "mean" divides by the lengths of targets first, as PyTorch. zero_infinity: 0, with
-    gradient 0, where a target is longer than its input. The gradient is that of this function; behind log_softmax it is PyTorch's. Raises
-    ValueError for shapes and lengths that do not fit.
+    gradient 0, where a target is longer than its input; without it the loss is inf there, and the gradient 0 too, where PyTorch's is nan. Else the
+    gradient is that of this function; behind log_softmax it is PyTorch's. Raises ValueError for shapes that do not fit and, on a CPU, where values
+    can be looked at (not of what a program is traced for): ValueError for an input length outside 0 to T, a target length outside 0 to S, and the
+    blank among the labels of a target; IndexError for a label that is no class. What stands behind a target's length may be anything.
 
     >>> uniform = md.full((3, 1, 2), -0.6931472)
     >>> round(md.nn.functional.ctc_loss(uniform, md.tensor([[1]]), [3], [1], reduction="sum").item(), 4)
@@ -49,6 +51,9 @@ def ctc_loss(
     lasting, wanted = (_lengths(name, v, n, like) for name, v in (("input_lengths", input_lengths), ("target_lengths", target_lengths)))
     if targets.ndim != 2 or targets.shape[0] != n:
         raise ValueError(f"ctc_loss: targets {targets.shape} for {n} sequences: [N, S], or one after the other")
+    _check("input_lengths", lasting, steps, "the steps of log_probs")
+    _check("target_lengths", wanted, targets.shape[1], "the labels of each row of targets")
+    _check_labels(targets, wanted, classes, blank)
     width = 2 * targets.shape[1] + 1
     blanks = md.full_like(targets, blank)
     # blank, label, blank, label, …, blank; a label may follow another without a blank between them where they differ
@@ -79,15 +84,44 @@ def ctc_loss(
 
 def _lengths(name: str, value: Lengths, n: int, like: dict[str, Any]) -> md.Tensor:
     found = value.reshape(-1) if isinstance(value, md.Tensor) else md.asarray([value] if isinstance(value, int) else list(value), **like)
+    found = found.to(md.int64) if n == 0 and found.shape == (0,) else found  # an empty list has no dtype
     if found.shape != (n,) or not found.dtype.is_integer:
         raise ValueError(f"ctc_loss: {name} are {n} integers, got {found.dtype.name} of shape {found.shape}")
     return found.to(md.int64)
 
 
+def _seen(values: md.Tensor) -> Any:
+    """The values as an array, or None where they cannot be looked at without waiting for them, or at all."""
+    try:
+        return values.numpy() if values.device == "cpu" else None
+    except TypeError:  # traced or batched
+        return None
+
+
+def _check(name: str, lengths: md.Tensor, most: int, what: str) -> None:
+    for v in () if (values := _seen(lengths)) is None else values.tolist():
+        if not 0 <= v <= most:
+            raise ValueError(f"ctc_loss: {name} holds {v}; lengths are from 0 to {most}, {what}")
+
+
+def _check_labels(targets: md.Tensor, lengths: md.Tensor, classes: int, blank: int) -> None:
+    rows, sizes = _seen(targets), _seen(lengths)
+    if rows is None or sizes is None or not rows.size:
+        return
+    labels = rows[sizes[:, None] > range(rows.shape[1])]
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise IndexError(f"ctc_loss: targets hold class {wrong[0]}, but log_probs has classes 0 to {classes - 1}")
+    if (labels == blank).any():
+        raise ValueError(f"ctc_loss: targets hold the blank, {blank}, which is no label; leave it out, or give another class as blank")
+
+
 def _apart(targets: md.Tensor, lengths: Lengths) -> md.Tensor:
     """Targets that stand one after the other, as [N, S]."""
     sizes = [lengths] if isinstance(lengths, int) else [int(v) for v in (lengths.tolist() if isinstance(lengths, md.Tensor) else lengths)]
-    if sum(sizes) != targets.shape[0] or min(sizes, default=0) < 0:
+    if min(sizes, default=0) < 0:
+        raise ValueError(f"ctc_loss: target_lengths holds {min(sizes)}; lengths are from 0")
+    if sum(sizes) != targets.shape[0]:
         raise ValueError(f"ctc_loss: targets one after the other are {sum(sizes)} by their lengths, got {targets.shape[0]}")
     starts, longest = [sum(sizes[:i]) for i in range(len(sizes))], max(sizes, default=0)
     place = [min(start + i, max(targets.shape[0] - 1, 0)) for start in starts for i in range(longest)]
