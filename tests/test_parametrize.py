@@ -127,3 +127,93 @@ def test_folded_batch_norms_equal_torchs(name, bias, affine):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     with pytest.raises(ValueError, match="evaluation"):
         nn.utils.fuse_conv_bn_eval(nn.Conv1d(1, 1, 1), nn.BatchNorm1d(1))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("kind", ["Parameter", "Tensor"])
+def test_assigning_to_a_parametrized_name_changes_its_originals_as_in_torch(name, kind):
+    ours, theirs, x = twins(name, lambda utils, layer: utils.parametrizations.weight_norm(layer))
+    keys, params = list(ours.state_dict()), list(ours.parameters())
+    value = np.random.default_rng(1).normal(size=ours.weight.shape)
+    ours.weight = nn.Parameter(md.asarray(value)) if kind == "Parameter" else md.asarray(value)
+    theirs.weight = torch.tensor(value)  # of a Parameter torch raises KeyError
+    np.testing.assert_allclose(ours.weight.detach().numpy(), value, rtol=1e-12)
+    assert list(ours.state_dict()) == keys and all(a is b for a, b in zip(ours.parameters(), params, strict=True))
+    same(ours, theirs, x)
+    ours.bias = nn.Parameter(md.asarray(np.zeros(ours.bias.shape)))  # other names as before
+    assert not ours.bias.detach().numpy().any() and list(ours.state_dict()) == keys
+
+
+def test_assigning_what_cannot_be_inverted_names_the_parametrization_and_changes_nothing():
+    register = nn.utils.parametrize.register_parametrization
+    symmetric, normed = register(nn.Linear(2, 2), "weight", Symmetric()), nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    pruned = nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", 1)
+    aware = md.quantize.Observed(nn.Linear(2, 2), aware=True).layer
+    for layer, value, error, match in (
+        (symmetric, nn.Parameter(md.ones((2, 2))), RuntimeError, "Linear.*'weight'.*by Symmetric.*no right_inverse"),
+        (symmetric, md.ones((2, 2)), RuntimeError, "by Symmetric"),
+        (normed, nn.Parameter(md.ones((3, 2))), ValueError, r"by _WeightNorm.*\(3, 1\).*\(2, 1\)"),
+        (normed, md.ones((2, 2)).to(md.float64), ValueError, "float64.*float32"),
+        (normed, None, TypeError, "'weight', which is parametrized.*NoneType"),
+        (pruned, nn.Parameter(md.ones((2, 2))), AttributeError, "Linear.*'weight' is pruned.*weight_orig.*remove"),
+        (pruned, md.ones((2, 2)), AttributeError, "is pruned"),
+        (aware, nn.Parameter(md.ones((2, 2))), AttributeError, "'weight' is computed at every reading, by Rounded"),
+    ):
+        before = {k: v.tolist() for k, v in layer.state_dict().items()}
+        with pytest.raises(error, match=match):
+            layer.weight = value
+        assert {k: v.tolist() for k, v in layer.state_dict().items()} == before
+
+
+def test_a_parametrization_evaluates_where_its_module_does():
+    for lib in (md, torch):
+        layer = lib.nn.utils.parametrizations.spectral_norm(lib.nn.Linear(4, 3).eval())
+        before = layer.parametrizations.weight[0]._u.tolist()
+        layer(lib.ones((1, 4)))
+        assert layer.parametrizations.weight[0]._u.tolist() == before and not layer.parametrizations.weight[0].training
+        lib.nn.utils.parametrize.register_parametrization(layer, "weight", lib.nn.Dropout(0.5))
+        assert layer(lib.ones((1, 4))).tolist() == layer(lib.ones((1, 4))).tolist()
+        training = lib.nn.utils.parametrize.register_parametrization(lib.nn.Linear(4, 3), "weight", lib.nn.Dropout(0.5).eval())
+        assert training.parametrizations.weight[0].training
+
+
+def test_a_second_parametrization_keeps_shape_and_dtype_or_is_refused():
+    for lib in (md, torch):
+
+        class First(lib.nn.Module):
+            def forward(self, x):
+                return x[:1]
+
+        class Half(lib.nn.Module):
+            def forward(self, x, dtype=lib.float16):
+                return x.to(dtype)
+
+        register = lib.nn.utils.parametrize.register_parametrization
+        layer = register(lib.nn.Linear(3, 3), "weight", lib.nn.ReLU())
+        for bad in (First(), Half()):
+            with pytest.raises(ValueError, match="shape|dtype"):
+                register(layer, "weight", bad)
+        assert len(layer.parametrizations.weight) == 1
+        assert tuple(register(layer, "weight", First(), unsafe=True).weight.shape) == (1, 3)
+    with pytest.raises(TypeError, match="nn.Module, not function"):
+        nn.utils.parametrize.register_parametrization(nn.Linear(2, 2), "weight", lambda x: x)
+
+
+def test_weight_norm_takes_minus_one_for_all_as_torch_does():
+    ours, theirs, x = twins("Linear", lambda utils, layer: utils.parametrizations.weight_norm(layer, dim=-1))
+    assert ours.parametrizations.weight.original0.shape == tuple(theirs.parametrizations.weight.original0.shape) == ()
+    same(ours, theirs, x)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_spectral_norm_iterates_at_least_once(n):
+    for lib in (md, torch):
+        with pytest.raises(ValueError, match="n_power_iterations"):
+            lib.nn.utils.parametrizations.spectral_norm(lib.nn.Linear(3, 3), n_power_iterations=n)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_folding_keeps_the_dtype_of_the_convolution(bias):
+    for lib in (md, torch):
+        fused = lib.nn.utils.fuse_conv_bn_eval(lib.nn.Conv2d(2, 3, 1, bias=bias).half().eval(), lib.nn.BatchNorm2d(3).eval())
+        assert fused.weight.dtype == fused.bias.dtype == lib.float16

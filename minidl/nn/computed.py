@@ -17,7 +17,9 @@ Function = Callable[[Module], Any]
 
 def compute(module: Module, name: str, function: Function) -> None:
     """Make `module.name` what function(module) gives at every reading. The function is pickled with the module: make it of module level, or of a
-    class with __call__. Raises ValueError where the module has a parameter, buffer or child of that name: rename it first.
+    class with __call__. Assigning to the name calls function.assign(module, value), where there is one, and is an AttributeError otherwise.
+
+    Raises ValueError where the module has a parameter, buffer or child of that name: rename it first.
 
     >>> import minidl as md
     >>> from minidl import nn
@@ -55,7 +57,20 @@ def plain(module: Module) -> type[Module]:
 def _subclass(base: type[Module], functions: dict[str, Function]) -> type[Module]:
     body: dict[str, Any] = {name: property(function) for name, function in functions.items()}
     body |= {"_computed": functions, "__module__": base.__module__, "__qualname__": base.__qualname__, "__reduce_ex__": _reduce}
+    body["__setattr__"] = _set
     return type(base.__name__, (base,), body)
+
+
+def _set(self: Module, name: str, value: Any) -> None:
+    """Before Module's, which would keep a Parameter of that name that nothing reads."""
+    function = computed(self).get(name)
+    if function is None:
+        plain(self).__setattr__(self, name, value)
+    elif hasattr(function, "assign"):
+        function.assign(self, value)
+    else:
+        by = getattr(function, "__name__", type(function).__name__)
+        raise AttributeError(f"{type(self).__name__}: {name!r} is computed at every reading, by {by}; assign what it is computed from")
 
 
 def _reduce(self: Module, protocol: int) -> Any:

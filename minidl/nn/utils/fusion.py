@@ -19,7 +19,7 @@ def fuse_conv_bn_weights(
     conv_w: md.Tensor, conv_b: md.Tensor | None, bn_rm: md.Tensor, bn_rv: md.Tensor, bn_eps: float, bn_w: md.Tensor | None, bn_b: md.Tensor | None,
     transpose: bool = False,
 ) -> tuple[Parameter, Parameter]:  # fmt: skip
-    """(weight, bias) of the convolution that a convolution and a batch norm with these statistics are together.
+    """(weight, bias) of the convolution that a convolution and a batch norm with these statistics are together, in the convolution's dtypes.
 
     >>> weight, bias = fuse_conv_bn_weights(md.ones((1, 1, 1)), None, md.tensor([2.0]), md.tensor([4.0]), 0.0, None, None)
     >>> weight.tolist(), bias.tolist()
@@ -29,7 +29,8 @@ def fuse_conv_bn_weights(
         scale = (1.0 if bn_w is None else bn_w) / md.sqrt(bn_rv + bn_eps)
         bias = ((0.0 if conv_b is None else conv_b) - bn_rm) * scale + (0.0 if bn_b is None else bn_b)
         shape = (1, -1, *(1,) * (conv_w.ndim - 2)) if transpose else (-1, *(1,) * (conv_w.ndim - 1))
-        weight = conv_w * scale.reshape(shape)
+        weight = (conv_w * scale.reshape(shape)).to(conv_w.dtype)
+        bias = bias.to(conv_w.dtype if conv_b is None else conv_b.dtype)
     return Parameter(weight, conv_w.requires_grad), Parameter(bias, conv_w.requires_grad if conv_b is None else conv_b.requires_grad)
 
 

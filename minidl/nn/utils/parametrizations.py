@@ -12,7 +12,7 @@ __all__ = ["spectral_norm", "weight_norm"]
 class _WeightNorm(Module):
     def __init__(self, dim: int | None):
         super().__init__()
-        self.dim = dim
+        self.dim = None if dim == -1 else dim
 
     def _norm(self, v: md.Tensor) -> md.Tensor:
         axes = None if self.dim is None else tuple(i for i in range(v.ndim) if i != self.dim % v.ndim)
@@ -27,7 +27,7 @@ class _WeightNorm(Module):
 
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
-    """A weight as its size times its direction, for each index of axis dim (None: for all) (T. Salimans and D. Kingma, NeurIPS 2016), as
+    """A weight as its size times its direction, for each index of axis dim (None or -1: one for all) (T. Salimans and D. Kingma, NeurIPS 2016), as
     torch.nn.utils.parametrizations.weight_norm. Returns the module.
 
     >>> [name for name, _ in weight_norm(md.nn.Linear(2, 3)).named_parameters()]
@@ -41,6 +41,8 @@ class _SpectralNorm(Module):
         super().__init__()
         self.dim, self.n_power_iterations, self.eps = dim % weight.ndim, n_power_iterations, eps
         if weight.ndim > 1:
+            if n_power_iterations < 1:
+                raise ValueError(f"spectral_norm: n_power_iterations is 1 or more, not {n_power_iterations}")
             matrix = self._matrix(weight)
             for buffer, size in zip(("_u", "_v"), matrix.shape, strict=True):
                 key = md.random.default_generator.next_key(like=weight)
@@ -79,7 +81,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     """A weight over its largest singular value, which power iteration follows in training (T. Miyato et al., ICLR 2018), as
     torch.nn.utils.parametrizations.spectral_norm. dim: the axis of outputs (1 for transposed convolutions, else 0). Returns the module.
 
-    Raises ValueError for a name that is no parameter or buffer.
+    Raises ValueError for a name that is no parameter or buffer, and for n_power_iterations below 1.
 
     >>> layer = spectral_norm(md.nn.Linear(3, 3), n_power_iterations=50)
     >>> round(float(md.linalg.matrix_norm(layer.weight.detach(), ord=2)), 3)

@@ -19,6 +19,8 @@ __all__ = ["ParametrizationList", "is_parametrized", "register_parametrization",
 class ParametrizationList(ModuleList):
     """The parametrizations of one parameter, applied in order, and what they start from: original, or original0, original1, …
 
+    right_inverse raises RuntimeError for a parametrization that has none, ValueError for originals of another number, shape or dtype.
+
     >>> list(ParametrizationList([md.nn.ReLU()], md.ones(2), True).state_dict())
     ['original']
     """
@@ -43,6 +45,24 @@ class ParametrizationList(ModuleList):
             x = module(x)
         return x
 
+    def right_inverse(self, value: md.Tensor) -> None:
+        """Assign to the originals what gives this value: the right_inverse of each parametrization, the last one's first.
+
+        Where it raises, nothing is changed.
+        """
+        found: Any = value.detach()
+        with md.no_grad():
+            for module in reversed(list(self)):
+                if not hasattr(module, "right_inverse"):
+                    raise RuntimeError(f"right_inverse: parametrization {type(module).__name__} has no right_inverse; assign the original instead")
+                found = module.right_inverse(found)
+            parts, held = (found,) if isinstance(found, md.Tensor) else tuple(found), [getattr(self, name) for name in self._names()]
+            if [(p.shape, p.dtype) for p in parts] != [(h.shape, h.dtype) for h in held]:
+                came, wanted = (", ".join(f"{t.shape} ({t.dtype.name})" for t in ts) for ts in (parts, held))
+                raise ValueError(f"right_inverse: the value gives originals of shape {came}; {wanted} is wanted")
+            for original, part in zip(held, parts, strict=True):
+                original.assign(part)
+
 
 class _Reading:
     """Computes one parametrized attribute of a module (a class, so that modules can be pickled)."""
@@ -52,6 +72,18 @@ class _Reading:
 
     def __call__(self, module: Module) -> Any:
         return module.parametrizations[self.name]()
+
+    def assign(self, module: Module, value: Any) -> None:
+        """Change the originals so that the value is this one."""
+        who = f"{type(module).__name__}: cannot assign to {self.name!r}, which is parametrized"
+        if not isinstance(value, md.Tensor):
+            raise TypeError(f"{who}: a Tensor is wanted, not {type(value).__name__}")
+        held = module.parametrizations[self.name]
+        try:
+            held.right_inverse(value)
+        except (RuntimeError, ValueError) as error:
+            by = ", ".join(type(m).__name__ for m in held)
+            raise type(error)(f"{who} by {by}: {error}") from error
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
@@ -64,12 +96,23 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     return held is not None and (len(held) > 0 if tensor_name is None else tensor_name in held)
 
 
+def _check(name: str, value: md.Tensor, found: Any) -> None:
+    if not isinstance(found, md.Tensor):
+        raise ValueError(f"register_parametrization: {name} becomes a {type(found).__name__}; a parametrization gives a Tensor")
+    if found.shape != value.shape or found.dtype is not value.dtype:
+        raise ValueError(
+            f"register_parametrization: {name} of shape {value.shape} ({value.dtype.name}) becomes {found.shape} ({found.dtype.name}); "
+            "say unsafe=True if that is meant"
+        )
+
+
 def register_parametrization(module: Module, tensor_name: str, parametrization: Module, *, unsafe: bool = False) -> Module:
     """Let a parameter or buffer be parametrization(original) from now on; several are applied in order. Returns the module.
 
     parametrization: a Module; with right_inverse(value) it says which original, or tuple of them, gives the value of now, and otherwise the original
-    is that value. unsafe: do not check that the shape stays. Make the optimizer afterwards. Raises ValueError for a name that is no parameter or
-    buffer, and for a result of another shape.
+    is that value; assigning to the name goes the same way. It trains or evaluates as the module does. unsafe: do not check that shape and dtype stay.
+    Make the optimizer afterwards. Raises TypeError for what is no Module, ValueError for a name that is no parameter or buffer, and for a result of
+    another shape or dtype.
 
     >>> class Symmetric(md.nn.Module):
     ...     def forward(self, x):
@@ -78,25 +121,30 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     >>> bool(md.all(layer.weight == layer.weight.T)), [name for name, _ in layer.named_parameters()]
     (True, ['bias', 'parametrizations.weight.original'])
     """
+    if not isinstance(parametrization, Module):
+        raise TypeError(f"register_parametrization: a parametrization is an nn.Module, not {type(parametrization).__name__}")
     if is_parametrized(module, tensor_name):
         held = module.parametrizations[tensor_name]
         if held.ntensors > 1 or hasattr(parametrization, "right_inverse"):
             raise ValueError("register_parametrization: one that has an inverse, or takes several tensors, comes first")
+        parametrization.train(module.training)
+        if not unsafe:
+            with md.no_grad():
+                value = getattr(module, tensor_name)
+                _check(tensor_name, value, parametrization(value))
         held.append(parametrization)
         return module
     holder = next((h for h in (module._parameters, module._buffers) if h.get(tensor_name) is not None), None)
     if holder is None:
         raise ValueError(f"register_parametrization: {type(module).__name__} has no parameter or buffer {tensor_name!r}")
     value = holder[tensor_name]
+    parametrization.train(module.training)
     with md.no_grad():
         original = parametrization.right_inverse(value.detach()) if hasattr(parametrization, "right_inverse") else value.detach()
         parts = (original,) if isinstance(original, md.Tensor) else tuple(original)
         found = parametrization(*parts)
-        if not unsafe and (found.shape != value.shape or found.dtype is not value.dtype):
-            raise ValueError(
-                f"register_parametrization: {tensor_name} of shape {value.shape} ({value.dtype.name}) becomes {found.shape} ({found.dtype.name}); "
-                "say unsafe=True if that is meant"
-            )
+        if not unsafe:
+            _check(tensor_name, value, found)
     held = ParametrizationList([parametrization], original, isinstance(value, Parameter))
     if isinstance(value, Parameter):
         held.requires_grad_(value.requires_grad)

@@ -29,6 +29,13 @@ class Masked:
     def __call__(self, module: Module) -> md.Tensor:
         return getattr(module, self.name + "_orig") * getattr(module, self.name + "_mask")
 
+    def assign(self, module: Module, value: Any) -> None:
+        """Refused: the value would lose its mask, or change under it."""
+        raise AttributeError(
+            f"{type(module).__name__}: {self.name!r} is pruned, {self.name}_orig under {self.name}_mask; assign {self.name}_orig, "
+            f"or make the pruning permanent first: nn.utils.prune.remove(module, {self.name!r})"
+        )
+
 
 def _count(name: str, amount: int | float, total: int) -> int:
     """How many of `total` an amount is."""
