@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import itertools
+import weakref
 
 import numpy as np
 import pytest
 
 import minidl as md
 from minidl import nn, optim
+from minidl.optim.optimizer import _PROGRAMS, _compiled
 
 torch = pytest.importorskip("torch")
 
@@ -565,6 +568,7 @@ def test_every_backend_takes_the_same_steps():
     (lambda p: optim.SGD().update([p], {0: {}}, [p], rate=1.0), TypeError, "rate"),
     (lambda p: optim.SGD().init([md.asarray([1])]), TypeError, "int64"),
     (lambda p: optim.Adagrad([p], lr_decay=-1.0), ValueError, "lr_decay"),
+    (lambda p: optim.NAdam([p], momentum_decay=-1), ValueError, "momentum_decay"),
 ])  # fmt: skip
 def test_errors_say_what_is_wrong(call, error, message):
     with pytest.raises(error, match=message):
@@ -653,3 +657,87 @@ def test_step_hooks_run_round_each_step():
         return seen
 
     assert story(md) == story(torch)
+
+
+def stepped(opt, grad=1.0):
+    for group in opt.param_groups:
+        for p in group["params"]:
+            p.grad = md.ones_like(p) * grad
+    opt.step()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_a_state_is_loaded_in_place_and_stays_a_snapshot(backend):
+    p = nn.Parameter(md.ones((300, 300), backend=backend))  # large enough that a program would write over it
+    opt = optim.Adam([p], lr=0.1)
+    stepped(opt)
+    tensors, saved = dict(opt.state[p]), opt.state_dict()
+    values = {k: v.numpy().copy() for k, v in saved["state"][0].items()}
+    arrays = {"state": {0: {k: v.copy() for k, v in values.items()}}, "param_groups": saved["param_groups"]}
+    for given in (saved, saved, arrays):
+        for _ in range(3):
+            stepped(opt, 2.0)
+        opt.load_state_dict(given)
+        for k, v in values.items():
+            assert opt.state[p][k] is tensors[k]
+            np.testing.assert_array_equal(tensors[k].numpy(), v)
+        stepped(opt, 2.0)
+        stepped(opt, 2.0)
+        for k, v in values.items():
+            np.testing.assert_array_equal(np.asarray(given["state"][0][k]), v)
+            assert not np.array_equal(tensors[k].numpy(), v)
+    assert _compiled[opt].compiles == 1
+
+
+def test_programs_keep_no_tensor_that_was_replaced():
+    p = nn.Parameter(md.ones(2))
+    opt = optim.Adam([p])
+    stepped(opt)
+    old = [weakref.ref(v) for v in opt.state[p].values()]
+    saved = opt.state_dict()
+    saved["state"][0] = {**saved["state"][0], "exp_avg": md.ones(3)}
+    opt.load_state_dict(saved)
+    gc.collect()
+    assert [r() is None for r in old] == [False, True, False] and opt not in _compiled
+    opt.load_state_dict({**saved, "state": {0: {}}})
+    opt.state.clear()
+    for n in range(_PROGRAMS + 3):
+        opt.param_groups[0]["params"] = [nn.Parameter(md.ones(2))]
+        old.append(weakref.ref(opt.param_groups[0]["params"][0]))
+        stepped(opt)
+        assert values(opt.param_groups[0]["params"])[0].max() < 1
+        opt.state.clear()
+        assert _compiled[opt].compiles == min(n + 1, _PROGRAMS + 1)
+    gc.collect()
+    assert [r() is None for r in old[3:]] == [True] * (_PROGRAMS + 2) + [False]
+    assert _compiled[opt].run is None
+    opt.add_param_group({"params": [p]})
+    assert opt not in _compiled
+
+
+def test_one_optimizer_steps_on_two_backends():
+    params = [nn.Parameter(md.ones(2, backend=b)) for b in ("numpy", "torch")]
+    opt = optim.AdamW(params, lr=0.1)
+    for _ in range(2):
+        stepped(opt)
+    for p in params:
+        np.testing.assert_allclose(values([p])[0], 0.7981, atol=1e-4)
+    assert _compiled[opt].run is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"])
+def test_a_small_eps_does_not_vanish_in_low_precision(name, dtype):
+    q = torch.ones(2, dtype=getattr(torch, dtype), requires_grad=True)
+    other, want = getattr(torch.optim, name)([q], lr=0.1, eps=5e-7), []
+    for _ in range(3):
+        q.grad = torch.tensor([0.0, 1.0], dtype=q.dtype)
+        other.step()
+        want.append(q.tolist())
+    for compiled in (True, False):
+        p = nn.Parameter(md.ones(2, dtype=getattr(md, dtype)))
+        opt = getattr(optim, name)([p], lr=0.1, eps=5e-7)
+        for w in want:
+            p.grad = md.tensor([0.0, 1.0], dtype=p.dtype)
+            opt.step() if compiled else opt._step_all()
+            np.testing.assert_allclose(p.tolist(), w, rtol=2e-3 if dtype == "float16" else 1e-2)

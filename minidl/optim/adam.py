@@ -57,9 +57,11 @@ class Adam(Optimizer):
         after = {"step": step, "exp_avg": mean, "exp_avg_sq": square}
         if group["amsgrad"]:
             square = after["max_exp_avg_sq"] = md.maximum(state["max_exp_avg_sq"], square)
-        root = md.sqrt(1 - beta2**step)  # of numbers, so that an element costs one division: sqrt(square) / root + eps, both sides times root
-        size = (lr / (1 - beta1**step) * root).to(p.dtype)
-        return p - mean / (md.sqrt(square) + (group["eps"] * root).to(p.dtype)) * size, after
+        root, size = md.sqrt(1 - beta2**step), lr / (1 - beta1**step)
+        if p.dtype.itemsize < 4:  # where eps * root may be no number above zero
+            return p - mean / (md.sqrt(square) / root.to(p.dtype) + group["eps"]) * size.to(p.dtype), after
+        # so that an element costs one division: sqrt(square) / root + eps, both sides times root
+        return p - mean / (md.sqrt(square) + (group["eps"] * root).to(p.dtype)) * (size * root).to(p.dtype), after
 
 
 class AdamW(Adam):

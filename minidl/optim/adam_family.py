@@ -79,6 +79,11 @@ class NAdam(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay, "maximize": maximize}
         super().__init__(params, {**defaults, "decoupled_weight_decay": decoupled_weight_decay}, execution)
 
+    def _check(self, group: dict[str, Any]) -> None:
+        super()._check(group)
+        if isinstance(group["momentum_decay"], (int, float)) and not group["momentum_decay"] >= 0:
+            raise ValueError(f"NAdam: momentum_decay must not be negative, got {group['momentum_decay']}")
+
     def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         return {"step": count(p), "mu_product": count(p) + 1, "exp_avg": md.zeros_like(p), "exp_avg_sq": md.zeros_like(p)}
 

@@ -12,7 +12,8 @@ from minidl.optim.optimizer import Optimizer, State, count
 class ASGD(Optimizer):
     """Gradient descent with a rate that falls, and the average of all points (B. Polyak and A. Juditsky, 1992), as torch.optim.ASGD.
 
-    The average is state[p]["ax"], begun at step t0. lambd: a decay. alpha: how fast the rate falls. Raises ValueError for negative settings.
+    The average is state[p]["ax"], begun at step t0. lambd: a decay. alpha: how fast the rate falls. Raises ValueError for a negative
+    lr, alpha or weight_decay.
 
     >>> w = md.nn.Parameter(md.ones(1))
     >>> optimizer = md.optim.ASGD([w], lr=0.1)

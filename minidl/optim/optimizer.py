@@ -24,19 +24,48 @@ _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
 
 #: How often the step of one optimizer is compiled, before it is run operation by operation: something about it is new each time.
 _PROGRAMS = 8
-_compiled: weakref.WeakKeyDictionary[Optimizer, Any] = weakref.WeakKeyDictionary()
+
+
+class _Programs:
+    """The compiled step of an optimizer: for which parameters, and how often it was traced, for parameters that were replaced too."""
+
+    def __init__(self) -> None:
+        self.run: Any = None
+        self.params: list[weakref.ref[md.Tensor]] = []
+        self.together = True  # on one backend and device; a Tensor never changes its place
+        self.before = 0
+
+    @property
+    def compiles(self) -> int:
+        return self.before + (0 if self.run is None else self.run.compiles)
+
+    def renew(self, params: list[md.Tensor]) -> None:
+        """Drop what was compiled, with all tensors that it holds."""
+        self.before, self.run, self.params = self.compiles, None, [weakref.ref(p) for p in params]
+        self.together = len({(p.backend, p.device) for p in params}) < 2
+
+
+_compiled: weakref.WeakKeyDictionary[Optimizer, _Programs] = weakref.WeakKeyDictionary()
 
 
 def _run(optimizer: Optimizer) -> None:
     """The step of an optimizer, as one compiled program where its class is minidl's own: its operations are few for each parameter, but each of
-    them goes through memory. A class of the user's may do in its `_update` what should happen at every step."""
+    them goes through memory. A class of the user's may do in its `_update` what should happen at every step, and no program has two backends."""
     if not type(optimizer).__module__.startswith("minidl."):
         return optimizer._step_all()
-    run = _compiled.get(optimizer)
-    if run is None:
-        run = _compiled[optimizer] = md.jit(_steps)
-    if run.compiles > _PROGRAMS:
+    programs = _compiled.get(optimizer)
+    if programs is None:
+        programs = _compiled[optimizer] = _Programs()
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    if len(params) != len(programs.params) or any(r() is not p for r, p in zip(programs.params, params, strict=True)):
+        programs.renew(params)
+    if not programs.together or programs.compiles > _PROGRAMS:
+        if programs.run is not None:
+            programs.renew(params)  # given up: nothing needs what they hold
         return optimizer._step_all()
+    run = programs.run
+    if run is None:
+        run = programs.run = md.jit(_steps)
     run(optimizer)
 
 
@@ -129,6 +158,7 @@ class Optimizer:
         full.update({k: v for k, v in param_group.items() if k not in full})
         self._check(full)
         self.param_groups.append(full)
+        _compiled.pop(self, None)
         for p in params:
             if p.requires_grad:  # from the start, so that a jitted first step does not differ from the others
                 self._begin(p, full)
@@ -186,7 +216,8 @@ class Optimizer:
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of every parameter that has a gradient; returns what closure, which computes the loss and its gradients, returns.
 
-        The first step compiles the update (milliseconds; a class of your own runs operation by operation).
+        The first step compiles the update, which takes about 1.5 ms for each parameter, and on numba half a second at first. Operation by operation
+        run classes of your own, parameters on several backends or devices, and steps of which something new is asked again and again.
         """
         self.stepped = True
         self._run_hooks("pre", closure)
@@ -300,8 +331,8 @@ class Optimizer:
         return {"state": {number[id(p)]: {k: _now(v) for k, v in s.items()} for p, s in self.state.items() if s}, "param_groups": groups}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Take over a saved state, PyTorch's too; tensors go to the dtype and backend of their parameter. Raises ValueError where the groups differ
-        in size; then nothing is changed."""
+        """Take over a saved state, PyTorch's too; tensors go to the dtype and backend of their parameter, in place where there are such already, so
+        that nothing is compiled again. Raises ValueError where the groups differ in size; then nothing is changed."""
         saved = state_dict["param_groups"]
         sizes, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != wanted:
@@ -314,8 +345,25 @@ class Optimizer:
         }
         for old, group in zip(saved, self.param_groups, strict=True):
             group.update({k: tuple(v) if type(v) is list else v for k, v in old.items() if k not in ("params", "param_names", *_EXECUTION)})
-        self.state.update(state)
+        same = [self._take_over(p, loaded) for p, loaded in state.items()]
+        if not all(same):
+            _compiled.pop(self, None)  # it holds the tensors that were replaced
         self.stepped = True  # as the one that was saved had been, for all that a schedule can know
+
+    def _take_over(self, p: md.Tensor, loaded: State) -> bool:
+        """Make this the state of a parameter; whether every tensor stayed the one it was."""
+        kept = self.state.setdefault(p, {})  # changed in place, for jit guards which dict it is
+        same = kept.keys() == loaded.keys()
+        for k, v in loaded.items():
+            old = kept.get(k)
+            if isinstance(old, md.Tensor) and isinstance(v, md.Tensor) and _kind(old) == _kind(v):
+                with md.no_grad():
+                    loaded[k] = old.assign(v)
+            elif isinstance(old, md.Tensor) or isinstance(v, md.Tensor):
+                same = False
+        kept.clear()
+        kept.update(loaded)
+        return same
 
     def _loaded(self, name: str, value: Any, p: md.Tensor) -> Any:
         if isinstance(value, list):
@@ -346,6 +394,10 @@ def _other_kind(value: Any, default: Any) -> str:
         fits = fits and all(_number(v) or (v is None and d is None) for v, d in zip(value, default, strict=True))
         return "" if fits else f"{len(default)} numbers"
     return ""
+
+
+def _kind(x: md.Tensor) -> tuple[Any, ...]:
+    return x.shape, x.dtype, x.backend, x.device
 
 
 def _now(value: Any) -> Any:
