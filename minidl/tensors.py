@@ -100,7 +100,8 @@ class Tensor:
         self.requires_grad_(on)
 
     def requires_grad_(self, on: bool = True) -> Tensor:
-        """Mark this leaf as one whose gradient is wanted, in place. Raises RuntimeError for integer dtypes and non-leaves."""
+        """Mark this leaf as one whose gradient is wanted, in place; switched off, it loses the one that it has. Raises RuntimeError for integer
+        dtypes and non-leaves."""
         if on and self.node is None:
             if not self.dtype.inexact:
                 raise RuntimeError(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import minidl as md
-from minidl.optim import optimizer as room
+from minidl.optim import programs as room
 
 BACKENDS = ("numpy", "torch", "jax")
 
@@ -39,7 +39,7 @@ def test_a_compiled_step_is_the_step(backend, make):
         for a, b in zip(whole.state.values(), single.state.values(), strict=True):
             for k in b:
                 np.testing.assert_allclose(a[k].numpy(), b[k].numpy(), rtol=2e-6, atol=1e-7)
-        assert room._compiled[whole].compiles <= 2  # the first step with dampening makes the buffers
+        assert room.known[whole].compiles <= 2  # the first step with dampening makes the buffers
 
 
 def test_sgd_keeps_every_bit_but_for_torchs_kernel():
@@ -91,18 +91,18 @@ def test_a_class_of_the_users_runs_as_python_at_every_step():
     optimizer = Loud(weights(1), lr=0.1)
     for _ in range(3):
         optimizer.step()
-    assert len(seen) == 3 and optimizer not in room._compiled
+    assert len(seen) == 3 and optimizer not in room.known
 
 
 def test_what_changes_at_every_step_stops_the_compiling():
     p, q = weights()
     optimizer = md.optim.SGD([p, q], lr=0.5)
     start = p.detach().numpy().copy()
-    for i in range(room._PROGRAMS + 4):
+    for i in range(room.MOST + 4):
         optimizer.note = i  # jit guards the attributes of an optimizer
         optimizer.step()
-    assert room._compiled[optimizer].compiles == room._PROGRAMS + 1
-    np.testing.assert_allclose(p.detach().numpy(), start - 0.5 * (room._PROGRAMS + 4) * p.grad.numpy(), rtol=1e-5)
+    assert room.known[optimizer].compiles == room.MOST + 1
+    np.testing.assert_allclose(p.detach().numpy(), start - 0.5 * (room.MOST + 4) * p.grad.numpy(), rtol=1e-5)
 
 
 def test_gradients_that_come_and_go():

@@ -12,7 +12,7 @@ import pytest
 
 import minidl as md
 from minidl import nn, optim
-from minidl.optim.optimizer import _PROGRAMS, _compiled
+from minidl.optim import programs
 
 torch = pytest.importorskip("torch")
 
@@ -659,6 +659,28 @@ def test_step_hooks_run_round_each_step():
     assert story(md) == story(torch)
 
 
+def test_a_hook_before_the_step_may_replace_its_closure():
+    w = nn.Parameter(md.ones(1))
+    opt, ran = optim.SGD([w], lr=0.5), []
+
+    def loss(factor):
+        def closure():
+            ran.append(factor)
+            opt.zero_grad()
+            (w * factor).sum().backward()
+            return factor
+
+        return closure
+
+    opt.register_step_pre_hook(lambda o, args, kwargs: ((o,), {"closure": loss(4.0)}))
+    assert opt.step(loss(1.0)) == 4.0 and ran == [4.0] and w.tolist() == [-1.0]
+    opt.register_step_pre_hook(lambda o, args, kwargs: (args, kwargs) if kwargs else None)
+    assert opt.step() == 4.0 and w.tolist() == [-3.0]
+    opt.register_step_pre_hook(lambda o, args, kwargs: 3)
+    with pytest.raises(RuntimeError, match="SGD.step: a hook before the step returns None or"):
+        opt.step()
+
+
 def stepped(opt, grad=1.0):
     for group in opt.param_groups:
         for p in group["params"]:
@@ -686,7 +708,7 @@ def test_a_state_is_loaded_in_place_and_stays_a_snapshot(backend):
         for k, v in values.items():
             np.testing.assert_array_equal(np.asarray(given["state"][0][k]), v)
             assert not np.array_equal(tensors[k].numpy(), v)
-    assert _compiled[opt].compiles == 1
+    assert programs.known[opt].compiles == 1
 
 
 def test_programs_keep_no_tensor_that_was_replaced():
@@ -698,21 +720,21 @@ def test_programs_keep_no_tensor_that_was_replaced():
     saved["state"][0] = {**saved["state"][0], "exp_avg": md.ones(3)}
     opt.load_state_dict(saved)
     gc.collect()
-    assert [r() is None for r in old] == [False, True, False] and opt not in _compiled
+    assert [r() is None for r in old] == [False, True, False] and opt not in programs.known
     opt.load_state_dict({**saved, "state": {0: {}}})
     opt.state.clear()
-    for n in range(_PROGRAMS + 3):
+    for n in range(programs.MOST + 3):
         opt.param_groups[0]["params"] = [nn.Parameter(md.ones(2))]
         old.append(weakref.ref(opt.param_groups[0]["params"][0]))
         stepped(opt)
         assert values(opt.param_groups[0]["params"])[0].max() < 1
         opt.state.clear()
-        assert _compiled[opt].compiles == min(n + 1, _PROGRAMS + 1)
+        assert programs.known[opt].compiles == min(n + 1, programs.MOST + 1)
     gc.collect()
-    assert [r() is None for r in old[3:]] == [True] * (_PROGRAMS + 2) + [False]
-    assert _compiled[opt].run is None
+    assert [r() is None for r in old[3:]] == [True] * (programs.MOST + 2) + [False]
+    assert programs.known[opt].run is None
     opt.add_param_group({"params": [p]})
-    assert opt not in _compiled
+    assert opt not in programs.known
 
 
 def test_one_optimizer_steps_on_two_backends():
@@ -722,7 +744,7 @@ def test_one_optimizer_steps_on_two_backends():
         stepped(opt)
     for p in params:
         np.testing.assert_allclose(values([p])[0], 0.7981, atol=1e-4)
-    assert _compiled[opt].run is None
+    assert programs.known[opt].run is None
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

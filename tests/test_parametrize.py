@@ -217,3 +217,18 @@ def test_folding_keeps_the_dtype_of_the_convolution(bias):
     for lib in (md, torch):
         fused = lib.nn.utils.fuse_conv_bn_eval(lib.nn.Conv2d(2, 3, 1, bias=bias).half().eval(), lib.nn.BatchNorm2d(3).eval())
         assert fused.weight.dtype == fused.bias.dtype == lib.float16
+
+
+@pytest.mark.parametrize("computed", ["spectral_norm", "weight_norm"])
+def test_folding_takes_the_weight_of_now(computed):
+    md.manual_seed(0)
+    conv = getattr(nn.utils.parametrizations, computed)(nn.Conv1d(2, 3, 2)).eval()
+    norm = nn.BatchNorm1d(3).eval()
+    with md.no_grad():
+        norm.running_mean.assign(md.tensor([1.0, -2.0, 0.5]))
+        norm.running_var.assign(md.tensor([4.0, 0.25, 9.0]))
+    before, x = list(conv.state_dict()), md.random.normal(md.random.key(1), (2, 2, 7))
+    fused = nn.utils.fuse_conv_bn_eval(conv, norm)
+    np.testing.assert_allclose(fused(x).detach().numpy(), norm(conv(x)).detach().numpy(), rtol=1e-5, atol=1e-6)
+    assert set(fused.state_dict()) == {"bias", "weight"}
+    assert list(conv.state_dict()) == before

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count, scalar
+from minidl.optim.optimizer import Optimizer, State, count, decayed, scalar
 
 
 class Adadelta(Optimizer):
@@ -46,8 +46,7 @@ class Adadelta(Optimizer):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         rho, eps = group["rho"], group["eps"]
-        if group["weight_decay"] != 0:
-            grad = grad + p * group["weight_decay"]
+        p, grad = decayed(p, grad, group)
         square = state["square_avg"] * rho + md.square(grad) * (1 - rho)
         move = md.sqrt(state["acc_delta"] + eps) / md.sqrt(square + eps) * grad
         after = {"step": state["step"] + 1, "square_avg": square, "acc_delta": state["acc_delta"] * rho + md.square(move) * (1 - rho)}

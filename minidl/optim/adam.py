@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count, scalar
+from minidl.optim.optimizer import Optimizer, State, count, decayed
 
 
 class Adam(Optimizer):
@@ -45,13 +45,8 @@ class Adam(Optimizer):
         return {"step": count(p), **{n: md.zeros_like(p) for n in names}}
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
-        lr, decay, (beta1, beta2) = group["lr"], group["weight_decay"], group["betas"]
-        step = state["step"] + 1
-        if decay != 0:
-            if group["decoupled_weight_decay"]:
-                p = p * scalar(1 - lr * decay, p)
-            else:
-                grad = grad + p * decay
+        lr, (beta1, beta2), step = group["lr"], group["betas"], state["step"] + 1
+        p, grad = decayed(p, grad, group)
         mean = state["exp_avg"] + (grad - state["exp_avg"]) * (1 - beta1)
         square = state["exp_avg_sq"] * beta2 + md.square(grad) * (1 - beta2)
         after = {"step": step, "exp_avg": mean, "exp_avg_sq": square}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count, scalar
+from minidl.optim.optimizer import Optimizer, State, count, decayed
 
 
 class Adamax(Optimizer):
@@ -40,8 +40,7 @@ class Adamax(Optimizer):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         (beta1, beta2), step = group["betas"], state["step"] + 1
-        if group["weight_decay"] != 0:
-            grad = grad + p * group["weight_decay"]
+        p, grad = decayed(p, grad, group)
         mean = state["exp_avg"] + (grad - state["exp_avg"]) * (1 - beta1)
         largest = md.maximum(state["exp_inf"] * beta2, md.abs(grad) + group["eps"])
         size = (group["lr"] / (1 - beta1**step)).to(p.dtype)
@@ -78,11 +77,6 @@ class NAdam(Optimizer):
     ):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum_decay": momentum_decay, "maximize": maximize}
         super().__init__(params, {**defaults, "decoupled_weight_decay": decoupled_weight_decay}, execution)
-
-    def _check(self, group: dict[str, Any]) -> None:
-        super()._check(group)
-        if isinstance(group["momentum_decay"], (int, float)) and not group["momentum_decay"] >= 0:
-            raise ValueError(f"NAdam: momentum_decay must not be negative, got {group['momentum_decay']}")
 
     def _start(self, p: md.Tensor, group: dict[str, Any]) -> State:
         return {"step": count(p), "mu_product": count(p) + 1, "exp_avg": md.zeros_like(p), "exp_avg_sq": md.zeros_like(p)}
@@ -143,11 +137,3 @@ class RAdam(Optimizer):
         step_size = mean * (group["lr"] / (1 - beta1**step)).to(p.dtype)
         p = p - md.where(bounded, step_size * rectified / (md.sqrt(square) + group["eps"]), step_size)
         return p, {"step": step, "exp_avg": mean, "exp_avg_sq": square}
-
-
-def decayed(p: md.Tensor, grad: md.Tensor, group: dict[str, Any]) -> tuple[md.Tensor, md.Tensor]:
-    """Weight decay: of the parameter where it is decoupled, else by the gradient."""
-    decay = group["weight_decay"]
-    if decay == 0:
-        return p, grad
-    return (p * scalar(1 - group["lr"] * decay, p), grad) if group["decoupled_weight_decay"] else (p, grad + p * decay)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count, scalar
+from minidl.optim.optimizer import Optimizer, State, count, decayed, scalar
 
 
 class Adagrad(Optimizer):
@@ -42,8 +42,7 @@ class Adagrad(Optimizer):
         return {"step": count(p), "sum": md.full_like(p, start * (1 + 1j) if p.dtype.is_complex else start)}
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
-        if group["weight_decay"] != 0:
-            grad = grad + p * group["weight_decay"]
+        p, grad = decayed(p, grad, group)
         total = state["sum"] + md.square(grad)
         rate = (group["lr"] / (1 + state["step"] * group["lr_decay"])).to(p.dtype)
         return p - grad / (md.sqrt(total) + group["eps"]) * rate, {"step": state["step"] + 1, "sum": total}
@@ -85,8 +84,7 @@ class RMSprop(Optimizer):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         alpha, momentum = group["alpha"], group["momentum"]
-        if group["weight_decay"] != 0:
-            grad = grad + p * group["weight_decay"]
+        p, grad = decayed(p, grad, group)
         square = state["square_avg"] * alpha + md.square(grad) * (1 - alpha)
         after = {"step": state["step"] + 1, "square_avg": square}
         if group["centered"]:

@@ -10,67 +10,16 @@ assignment under no_grad; `param_groups`, `state` and the form of state_dict are
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Real
 from typing import Any, ClassVar
 
 import minidl as md
+from minidl.optim import programs
 
 State = dict[str, Any]
 #: What PyTorch's optimizers are told about how their kernels run; accepted as `**execution`, and minidl has no use for it.
 _EXECUTION = ("foreach", "fused", "capturable", "differentiable")
-
-
-#: How often the step of one optimizer is compiled, before it is run operation by operation: something about it is new each time.
-_PROGRAMS = 8
-
-
-class _Programs:
-    """The compiled step of an optimizer: for which parameters, and how often it was traced, for parameters that were replaced too."""
-
-    def __init__(self) -> None:
-        self.run: Any = None
-        self.params: list[weakref.ref[md.Tensor]] = []
-        self.together = True  # on one backend and device; a Tensor never changes its place
-        self.before = 0
-
-    @property
-    def compiles(self) -> int:
-        return self.before + (0 if self.run is None else self.run.compiles)
-
-    def renew(self, params: list[md.Tensor]) -> None:
-        """Drop what was compiled, with all tensors that it holds."""
-        self.before, self.run, self.params = self.compiles, None, [weakref.ref(p) for p in params]
-        self.together = len({(p.backend, p.device) for p in params}) < 2
-
-
-_compiled: weakref.WeakKeyDictionary[Optimizer, _Programs] = weakref.WeakKeyDictionary()
-
-
-def _run(optimizer: Optimizer) -> None:
-    """The step of an optimizer, as one compiled program where its class is minidl's own: its operations are few for each parameter, but each of
-    them goes through memory. A class of the user's may do in its `_update` what should happen at every step, and no program has two backends."""
-    if not type(optimizer).__module__.startswith("minidl."):
-        return optimizer._step_all()
-    programs = _compiled.get(optimizer)
-    if programs is None:
-        programs = _compiled[optimizer] = _Programs()
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    if len(params) != len(programs.params) or any(r() is not p for r, p in zip(programs.params, params, strict=True)):
-        programs.renew(params)
-    if not programs.together or programs.compiles > _PROGRAMS:
-        if programs.run is not None:
-            programs.renew(params)  # given up: nothing needs what they hold
-        return optimizer._step_all()
-    run = programs.run
-    if run is None:
-        run = programs.run = md.jit(_steps)
-    run(optimizer)
-
-
-def _steps(optimizer: Optimizer) -> None:
-    optimizer._step_all()
 
 
 class Group(dict):
@@ -158,7 +107,7 @@ class Optimizer:
         full.update({k: v for k, v in param_group.items() if k not in full})
         self._check(full)
         self.param_groups.append(full)
-        _compiled.pop(self, None)
+        programs.forget(self)
         for p in params:
             if p.requires_grad:  # from the start, so that a jitted first step does not differ from the others
                 self._begin(p, full)
@@ -168,7 +117,7 @@ class Optimizer:
         for k, parameter in inspect.signature(type(self)).parameters.items():
             if k in group and (wanted := _other_kind(group[k], parameter.default)):
                 raise TypeError(f"{type(self).__name__}: {k} must be {wanted}, not {group[k]!r}")
-        for name in ("lr", "lr_decay", "momentum", "alpha", "weight_decay", "eps", "initial_accumulator_value"):
+        for name in ("lr", "lr_decay", "momentum", "momentum_decay", "alpha", "weight_decay", "eps", "initial_accumulator_value"):
             if isinstance(group.get(name), (int, float)) and not group[name] >= 0:
                 raise ValueError(f"{type(self).__name__}: {name} must not be negative, got {group[name]}")
         for beta in group.get("betas", ()):
@@ -220,17 +169,18 @@ class Optimizer:
         run classes of your own, parameters on several backends or devices, and steps of which something new is asked again and again.
         """
         self.stepped = True
-        self._run_hooks("pre", closure)
+        closure = self._run_hooks("pre", closure)
         loss = None
         if closure is not None:
             with md.enable_grad():
                 loss = closure()
-        _run(self)
+        programs.run(self)
         self._run_hooks("post", closure)
         return loss
 
     def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
-        """Call hook(optimizer, args, kwargs) before each step; returns a removable handle."""
+        """Call hook(optimizer, args, kwargs) before each step; returns a removable handle. A hook that returns (args, kwargs) replaces them: the
+        closure is args[1] or kwargs["closure"]. The step raises RuntimeError for a hook that returns anything else than that or None."""
         return self._add_hook("pre", hook)
 
     def register_step_post_hook(self, hook: Callable[..., Any]) -> Any:
@@ -252,10 +202,17 @@ class Optimizer:
             self._hooks = Hooks()
         return self._hooks.add(kind, hook, False)
 
-    def _run_hooks(self, kind: str, closure: Any) -> None:
-        if self._hooks is not None:
-            for _, hook in self._hooks.of(kind):
-                hook(self, (self,) if closure is None else (self, closure), {})
+    def _run_hooks(self, kind: str, closure: Any) -> Any:
+        """Call the hooks; returns the closure, or what a hook before the step put in its place."""
+        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
+        kwargs: dict[str, Any] = {}
+        for _, hook in () if self._hooks is None else self._hooks.of(kind):
+            new = hook(self, args, kwargs)
+            if kind == "pre" and new is not None:
+                if not (isinstance(new, tuple) and len(new) == 2):
+                    raise RuntimeError(f"{type(self).__name__}.step: a hook before the step returns None or (args, kwargs), not {new!r}")
+                args, kwargs = new
+        return args[1] if len(args) > 1 else kwargs.get("closure")
 
     def _step_all(self) -> None:
         """All updates, in place."""
@@ -347,7 +304,7 @@ class Optimizer:
             group.update({k: tuple(v) if type(v) is list else v for k, v in old.items() if k not in ("params", "param_names", *_EXECUTION)})
         same = [self._take_over(p, loaded) for p, loaded in state.items()]
         if not all(same):
-            _compiled.pop(self, None)  # it holds the tensors that were replaced
+            programs.forget(self)  # they hold the tensors that were replaced
         self.stepped = True  # as the one that was saved had been, for all that a schedule can know
 
     def _take_over(self, p: md.Tensor, loaded: State) -> bool:
@@ -419,6 +376,14 @@ def _whole(x: md.Tensor, like: md.Tensor) -> md.Tensor:
 def scalar(value: Any, like: md.Tensor) -> Any:
     """A setting that may be a number or a 0-d Tensor, as an operand that leaves `like` its dtype."""
     return value.to(like.dtype) if isinstance(value, md.Tensor) else value
+
+
+def decayed(p: md.Tensor, grad: md.Tensor, group: Mapping[str, Any]) -> tuple[md.Tensor, md.Tensor]:
+    """Weight decay: of the parameter where the group says that it is decoupled, else by the gradient."""
+    decay = group["weight_decay"]
+    if decay == 0:
+        return p, grad
+    return (p * scalar(1 - group["lr"] * decay, p), grad) if group.get("decoupled_weight_decay") else (p, grad + p * decay)
 
 
 def count(p: md.Tensor) -> md.Tensor:

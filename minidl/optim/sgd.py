@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, scalar
+from minidl.optim.optimizer import Optimizer, State, decayed, scalar
 
 
 class SGD(Optimizer):
@@ -49,9 +49,8 @@ class SGD(Optimizer):
         return {"momentum_buffer": md.zeros_like(p)} if group["momentum"] and not group["dampening"] else {}
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
-        decay, momentum, dampening = group["weight_decay"], group["momentum"], group["dampening"]
-        if decay != 0:
-            grad = grad + p * decay
+        momentum, dampening = group["momentum"], group["dampening"]
+        p, grad = decayed(p, grad, group)
         if momentum == 0:
             return p - grad * scalar(group["lr"], p), {}
         buffer = state.get("momentum_buffer")

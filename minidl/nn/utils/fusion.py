@@ -11,6 +11,7 @@ from typing import Any
 import minidl as md
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
+from minidl.nn.utils.parametrize import remove_parametrizations
 
 __all__ = ["fuse_conv_bn_eval", "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights"]
 
@@ -75,4 +76,7 @@ def fuse_linear_bn_eval(linear: Any, bn: Any) -> Any:
 def _ready(who: str, layer: Module, bn: Any) -> Any:
     if layer.training or bn.training or bn.running_mean is None:
         raise ValueError(f"{who}: both modules must be in evaluation mode (call .eval()), and the batch norm must have running statistics")
-    return copy.deepcopy(layer)
+    plain = copy.deepcopy(layer)
+    for name in list(plain._modules.get("parametrizations") or ()):  # what is folded is the weight of now, not what it is computed from
+        remove_parametrizations(plain, name)
+    return plain
