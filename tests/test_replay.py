@@ -26,11 +26,23 @@ LOSSES = {
 }
 
 
+def loss_of(x, w):
+    h = md.tanh(md.matmul(x, w)) + x[:, :2] * 0.5
+    return (h * h).sum() + w.sum() * 2.0
+
+
+def inputs(seed=0):
+    rng = np.random.default_rng(seed)
+    return [md.tensor(rng.normal(size=s), requires_grad=True) for s in ((3, 4), (4, 2))]  # float64, which jax must not cut
+
+
 @pytest.fixture
 def passes(monkeypatch):
     """Whether each pass was replayed; the backend is jax."""
     from minidl import replay, tape
 
+    with md.use_backend("jax"):  # the very first use of an operation in a process may record it in another way
+        loss_of(*inputs()).backward()
     done: list[bool] = []
     whole = replay.backward
     monkeypatch.setattr(replay, "_known", {})
@@ -141,3 +153,78 @@ def test_a_structure_that_cannot_be_captured_is_left_to_the_ordinary_pass(passes
     for seed in range(6):
         agree(LOSSES["product"], seed, "float32", (4,), before=1.0)
     assert len(tried) == 1 and not any(passes) and list(replay._known.values())[-1] is None
+
+
+def test_replayed_gradients_follow_the_values(passes):
+    for seed in range(5):
+        x, w = inputs(seed)
+        want = md.autograd.grad(loss_of(x, w), (x, w))
+        loss_of(x, w).backward()
+        for t, g in zip((x, w), want, strict=True):
+            assert t.grad.dtype is md.float64
+            np.testing.assert_allclose(t.grad.numpy(), g.numpy(), rtol=1e-13)
+    assert passes == [False, False, True, True, True]
+
+
+def test_replay_accumulates_and_releases(passes):
+    x, w = inputs()
+    for i in range(4):
+        loss = loss_of(x, w)
+        loss.backward(retain_graph=True)
+        once = x.grad.numpy()
+        loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), once * 2 if i == 0 else once * (2 * i + 2) / (2 * i + 1), rtol=1e-12)
+        with pytest.raises(RuntimeError, match="already differentiated"):
+            loss.backward()
+    assert passes.count(True) == 6
+
+
+def test_replay_leaves_hooks_and_higher_orders_to_the_ordinary_pass(passes):
+    x, w = inputs()
+    for _ in range(3):
+        loss_of(x, w).backward()
+    assert passes[-1]
+    x.grad = w.grad = None
+    seen = []
+    h = md.matmul(x, w)
+    h.register_hook(lambda g: seen.append(g) or g * 2.0)
+    (h * h).sum().backward()
+    assert len(seen) == 1 and not passes[-1]
+    x.grad = w.grad = None
+    remove = x.register_hook(lambda g: g * 3.0)
+    loss_of(x, w).backward()
+    assert passes[-1]  # the hooks of leaves are called when a gradient arrives, whoever made it
+    hooked = x.grad.numpy()
+    remove()
+    x.grad = w.grad = None
+    loss_of(x, w).backward(create_graph=True)
+    np.testing.assert_allclose(hooked, 3 * x.grad.detach().numpy(), rtol=1e-12)
+    second = md.autograd.grad(x.grad.sum(), w)[0]
+    assert np.isfinite(second.numpy()).all() and second.numpy().any()
+
+
+def test_replay_sees_what_the_forward_pass_saw(passes):
+    x, w = inputs()
+    for _ in range(4):
+        loss, before = loss_of(x, w), md.autograd.grad(loss_of(x, w), x)[0].numpy()
+        with md.no_grad():
+            w *= 0.5
+        x.grad = None
+        loss.backward()
+        np.testing.assert_allclose(x.grad.numpy(), before, rtol=1e-12)
+    assert passes[-1]
+
+
+def test_structures_that_differ_in_a_param_are_two(passes):
+    x = inputs()[0]
+    for eps in (1e-5, 1e-1) * 4:
+        x.grad = None
+        one = md.ones(4, dtype=md.float64)
+        out = md.nn.functional.layer_norm(x, (4,), one, one, eps)
+        (out * out * out).sum().backward()
+        cubes = lambda v, eps=eps, one=one: (md.nn.functional.layer_norm(v, (4,), one, one, eps) ** 3).sum()
+        np.testing.assert_allclose(x.grad.numpy(), md.grad(cubes)(x.detach()).numpy(), rtol=1e-9)
+    assert passes.count(True) == 4
+    with md.strong_zero():
+        (x * x).sum().backward()
+    assert len(passes) == 8  # strong zeros are the ordinary pass's
