@@ -43,9 +43,10 @@ _OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which ser
 class Storage:
     """A block of memory of a running program: scratch memory until it is given a number, then an input or an output."""
 
-    __slots__ = ("base", "first", "last", "nbytes", "offset", "users")
+    __slots__ = ("base", "exact", "first", "last", "nbytes", "offset", "users")
 
     def __init__(self, nbytes: int, base: int = 0):
+        self.exact = nbytes  # what kernels write, for which an output must have room; nbytes is what scratch memory gives
         self.nbytes = -(-max(nbytes, 1) // _ALIGN) * _ALIGN
         self.base = base
         self.offset = self.users = 0  # users: how many variables lie in it
@@ -210,7 +211,7 @@ class Plan:
                 self.overwritten[i] = over
                 continue
             ref, number, nbytes = self.at(atom), 1 + len(self.inputs) + i, math.prod(atom.shape) * atom.dtype.itemsize
-            if not isinstance(ref, int) and ref[0] not in inputs | taken and ref[1] == 0 and ref[0].nbytes == Storage(nbytes).nbytes:
+            if not isinstance(ref, int) and ref[0] not in inputs | taken and ref[1] == 0 and ref[0].exact == nbytes:
                 ref[0].base = number  # computed where it leaves
                 taken.add(ref[0])
             else:

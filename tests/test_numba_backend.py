@@ -131,6 +131,24 @@ def test_results_share_no_memory(backend):
     assert out[4] == 3
 
 
+def test_a_result_that_is_the_start_of_a_value_has_room_for_it(backend):
+    """A kernel that made the whole value in the memory of a smaller result would write behind its end."""
+
+    def build(op, x):
+        return op("slice", op("cumsum", x, axis=1, reverse=False), start=(0, 0), stop=(1, 3), step=(1, 1))
+
+    program = backend.compile(graph_of(build, (2, 3)))
+    around = []
+
+    def empty(shape, dtype):
+        around.append(np.full(100, 7, dtype))
+        return around[-1][: np.prod(shape)].reshape(shape)
+
+    program.__globals__["empty"] = empty
+    np.testing.assert_array_equal(program(np.ones((2, 3), np.float32))[0], [[1, 2, 3]])
+    assert len(around) == 1 and (around[0][3:] == 7).all()
+
+
 def test_arguments_of_every_layout(backend):
     program = backend.compile(graph_of(lambda op, x, s: op("mul", x, s), (3, 4), ()))
     x = np.arange(12, dtype=np.float32).reshape(3, 4)
