@@ -44,7 +44,7 @@ NOISY.update(
     asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh,
     atanh=np.arctanh, abs=np.abs, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
     remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
-    atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, nextafter=np.nextafter, lt=np.less, le=np.less_equal, gt=np.greater,
+    atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, lt=np.less, le=np.less_equal, gt=np.greater,
     ge=np.greater_equal,
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
     polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
@@ -93,6 +93,13 @@ def floor_divide(x: Array, y: Array) -> Array:
         return out
     infinite = np.isinf(x) | np.isinf(y)
     return np.where(infinite, np.floor(np.divide(x, y)), out) if infinite.any() else out
+
+
+@noisy
+def nextafter(x: Array, y: Array) -> Array:
+    """Of equal numbers the second one, so that zeros of both signs give the target's; NumPy's of float16 gives the first."""
+    out = np.nextafter(x, y)
+    return np.where(np.equal(x, y), y, out) if x.dtype == np.float16 else out
 
 
 @noisy

@@ -149,6 +149,14 @@ VALUES = [
         "atan2 of zeros", md.atan2, (a([0.0, -0.0, 0.0, -0.0], "float64"), a([0.0, 0.0, -0.0, -0.0], "float64")),
         "float64", [0, 0, math.pi, -math.pi],
     ),
+    *(
+        Value(
+            f"nextafter of zeros, {d}", lambda x, y: md.signbit(md.nextafter(x, y)), (a([0.0, -0.0, -0.0, 0.0], d), a([-0.0, 0.0, -0.0, 0.0], d)),
+            "bool", [True, False, True, False],
+        )
+        for d in ("float64", "float32", "float16", "bfloat16")
+    ),
+    Value("zeros in sort", lambda x: md.signbit(md.sort(x)), (a([0.0, -0.0, -1.0, 0.0], "float32"),), "bool", [True, False, True, False]),
     Value("0. == -0., 0. < -0.", lambda x, y: md.stack([x == y, x < y]), (a(0.0, "float32"), a(-0.0, "float32")), "bool", [True, False]),
     Value(
         "argmax, argsort of zeros", lambda x: md.concat([md.argsort(x), md.argmax(x, keepdims=True)]), (a([0.0, -0.0], "float32"),), "int64",
