@@ -391,6 +391,12 @@ ns = md.tensors.ns
         (lambda x, y, i: ns.permute(ns.dot_general(x, y, contract=((), ()), batch=((), ())), axes=(2, 3, 0, 1)), "dot_general"),
         (lambda x, y, i: ns.permute(ns.dot_general(x, y, contract=((), ()), batch=((), ())), axes=(2, 3, 1, 0)), "dot_general permute"),
         (lambda x, y, i: ns.permute(ns.dot_general(x, y, contract=((1,), (1,)), batch=((), ())), axes=(1, 0)), "dot_general permute"),
+        (
+            lambda x, y, i: ns.permute(
+                ns.dot_general(*(ns.reshape(a, shape=(2, 1, 3)) for a in (x, y)), contract=((1,), (1,)), batch=((0,), (0,))), axes=(0, 2, 1)
+            ),
+            "reshape reshape dot_general",
+        ),
         (lambda x, y, i: ns.sum(ns.permute(x, axes=(1, 0)), axis=(1,), keepdims=False), "sum"),
         (lambda x, y, i: ns.permute(ns.exp(ns.permute(x, axes=(1, 0))), axes=(1, 0)), "exp"),
         (lambda x, y, i: ns.sum(ns.sum(x, axis=(0,), keepdims=False), axis=(0,), keepdims=False), "sum sum"),

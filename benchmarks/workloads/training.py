@@ -100,7 +100,14 @@ def minidl_step(task: Task, way: sides.Way) -> tuple[Any, Any, Callable[[], Any]
 def minidl_side(task: Task, way: sides.Way) -> Side:
     """The step in minidl."""
     net, _, run = minidl_step(task, way)
-    return Side(run, lambda: answer(run, lambda: by_name(net, task)), item)
+
+    def sync(loss: Any) -> None:
+        """A jitted step is one program; of an eager one the backward pass and the update are still to come when the loss is there."""
+        item(loss)
+        if not way.jitted:
+            sides.wait(list(net.parameters()))
+
+    return Side(run, lambda: answer(run, lambda: by_name(net, task)), sync)
 
 
 def torch_side(task: Task, compiled: bool, mode: str | None = None) -> Side:

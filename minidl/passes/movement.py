@@ -66,15 +66,16 @@ def permute_chain(b: Rewriter, e: Equation) -> Atom | None:
 
 @rule("permute")
 def outer_product_turned(b: Rewriter, e: Equation) -> Atom | None:
-    """The transpose of an outer product (a gradient x ⊗ g for one example) is the outer product the other way round: no copy of it is made."""
+    """The transpose of an outer product is the outer product the other way round, and no copy of it is made: a gradient x ⊗ g for one example, whose
+    sum runs over no axis, or over axes of size one. Longer sums are added up in another order."""
     before = b.source(e.inputs[0], "dot_general")
-    if before is None or before.params["contract"] != ((), ()):
+    if before is None or not b.alone(e.inputs[0]):
         return None
-    (x, y), (left, right) = before.inputs, before.params["batch"]
-    n, m, end = len(left), len(x.shape), len(x.shape) + len(y.shape) - len(left)
-    if e.params["axes"] != (*range(n), *range(m, end), *range(n, m)):
+    (x, y), (contract, other), (left, right) = before.inputs, before.params["contract"], before.params["batch"]
+    n, m, end = len(left), len(x.shape) - len(contract), len(e.params["axes"])
+    if any(x.shape[a] != 1 for a in contract) or e.params["axes"] != (*range(n), *range(m, end), *range(n, m)):
         return None
-    return b.make(e, "dot_general", (y, x), contract=((), ()), batch=(right, left))
+    return b.make(e, "dot_general", (y, x), contract=(other, contract), batch=(right, left))
 
 
 @rule("flip")
