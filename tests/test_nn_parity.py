@@ -89,6 +89,7 @@ def loss(name: str, *inputs: Any, args: tuple = (), **options: list[Any]) -> Row
 
 
 WEIGHT = np.array([0.5, 2.0, 1.0, 0.1])
+SAMPLES = np.random.default_rng(9).uniform(size=(2, 4, 2))
 X1, X2, X3 = (2, 4, 9), (2, 4, 7, 8), (1, 4, 5, 4, 6)
 LAYERS = [
     # linear maps and look-up
@@ -136,6 +137,9 @@ LAYERS = [
     grid("AdaptiveMaxPool1d", (4,), (X1,), return_indices=[False, True]),
     grid("AdaptiveMaxPool2d", (), (X2,), output_size=[1, 4, (3, None), (10, 3)], return_indices=[False, True]),
     grid("AdaptiveMaxPool3d", ((2, 3, 3),), (X3,), return_indices=[False, True]),
+    grid("FractionalMaxPool2d", (2,), (X2,), output_size=[3, (2, 5), (1, 7)], return_indices=[False, True], _random_samples=[SAMPLES]),
+    grid("FractionalMaxPool2d", ((3, 2),), (X2,), output_ratio=[0.5, (0.4, 0.7)], _random_samples=[SAMPLES]),
+    grid("FractionalMaxPool3d", (2,), (X3,), output_size=[(3, 2, 3)], return_indices=[False, True], _random_samples=[SAMPLES[:1, :, [0, 1, 1]]]),
     # normalisation
     grid("BatchNorm1d", (4,), ((6, 4),), momentum=[0.1, None], affine=[True, False], track_running_stats=[True, False], eps=[1e-5, 1e-2]),
     grid("BatchNorm1d", (4,), ((3, 4, 5),)),
@@ -248,6 +252,8 @@ LAYERS = [
     loss("MultiLabelMarginLoss", (5, 3), Ints((5, 3), 3, -1)),
     loss("MultiLabelSoftMarginLoss", (5, 3), Ints((5, 3), 2), weight=[None, np.array([0.5, 2.0, 1.0])]),
     loss("TripletMarginLoss", (5, 3), (5, 3), (5, 3), margin=[1.0, 0.4], p=[2.0, 1.0], swap=[False, True]),
+    grid("AdaptiveLogSoftmaxWithLoss", (9, 10), ((20, 9), Ints((20,), 10)), cutoffs=[[3, 6], [4], [2, 4, 7]], div_value=[4.0, 1.5],
+         head_bias=[False, True]),
     loss("TripletMarginWithDistanceLoss", (5, 3), (5, 3), (5, 3), swap=[False, True]),
 ]  # fmt: skip
 
@@ -543,15 +549,13 @@ def test_first_combination_under_vmap(name):
 #: What torch has and minidl does not, and why.
 ABSENT_LAYERS = {
     "Container": "deprecated", "NLLLoss2d": "deprecated", "CrossMapLRN2d": "an old name of LocalResponseNorm", "RNNBase": "abstract",
-    "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices", "FractionalMaxPool2d": "random windows",
-    "FractionalMaxPool3d": "random windows", "AdaptiveLogSoftmaxWithLoss": "not asked for",
+    "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices",
     "LinearCrossEntropyLoss": "a fused kernel of recent versions",
 }  # fmt: skip
 ABSENT_FUNCTIONS = {
-    "adaptive_max_pool*_with_indices, fractional_max_pool*, max_pool*_with_indices": "return_indices=True says it",
+    "*max_pool*_with_indices": "return_indices=True says it",
     "assert_int_or_pair, boolean_dispatch, handle_torch_function, has_torch_function*": "torch's own machinery",
     "*_": "in place", "conv_tbc, native_channel_shuffle, grouped_mm, scaled_mm, scaled_grouped_mm, linear_cross_entropy": "kernels",
-    "multi_head_attention_forward": "nn.MultiheadAttention",
 }  # fmt: skip
 DEPRECATED = {"size_average", "reduce", "_stacklevel", "out", "min_value", "max_value"}
 

@@ -1,7 +1,7 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
 By room: module (with hooks, state and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
-attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses; functional; init; utils.
+attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive; functional; init; utils.
 
 >>> import minidl as md
 >>> from minidl import nn
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from minidl.nn import (
     activations,
+    adaptive,
     attention,
     containers,
     convolution,
@@ -31,6 +32,7 @@ from minidl.nn import (
     utils,
 )
 from minidl.nn.activations import *  # noqa: F403
+from minidl.nn.adaptive import *  # noqa: F403
 from minidl.nn.attention import *  # noqa: F403
 from minidl.nn.containers import *  # noqa: F403
 from minidl.nn.convolution import *  # noqa: F403
@@ -48,6 +50,7 @@ from minidl.nn.transformer import *  # noqa: F403
 
 pytrees.register()
 _ROOMS = (
-    activations, attention, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping, transformer,
+    activations, adaptive, attention, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping,
+    transformer,
 )  # fmt: skip
 __all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]

@@ -6,35 +6,17 @@ added to the scores. A row that may look nowhere is 0 (in PyTorch nan), so a bat
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import minidl as md
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn.functional.attention import attention_weights
+from minidl.nn.functional.attention import attend, outcome, project
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.parameter import blank
 
 __all__ = ["MultiheadAttention", "RotaryEmbedding"]
-
-
-def additive(mask: md.Tensor | None, dtype: Any) -> md.Tensor | None:
-    """A mask to be added to scores: -inf where a bool mask is True."""
-    if mask is None:
-        return None
-    if mask.dtype is md.bool:
-        return md.where(mask, -math.inf, md.zeros((), dtype=dtype, backend=mask.backend, device=mask.device))
-    if not mask.dtype.inexact:
-        raise ValueError(f"attention: a mask is bool (where not to look) or float (added to the scores), not {mask.dtype.name}")
-    return mask.to(dtype)
-
-
-def causal_mask(length: int, width: int, like: md.Tensor) -> md.Tensor:
-    """0 where place j ≤ i, -inf elsewhere."""
-    rows, columns = (md.arange(n, backend=like.backend, device=like.device) for n in (length, width))
-    return md.where(columns > rows[:, None], -math.inf, md.zeros((), dtype=like.dtype, backend=like.backend, device=like.device))
 
 
 class MultiheadAttention(Module):
@@ -97,38 +79,6 @@ class MultiheadAttention(Module):
             if bias is not None:
                 init.xavier_normal_(bias)
 
-    def _project(self, query: md.Tensor, key: md.Tensor, value: md.Tensor) -> list[md.Tensor]:
-        biases = [None] * 3 if self.in_proj_bias is None else md.split(self.in_proj_bias, self.embed_dim)
-        if not self._qkv_same_embed_dim:
-            weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        elif query is key and key is value:
-            return list(md.split(F.linear(query, self.in_proj_weight, self.in_proj_bias), self.embed_dim, axis=-1))
-        else:
-            weights = list(md.split(self.in_proj_weight, self.embed_dim))
-        return [F.linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases, strict=True)]
-
-    def _heads(self, x: md.Tensor) -> md.Tensor:
-        n, length, _ = x.shape
-        return md.swapaxes(x.reshape((n, length, self.num_heads, self.head_dim)), 1, 2)
-
-    def _mask(self, attn_mask: Any, padding: Any, causal: bool, n: int, length: int, width: int, query: md.Tensor) -> md.Tensor | None:
-        """All masks as one, which is added to scores [N, heads, L, S]."""
-        total = additive(attn_mask, query.dtype)
-        if total is not None:
-            if total.shape not in ((length, width), (n * self.num_heads, length, width)):
-                wanted = f"neither {(length, width)} nor {(n * self.num_heads, length, width)}"
-                raise ValueError(f"MultiheadAttention: attn_mask {total.shape} is {wanted}")
-            total = total[None, None] if total.ndim == 2 else total.reshape((n, self.num_heads, length, width))
-        elif causal:
-            total = causal_mask(length, width, query)[None, None]
-        extra = additive(padding, query.dtype)
-        if extra is not None:
-            if extra.shape != (n, width):
-                raise ValueError(f"MultiheadAttention: key_padding_mask {extra.shape} is not {(n, width)}")
-            extra = extra[:, None, None]
-            total = extra if total is None else total + extra
-        return total
-
     def forward(
         self,
         query: md.Tensor,
@@ -152,35 +102,15 @@ class MultiheadAttention(Module):
             wanted = f"{self.embed_dim}, {self.kdim} and {self.vdim} features, and as many keys as values"
             raise ValueError(f"MultiheadAttention: query {query.shape}, key {key.shape} and value {value.shape}; wanted are {wanted}")
         padding = key_padding_mask[None] if single and key_padding_mask is not None else key_padding_mask
-        q, k, v = self._project(query, key, value)
+        separate = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
+        q, k, v = project((query, key, value), self.in_proj_weight if self._qkv_same_embed_dim else separate, self.in_proj_bias)
         if single:
             q, k, v = q[None], k[None], v[None]
         elif not self.batch_first:
             q, k, v = (md.swapaxes(x, 0, 1) for x in (q, k, v))
-        (n, length, _), width = q.shape, k.shape[1]
-        extra = (self.bias_k is not None) + bool(self.add_zero_attn)
-        fast = is_causal and padding is None and not need_weights and not extra
-        mask = None if fast else self._mask(attn_mask, padding, is_causal, n, length, width, q)
-        if self.bias_k is not None:
-            k, v = (md.concat((x, md.broadcast_to(b, (n, 1, self.embed_dim))), axis=1) for x, b in ((k, self.bias_k), (v, self.bias_v)))
-        if self.add_zero_attn:
-            k, v = (md.pad(x, ((0, 0), (0, 1), (0, 0))) for x in (k, v))
-        if extra and mask is not None:
-            mask = md.pad(mask, ((0, 0),) * 3 + ((0, extra),))
-        q, k, v = self._heads(q), self._heads(k), self._heads(v)
-        p = self.dropout if self.training else 0.0
-        weights = None
-        if need_weights:
-            weights = F.dropout(attention_weights(q, k, mask, fast), p)
-            out = md.matmul(weights, v)
-        else:
-            out = F.scaled_dot_product_attention(q, k, v, mask, p, fast)
-        out = self.out_proj(md.swapaxes(out, 1, 2).reshape((n, length, self.embed_dim)))
-        out = out[0] if single else out if self.batch_first else md.swapaxes(out, 0, 1)
-        if weights is not None:
-            weights = md.mean(weights, axis=1) if average_attn_weights else weights
-            weights = weights[0] if single else weights
-        return out, weights
+        more = (self.bias_k, self.bias_v, self.add_zero_attn, self.dropout if self.training else 0.0)
+        out, weights = attend("MultiheadAttention", self.num_heads, q, k, v, *more, padding, attn_mask, is_causal, need_weights)
+        return outcome(self.out_proj(out), weights, single, self.batch_first, average_attn_weights)
 
 
 class RotaryEmbedding(Module):

@@ -7,12 +7,14 @@ from typing import Any, ClassVar
 
 import minidl as md
 from minidl.nn.functional.convolution import Size, per_axis
+from minidl.nn.functional.fractional import Ratio, fractional_max_pool, sizes_wanted
 from minidl.nn.functional.pooling import OutSize, adaptive_avg_pool, adaptive_max_pool, avg_pool, lp_pool, max_pool, max_unpool
 from minidl.nn.module import Module
 
 __all__ = [
     "AdaptiveAvgPool1d", "AdaptiveAvgPool2d", "AdaptiveAvgPool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d", "AvgPool1d",
-    "AvgPool2d", "AvgPool3d", "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
+    "AvgPool2d", "AvgPool3d", "FractionalMaxPool2d", "FractionalMaxPool3d",
+    "LPPool1d", "LPPool2d", "LPPool3d", "MaxPool1d", "MaxPool2d", "MaxPool3d", "MaxUnpool1d", "MaxUnpool2d", "MaxUnpool3d",
 ]  # fmt: skip
 
 
@@ -65,6 +67,51 @@ class MaxPool3d(_MaxPool):
 
     >>> md.nn.MaxPool3d(2)(md.ones((1, 2, 4, 4, 4))).shape
     (1, 2, 2, 2, 2)
+    """
+
+    n = 3
+
+
+class _FractionalMaxPool(Module):
+    n: ClassVar[int] = 0
+
+    def __init__(
+        self,
+        kernel_size: Size,
+        output_size: Size | None = None,
+        output_ratio: Ratio = None,
+        return_indices: bool = False,
+        _random_samples: md.Tensor | None = None,
+    ):
+        super().__init__()
+        self.kernel_size, self.return_indices = per_axis("kernel_size", kernel_size, self.n), return_indices
+        self.output_size, self.output_ratio = sizes_wanted(type(self).__name__, self.n, output_size, output_ratio)
+        self.register_buffer("_random_samples", _random_samples)
+
+    def forward(self, input: md.Tensor) -> Any:
+        return fractional_max_pool(
+            self.n, input, self.kernel_size, self.output_size, self.output_ratio, self.return_indices, self._random_samples
+        )
+
+
+class FractionalMaxPool2d(_FractionalMaxPool):
+    """The maximum of windows of the last two axes whose places are drawn anew in each call (B. Graham, arXiv 1412.6071).
+
+    output_size: how many windows, or output_ratio: how many for each place of the input. _random_samples: see nn.functional.fractional_max_pool2d.
+    Raises ValueError unless one of the two is given, and where the windows do not fit.
+
+    >>> FractionalMaxPool2d(2, output_ratio=0.7)(md.ones((1, 2, 10, 10))).shape
+    (1, 2, 7, 7)
+    """
+
+    n = 2
+
+
+class FractionalMaxPool3d(_FractionalMaxPool):
+    """The maximum of windows of the last three axes whose places are drawn anew in each call; see FractionalMaxPool2d.
+
+    >>> FractionalMaxPool3d(2, output_size=(3, 4, 4))(md.ones((1, 2, 5, 6, 7))).shape
+    (1, 2, 3, 4, 4)
     """
 
     n = 3

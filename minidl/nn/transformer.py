@@ -13,9 +13,10 @@ from typing import Any
 import minidl as md
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn.attention import MultiheadAttention, causal_mask
+from minidl.nn.attention import MultiheadAttention
 from minidl.nn.containers import ModuleList
 from minidl.nn.dropout import Dropout
+from minidl.nn.functional.attention import causal_mask
 from minidl.nn.linear import Linear
 from minidl.nn.module import Module
 from minidl.nn.normalization import LayerNorm

@@ -1,8 +1,8 @@
 """Layers and losses as functions, with PyTorch's names, argument order and defaults.
 
-By room: activations, attention, convolution, dropouts, losses (cross-entropies), maps (linear maps, look-up, distances), normalization, pooling,
-recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing (padding, shuffles, resampling),
-sequences (CTC).
+By room: activations, attention, convolution, dropouts, losses (cross-entropies), maps (linear maps, look-up, distances), normalization, pooling and
+fractional (drawn windows), recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing
+(padding, shuffles, resampling), sequences (CTC).
 All are names of this module. At kinks and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0,
 silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inplace` is accepted and changes nothing.
 """
@@ -15,6 +15,7 @@ from minidl.nn.functional import (
     attention,
     convolution,
     dropouts,
+    fractional,
     losses,
     maps,
     normalization,
@@ -28,6 +29,7 @@ from minidl.nn.functional.activations import *  # noqa: F403
 from minidl.nn.functional.attention import *  # noqa: F403
 from minidl.nn.functional.convolution import *  # noqa: F403
 from minidl.nn.functional.dropouts import *  # noqa: F403
+from minidl.nn.functional.fractional import *  # noqa: F403
 from minidl.nn.functional.losses import *  # noqa: F403
 from minidl.nn.functional.maps import *  # noqa: F403
 from minidl.nn.functional.normalization import *  # noqa: F403
@@ -41,7 +43,9 @@ _SQUARES = ("cosine_similarity", "normalize", "pairwise_distance")
 for _name in (*losses.__all__, *normalization.__all__, *regression.__all__, *sequences.__all__, *_SQUARES):
     globals()[_name] = md.full_precision(globals()[_name])  # what adds up squares or takes logarithms begins in float32 under md.autocast
 
-_ROOMS = (activations, attention, convolution, dropouts, losses, maps, normalization, pooling, recurrence, regression, resizing, sequences)
+_ROOMS = (
+    activations, attention, convolution, dropouts, fractional, losses, maps, normalization, pooling, recurrence, regression, resizing, sequences,
+)  # fmt: skip
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
 for _name in __all__:
     globals()[_name] = md.checked(globals()[_name])

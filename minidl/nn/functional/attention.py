@@ -1,11 +1,20 @@
-"""Attention and rotary positions as functions; all are names of minidl.nn.functional."""
+"""Attention and rotary positions as functions; all are names of minidl.nn.functional.
+
+Masks of multi_head_attention_forward are torch.nn.MultiheadAttention's: in a bool mask True says where NOT to look (the opposite of
+scaled_dot_product_attention's), any other is added to the scores. A row that may look nowhere is 0 (in PyTorch nan), so a batch with an example that
+is all padding trains.
+"""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import minidl as md
 from minidl.nn.functional.dropouts import dropout
+from minidl.nn.functional.maps import linear
 
-__all__ = ["rotary_embedding", "scaled_dot_product_attention"]
+__all__ = ["multi_head_attention_forward", "rotary_embedding", "scaled_dot_product_attention"]
 
 
 @md.low_precision
@@ -43,6 +52,166 @@ def attention_weights(
     return md.scaled_dot_product_attention(query, key, eye, attn_mask, is_causal=is_causal, scale=scale)
 
 
+# ---- several heads --------------------------------------------------------------------------------------------------------------------
+def additive(mask: md.Tensor | None, dtype: Any) -> md.Tensor | None:
+    """A mask to be added to scores: -inf where a bool mask is True."""
+    if mask is None:
+        return None
+    if mask.dtype is md.bool:
+        return md.where(mask, -math.inf, md.zeros((), dtype=dtype, backend=mask.backend, device=mask.device))
+    if not mask.dtype.inexact:
+        raise ValueError(f"attention: a mask is bool (where not to look) or float (added to the scores), not {mask.dtype.name}")
+    return mask.to(dtype)
+
+
+def causal_mask(length: int, width: int, like: md.Tensor) -> md.Tensor:
+    """0 where place j ≤ i, -inf elsewhere."""
+    rows, columns = (md.arange(n, backend=like.backend, device=like.device) for n in (length, width))
+    return md.where(columns > rows[:, None], -math.inf, md.zeros((), dtype=like.dtype, backend=like.backend, device=like.device))
+
+
+def _one_mask(
+    name: str, attn_mask: md.Tensor | None, padding: md.Tensor | None, causal: bool, sizes: tuple[int, int, int, int], like: md.Tensor
+) -> md.Tensor | None:
+    """All masks as one, which is added to scores [N, heads, L, S]."""
+    n, heads, length, width = sizes
+    total = additive(attn_mask, like.dtype)
+    if total is not None:
+        if total.shape not in ((length, width), (n * heads, length, width)):
+            raise ValueError(f"{name}: attn_mask {total.shape} is neither {(length, width)} nor {(n * heads, length, width)}")
+        total = total[None, None] if total.ndim == 2 else total.reshape((n, heads, length, width))
+    elif causal:
+        total = causal_mask(length, width, like)[None, None]
+    extra = additive(padding, like.dtype)
+    if extra is not None:
+        if extra.shape != (n, width):
+            raise ValueError(f"{name}: key_padding_mask {extra.shape} is not {(n, width)}")
+        extra = extra[:, None, None]
+        total = extra if total is None else total + extra
+    return total
+
+
+def project(inputs: tuple[md.Tensor, md.Tensor, md.Tensor], weights: md.Tensor | list[Any], bias: md.Tensor | None) -> list[md.Tensor]:
+    """Queries, keys and values from what they are made of; weights: one tensor that holds all three, or a list of three."""
+    query, key, value = inputs
+    if isinstance(weights, md.Tensor):
+        if query is key and key is value:
+            return list(md.split(linear(query, weights, bias), weights.shape[0] // 3, axis=-1))
+        weights = list(md.split(weights, weights.shape[0] // 3))
+    biases = [None] * 3 if bias is None else md.split(bias, bias.shape[0] // 3)
+    return [linear(x, w, b) for x, w, b in zip(inputs, weights, biases, strict=True)]
+
+
+def attend(
+    name: str, heads: int, q: md.Tensor, k: md.Tensor, v: md.Tensor, bias_k: md.Tensor | None, bias_v: md.Tensor | None, zero: bool, p: float,
+    padding: md.Tensor | None, attn_mask: md.Tensor | None, causal: bool, need_weights: bool,
+    static: tuple[md.Tensor | None, md.Tensor | None] = (None, None),
+) -> tuple[md.Tensor, md.Tensor | None]:  # fmt: skip
+    """(heads side by side [N, L, E], weights [N, heads, L, S] or None) of projected q [N, L, E], k and v [N, S, E], or static heads for these."""
+    n, length, embed = q.shape
+
+    def split(x: md.Tensor, ready: md.Tensor | None = None) -> md.Tensor:
+        if ready is None:
+            return md.swapaxes(x.reshape((n, x.shape[1], heads, embed // heads)), 1, 2)
+        if ready.ndim != 3 or ready.shape[0] != n * heads or ready.shape[2] != embed // heads:
+            raise ValueError(f"{name}: static keys and values are [{n * heads}, S, {embed // heads}], got {ready.shape}")
+        return ready.reshape((n, heads, *ready.shape[1:]))
+
+    if bias_k is not None and bias_v is not None:
+        if static != (None, None):
+            raise ValueError(f"{name}: bias_k and bias_v cannot be added to static keys and values")
+        k, v = (md.concat((x, md.broadcast_to(b, (n, 1, embed))), axis=1) for x, b in ((k, bias_k), (v, bias_v)))
+    q, k, v = split(q), split(k, static[0]), split(v, static[1])
+    extra = (bias_k is not None) + bool(zero)
+    width = k.shape[2] - (bias_k is not None)
+    if zero:
+        k, v = (md.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0))) for x in (k, v))
+    fast = causal and padding is None and not need_weights and not extra
+    mask = None if fast else _one_mask(name, attn_mask, padding, causal, (n, heads, length, width), q)
+    if extra and mask is not None:
+        mask = md.pad(mask, ((0, 0),) * 3 + ((0, extra),))
+    weights = None
+    if need_weights:
+        weights = dropout(attention_weights(q, k, mask, fast), p)
+        out = md.matmul(weights, v)
+    else:
+        out = scaled_dot_product_attention(q, k, v, mask, p, fast)
+    return md.swapaxes(out, 1, 2).reshape((n, length, embed)), weights
+
+
+def multi_head_attention_forward(
+    query: md.Tensor,
+    key: md.Tensor,
+    value: md.Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: md.Tensor | None,
+    in_proj_bias: md.Tensor | None,
+    bias_k: md.Tensor | None,
+    bias_v: md.Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: md.Tensor,
+    out_proj_bias: md.Tensor | None,
+    training: bool = True,
+    key_padding_mask: md.Tensor | None = None,
+    need_weights: bool = True,
+    attn_mask: md.Tensor | None = None,
+    use_separate_proj_weight: bool = False,
+    q_proj_weight: md.Tensor | None = None,
+    k_proj_weight: md.Tensor | None = None,
+    v_proj_weight: md.Tensor | None = None,
+    static_k: md.Tensor | None = None,
+    static_v: md.Tensor | None = None,
+    average_attn_weights: bool = True,
+    is_causal: bool = False,
+) -> tuple[md.Tensor, md.Tensor | None]:
+    """What nn.MultiheadAttention computes, with the parameters given: query [L, N, E], key and value [S, N, ...] → (output [L, N, E], weights).
+
+    E is embed_dim_to_check. in_proj_weight [3 E, E], or with use_separate_proj_weight the three others. static_k, static_v [N * num_heads, S, E /
+    num_heads] stand in for what key and value give. Masks, weights and is_causal: as in nn.MultiheadAttention. Raises ValueError where shapes do
+    not fit, and for a weight that is wanted and None.
+
+    >>> x, w = md.ones((3, 1, 4)), md.ones((12, 4))
+    >>> out, weights = md.nn.functional.multi_head_attention_forward(
+    ...     x, x, x, 4, 2, w, None, None, None, False, 0.0, md.ones((4, 4)), None)
+    >>> out.shape, weights.shape
+    ((3, 1, 4), (1, 3, 3))
+    """
+    name = "multi_head_attention_forward"
+    single = query.ndim == 2
+    if query.ndim not in (2, 3) or key.ndim != query.ndim or value.ndim != query.ndim:
+        raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape} must all have 2 or 3 axes")
+    if query.shape[-1] != embed_dim_to_check or key.shape[:-1] != value.shape[:-1] or num_heads < 1 or embed_dim_to_check % num_heads:
+        wanted = f"wanted are {embed_dim_to_check} features in {num_heads} heads, and as many keys as values"
+        raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape}; {wanted}")
+    given = [q_proj_weight, k_proj_weight, v_proj_weight] if use_separate_proj_weight else [in_proj_weight]
+    if any(w is None for w in given):
+        wanted = "q_proj_weight, k_proj_weight and v_proj_weight are" if use_separate_proj_weight else "in_proj_weight is"
+        raise ValueError(f"{name}: {wanted} wanted")
+    q, k, v = project((query, key, value), given if use_separate_proj_weight else given[0], in_proj_bias)  # type: ignore[arg-type]
+    q, k, v = (x[None] if single else md.swapaxes(x, 0, 1) for x in (q, k, v))
+    padding = key_padding_mask[None] if single and key_padding_mask is not None else key_padding_mask
+    p = dropout_p if training else 0.0
+    out, weights = attend(
+        name, num_heads, q, k, v, bias_k, bias_v, add_zero_attn, p, padding, attn_mask, is_causal, need_weights, (static_k, static_v)
+    )
+    out = linear(out, out_proj_weight, out_proj_bias)
+    return outcome(out, weights, single, single, average_attn_weights)
+
+
+def outcome(
+    out: md.Tensor, weights: md.Tensor | None, single: bool, batch_first: bool, average: bool
+) -> tuple[md.Tensor, md.Tensor | None]:
+    """Output and weights of a batch, as they are returned."""
+    out = out[0] if single else out if batch_first else md.swapaxes(out, 0, 1)
+    if weights is not None:
+        weights = md.mean(weights, axis=1) if average else weights
+        weights = weights[0] if single else weights
+    return out, weights
+
+
+# ---- positions ------------------------------------------------------------------------------------------------------------------------
 def rotary_embedding(
     input: md.Tensor, positions: md.Tensor | None = None, base: float = 10000.0, interleaved: bool = False, dim: int | None = None
 ) -> md.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import minidl as md
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
@@ -29,6 +31,14 @@ def same_shape(name: str, input: md.Tensor, target: md.Tensor) -> None:
     """Raise ValueError where the shapes differ: a silent broadcast is the usual bug of a loss."""
     if input.shape != target.shape:
         raise ValueError(f"{name}: input {input.shape} and target {target.shape} differ in shape; reshape one of them")
+
+
+def seen(values: md.Tensor) -> Any:
+    """The values as an array, or None where they cannot be looked at without waiting for them, or at all."""
+    try:
+        return values.numpy() if values.device == "cpu" else None
+    except TypeError:  # traced or batched
+        return None
 
 
 def cross_entropy(
@@ -115,11 +125,8 @@ def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) 
 def _all_count(target: md.Tensor, n: int, ignore_index: int) -> bool:
     """Whether every target is seen to be a class that counts. Raises IndexError for a class that does not exist, where values can be looked at;
     elsewhere such a target has loss 0."""
-    if target.device != "cpu":
-        return False
-    try:
-        values = target.numpy()
-    except TypeError:  # traced or batched
+    values = seen(target)
+    if values is None:
         return False
     if values.size and values.view("u8").max() < n and not 0 <= ignore_index < n:  # a negative number is a large one there
         return True

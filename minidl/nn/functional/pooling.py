@@ -64,18 +64,18 @@ def max_pool(
         out = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation)
         return out[0] if single else out
     out, inside = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation, return_indices=True)
-    index = _flat(inside, [md.arange(c, backend=x.backend, device=x.device) * s - p for c, s, p in zip(out.shape[2:], stride, pad, strict=True)],
-                  window, dilation, size)  # fmt: skip
+    starts = [md.arange(c, backend=x.backend, device=x.device) * s - p for c, s, p in zip(out.shape[2:], stride, pad, strict=True)]
+    index = flat_positions(inside, starts, window, dilation, size)
     return (out[0], index[0]) if single else (out, index)
 
 
-def _flat(inside: md.Tensor, starts: list[md.Tensor], window: Any, dilation: Any, size: Any) -> md.Tensor:
-    """Row-major positions in an image of this size, from positions inside the windows that start there."""
+def flat_positions(inside: md.Tensor, starts: list[md.Tensor], window: Any, dilation: Any, size: Any) -> md.Tensor:
+    """Row-major positions in an image of this size, from positions inside the windows that start there (their axis is the last one of each)."""
     n, total = len(window), None
     rest = inside
     strides = [math.prod(size[i + 1 :]) for i in range(n)]
     for axis in reversed(range(n)):
-        place = md.remainder(rest, window[axis]) * dilation[axis] + starts[axis].reshape((-1,) + (1,) * (n - 1 - axis))
+        place = md.remainder(rest, window[axis]) * dilation[axis] + starts[axis].reshape((*starts[axis].shape, *(1,) * (n - 1 - axis)))
         rest = md.floor_divide(rest, window[axis])
         total = place * strides[axis] if total is None else total + place * strides[axis]
     assert total is not None
@@ -282,7 +282,7 @@ def adaptive_max_pool(n: int, input: md.Tensor, output_size: OutSize, return_ind
         return out[0] if single else out
     out, inside = md.max_pool(x, widths, return_indices=True)
     begin = [md.asarray(s, backend=x.backend, device=x.device) for s in starts]
-    index = _flat(inside, begin, widths, (1,) * n, size)
+    index = flat_positions(inside, begin, widths, (1,) * n, size)
     return (out[0], index[0]) if single else (out, index)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.losses import seen
 
 __all__ = ["ctc_loss"]
 Lengths = md.Tensor | Sequence[int] | int
@@ -90,22 +91,14 @@ def _lengths(name: str, value: Lengths, n: int, like: dict[str, Any]) -> md.Tens
     return found.to(md.int64)
 
 
-def _seen(values: md.Tensor) -> Any:
-    """The values as an array, or None where they cannot be looked at without waiting for them, or at all."""
-    try:
-        return values.numpy() if values.device == "cpu" else None
-    except TypeError:  # traced or batched
-        return None
-
-
 def _check(name: str, lengths: md.Tensor, most: int, what: str) -> None:
-    for v in () if (values := _seen(lengths)) is None else values.tolist():
+    for v in () if (values := seen(lengths)) is None else values.tolist():
         if not 0 <= v <= most:
             raise ValueError(f"ctc_loss: {name} holds {v}; lengths are from 0 to {most}, {what}")
 
 
 def _check_labels(targets: md.Tensor, lengths: md.Tensor, classes: int, blank: int) -> None:
-    rows, sizes = _seen(targets), _seen(lengths)
+    rows, sizes = seen(targets), seen(lengths)
     if rows is None or sizes is None or not rows.size:
         return
     labels = rows[sizes[:, None] > range(rows.shape[1])]
