@@ -1,7 +1,7 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
 By room: module (with hooks, state and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
-attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive; functional; init; utils.
+attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive, lazy; functional; init; utils.
 
 >>> import minidl as md
 >>> from minidl import nn
@@ -21,6 +21,7 @@ from minidl.nn import (
     embedding,
     functional,
     init,
+    lazy,
     linear,
     losses,
     normalization,
@@ -38,11 +39,12 @@ from minidl.nn.containers import *  # noqa: F403
 from minidl.nn.convolution import *  # noqa: F403
 from minidl.nn.dropout import *  # noqa: F403
 from minidl.nn.embedding import *  # noqa: F403
+from minidl.nn.lazy import *  # noqa: F403
 from minidl.nn.linear import *  # noqa: F403
 from minidl.nn.losses import *  # noqa: F403
 from minidl.nn.module import Module
 from minidl.nn.normalization import *  # noqa: F403
-from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.parameter import Buffer, Parameter, UninitializedBuffer, UninitializedParameter
 from minidl.nn.pooling import *  # noqa: F403
 from minidl.nn.recurrent import *  # noqa: F403
 from minidl.nn.reshaping import *  # noqa: F403
@@ -50,7 +52,10 @@ from minidl.nn.transformer import *  # noqa: F403
 
 pytrees.register()
 _ROOMS = (
-    activations, adaptive, attention, containers, convolution, dropout, embedding, linear, losses, normalization, pooling, recurrent, reshaping,
+    activations, adaptive, attention, containers, convolution, dropout, embedding, lazy, linear, losses, normalization, pooling, recurrent, reshaping,
     transformer,
 )  # fmt: skip
-__all__ = ["Buffer", "Module", "Parameter", "functional", "init", "utils", *(name for room in _ROOMS for name in room.__all__)]
+__all__ = [
+    "Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init", "utils",
+    *(name for room in _ROOMS for name in room.__all__),
+]  # fmt: skip

@@ -6,7 +6,12 @@ to draw from instead of the default one.
 
 from __future__ import annotations
 
+import contextvars
+import functools
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar, cast
 
 import minidl as md
 
@@ -15,6 +20,28 @@ __all__ = [
     "trunc_normal_", "uniform_", "xavier_normal_", "xavier_uniform_", "zeros_",
 ]  # fmt: skip
 Generator = md.random.Generator
+F = TypeVar("F", bound=Callable[..., md.Tensor])
+
+
+_skipping = contextvars.ContextVar("skipping", default=False)
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Layers that are made in this block draw and fill nothing: their values are zeros, and the stream stays where it was."""
+    token = _skipping.set(True)
+    try:
+        yield
+    finally:
+        _skipping.reset(token)
+
+
+def _skippable(fill: F) -> F:
+    @functools.wraps(fill)
+    def initialise(tensor: md.Tensor, *args: object, **kwargs: object) -> md.Tensor:
+        return tensor if _skipping.get() else fill(tensor, *args, **kwargs)
+
+    return cast(F, initialise)
 
 
 def _fill(tensor: md.Tensor, value: md.Tensor) -> md.Tensor:
@@ -27,6 +54,7 @@ def _key(tensor: md.Tensor, generator: Generator | None = None) -> md.Tensor:
 
 
 # ---- given values ---------------------------------------------------------------------------------------------------------------------
+@_skippable
 def constant_(tensor: md.Tensor, val: float) -> md.Tensor:
     """One value everywhere.
 
@@ -54,6 +82,7 @@ def ones_(tensor: md.Tensor) -> md.Tensor:
     return constant_(tensor, 1.0)
 
 
+@_skippable
 def eye_(tensor: md.Tensor) -> md.Tensor:
     """The identity, for a weight [out, in]: what goes in comes out as far as there is room. Raises ValueError for another number of axes.
 
@@ -65,6 +94,7 @@ def eye_(tensor: md.Tensor) -> md.Tensor:
     return _fill(tensor, md.eye(*tensor.shape, dtype=tensor.dtype, backend=tensor.backend, device=tensor.device))
 
 
+@_skippable
 def dirac_(tensor: md.Tensor, groups: int = 1) -> md.Tensor:
     """The identity of a convolution, for a weight [out, in, *kernel]: a one in the middle of the kernel, from each channel to its own.
 
@@ -86,6 +116,7 @@ def dirac_(tensor: md.Tensor, groups: int = 1) -> md.Tensor:
 
 
 # ---- one distribution for all elements ------------------------------------------------------------------------------------------------
+@_skippable
 def uniform_(tensor: md.Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> md.Tensor:
     """Uniform on [a, b).
 
@@ -95,6 +126,7 @@ def uniform_(tensor: md.Tensor, a: float = 0.0, b: float = 1.0, generator: Gener
     return _fill(tensor, md.random.uniform(_key(tensor, generator), tensor.shape, tensor.dtype, a, b))
 
 
+@_skippable
 def normal_(tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> md.Tensor:
     """Normal with that mean and standard deviation.
 
@@ -104,6 +136,7 @@ def normal_(tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, generator: G
     return _fill(tensor, md.random.normal(_key(tensor, generator), tensor.shape, tensor.dtype) * std + mean)
 
 
+@_skippable
 def trunc_normal_(
     tensor: md.Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0, generator: Generator | None = None
 ) -> md.Tensor:
@@ -191,6 +224,7 @@ def xavier_normal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | 
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / max(sum(fans(tensor)), 1)), generator)
 
 
+@_skippable
 def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | None = None) -> md.Tensor:
     """gain times a random matrix with orthonormal rows or columns, whichever are fewer; axes behind the second count as columns.
 
@@ -209,6 +243,7 @@ def orthogonal_(tensor: md.Tensor, gain: float = 1.0, generator: Generator | Non
     return _fill(tensor, out.reshape(tensor.shape).to(tensor.dtype))
 
 
+@_skippable
 def sparse_(tensor: md.Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> md.Tensor:
     """Normal with standard deviation std, but a share `sparsity` of each column is zero (J. Martens, ICML 2010). Raises ValueError unless 2-d.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.hooks import Hook, Hooks, RemovableHandle
-from minidl.nn.parameter import Buffer, Parameter
+from minidl.nn.parameter import Buffer, Parameter, uninitialized
 from minidl.nn.state import State
 
 
@@ -408,6 +408,8 @@ def _moved(old: md.Tensor, dtype: Any, places: tuple[str, ...], kwargs: dict[str
             t = t.to(place)
         return t.to(**kwargs) if kwargs else t
 
+    if uninitialized(old):
+        return old.moved(dtype, move)
     new = move(old)
     if new.dtype is old.dtype and new.backend == old.backend and new.device == old.device:
         return old

@@ -1,4 +1,5 @@
-"""Parameter: a Tensor that a Module counts among the things to train. Buffer: one that it keeps beside them."""
+"""Parameter: a Tensor that a Module counts among the things to train. Buffer: one that it keeps beside them. Uninitialized: either, still without a
+shape; a Tensor never changes its own, so another object takes its place."""
 
 from __future__ import annotations
 
@@ -64,6 +65,96 @@ class Buffer(md.Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
         return self.__copy__()
+
+
+class _Uninitialized(md.Tensor):
+    """What has a dtype and a place, but neither shape nor values yet: whatever asks for these raises RuntimeError."""
+
+    __slots__ = ("owner",)
+
+    def __init__(self, requires_grad: bool = True, device: str | None = None, dtype: Any = None, *, owner: str = ""):
+        like = md.zeros((0,), dtype=dtype or md.get_default_dtype(), device=device)
+        md.Tensor.__init__(self, None, like.xp, like.dtype)
+        self.owner = owner
+        if requires_grad:
+            self.requires_grad_()
+
+    @property
+    def payload(self) -> Any:  # type: ignore[override]
+        """Nothing that could be read."""
+        kind = "parameter" if isinstance(self, Parameter) else "buffer"
+        raise RuntimeError(
+            f"{self.owner or type(self).__name__}: this {kind} has no shape yet; call the module once with an input like those to come (or load a "
+            "state into it), and only then make an optimizer or take its state_dict"
+        )
+
+    @payload.setter
+    def payload(self, value: None) -> None:
+        """A constructor sets it."""
+
+    def materialize(self, shape: tuple[int, ...], device: str | None = None, dtype: Any = None) -> Any:
+        """A Parameter, or a Tensor as buffer, of that shape, filled with zeros, on this one's backend: put it in the place of this one."""
+        place = {"backend": self.backend, "device": device or self.device}
+        return self.made(md.zeros(shape, dtype=dtype or self.dtype, **place))
+
+    def made(self, value: md.Tensor) -> Any:
+        """A Parameter, or a Tensor as buffer, of this value, with this one's dtype and place."""
+        value = value.detach().to(dtype=self.dtype, backend=self.backend, device=self.device)
+        return Parameter(value, self.requires_grad) if isinstance(self, Parameter) else value
+
+    def moved(self, dtype: Any, move: Any) -> _Uninitialized:
+        """One for another dtype and place: those of what `move` makes of a tensor without elements."""
+        like = move(md.zeros((0,), dtype=self.dtype, backend=self.backend, device=self.device))
+        return self._twin(like.dtype if dtype is None else dtype, like.backend, like.device)
+
+    def _twin(self, dtype: Any, backend: str, device: str) -> _Uninitialized:
+        return _uninitialized(type(self), self.requires_grad, dtype, backend, device, self.owner)
+
+    def __copy__(self) -> Any:
+        return self._twin(self.dtype, self.backend, self.device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: Any) -> tuple:
+        return _uninitialized, (type(self), self.requires_grad, self.dtype, self.backend, self.device, self.owner)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+
+class UninitializedParameter(_Uninitialized, Parameter):
+    """A Parameter whose shape the first input will say, as of the lazy layers. Reading it raises RuntimeError.
+
+    >>> waiting = UninitializedParameter()
+    >>> waiting.materialize((2, 3)).shape
+    (2, 3)
+    """
+
+    __slots__ = ()
+
+
+class UninitializedBuffer(_Uninitialized):
+    """A buffer whose shape the first input will say, as of the lazy layers. Reading it raises RuntimeError.
+
+    >>> UninitializedBuffer().materialize((2,)).requires_grad
+    False
+    """
+
+    __slots__ = ()
+
+    def __init__(self, requires_grad: bool = False, device: str | None = None, dtype: Any = None, *, owner: str = ""):
+        super().__init__(requires_grad, device, dtype, owner=owner)
+
+
+def uninitialized(value: Any) -> bool:
+    """Whether a parameter or buffer has no shape yet."""
+    return isinstance(value, _Uninitialized)
+
+
+def _uninitialized(kind: Any, requires_grad: bool, dtype: Any, backend: str, device: str, owner: str) -> Any:
+    with md.use_backend(backend):
+        return kind(requires_grad, device, dtype, owner=owner)
 
 
 def _buffer(data: md.Tensor, persistent: bool) -> Buffer:

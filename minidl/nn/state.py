@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import minidl as md
 from minidl.nn.hooks import Hook, Hooks, RemovableHandle
-from minidl.nn.parameter import Parameter
+from minidl.nn.parameter import Parameter, uninitialized
 
 EXTRA = "_extra_state"
 
@@ -147,7 +147,7 @@ class State:
         keys.unexpected_keys.extend(k for k in state if k not in slots and k not in extras)
         new = {k: v if isinstance(v, md.Tensor) else md.asarray(v) for k, v in state.items() if k in slots}
         for k, v in new.items():
-            if v.shape != slots[k][0].shape:
+            if not uninitialized(slots[k][0]) and v.shape != slots[k][0].shape:
                 problems.append(f"size mismatch for {k}: the state has {v.shape}, the module {slots[k][0].shape}.")
         after = [(module, hook) for module in modules for hook in module._state_hooks_of("load")]
         if problems or not after:
@@ -157,6 +157,8 @@ class State:
                 old, holder, name = slots[k]
                 if assign:
                     holder[name] = Parameter(v, old.requires_grad) if isinstance(old, Parameter) else v.detach()
+                elif uninitialized(old):
+                    holder[name] = old.made(v)
                 else:
                     old.assign(v.detach().to(dtype=old.dtype, backend=old.backend, device=old.device))
         for k, module in extras.items():
