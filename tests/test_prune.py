@@ -70,6 +70,70 @@ def test_global_masks_and_importance_are_torchs():
     assert np.array_equal(theirs.weight_mask.numpy(), ours.weight_mask.numpy())
 
 
+def every(lib, base, arange):
+    """A method of the user's own, written once for both libraries: of what is left, every step-th element goes."""
+
+    class Every(base):
+        PRUNING_TYPE = "unstructured"
+
+        def __init__(self, step):
+            self.step = step
+
+        def compute_mask(self, t, default_mask):
+            return default_mask * ((arange(t.shape[0]) % self.step) != 0)
+
+    return Every
+
+
+def test_methods_of_the_users_own_are_asked_as_torchs_are():
+    theirs, ours = twins(LINEAR)
+    for module, lib, arange in ((theirs, theirs_prune, torch.arange), (ours, prune, md.arange)):
+        lib.l1_unstructured(module, "weight", 5)
+        method = every(lib, lib.BasePruningMethod, arange).apply(module, "weight", step=3)
+    assert np.array_equal(theirs.weight_mask.numpy(), ours.weight_mask.numpy()) and ours.weight_mask.sum().item() == 20
+    assert np.array_equal(method.apply_mask(ours).detach().numpy(), ours.weight.detach().numpy())
+    method.remove(ours)
+    assert not prune.is_pruned(ours) and (ours.weight == 0).sum().item() == 15
+
+    class Whole(prune.BasePruningMethod):
+        PRUNING_TYPE = "all"
+
+        def compute_mask(self, t, default_mask):
+            return default_mask
+
+    with pytest.raises(ValueError, match="PRUNING_TYPE is"):
+        Whole.apply(ours, "weight")
+    with pytest.raises(TypeError, match="abstract"):
+        prune.BasePruningMethod()
+    with pytest.raises(TypeError, match="LnStructured is structured; an unstructured method is wanted"):
+        prune.global_unstructured([(ours, "weight")], prune.LnStructured, amount=1, n=2)
+
+
+def test_methods_as_classes_are_torchs():
+    g = np.random.default_rng(0)
+    x, scores, mask = g.normal(size=(4, 6)), g.random((4, 6)), (g.random((4, 6)) < 0.7).astype("float64")
+    kinds = ("L1Unstructured", (7,)), ("L1Unstructured", (0.5,)), ("LnStructured", (2, 2, 1)), ("LnStructured", (0.5, 1)), ("Identity", ())
+    for kind, args in kinds:
+        for more in ({}, {"importance_scores": scores}, {"default_mask": mask}):
+            if kind == "Identity" and "default_mask" in more:
+                continue
+            ours = getattr(prune, kind)(*args).prune(md.tensor(x), **{k: md.tensor(v) for k, v in more.items()})
+            theirs = getattr(theirs_prune, kind)(*args).prune(torch.tensor(x), **{k: torch.tensor(v) for k, v in more.items()})
+            assert np.array_equal(ours.numpy(), theirs.numpy()), (kind, args, list(more))
+    theirs, ours = twins(LINEAR)
+    s = g.random((5, 7))
+    theirs_prune.ln_structured(theirs, "weight", 2, 2, 0, importance_scores=torch.tensor(s))
+    prune.ln_structured(ours, "weight", 2, 2, 0, importance_scores=md.tensor(s))
+    assert np.array_equal(theirs.weight_mask.numpy(), ours.weight_mask.numpy())
+    pairs = [twins(LINEAR, 1), twins(LINEAR, 2)]
+    s = [g.random((5, 7)) for _ in pairs]
+    for k, (lib, wrap) in enumerate(((theirs_prune, torch.tensor), (prune, md.tensor))):
+        where = [(pair[k], "weight") for pair in pairs]
+        lib.global_unstructured(where, lib.L1Unstructured, importance_scores=dict(zip(where, map(wrap, s), strict=True)), amount=0.3)
+    for t, o in pairs:
+        assert np.array_equal(t.weight_mask.numpy(), o.weight_mask.numpy())
+
+
 def test_chance_prunes_as_many_as_asked():
     md.manual_seed(0)
     layer = nn.Linear(20, 10)
