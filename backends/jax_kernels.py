@@ -512,7 +512,12 @@ kernels["argmin"] = _arg(lax.reduce_min)
 
 
 def _cumulative(f: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x, *, axis, reverse: f(x, axis=axis, reverse=reverse)
+    def call(x: Any, *, axis: int, reverse: bool) -> Any:
+        if x.dtype.kind == "b":
+            return to(f(to(x, np.uint8), axis=axis, reverse=reverse), np.bool_)
+        return f(x, axis=axis, reverse=reverse)
+
+    return call
 
 
 for _name in "cumsum cumprod cummax cummin cumlogsumexp".split():

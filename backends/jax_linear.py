@@ -56,6 +56,8 @@ def _scatter(x: Any, u: Any, places: Any, numbers: lax.ScatterDimensionNumbers, 
         )  # fmt: skip
         last = lax.eq(lax.gather(winner, places, dims, (1,) * len(shape), mode=lax.GatherScatterMode.CLIP), turn)
         places = lax.select(shape_to(lax.reshape(last, (*lead, 1)), places.shape), places, const(-1, places))
+    if x.dtype.kind == "b":
+        mode = {"add": "max", "mul": "min"}.get(mode, mode)
     return _SCATTER[mode](x, places, u, numbers, mode=drop)
 
 

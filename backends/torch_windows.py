@@ -123,7 +123,9 @@ def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tup
 
 
 def _plus(x: Tensor, b: Tensor) -> Tensor:
-    """x + b; complex numbers by parts, as torch makes NaN of their infinities."""
+    """x + b; complex numbers by parts, as torch makes NaN of their infinities, and unsigned ones, which it does not add, as signed ones."""
+    if x.dtype in SIGNED:
+        return (x.view(SIGNED[x.dtype]) + b.view(SIGNED[x.dtype])).view(x.dtype)
     return torch.view_as_complex(torch.view_as_real(x) + torch.view_as_real(b)) if x.is_complex() else x + b
 
 

@@ -24,9 +24,15 @@ __all__ = [
 Axis = int | tuple[int, ...] | None
 
 
-def _wide(x: Tensor, dtype: Any) -> Tensor:
+def _in(name: str, x: Tensor, dtype: Any) -> Tensor:
+    if canonical(dtype) is dtypes.bool_:
+        raise TypeError(f"{name}: dtype bool is no number dtype; any and all are what sums and products of bools would be")
+    return cast(x, canonical(dtype))
+
+
+def _wide(name: str, x: Tensor, dtype: Any) -> Tensor:
     if dtype is not None:
-        return cast(x, canonical(dtype))
+        return _in(name, x, dtype)
     if x.dtype.inexact:
         return x
     return cast(x, dtypes.uint64 if x.dtype.kind == "uint" else dtypes.int64)
@@ -49,14 +55,14 @@ def _one_axis(name: str, x: Tensor, axis: Axis, keepdims: bool, f: Callable[[Ten
 
 
 def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The sum over axes; 0 over none. dtype: computed in it.
+    """The sum over axes; 0 over none. dtype: computed in it. Raises TypeError for dtype bool.
 
     >>> md.sum(md.tensor(True)).dtype
     minidl.int64
     """
     try:
         x = operand(x)
-        x = x if dtype is None and x.dtype.inexact else _wide(x, dtype)
+        x = x if dtype is None and x.dtype.inexact else _wide("sum", x, dtype)
         axes = shapes.axes_tuple("sum", axis, x.ndim)
         if keepdims is not False and keepdims is not True:
             contract(sum).look("keepdims", keepdims)
@@ -66,12 +72,12 @@ def sum(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = No
 
 
 def prod(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The product over axes; 1 over none. Its derivative divides by nothing, so zeros are no special case.
+    """The product over axes; 1 over none. Its derivative divides by nothing, so zeros are no special case. Raises TypeError for dtype bool.
 
     >>> md.prod(md.tensor([2, 3, 4])).item()
     24
     """
-    return _one_axis("prod", _wide(operand(x), dtype), axis, keepdims, lambda v, a, keep: ns.prod(v, axis=(a,), keepdims=keep))
+    return _one_axis("prod", _wide("prod", operand(x), dtype), axis, keepdims, lambda v, a, keep: ns.prod(v, axis=(a,), keepdims=keep))
 
 
 def _example(call: str, result: object) -> str:
@@ -148,14 +154,14 @@ def _count(x: Tensor, axes: tuple[int, ...]) -> int:
 
 
 def mean(x: Any, /, axis: Axis = None, keepdims: bool = False, *, dtype: Any = None) -> Tensor:
-    """The mean over axes; nan over none. 16-bit floats are summed in float32.
+    """The mean over axes; nan over none. 16-bit floats are summed in float32. Raises TypeError for dtype bool.
 
     >>> md.mean(md.tensor([[1.0, 2.0], [3.0, 6.0]]), axis=0).tolist()
     [2.0, 4.0]
     """
     try:
         x = operand(x)
-        x = _floating(x) if dtype is None else cast(x, canonical(dtype))
+        x = _floating(x) if dtype is None else _in("mean", x, dtype)
         axes = shapes.axes_tuple("mean", axis, x.ndim)
         if keepdims is not False and keepdims is not True:
             contract(mean).look("keepdims", keepdims)
@@ -287,7 +293,7 @@ def log_softmax(x: Any, /, axis: int = -1, *, at: Any = None) -> Tensor:
 def _cumulative(name: str, primitive: str, text: str, start: float | None, wide: bool, shown: list[Any]) -> Any:
     def function(x: Any, /, *, axis: int | None = None, dtype: Any = None, include_initial: bool = False, reverse: bool = False) -> Tensor:
         x = operand(x)
-        x = _wide(x, dtype) if wide or dtype is not None else x
+        x = _wide(name, x, dtype) if wide or dtype is not None else x
         if axis is None:
             if x.ndim > 1:
                 raise ValueError(f"{name}: {describe(x)} has {x.ndim} axes; say which one with axis=")
@@ -303,7 +309,8 @@ def _cumulative(name: str, primitive: str, text: str, start: float | None, wide:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The running {text} along an axis, from the end if reverse; include_initial puts the empty one in front."
-    function.__doc__ += "\n\nRaises ValueError for several axes of which none is named" + ("." if start is not None else " and for include_initial.")
+    function.__doc__ += "\n\nRaises TypeError for dtype bool, ValueError for several axes of which none is named"
+    function.__doc__ += "." if start is not None else " and for include_initial."
     function.__doc__ += _example(f"{name}(md.tensor({'[0.0, 1.0]' if 'log' in name else '[2, 3, 1]'})).tolist()", shown)
     return function
 

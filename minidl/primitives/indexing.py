@@ -53,6 +53,8 @@ def _infer_scatter(x: Any, u: Any, i: Any, *, mode: str) -> Any:
         raise ValueError(f"scatter: mode {mode!r} is not one of {', '.join(MODES)}")
     if not i.dtype.is_integer:
         raise TypeError(f"scatter: indices must be integers, not {i.dtype.short}")
+    if mode in ("min", "max") and x.dtype.is_complex:
+        raise TypeError(f"scatter: mode {mode!r} of dtype {x.dtype.short}, which has no order; take abs or real first")
     if not x.shape or tuple(u.shape) != (*i.shape, *x.shape[1:]):
         raise ValueError(f"scatter: updates {shapes.show(u)} into {shapes.show(x)} at {shapes.show(i)} want shape {(*i.shape, *x.shape[1:])}")
     return x.shape, x.dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import int64
+from minidl.dtypes import bool_, int64
 from minidl.primitives.contraction import conv_sizes
 from minidl.primitives.core import Primitive
 
@@ -16,8 +16,8 @@ def _sizes(x_shape: Any, window: Any, stride: Any, padding: Any, dilation: Any) 
 
 
 def _infer_pool(x: Any, *, window: Any, stride: Any, padding: Any, dilation: Any) -> Any:
-    if x.dtype.is_complex:
-        raise TypeError(f"max_pool: dtype {x.dtype.short} is not supported; it wants a real dtype")
+    if x.dtype.is_complex or x.dtype is bool_:
+        raise TypeError(f"max_pool: dtype {x.dtype.short} is not supported; it wants a real number dtype")
     if len(x.shape) < len(window):
         raise ValueError(f"max_pool: {shapes.show(x)} has fewer axes than the window {window}")
     for (lo, hi), k, d in zip(padding, window, dilation, strict=True):
