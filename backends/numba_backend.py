@@ -26,7 +26,7 @@ from minidl.backends.numba_lower import LOWER, move, object_mode
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.numpy_memory import LEAST
 from minidl.backends.numpy_memory import empty as memory
-from minidl.backends.reuse import VIEWS
+from minidl.backends.reuse import VIEWS, narrow_places
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.fusion import Region, expand, regions
@@ -71,6 +71,7 @@ class Plan:
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
         graph = self._opened(graph)
+        self.narrow = narrow_places(graph)
         items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
         self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
         self.given = {v for v in (graph.inputs[i] for i in donate) if graph.inputs.count(v) == 1}

@@ -231,18 +231,28 @@ def _windows(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[in
     return [math.prod(x[: len(x) - k]), *_three(out[len(out) - k :], 1), *_three(x[len(x) - k :], 1)]
 
 
+def _place_type(plan: Any, i: Atom, p: dict[str, Any]) -> str:
+    """How places in a window are stored: in a byte where nobody sees them and it holds them."""
+    return "np.int8" if i in plan.narrow and math.prod(p["window"]) <= 127 else "np.int64"
+
+
 @lower("max_pool")
 def _max_pool(plan: Any, e: Equation) -> None:
     (x,), (v, i), d = e.inputs, e.outputs, e.inputs[0].dtype
+    kind = _place_type(plan, i, e.params)
+    if kind == "np.int8":
+        plan.alias(i, plan.temp(math.prod(i.shape)))
+    else:
+        plan.out(i)
     step = "; ".join(
         [f"w = {loaded(d, 'get(x0, at + c{k}, 0, 3)')}", "take = (w > high) | ((w != w) & (high == high))", "high = w if take else high",
-         "best = np.int64({k}) if take else best"]
+         f"best = {kind}({{k}}) if take else best"]
     )  # fmt: skip
-    text = _unrolled(e.params, f"high, best = {loaded(d, 'get(x0, at, 0, 3)')}, np.int64(0)\n{step}\n"
+    text = _unrolled(e.params, f"high, best = {loaded(d, 'get(x0, at, 0, 3)')}, {kind}(0)\n{step}\n"
                      f"put(x1, o + p2, {packed(d, 'high')}, 1, 3)\nput(x2, o + p2, best, 2, 3)")  # fmt: skip
     if text is not None:
-        head = pointers(stored(d), stored(d), "np.int64")
-        plan.call(source(head, text), plan.at(x), plan.out(v), plan.out(i), *_windows(x.shape, v.shape, e.params))
+        head = pointers(stored(d), stored(d), kind)
+        plan.call(source(head, text), plan.at(x), plan.out(v), plan.at(i), *_windows(x.shape, v.shape, e.params))
         return
     visit = f"""if inside:
     w = {loaded(d, "x0[at]")}
@@ -252,15 +262,15 @@ def _max_pool(plan: Any, e: Equation) -> None:
     k0, k1, k2 = _three(e.params["window"], 1)  # as constants: LLVM unrolls the window
     search = f"for i0 in range({k0}):\n    for i1 in range({k1}):\n        for i2 in range({k2}):\n" + _indent(_place_text(e.params) + visit, 3)
     body = f"high, best = {lowest(d)}, -1\n" + search + f"x1[o] = {packed(d, 'high')}\nx2[o] = max(best, 0)"
-    text = source(pointers(stored(d), stored(d), "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
-    plan.call(text, plan.at(x), plan.out(v), plan.out(i), plan.raw(np.array(_pool(x.shape, v.shape, e.params), np.int64)))
+    text = source(pointers(stored(d), stored(d), kind), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
+    plan.call(text, plan.at(x), plan.out(v), plan.at(i), plan.raw(np.array(_pool(x.shape, v.shape, e.params), np.int64)))
 
 
 @lower("pool_gather", "pool_scatter")
 def _pool_moves(plan: Any, e: Equation) -> None:
     (x, i), (v,), gathers = e.inputs, e.outputs, e.primitive.name == "pool_gather"
     ref, d = (plan.at(x), x.dtype) if gathers else widen(plan, x)
-    t = moved(d) if gathers else stored(d)
+    t, kind = moved(d) if gathers else stored(d), _place_type(plan, i, e.params)
     window, stride = _three(e.params["window"], 1), _three(e.params["stride"], 1)
     small, large = (i.shape, x.shape if gathers else v.shape)
     apart = all(w <= s for w, s in zip(window, stride, strict=True)) and set(e.params["dilation"]) == {1}
@@ -272,7 +282,7 @@ def _pool_moves(plan: Any, e: Equation) -> None:
         text = _unrolled(e.params, f"w, y = get(x2, o + p2, 2, 3), get(x0, o + p2, 0, 3)\n{write}")
         text = text if apart else None
     if text is not None:
-        kernel = source(pointers(t, t, "np.int64"), text)
+        kernel = source(pointers(t, t, kind), text)
         spatial = len(e.params["window"])
         covers = all(n == w * m for n, w, m in zip(large[-spatial:], e.params["window"], small[-spatial:], strict=True))
 
@@ -286,7 +296,7 @@ def _pool_moves(plan: Any, e: Equation) -> None:
     _, k1, k2 = window
     find = f"w = x2[o]\ni0, i1, i2 = w // {k1 * k2}, w // {k2} % {k1}, w % {k2}\n" + _place_text(e.params)
     body = find + (f"x1[o] = x0[at] if inside else {t}(0)" if gathers else "if inside:\n    x1[at] += x0[o]")
-    text = source(pointers(t, t, "np.int64"), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
+    text = source(pointers(t, t, kind), "g = as_ptr(a[3], np.int64)", _POOL + _indent(body, 4).rstrip("\n"))
     numbers = plan.raw(np.array(_pool(x.shape if gathers else v.shape, i.shape, e.params), np.int64))
 
     def compute(out: Any) -> None:

@@ -21,7 +21,7 @@ from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, int
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, put_along_into
 from minidl.backends.numpy_memory import LEAST, empty
-from minidl.backends.reuse import Reuse, with_copies
+from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType
 from minidl.emit import emit, load
 from minidl.fusion import expand
@@ -170,6 +170,7 @@ class _Lines:
     def __init__(self, backend: NumpyBackend, program: Graph, reuse: Reuse, copy: bool):
         self.backend, self.program, self.reuse, self.copy = backend, program, reuse, copy
         self.places = {e: i for i, e in enumerate(program.equations)}
+        self.narrow = narrow_places(program)
         self.written: dict[Var, None] = {}  # donated inputs that are written over
         self.room = 0  # bytes that the end asks for
 
@@ -209,6 +210,8 @@ class _Lines:
             return f"{outputs[0]} = {COMPLEX[name].__name__}({inputs[0]})", (), size
         matmul = _spell_matmul(equation, inputs, env) if name == "dot_general" else None
         line = f"{outputs[0]} = {matmul}" if matmul else self.backend.spell(equation, inputs, outputs, env)
+        if name == "max_pool" and equation.outputs[1] in self.narrow:
+            line = f"{line[:-1]}, narrow=True)"
         if name in KERNELS:
             env[name] = KERNELS[name]
         out, operand = equation.outputs[0], reuse.over.get(equation)

@@ -15,12 +15,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidl.backends.numpy_helpers import where, widened
+from minidl.backends.numpy_helpers import select, where, widened
 
 Array = np.ndarray
 Pairs = Sequence[tuple[int, int]]
-#: Bytes of the windows that are looked at together.
-BLOCK = 1 << 20
+#: Bytes of the windows that are looked at together: of fewer, the calls would cost more than the products.
+BLOCK = 1 << 18
+#: Bytes of the results of pooling that are made together.
+PART = 1 << 17
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:
@@ -52,28 +54,39 @@ def places(window: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
-def _columns(x: Array, kernel: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int) -> tuple[Array, tuple]:
-    """im2col: all windows as [N, groups, C/groups * kernel, out]; the innermost axis runs along x, which copies fast and multiplies fast."""
-    n, c = x.shape[:2]
-    out = out_sizes(x.shape[2:], kernel, stride, padding, dilation)
-    x = padded(x, padding)
-    if 0 in out or x.size == 0:
-        return np.zeros((n, groups, c // groups * math.prod(kernel), math.prod(out)), x.dtype), out
-    steps = x.strides[2:]
-    inside = tuple(a * d for a, d in zip(steps, dilation, strict=True))
-    across = tuple(a * s for a, s in zip(steps, stride, strict=True))
-    windows = as_strided(x, (n, c, *kernel, *out), (*x.strides[:2], *inside, *across), writeable=False)
-    return windows.reshape(n, groups, c // groups * math.prod(kernel), math.prod(out)), out
+class _Columns:
+    """im2col: all windows of some examples as [examples, groups, C/groups * kernel, out], in memory that is used for one part after the other; the
+    innermost axis runs along x, which copies fast and multiplies fast."""
+
+    def __init__(
+        self, x: Array, kernel: Sequence[int], out: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int
+    ):
+        n, c = x.shape[:2]
+        self.x, self.padding = x, padding if any(map(any, padding)) else None
+        sizes = (c, *kernel, *out)
+        self.step = max(1, min(n, BLOCK // max(1, math.prod(sizes) * x.dtype.itemsize)))
+        self.shape, self.every = (groups, c // groups * math.prod(kernel), math.prod(out)), np.empty((self.step, *sizes), x.dtype)
+        if self.padding:
+            x = self.room = padded(x[: self.step], padding)
+        steps = x.strides[2:]
+        inside = (d * s for d, s in zip(dilation, steps, strict=True))
+        across = (d * s for d, s in zip(stride, steps, strict=True))
+        self.windows = as_strided(x, (len(x), *sizes), (*x.strides[:2], *inside, *across), writeable=False)
+
+    def parts(self) -> Iterator[tuple[slice, Array]]:
+        """Each part of the examples, and its windows."""
+        for i in range(0, len(self.x), self.step):
+            part = slice(i, min(i + self.step, len(self.x)))
+            n = part.stop - i
+            if self.padding and i:
+                self.room[:n][inner(self.padding, self.x.shape[2:])] = self.x[part]
+            every = self.every[:n]
+            every[...] = self.windows[:n] if self.padding else self.windows[part]
+            yield part, every.reshape(n, *self.shape)
 
 
 def _matrix(w: Array, groups: int) -> Array:
     return w.reshape(groups, w.shape[0] // groups, math.prod(w.shape[1:]))
-
-
-def _parts(n: int, elements: int, dtype: np.dtype) -> Iterator[slice]:
-    """The examples in parts, of which each has windows of so many elements."""
-    step = max(1, BLOCK // max(1, elements * dtype.itemsize))
-    return (slice(i, min(i + step, n)) for i in range(0, n, step))
 
 
 @widened
@@ -84,24 +97,24 @@ def conv(x: Array, w: Array, *, stride: Sequence[int], padding: Pairs, dilation:
     array([[[2., 2.]]])
     """
     out, matrix = out_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation), _matrix(w, groups)
-    y = np.empty((x.shape[0], groups, w.shape[0] // groups, math.prod(out)), x.dtype)
-    for part in _parts(len(x), groups * matrix.shape[2] * y.shape[3], x.dtype):
-        np.matmul(matrix, _columns(x[part], w.shape[2:], stride, padding, dilation, groups)[0], out=y[part])
+    make = np.empty if x.size and matrix.size else np.zeros
+    y = make((x.shape[0], groups, w.shape[0] // groups, math.prod(out)), x.dtype)
+    if x.size and y.size:
+        for part, columns in _Columns(x, w.shape[2:], out, stride, padding, dilation, groups).parts():
+            np.matmul(matrix, columns, out=y[part])
     return y.reshape(x.shape[0], w.shape[0], *out)
 
 
 @widened
 def conv_dw(x: Array, g: Array, *, w_shape: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int) -> Array:
     """The transpose of conv in w: [N, C, *spatial] and [N, O, *out] → w_shape."""
-    rows, inside, across = w_shape[0] // groups, math.prod(w_shape[1:]), math.prod(g.shape[2:])
-    g = g.reshape(x.shape[0], groups, rows, across)
-    total = None
-    for part in _parts(len(x), groups * inside * across, x.dtype):
-        columns = _columns(x[part], w_shape[2:], stride, padding, dilation, groups)[0]
-        w = np.add.reduce(np.matmul(g[part], columns.swapaxes(-1, -2)), axis=0, dtype=x.dtype)
-        del columns  # before the next ones are made
-        total = w if total is None else np.add(total, w, out=total)
-    return np.zeros(w_shape, x.dtype) if total is None else total.reshape(w_shape)
+    rows, inside, out = w_shape[0] // groups, math.prod(w_shape[1:]), g.shape[2:]
+    g = g.reshape(x.shape[0], groups, rows, math.prod(out))
+    total = np.zeros((groups, rows, inside), x.dtype)
+    if x.size and g.size and total.size:
+        for part, columns in _Columns(x, w_shape[2:], out, stride, padding, dilation, groups).parts():
+            total += np.add.reduce(np.matmul(g[part], columns.swapaxes(-1, -2)), axis=0, dtype=x.dtype)
+    return total.reshape(w_shape)
 
 
 @widened
@@ -111,11 +124,13 @@ def conv_dx(g: Array, w: Array, *, x_shape: Sequence[int], stride: Sequence[int]
     kernel, out = w.shape[2:], g.shape[2:]
     matrix, g = _matrix(w, groups).swapaxes(-1, -2), g.reshape(n, groups, w.shape[0] // groups, math.prod(out))
     x = np.zeros((n, c, *(lo + size + hi for size, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
-    for part in _parts(n, c * math.prod(kernel) * g.shape[3], g.dtype):
-        columns, mine = np.matmul(matrix, g[part]).reshape(part.stop - part.start, c, math.prod(kernel), *out), x[part]
+    step = max(1, min(n, 4 * BLOCK // max(1, c * math.prod(kernel) * g.shape[3] * g.dtype.itemsize)))  # a call for each place of the kernel
+    every = np.empty((step, groups, matrix.shape[1], g.shape[3]), g.dtype)
+    for i in range(0, n, step):
+        mine = x[i : i + step]
+        columns = np.matmul(matrix, g[i : i + step], out=every[: len(mine)]).reshape(len(mine), c, math.prod(kernel), *out)
         for k, place in enumerate(places(kernel, stride, dilation, out)):
             mine[place] += columns[:, :, k]
-        del columns
     return x[inner(padding, sizes)]
 
 
@@ -129,20 +144,57 @@ def _narrow(window: Sequence[int]) -> np.dtype:
     return np.min_scalar_type(math.prod(window))
 
 
-def max_pool(x: Array, *, window: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> tuple[Array, Array]:
+def _blocks(x: Array, shape: Sequence[int]) -> Iterator[slice]:
+    """Parts of the leading axis of x such that some arrays of this shape for one of its elements stay in the cache."""
+    step = max(1, PART // max(1, math.prod(shape) * x.dtype.itemsize))
+    return (slice(i, i + step) for i in range(0, len(x), step))
+
+
+def max_pool(
+    x: Array, *, window: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], narrow: bool = False
+) -> tuple[Array, Array]:
     """(maximum, its place in the window) over the trailing axes of x; the first maximum wins, a nan wins over all, padding is never chosen.
+
+    narrow: the place in the smallest integers that hold it, for programs in which only pool_gather and pool_scatter read it.
 
     >>> max_pool(np.array([1.0, 3.0, 3.0, 2.0]), window=(2,), stride=(2,), padding=((0, 0),), dilation=(1,))
     (array([3., 3.]), array([1, 0]))
     """
-    sizes = x.shape[x.ndim - len(window) :]
+    lead, sizes = x.shape[: x.ndim - len(window)], x.shape[x.ndim - len(window) :]
     out = out_sizes(sizes, window, stride, padding, dilation)
+    where_to = list(enumerate(places(window, stride, dilation, out)))
     real = padded(np.ones(sizes, bool), padding, False)  # which places are not padding
-    x = padded(x, padding, _lowest(x.dtype))
-    shape = x.shape[: x.ndim - len(window)] + out
-    best, index = np.full(shape, _lowest(x.dtype), x.dtype), np.zeros(shape, _narrow(window))
-    empty = np.ones(out, bool)  # which windows have shown nothing but padding so far
-    for k, place in enumerate(places(window, stride, dilation, out)):
+    x = x.reshape(-1, *sizes)
+    best, index = np.empty((len(x), *out), x.dtype), np.empty((len(x), *out), _narrow(window) if narrow else np.int64)
+    for part in _blocks(x, out):
+        _pool(padded(x[part], padding, _lowest(x.dtype)), real, where_to, best[part], index[part])
+    return best.reshape(lead + out), index.reshape(lead + out)
+
+
+def _pool(x: Array, real: Array, places: Sequence[tuple[int, tuple]], best: Array, index: Array) -> None:
+    """max_pool of a padded block into best and index."""
+    full = bool(real.all())
+    chosen = np.zeros(best.shape, _narrow([len(places)]))
+    best[...] = x[places[0][1]] if full else _lowest(x.dtype)
+    spare, value = np.empty(best.shape, bool), np.empty_like(best)
+    for k, place in places[1:] if full else ():
+        np.copyto(value, x[place])
+        np.greater(value, best, out=spare)
+        if chosen.itemsize == 1:  # of the places that took over, the last one is the highest
+            np.maximum(chosen, np.multiply(spare.view(np.uint8), np.uint8(k)), out=chosen)
+        else:
+            np.copyto(chosen, chosen.dtype.type(k), where=spare)
+        np.maximum(best, value, out=best)
+    if not full or (x.dtype.kind not in "iu" and np.isnan(best).any()):
+        _pool_slowly(x, real, places, best, chosen)
+    index[...] = chosen
+
+
+def _pool_slowly(x: Array, real: Array, places: Sequence[tuple[int, tuple]], best: Array, index: Array) -> None:
+    """The same where some places are padding, or some values nan."""
+    best[...], index[...] = _lowest(x.dtype), 0
+    empty = np.ones(best.shape[1:], bool)  # which windows have shown nothing but padding so far
+    for k, place in places:
         value = x[place]
         take = np.greater(value, best)
         if x.dtype.kind not in "iu":
@@ -150,9 +202,8 @@ def max_pool(x: Array, *, window: Sequence[int], stride: Sequence[int], padding:
         if empty.any():
             take |= empty & real[place]
             empty &= ~real[place]
-        best = np.maximum(best, value)
-        index = where(take, np.array(k, index.dtype), index)
-    return best, index.astype(np.int64)
+        np.maximum(best, value, out=best)
+        np.copyto(index, index.dtype.type(k), where=take)
 
 
 def pool_gather(x: Array, index: Array, *, window: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> Array:
@@ -170,8 +221,18 @@ def pool_scatter(
 ) -> Array:
     """The transpose of pool_gather in x: each g is added where its index points."""
     lead, sizes = x_shape[: len(x_shape) - len(window)], x_shape[len(x_shape) - len(window) :]
-    x = np.zeros((*lead, *(lo + n + hi for n, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
-    zero, index = np.zeros((), g.dtype), index.astype(_narrow(window))
-    for k, place in enumerate(places(window, stride, dilation, g.shape[len(lead) :])):
-        x[place] += where(index == k, g, zero)
-    return x[inner(padding, sizes)]
+    out, kind = g.shape[len(lead) :], _narrow(window)
+    apart = all(w <= s for w, s in zip(window, stride, strict=True)) and set(dilation) == {1}
+    g, index = g.reshape(-1, *out), index.reshape(-1, *out)
+    x = np.zeros((len(g), *(lo + n + hi for n, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
+    zero = np.zeros((), g.dtype)
+    for part in _blocks(g, out):
+        mine, values, where_to = x[part], g[part], index[part].astype(kind, copy=False)
+        if apart:
+            values = np.add(values, zero)  # a sum has no -0.0 but of two of them
+        for k, place in enumerate(places(window, stride, dilation, out)):
+            if apart:  # no other window has this element
+                select(where_to == k, values, zero, mine[place])
+            else:
+                mine[place] += where(where_to == k, values, zero)
+    return x[inner(padding, sizes)].reshape(x_shape)

@@ -92,6 +92,15 @@ class Reuse:
         return shared
 
 
+def narrow_places(graph: Graph) -> set[Var]:
+    """The places that max_pool found and that only pool_gather and pool_scatter read: nobody sees their dtype, so a few bits may hold them."""
+    found = {e.outputs[1] for e in graph.equations if e.primitive.name == "max_pool"} - set(graph.outputs)
+    for e in graph.equations:
+        if e.primitive.name not in ("pool_gather", "pool_scatter"):
+            found.difference_update(e.inputs)  # type: ignore[arg-type]
+    return found
+
+
 class Copy:
     """The primitive that a program ends with for each result which would share memory; it lives in emitted programs only."""
 

@@ -28,7 +28,7 @@ from minidl.tensors import Tensor
 
 #: Bytes of state from which a program is given the old state's memory for the new one; below, the proof that it may costs more than it brings. And
 #: bytes of gradients from which the old ones, which nobody read, go before the new ones are made.
-WORTH = 2**18
+WORTH = 2**17
 
 
 class Engine:
