@@ -392,6 +392,10 @@ class NumbaBackend(NumpyBackend):
     fuse_least = 4096
     fuse_most = 24
 
+    def expected(self, graph: Graph, mode: str | None = None) -> float:
+        """LLVM takes milliseconds for an equation, where the kernels are not on disk already."""
+        return 1.5 + 0.006 * len(graph.equations)
+
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Callable[..., tuple]:
         """The program as kernels; `listing` on the result says what each became, one line per loop or primitive."""
         key = (self, "compile", self.fuse_least, self.fuse_most, tuple(donate))

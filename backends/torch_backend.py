@@ -184,8 +184,12 @@ class TorchBackend(Backend):
         return ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
-        """Inductor takes seconds to load, and a tenth of one for an equation."""
-        return 3.0 + 0.1 * len(graph.equations) if mode == "inductor" else 0.0
+        """Inductor takes seconds to load, and a tenth of one for an equation; of a loop, for each of its turns."""
+        if mode != "inductor":
+            return 0.0
+        from minidl.backends.torch_modes import unrolled
+
+        return 3.0 + 0.1 * unrolled(graph)
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""

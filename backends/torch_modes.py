@@ -49,9 +49,9 @@ def _guarded(run: Callable[..., Any], inputs: Kinds, name: str) -> Program:
 
 
 # ---- inductor -------------------------------------------------------------------------------------------------------------------------
-def _equations(graph: Graph) -> int:
+def unrolled(graph: Graph) -> int:
     """How many there are once every loop is unrolled, as tracing does."""
-    return sum(1 + e.params.get("length", 1) * sum(map(_equations, subgraphs(e.params))) for e in graph.equations)
+    return sum(1 + e.params.get("length", 1) * sum(map(unrolled, subgraphs(e.params))) for e in graph.equations)
 
 
 def _check_compiler(device: torch.device) -> None:
@@ -109,7 +109,7 @@ def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph
     for e in graph.walk():
         if e.primitive.name in ("while_loop", "cond"):
             raise NotImplementedError(f"mode='inductor': {e.primitive.name} decides by values what runs next; leave mode out for {graph.name!r}")
-    if (count := _equations(graph)) > _MOST:
+    if (count := unrolled(graph)) > _MOST:
         said = f"{graph.name!r} has {count} equations, loops unrolled, and at most {_MOST} are compiled"
         raise NotImplementedError(f"mode='inductor': {said}; leave mode out")
     from torch._inductor import standalone_compile
