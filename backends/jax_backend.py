@@ -123,6 +123,7 @@ class JaxBackend(Backend):
     needs_scope = True
     donates = True
     compiles_operations = True
+    shape_path = "aval.shape"
     scope = _Scope
 
     def __init__(self, device: jax.Device):

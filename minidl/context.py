@@ -1,6 +1,6 @@
-"""Which interpreter and which grad mode are in force in this thread, and the one counter that tells the happy path to look.
+"""Which interpreter, which grad mode and which other settings are in force in this thread, and the one counter that tells the happy path to look.
 
-Promises: while no interpreter and no no_grad block is alive in any thread, `busy[0]` is 0 and nobody reads a thread-local.
+Promises: while no interpreter, no no_grad block and no other setting is alive in any thread, `busy[0]` is 0 and nobody reads a thread-local.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class _State(_local):
 
 
 state = _State()
+DEFAULTS = {name: value for name, value in vars(_State).items() if not name.startswith("_")}  # what holds where nothing was set
 busy = [0]
 _lock = allocate_lock()
 
@@ -31,16 +32,21 @@ def _count(step: int) -> None:
 
 
 @contextlib.contextmanager
-def interpreting(interpreter: Any) -> Iterator[Any]:
-    """Make `interpreter` (a trace, a vmap level, or None for eager) the current one in this thread."""
-    before = state.interpreter
-    state.interpreter = interpreter
+def setting(name: str, value: Any) -> Iterator[Any]:
+    """Another value for a setting of this thread inside the block."""
+    before = getattr(state, name)
+    setattr(state, name, value)
     _count(1)
     try:
-        yield interpreter
+        yield value
     finally:
-        state.interpreter = before
+        setattr(state, name, before)
         _count(-1)
+
+
+def interpreting(interpreter: Any) -> contextlib.AbstractContextManager[Any]:
+    """Make `interpreter` (a trace, a vmap level, or None for eager) the current one in this thread."""
+    return setting("interpreter", interpreter)
 
 
 def eagerly() -> contextlib.AbstractContextManager[Any]:
@@ -59,38 +65,22 @@ def eagerly() -> contextlib.AbstractContextManager[Any]:
     return interpreting(None)
 
 
-@contextlib.contextmanager
-def grad_mode(on: bool) -> Iterator[None]:
+def grad_mode(on: bool) -> contextlib.AbstractContextManager[Any]:
     """Record operations on the tape, or not, in this thread."""
-    before = state.grad
-    state.grad = on
-    _count(1)
-    try:
-        yield
-    finally:
-        state.grad = before
-        _count(-1)
+    return setting("grad", on)
 
 
-@contextlib.contextmanager
-def autocasting(block: Any) -> Iterator[None]:
+def autocasting(block: Any) -> contextlib.AbstractContextManager[Any]:
     """Compute under an autocast setting (None: in the operands' own dtypes), in this thread."""
-    before = state.autocast
-    state.autocast = block
-    _count(1)
-    try:
-        yield
-    finally:
-        state.autocast = before
-        _count(-1)
+    return setting("autocast", block)
 
 
 def ask(name: str) -> Any:
     """A setting of this thread. A trace that asks becomes a program for this answer."""
     value, level = getattr(state, name), state.interpreter
     while level is not None:
-        if hasattr(level, "guards"):
-            level.root.guards.append(f"State.{name} == {value!r}")
+        if hasattr(level, "asked"):
+            level.root.asked[name] = value
             break
         level = level.parent
     return value

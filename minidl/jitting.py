@@ -53,7 +53,7 @@ class Jitted:
         self.backend, self.mode, self.static, self.donate, self.always = backend, mode, frozenset(static_argnames), tuple(donate), check
         self.memory = memory
         self.programs: list[Program] = []
-        self._last: Callable[[tuple, dict[str, Any]], Any] = _never  # the call of the last program that ran with gradients on
+        self._last: Callable[[tuple, dict[str, Any]], Any] = _never  # the call of the last program that ran, if it is for the usual settings
         self.compiles = 0  # how often the function was traced
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}
@@ -72,16 +72,16 @@ class Jitted:
                 return out
         elif state.interpreter is not None:
             return self.__minidl_jitted__(*args, **kwargs)
-        out = self._find(args, kwargs, state.grad)
-        return self._trace(args, kwargs, state.grad) if out is MISS else out
+        out = self._find(args, kwargs)
+        return self._trace(args, kwargs) if out is MISS else out
 
-    def _find(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
+    def _find(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """The result of the program that fits, or MISS."""
         for program in () if self.always else self.programs:
-            if program.grad is grad and program.casting is state.autocast:
+            if program.holds():
                 out = program.call(args, kwargs)
                 if out is not MISS:
-                    if grad and program.casting is None:
+                    if program.usual:
                         self._last = program.call
                     return out
         return MISS
@@ -89,13 +89,13 @@ class Jitted:
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else functools.partial(self, instance)
 
-    def _trace(self, args: tuple, kwargs: dict[str, Any], grad: bool) -> Any:
+    def _trace(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         with self._lock:
-            out = self._find(args, kwargs, grad)
+            out = self._find(args, kwargs)
             if out is not MISS:  # another thread was here meanwhile
                 return out
             self.compiles += 1
-            program = Program(self, args, kwargs, grad)
+            program = Program(self, args, kwargs, state.grad)
             self._link(program, args, kwargs)
             if self.always:
                 if self.programs:
@@ -156,7 +156,7 @@ class Jitted:
 
     def explain(self, *args: Any, **kwargs: Any) -> Explanation:
         """How a call with these arguments would run; see md.explain."""
-        program = next((p for p in self.programs if p.grad is state.grad and p.casting is state.autocast and not p.why(args, kwargs)), None)
+        program = next((p for p in self.programs if p.holds() and not p.why(args, kwargs)), None)
         if program is None:
             program = Program(self, args, kwargs, state.grad)
             self._link(program, args, kwargs)

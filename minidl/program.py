@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.backends import default
-from minidl.context import interpreting, state
+from minidl.context import DEFAULTS, interpreting, state
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.later import flags
@@ -372,7 +372,17 @@ class Program:
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         if t.defaulted:
             terms.append("default() is X")
-        self.terms = list(dict.fromkeys(terms))
+        self.terms, self.asked = list(dict.fromkeys(terms)), t.asked
+
+    # ---- settings of the thread: no guards of `call`, since one number says for all of them that they are as they always are
+    def holds(self) -> bool:
+        """Whether the program is for the settings of this thread."""
+        return self.grad is state.grad and self.casting is state.autocast and all(getattr(state, k) == v for k, v in self.asked.items())
+
+    @property
+    def usual(self) -> bool:
+        """Whether the program is for the settings that hold where nothing was set."""
+        return self.grad and self.casting is None and all(DEFAULTS[k] == v for k, v in self.asked.items())
 
     # ---- looking at a call without running it -----------------------------------------------------------------------------------------------
     def _environment(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -407,7 +417,8 @@ class Program:
             value = value() if isinstance(value, weakref.ref) else value
             return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or type(value).__name__
 
-        failing = [re.sub(r"^\((.*) is (V\d+) or same.*", lambda m: f"{m[1]} == {s.env[m[2]]!r}", t) for t in self.terms if not holds(t)]
+        terms = self.terms + [f"State.{k} == {v!r}" for k, v in self.asked.items()]
+        failing = [re.sub(r"^\((.*) is (V\d+) or same.*", lambda m: f"{m[1]} == {s.env[m[2]]!r}", t) for t in terms if not holds(t)]
         failing = [re.sub(r"\bp\d+\b", lambda m: f"{texts[m[0]]}.payload" if m[0] in texts else m[0], t) for t in failing]
         return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in failing]
 

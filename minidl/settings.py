@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from minidl.context import state
+from minidl.context import setting
 from minidl.dtypes import Defaults, DType, StrictPromotion, canonical
 
 
@@ -82,12 +82,8 @@ def strong_zero() -> Iterator[None]:
     >>> md.grad(f)(md.tensor(0.0)).item()
     nan
     """
-    before = state.strong
-    state.strong = True
-    try:
+    with setting("strong", True):
         yield
-    finally:
-        state.strong = before
 
 
 BOUNDS = ("clip", "fill", "raise-later")
@@ -110,9 +106,5 @@ def out_of_bounds(policy: str) -> Iterator[None]:
     """
     if policy not in BOUNDS:
         raise ValueError(f"out_of_bounds: the policy is one of {', '.join(map(repr, BOUNDS))}, not {policy!r}")
-    before = state.bounds
-    state.bounds = policy
-    try:
+    with setting("bounds", policy):
         yield
-    finally:
-        state.bounds = before

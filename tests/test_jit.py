@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import gc
+import math
 import weakref
 
 import numpy as np
@@ -439,3 +440,16 @@ def test_a_result_that_was_differentiated_inside_says_so(backend):
             md.jvp(first(f), (x,), (x,))
     with md.no_grad():
         assert not md.jit(lambda x: (w * x).sum())(x).requires_grad
+
+
+def test_a_program_is_for_the_settings_it_was_traced_under_whoever_ran_last():
+    f = md.jit(md.grad(lambda x: md.where(x > 0, md.sqrt(x), 0.0)))
+    g = md.jit(lambda x, i: x[i])
+    x, i = md.tensor(0.0), md.tensor([5])
+    for _ in range(3):
+        assert math.isnan(f(x).item()) and g(md.ones(2), i).tolist() == [1.0]
+        with md.strong_zero(), md.out_of_bounds("fill"):
+            assert f(x).item() == 0.0 and math.isnan(g(md.ones(2), i).item())
+            with md.no_grad():
+                assert f(x).item() == 0.0
+    assert (f.compiles, g.compiles) == (3, 2)
