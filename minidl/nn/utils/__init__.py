@@ -1,6 +1,7 @@
 """Gradients clipped by their norm or value, and parameters as one vector, as torch.nn.utils; clipping also as pure functions of pytrees.
 
-By room: fusion (batch norm folded), parametrize and parametrizations (weights computed from others), prune, rnn (sequences of unequal lengths).
+By room: fusion (batch norm folded), parametrize and parametrizations (weights computed from others; orthogonal, and normed under PyTorch's first
+names), prune, rnn (sequences of unequal lengths).
 
 Promises: everything may stand in a jitted step; a gradient that is not clipped keeps its values.
 """
@@ -11,13 +12,16 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
+from minidl.nn import init
+from minidl.nn.module import Module
 from minidl.nn.utils import fusion, parametrizations, parametrize, prune, rnn
 from minidl.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval, fuse_linear_bn_weights
+from minidl.nn.utils.normed import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 
 __all__ = [
     "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval",
     "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights", "fusion", "get_total_norm", "parameters_to_vector", "parametrizations",
-    "parametrize", "prune", "rnn", "vector_to_parameters",
+    "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm", "vector_to_parameters", "weight_norm",
 ]  # fmt: skip
 
 
@@ -150,3 +154,16 @@ def vector_to_parameters(vec: md.Tensor, parameters: Iterable[md.Tensor]) -> Non
         for p in params:
             p.assign(vec[at : at + p.size].reshape(p.shape).to(p.dtype))
             at += p.size
+
+
+def skip_init(module_cls: type[Module], *args: Any, **kwargs: Any) -> Module:
+    """module_cls(*args, **kwargs) without drawing initial values, for weights that are loaded anyway: they are zeros, and the stream of md.random
+    stays where it was. Raises TypeError for what is no class of Modules.
+
+    >>> skip_init(md.nn.Linear, 2, 1).weight.tolist()
+    [[0.0, 0.0]]
+    """
+    if not (isinstance(module_cls, type) and issubclass(module_cls, Module)):
+        raise TypeError(f"skip_init: a class of Modules is wanted, not {module_cls!r}")
+    with init.skipped():
+        return module_cls(*args, **kwargs)

@@ -1,12 +1,29 @@
-"""Weight and spectral normalisation, with the names of torch.nn.utils.parametrizations and its state_dict keys."""
+"""Weight and spectral normalisation and orthogonal weights, with the names of torch.nn.utils.parametrizations and its state_dict keys."""
 
 from __future__ import annotations
 
 import minidl as md
 from minidl.nn.module import Module
+from minidl.nn.utils.orthogonal import orthogonal
 from minidl.nn.utils.parametrize import register_parametrization
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
+
+
+def weight_size(v: md.Tensor, dim: int | None) -> md.Tensor:
+    """The norm of v for each index of axis dim (None: of all of it)."""
+    axes = None if dim is None else tuple(i for i in range(v.ndim) if i != dim % v.ndim)
+    return md.sqrt(md.sum(md.square(v), axis=axes, keepdims=axes is not None))
+
+
+def unit(x: md.Tensor, eps: float) -> md.Tensor:
+    """A vector over its norm, or over eps where that is smaller."""
+    return x / md.maximum(md.sqrt(md.sum(md.square(x))), eps)
+
+
+def as_matrix(weight: md.Tensor, dim: int) -> md.Tensor:
+    """A weight as [size of axis dim, the rest]."""
+    return md.moveaxis(weight, dim, 0).reshape((weight.shape[dim], -1))
 
 
 class _WeightNorm(Module):
@@ -14,16 +31,12 @@ class _WeightNorm(Module):
         super().__init__()
         self.dim = None if dim == -1 else dim
 
-    def _norm(self, v: md.Tensor) -> md.Tensor:
-        axes = None if self.dim is None else tuple(i for i in range(v.ndim) if i != self.dim % v.ndim)
-        return md.sqrt(md.sum(md.square(v), axis=axes, keepdims=axes is not None))
-
     def forward(self, g: md.Tensor, v: md.Tensor) -> md.Tensor:
-        return v * (g / self._norm(v))
+        return v * (g / weight_size(v, self.dim))
 
     def right_inverse(self, weight: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
         """Size and direction."""
-        return self._norm(weight), weight
+        return weight_size(weight, self.dim), weight
 
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
@@ -43,31 +56,25 @@ class _SpectralNorm(Module):
         if weight.ndim > 1:
             if n_power_iterations < 1:
                 raise ValueError(f"spectral_norm: n_power_iterations is 1 or more, not {n_power_iterations}")
-            matrix = self._matrix(weight)
+            matrix = as_matrix(weight, self.dim)
             for buffer, size in zip(("_u", "_v"), matrix.shape, strict=True):
                 key = md.random.default_generator.next_key(like=weight)
-                self.register_buffer(buffer, self._unit(md.random.normal(key, (size,), weight.dtype)))
+                self.register_buffer(buffer, unit(md.random.normal(key, (size,), weight.dtype), eps))
             self._iterate(matrix, 15)
-
-    def _unit(self, x: md.Tensor) -> md.Tensor:
-        return x / md.maximum(md.sqrt(md.sum(md.square(x))), self.eps)
-
-    def _matrix(self, weight: md.Tensor) -> md.Tensor:
-        return md.moveaxis(weight, self.dim, 0).reshape((weight.shape[self.dim], -1))
 
     def _iterate(self, matrix: md.Tensor, times: int) -> None:
         with md.no_grad():
             u, v = self._u, self._v
             for _ in range(times):
-                u = self._unit(md.matmul(matrix, v))
-                v = self._unit(md.matmul(matrix.T, u))
+                u = unit(md.matmul(matrix, v), self.eps)
+                v = unit(md.matmul(matrix.T, u), self.eps)
             self._u.assign(u)
             self._v.assign(v)
 
     def forward(self, weight: md.Tensor) -> md.Tensor:
         if weight.ndim == 1:
-            return self._unit(weight)
-        matrix = self._matrix(weight)
+            return unit(weight, self.eps)
+        matrix = as_matrix(weight, self.dim)
         if self.training:
             self._iterate(matrix.detach(), self.n_power_iterations)
         return weight / md.sum(self._u.detach() * md.matmul(matrix, self._v.detach()))

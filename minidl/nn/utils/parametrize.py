@@ -5,15 +5,45 @@ A parametrized weight is computed at every reading; what is trained stands under
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import minidl as md
-from minidl.nn.computed import compute, computed, restore
+from minidl.nn.computed import compute, computed, plain, restore
 from minidl.nn.containers import ModuleDict, ModuleList
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
 
-__all__ = ["ParametrizationList", "is_parametrized", "register_parametrization", "remove_parametrizations"]
+__all__ = [
+    "ParametrizationList", "cached", "is_parametrized", "register_parametrization", "remove_parametrizations", "transfer_parametrizations_and_params",
+    "type_before_parametrizations",
+]  # fmt: skip
+#: What readings gave since `cached` was entered, and what tensors were a part of then: a backend, or the trace or vmap level.
+_cache: contextvars.ContextVar[tuple[Any, dict[Any, tuple[Any, Any]]] | None] = contextvars.ContextVar("cache", default=None)
+
+
+@contextlib.contextmanager
+def cached() -> Iterator[None]:
+    """In this block a parametrized weight is computed at its first reading, and kept: for weights that are read often in one forward, such as an
+    RNN's. What is read with gradients and without is kept apart; a program that is traced inside the block computes for itself.
+
+    >>> layer = md.nn.utils.parametrizations.weight_norm(md.nn.Linear(2, 2))
+    >>> with cached():
+    ...     layer.weight is layer.weight
+    True
+    >>> layer.weight is layer.weight
+    False
+    """
+    if _cache.get() is not None:
+        yield
+        return
+    token = _cache.set((md.zeros(()).xp, {}))
+    try:
+        yield
+    finally:
+        _cache.reset(token)
 
 
 class ParametrizationList(ModuleList):
@@ -71,7 +101,17 @@ class _Reading:
         self.name = name
 
     def __call__(self, module: Module) -> Any:
-        return module.parametrizations[self.name]()
+        held = module.parametrizations[self.name]
+        kept = _cache.get()
+        if kept is None:
+            return held()
+        level, values = kept
+        if md.zeros(()).xp is not level:
+            return held()
+        key = (id(held), md.is_grad_enabled())
+        if key not in values:
+            values[key] = (held, held())  # held is kept, so that no other object takes its number
+        return values[key][1]
 
     def assign(self, module: Module, value: Any) -> None:
         """Change the originals so that the value is this one."""
@@ -140,7 +180,9 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     value = holder[tensor_name]
     parametrization.train(module.training)
     with md.no_grad():
-        original = parametrization.right_inverse(value.detach()) if hasattr(parametrization, "right_inverse") else value.detach()
+        original: Any = value.detach()
+        with contextlib.suppress(NotImplementedError):
+            original = parametrization.right_inverse(original) if hasattr(parametrization, "right_inverse") else original
         parts = (original,) if isinstance(original, md.Tensor) else tuple(original)
         found = parametrization(*parts)
         if not unsafe:
@@ -182,3 +224,35 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
     if not len(module.parametrizations) and not any(isinstance(f, _Reading) for f in computed(module).values()):
         del module.parametrizations
     return module
+
+
+def type_before_parametrizations(module: Module) -> type[Module]:
+    """The class of a module, whether or not some of its attributes are computed.
+
+    >>> type_before_parametrizations(md.nn.utils.parametrizations.weight_norm(md.nn.Linear(2, 2))) is md.nn.Linear
+    True
+    """
+    return plain(module)
+
+
+def transfer_parametrizations_and_params(from_module: Module, to_module: Module, tensor_name: str | None = None) -> Module:
+    """Let to_module have the parametrizations of from_module, of all names or of one, and share the originals; what it has not got, it gets. Returns
+    to_module. Without parametrizations nothing happens. Raises KeyError for a name that has none.
+
+    >>> first, second = md.nn.utils.parametrizations.weight_norm(md.nn.Linear(2, 2)), md.nn.Linear(2, 2)
+    >>> transfer_parametrizations_and_params(first, second).weight.tolist() == first.weight.tolist()
+    True
+    """
+    if not is_parametrized(from_module):
+        return to_module
+    for name in list(from_module.parametrizations) if tensor_name is None else [tensor_name]:
+        if name not in from_module.parametrizations:
+            raise KeyError(f"transfer_parametrizations_and_params: {name!r} of {plain(from_module).__name__} is not parametrized")
+        held = from_module.parametrizations[name]
+        if not hasattr(to_module, name):
+            to_module.register_parameter(name, Parameter(getattr(from_module, name)))
+        for parametrization in held:
+            register_parametrization(to_module, name, parametrization, unsafe=True)
+        for key in held._names():
+            setattr(to_module.parametrizations[name], key, getattr(held, key))
+    return to_module

@@ -85,7 +85,8 @@ def _put(module: Module, name: str, mask: md.Tensor) -> None:
 class BasePruningMethod(ABC):
     """The base of what chooses: a class says in compute_mask which elements stay, and in PRUNING_TYPE of what it is asked.
 
-    PRUNING_TYPE: "unstructured": the elements that are left, in one axis; "structured": the slices along `dim` that are left; "global": all.
+    PRUNING_TYPE: "unstructured": the elements that are left, in one axis; "structured": the slices along `dim` that are left; "global": all. apply
+    raises ValueError for another, and for importance_scores of another shape than the parameter's.
 
     >>> class Every(BasePruningMethod):
     ...     def __init__(self, step):
@@ -173,7 +174,7 @@ class Identity(BasePruningMethod):
 
 
 class CustomFromMask(BasePruningMethod):
-    """A mask that is given.
+    """A mask that is given. Raises ValueError where its shape is not the parameter's.
 
     >>> CustomFromMask(md.tensor([1.0, 0.0])).prune(md.tensor([2.0, 3.0])).tolist()
     [2.0, 0.0]

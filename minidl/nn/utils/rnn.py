@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import minidl as md
 
-__all__ = ["PackedSequence", "pack_padded_sequence", "pack_sequence", "pad_packed_sequence", "pad_sequence", "unpad_sequence"]
+__all__ = ["PackedSequence", "pack_padded_sequence", "pack_sequence", "pad_packed_sequence", "pad_sequence", "unpack_sequence", "unpad_sequence"]
 
 
 class PackedSequence(NamedTuple):
@@ -97,3 +97,12 @@ def pack_sequence(sequences: Sequence[md.Tensor], enforce_sorted: bool = True) -
     (2, 3, 1)
     """
     return pack_padded_sequence(pad_sequence(sequences, batch_first=True), [s.shape[0] for s in sequences], True, enforce_sorted)
+
+
+def unpack_sequence(packed_sequences: PackedSequence) -> list[md.Tensor]:
+    """The sequences that pack_sequence packed.
+
+    >>> [s.shape for s in unpack_sequence(pack_sequence([md.ones((3, 1)), md.ones((2, 1))]))]
+    [(3, 1), (2, 1)]
+    """
+    return unpad_sequence(packed_sequences.data, packed_sequences.lengths, batch_first=True)
