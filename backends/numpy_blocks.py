@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.numpy_helpers import select
-from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu, sign
+from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu, sigmoid, sign, softplus
 from minidl.backends.numpy_memory import empty
+from minidl.backends.numpy_special import erf
 from minidl.dtypes import DType, float32
 from minidl.emit import static
 from minidl.fusion import Region, regions
@@ -55,7 +56,8 @@ def _rsqrt(x: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 #: Kernels that can write their result where they are told, ufuncs apart, and which operands that may be (ufuncs: any).
 INTO: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-    "clip": (_clip, (0,)), "rsqrt": (_rsqrt, (0,)), "relu": (relu, (0,)), "where": (select, (1, 2)),
+    "clip": (_clip, (0,)), "rsqrt": (_rsqrt, (0,)), "relu": (relu, (0,)), "where": (select, (1, 2)), "sigmoid": (sigmoid, (0,)),
+    "softplus": (softplus, (0,)), "erf": (erf, (0,)),
 }  # fmt: skip
 
 

@@ -30,6 +30,34 @@ def widened(f: Callable[..., Array]) -> Callable[..., Array]:
     return kernel
 
 
+#: Elements of which a function of several steps takes so many at a time: its buffers stay in the cache, and come from memory that was just freed.
+CHUNK = 1 << 14
+
+
+def in_chunks(f: Callable[[Array, Array], Any]) -> Callable[..., Array]:
+    """f(x, out) on arrays of float32 or more, as a function of any array with an optional `out`, which may be x; halves are rounded once."""
+
+    @functools.wraps(f)
+    def kernel(x: Array, out: Array | None = None) -> Array:
+        result = np.empty(x.shape, x.dtype) if out is None else out
+        half = is_half(x.dtype)
+        if x.size <= CHUNK and x.ndim and not half:
+            f(x, result)
+            return result
+        into = result if result.flags.c_contiguous else np.empty(x.shape, x.dtype)
+        flat, room = x.reshape(-1), into.reshape(-1)
+        for i in range(0, flat.size, CHUNK):
+            part = flat[i : i + CHUNK].astype(np.float32) if half else flat[i : i + CHUNK]
+            f(part, part if half else room[i : i + CHUNK])
+            if half:
+                room[i : i + CHUNK] = part
+        if into is not result:
+            np.copyto(result, into)
+        return result
+
+    return kernel
+
+
 def where(c: Array, x: Array, y: Array) -> Array:
     """x where c, else y; x and y of one dtype. Bit masks select five times faster than np.where, which branches, where c is unpredictable."""
     dtype = getattr(x, "dtype", None) or y.dtype  # rule texts pass Python numbers

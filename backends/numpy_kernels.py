@@ -19,7 +19,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_helpers import blocks, is_half, select, where, widened
+from minidl.backends.numpy_helpers import blocks, in_chunks, is_half, select, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
@@ -77,6 +77,11 @@ def _zero(dtype: np.dtype) -> Array:
     return np.zeros((), dtype)
 
 
+@functools.cache
+def _number(value: int, dtype: np.dtype) -> Array:
+    return np.array(value, dtype)
+
+
 @noisy
 def sign(x: Array, out: Array | None = None) -> Array:
     """np.sign, without the sign that ml_dtypes leaves a zero in bfloat16."""
@@ -107,13 +112,20 @@ def rsqrt(x: Array) -> Array:
     return np.reciprocal(np.sqrt(x))
 
 
+#: From here on the sigmoid is 1 in every dtype, and exp overflows in none but half precision.
+_ONE_FROM = 88
+
+
+@in_chunks
+def _sigmoid(x: Array, out: Array) -> None:
+    t = np.minimum(x, _number(_ONE_FROM, x.dtype))
+    np.exp(t, out=t)
+    np.divide(t, np.add(t, _number(1, x.dtype), out=out), out=out)  # loses no digits on either side
+
+
 @noisy
-@widened
-def sigmoid(x: Array) -> Array:
-    if x.dtype.kind == "c":
-        return np.reciprocal(1 + np.exp(-x))
-    z = np.exp(-np.abs(x))  # never overflows, and loses no digits on either side
-    return np.where(x >= 0, x.dtype.type(1), z) / (1 + z)
+def sigmoid(x: Array, out: Array | None = None) -> Array:
+    return np.reciprocal(1 + np.exp(-x), out=out) if x.dtype.kind == "c" else _sigmoid(x, out)
 
 
 @noisy
@@ -127,8 +139,11 @@ def relu_dx(g: Array, out: Array) -> Array:
 
 
 @noisy
-def softplus(x: Array) -> Array:
-    return np.logaddexp(x, _zero(x.dtype))
+@in_chunks
+def softplus(x: Array, out: Array) -> None:
+    z = np.abs(x)
+    np.log1p(np.exp(np.negative(z, out=z), out=z), out=z)
+    np.add(np.maximum(x, _zero(x.dtype), out=out), z, out=out)
 
 
 @silent
@@ -385,7 +400,12 @@ def triu(x: Array, *, k: int) -> Array:
 # ---- indexing -------------------------------------------------------------------------------------------------------------------------
 @silent
 def gather(x: Array, i: Array) -> Array:
-    return np.take(x, i.astype(np.intp), axis=0, mode="clip")
+    """By whole runs of memory: of a permuted array along the axis that was moved to the front, and the result is permuted as well."""
+    order = sorted(range(x.ndim), key=lambda a: -abs(x.strides[a]))
+    i, at = i.astype(np.intp, copy=False), order.index(0)
+    out = np.take(x.transpose(order), i, axis=at, mode="clip")
+    place = {a: k if k < at else k + i.ndim - 1 for k, a in enumerate(order)}
+    return out.transpose(*range(at, at + i.ndim), *(place[a] for a in range(1, x.ndim)))
 
 
 _AT = {"add": np.add.at, "mul": np.multiply.at, "min": np.minimum.at, "max": np.maximum.at}
