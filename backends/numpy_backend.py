@@ -20,7 +20,7 @@ from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, put_along_into
-from minidl.backends.numpy_memory import LEAST, empty
+from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType
 from minidl.emit import emit, load
@@ -87,7 +87,9 @@ class NumpyBackend(Backend):
     def asarray(self, value: np.ndarray, dtype: DType) -> Array:
         """A copy of the data."""
         value = np.asarray(value)
-        return np.array(value) if value.dtype == dtype.numpy else np.asarray(self.cast(value, dtype=dtype))
+        if value.dtype != dtype.numpy:
+            return np.asarray(self.cast(value, dtype=dtype))
+        return aligned(value) if value.nbytes >= SMALL and value.flags.c_contiguous else np.array(value)
 
     def adopt(self, value: np.ndarray) -> Array:
         """The array itself."""

@@ -1,8 +1,9 @@
 """How everything here is timed: pinned cores, all sides of a workload in turns.
 
 Promises: `pin` is called before any array library is imported; the sides take turns in rounds, in rotating order, so that a slow moment of the
-machine hits all of them; a value is the best of many blocks, and the quartiles of the round-by-round ratios say how far to trust it. A side that
-needs a process of its own (see remote.py) measures its block there, on the same cores, while this process waits.
+machine hits all of them, and what other programs took is left out where the system says so; a value is the best of many blocks, and the quartiles of
+the round-by-round ratios say how far to trust it. A side that needs a process of its own (see remote.py) measures its block there, on the same cores,
+while this process waits.
 """
 
 from __future__ import annotations
@@ -90,15 +91,17 @@ def spread(values: list[float]) -> tuple[float, float]:
 
 
 def block(side: Side, count: int) -> float:
-    """Seconds per step over `count` steps and one wait."""
+    """Seconds per step over `count` steps and one wait, without what the system gave to other programs."""
+    from minidl.stopwatch import Stopwatch  # which imports NumPy
+
     if side.block is not None:
         return side.block(count)
     step, out = side.step, None
-    start = time.perf_counter()
+    watch = Stopwatch()
     for _ in repeat(None, count):
         out = step()
     side.sync(out)
-    return (time.perf_counter() - start) / count
+    return watch.seconds() / count
 
 
 def interleave(sides: dict[str, Side], seconds: float, label: str, least: float = 0.01, rounds: int = 7) -> dict[str, Times]:

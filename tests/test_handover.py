@@ -501,3 +501,17 @@ def interrupted(run):
         return out
 
     return then
+
+
+def test_arrays_from_outside_lie_where_every_backend_can_share_them():
+    values = np.ones((40, 33), np.float32)
+    for data in (values, values[1:], np.ones((50, 50), np.int64)):
+        payload = md.asarray(data, backend="numpy").payload
+        assert payload.ctypes.data % 64 == 0 and payload.flags.writeable and payload.flags.c_contiguous
+    shared = get("jax").adopt(md.tensor(values, backend="numpy").payload)
+    assert shared.unsafe_buffer_pointer() % 64 == 0
+    t = md.tensor(values, backend="numpy")
+    values[:] = 2.0
+    assert t.sum().item() == 40 * 33, "a copy all the same"
+    turned = np.asfortranarray(np.ones((40, 33)))
+    assert md.tensor(turned, backend="numpy").payload.flags.f_contiguous, "in the order that it came"
