@@ -26,6 +26,7 @@ from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
 from minidl.dtypes import DType
 from minidl.emit import emit, load, spell
+from minidl.fusion import multiplied
 from minidl.graph import Equation, Graph
 from minidl.shapes import prod
 
@@ -37,6 +38,7 @@ _HALF = frozenset(OURS[d] for d in HALF)
 _below: Any = getattr(torch._C, "_AutoDispatchBelowAutograd", contextlib.nullcontext)  # private, so it may be missing
 _WORK = "work_"  # the workspace among a program's parameters
 _HOISTED = 2**16  # a constant of up to so many elements is made once for the program, a larger one in each call
+_MULTIPLIED = 2**16  # from how many bytes on an outer product is a multiplication, into planned memory
 
 
 @functools.cache
@@ -213,7 +215,7 @@ class TorchBackend(Backend):
         if key not in graph.cache:
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             cpu = self.torch_device.type == "cpu" and how == "compiled"
-            program, writes = rewritten(graph, cpu), _can_overwrite if how != "traced" else lambda e: False
+            program, writes = rewritten(multiplied(graph, _MULTIPLIED), cpu), _can_overwrite if how != "traced" else lambda e: False
             reuse = Reuse(program, _is_fresh, writes, given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)

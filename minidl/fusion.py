@@ -462,6 +462,43 @@ class _Recorder:
         return outs if primitive.multiple else outs[0]
 
 
+def multiplied(graph: Graph, least: int) -> Graph:
+    """The graph with multiplications of broadcast operands in place of products that add nothing up, being over no axis or over axes of size one,
+    where the result has at least so many bytes: a library for matrices is slow at them, and they fuse. As in a sum of one, -0.0 becomes 0.0.
+
+    >>> from minidl.dtypes import float32
+    >>> x, y, z = Var((8, 1, 4), float32), Var((8, 1, 3), float32), Var((8, 4, 3), float32)
+    >>> product = Equation(table["dot_general"], (x, y), {"contract": ((1,), (1,)), "batch": ((0,), (0,))}, (z,))
+    >>> regions(multiplied(Graph([x, y], [product], [z]), 0))[-1]
+    <region [8, 4, 3]x[]: mul add>
+    """
+    equations: list[Equation] = []
+    for e in graph.equations:
+        equations += [e] if e.primitive.name != "dot_general" or e.outputs[0].nbytes < least else _multiplied(e)
+    return graph if len(equations) == len(graph.equations) else Graph(graph.inputs, equations, graph.outputs, graph.name)
+
+
+def _multiplied(e: Equation) -> list[Equation]:
+    (x, y), (out,) = e.inputs, e.outputs
+    (cx, cy), (bx, by) = e.params["contract"], e.params["batch"]
+    if any(x.shape[a] != 1 for a in cx) or out.dtype.is_complex or out.dtype.kind == "bool":
+        return [e]
+    xp, sides = _Recorder(e.where), []
+    free = [[a for a in range(len(v.shape)) if a not in c and a not in b] for v, c, b in ((x, cx, bx), (y, cy, by))]
+    for v, c, b, own, gap in ((x, cx, bx, free[0], 0), (y, cy, by, free[1], len(free[0]))):
+        order = [*b, *own]
+        sizes = [v.shape[a] for a in order]
+        if order != sorted(order):
+            v = xp.permute(v, axes=(*order, *c))
+        sizes[len(b) : len(b)] = [1] * gap
+        sides.append(xp.reshape(v, shape=(*sizes, *[1] * (len(out.shape) - len(sizes)))))
+    z = xp.mul(*sides)
+    if cx and out.dtype.is_float:
+        xp.add(z, 0.0)
+    last = xp.recorded.pop()
+    return [*xp.recorded, Equation(last.primitive, last.inputs, last.params, e.outputs, e.where)]
+
+
 def _literal(value: Any, dtype: Any) -> Literal:
     kind = {"bool": bool, "int": int, "uint": int, "complex": complex}.get(dtype.kind, float)
     return Literal(kind(value), dtype)

@@ -10,7 +10,7 @@ from hypothesis import given
 import minidl as md
 from minidl.backends.numpy_backend import make
 from minidl.dtypes import complex128, float16, float32, float64
-from minidl.fusion import Region, _unchanged, default_elementwise, expand, regions, spread
+from minidl.fusion import Region, _unchanged, default_elementwise, expand, multiplied, regions, spread
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.nn import functional as F
 from minidl.primitives.core import table
@@ -383,3 +383,42 @@ def test_no_equation_is_lost_where_regions_wait_for_each_other():
         for e in item.equations if isinstance(item, Region) else (item,):
             made.update(e.outputs)
     assert {v for e in graph.equations for v in e.outputs if e.inputs} <= made
+
+
+# ---- products that add nothing up ---------------------------------------------------------------------------------------------------------
+PRODUCTS = [  # shapes, contract, batch: a gradient of one example, axes in another order, no axis to add over, two of size one, several free axes
+    ((5, 1, 4), (5, 1, 3), ((1,), (1,)), ((0,), (0,))),
+    ((4, 5, 1), (1, 3, 5), ((2,), (0,)), ((1,), (2,))),
+    ((4,), (3,), ((), ()), ((), ())),
+    ((1, 4, 1), (1, 1, 3), ((0, 2), (1, 0)), ((), ())),
+    ((2, 1, 3, 2), (4, 2, 1), ((1,), (2,)), ((3,), (1,))),
+]
+
+
+@pytest.mark.parametrize(("left", "right", "contract", "batch"), PRODUCTS)
+@pytest.mark.parametrize("dtype", [md.float32, md.float16, md.int32])
+def test_products_that_add_nothing_up_are_multiplications(left, right, contract, batch, dtype):
+    rng = np.random.default_rng(0)
+    x, y = (rng.choice([0.0, -0.0, 1.0, -3.0, 2.5], s).astype(dtype.numpy) for s in (left, right))
+    inputs = Var(left, dtype), Var(right, dtype)
+    shape, _ = table["dot_general"].infer(*inputs, contract=contract, batch=batch)
+    graph = Graph(inputs, [Equation(table["dot_general"], inputs, {"contract": contract, "batch": batch}, (out := Var(shape, dtype),))], [out])
+    after = multiplied(graph, 0)
+    after.check()
+    assert {e.primitive.name for e in after.equations} <= {"reshape", "permute", "mul", "add"}
+    (a,), (b,) = (xp.callable(g)(x, y) for g in (graph, after))
+    assert a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    assert multiplied(graph, out.nbytes + 1) is graph
+
+
+def test_products_that_add_something_up_or_are_complex_stay():
+    for dtype, n in ((md.complex64, 1), (md.float32, 2)):
+        x, y, z = Var((3, n), dtype), Var((n, 4), dtype), Var((3, 4), dtype)
+        graph = Graph([x, y], [Equation(table["dot_general"], (x, y), {"contract": ((1,), (0,)), "batch": ((), ())}, (z,))], [z])
+        assert multiplied(graph, 0) is graph
+
+
+def test_gradients_of_single_examples_are_the_eager_ones(backend):
+    f = md.vmap(md.grad(lambda w, x: md.tanh(x[None] @ w).sum()), in_axes=(None, 0))
+    w, x = md.tensor(np.linspace(-1, 1, 24 * 32, dtype=np.float32).reshape(24, 32)), md.tensor(np.ones((40, 24), np.float32))
+    np.testing.assert_allclose(md.jit(f)(w, x).numpy(), f(w, x).numpy(), rtol=2e-6, atol=1e-6)
