@@ -36,7 +36,8 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "ReflectionPad": (1,), "ReplicationPad": (1,), "ZeroPad": (1,), "ConstantPad": (1, 0.0), "CircularPad": (1,), "Upsample": (None, 2),
     "UpsamplingNearest2d": (2,), "UpsamplingBilinear2d": (2,), "Unfold": (2,), "Fold": ((2, 2), (2, 2)), "Unflatten": (1, (1, 3)),
     "Softmax": (0,), "AdaptiveLogSoftmaxWithLoss": (3, 4, [1, 2]), "FractionalMaxPool": (2, 1), "LazyConv": (4, 2),
-    "LazyLinear": (4,), "LazyBatchNorm": (), "LazyInstanceNorm": (), "Softmax2d": (), "LogSoftmax": (0,),
+    "LazyLinear": (4,), "LazyBatchNorm": (), "LazyInstanceNorm": (), "RNNBase": ("GRU", 3, 4),
+    "RNNCellBase": (3, 4, True, 1), "Softmax2d": (), "LogSoftmax": (0,),
     "Softmin": (0,), "PixelShuffle": (1,), "PixelUnshuffle": (1,), "ChannelShuffle": (1,),
 }  # fmt: skip
 HOLDERS = ("ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Sequential", "Identity")

@@ -3,7 +3,7 @@
 LAYERS is the table: a layer, its arguments, the options that are combined with each other, and the shapes of its inputs. For each combination the
 state_dict is taken over by name, and outputs, buffers, and the gradients of inputs and parameters are compared, in training and in evaluation.
 The first combination of each layer also runs under vmap, and in test_nn_backends.py on every backend. Names, order and defaults of constructors and
-functions are PyTorch's; what is left out is listed with its reason.
+functions are PyTorch's.
 """
 
 from __future__ import annotations
@@ -546,17 +546,6 @@ def test_first_combination_under_vmap(name):
 
 
 # ---- names, order and defaults ----------------------------------------------------------------------------------------------------------
-#: What torch has and minidl does not, and why.
-ABSENT_LAYERS = {
-    "Container": "deprecated", "NLLLoss2d": "deprecated", "CrossMapLRN2d": "an old name of LocalResponseNorm", "RNNBase": "abstract",
-    "RNNCellBase": "abstract", "DataParallel": "several devices", "SyncBatchNorm": "several devices",
-    "LinearCrossEntropyLoss": "a fused kernel of recent versions",
-}  # fmt: skip
-ABSENT_FUNCTIONS = {
-    "*max_pool*_with_indices": "return_indices=True says it",
-    "assert_int_or_pair, boolean_dispatch, handle_torch_function, has_torch_function*": "torch's own machinery",
-    "*_": "in place", "conv_tbc, native_channel_shuffle, grouped_mm, scaled_mm, scaled_grouped_mm, linear_cross_entropy": "kernels",
-}  # fmt: skip
 DEPRECATED = {"size_average", "reduce", "_stacklevel", "out", "min_value", "max_value"}
 
 
@@ -581,22 +570,13 @@ def same_arguments(ours: Any, theirs: Any) -> None:
 LAYER_NAMES = [n for n in dir(tnn) if isinstance(getattr(tnn, n), type) and issubclass(getattr(tnn, n), tnn.Module)]
 
 
-@pytest.mark.parametrize("name", sorted({*LAYER_NAMES} - ABSENT_LAYERS.keys() - {"Module"}))
+@pytest.mark.parametrize("name", sorted(n for n in LAYER_NAMES if hasattr(nn, n) and n != "Module"))  # test_torch_names.py has the others
 def test_constructor_has_torchs_arguments(name):
     ours, theirs = getattr(nn, name).__init__, getattr(tnn, name).__init__
     if "args" in dict(arguments(theirs)):
         assert name in ("Identity", "Sequential", "RNN", "LSTM", "GRU") or not arguments(ours)
     else:
         same_arguments(ours, theirs)
-
-
-def test_nothing_is_absent_without_a_reason():
-    assert [n for n in LAYER_NAMES if not hasattr(nn, n) and n not in ABSENT_LAYERS] == []
-    patterns = [p.strip().replace("*", ".*") for text in ABSENT_FUNCTIONS for p in text.split(",")]
-    names = [n for n in dir(TF) if n[0].islower() and callable(getattr(TF, n))]
-    missing = [n for n in names if not hasattr(F, n) and not any(re.fullmatch(p, n) for p in patterns)]
-    assert missing == []
-    assert not [n for n in ABSENT_LAYERS if hasattr(nn, n)]
 
 
 FUNCTION_NAMES = [n for n in F.__all__ if hasattr(TF, n)]
@@ -624,4 +604,3 @@ def test_recurrent_layers_have_torchs_arguments():
 def test_initialisers_have_torchs_arguments():
     for name in nn.init.__all__:
         same_arguments(getattr(nn.init, name), getattr(tnn.init, name))
-    assert not [n for n in dir(tnn.init) if n.endswith("_") and n[0].islower() and n not in nn.init.__all__]

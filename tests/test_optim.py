@@ -763,3 +763,23 @@ def test_a_small_eps_does_not_vanish_in_low_precision(name, dtype):
             p.grad = md.tensor([0.0, 1.0], dtype=p.dtype)
             opt.step() if compiled else opt._step_all()
             np.testing.assert_allclose(p.tolist(), w, rtol=2e-3 if dtype == "float16" else 1e-2)
+
+
+def test_hooks_round_saving_and_loading_are_torchs():
+    found = []
+    for lib in (md, torch):
+        p, seen = lib.nn.Parameter(lib.ones(2)), []
+        opt = lib.optim.SGD([p], lr=0.1, momentum=0.9)
+        opt.register_state_dict_pre_hook(lambda o, seen=seen, opt=opt: seen.append(("before saving", o is opt)))
+        opt.register_state_dict_post_hook(lambda o, state: {**state, "epoch": 3})
+        opt.register_state_dict_post_hook(lambda o, state, seen=seen: seen.append(("first", "epoch" in state)), prepend=True)
+        handle = opt.register_load_state_dict_pre_hook(lambda o, state: {**state, "param_groups": [{**g, "lr": 0.5} for g in state["param_groups"]]})
+        opt.register_load_state_dict_pre_hook(lambda o, state, seen=seen: seen.append(state.pop("epoch")))
+        opt.register_load_state_dict_post_hook(lambda o, seen=seen: seen.append(("loaded", o.param_groups[0]["lr"])))
+        state = opt.state_dict()
+        opt.load_state_dict(state)
+        assert state["epoch"] == 3  # what was given is not changed
+        handle.remove()
+        opt.load_state_dict(state)
+        found.append(seen)
+    assert found[0] == found[1] and found[0][-1] == ("loaded", 0.1) and len(found[0]) == 6

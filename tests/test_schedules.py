@@ -332,3 +332,14 @@ def test_cyclic_rates_equal_torchs(name, options):
                 schedule.load_state_dict(state)
         found.append(np.array(rates))
     np.testing.assert_allclose(*found, rtol=1e-12)
+
+
+def test_new_statistics_are_those_of_batch_norms_alone_as_in_torch():
+    x, found = np.random.default_rng(0).normal(size=(4, 3, 5)), []
+    for lib in (md, torch):
+        net = lib.nn.Sequential(lib.nn.BatchNorm1d(3), lib.nn.InstanceNorm1d(3, track_running_stats=True)).double()
+        net(lib.asarray(x))
+        lib.optim.swa_utils.update_bn([lib.asarray(x + 1)], net, device="cpu")
+        found.append([v.numpy() for v in net.state_dict().values()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)

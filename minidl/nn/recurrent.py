@@ -7,7 +7,7 @@ PackedSequence (nn.utils.rnn), whose shape is fixed.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any
 
 import minidl as md
 from minidl.nn import functional as F
@@ -17,7 +17,7 @@ from minidl.nn.module import Module
 from minidl.nn.parameter import blank
 from minidl.nn.utils.rnn import PackedSequence
 
-__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
+__all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
 
 
 class _Uniform(Module):
@@ -31,15 +31,34 @@ class _Uniform(Module):
 
 
 # ---- whole sequences ------------------------------------------------------------------------------------------------------------------
-class _Recurrent(_Uniform):
-    """weight_ih_l0 [gates * hidden, inputs], weight_hh_l0 [gates * hidden, out], bias_ih_l0, bias_hh_l0; then layer 1; "_reverse" for backwards."""
+class RNNBase(_Uniform):
+    """What RNN, LSTM and GRU are; mode: "RNN_TANH", "RNN_RELU", "LSTM" or "GRU". See RNN.
 
-    def _start(
-        self, mode: str, input_size: int, hidden_size: int, num_layers: int, bias: bool, batch_first: bool, dropout: float, bidirectional: bool,
-        proj_size: int, device: str | None, dtype: Any,
-    ) -> None:  # fmt: skip
+    Parameters: weight_ih_l0 [gates * hidden, inputs], weight_hh_l0 [gates * hidden, out], bias_ih_l0, bias_hh_l0; then layer 1; "_reverse" for
+    backwards. Raises ValueError for another mode.
+
+    >>> isinstance(md.nn.GRU(3, 4), RNNBase), RNNBase("GRU", 3, 4)(md.ones((5, 2, 3)))[0].shape
+    (True, (5, 2, 4))
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: str | None = None,
+        dtype: Any = None,
+    ):
         super().__init__()
         name = type(self).__name__
+        if mode not in GATES:
+            raise ValueError(f"{name}: mode is one of {', '.join(map(repr, GATES))}, not {mode!r}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout is a probability, not {dropout}")
         if hidden_size < 1 or num_layers < 1:
@@ -133,7 +152,7 @@ class _Recurrent(_Uniform):
         return text + (f", bidirectional={self.bidirectional}" if self.bidirectional else "")
 
 
-class RNN(_Recurrent):
+class RNN(RNNBase):
     """An Elman network of some layers over a sequence [L, N, input_size] → ([L, N, hidden_size], last state [layers, N, hidden_size]).
 
     nonlinearity: "tanh" or "relu". batch_first: [N, L, ...]. dropout: between layers, in training. bidirectional: two directions side by side. Raises
@@ -160,11 +179,11 @@ class RNN(_Recurrent):
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f'RNN: nonlinearity is "tanh" or "relu", not {nonlinearity!r}')
         mode = f"RNN_{nonlinearity.upper()}"
-        self._start(mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__(mode, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
         self.nonlinearity = nonlinearity
 
 
-class LSTM(_Recurrent):
+class LSTM(RNNBase):
     """Long short-term memory over a sequence: forward(input, (h, c)) → (output, (h, c)); arguments as RNN (S. Hochreiter, J. Schmidhuber, 1997).
 
     proj_size: h is projected to so many features (H. Sak et al., Interspeech 2014).
@@ -187,10 +206,10 @@ class LSTM(_Recurrent):
         device: str | None = None,
         dtype: Any = None,
     ):
-        self._start("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype)
+        super().__init__("LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, device, dtype)
 
 
-class GRU(_Recurrent):
+class GRU(RNNBase):
     """Gated recurrent units over a sequence; arguments and results as RNN (K. Cho et al., EMNLP 2014).
 
     >>> outputs, last = md.nn.GRU(3, 4, batch_first=True)(md.ones((2, 5, 3)))
@@ -210,19 +229,24 @@ class GRU(_Recurrent):
         device: str | None = None,
         dtype: Any = None,
     ):
-        self._start("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
+        super().__init__("GRU", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype)
 
 
 # ---- single steps ---------------------------------------------------------------------------------------------------------------------
-class _Cell(_Uniform):
-    """weight_ih [gates * hidden, inputs], weight_hh [gates * hidden, hidden], bias_ih, bias_hh."""
+class RNNCellBase(_Uniform):
+    """What RNNCell, LSTMCell and GRUCell share; they have num_chunks 1, 4 and 3.
 
-    gates: ClassVar[int] = 1
+    Parameters: weight_ih [num_chunks * hidden, inputs], weight_hh [num_chunks * hidden, hidden], bias_ih, bias_hh. Called, the three raise ValueError
+    for an input that has not one or two axes.
 
-    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None, dtype: Any = None):
+    >>> isinstance(md.nn.LSTMCell(3, 4), RNNCellBase), RNNCellBase(3, 4, True, 4).weight_ih.shape
+    (True, (16, 3))
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, num_chunks: int, device: str | None = None, dtype: Any = None):
         super().__init__()
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
-        rows = self.gates * hidden_size
+        rows = num_chunks * hidden_size
         self.weight_ih = blank(rows, input_size, dtype=dtype, device=device)
         self.weight_hh = blank(rows, hidden_size, dtype=dtype, device=device)
         for name in ("bias_ih", "bias_hh"):
@@ -234,14 +258,14 @@ class _Cell(_Uniform):
             raise ValueError(f"{type(self).__name__}: expected [N, {self.input_size}] or [{self.input_size}], got {input.shape}")
         if hx is None:
             hx = md.zeros((*input.shape[:-1], self.hidden_size), dtype=input.dtype, backend=input.backend, device=input.device)
-            hx = (hx, hx) if self.gates == 4 else hx
+            hx = (hx, hx) if isinstance(self, LSTMCell) else hx
         return function(input, hx, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
 
     def extra_repr(self) -> str:
         return f"{self.input_size}, {self.hidden_size}" + (f", bias={self.bias}" if self.bias is not True else "")
 
 
-class RNNCell(_Cell):
+class RNNCell(RNNCellBase):
     """One step of an Elman network: forward(input, h) → h; nonlinearity "tanh" or "relu".
 
     input: [N, input_size], h: [N, hidden_size] (default: zeros), or both without N. Raises ValueError for another nonlinearity, and when called for
@@ -256,7 +280,7 @@ class RNNCell(_Cell):
     ):
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f'RNNCell: nonlinearity is "tanh" or "relu", not {nonlinearity!r}')
-        super().__init__(input_size, hidden_size, bias, device, dtype)
+        super().__init__(input_size, hidden_size, bias, 1, device, dtype)
         self.nonlinearity = nonlinearity
 
     def forward(self, input: md.Tensor, hx: md.Tensor | None = None) -> md.Tensor:
@@ -266,7 +290,7 @@ class RNNCell(_Cell):
         return super().extra_repr() + (f", nonlinearity={self.nonlinearity}" if self.nonlinearity != "tanh" else "")
 
 
-class LSTMCell(_Cell):
+class LSTMCell(RNNCellBase):
     """One step of an LSTM: forward(input, (h, c)) → (h, c).
 
     >>> h, c = md.nn.LSTMCell(3, 4)(md.ones((2, 3)))
@@ -274,20 +298,22 @@ class LSTMCell(_Cell):
     ((2, 4), (2, 4))
     """
 
-    gates = 4
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None, dtype: Any = None):
+        super().__init__(input_size, hidden_size, bias, 4, device, dtype)
 
     def forward(self, input: md.Tensor, hx: tuple[md.Tensor, md.Tensor] | None = None) -> tuple[md.Tensor, md.Tensor]:
         return self._call(F.lstm_cell, input, hx)
 
 
-class GRUCell(_Cell):
+class GRUCell(RNNCellBase):
     """One step of a gated recurrent unit: forward(input, h) → h.
 
     >>> md.nn.GRUCell(3, 4)(md.ones((2, 3)), md.zeros((2, 4))).shape
     (2, 4)
     """
 
-    gates = 3
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, device: str | None = None, dtype: Any = None):
+        super().__init__(input_size, hidden_size, bias, 3, device, dtype)
 
     def forward(self, input: md.Tensor, hx: md.Tensor | None = None) -> md.Tensor:
         return self._call(F.gru_cell, input, hx)

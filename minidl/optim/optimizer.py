@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import minidl as md
 from minidl.optim import programs
+from minidl.optim.hooked import Hooked
 
 State = dict[str, Any]
 #: What PyTorch's optimizers are told about how their kernels run; accepted as `**execution`, and minidl has no use for it.
@@ -37,7 +38,7 @@ class Group(dict):
         return {k: self[k] for k in self if k not in ("params", "param_names")}
 
 
-class Optimizer:
+class Optimizer(Hooked):
     """The base of all optimizers: subclasses define `_update` for one parameter and `_start` for its state.
 
     params: tensors, (name, tensor) pairs, or dicts that say "params" and settings of their own. execution: foreach, fused, capturable and
@@ -55,10 +56,9 @@ class Optimizer:
     """
 
     __slots__ = ("__dict__", "__weakref__", "stepped")  # stepped: apart from what jit guards; a schedule asks whether a step came before it
-    __minidl_state__ = ("step", "_step_all", "zero_grad", "init", "update", "_update", "_start", "_run_hooks")  # the methods that jit looks into
+    #: The methods that jit looks into.
+    __minidl_state__ = ("step", "_step_all", "zero_grad", "init", "update", "_update", "_start", "_run_hooks", "_hooks_of")
     _dtypes: ClassVar[dict[str, Any]] = {"step": md.float64}  # the state that has not the parameter's dtype
-
-    _hooks: Any = None
 
     def __init__(self, params: Iterable[Any] | None, defaults: dict[str, Any], execution: Mapping[str, Any] | None = None):
         for k, v in (execution or {}).items():
@@ -178,42 +178,6 @@ class Optimizer:
         self._run_hooks("post", closure)
         return loss
 
-    def register_step_pre_hook(self, hook: Callable[..., Any]) -> Any:
-        """Call hook(optimizer, args, kwargs) before each step; returns a removable handle. A hook that returns (args, kwargs) replaces them: the
-        closure is args[1] or kwargs["closure"]. The step raises RuntimeError for a hook that returns anything else than that or None."""
-        return self._add_hook("pre", hook)
-
-    def register_step_post_hook(self, hook: Callable[..., Any]) -> Any:
-        """Call hook(optimizer, args, kwargs) after each step; returns a removable handle.
-
-        >>> w, seen = md.nn.Parameter(md.ones(1)), []
-        >>> optimizer = md.optim.SGD([w], lr=0.1)
-        >>> handle = optimizer.register_step_post_hook(lambda opt, args, kwargs: seen.append(opt.param_groups[0]["lr"]))
-        >>> optimizer.step()
-        >>> seen
-        [0.1]
-        """
-        return self._add_hook("post", hook)
-
-    def _add_hook(self, kind: str, hook: Callable[..., Any]) -> Any:
-        from minidl.nn.hooks import Hooks
-
-        if self._hooks is None:
-            self._hooks = Hooks()
-        return self._hooks.add(kind, hook, False)
-
-    def _run_hooks(self, kind: str, closure: Any) -> Any:
-        """Call the hooks; returns the closure, or what a hook before the step put in its place."""
-        args: tuple[Any, ...] = (self,) if closure is None else (self, closure)
-        kwargs: dict[str, Any] = {}
-        for _, hook in () if self._hooks is None else self._hooks.of(kind):
-            new = hook(self, args, kwargs)
-            if kind == "pre" and new is not None:
-                if not (isinstance(new, tuple) and len(new) == 2):
-                    raise RuntimeError(f"{type(self).__name__}.step: a hook before the step returns None or (args, kwargs), not {new!r}")
-                args, kwargs = new
-        return args[1] if len(args) > 1 else kwargs.get("closure")
-
     def _step_all(self) -> None:
         """All updates, in place."""
         with md.no_grad():
@@ -283,13 +247,17 @@ class Optimizer:
     # ---- saving ---------------------------------------------------------------------------------------------------------------------------
     def state_dict(self) -> dict[str, Any]:
         """{"state": {number of the parameter: its state}, "param_groups": hyper-parameters and numbers}: the values of now."""
+        for hook in self._hooks_of("save_pre"):
+            hook(self)
         number = {id(p): i for i, p in enumerate(p for g in self.param_groups for p in g["params"])}
         groups = [{**{k: v for k, v in g.items() if k != "params"}, "params": [number[id(p)] for p in g["params"]]} for g in self.param_groups]
-        return {"state": {number[id(p)]: {k: _now(v) for k, v in s.items()} for p, s in self.state.items() if s}, "param_groups": groups}
+        state = {number[id(p)]: {k: _now(v) for k, v in s.items()} for p, s in self.state.items() if s}
+        return self._replaced("save", {"state": state, "param_groups": groups})
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a saved state, PyTorch's too; tensors go to the dtype and backend of their parameter, in place where there are such already, so
         that nothing is compiled again. Raises ValueError where the groups differ in size; then nothing is changed."""
+        state_dict = self._replaced("load_pre", dict(state_dict))
         saved = state_dict["param_groups"]
         sizes, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
         if sizes != wanted:
@@ -306,6 +274,8 @@ class Optimizer:
         if not all(same):
             programs.forget(self)  # they hold the tensors that were replaced
         self.stepped = True  # as the one that was saved had been, for all that a schedule can know
+        for hook in self._hooks_of("load"):
+            hook(self)
 
     def _take_over(self, p: md.Tensor, loaded: State) -> bool:
         """Make this the state of a parameter; whether every tensor stayed the one it was."""

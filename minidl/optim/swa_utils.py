@@ -124,15 +124,15 @@ class AveragedModel(nn.Module):
             self.n_averaged.assign(self.n_averaged + 1)
 
 
-def update_bn(loader: Iterable[Any], model: nn.Module) -> None:
-    """Running statistics of all batch norms anew, from the inputs (or first entries of tuples) that loader gives.
+def update_bn(loader: Iterable[Any], model: nn.Module, device: str | None = None) -> None:
+    """Running statistics of all batch norms anew, from the inputs (or first entries of tuples) that loader gives, moved to device if that is given.
 
     >>> model = md.nn.BatchNorm1d(1)
     >>> md.optim.swa_utils.update_bn([md.tensor([[1.0], [3.0]])], model)
     >>> model.running_mean.tolist()
     [2.0]
     """
-    norms = [m for m in model.modules() if hasattr(m, "reset_running_stats")]
+    norms = [m for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))]
     if not norms:
         return
     momenta, training = [m.momentum for m in norms], model.training
@@ -143,7 +143,8 @@ def update_bn(loader: Iterable[Any], model: nn.Module) -> None:
     try:
         with md.no_grad():
             for batch in loader:
-                model(batch[0] if isinstance(batch, (list, tuple)) else batch)
+                input = batch[0] if isinstance(batch, (list, tuple)) else batch
+                model(input if device is None else input.to(device=device))
     finally:
         for m, momentum in zip(norms, momenta, strict=True):
             m.momentum = momentum

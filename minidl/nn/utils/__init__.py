@@ -25,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False) -> md.Tensor:
+def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None) -> md.Tensor:
     """The norm of all elements of all tensors (a pytree of them) as one vector; norm_type may be inf. A 0-d tensor; 0 for no tensors.
 
     Raises RuntimeError with error_if_nonfinite where it is infinite or nan, which needs values: not inside md.jit.

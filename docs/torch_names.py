@@ -1,0 +1,194 @@
+"""Writes docs/torch_names.md: which names of torch.nn and torch.optim are names of minidl, and why the others are not.
+
+    python docs/torch_names.py          needs torch
+
+The names are looked up in the torch that is installed, so the page cannot be wrong about them; tests/test_torch_names.py fails where a name is
+neither in minidl nor in ABSENT, where one in ABSENT is in minidl after all, and where the page is older than either.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = Path(__file__).parent / "torch_names.md"
+sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
+
+#: Rooms of torch, and what they are in minidl.
+ROOMS = {
+    "torch.nn": "md.nn",
+    "torch.nn.functional": "md.nn.functional",
+    "torch.nn.init": "md.nn.init",
+    "torch.nn.utils": "md.nn.utils",
+    "torch.nn.utils.parametrizations": "md.nn.utils.parametrizations",
+    "torch.nn.utils.parametrize": "md.nn.utils.parametrize",
+    "torch.nn.utils.prune": "md.nn.utils.prune",
+    "torch.nn.utils.rnn": "md.nn.utils.rnn",
+    "torch.nn.attention": "md.nn",
+    "torch.optim": "md.optim",
+    "torch.optim.lr_scheduler": "md.optim.lr_scheduler",
+    "torch.optim.swa_utils": "md.optim.swa_utils",
+}
+#: Classes whose methods are compared, too.
+CLASSES = {
+    "torch.nn.Module": "md.nn.Module",
+    "torch.optim.Optimizer": "md.optim.Optimizer",
+    "torch.optim.lr_scheduler.LRScheduler": "md.optim.lr_scheduler.LRScheduler",
+}
+
+_OLD = "deprecated in PyTorch; the name with an underscore behind it is there"
+_KERNEL = "chooses among PyTorch's attention kernels; each backend of minidl has one"
+_MACHINERY = "PyTorch's own machinery"
+_INPLACE = "changes its input; write x = F.{}(x)"
+_INDICES = "F.{} with return_indices=True"
+#: Room → name → why it is not in minidl, and what is there for it.
+ABSENT: dict[str, dict[str, str]] = {
+    "torch.nn": {
+        "Container": "deprecated in PyTorch; Module",
+        "CrossMapLRN2d": "undocumented in PyTorch; LocalResponseNorm",
+        "DataParallel": "for several devices in one process; PyTorch advises against it",
+        "LinearCrossEntropyLoss": "CrossEntropyLoss of a Linear",
+        "LinearCrossEntropyOptions": "settings of PyTorch's chunked kernel",
+        "NLLLoss2d": "deprecated in PyTorch; NLLLoss",
+        "SyncBatchNorm": "averages over processes, and minidl runs in one; a BatchNorm under this name would train wrongly where there are several",
+        "factory_kwargs": _MACHINERY,
+    },
+    "torch.nn.functional": {
+        **{f"{n}_": _INPLACE.format(n) for n in ("celu", "elu", "hardtanh", "leaky_relu", "relu", "rrelu", "selu", "threshold")},
+        **{f"{n}_with_indices": _INDICES.format(n) for kind in ("adaptive_max_pool", "max_pool") for n in (f"{kind}{i}d" for i in (1, 2, 3))},
+        **{f"{n}_with_indices": _INDICES.format(n) for n in ("fractional_max_pool2d", "fractional_max_pool3d")},
+        "assert_int_or_pair": _MACHINERY,
+        **dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), _MACHINERY),
+        "conv_tbc": "F.conv1d with the axes in another order",
+        "native_channel_shuffle": "F.channel_shuffle",
+        "linear_cross_entropy": "F.cross_entropy(F.linear(input, weight), target)",
+        "grouped_mm": "products of matrices of unequal sizes by a CUDA kernel; md.matmul of each",
+        **dict.fromkeys(("scaled_mm", "scaled_grouped_mm"), "products of 8-bit floats by a CUDA kernel; md.matmul_int8 is for integers"),
+        **dict.fromkeys(("ScalingType", "SwizzleType"), "settings of scaled_mm"),
+    },
+    "torch.nn.init": dict.fromkeys(
+        ("constant", "dirac", "eye", "kaiming_normal", "kaiming_uniform", "normal", "orthogonal", "sparse", "uniform", "xavier_normal",
+         "xavier_uniform"), _OLD,
+    ),
+    "torch.nn.utils": {
+        "clip_grad_norm": _OLD,
+        **{f"convert_conv{n}d_weight_memory_format": "each backend chooses how arrays lie in memory" for n in (2, 3)},
+    },
+    "torch.nn.utils.prune": {"PruningContainer": "a second method works on what the first one left, without a container"},
+    "torch.nn.utils.rnn": {
+        "PackedSequence_": _MACHINERY,
+        "bind": _MACHINERY,
+        "invert_permutation": "examples need no sorting, so nothing is permuted",
+    },
+    "torch.nn.attention": {
+        "SDPBackend": _KERNEL,
+        "sdpa_kernel": _KERNEL,
+        **dict.fromkeys((f"{v}_flash_attention_impl" for v in ("activate", "current", "register", "restore")), _KERNEL),
+        "list_flash_attention_impls": _KERNEL,
+    },
+    "torch.optim": {
+        "SparseAdam": "for gradients that are sparse tensors, which minidl has not; Adam",
+        "swap_in_optimizer_params_and_state": _MACHINERY,
+    },
+    "torch.nn.Module": {
+        "compile": "md.jit(module)",
+        "register_backward_hook": "deprecated in PyTorch; register_full_backward_hook",
+        "share_memory": "arrays are not shared between processes",
+        "to_empty": "there is no meta device; nn.utils.skip_init makes a module without drawing",
+        **dict.fromkeys(("ipu", "mtia", "xpu"), "no backend has such devices"),
+    },
+    "torch.optim.Optimizer": {"profile_hook_step": _MACHINERY},
+}
+#: What has the same name and is not the same, by room.
+DIFFERENT: dict[str, dict[str, str]] = {
+    "torch.nn": {
+        "AdaptiveLogSoftmaxWithLoss": "every cluster is computed for every row, so that shapes are fixed",
+        "LazyLinear": "and the other lazy layers: the first call makes new Parameters (a tensor's shape never changes), so optimizers come after it, "
+        "and it is refused inside md.jit",
+        "MultiheadAttention": "a row that may look nowhere is 0, not nan",
+        "UninitializedParameter": "materialize returns the Parameter that takes its place; state_dict refuses it",
+    },
+    "torch.nn.functional": {
+        "softmax": "a row of -inf is 0, not nan; kinks and poles: tests/conventions",
+        "dropout": "here as elsewhere `inplace` is accepted and changes nothing",
+        "embedding": "sparse is accepted, gradients are dense",
+    },
+    "torch.nn.utils": {
+        "skip_init": "the values are zeros, not whatever was in memory",
+        "weight_norm": "and spectral_norm: the weight follows its parts at once, not at the next forward; no warning",
+    },
+    "torch.nn.utils.rnn": {"PackedSequence": "(data, lengths): the padded tensor and the lengths, of fixed shape, not the packed one"},
+    "torch.nn.utils.parametrizations": {"orthogonal": "signs on the diagonal of reflections count, not their size"},
+    "torch.optim": {"Optimizer": "every step is one compiled program; foreach, fused and capturable are accepted and mean nothing"},
+}
+
+
+def found(path: str) -> Any:
+    """The module or class of a dotted name."""
+    parts = path.split(".")
+    for i in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(["minidl", *parts[1:i]] if parts[0] == "md" else parts[:i]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[i:]:
+            value = getattr(value, part)
+        return value
+    raise ModuleNotFoundError(path)
+
+
+def names(room: str) -> list[str]:
+    """The names that a room of torch, or one of its classes, offers: its functions and classes, not what its file imports."""
+    place, out = found(room), []
+    if isinstance(place, type):
+        return [n for n in dir(place) if not n.startswith("_") and callable(getattr(place, n)) and n in _methods(place)]
+    for name in dir(place):
+        value = getattr(place, name)
+        home = getattr(value, "__module__", None) or ""
+        if name.startswith("_") or isinstance(value, types.ModuleType) or not callable(value):
+            continue
+        own = name in getattr(place, "__all__", ()) or home.startswith((room, "torch._C")) or (home in ("", "torch") and not isinstance(value, type))
+        if own:
+            out.append(name)
+    return out
+
+
+def _methods(kind: type) -> set[str]:
+    return {n for base in kind.__mro__[:-1] for n, v in vars(base).items() if isinstance(v, (types.FunctionType, classmethod, staticmethod))}
+
+
+def missing(room: str) -> list[str]:
+    """Those that minidl has not."""
+    ours = found((ROOMS | CLASSES)[room])
+    return [n for n in names(room) if not hasattr(ours, n)]
+
+
+def page() -> str:
+    """The text of the page."""
+    lines = [
+        "# PyTorch's names in minidl", "",
+        "Written by `python docs/torch_names.py` from the PyTorch that is installed, and tested against it. What is there has PyTorch's name,",
+        "arguments and defaults; layers have its state_dict keys and, in float64, its outputs and gradients (tests/test_nn_parity.py, by a grid",
+        "of options; tests/test_nn_lazy.py, test_nn_utils.py, test_nn_rest.py, test_optim.py and test_schedules.py the rest).", "",
+        "| torch | minidl | there | not there |", "|---|---|--:|--:|",
+    ]  # fmt: skip
+    for room, ours in (ROOMS | CLASSES).items():
+        gone = missing(room)
+        lines.append(f"| `{room}` | `{ours}` | {len(names(room)) - len(gone)} | {len(gone)} |")
+    for room, ours in (ROOMS | CLASSES).items():
+        gone = missing(room)
+        have = ", ".join(f"`{n}`" for n in names(room) if n not in gone)
+        lines += ["", f"## {room}", "", f"There, in `{ours}`: {have}." if have else "Nothing of it is there."]
+        for title, rows in (("not there", {n: ABSENT.get(room, {}).get(n, "") for n in gone}), ("not the same", DIFFERENT.get(room, {}))):
+            if rows:
+                lines += ["", f"| {title} | |", "|---|---|", *(f"| `{n}` | {why} |" for n, why in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(PAGE.relative_to(ROOT))
