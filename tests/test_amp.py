@@ -426,17 +426,53 @@ def test_the_digits_train_as_well_in_low_precision():
     assert accuracy_of(md.bfloat16, "torch") > full - 0.01
 
 
-#: What torch leaves in float32 on the CPU; on CUDA cells are low, too, and Bilinear is wide.
-ONLY_ON_CUDA = {"Bilinear", "GRU", "GRUCell", "LSTMCell"}
+@pytest.mark.parametrize("low", HALF)
+def test_norms_by_running_statistics_give_back_the_dtype_of_their_input(low):
+    """As torch's do, so that what stands between convolutions is low; statistics are float32, and those of a half module are updated, too."""
+    native, x = getattr(torch, low.name), data(4, 3, 5).to(low)
+    tx = torch.tensor(x.to(md.float32).numpy()).to(native)
+    for name, options in (("BatchNorm1d", {}), ("InstanceNorm1d", {"affine": True, "track_running_stats": True})):
+        ours, theirs = getattr(nn, name)(3, **options), getattr(torch.nn, name)(3, **options)
+        for training in (True, False):
+            ours.train(training), theirs.train(training)
+            with torch.autocast("cpu", native):
+                want = theirs(tx)
+            with md.autocast(dtype=low):
+                got = ours(x)
+            assert got.dtype is low and want.dtype is native
+            np.testing.assert_allclose(got.detach().to(md.float32).numpy(), want.detach().float().numpy(), rtol=2e-2, atol=2e-2)
+        for (k, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-2 if low is md.bfloat16 else 1e-3, atol=1e-3, err_msg=k)
+        half = getattr(nn, name)(3, **options).to(low)
+        with md.autocast(dtype=low):
+            assert half(x).dtype is low and md.jit(half)(x).dtype is low
+        assert half.running_mean.dtype is low and (half.running_mean != 0).any().item()
+        with md.autocast("cuda", low):
+            assert ours(data(4, 3, 5)).dtype is md.float32
 
 
-@pytest.mark.parametrize("name", FIRST)
+def test_bilinear_maps_compute_in_the_widest_dtype():
+    layer, a, b = nn.Bilinear(3, 4, 2), data(5, 3), data(5, 4, seed=1)
+    want = layer(a, b).detach().numpy()
+    with md.autocast():
+        assert (layer(a, b).detach().numpy() == want).all() and layer(a.to(md.bfloat16), b).dtype is md.float32
+        assert layer.bfloat16()(a.to(md.bfloat16), b.to(md.bfloat16)).dtype is md.bfloat16
+
+
+#: What torch leaves in float32 on the CPU, and computes in the low dtype on CUDA.
+ONLY_ON_CUDA = {"GRU", "GRUCell", "LSTMCell"}
+
+
+@pytest.mark.parametrize("name", [n for n in FIRST if n != "AdaptiveLogSoftmaxWithLoss"])  # which torch's autocast cannot run
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
 def test_every_layer_gives_the_dtypes_that_torchs_gives(name):
     """Eager and jitted, with the same values to a low dtype's precision; gradients of parameters are finite and stay in float32."""
     row = FIRST[name]
     options = combinations(row)[0]
-    ours, theirs = getattr(nn, name)(*row.args, **options), getattr(torch.nn, name)(*row.args, **options)
+    ours, theirs = (
+        getattr(lib, name)(*row.args, **{k: wrap(v.astype("float32")) if isinstance(v, np.ndarray) else v for k, v in options.items()})
+        for lib, wrap in ((nn, md.asarray), (torch.nn, torch.tensor))
+    )
     ours.load_state_dict(theirs.state_dict())
     g = np.random.default_rng(0)
     arrays = [a.astype(np.float32) if a.dtype == np.float64 else a for a in (draw(s, g) for s in row.inputs)]

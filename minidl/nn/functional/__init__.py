@@ -40,7 +40,8 @@ from minidl.nn.functional.resizing import *  # noqa: F403
 from minidl.nn.functional.sequences import *  # noqa: F403
 
 _SQUARES = ("cosine_similarity", "normalize", "pairwise_distance")
-for _name in (*losses.__all__, *normalization.__all__, *regression.__all__, *sequences.__all__, *_SQUARES):
+_NORMS = [name for name in normalization.__all__ if name not in normalization.OWN_DTYPE]
+for _name in (*losses.__all__, *_NORMS, *regression.__all__, *sequences.__all__, *_SQUARES):
     globals()[_name] = md.full_precision(globals()[_name])  # what adds up squares or takes logarithms begins in float32 under md.autocast
 
 _ROOMS = (

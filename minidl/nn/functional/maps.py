@@ -23,17 +23,20 @@ def linear(input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -
     return out if bias is None else out + bias
 
 
-@md.low_precision
 def bilinear(input1: md.Tensor, input2: md.Tensor, weight: md.Tensor, bias: md.Tensor | None = None) -> md.Tensor:
     """Σ input1_i W_kij input2_j + b_k for input1 [..., in1], input2 [..., in2], weight [out, in1, in2], bias [out].
 
-    Result [..., out]. Raises ValueError for inputs whose leading axes differ, or whose features are not those of weight.
+    Result [..., out]; under md.autocast in the widest dtype of the four, as PyTorch's. Raises ValueError for inputs whose leading axes differ, or
+    whose features are not those of weight.
 
     >>> md.nn.functional.bilinear(md.tensor([2.0]), md.tensor([3.0]), md.ones((1, 1, 1))).tolist()
     [6.0]
     """
     if input1.shape[:-1] != input2.shape[:-1] or weight.shape[1:] != (input1.shape[-1], input2.shape[-1]):
         raise ValueError(f"bilinear: inputs {input1.shape} and {input2.shape} do not fit weight {weight.shape} [out, in1, in2]")
+    if md.is_autocast_enabled():
+        with md.autocast(enabled=False):
+            return bilinear(input1, input2, weight, bias)
     lead, (out, n1, n2) = input1.shape[:-1], weight.shape
     a, b = input1.reshape((-1, 1, n1)), input2.reshape((-1, n2))
     partial = md.matmul(b, weight.reshape((out * n1, n2)).T).reshape((-1, out, n1))
