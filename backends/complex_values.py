@@ -18,6 +18,7 @@ from typing import Any
 
 INF, NAN, HALF_PI = math.inf, math.nan, math.pi / 2
 LARGE = 1000.0  # beyond it exp overflows in every dtype
+FLAT = 300.0  # beyond it tanh is 1, and libraries that divide by cosh have no value
 #: What a library provides: functions of real arrays, and full(like, value).
 TOOLS = ("where", "full", "signbit", "negative", "absolute", "sin", "cos", "atan2", "hypot", "log", "log1p")
 _unbound: Any = None
@@ -57,7 +58,7 @@ def _cosh(a: Part, b: Part) -> Parts:
 
 def _tanh(a: Part, b: Part) -> Parts:
     nan = full(a, NAN)
-    far = a >= where(b < INF, full(a, LARGE), full(a, INF))
+    far = a >= where(b < INF, full(a, FLAT), full(a, INF))
     return where(far, full(a, 1.0), where(a == 0, a, nan)), where(far, full(a, 0.0), where(b == 0, b, nan))
 
 
@@ -146,6 +147,31 @@ def _finite_sin(a: Part, b: Part) -> Part:
     return (a < INF) & (b < LARGE)
 
 
+def _finite_tanh(a: Part, b: Part) -> Part:
+    return (a < FLAT) & (b < INF)
+
+
+def _finite_tan(a: Part, b: Part) -> Part:
+    return (a < INF) & (b < FLAT)
+
+
+# ---- which parts are zero on an axis, where libraries multiply what overflows by 0 ------------------------------------------------------------
+def _nowhere(a: Part, b: Part) -> Parts:
+    return a != a, b != b
+
+
+def _flat(a: Part, b: Part) -> Parts:
+    return a != a, b == 0
+
+
+def _each(a: Part, b: Part) -> Parts:
+    return a == 0, b == 0
+
+
+def _both(a: Part, b: Part) -> Parts:
+    return a != a, (a == 0) | (b == 0)
+
+
 # ---- symmetries: what parts to compute with, and the signs of the result ------------------------------------------------------------------
 def _upper(a: Part, b: Part) -> Parts:
     return a, absolute(b)
@@ -180,15 +206,36 @@ def _even(real: Part, imag: Part, a: Part, b: Part) -> Parts:
     return real, where(signbit(a) != signbit(b), negative(imag), imag)
 
 
-#: primitive -> (symmetry, its signs, where a library is right, what is true elsewhere)
+#: primitive -> (symmetry, its signs, where a library is right, where a part is zero all the same, what is true elsewhere)
 TABLE: dict[str, tuple[Callable[..., Any], ...]] = {
-    "exp": (_upper, _mirrored, _finite_exp, _exp), "expm1": (_upper, _mirrored, _finite_expm1, _expm1), "log": (_upper, _above, _finite, _log),
-    "log1p": (_upper, _above, _finite_log1p, _log1p), "sqrt": (_upper, _above, _finite, _sqrt), "acosh": (_upper, _above, _finite, _acosh),
-    "acos": (_upper, _below, _finite, _acos), "asin": (_quadrant, _odd, _finite, _asin), "asinh": (_quadrant, _odd, _finite, _asinh),
-    "atan": (_quadrant, _odd, _finite, _atan), "atanh": (_quadrant, _odd, _finite, _atanh), "sin": (_quadrant, _odd, _finite_sin, _sin),
-    "sinh": (_quadrant, _odd, _finite_exp, _sinh), "tan": (_quadrant, _odd, _finite_sin, _tan), "tanh": (_quadrant, _odd, _finite_exp, _tanh),
-    "cos": (_quadrant, _even, _finite_sin, _cos), "cosh": (_quadrant, _even, _finite_exp, _cosh),
+    "exp": (_upper, _mirrored, _finite_exp, _flat, _exp), "expm1": (_upper, _mirrored, _finite_expm1, _flat, _expm1),
+    "log": (_upper, _above, _finite, _nowhere, _log), "log1p": (_upper, _above, _finite_log1p, _nowhere, _log1p),
+    "sqrt": (_upper, _above, _finite, _nowhere, _sqrt), "acosh": (_upper, _above, _finite, _nowhere, _acosh),
+    "acos": (_upper, _below, _finite, _nowhere, _acos), "asin": (_quadrant, _odd, _finite, _nowhere, _asin),
+    "asinh": (_quadrant, _odd, _finite, _nowhere, _asinh), "atan": (_quadrant, _odd, _finite, _nowhere, _atan),
+    "atanh": (_quadrant, _odd, _finite, _nowhere, _atanh), "sin": (_quadrant, _odd, _finite_sin, _each, _sin),
+    "sinh": (_quadrant, _odd, _finite_exp, _each, _sinh), "tan": (_quadrant, _odd, _finite_tan, _each, _tan),
+    "tanh": (_quadrant, _odd, _finite_tanh, _each, _tanh), "cos": (_quadrant, _even, _finite_sin, _both, _cos),
+    "cosh": (_quadrant, _even, _finite_exp, _both, _cosh),
 }  # fmt: skip
+
+
+def _times(x: Part, y: Part) -> Part:
+    return where((x == 0) | (y == 0), full(x, 0.0), x * y)
+
+
+def exponent(u: Part, v: Part, c: Part, d: Part) -> Parts:
+    """(u + iv)(c + id), what exp takes where x ** y is exp(y log x). A part that is 0 adds nothing, so real powers are those of real numbers."""
+    return _times(c, u) - _times(d, v), _times(c, v) + _times(d, u)
+
+
+def power(real: Part, imag: Part, other_real: Part, other_imag: Part, a: Part, b: Part, c: Part, d: Part) -> Parts:
+    """(a + ib) ** (c + id): a library's where all is finite, else exp(y log x), of 0 as NumPy has it, and x ** 0 is 1."""
+    zero, one, nan = full(a, 0.0), full(a, 1.0), full(a, NAN)
+    tame = (absolute(a) < INF) & (absolute(b) < INF) & (absolute(c) < INF) & (absolute(d) < INF)
+    nothing, at_nothing, never = (a == 0) & (b == 0), where(c > 0, zero, nan), (c == 0) & (d == 0)
+    real = where(never, one, where(nothing, at_nothing, where(tame, real, other_real)))
+    return real, where(never, zero, where(nothing, at_nothing, where(tame, imag, other_imag)))
 
 
 def near_one(a: Part, b: Part) -> Parts:
@@ -202,7 +249,7 @@ def bound(tools: dict[str, Any], wrap: Callable[[Any], Any] = lambda f: f) -> di
     """The functions of this module over a library's. wrap: what compiles one (those that it calls are wrapped before it)."""
     names: dict[str, Any] = {"__builtins__": builtins, **tools, **{n: v for n, v in globals().items() if isinstance(v, float)}}
     for name, f in globals().items():
-        if isinstance(f, FunctionType) and name != "bound":
+        if isinstance(f, FunctionType) and name not in ("bound", "kernels", "raised"):
             names[name] = wrap(FunctionType(f.__code__, names, name))
     return names
 
@@ -214,17 +261,28 @@ def kernels(
     names, where_ = bound(tools), tools["where"]
 
     def made(name: str, f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        fold, signs, right, elsewhere = (names[g.__name__] for g in TABLE[name])
+        fold, signs, right, zero, elsewhere = (names[g.__name__] for g in TABLE[name])
 
         def kernel(x: Any) -> Any:
             a, b = split(x)
             u, v = fold(a, b)
             real, imag = split(f(join(u, v)))
             other_real, other_imag = elsewhere(u, v)
-            tame = right(u, v)
-            return join(*signs(where_(tame, real, other_real), where_(tame, imag, other_imag), a, b))
+            tame, (no_real, no_imag) = right(u, v), zero(u, v)
+            return join(*signs(where_(tame & ~no_real, real, other_real), where_(tame & ~no_imag, imag, other_imag), a, b))
 
         kernel.__name__ = name
         return kernel
 
     return {name: made(name, f) for name, f in native.items()}
+
+
+def raised(tools: dict[str, Any], pow_: Any, log_: Any, exp_: Any, split: Callable[[Any], Parts], join: Callable[..., Any]) -> Callable[..., Any]:
+    """x ** y by a library's functions of complex numbers, with these values."""
+    names = bound(tools)
+
+    def kernel(x: Any, y: Any) -> Any:
+        others = split(exp_(join(*names["exponent"](*split(log_(x)), *split(y)))))
+        return join(*names["power"](*split(pow_(x, y)), *others, *split(x), *split(y)))
+
+    return kernel

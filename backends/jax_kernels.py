@@ -160,6 +160,7 @@ _OWN = {
 }  # fmt: skip
 _complex = complex_values.kernels(_TOOLS, {name: _OWN.get(name, kernels[name]) for name in complex_values.TABLE}, _split, lax.complex)
 kernels.update({name: _either(name) for name in _complex})
+_complex_pow = complex_values.raised(_TOOLS, lax.pow, _complex["log"], _complex["exp"], _split, lax.complex)
 
 for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
     kernels[_name] = wide(_f)
@@ -305,10 +306,8 @@ kernels["remainder"] = binary(wide(lambda x, y: _divmod(x, y)[1]))
 def pow_(x: Any, y: Any) -> Any:
     if is_float(x):
         return wide(lax.pow)(x, y)
-    if x.dtype.kind == "c":  # exp(y log x) has no value at zero
-        zero, one = const(0, x), const(1, x)
-        at_zero = lax.select(lax.eq(y, zero), one, lax.select(lax.gt(lax.real(y), lax.real(zero)), zero, const(complex(np.nan, np.nan), x)))
-        return lax.select(lax.eq(x, zero), at_zero, lax.select(lax.eq(y, zero), one, lax.pow(x, y)))
+    if x.dtype.kind == "c":
+        return _complex_pow(x, y)
     zero, one = const(0, x), const(1, x)
     negative = lax.lt(y, zero)
 

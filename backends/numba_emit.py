@@ -66,9 +66,9 @@ _BOOL = {
 _COMPLEX = {
     "round": "complex(np.rint({0}.real), np.rint({0}.imag))", "log2": "np.log2({W}({0}))", "log10": "np.log10({W}({0}))",
     "real": "{0}.real", "imag": "{0}.imag", "conj": "{0}.conjugate()",
-    "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "np.divide({W}(1), {W}(1) + np.exp(-{W}({0})))",
+    "neg": "-{0}", "abs": "math.hypot({0}.real, {0}.imag)", "sigmoid": "complex_sigmoid({W}({0}))",
     "rsqrt": "np.divide({W}(1), np.sqrt({W}({0})))", "sign": "complex_sign({W}({0}))", "div": "np.divide({W}({0}), {W}({1}))",
-    "pow": "np.power({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
+    "pow": "complex_pow({W}({0}), {W}({1}))", "isnan": "({0}.real != {0}.real) | ({0}.imag != {0}.imag)",
     **{n: f"complex_{n}({{W}}({{0}}))" for n in complex_values.TABLE},
     "isinf": "(abs({0}.real) == np.inf) | (abs({0}.imag) == np.inf)", "isfinite": "(abs({0}.real) < np.inf) & (abs({0}.imag) < np.inf)",
 }  # fmt: skip

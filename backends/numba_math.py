@@ -572,7 +572,7 @@ def _log1p(z):
 
 
 def _complex_function(name):
-    fold, signs, right, elsewhere = (_COMPLEX[f.__name__] for f in complex_values.TABLE[name])
+    fold, signs, right, zero, elsewhere = (_COMPLEX[f.__name__] for f in complex_values.TABLE[name])
     own = _log1p if name == "log1p" else getattr(np, f"arc{name[1:]}" if name[0] == "a" else name)
 
     @jit
@@ -581,6 +581,10 @@ def _complex_function(name):
         if right(u, v):
             w = own(complex(u, v))
             real, imag = w.real, w.imag
+            no_real, no_imag = zero(u, v)
+            if no_real | no_imag:
+                other_real, other_imag = elsewhere(u, v)
+                real, imag = other_real if no_real else real, other_imag if no_imag else imag
         else:
             real, imag = elsewhere(u, v)
         real, imag = signs(real, imag, z.real, z.imag)
@@ -590,3 +594,20 @@ def _complex_function(name):
 
 
 globals().update({f"complex_{name}": _complex_function(name) for name in complex_values.TABLE})
+
+_exponent, _power = _COMPLEX["exponent"], _COMPLEX["power"]
+
+
+@jit
+def complex_pow(x, y):
+    w, z = complex_log(x), np.power(x, y)  # noqa: F821  (made above)
+    u, v = _exponent(w.real, w.imag, y.real, y.imag)
+    w = complex_exp(complex(u, v))  # noqa: F821
+    real, imag = _power(z.real, z.imag, w.real, w.imag, x.real, x.imag, y.real, y.imag)
+    return complex(real, imag)
+
+
+@jit
+def complex_sigmoid(z):
+    w = complex_exp(-z if z.real >= 0 else z)  # noqa: F821
+    return np.divide(complex(1.0, 0.0) if z.real >= 0 else w, 1 + w)

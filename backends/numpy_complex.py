@@ -20,7 +20,8 @@ def complex_sign(x: Array) -> Array:
 def complex_expm1(x: Array) -> Array:
     """exp(x) - 1: an angle without a value spoils no 0 and no size of inf, and 0 comes out positive."""
     a, b = x.real, x.imag
-    out, special = np.array(np.expm1(x)), ~np.isfinite(x) | (x == 0) | (np.abs(a) > 1000)
+    out = np.array(np.expm1(x))
+    special = ~np.isfinite(x) | (x == 0) | ~np.isfinite(out)
     if special.any():
         r, unknown = np.exp(a), ~np.isfinite(b)
         real = np.where(x == 0, 0, np.where(unknown, np.where(np.isinf(a), r, np.nan), r * np.cos(b)) - 1)
@@ -54,6 +55,21 @@ def complex_log1p(x: Array) -> Array:
     out, near = np.array(np.log1p(x)), np.abs(x) < 0.5
     if near.any():
         out.real = np.where(near, 0.5 * np.log1p(x.real * (2 + x.real) + x.imag * x.imag), out.real)
+    return out
+
+
+def complex_pow(x: Array, y: Array) -> Array:
+    """x ** y: exp(y log x) where something is not finite, in which a part that is 0 adds nothing; 0 ** y is 0 where the real part of y is positive,
+    and x ** 0 is 1."""
+    out = np.array(np.power(x, y))
+    wild = ~(np.isfinite(x) & np.isfinite(y))
+    if wild.any() or not np.all(x):
+        log, other = np.log(x), np.empty_like(out)
+        (c, d), (u, v) = (y.real, y.imag), (log.real, log.imag)
+        cu, dv, cv, du = (np.where((p == 0) | (q == 0), 0, p * q) for p, q in ((c, u), (d, v), (c, v), (d, u)))
+        other.real, other.imag = cu - dv, cv + du
+        nothing = np.where(np.greater(y.real, 0), out.dtype.type(0), out.dtype.type(complex(np.nan, np.nan)))
+        out = np.where(y == 0, out.dtype.type(1), np.where(x == 0, nothing, np.where(wild, np.exp(other), out)))
     return out
 
 

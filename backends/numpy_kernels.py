@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
-from minidl.backends.numpy_complex import COMPLEX
+from minidl.backends.numpy_complex import COMPLEX, complex_pow
 from minidl.backends.numpy_helpers import blocks, in_chunks, is_half, select, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
@@ -125,7 +125,11 @@ def _sigmoid(x: Array, out: Array) -> None:
 
 @noisy
 def sigmoid(x: Array, out: Array | None = None) -> Array:
-    return np.reciprocal(1 + np.exp(-x), out=out) if x.dtype.kind == "c" else _sigmoid(x, out)
+    if x.dtype.kind != "c":
+        return _sigmoid(x, out)
+    right = x.real >= 0
+    z = np.exp(np.where(right, -x, x))  # never overflows
+    return np.divide(np.where(right, x.dtype.type(1), z), 1 + z, out=out)
 
 
 @noisy
@@ -158,6 +162,8 @@ def imag(x: Array) -> Array:
 
 @noisy
 def pow_(x: Array, y: Array) -> Array:
+    if x.dtype.kind == "c":
+        return complex_pow(x, np.asarray(y, x.dtype))
     if np.asarray(y).dtype.kind != "i":
         return np.power(x, y)
     negative = np.less(y, 0)

@@ -167,6 +167,17 @@ _TOOLS["full"] = lambda like, value: torch.full((), value, dtype=like.dtype, dev
 COMPLEX = complex_values.kernels(_TOOLS, {n: PLAIN[n] for n in ("acos", "expm1", "log1p", "tan", "tanh")}, _split, torch.complex)
 
 
+_complex_pow = complex_values.raised(_TOOLS, torch.pow, torch.log, torch.exp, _split, torch.complex)
+
+
+def _complex_sigmoid(x: Tensor) -> Tensor:
+    """Of what does not overflow."""
+    right = x.real >= 0
+    z = torch.exp(torch.where(right, -x, x))
+    return torch.where(right, torch.ones_like(z), z) / (z + 1)
+
+
+COMPLEX["sigmoid"] = _complex_sigmoid
 COMPLEX["round"] = lambda x: torch.complex(torch.round(x.real), torch.round(x.imag))
 
 
@@ -249,12 +260,12 @@ def remainder(x: Tensor, y: Tensor) -> Tensor:
 
 @kernel
 def pow_(x: Tensor, y: Any) -> Tensor:
-    """Integers: modulo 2**n, and 0 for a negative exponent. Complex: x**0 is 1 everywhere."""
+    """Integers: modulo 2**n, and 0 for a negative exponent."""
     if x.is_floating_point():
         return torch.pow(x, y)
     y = y if isinstance(y, Tensor) else torch.tensor(y, dtype=x.dtype, device=x.device)
     if x.is_complex():
-        return torch.where(y == 0, 1.0, torch.pow(x, y))
+        return _complex_pow(x, y)
     if x.dtype not in SIGNED:
         return torch.pow(x, y) if x.dtype is torch.uint8 else torch.where(y < 0, 0, torch.pow(x, y.clamp(min=0)))
     base, bits = x.view(SIGNED[x.dtype]), y.view(SIGNED[x.dtype])

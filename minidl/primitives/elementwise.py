@@ -145,7 +145,7 @@ imag = elementwise(
 conj = elementwise("conj", "x", lambda xp, g: xp.conj(g), jvps=(lambda xp, t: xp.conj(t),), only="numeric")
 
 
-for _unusual in (acos, expm1, log1p, sign, tan, tanh):  # libraries miss some of their complex values, so those do not take the straight line to them
+for _unusual in (acos, expm1, log1p, sigmoid, sign, tan, tanh):  # libraries miss some complex values, so these take no straight line
     _unusual.fast = ("ordered" if _unusual is sign else "float", "dt")
 
 
