@@ -302,3 +302,61 @@ def test_packed_sequences_come_apart_as_torchs():
         found.append([t.numpy() for t in rnn.unpack_sequence(rnn.pack_sequence([wrap(p) for p in parts], enforce_sorted=False))])
     for a, b, p in zip(*found, parts, strict=True):
         assert np.array_equal(a, b) and np.array_equal(a, p)
+
+
+# ---- a module as a function of its weights --------------------------------------------------------------------------------------------------
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
+        self.b.weight = self.a.weight
+
+    def forward(self, x, scale=1.0):
+        return self.b(self.a(x)) * scale
+
+
+def test_calls_with_given_weights_are_torchs():
+    """Outputs, buffers that are updated, gradients (jitted, too) and the gradients of each example."""
+    found = []
+    for lib, transforms, call in ((md, md, nn.utils.stateless.functional_call), (torch, torch.func, torch.func.functional_call)):
+        g = np.random.default_rng(0)
+        x = lib.asarray(g.normal(size=(4, 3)))
+        net = lib.nn.Sequential(lib.nn.Linear(3, 2), lib.nn.BatchNorm1d(2)).double()
+        params = {k: lib.asarray(g.normal(size=tuple(v.shape))) for k, v in net.named_parameters()}
+        buffers = {k: lib.asarray(np.ones(2)) for k in ("1.running_mean", "1.running_var")}
+        own = {k: v.tolist() for k, v in net.state_dict().items() if "num" not in k}
+        out = call(net, (params, buffers), (x,))
+        assert {k: v.tolist() for k, v in net.state_dict().items() if "num" not in k} == own
+        net.eval()
+        loss = lambda p, v, net=net, call=call, buffers=buffers: (call(net, (p, buffers), (v,)) ** 2).sum()
+        grad = transforms.grad(loss)
+        lane = lambda p, v, loss=loss: loss(p, v[None])
+        axes = {"in_axes" if lib is md else "in_dims": (None, 0)}
+        each = transforms.vmap(transforms.grad(lane), **axes)(params, x)
+        if lib is md:
+            jitted, eager = md.jit(grad)(params, x), grad(params, x)
+            assert all(np.allclose(jitted[k].numpy(), eager[k].numpy()) for k in params)
+        found.append([out, *buffers.values(), *(d[k] for d in (grad(params, x), each) for k in params)])
+    assert len(found[0]) == 11
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+def test_calls_with_given_weights_tie_and_refuse():
+    call, net, x, w = nn.utils.stateless.functional_call, Tied(), md.ones((1, 3)), 2.0 * md.eye(3)
+    own = net.a.weight
+    assert call(net, {"a.weight": w}, x, {"scale": 0.5}).tolist() == [[2.0] * 3]
+    assert call(net, {"b.weight": w}, x, strict=True).tolist() == [[4.0] * 3]
+    assert (call(net, {"a.weight": w}, x, tie_weights=False) == 2.0 * md.matmul(x, own.mT)).all().item()
+    for args, error, match in (
+        (({"c.weight": w}, x), RuntimeError, r"functional_call of Tied: Unexpected key\(s\): 'c.weight'"),
+        (({"a.weight": 3.0}, x), TypeError, "'a.weight' must be a Tensor, not float"),
+        ((({"a.weight": w}, {"a.weight": w}), x), ValueError, "'a.weight' is in two of the dicts"),
+        (({"a.weight": w, "b.weight": 1 * w}, x), ValueError, "'a.weight', 'b.weight' are tied, but two tensors"),
+        (({"a.weight": w}, md.ones((1, 2))), ValueError, "matmul: inner dimensions differ"),
+    ):
+        with pytest.raises(error, match=match):
+            call(net, *args)
+        assert net.a.weight is own and net.b.weight is own
+    with pytest.raises(RuntimeError, match=r"Missing key\(s\): 'bias'"):
+        call(nn.Linear(3, 3), {"weight": w}, x, strict=True)

@@ -18,7 +18,7 @@ EVERYWHERE = table.ROOMS | table.CLASSES
 
 @pytest.mark.parametrize("room", EVERYWHERE)
 def test_every_name_is_there_or_has_a_reason(room):
-    assert len(table.names(room)) > 2
+    assert table.names(room)
     reasons = table.ABSENT.get(room, {})
     assert not [n for n in table.missing(room) if not reasons.get(n)], "say in ABSENT of docs/torch_names.py why, or build them"
     assert not [n for n in reasons if n not in table.missing(room)], "these are there after all, or not in torch"

@@ -1,7 +1,7 @@
 """Gradients clipped by their norm or value, and parameters as one vector, as torch.nn.utils; clipping also as pure functions of pytrees.
 
 By room: fusion (batch norm folded), parametrize and parametrizations (weights computed from others; orthogonal, and normed under PyTorch's first
-names), prune, rnn (sequences of unequal lengths).
+names), prune, rnn (sequences of unequal lengths), stateless (a module as a function of its weights).
 
 Promises: everything may stand in a jitted step; a gradient that is not clipped keeps its values.
 """
@@ -14,14 +14,15 @@ from typing import Any
 import minidl as md
 from minidl.nn import init
 from minidl.nn.module import Module
-from minidl.nn.utils import fusion, parametrizations, parametrize, prune, rnn
+from minidl.nn.utils import fusion, parametrizations, parametrize, prune, rnn, stateless
 from minidl.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval, fuse_linear_bn_weights
 from minidl.nn.utils.normed import remove_spectral_norm, remove_weight_norm, spectral_norm, weight_norm
 
 __all__ = [
     "clip_by_global_norm", "clip_by_value", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "fuse_conv_bn_eval",
     "fuse_conv_bn_weights", "fuse_linear_bn_eval", "fuse_linear_bn_weights", "fusion", "get_total_norm", "parameters_to_vector", "parametrizations",
-    "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm", "vector_to_parameters", "weight_norm",
+    "parametrize", "prune", "remove_spectral_norm", "remove_weight_norm", "rnn", "skip_init", "spectral_norm", "stateless",
+    "vector_to_parameters", "weight_norm",
 ]  # fmt: skip
 
 
