@@ -18,11 +18,11 @@ from typing import Any
 import numba
 import numpy as np
 
-from minidl.backends import numba_factors, numba_linear  # noqa: F401  (they register their lowerings)
+from minidl.backends import numba_factors, numba_linear  # noqa: F401  (they register lowerings)
 from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, machine, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
-from minidl.backends.numba_lower import LOWER, move, object_mode
+from minidl.backends.numba_lower import LOWER, move, object_mode, shifted
 from minidl.backends.numpy_backend import NumpyBackend
 from minidl.backends.numpy_memory import LEAST
 from minidl.backends.numpy_memory import empty as memory
@@ -31,12 +31,13 @@ from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.fusion import Region, expand, multiplied, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
-from minidl.recompute import recompute
+from minidl.recompute import products, recompute
 
 __all__ = ["NumbaBackend", "make", "object_mode"]
 Ref = tuple["Storage", int]
 _ALIGN = 64
 _LARGE, _MANY = 1 << 16, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
+_ROWS, _PART = 64, 1 << 19  # rows of a product that are worth a call of BLAS, and bytes of them that a loop waits for
 _OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which serves where they are small
 
 
@@ -73,13 +74,15 @@ class Plan:
         graph = self._opened(graph)
         self.narrow = narrow_places(graph)
         items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
+        self.products = products(items, graph, lambda region: self._is_loop(region) and not region.terminal)
+        items = self._beside(items)
         self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
         self.given = {v for v in (graph.inputs[i] for i in donate) if graph.inputs.count(v) == 1}
         self.dying = self._dying(graph, items)
         self.over: dict[Var, Var] = {}  # outputs that are written over a donated input
         for item in items:
-            if isinstance(item, Region) and not item.outputs:
-                continue  # nobody reads it
+            if (isinstance(item, Region) and not item.outputs) or item.outputs[0] in self.products:
+                continue  # nobody reads it, or the loop that does makes it
             if self._is_loop(item):
                 assert isinstance(item, Region)
                 names = "; ".join(e.primitive.name for e in item.equations)
@@ -89,6 +92,17 @@ class Plan:
                 for equation in item.equations if isinstance(item, Region) else (item,):
                     self._single(equation)
         self._finish(graph)
+
+    def _beside(self, items: Sequence[Equation | Region]) -> list[Equation | Region]:
+        """The items with each product that a loop makes just before that loop, where its operands are read."""
+        out: list[Equation | Region] = []
+        for item in items:
+            if isinstance(item, Region):
+                out += [self.products[v] for v in item.inputs if v in self.products]
+            if item.outputs and item.outputs[0] in self.products:
+                continue
+            out.append(item)
+        return out
 
     def _is_loop(self, item: Equation | Region) -> bool:
         """Whether an item is one kernel; the equations of a small region are kernels of their own."""
@@ -165,7 +179,10 @@ class Plan:
 
     def loops(self, region: Region) -> None:
         """Run a region as one kernel."""
-        free = [a for a in region.inputs if self.dying.get(a) is region.equations[0] and (a in self.given or self._spare(a))]
+        inside = {v: self.products[v] for v in region.inputs if v in self.products}
+        busy = {*inside, *(a for e in inside.values() for a in e.inputs)}
+        dying = [a for a in region.inputs if self.dying.get(a) is region.equations[0] and a not in busy]
+        free = [a for a in dying if a in self.given or self._spare(a)]
         over: dict[Var, Var] = {}
         for v in sorted(region.outputs, key=lambda v: v not in self.leaves):  # a donated input for what leaves, scratch memory for the others
             fits = [a for a in free if a.shape == v.shape and a.dtype is v.dtype and (v in self.leaves) is (a in self.given)]
@@ -177,7 +194,13 @@ class Plan:
         for v, a in made.over.items():
             self.alias(v, self.at(a))
         lanes = min(threads(), int(made.duration() // self.share), made.sizes[0] // 2) or 1
-        arrays = [*map(self.at, made.atoms), *(self.at(v) if v in made.over else self.out(v) for v in made.stores)]
+        stores = [self.at(v) if v in made.over else self.out(v) for v in made.stores]
+        if inside and lanes == 1 and numba_linear.has_rows(inside.values()):
+            self._in_parts(region, made, stores, inside)
+            return
+        for e in inside.values():
+            LOWER["dot_general"](self, e)
+        arrays = [*map(self.at, made.atoms), *stores]
         partial = [self.temp(lanes * n) for n in made.partial]
         arrays += [*partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
         args = *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch
@@ -187,6 +210,20 @@ class Plan:
             self.call(DIVIDE, *found, kernel(made.source), lanes, len(arrays), made.sizes[0], len(args), *args)
         for v, ref in zip(made.terminal, partial, strict=True):
             self.call(finish(made.values[v].equation), ref, self.out(v), math.prod(v.shape), lanes)
+
+    def _in_parts(self, region: Region, made: Loops, stores: list[Any], inside: dict[Var, Equation]) -> None:
+        """A kernel that takes some rows at a time, and before each turn the products that make these rows of its operands."""
+        rows, columns = region.shape
+        most = max(_ROWS, _PART // (columns * max(v.dtype.itemsize for v in inside)))
+        step = -(-rows // -(-rows // most) // 16) * 16  # parts of one size, in which BLAS has no rows left over
+        buffers = {v: self.temp(step * columns * v.dtype.itemsize) for v in inside}
+        unit, scratch = made.sizes[0] // rows, [self.temp(made.scratch)] if made.scratch else []
+        for first in range(0, rows, step):
+            last = min(first + step, rows)
+            for v, e in inside.items():
+                numba_linear.product_rows(self, e, first, last, buffers[v])
+                self.place[v] = shifted(buffers[v], -first * columns, v.dtype)
+            self.call(made.source, *map(self.at, made.atoms), *stores, *scratch, first * unit, last * unit, 0, *made.sizes, made.scratch)
 
     # equations
     def _single(self, equation: Equation) -> None:

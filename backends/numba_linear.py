@@ -10,7 +10,7 @@ import ctypes
 import functools
 import importlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from minidl.backends.numba_conv import Direct, suits
 from minidl.backends.numba_emit import is_half, loaded, lowest, packed, stored, wide
 from minidl.backends.numba_kernels import CONTROL
-from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, sizes, source, strides, widen
+from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, shifted, sizes, source, strides, widen
 from minidl.dtypes import DType, complex64, complex128, float32, float64
 from minidl.graph import Atom, Equation
 
@@ -43,17 +43,18 @@ _BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zg
 class Product:
     """z[m, n] = x[m, k] @ y[k, n], row-major; tx, ty: the operand is stored transposed; keep: add to z.
 
-    `args` are the numbers that a kernel passes on, `text(i, x, y, z)` the line that does it, where they begin at a[i].
+    `args` are the numbers that a kernel passes on, `text(i, x, y, z)` the line that does it, where they begin at a[i]. rows: of how many rows of the
+    whole x these m are a part, where it is stored transposed.
     """
 
-    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False):
+    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False, rows: int = 0):
         self.dtype = dtype
         function = routine("cython_blas", _BLAS[dtype]) if dtype in _BLAS else None
         if function is None:
             self.fast, self.args = False, [int(tx), int(ty), m, n, k, int(keep)]
             return
         # Fortran sees each row-major matrix transposed: z' = y' x'
-        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else n), max(1, m if tx else k), max(1, n))]
+        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else n), max(1, (rows or m) if tx else k), max(1, n))]
         letters = [plan.raw(np.frombuffer(b"T" if t else b"N", np.uint8)) for t in (ty, tx)]
         one, beta = plan.const(1, dtype), plan.const(int(keep), dtype)
         self.fast = True
@@ -100,6 +101,19 @@ def _dot(plan: Any, e: Equation) -> None:
     text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
     steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
     narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch if m * n else 0, *steps, *product.args))
+
+
+def has_rows(products: Iterable[Equation]) -> bool:
+    """Whether some rows of these products of two matrices can be made by themselves."""
+    return all(e.outputs[0].dtype in _BLAS and routine("cython_blas", _BLAS[e.outputs[0].dtype]) is not None for e in products)
+
+
+def product_rows(plan: Any, e: Equation, first: int, last: int, out: Any) -> None:
+    """Rows of a product of two matrices, into memory of their own."""
+    (x, y), ((cx,), (cy,)), d = e.inputs, e.params["contract"], e.outputs[0].dtype
+    k, m, n = x.shape[cx], x.shape[1 - cx], y.shape[1 - cy]
+    product = Product(plan, d, last - first, n, k, cx == 0, cy == 1, rows=m)
+    plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), shifted(plan.at(x), first * (k if cx else 1), d), plan.at(y), out, *product.args)
 
 
 # ---- windows --------------------------------------------------------------------------------------------------------------------------------

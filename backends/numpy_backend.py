@@ -198,10 +198,9 @@ class _Lines:
         name, params = equation.primitive.name, equation.params
         reuse, size = self.reuse, sum(v.nbytes for v in equation.outputs)
         if name == "loop":
-            region, i = params["region"], self.places[equation]
-            over = taken(region, lambda v: reuse.dies(i, equation, v))
-            names = dict(zip((*region.inputs, *region.outputs), (*inputs, *outputs), strict=True))
-            writer = Writer(region, params["cut"], names, env, over)
+            i = self.places[equation]
+            over = taken(params["region"], lambda v: v not in params["products"] and reuse.dies(i, equation, v))
+            writer = Writer(equation, dict(zip((*equation.inputs, *equation.outputs), (*inputs, *outputs), strict=True)), env, over)  # type: ignore[arg-type]
             return writer.write(), over.values(), writer.room
         if name == "copy":
             return f"{outputs[0]} = {inputs[0]}.copy()", (), size

@@ -23,10 +23,12 @@ from minidl.dtypes import DType, float32
 from minidl.emit import static
 from minidl.fusion import Region, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var
-from minidl.recompute import recompute
+from minidl.recompute import products, recompute
 
 #: Bytes of all the arrays that one block touches, and the least of one of them: smaller blocks pay more for calls than they save in traffic.
 BLOCK, LEAST = 1 << 21, 1 << 17
+#: Rows of a matrix product from which BLAS is as fast as on all of them.
+LINES = 64
 #: Elements of one dot product in float32, which BLAS may add up in few partial sums.
 DOT = 1024
 REDUCTIONS = frozenset("sum max min prod any all logsumexp argmax argmin".split())
@@ -120,20 +122,28 @@ def blocked(graph: Graph) -> Graph:
     if not any(v.nbytes >= 2 * LEAST for v in graph.variables()):
         return graph
     equations: list[Equation] = []
-    items = regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several)
-    for item in recompute(items, graph, elementwise):
+    items = recompute(
+        regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several), graph, elementwise
+    )
+    sizes = {item: cut for item in items if isinstance(item, Region) and (cut := cuts(item))}
+    inside = products(items, graph, lambda region: region in sizes and sizes[region][0][0] == 0 and sizes[region][0][1] >= LINES)
+    for item in items:
         if isinstance(item, Region):
-            cut, item = cuts(item), item.merged()
-            equations += [Equation(Loop, item.inputs, {"region": item, "cut": cut}, item.outputs)] if cut else item.equations
-        else:
+            cut, item = sizes.get(item), item.merged()
+            made = {v: inside[v] for v in item.inputs if v in inside}
+            reads = dict.fromkeys([*(v for v in item.inputs if v not in made), *(a for e in made.values() for a in e.inputs)])
+            loop = Equation(Loop, tuple(reads), {"region": item, "cut": cut, "products": made}, item.outputs)
+            equations += [loop] if cut else item.equations
+        elif item.outputs[0] not in inside:
             equations.append(item)
     return Graph(graph.inputs, equations, graph.outputs, graph.name)
 
 
 class Writer:
-    """The text of one region. names: the program's variables; env: what the text needs; over: outputs → dead inputs whose memory they take."""
+    """The text of one loop. names: the program's variables; env: what the text needs; over: outputs → dead inputs whose memory they take."""
 
-    def __init__(self, region: Region, cut: Sequence[tuple[int, int]], names: dict[Var, str], env: dict[str, Any], over: dict[Var, Var]):
+    def __init__(self, loop: Equation, names: dict[Var, str], env: dict[str, Any], over: dict[Var, Var]):
+        region, cut, self.products = loop.params["region"], loop.params["cut"], loop.params["products"]
         self.region, self.cut, self.env, self.over = region, list(cut), env, over
         self.given, self.names = names, dict(names)
         self.sizes = dict(cut)
@@ -241,8 +251,21 @@ class Writer:
         self.head.append(f"{name} = {self._bind(empty, 'empty')}({shape}, {self._bind(dtype.numpy, dtype.short)}, {nbytes})")
 
     # ---- lines
+    def _product(self, v: Var, e: Equation) -> None:
+        """The rows of a matrix product that belong to the block, in a buffer."""
+        (x, y), ((xc,), (yc,)) = e.inputs, e.params["contract"]
+        self.names[v], name = f"{self.given[x]}_by_{self.given[y]}", f"t{len(self.buffers)}"  # type: ignore[index]
+        self.holds[v] = len(self.buffers)
+        self.buffers.append((name, v.dtype))
+        rows = f"{self.given[x]}{'' if xc else '.T'}{self._index(v, v.shape)}"  # type: ignore[index]
+        self.lines.append(f"{self.names[v]} = {self._bind(np.matmul, 'matmul')}({rows}, {self.given[y]}{'.T' if yc else ''}, out={name})")  # type: ignore[index]
+        self.local[self.names[v]] = None
+        self.room += x.nbytes + y.nbytes  # NumPy copies what BLAS cannot take
+
     def _enter(self) -> None:
-        for v in self.region.inputs:
+        for v, e in self.products.items():
+            self._product(v, e)
+        for v in (v for v in self.region.inputs if v not in self.products):
             name, shape, view = self.given[v], v.shape, self.region.view(v)
             if len(shape) > len(view) or (1,) * (len(view) - len(shape)) + shape != view:
                 self.head.append(f"{name}_v = {name}.reshape({view})")

@@ -40,6 +40,27 @@ def _reads(item: Item) -> list[Var]:
     return [v for v in item.inputs if isinstance(v, Var)]
 
 
+def products(items: Sequence[Item], graph: Graph, fits: Callable[[Region], bool]) -> dict[Var, Equation]:
+    """Matrix products that only one region reads (a gradient, and the update by it), larger than their operands: the region can make some rows of
+    them at a time, and they never exist as a whole. fits: whether a region goes over its rows so."""
+    readers: dict[Var, list[Item]] = {}
+    for item in items:
+        for v in dict.fromkeys(_reads(item)):
+            readers.setdefault(v, []).append(item)
+    found: dict[Var, Equation] = {}
+    for item in items:
+        if not isinstance(item, Equation) or item.primitive.name != "dot_general" or item.outputs[0] in graph.outputs:
+            continue
+        (x, y), (out,), p = item.inputs, item.outputs, item.params
+        region = readers[out][0] if len(readers.get(out, ())) == 1 else None
+        if not isinstance(region, Region) or not (isinstance(x, Var) and isinstance(y, Var)) or out.dtype.name not in ("float32", "float64"):
+            continue
+        plain = len(x.shape) == len(y.shape) == 2 and len(p["contract"][0]) == 1 and not p["batch"][0]
+        if plain and region.shape == out.shape and x.nbytes + y.nbytes <= out.nbytes and fits(region):
+            found[out] = item
+    return found
+
+
 class _Work:
     """The items while they are changed: each keeps its number."""
 

@@ -53,15 +53,18 @@ def answer(step: Callable[[], Any], parameters: Callable[[], list[Any]], item: C
     return [np.array(losses), *parameters()]
 
 
-def step_of(library: Any, net: Any, optimizer: Any, task: Task) -> Callable[[Any, Any], Any]:
-    """The step as a PyTorch user writes it, for torch and minidl."""
+def step_of(library: Any, net: Any, optimizer: Any, task: Task, keep: bool = True) -> Callable[[Any, Any], Any]:
+    """The step as a PyTorch user writes it, for torch and minidl. keep: gradients stay until the next step drops them, else they go at the end."""
 
     def step(inputs: Any, labels: Any) -> Any:
-        optimizer.zero_grad()
+        if keep:
+            optimizer.zero_grad()
         out = net(inputs)
         loss = library.nn.functional.cross_entropy(out.reshape((-1, out.shape[-1])), labels)
         loss.backward()
         optimizer.step()
+        if not keep:
+            optimizer.zero_grad()
         return loss
 
     return step
@@ -78,7 +81,7 @@ def values(parameters: Any) -> list[np.ndarray]:
     return [np.array(p.detach().cpu().float().numpy() if hasattr(p, "cpu") else p.detach().numpy(), np.float32) for p in parameters]
 
 
-def minidl_step(task: Task, way: sides.Way) -> tuple[Any, Any, Callable[[], Any]]:
+def minidl_step(task: Task, way: sides.Way, keep: bool = True) -> tuple[Any, Any, Callable[[], Any]]:
     """Network, optimizer and step in minidl; jitted: the same function under md.jit."""
     import minidl as md
 
@@ -92,7 +95,7 @@ def minidl_step(task: Task, way: sides.Way) -> tuple[Any, Any, Callable[[], Any]
             optimizer: Any = md.optim.AdamW(net.parameters(), lr=task.rate, weight_decay=DECAY)
         else:
             optimizer = md.optim.SGD(net.parameters(), lr=task.rate, momentum=MOMENTUM)
-    f = way.jit(step_of(md, net, optimizer, task))
+    f = way.jit(step_of(md, net, optimizer, task, keep))
 
     return net, optimizer, lambda: f(inputs, labels)
 
