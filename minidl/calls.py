@@ -17,7 +17,7 @@ from typing import Any
 from minidl import later, tape, tree
 from minidl.autograd import pullback
 from minidl.backends import get
-from minidl.context import grad_mode, state
+from minidl.context import busy, grad_mode, state
 from minidl.control import run_graph
 from minidl.dtypes import float32
 from minidl.emit import load
@@ -87,7 +87,7 @@ def expendable(program: Program, engine: Engine) -> tuple[int, ...]:
 
 
 def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = None) -> None:
-    """Give the program its `call`: a function of (args, kwargs) that returns the result, or MISS where a guard fails.
+    """Give the program its `call`: a function of (args, kwargs) that returns the result, or MISS where a guard fails; see `entry`.
 
     run: the compiled graph, with `expendable` donated, where the caller has it already.
     """
@@ -165,6 +165,14 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
 
     text = re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n"
     program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: stored.get(int(m[1]), m[0]), text), env, "call")
+
+
+def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Callable[..., Any]:
+    """The program's `call` as a function of the arguments themselves, for as long as no setting is in force: then, and where a guard fails, it hands
+    them to `again`."""
+    _, *lines = program.call.__source__.replace("return MISS", "break").splitlines()  # type: ignore[attr-defined]
+    text = "\n".join(["def call(*args, **kwargs):", "    while not busy[0]:", *(f"    {line}" for line in lines), "    return again(args, kwargs)\n"])
+    return load(text, {**program.call.__globals__, "busy": busy, "again": again}, "call")  # type: ignore[attr-defined]
 
 
 def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:

@@ -16,10 +16,10 @@ import time
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minidl.backends import automatic
-from minidl.calls import Engine, link
+from minidl.calls import Engine, entry, link
 from minidl.context import busy, state
 from minidl.graph import Graph
 from minidl.program import MISS, Program
@@ -31,12 +31,18 @@ class JitWarning(UserWarning):
     """What md.jit(check=True) has to say."""
 
 
-def _never(args: tuple, kwargs: dict[str, Any]) -> Any:
-    return MISS
-
-
 class Jitted:
-    """A compiled function; see jit."""
+    """A compiled function; see jit.
+
+    What a call runs is in a slot of the instance: the entry of the program that ran last, if that is for the usual settings, without a Python
+    function between the caller and it.
+    """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any: ...
+    else:
+        __slots__ = ("__call__", "__dict__", "__weakref__")
 
     def __init__(
         self,
@@ -53,10 +59,17 @@ class Jitted:
         self.backend, self.mode, self.static, self.donate, self.always = backend, mode, frozenset(static_argnames), tuple(donate), check
         self.memory = memory
         self.programs: list[Program] = []
-        self._last: Callable[[tuple, dict[str, Any]], Any] = _never  # the call of the last program that ran, if it is for the usual settings
         self.compiles = 0  # how often the function was traced
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}
+        owner = weakref.ref(self)  # for nothing would free a jitted function that holds itself
+
+        def again(args: tuple, kwargs: dict[str, Any]) -> Any:
+            jitted = owner()
+            return f(*args, **kwargs) if jitted is None else jitted._call(args, kwargs)
+
+        self._again = again
+        self._forget()
         if self.static:
             import inspect
 
@@ -65,12 +78,13 @@ class Jitted:
                 if n not in self._names.values():
                     raise ValueError(f"jit: static_argnames names {n!r}, which is no parameter of {getattr(f, '__name__', f)}")
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not busy[0]:
-            out = self._last(args, kwargs)
-            if out is not MISS:
-                return out
-        elif state.interpreter is not None:
+    def _forget(self) -> None:
+        """The next call looks for its program."""
+        again = self._again
+        self.__call__ = lambda *args, **kwargs: again(args, kwargs)  # type: ignore[method-assign]
+
+    def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if state.interpreter is not None:
             return self.__minidl_jitted__(*args, **kwargs)
         out = self._find(args, kwargs)
         return self._trace(args, kwargs) if out is MISS else out
@@ -81,8 +95,10 @@ class Jitted:
             if program.holds():
                 out = program.call(args, kwargs)
                 if out is not MISS:
-                    if program.usual:
-                        self._last = program.call
+                    if program.usual and not busy[0]:
+                        if program.entry is None:
+                            program.entry = entry(program, self._again)
+                        self.__call__ = program.entry  # type: ignore[method-assign]
                     return out
         return MISS
 
@@ -135,7 +151,7 @@ class Jitted:
             jitted, program = owner(), there()
             if jitted is not None and program in jitted.programs:
                 jitted.programs.remove(program)
-                jitted._last = _never
+                jitted._forget()
 
         program.watched = [weakref.ref(x, gone) for x in program.weak]
         program.weak = []

@@ -70,6 +70,7 @@ class Program:
     """One traced version of a function, with its guards; `call` is there once minidl.calls.link has run."""
 
     call: Callable[[tuple, dict[str, Any]], Any]
+    entry: Callable[..., Any] | None = None
     engine: Any
     report: Any
     seconds: float

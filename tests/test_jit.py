@@ -453,3 +453,34 @@ def test_a_program_is_for_the_settings_it_was_traced_under_whoever_ran_last():
             with md.no_grad():
                 assert f(x).item() == 0.0
     assert (f.compiles, g.compiles) == (3, 2)
+
+
+def test_a_call_goes_straight_to_the_program_that_ran_last():
+    f = md.jit(lambda x: x * 2.0)
+    a, b = md.ones(2), md.ones(3)
+    f(a), f(a)
+    (first,) = f.programs
+    assert f.__call__ is first.entry
+    f(b), f(b)  # a guard fails: the other program takes its place, once it has run again
+    assert f.__call__ is f.programs[0].entry is not first.entry
+    with md.no_grad():  # another program, which is not for the usual settings
+        f(a), f(a)
+        assert f.__call__ is f.programs[1].entry
+    assert f(a).tolist() == [2.0, 2.0] and f.compiles == 3 and f.__call__ is first.entry
+    with pytest.raises(TypeError):
+        f(a, a)
+    assert f(b).tolist() == [2.0] * 3
+
+
+def test_a_jitted_function_is_freed_with_its_last_reference_and_its_call_outlives_it():
+    f = md.jit(lambda x: x * 2.0)
+    x = md.ones(2)
+    f(x), f(x)
+    gone, call = weakref.ref(f), f.__call__
+    gc.disable()
+    try:
+        del f
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert call(md.ones(3)).tolist() == [2.0] * 3  # a guard fails, and nobody is there to trace again
