@@ -98,6 +98,20 @@ def test_orthogonal_weights_on_every_backend_jitted(backend, kind):
     np.testing.assert_allclose(*found, rtol=1e-9, atol=1e-11)
 
 
+def test_orthogonal_weights_are_computed_in_their_own_dtype_under_autocast():
+    for kind in ("matrix_exp", "cayley", "householder"):
+        layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4), orthogonal_map=kind)
+        with md.no_grad():
+            layer.parametrizations.weight.original.assign(md.random.normal(md.random.key(0), (4, 4)))
+        want = layer.weight.detach().numpy()
+        with md.autocast():
+            np.testing.assert_array_equal(layer.weight.detach().numpy(), want)
+            out = layer(md.ones((1, 4)))
+            assert out.dtype is md.bfloat16
+            (out * out).sum().backward()
+            np.testing.assert_allclose(md.jit(lambda layer=layer: layer.weight)().detach().numpy(), want, atol=1e-5)
+
+
 def test_assigning_to_an_orthogonal_weight():
     value = np.linalg.qr(np.random.default_rng(0).normal(size=(5, 3)))[0]
     for kind in ("matrix_exp", "cayley", "householder"):

@@ -30,6 +30,7 @@ def _adjoint(x: md.Tensor) -> md.Tensor:
 
 
 @md.custom_vjp
+@md.full_precision
 def matrix_exp(a: md.Tensor) -> md.Tensor:
     """The exponential of square matrices [..., n, n], with a derivative of every order.
 
@@ -86,6 +87,10 @@ class _Orthogonal(Module):
             self.register_buffer("base", None)
 
     def forward(self, x: md.Tensor) -> md.Tensor:
+        with md.autocast(enabled=False):  # in a low dtype nothing would be orthogonal
+            return self._turned(x)
+
+    def _turned(self, x: md.Tensor) -> md.Tensor:
         wide = x.shape[-2] < x.shape[-1]
         x = x.mT if wide else x
         n, k = x.shape[-2:]
