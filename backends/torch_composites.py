@@ -2,11 +2,12 @@
 
 Promises: what a kernel gets wrong (gelu at infinity, an infinite score) is found by looking at its result and computed by the decomposition. To
 look would stop the queue on CUDA, and nobody can while a program is traced: there the argument is corrected beforehand, and attention is the
-decomposition.
+decomposition on CUDA, on the CPU an operator of ours that the compiler calls and that looks when it runs.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,8 @@ _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "
 _gelu_into = _aten.gelu.out
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715  # gelu's u = _SLOPE (x + _CUBIC x³)
 _MANY = 2**12  # elements from which on several passes cost less than one slow one
+_SCORES = 2**14  # scores from which on a traced program calls torch's attention
+_libraries: list[Any] = []
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
 
 
@@ -136,7 +139,7 @@ def _mask(mask: Tensor, q: Tensor) -> Tensor | None:
 def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> bool:
     """Whether torch's kernel takes these arguments."""
     return (
-        _flash is not None and not q.is_cuda and not unseen(q) and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0
+        _flash is not None and not q.is_cuda and q.shape[-1] == v.shape[-1] and q.numel() > 0 and k.numel() > 0
         and not (causal and mask.ndim > 0) and q.dtype not in HALF
     )  # fmt: skip
 
@@ -157,24 +160,69 @@ def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
     return log_softmax_at_dx
 
 
+def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    """torch's attention, and the logarithms of its rows' sums."""
+    out, lse = _flash(_heads(q), _heads(k), _heads(v), 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+    return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
+
+
+def _worth_a_call(q: Tensor, k: Tensor) -> bool:
+    """Whether there are so many scores that a kernel which keeps none costs less than what a compiler makes of the decomposition."""
+    return q.numel() // q.shape[-1] * k.shape[-2] >= _SCORES
+
+
+@functools.cache
+def _operators(attention: Callable[..., Any], attention_grad: Callable[..., Any]) -> Any:
+    """Both as operators of torch's, which its compiler calls as they are: on the CPU, where they look at their results."""
+    library = torch.library.Library(f"minidl_{len(_libraries)}", "DEF")
+    _libraries.append(library)  # whose operators go when it does
+    arrays = "Tensor q, Tensor k, Tensor v, Tensor mask"
+    library.define(f"attention({arrays}, float scale, bool causal) -> (Tensor, Tensor)")
+    library.define(f"attention_grad(Tensor g, {arrays}, Tensor o, Tensor lse, float scale, bool causal) -> Tensor")
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+        out, lse = flash(q, k, v, mask, scale, causal)
+        if not finite(lse):
+            for mine, right in zip((out, lse), attention(q, k, v, mask, scale=scale, causal=causal), strict=True):
+                mine.copy_(right)
+        return out, lse
+
+    def backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool) -> Tensor:
+        return attention_grad(g, q, k, v, mask, o, lse, scale=scale, causal=causal).contiguous()
+
+    def shape_of_backward(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *rest: Any) -> Tensor:
+        return q.new_empty((*q.shape[:-2], sum(a.shape[-2] * a.shape[-1] for a in (q, k, v))))
+
+    name = library.ns
+    library.impl("attention", forward, "CPU")
+    library.impl("attention_grad", backward, "CPU")
+    torch.library.register_fake(f"{name}::attention", flash, lib=library)
+    torch.library.register_fake(f"{name}::attention_grad", shape_of_backward, lib=library)
+    return getattr(torch.ops, name)
+
+
 def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """attention and attention_grad, falling back on the decompositions."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
         if _flashes(q, k, v, mask, causal):
-            out, lse = _flash(_heads(q), _heads(k), _heads(v), 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
-            if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
-                return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
+            if unseen(q) and _worth_a_call(q, k):
+                return _operators(attention, attention_grad).attention(q, k, v, mask, scale, causal)
+            if not unseen(q):
+                out, lse = flash(q, k, v, mask, scale, causal)
+                if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
+                    return out, lse
         return decomposed(q, k, v, mask, scale=scale, causal=causal)
 
-    def attention_grad(
-        g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool
-    ) -> Tensor:
-        if _flashes(q, k, v, mask, causal) and finite(lse):
-            arrays = map(_heads, (g, q, k, v, o))
-            rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
-            found = _flash_backward(*arrays, rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
-            return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
+    def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Tensor:
+        if _flashes(q, k, v, mask, causal):
+            if unseen(q) and _worth_a_call(q, k):
+                return _operators(attention, attention_grad).attention_grad(g, q, k, v, mask, o, lse, scale, causal)
+            if not unseen(q) and finite(lse):
+                arrays = map(_heads, (g, q, k, v, o))
+                rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
+                found = _flash_backward(*arrays, rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+                return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
         return decomposed_grad(g, q, k, v, mask, o, lse, scale=scale, causal=causal)
 
     return attention, attention_grad

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
-from minidl.backends import torch_modes, torch_windows  # noqa: E402
+from minidl.backends import torch_composites, torch_modes, torch_windows  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
@@ -441,6 +441,27 @@ def test_inductor_means_the_same_at_every_special_point():
         run(args[0].double(), args[1])
     with pytest.raises(TypeError, match="called with torch.float32"):
         run(args[0][:2], args[1])
+
+
+@compiler
+def test_inductor_calls_torchs_attention_and_what_that_gets_wrong_is_computed_again(monkeypatch):
+    kernel, calls = torch_composites._flash, []
+    monkeypatch.setattr(torch_composites, "_flash", lambda *args, **kwargs: calls.append(args) or kernel(*args, **kwargs))
+    r = Recorder()
+    q, k, v, g, m = (Var(s, float32) for s in ((2, 1, 96, 8), (2, 1, 96, 8), (2, 1, 96, 8), (2, 1, 96, 8), ()))
+    out, lse = r.attention(q, k, v, m, scale=0.3, causal=True)
+    graph = Graph([q, k, v, g, m], r.equations, [r.exp(out), lse, r.attention_grad(g, q, k, v, m, out, lse, scale=0.3, causal=True)])
+    run, plain = xp.compile(graph, mode="inductor"), xp.compile(graph)
+    rng = np.random.default_rng(0)
+    args = [native(rng.normal(size=v.shape), float32) for v in graph.inputs]
+    infinite = args[0].clone()
+    infinite[0, 0, 5, 3] = inf
+    for first in (args[0], infinite):
+        calls.clear()
+        found = run(first, *args[1:])
+        assert len(calls) >= 1, "when it runs, not when it was traced"
+        for a, b in zip(found, plain(first, *args[1:]), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-5, atol=1e-6)
 
 
 def test_modes_refuse_what_they_cannot_do(monkeypatch):
