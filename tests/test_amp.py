@@ -451,6 +451,20 @@ def test_norms_by_running_statistics_give_back_the_dtype_of_their_input(low):
             assert ours(data(4, 3, 5)).dtype is md.float32
 
 
+@pytest.mark.parametrize("low", HALF)
+def test_activations_give_back_the_dtype_of_their_input(low):
+    native, x = getattr(torch, low.name), data(4, 5).to(low)
+    tx = torch.tensor(x.to(md.float32).numpy()).to(native)
+    for name in ("elu", "selu", "celu", "mish", "logsigmoid", "silu", "gelu", "relu", "leaky_relu", "hardswish", "tanh", "sigmoid"):
+        with torch.autocast("cpu", native):
+            want = getattr(torch.nn.functional, name)(tx)
+        with md.autocast(dtype=low):
+            for f in (getattr(F, name), md.jit(getattr(F, name))):
+                got = f(x)
+                assert got.dtype is low and want.dtype is native, name
+                np.testing.assert_allclose(got.to(md.float32).numpy(), want.float().numpy(), rtol=1e-2, atol=1e-2, err_msg=name)
+
+
 def test_bilinear_maps_compute_in_the_widest_dtype():
     layer, a, b = nn.Bilinear(3, 4, 2), data(5, 3), data(5, 4, seed=1)
     want = layer(a, b).detach().numpy()

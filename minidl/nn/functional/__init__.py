@@ -2,7 +2,7 @@
 
 By room: activations, attention, convolution, dropouts, losses (cross-entropies), maps (linear maps, look-up, distances), normalization, pooling and
 fractional (drawn windows), recurrence (steps of recurrent networks), regression (losses between values, rankings and distributions), resizing
-(padding, shuffles, resampling), sequences (CTC).
+(padding, shuffles, resampling), sequences (CTC); precision says what some of them do under md.autocast.
 All are names of this module. At kinks and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0,
 silu(-inf) is 0. PyTorch's deprecated size_average and reduce do not exist; `inplace` is accepted and changes nothing.
 """

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.precision import own_dtype
 
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
@@ -157,6 +158,7 @@ def softsign(input: md.Tensor) -> md.Tensor:
     return input / (md.abs(input) + 1.0)
 
 
+@own_dtype
 def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
     """input above 0, alpha * (exp(input) - 1) elsewhere (D. Clevert et al., ICLR 2016).
 
@@ -166,6 +168,7 @@ def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tenso
     return _elu(input, alpha, 1.0)
 
 
+@own_dtype
 def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tensor:
     """elu whose derivative is continuous for every alpha: alpha * (exp(input / alpha) - 1) below 0 (J. Barron, arXiv 1704.07483).
 
@@ -175,6 +178,7 @@ def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tens
     return _elu(input, alpha, 1.0 / alpha)
 
 
+@own_dtype
 def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     """The self-normalising elu (G. Klambauer et al., NeurIPS 2017).
 
@@ -199,6 +203,7 @@ def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md
     return md.where(scaled > threshold, input, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
 
 
+@own_dtype
 def logsigmoid(input: md.Tensor) -> md.Tensor:
     """log(sigmoid(input)).
 
@@ -231,6 +236,7 @@ def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return _gated(input, lambda y: y * md.sigmoid(y), 1e3)
 
 
+@own_dtype
 def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     """input * tanh(softplus(input)) (D. Misra, BMVC 2020); 0 at -inf.
 

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Sequence
 
 import minidl as md
+from minidl.nn.functional.precision import own_dtype
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 #: Those that give back the dtype of their input under md.autocast, as PyTorch's do; the others give float32.
 OWN_DTYPE = ("batch_norm", "instance_norm")
-F = TypeVar("F", bound=Callable[..., md.Tensor])
-_wide = md.full_precision(lambda x: x)
-
-
-def _own_dtype(norm: F) -> F:
-    """norm, which under md.autocast computes in float32 and rounds once to the dtype of its input."""
-
-    @functools.wraps(norm)
-    def run(input: md.Tensor, *args: Any, **kwargs: Any) -> md.Tensor:
-        if not md.is_autocast_enabled():
-            return norm(input, *args, **kwargs)
-        x = _wide(input)
-        with md.autocast(enabled=False):
-            out = norm(x, *args, **kwargs)
-        return out if x.dtype is input.dtype else out.to(input.dtype)
-
-    return cast(F, run)
 
 
 def _last_axes(name: str, input: md.Tensor, normalized_shape: Sequence[int], *params: md.Tensor | None) -> tuple[int, ...]:
@@ -70,7 +52,7 @@ def _blend(running: md.Tensor, new: md.Tensor, momentum: float | md.Tensor) -> N
     running.assign(running * (1 - momentum) + new * momentum)
 
 
-@_own_dtype
+@own_dtype
 def batch_norm(
     input: md.Tensor,
     running_mean: md.Tensor | None,
@@ -111,7 +93,7 @@ def batch_norm(
     return out if bias is None else out + bias.reshape(shape)
 
 
-@_own_dtype
+@own_dtype
 def instance_norm(
     input: md.Tensor,
     running_mean: md.Tensor | None = None,
