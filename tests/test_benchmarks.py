@@ -94,3 +94,17 @@ def test_a_side_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
     side.close()
     with pytest.raises(ImportError, match="no module of that name"):
         remote.remote("test_benchmarks:broken")
+
+
+def test_an_eager_step_is_timed_to_the_end_of_its_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loss is there first on an asynchronous backend, and the rest would run while the next side is timed."""
+    from benchmarks import sides
+    from benchmarks.workloads import mlp, training
+
+    waited: list[Any] = []
+    monkeypatch.setattr(sides, "wait", lambda out: waited.append(out))
+    for jitted, names in ((False, 6), (True, 0)):
+        side = training.minidl_side(mlp.task((3, 4, 4, 2), 5), sides.Way("numpy", jitted))
+        waited.clear()
+        side.sync(side.step())
+        assert [len(out) for out in waited] == [names] * bool(names)
