@@ -22,7 +22,7 @@ Pairs = Sequence[tuple[int, int]]
 #: Bytes of the windows that are looked at together: of fewer, the calls would cost more than the products.
 BLOCK = 1 << 18
 #: Bytes of the results of pooling that are made together.
-PART = 1 << 17
+PART = 1 << 16
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:
@@ -121,16 +121,20 @@ def conv_dw(x: Array, g: Array, *, w_shape: Sequence[int], stride: Sequence[int]
 def conv_dx(g: Array, w: Array, *, x_shape: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int], groups: int) -> Array:
     """The transpose of conv in x: [N, O, *out] and w → x_shape."""
     n, c, *sizes = x_shape
-    kernel, out = w.shape[2:], g.shape[2:]
-    matrix, g = _matrix(w, groups).swapaxes(-1, -2), g.reshape(n, groups, w.shape[0] // groups, math.prod(out))
+    kernel, out, rows = w.shape[2:], g.shape[2:], w.shape[0] // groups
     x = np.zeros((n, c, *(lo + size + hi for size, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
-    step = max(1, min(n, 4 * BLOCK // max(1, c * math.prod(kernel) * g.shape[3] * g.dtype.itemsize)))  # a call for each place of the kernel
-    every = np.empty((step, groups, matrix.shape[1], g.shape[3]), g.dtype)
+    line = kernel[-1]  # a row of the kernel at a time, so that the columns of many examples fit
+    lines = w.reshape(groups, rows, w.shape[1], math.prod(kernel[:-1]), line).transpose(3, 0, 2, 4, 1)
+    lines = lines.reshape(math.prod(kernel[:-1]), groups, w.shape[1] * line, rows)
+    g, where_to = g.reshape(n, groups, rows, math.prod(out)), list(places(kernel, stride, dilation, out))
+    step = max(1, min(n, BLOCK // max(1, c * line * g.shape[3] * g.dtype.itemsize)))
+    every = np.empty((step, groups, w.shape[1] * line, g.shape[3]), g.dtype)
     for i in range(0, n, step):
         mine = x[i : i + step]
-        columns = np.matmul(matrix, g[i : i + step], out=every[: len(mine)]).reshape(len(mine), c, math.prod(kernel), *out)
-        for k, place in enumerate(places(kernel, stride, dilation, out)):
-            mine[place] += columns[:, :, k]
+        for row, matrix in enumerate(lines):
+            columns = np.matmul(matrix, g[i : i + step], out=every[: len(mine)]).reshape(len(mine), c, line, *out)
+            for k, place in enumerate(where_to[row * line : row * line + line]):
+                mine[place] += columns[:, :, k]
     return x[inner(padding, sizes)]
 
 
