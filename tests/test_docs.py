@@ -130,7 +130,7 @@ def test_examples_above_the_core_on_jax():
     """In a process where XLA compiles with little effort, which it would do one operation after the other for minutes."""
     pytest.importorskip("jax")
     code = "import sys, minidl, test_docs\nminidl.set_backend('jax')\nfor name in sys.argv[1:]: test_docs.run(name)"
-    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
     paths = [str(ROOT / "tests"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
     done = subprocess.run([sys.executable, "-c", code, *filter(apart, modules())], env=env, capture_output=True, text=True)
