@@ -27,6 +27,7 @@ _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "
 _gelu_into = _aten.gelu.out
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715  # gelu's u = _SLOPE (x + _CUBIC x³)
 _MANY = 2**12  # elements from which on several passes cost less than one slow one
+_PART = 2**17
 _SCORES = 2**14  # scores from which on a traced program calls torch's attention
 _libraries: list[Any] = []
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
@@ -58,7 +59,12 @@ def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
 
 
 def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
-    """g (s + x s (1 - s) 2 u'), s the sigmoid of 2 u."""
+    """g (s + x s (1 - s) 2 u'), s the sigmoid of 2 u; a part at a time that stays in the cache."""
+    if x.numel() > _PART and g.is_contiguous() and x.is_contiguous() and (out is None or out.is_contiguous()):
+        out = torch.empty_like(x) if out is None else out
+        for parts in zip(*(a.view(-1).split(_PART) for a in (g, x, out)), strict=True):
+            _dx_by_sigmoid(*parts)
+        return out
     out = torch.mul(x, x, out=out)
     s = out * (2 * _SLOPE * _CUBIC)
     torch.sigmoid(s.add_(2 * _SLOPE).mul_(x), out=s)

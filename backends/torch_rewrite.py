@@ -1,7 +1,7 @@
 """PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
 
 Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
-rewrite leaves without a user is gone. The updates of optimizers and log_softmax_at round otherwise.
+rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at and products with a bias round otherwise.
 
 - relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
   gradient passes either way; so relu and its derivative see a quarter of the elements.
@@ -9,6 +9,7 @@ rewrite leaves without a user is gone. The updates of optimizers and log_softmax
   nobody but the derivative sees, one mask for each place in the window (`pool_masks`, `spread`); the library's kernel takes one element at a time.
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
+- A product of several rows with a matrix and the sum with a bias are one call, which adds up from the bias on.
 - where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
 """
 
@@ -164,6 +165,25 @@ def pools_as_slices(graph: Graph) -> Graph:
     return Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)
 
 
+def with_bias(graph: Graph) -> Graph:
+    """See the module. Two axes are left alone: their product has planned memory."""
+    uses, gone, new = _Uses(graph), set(), {}
+    for e in graph.equations:
+        if e.primitive.name != "add" or e.outputs[0].dtype.name not in ("float32", "float64"):
+            continue
+        for product, b in (e.inputs, e.inputs[::-1]):
+            dot = uses.maker(product, "dot_general")
+            if dot is None or product in uses.kept or len(uses.users[product]) > 1 or not isinstance(b, Var):
+                continue
+            (x, w), n = dot.inputs, len(dot.inputs[0].shape)
+            rows = {"contract": ((n - 1,), (1,)), "batch": ((), ())}
+            if n > 2 and len(w.shape) == 2 and dot.params == rows and b.shape == w.shape[:1] and b is not product:
+                gone.add(dot)
+                new[e] = Equation(table["affine"], (x, w, b), {}, e.outputs, e.where)
+                break
+    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name) if new else graph
+
+
 def keep_positives(graph: Graph) -> Graph:
     """See the module."""
     uses = _Uses(graph)
@@ -213,4 +233,4 @@ def log_softmax_of(graph: Graph) -> Graph:
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
     graph = relu_after_pooling(graph)
-    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(graph))))) if cpu else graph
+    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(with_bias(graph)))))) if cpu else graph

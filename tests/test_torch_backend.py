@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
-from minidl.backends import torch_composites, torch_modes, torch_windows  # noqa: E402
+from minidl.backends import torch_composites, torch_modes, torch_rewrite, torch_windows  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
@@ -441,6 +441,37 @@ def test_inductor_means_the_same_at_every_special_point():
         run(args[0].double(), args[1])
     with pytest.raises(TypeError, match="called with torch.float32"):
         run(args[0][:2], args[1])
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_product_of_rows_with_a_bias_is_one_call(flipped):
+    x, w, b = Var((2, 5, 3), float32), Var((4, 3), float32), Var((4,), float32)
+
+    def program(keep):
+        r = Recorder()
+        product = r.dot_general(x, w, contract=((2,), (1,)), batch=((), ()))
+        out = r.add(b, product) if flipped else r.add(product, b)
+        return Graph([x, w, b], r.equations, [r.relu(out), *([product] if keep else [])])
+
+    rng = np.random.default_rng(0)
+    args = [native(rng.normal(size=v.shape), float32) for v in (x, w, b)]
+    args[0][0, 1, 2] = inf
+    for keep in (False, True):
+        graph = program(keep)
+        names = [e.primitive.name for e in torch_rewrite.rewritten(graph, True).equations]
+        assert names == (["dot_general", "add", "relu"] if keep else ["affine", "relu"])
+        for a, c in zip(xp.compile(graph)(*args), interpret(graph, args), strict=True):
+            np.testing.assert_allclose(a.numpy(), c.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_derivative_of_gelu_goes_part_by_part_over_a_large_array():
+    rng = np.random.default_rng(0)
+    g, x = (torch.tensor(rng.normal(size=(3, torch_composites._PART // 2 + 5)), dtype=torch.float32) for _ in range(2))
+    want = torch.ops.aten.gelu_backward(g.double(), x.double(), approximate="tanh")
+    out = torch.empty_like(x)
+    assert torch_composites.gelu_dx(g, x, tanh=True, out=out).data_ptr() == out.data_ptr()
+    for found in (out, torch_composites.gelu_dx(g, x, tanh=True), torch_composites.gelu_dx(g.t(), x.t(), tanh=True).t()):
+        np.testing.assert_allclose(found.numpy(), want.numpy(), rtol=1e-5, atol=1e-6)
 
 
 @compiler
