@@ -154,7 +154,7 @@ def test_a_gradient_that_is_added_to_stays():
 
 
 #: workload → (jit over eager at most, jit in MB at most), with some room. Gradients go at the end of a step.
-PEAKS = {"mlp": (0.65, 2.4), "cnn": (0.75, 2.4), "transformer": (0.62, 31.5)}
+PEAKS = {"mlp": (0.65, 2.4), "cnn": (0.85, 2.8), "transformer": (0.62, 31.5)}
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="this system keeps no resettable mark of a process's memory")

@@ -24,10 +24,8 @@ from benchmarks.timing import Side
 
 GOAL, STEPS = 0.6, 4
 TASKS = ("mlp", "cnn", "transformer")
-#: malloc keeps freed blocks for later otherwise, Python's own allocator takes a megabyte at a time, and the kernel hands out pages of 2 MB.
-ENVIRONMENT = {
-    "MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0", "PYTHONMALLOC": "malloc", "NUMPY_MADVISE_HUGEPAGE": "0",
-}  # fmt: skip
+#: malloc keeps freed blocks for later otherwise, and the kernel hands out pages of 2 MB.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "16384", "MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0", "NUMPY_MADVISE_HUGEPAGE": "0"}
 
 
 def status(field: str) -> int:
