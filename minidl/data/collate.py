@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.data.explaining import explains
 
 
 def is_torch(x: Any) -> bool:
@@ -62,6 +63,7 @@ def _numbers(items: list[Any]) -> np.ndarray:
     return array.astype(md.asarray(0.0 if array.dtype.kind == "f" else 0j).dtype.numpy) if array.dtype.kind in "fc" else array
 
 
+@explains
 def default_collate(batch: list[Any]) -> Any:
     """A list of items as one batch: tensors, arrays and numbers are stacked, tuples and dicts field by field, anything else stays a list.
 
@@ -74,6 +76,7 @@ def default_collate(batch: list[Any]) -> Any:
     return tensors(host(batch), owned=True)
 
 
+@explains
 def default_convert(data: Any) -> Any:
     """One item with its arrays as tensors; what a loader without batches (batch_size=None) gives.
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.data.explaining import explain, explains, iterable
 from minidl.data.randomness import words_of
 
 
@@ -204,7 +205,7 @@ class ChainDataset(IterableDataset):
     """
 
     def __init__(self, datasets: Iterable[Iterable[Any]]):
-        self.datasets = list(datasets)
+        self.datasets = [iterable("ChainDataset", "each of the data sets", d) for d in datasets]
 
     def __iter__(self) -> Iterator[Any]:
         return itertools.chain.from_iterable(self.datasets)
@@ -231,6 +232,7 @@ class Subset(Dataset):
         return len(self.indices)
 
 
+@explains
 def random_split(dataset: Any, lengths: Sequence[int] | Sequence[float], generator: Any = None) -> list[Subset]:
     """Disjoint random subsets of the given lengths, or of the given fractions (which sum to 1; what rounding leaves goes to the first ones).
 
@@ -258,3 +260,6 @@ def permutation(words: tuple[int, int], n: int) -> np.ndarray:
     """0..n-1 in the random order of a key."""
     with md.use_backend("numpy"):
         return md.random.permutation(md.asarray(np.array(words, np.uint32)), n).numpy()
+
+
+explain(globals(), ["ChainDataset", "ConcatDataset", "StackDataset", "Subset", "TensorDataset"])

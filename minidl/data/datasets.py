@@ -16,6 +16,7 @@ import numpy as np
 
 from minidl.data.dataset import Dataset
 from minidl.data.download import download, extract, gunzip, is_intact
+from minidl.data.explaining import explain, explains
 
 __all__ = ["CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "ImageFolder", "VisionDataset", "read_idx", "write_idx"]
 Transform = Callable[[Any], Any] | None
@@ -65,6 +66,7 @@ class VisionDataset(Dataset):
 _IDX = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
+@explains
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     """The array of an IDX file (Y. LeCun's MNIST page): two zero bytes, a type, the number of axes, their sizes, the values; big end first.
 
@@ -90,6 +92,7 @@ def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
     return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
 
 
+@explains
 def write_idx(path: str | os.PathLike[str], array: Any) -> None:
     """Write an array as an IDX file. Raises TypeError for a dtype that IDX does not have.
 
@@ -332,3 +335,6 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ImportError("reading image files needs Pillow: pip install pillow") from None
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
+
+
+explain(globals(), __all__)

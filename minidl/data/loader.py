@@ -17,6 +17,7 @@ import numpy as np
 
 import minidl as md
 from minidl.data.collate import tensors
+from minidl.data.explaining import explain, iterable
 from minidl.data.randomness import Libraries, words_of
 from minidl.data.reading import End, Reader, Task, is_stream
 from minidl.data.samplers import BatchSampler, RandomSampler, Sampler, SequentialSampler, folded
@@ -98,6 +99,9 @@ class DataLoader:
     def _check_order(stream: bool, batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop_last: bool) -> None:
         if stream and (shuffle or sampler is not None or batch_sampler is not None):
             raise ValueError("DataLoader: a stream has an order of its own; shuffle and samplers are for data sets with items by number")
+        for name, value in (("sampler", sampler), ("batch_sampler", batch_sampler)):
+            if value is not None:
+                iterable("DataLoader", name, value)
         if sampler is not None and shuffle:
             raise ValueError("DataLoader: sampler and shuffle exclude each other")
         if batch_sampler is not None:
@@ -287,3 +291,6 @@ class DataLoader:
 
 def _listed(words: Key | None) -> list[int] | None:
     return None if words is None else list(words)
+
+
+explain(globals(), ["DataLoader"])

@@ -8,6 +8,7 @@ import numpy as np
 
 import minidl as md
 from minidl.data.collate import is_torch
+from minidl.data.explaining import explain
 from minidl.data.randomness import Draws, draws, loading
 
 
@@ -110,3 +111,6 @@ class Later:
 def draws_of(key: Any) -> Any:
     """The numbers of a key, or those that will be looked for when they are needed; draws stay as they are."""
     return Later() if key is None else key if isinstance(key, (Draws, Later)) else draws(key)
+
+
+explain(globals(), ["Transform"])

@@ -14,6 +14,7 @@ import numpy as np
 
 import minidl as md
 from minidl.data.dataset import permutation
+from minidl.data.explaining import explain, iterable
 from minidl.data.randomness import words_of
 
 
@@ -183,7 +184,7 @@ class BatchSampler(Sampler):
     def __init__(self, sampler: Iterable[Any], batch_size: int, drop_last: bool):
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"BatchSampler: batch_size must be an integer of at least 1, got {batch_size!r}")
-        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        self.sampler, self.batch_size, self.drop_last = iterable("BatchSampler", "sampler", sampler), batch_size, drop_last
 
     def __iter__(self) -> Iterator[list[Any]]:
         return self.batches(iter(self.sampler))
@@ -239,3 +240,6 @@ class DistributedSampler(Sampler):
     def __len__(self) -> int:
         n = len(self.dataset)
         return n // self.num_replicas if self.drop_last else math.ceil(n / self.num_replicas)
+
+
+explain(globals(), ["BatchSampler", "DistributedSampler", "RandomSampler", "SequentialSampler", "SubsetRandomSampler", "WeightedRandomSampler"])

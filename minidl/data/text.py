@@ -19,11 +19,13 @@ import numpy as np
 from minidl.data.bpe import BytePairEncoding
 from minidl.data.collate import host, tensors
 from minidl.data.dataset import Dataset
+from minidl.data.explaining import explain, explains
 
 __all__ = ["CSV", "BytePairEncoding", "PadCollate", "TextFolder", "Tokenizer", "Vocab", "build_vocab_from_iterator", "pad_sequence", "words"]
 _WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
+@explains
 def words(text: str) -> list[str]:
     """The words of a text in lower case, and its punctuation marks, each a token of its own.
 
@@ -64,13 +66,16 @@ class Vocab:
         return self._default
 
     def __getitem__(self, token: str) -> int:
+        return self._number(token)
+
+    def _number(self, token: str) -> int:
         found = self._numbers.get(token, self._default)
         if found is None:
             raise KeyError(f"Vocab: {token!r} is not in the vocabulary; set_default_index gives unknown tokens a number")
         return found
 
     def __call__(self, tokens: Iterable[str]) -> list[int]:
-        return [self[t] for t in tokens]
+        return [self._number(t) for t in tokens]
 
     lookup_indices = __call__
 
@@ -99,6 +104,7 @@ class Vocab:
         return token in self._numbers
 
 
+@explains
 def build_vocab_from_iterator(
     iterator: Iterable[Iterable[str]], min_freq: int = 1, specials: Sequence[str] = (), special_first: bool = True, max_tokens: int | None = None
 ) -> Vocab:
@@ -175,6 +181,7 @@ def _padded(rows: Sequence[Any], value: float, length: int | None = None) -> np.
     return out
 
 
+@explains
 def pad_sequence(sequences: Sequence[Any], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> Any:
     """Sequences of different lengths as one Tensor [longest, N, ...] (or [N, longest, ...]), as torch.nn.utils.rnn.pad_sequence.
 
@@ -196,7 +203,8 @@ class PadCollate:
     """A collate_fn for items with rows of different lengths: lists of numbers and arrays are padded to the longest one of the batch.
 
     Works on items that are rows, tuples, or dicts of rows and other things (labels are stacked). max_length cuts off what is longer;
-    pad_to_max_length makes every batch that long, so that a jitted step is compiled once. Raises ValueError for the last without max_length.
+    pad_to_max_length makes every batch that long, so that a jitted step is compiled once. Raises ValueError for the last without max_length,
+    TypeError for what is no list of items.
 
     >>> from minidl.data import DataLoader
     >>> loader = DataLoader([([1, 2, 3], 0), ([4], 1)], 2, collate_fn=PadCollate())
@@ -210,6 +218,8 @@ class PadCollate:
         self.padding_value, self.max_length, self.pad_to_max_length = padding_value, max_length, pad_to_max_length
 
     def __call__(self, items: list[Any]) -> Any:
+        if not isinstance(items, (list, tuple)) or not items:
+            raise TypeError(f"PadCollate: items must be a list of at least one item, not {items!r}")
         first = items[0]
         if isinstance(first, dict):
             return {k: self([item[k] for item in items]) for k in first}
@@ -315,7 +325,9 @@ class CSV(Dataset):
                     if row:
                         self.texts.append(" ".join(row[c] for c in columns))
                         labels.append(row[target] if target is not None else "")
-            except (IndexError, csv.Error) as error:
+            except IndexError:
+                raise ValueError(f"CSV: {path}, line {rows.line_num} has {len(row)} columns, too few for {wanted} and {label!r}") from None
+            except csv.Error as error:
                 raise ValueError(f"CSV: {path}, line {rows.line_num}: {error}") from None
         whole = all(re.fullmatch(r"[+-]?\d+", v) for v in labels)
         self.classes = list(classes) if classes is not None else sorted(set(labels), key=int if whole and target is not None else None)
@@ -344,3 +356,6 @@ class CSV(Dataset):
 
     def __len__(self) -> int:
         return len(self.texts)
+
+
+explain(globals(), __all__)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.data.explaining import explain
 from minidl.data.pictures import Picture, Transform, draws_of
 from minidl.data.randomness import Draws
 from minidl.data.resampling import mode_of, resize
@@ -397,3 +398,6 @@ class Grayscale(Transform):
                 gray = (0.2989 * r + 0.587 * g + 0.114 * b).astype(x.dtype)
             x = np.expand_dims(gray, axis)
         picture.array = np.repeat(x, 3, axis) if self.num_output_channels == 3 else x
+
+
+explain(globals(), __all__)
