@@ -171,8 +171,11 @@ def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Ca
     """The program's `call` as a function of the arguments themselves, for as long as no setting is in force: then, and where a guard fails, it hands
     them to `again`."""
     _, *lines = program.call.__source__.replace("return MISS", "break").splitlines()  # type: ignore[attr-defined]
-    text = "\n".join(["def call(*args, **kwargs):", "    while not busy[0]:", *(f"    {line}" for line in lines), "    return again(args, kwargs)\n"])
-    return load(text, {**program.call.__globals__, "busy": busy, "again": again}, "call")  # type: ignore[attr-defined]
+    inside = "\n".join(f"    {line}" for line in lines)
+    text = f"def entry(*args, **kwargs):\n    while not busy[0]:\n{inside}\n    return again(args, kwargs)\n"
+    env: dict[str, Any] = program.call.__globals__  # type: ignore[attr-defined]
+    env.update(busy=busy, again=again)
+    return load(text, env, "entry")
 
 
 def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:
