@@ -236,6 +236,29 @@ def test_norms_refuse_what_does_not_fit():
             call()
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.filterwarnings("ignore:.*is deprecated in favor of:FutureWarning")
+def test_weights_of_recurrent_layers_may_be_computed(kind):
+    import torch.nn.utils.prune
+
+    x = np.random.default_rng(0).normal(size=(5, 2, 3))
+    for change in (
+        lambda u, m: u.weight_norm(m, "weight_hh_l0"), lambda u, m: u.parametrizations.weight_norm(m, "weight_ih_l1_reverse"),
+        lambda u, m: u.parametrizations.orthogonal(m, "weight_hh_l0"), lambda u, m: u.prune.l1_unstructured(m, "weight_hh_l0", 0.5),
+    ):  # fmt: skip
+        found, state = [], None
+        for lib in (torch, md):
+            layer = change(lib.nn.utils, getattr(lib.nn, kind)(3, 4, num_layers=2, bidirectional=True).double())
+            state = {k: v.detach().numpy() for k, v in layer.state_dict().items()} if state is None else state
+            layer.load_state_dict({k: lib.asarray(v) for k, v in state.items()})
+            out = layer(lib.asarray(x))[0]
+            (out * out).sum().backward()
+            assert [len(w) for w in layer.all_weights] == [4] * 4
+            found.append([out, *(layer.get_parameter(k).grad for k, _ in sorted(layer.named_parameters()))])
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-8, atol=1e-10)
+
+
 # ---- readings that are kept, and parametrizations that move -------------------------------------------------------------------------------
 def count():
     """What a test puts in its place counts readings."""

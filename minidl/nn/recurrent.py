@@ -86,7 +86,7 @@ class RNNBase(_Uniform):
         """The parameters of each layer and direction."""
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
         return [
-            [self._parameters[kind + suffix] for kind in kinds if kind + suffix in self._parameters]
+            [w for kind in kinds if (w := getattr(self, kind + suffix, None)) is not None]
             for layer in range(self.num_layers)
             for suffix in self._suffixes(layer)
         ]
@@ -96,7 +96,7 @@ class RNNBase(_Uniform):
 
     def _weights(self, suffix: str) -> dict[str, Any]:
         names = {"ih": "weight_ih", "hh": "weight_hh", "bias_ih": "bias_ih", "bias_hh": "bias_hh", "hr": "weight_hr"}
-        return {k: self._parameters.get(n + suffix) for k, n in names.items()}
+        return {k: getattr(self, n + suffix, None) for k, n in names.items()}  # which may be computed: normalised, pruned
 
     def _sizes(self) -> tuple[int, ...]:
         """The widths of the parts of the state."""
