@@ -34,7 +34,10 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 #: Groups (file-backend) of few tests that take long. They begin before the many short ones, so that no worker ends long after the other.
-LONG = ("test_docs-", "test_standard_derivatives-numba", "test_standard_derivatives-torch", "test_standard_derivatives-jax")
+LONG = (
+    "test_docs- test_gradients_match- test_coexistence-jax test_standard_derivatives-numba test_standard_derivatives-torch"
+    " test_standard_derivatives-jax test_deploy-jax"
+).split()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
