@@ -8,6 +8,7 @@ import runpy
 
 import numpy as np
 import pytest
+from test_nn_parity import FIRST, combinations, draw, leaves
 
 import minidl as md
 from minidl import nn, optim
@@ -207,3 +208,22 @@ def test_the_documents_prune_model():
 
     net = prune_model(nn.Sequential(nn.Linear(8, 200), nn.ReLU(), nn.Linear(200, 100)), 128)
     assert [round(1 - m.weight_mask.mean().item(), 3) if prune.is_pruned(m) else 0.0 for m in (net[0], net[2])] == [0.5, 0.0]
+
+
+def test_every_parameter_of_every_layer_may_be_computed():
+    """Under a mask of ones each layer gives what it gave: none reads its parameters past their names."""
+    checked = 0
+    for name, row in FIRST.items():
+        options = {k: md.asarray(v) if isinstance(v, np.ndarray) else v for k, v in combinations(row)[0].items()}
+        layer = getattr(nn, name)(*row.args, **options).double().eval()
+        g = np.random.default_rng(0)
+        inputs = [md.asarray(draw(s, g)) for s in row.inputs]
+        want = [v.detach().numpy() for v in leaves(layer(*inputs))]
+        for dotted in dict(layer.named_parameters()):
+            path, _, last = dotted.rpartition(".")
+            twin = copy.deepcopy(layer)
+            prune.identity(twin.get_submodule(path), last)
+            for a, b in zip(want, leaves(twin(*inputs)), strict=True):
+                np.testing.assert_array_equal(a, b.detach().numpy(), err_msg=f"{name}.{dotted}")
+            checked += 1
+    assert checked > 100
