@@ -235,6 +235,31 @@ def test_nothing_else_about_a_layer_changes():
         md.jit(lambda v: layer("a") + v)(x)
 
 
+class Doubled(nn.Linear):
+    """Hands on to the layer that it derives from something that it does not take."""
+
+    def forward(self, input):
+        return super().forward(input if isinstance(input, md.Tensor) else [input])
+
+
+def test_a_layer_explains_itself_to_a_subclass_of_the_user_s():
+    layer = Doubled(3, 4)
+    with pytest.raises(TypeError, match=r"^Linear: input must be a Tensor, not \[5\]; md.asarray makes one$") as error:
+        layer(5)
+    assert any(frame.path.name == "test_nn_errors.py" and frame.name == "forward" for frame in error.traceback)
+    with pytest.raises(TypeError, match=r"^Linear: input must be a Tensor, not \[5\]"):
+        nn.Sequential(nn.ReLU(), Doubled(3, 4))[1](5)
+    with pytest.raises(ValueError, match=r"^matmul: inner dimensions differ: f32\[2,5\] @ f32\[3,4\] \(5 != 3\)"):
+        layer(md.ones((2, 5)))
+
+    class Own(nn.Linear):
+        def forward(self, input):
+            return {}["missing"] if input is None else super().forward(input)
+
+    with pytest.raises(KeyError, match="^'missing'$"):
+        Own(3, 4)(None)
+
+
 def optimizers() -> Iterator[tuple[str, Any]]:
     for name in md.optim.__all__:
         kind = getattr(md.optim, name)

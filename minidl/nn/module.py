@@ -4,13 +4,14 @@ Promises: `_parameters`, `_buffers`, `_modules` and `training` are plain attribu
 the order of state_dict are PyTorch's. As a pytree a Module's leaves are its parameters. Everything else, buffers by identity, is its structure,
 so that a function of a Module differentiates with respect to what is trained, and running statistics that it updates are the Module's own
 (`pytrees` registers this). What is saved and loaded is in `state`. Where a layer of minidl's own fails, and not before, its arguments are
-compared with the annotations of its constructor or forward, and the error names the layer and the argument; what a Module of the user's raises
-passes as it is.
+compared with the annotations of its constructor or forward, and the error names the layer and the argument, also where a subclass of the user's
+called it (super().forward); what a Module of the user's raises passes as it is.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +40,29 @@ def _named(init: Callable[..., None]) -> Callable[..., None]:
 def _layer(module: Module) -> str:
     """The name of the class of minidl's that a module is, or that it derives from."""
     return next(c.__name__ for c in type(module).__mro__ if c.__module__.startswith("minidl."))
+
+
+def _explain_inherited(module: Module, error: Exception) -> None:
+    """Raise what explains an accident in the forward of a class of minidl's, which the forward of a subclass of the user's called (super().forward):
+    with the user's lines in its traceback. Returns where there is nothing to explain."""
+    whole = tb = error.__traceback__
+    while tb is not None:
+        frame = tb.tb_frame
+        if frame.f_code.co_name == "forward" and frame.f_locals.get("self") is module and str(frame.f_globals.get("__name__")).startswith("minidl."):
+            break
+        tb = tb.tb_next
+    if tb is None:
+        return
+    kind = next((c for c in type(module).__mro__ if getattr(c.__dict__.get("forward"), "__code__", None) is tb.tb_frame.f_code), None)
+    forward = kind.__dict__["forward"].__get__(module) if kind is not None else module.forward
+    parameters = inspect.signature(forward).parameters
+    if kind is None or any(p.kind is not p.POSITIONAL_OR_KEYWORD for p in parameters.values()):
+        return
+    given = {name: tb.tb_frame.f_locals[name] for name in parameters}
+    wrong = md.explained(kind.__name__, forward, error.with_traceback(tb), (), given)
+    error.__traceback__ = whole
+    if wrong is not error:
+        raise wrong.with_traceback(whole) from wrong.__cause__
 
 
 class Module(State):
@@ -84,6 +108,7 @@ class Module(State):
             return self.forward(*args, **kwargs) if hooks is None else hooks.call(self, args, kwargs)
         except Exception as error:
             if not str(getattr(self.forward, "__module__", "")).startswith("minidl."):
+                _explain_inherited(self, error)
                 raise
             wrong = md.explained(_layer(self), self.forward, error, args, kwargs)
             if wrong is error:
