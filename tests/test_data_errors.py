@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import test_nn_errors
 from test_nn_errors import ACCIDENT, WRONG_SETTINGS, Odd, wrong_inputs
 
 import minidl as md
@@ -119,6 +120,11 @@ def test_messages(f, kind, text):
     with pytest.raises(kind) as error:
         f()
     assert str(error.value.args[0]).startswith(text)
+
+
+def test_the_documentation_says_which_classes_are_raised():
+    for room, classes in ((data, (*CLASSES, OSError)), (md.nn, test_nn_errors.CLASSES), (md.nn.functional, test_nn_errors.CLASSES)):
+        assert all(f"{kind.__name__} for" in " ".join(str(room.__doc__).split()) for kind in classes), room.__name__
 
 
 def test_what_code_of_the_user_s_raises_passes_unchanged():

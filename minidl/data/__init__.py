@@ -4,6 +4,10 @@
     md.data.datasets      MNIST, FashionMNIST, CIFAR10, CIFAR100 and folders of images, as torchvision.datasets names them
     md.data.transforms    crop, flip, resize, normalise, as torchvision.transforms names them, random by key
     md.data.text          words and vocabulary, byte pairs, padding; folders and CSV files of texts
+
+All of it raises TypeError for an argument of the wrong kind, ValueError for one of the wrong size or value, IndexError for a number that no item has,
+KeyError for a token that is unknown, RuntimeError for a data set that is not on disk, and OSError for a file that cannot be read. The text begins
+with the class or function. What the user's own data sets, transforms and functions raise passes unchanged.
 """
 
 from __future__ import annotations

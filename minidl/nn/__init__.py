@@ -3,6 +3,9 @@
 By room: module (with hooks, state and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
 attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive, lazy; functional; init; utils.
 
+Every layer raises TypeError for an argument of the wrong kind or dtype, ValueError for sizes and shapes that do not fit, and IndexError for an axis
+or an index that is not there. The text begins with the layer or the function in it. What a docstring says of errors comes on top of that.
+
 >>> import minidl as md
 >>> from minidl import nn
 >>> nn.Linear(3, 2)(md.ones((1, 3))).shape
