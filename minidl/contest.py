@@ -255,6 +255,7 @@ class Candidate:
         kinds = [i.kind for i in program.inputs]
         self.inputs = [n if kind == "argument" else handed(n, self.home, engine.xp) for n, kind in zip(natives, kinds, strict=True)]
         self.calls = 0
+        self.kept: tuple = ()  # a result lives until the next is there, as a user's does: where it lies decides which memory the next one gets
 
     def _fresh(self, change: Callable[[np.ndarray], np.ndarray] | None = None) -> list[Any]:
         """The inputs, with copies of those that a call uses up; or all of them changed."""
@@ -291,21 +292,21 @@ class Candidate:
     def seconds(self) -> float:
         """Seconds a call, over as many calls as fill a round; the first round finds out how many."""
         if not self.calls:
-            self.once()
+            self.kept = self.once()
             inputs, watch = self._fresh(), Stopwatch()
-            self._call(inputs)
+            self.kept = self._call(inputs)
             self.calls = max(1, min(1000, int(_ROUND / max(watch.seconds(), 1e-9))))
         if self.used:  # each call needs inputs of its own, which are not part of the time
             best = float("inf")
             for _ in range(min(self.calls, 3)):
                 inputs, watch = self._fresh(), Stopwatch()
-                self._call(inputs)
+                self.kept = self._call(inputs)
                 best = min(best, watch.seconds())
             return best
         call, inputs, n = self._call, self.inputs, self.calls
         watch = Stopwatch()
         for _ in range(n):
-            call(inputs)
+            self.kept = call(inputs)
         return watch.seconds() / n
 
 

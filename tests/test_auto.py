@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -343,6 +344,22 @@ def test_one_disturbed_round_does_not_decide(monkeypatch):
     rounds = script(monkeypatch, {"numpy": 1.0, "torch": 3.0})
     assert md.jit(lambda x: md.cos(x) * 4.0, backend="auto").explain(md.ones((3,), backend="numpy")).backend == "numpy"
     assert rounds == {"numpy": 1, "torch": 1}, "and what is clear takes one"
+
+
+def test_a_result_lives_until_the_next_is_there(monkeypatch):
+    results, alive = [], []
+    plain = contest.Candidate._call
+
+    def call(self, inputs):
+        (out,) = plain(self, inputs)
+        if self.engine.xp.name == "numpy":
+            alive.append(sum(r() is not None for r in results))
+            results.append(weakref.ref(out))
+        return (out,)
+
+    monkeypatch.setattr(contest.Candidate, "_call", call)
+    md.jit(lambda x: md.cos(x) * 6.0, backend="auto")(md.ones((3,), backend="numpy"))
+    assert len(results) > 3 and set(alive[2:]) == {1}, "after the call that agrees or not, and the first that is timed"
 
 
 def test_a_stopwatch_leaves_out_what_others_took(monkeypatch, tmp_path):
