@@ -532,9 +532,12 @@ def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
 def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there."""
     n = x.shape[axis]
+    at = torch.where((at >= 0) & (at < n), at, n)
+    if unseen(x):  # inductor computes x inside a concatenation, and what is then added to that shows in x as well
+        return torch.constant_pad_nd(x, [0, 0] * (x.ndim - axis - 1) + [0, 1]), at
     shape = list(x.shape)
     shape[axis] = 1
-    return torch.cat((x, torch.zeros(shape, dtype=x.dtype, device=x.device)), axis), torch.where((at >= 0) & (at < n), at, n)
+    return torch.cat((x, torch.zeros(shape, dtype=x.dtype, device=x.device)), axis), at
 
 
 @kernel
