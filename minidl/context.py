@@ -76,11 +76,11 @@ def autocasting(block: Any) -> contextlib.AbstractContextManager[Any]:
 
 
 def ask(name: str) -> Any:
-    """A setting of this thread. A trace that asks becomes a program for this answer."""
+    """A setting of this thread. A trace that asks becomes a program for the settings that it began with, whatever it sets on the way."""
     value, level = getattr(state, name), state.interpreter
     while level is not None:
         if hasattr(level, "asked"):
-            level.root.asked[name] = value
+            level.root.asked.add(name)
             break
         level = level.parent
     return value

@@ -11,6 +11,7 @@ outer trace, vmap or another jit the function is simply called.
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import time
 import warnings
@@ -78,10 +79,22 @@ class Jitted:
                 if n not in self._names.values():
                     raise ValueError(f"jit: static_argnames names {n!r}, which is no parameter of {getattr(f, '__name__', f)}")
 
+    def _go(self, entry: Callable[..., Any]) -> None:
+        Jitted.__call__.__set__(self, entry)  # type: ignore[attr-defined]  # the slot, also where a subclass has a __call__ of its own
+
+    def __reduce__(self) -> Any:
+        """A copy has no programs yet; where the name of the function leads here it is itself, as for functions."""
+        f, found = self.__minidl_jitted__, sys.modules.get(self.__module__)
+        path: str = getattr(f, "__qualname__", "")
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        settings = self.backend, self.mode, tuple(self.static), self.donate, self.memory, self.always
+        return path if found is self else (type(self), (f, *settings))
+
     def _forget(self) -> None:
         """The next call looks for its program."""
         again = self._again
-        self.__call__ = lambda *args, **kwargs: again(args, kwargs)  # type: ignore[method-assign]
+        self._go(lambda *args, **kwargs: again(args, kwargs))
 
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         if state.interpreter is not None:
@@ -98,7 +111,7 @@ class Jitted:
                     if program.usual and not busy[0]:
                         if program.entry is None:
                             program.entry = entry(program, self._again)
-                        self.__call__ = program.entry  # type: ignore[method-assign]
+                        self._go(program.entry)
                     return out
         return MISS
 

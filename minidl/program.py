@@ -373,7 +373,7 @@ class Program:
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         if t.defaulted:
             terms.append("default() is X")
-        self.terms, self.asked = list(dict.fromkeys(terms)), t.asked
+        self.terms, self.asked = list(dict.fromkeys(terms)), {k: getattr(state, k) for k in sorted(t.asked)}
 
     # ---- settings of the thread: no guards of `call`, since one number says for all of them that they are as they always are
     def holds(self) -> bool:

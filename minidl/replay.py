@@ -139,7 +139,7 @@ def _captured(root: Node, dtype: Any, nodes: Sequence[Node], arrays: Sequence[An
     with interpreting(t):
         seed = t.full(shape=(), value=1.0, dtype=dtype)
         tape.pull_raw([(twin[root[0]], seed)], None, None, True, lambda node, g: got.update({node[0]: g}))
-    if t.captured or t.guards or t.asked.keys() - {"strong"}:
+    if t.captured or t.guards or t.asked - {"strong"}:
         return None
     graph = finish(t.equations, symbols, list(got.values()), "backward")
     used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs)

@@ -71,7 +71,7 @@ class Trace:
         self.host_keys: set[tuple[int, Any]] = set()
         self.hooked: list[tuple[tape.Leaf, Any]] = []  # hooks that were registered on leaves
         self.guards: list[str] = []
-        self.asked: dict[str, Any] = {}  # the settings of the thread that the program depends on
+        self.asked: set[str] = set()  # the settings of the thread that the program depends on
         self.scope = nullcontext
         self.bare = self
         self.numbers: dict[tuple, Any] = {}

@@ -6,6 +6,7 @@ import collections
 import copy
 import gc
 import math
+import pickle
 import weakref
 
 import numpy as np
@@ -484,3 +485,51 @@ def test_a_jitted_function_is_freed_with_its_last_reference_and_its_call_outlive
     finally:
         gc.enable()
     assert call(md.ones(3)).tolist() == [2.0] * 3  # a guard fails, and nobody is there to trace again
+
+
+def test_a_setting_made_inside_is_no_setting_of_the_call():
+    def f(x, i):
+        root = md.grad(lambda v: md.where(v > 0, md.sqrt(v), 0.0).sum())
+        outside = root(x), x[i]
+        with md.strong_zero(), md.out_of_bounds("fill"):
+            return *outside, root(x), x[i]
+
+    x, i, jitted = md.tensor([0.0]), md.tensor([5]), md.jit(f)
+    for _ in range(2):
+        for _ in range(2):
+            assert str([t.tolist() for t in jitted(x, i)]) == "[[nan], [0.0], [0.0], [nan]]"
+        with md.strong_zero(), md.out_of_bounds("fill"):
+            assert str([t.tolist() for t in jitted(x, i)]) == "[[0.0], [nan], [0.0], [nan]]"
+    assert jitted.compiles == 2
+
+
+@md.jit
+def doubled(x):
+    return x * 2.0
+
+
+def test_a_jitted_function_is_copied_and_pickled_as_functions_are_and_a_copy_traces_for_itself():
+    class Checked(type(doubled)):
+        def __call__(self, *args):
+            return super().__call__(*args)
+
+    class Layer(md.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = md.nn.Parameter(md.ones(2))
+            self.run = md.jit(self.forward)
+
+        def forward(self, x):
+            return x * self.weight
+
+    x = md.ones(2)
+    assert copy.copy(doubled) is copy.deepcopy(doubled) is pickle.loads(pickle.dumps(doubled)) is doubled
+    f = Checked(lambda x: x + 1.0, None, None, (), (), None, False)
+    assert f(x).tolist() == f(x).tolist() == [2.0, 2.0]
+    g = copy.copy(f)
+    assert type(g) is Checked and g(x).tolist() == [2.0, 2.0] and (f.compiles, g.compiles) == (1, 1)
+    layer = Layer()
+    layer.run(x)
+    other = copy.deepcopy(layer)
+    md.nn.init.zeros_(other.weight)
+    assert other.run(x).tolist() == [0.0, 0.0] and layer.run(x).tolist() == [1.0, 1.0]
