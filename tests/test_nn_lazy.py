@@ -157,3 +157,10 @@ def test_a_state_gives_them_their_shapes():
     assigned = nn.LazyLinear(1)
     assigned.load_state_dict({"weight": md.ones((1, 2), dtype=md.float64), "bias": md.zeros(1, dtype=md.float64)}, assign=True)
     assert assigned.weight.dtype is md.float64 and isinstance(assigned.weight, nn.Parameter)
+
+
+def test_a_call_with_given_weights_leaves_a_lazy_layer_lazy():
+    layer = nn.LazyLinear(2)
+    with pytest.raises(RuntimeError, match="LazyLinear.weight: this parameter has no shape yet"):
+        nn.utils.stateless.functional_call(layer, {"weight": md.ones((2, 4)), "bias": md.zeros(2)}, md.ones((1, 4)))
+    assert layer(md.ones((1, 3))).shape == (1, 2) and layer.weight.shape == (2, 3)

@@ -232,3 +232,104 @@ def test_folding_takes_the_weight_of_now(computed):
     np.testing.assert_allclose(fused(x).detach().numpy(), norm(conv(x)).detach().numpy(), rtol=1e-5, atol=1e-6)
     assert set(fused.state_dict()) == {"bias", "weight"}
     assert list(conv.state_dict()) == before
+
+
+def stacked(lib, np_weight):
+    """The two parametrizations of PyTorch's tutorial, each with an inverse, on a layer of this weight."""
+
+    class Skew(lib.nn.Module):
+        def forward(self, x):
+            return lib.triu(x, 1) - lib.triu(x, 1).T if lib is torch else md.triu(x, k=1) - md.triu(x, k=1).T
+
+        def right_inverse(self, a):
+            return lib.triu(a, 1) if lib is torch else md.triu(a, k=1)
+
+    class Cayley(lib.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("eye", lib.eye(3, dtype=lib.float64))
+
+        def forward(self, x):
+            return lib.linalg.solve(self.eye + x, self.eye - x)
+
+        right_inverse = forward
+
+    layer = lib.nn.Linear(3, 3).to(dtype=lib.float64)
+    layer.load_state_dict({"weight": lib.tensor(np_weight), "bias": lib.tensor(np.zeros(3))})
+    opt = lib.optim.SGD(layer.parameters(), lr=0.1, momentum=0.9)  # before the weight is parametrized, as PyTorch allows
+    for module in (Skew(), Cayley()):
+        lib.nn.utils.parametrize.register_parametrization(layer, "weight", module)
+    return layer, opt
+
+
+def test_several_parametrizations_with_inverses_train_as_torchs_and_keep_the_parameter_of_the_optimizer():
+    weight, x = np.random.default_rng(0).normal(size=(3, 3)), np.random.default_rng(1).normal(size=(4, 3))
+    found = []
+    for lib in (md, torch):
+        layer, opt = stacked(lib, weight)
+        values = [layer.weight.detach().numpy()]
+
+        def step(layer=layer, opt=opt, lib=lib):
+            opt.zero_grad()
+            loss = (layer(lib.tensor(x)) - 1.0).abs().sum() if lib is torch else md.abs(layer(md.tensor(x)) - 1.0).sum()
+            loss.backward()
+            opt.step()
+            return loss
+
+        run = md.jit(step) if lib is md else step
+        for _ in range(3):
+            values.append(np.asarray(run().detach().numpy()))
+        values.append(layer.weight.detach().numpy())
+        layer.weight = layer.weight.detach().T  # orthogonal, too
+        values.append(layer.parametrizations.weight.original.detach().numpy().copy())
+        original = layer.parametrizations.weight.original
+        lib.nn.utils.parametrize.remove_parametrizations(layer, "weight")
+        assert layer.weight is original
+        for _ in range(2):
+            values.append(np.asarray(run().detach().numpy()))
+        values.append(layer.weight.detach().numpy())
+        found.append(values)
+        normed = lib.nn.utils.parametrizations.weight_norm(lib.nn.Linear(3, 3))
+        lib.nn.utils.parametrize.register_parametrization(normed, "weight", lib.nn.ReLU())
+        assert bool((normed.weight >= 0).all())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_what_a_parametrization_trains_of_its_own_is_its_own_affair():
+    for lib in (md, torch):
+        for frozen in (True, False):
+            layer, own = lib.nn.Linear(2, 2), lib.nn.PReLU()
+            layer.weight.requires_grad_(not frozen)
+            own.weight.requires_grad_(frozen)
+            lib.nn.utils.parametrize.register_parametrization(layer, "weight", own)
+            assert own.weight.requires_grad is frozen and layer.parametrizations.weight.original.requires_grad is not frozen
+
+
+def test_an_orthogonal_weight_is_assigned_in_a_program_or_not_at_all():
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(3, 4))
+    before = layer.weight.tolist()
+    with pytest.raises(ValueError, match="float32.*float64"):
+        layer.weight = md.eye(4)[:, :3].to(md.float64)
+    assert layer.weight.tolist() == before
+
+    @md.jit
+    def assign(w):
+        layer.weight = w
+        return layer.weight
+
+    for sign in (1.0, -1.0):
+        got = assign(md.eye(4)[:, :3] * sign)
+        np.testing.assert_allclose(got.detach().numpy(), sign * np.eye(4)[:, :3], atol=1e-6)
+        np.testing.assert_allclose(layer.weight.detach().numpy(), sign * np.eye(4)[:, :3], atol=1e-6)
+
+
+def test_parametrizations_that_are_shared_leave_the_first_module_as_it_was():
+    first, second = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3)), nn.Linear(3, 3)
+    with md.no_grad():
+        first.parametrizations.weight.original.assign(md.ones((3, 3)))
+    before = first.weight.tolist()
+    nn.utils.parametrize.transfer_parametrizations_and_params(first, second)
+    assert first.weight.tolist() == second.weight.tolist() == before
+    nn.utils.parametrize.register_parametrization(second, "weight", nn.ReLU())
+    assert first.weight.tolist() == before and bool(md.all(second.weight >= 0.0))

@@ -33,7 +33,6 @@ def test_the_page_is_up_to_date():
 ELSEWHERE = {"torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.attention"}
 OTHERS = {
     "PackedSequence": "see DIFFERENT",
-    "ParametrizationList": "made by register_parametrization",
     "forward": "of any arguments",
     "state_dict": "without the positional arguments that PyTorch calls deprecated",
     "to": "PyTorch's says *args, **kwargs",

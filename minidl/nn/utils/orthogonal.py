@@ -114,8 +114,10 @@ class _Orthogonal(Module):
 
     def right_inverse(self, value: md.Tensor) -> md.Tensor:
         """An original that gives this value, or, where it is not orthogonal, Q of its QR decomposition."""
-        if value.shape != self.shape:
-            raise ValueError(f"orthogonal: matrices of shape {self.shape} are wanted, got {value.shape}")
+        base = self._buffers.get("base")
+        if value.shape != self.shape or (base is not None and value.dtype is not base.dtype):
+            wanted = f"{self.shape}" + ("" if base is None else f" ({base.dtype.name})")
+            raise ValueError(f"orthogonal: matrices of shape {wanted} are wanted, got {value.shape} ({value.dtype.name})")
         value = value.detach()
         wide = value.shape[-2] < value.shape[-1]
         q = value.mT if wide else value
@@ -130,7 +132,10 @@ class _Orthogonal(Module):
             q = _unit_columns(md.concat((q, md.random.normal(key, (*q.shape[:-2], n, n - k), md.float32).to(q.dtype)), axis=-1))
         elif not bool(md.all(md.abs(md.matmul(_adjoint(q), q) - _eye(n, q)) < 10 * n * md.finfo(q.dtype).eps)):
             q = _unit_columns(q)
-        self._buffers["base"] = q
+        if base is None:
+            self._buffers["base"] = q
+        else:
+            base.assign(q)
         return md.zeros_like(value) - _eye(max(n, k), value)[: value.shape[-2], : value.shape[-1]]
 
 

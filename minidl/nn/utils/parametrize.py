@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import minidl as md
@@ -47,31 +48,49 @@ def cached() -> Iterator[None]:
 
 
 class ParametrizationList(ModuleList):
-    """The parametrizations of one parameter, applied in order, and what they start from: original, or original0, original1, …
+    """The parametrizations of one tensor, applied in order, and what they start from: original, or original0, original1, …
 
-    right_inverse raises RuntimeError for a parametrization that has none, ValueError for originals of another number, shape or dtype.
+    The right_inverse of each, the last one's first, says what gives the value of now; one tensor of the same shape and dtype takes the place of that
+    value in the very object, so an optimizer that has it goes on with it. unsafe: do not check that shape and dtype stay. Raises ValueError for a
+    result of another shape or dtype (then nothing is changed), and for no parametrization. The method right_inverse raises RuntimeError for a
+    parametrization that has none, ValueError for originals of another number, shape or dtype.
 
-    >>> list(ParametrizationList([md.nn.ReLU()], md.ones(2), True).state_dict())
+    >>> list(ParametrizationList([md.nn.ReLU()], md.nn.Parameter(md.ones(2))).state_dict())
     ['original']
     """
 
-    def __init__(self, modules: Any, original: Any, trained: bool):
+    def __init__(self, modules: Sequence[Module], original: md.Tensor, unsafe: bool = False):
+        if not len(modules):
+            raise ValueError("ParametrizationList: one or more parametrizations are wanted")
         super().__init__(modules)
-        self.is_tensor = isinstance(original, md.Tensor)
-        self.ntensors = 1 if self.is_tensor else len(original)
-        for name, value in zip(self._names(), (original,) if self.is_tensor else original, strict=True):
+        trained, found = isinstance(original, Parameter), _inverse(modules, original.detach())
+        self.is_tensor = isinstance(found, md.Tensor)
+        parts = (found,) if self.is_tensor else tuple(found)
+        self.ntensors = len(parts)
+        if not unsafe:
+            with md.no_grad():
+                _check(original, self._value(parts))
+        if self.is_tensor and (found.shape, found.dtype) == (original.shape, original.dtype):
+            with md.no_grad():
+                original.assign(found)
+            parts = (original,)
+        for name, value in zip(self._names(), parts, strict=True):
             if trained:
-                self.register_parameter(name, Parameter(value))
+                self.register_parameter(name, value if isinstance(value, Parameter) else Parameter(value, original.requires_grad))
             else:
-                self.register_buffer(name, value.detach())
+                self.register_buffer(name, value)
 
     def _names(self) -> list[str]:
         return ["original"] if self.is_tensor else [f"original{i}" for i in range(self.ntensors)]
 
     def forward(self) -> Any:
         """The value of now."""
-        x = self[0](*(getattr(self, name) for name in self._names()))
-        for module in list(self)[1:]:
+        return self._value(tuple(getattr(self, name) for name in self._names()))
+
+    def _value(self, parts: tuple[Any, ...]) -> Any:
+        first, *rest = self
+        x = first(*parts)
+        for module in rest:
             x = module(x)
         return x
 
@@ -136,12 +155,22 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
     return held is not None and (len(held) > 0 if tensor_name is None else tensor_name in held)
 
 
-def _check(name: str, value: md.Tensor, found: Any) -> None:
+def _inverse(modules: Sequence[Module], value: md.Tensor) -> Any:
+    """The original, or tuple of them, that gives a value; the value itself where a parametrization has no right_inverse."""
+    found: Any = value
+    with md.no_grad():
+        for module in reversed(modules):
+            with contextlib.suppress(NotImplementedError):
+                found = module.right_inverse(found) if hasattr(module, "right_inverse") else found
+    return found
+
+
+def _check(value: md.Tensor, found: Any) -> None:
     if not isinstance(found, md.Tensor):
-        raise ValueError(f"register_parametrization: {name} becomes a {type(found).__name__}; a parametrization gives a Tensor")
+        raise ValueError(f"register_parametrization: a parametrization gives a Tensor, not {type(found).__name__}")
     if found.shape != value.shape or found.dtype is not value.dtype:
         raise ValueError(
-            f"register_parametrization: {name} of shape {value.shape} ({value.dtype.name}) becomes {found.shape} ({found.dtype.name}); "
+            f"register_parametrization: a tensor of shape {value.shape} ({value.dtype.name}) becomes {found.shape} ({found.dtype.name}); "
             "say unsafe=True if that is meant"
         )
 
@@ -150,9 +179,10 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     """Let a parameter or buffer be parametrization(original) from now on; several are applied in order. Returns the module.
 
     parametrization: a Module; with right_inverse(value) it says which original, or tuple of them, gives the value of now, and otherwise the original
-    is that value; assigning to the name goes the same way. It trains or evaluates as the module does. unsafe: do not check that shape and dtype stay.
-    Make the optimizer afterwards. Raises TypeError for what is no Module, ValueError for a name that is no parameter or buffer, and for a result of
-    another shape or dtype.
+    is that value; assigning to the name goes the same way. A second one is applied to what the first gives, whose original stays. It trains or
+    evaluates as the module does. unsafe: do not check that shape and dtype stay. One original of the parameter's shape and dtype is that Parameter;
+    for others make the optimizer afterwards. Raises TypeError for what is no Module, ValueError for a name that is no parameter or buffer, and for a
+    result of another shape or dtype.
 
     >>> class Symmetric(md.nn.Module):
     ...     def forward(self, x):
@@ -164,42 +194,36 @@ def register_parametrization(module: Module, tensor_name: str, parametrization: 
     if not isinstance(parametrization, Module):
         raise TypeError(f"register_parametrization: a parametrization is an nn.Module, not {type(parametrization).__name__}")
     if is_parametrized(module, tensor_name):
-        held = module.parametrizations[tensor_name]
-        if held.ntensors > 1 or hasattr(parametrization, "right_inverse"):
-            raise ValueError("register_parametrization: one that has an inverse, or takes several tensors, comes first")
         parametrization.train(module.training)
         if not unsafe:
             with md.no_grad():
                 value = getattr(module, tensor_name)
-                _check(tensor_name, value, parametrization(value))
-        held.append(parametrization)
+                found = parametrization(value)
+            _check(value, found)
+            _check(value, _inverse([parametrization], found))
+        module.parametrizations[tensor_name].append(parametrization)
         return module
     holder = next((h for h in (module._parameters, module._buffers) if h.get(tensor_name) is not None), None)
     if holder is None:
         raise ValueError(f"register_parametrization: {type(module).__name__} has no parameter or buffer {tensor_name!r}")
-    value = holder[tensor_name]
     parametrization.train(module.training)
-    with md.no_grad():
-        original: Any = value.detach()
-        with contextlib.suppress(NotImplementedError):
-            original = parametrization.right_inverse(original) if hasattr(parametrization, "right_inverse") else original
-        parts = (original,) if isinstance(original, md.Tensor) else tuple(original)
-        found = parametrization(*parts)
-        if not unsafe:
-            _check(tensor_name, value, found)
-    held = ParametrizationList([parametrization], original, isinstance(value, Parameter))
-    if isinstance(value, Parameter):
-        held.requires_grad_(value.requires_grad)
-    if "parametrizations" not in module._modules:
-        module.parametrizations = ModuleDict()
-    module.parametrizations[tensor_name] = held
-    del holder[tensor_name]
-    compute(module, tensor_name, _Reading(tensor_name))
+    _hold(module, tensor_name, ParametrizationList([parametrization], holder[tensor_name], unsafe))
     return module
 
 
+def _hold(module: Module, name: str, held: ParametrizationList) -> None:
+    """Compute a parameter or buffer from now on by what is held."""
+    if "parametrizations" not in module._modules:
+        module.parametrizations = ModuleDict()
+    module.parametrizations[name] = held
+    for holder in (module._parameters, module._buffers):
+        holder.pop(name, None)
+    compute(module, name, _Reading(name))
+
+
 def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized: bool = True) -> Module:
-    """Make a parametrized attribute a plain parameter again, with the value of now, or (leave_parametrized=False) its original. Returns the module.
+    """Make a parametrized attribute a plain parameter or buffer again, with the value of now, or (leave_parametrized=False) its original. Returns the
+    module. A single original of the value's shape and dtype is that parameter, so an optimizer goes on with it; for others make it afterwards.
 
     Raises ValueError where there is none, and for several originals that should be left.
 
@@ -214,11 +238,14 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
         raise ValueError("remove_parametrizations: several originals cannot be left in the place of one")
     with md.no_grad():
         value = (getattr(module, tensor_name) if leave_parametrized else held.original).detach()
+        if held.is_tensor and (value.shape, value.dtype) == (held.original.shape, held.original.dtype):
+            held.original.assign(value)
+            value = held.original
     trained = any(p.requires_grad for p in held._parameters.values())
     restore(module, tensor_name)
     del module.parametrizations[tensor_name]
     if held._parameters:
-        module.register_parameter(tensor_name, Parameter(value, trained))
+        module.register_parameter(tensor_name, value if isinstance(value, Parameter) else Parameter(value, trained))
     else:
         module.register_buffer(tensor_name, value)
     if not len(module.parametrizations) and not any(isinstance(f, _Reading) for f in computed(module).values()):
@@ -249,10 +276,13 @@ def transfer_parametrizations_and_params(from_module: Module, to_module: Module,
         if name not in from_module.parametrizations:
             raise KeyError(f"transfer_parametrizations_and_params: {name!r} of {plain(from_module).__name__} is not parametrized")
         held = from_module.parametrizations[name]
-        if not hasattr(to_module, name):
-            to_module.register_parameter(name, Parameter(getattr(from_module, name)))
-        for parametrization in held:
-            register_parametrization(to_module, name, parametrization, unsafe=True)
-        for key in held._names():
-            setattr(to_module.parametrizations[name], key, getattr(held, key))
+        if is_parametrized(to_module, name):
+            to_module.parametrizations[name].extend(held)
+            for key in held._names():
+                setattr(to_module.parametrizations[name], key, getattr(held, key))
+        else:  # not by registering, which would ask the shared parametrizations for what gives to_module's own value
+            twin = copy.copy(held)
+            for kind in ("_modules", "_parameters", "_buffers"):
+                object.__setattr__(twin, kind, dict(getattr(held, kind)))
+            _hold(to_module, name, twin)
     return to_module

@@ -11,6 +11,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.module import Module
+from minidl.nn.parameter import uninitialized
 
 __all__ = ["functional_call"]
 Given = Mapping[str, md.Tensor]
@@ -66,8 +67,8 @@ def functional_call(
 
     parameters_and_buffers: a dict, or a tuple of dicts without common names. args: a tuple, or one argument that is none. tie_weights: what has
     several names is replaced under all of them. strict: every name must be given. A running statistic that the module updates is updated in the
-    tensor that was given. Raises RuntimeError that lists names that the module does not have, or (strict) that are missing; TypeError for what is
-    no Tensor; ValueError for a name in two dicts, and for two tensors for tied names.
+    tensor that was given. Raises RuntimeError that lists names that the module does not have, or (strict) that are missing, and for those that have
+    no shape yet; TypeError for what is no Tensor; ValueError for a name in two dicts, and for two tensors for tied names.
 
     >>> layer, x = md.nn.Linear(2, 1), md.tensor([1.0, 2.0])
     >>> params = {"weight": md.tensor([[3.0, 4.0]]), "bias": md.tensor([0.5])}
@@ -78,6 +79,9 @@ def functional_call(
     """
     given, slots = _together(parameters_and_buffers), _slots(module)
     unknown = [name for name in given if name not in slots]
+    for holder, key in (slots[name] for name in given if name in slots):
+        if uninitialized(holder[key]):
+            holder[key].detach()  # raises: afterwards the module would be a plain one whose parameters have no shape
     if tie_weights:
         groups: dict[int, list[str]] = {}
         for name, (holder, key) in slots.items():
