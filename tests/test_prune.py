@@ -37,6 +37,7 @@ CONV = lambda lib: lib.Conv2d(3, 6, 3)
         [("l1_unstructured", {"amount": 0.5})],
         [("l1_unstructured", {"amount": 3}), ("l1_unstructured", {"amount": 0.3})],
         [("ln_structured", {"amount": 2, "n": 2, "dim": 0})],
+        [("l1_unstructured", {"amount": 0.6}), ("ln_structured", {"amount": 2, "n": 1, "dim": 0})],  # slices are scored by what is left of them
         [("ln_structured", {"amount": 0.4, "n": 1, "dim": 1}), ("ln_structured", {"amount": 1, "n": float("inf"), "dim": 0})],
         [("ln_structured", {"amount": 1, "n": 2, "dim": -2}), ("l1_unstructured", {"amount": 4})],
         [("identity", {})],

@@ -73,10 +73,11 @@ class ParametrizationList(ModuleList):
         if self.is_tensor and (found.shape, found.dtype) == (original.shape, original.dtype):
             with md.no_grad():
                 original.assign(found)
-            parts = (original,)
+            (self._parameters if trained else self._buffers)["original"] = original
+            return
         for name, value in zip(self._names(), parts, strict=True):
             if trained:
-                self.register_parameter(name, value if isinstance(value, Parameter) else Parameter(value, original.requires_grad))
+                self.register_parameter(name, Parameter(value, original.requires_grad))
             else:
                 self.register_buffer(name, value)
 

@@ -118,8 +118,9 @@ class BasePruningMethod(ABC):
         p = _parameter(who, module, name)
         if importance_scores is not None and importance_scores.shape != p.shape:
             raise ValueError(f"{who}: importance_scores of shape {importance_scores.shape} do not fit {name!r} of shape {p.shape}")
-        scores = p if importance_scores is None else importance_scores.detach()
-        _put(module, name, method._narrowed(scores, _old_mask(module, name, p)))
+        mask = _old_mask(module, name, p)
+        scores = p * mask if importance_scores is None else importance_scores.detach()
+        _put(module, name, method._narrowed(scores, mask))
         return method
 
     def _narrowed(self, scores: md.Tensor, mask: md.Tensor) -> md.Tensor:
