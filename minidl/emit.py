@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import linecache
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,7 @@ def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
     exec(compile(source, filename, "exec"), env)
     function = env[name]
     function.__source__ = source
+    weakref.finalize(function.__code__, linecache.cache.pop, filename, None).atexit = False
     return function
 
 

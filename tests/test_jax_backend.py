@@ -218,10 +218,13 @@ def test_loops_run_eagerly_and_inside_programs(xp):
 
 
 def test_dlpack_and_bfloat16(xp):
+    from minidl.backends.numpy_memory import aligned
     from minidl.dtypes import bfloat16
 
-    x = np.arange(4, dtype=np.float64)
+    x = aligned(np.arange(9, dtype=np.float64))
     assert xp.dtype_of(xp.from_dlpack(x)) is float64
+    with pytest.raises(ValueError, match="aligned"):
+        xp.from_dlpack(x[1:])
     half = xp.asarray(np.array([1.0, 0.1]), bfloat16)
     assert xp.dtype_of(half) is bfloat16 and xp.to_numpy(half).dtype == bfloat16.numpy
     assert xp.is_native(half) and not xp.is_native(x)

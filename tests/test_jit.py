@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import gc
+import linecache
 import math
 import pickle
 import weakref
@@ -533,3 +534,17 @@ def test_a_jitted_function_is_copied_and_pickled_as_functions_are_and_a_copy_tra
     other = copy.deepcopy(layer)
     md.nn.init.zeros_(other.weight)
     assert other.run(x).tolist() == [0.0, 0.0] and layer.run(x).tolist() == [1.0, 1.0]
+
+
+def test_the_text_of_a_program_goes_with_it():
+    def make():
+        f = md.jit(lambda x: x * 2.0)
+        f(md.ones(2)), f(md.ones(2))
+
+    make()
+    gc.collect()
+    before = len(linecache.cache)
+    make()
+    assert len(linecache.cache) > before
+    gc.collect()
+    assert len(linecache.cache) == before

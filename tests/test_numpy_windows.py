@@ -136,3 +136,11 @@ def test_masks_that_stay(change):
     x, y, g = (md.tensor(rng.standard_normal(s).astype(np.float32)) for s in ((1, 1, 4, 4), (1, 1, 4, 4), (1, 1, 2, 2)))
     assert [e.primitive.name for e in md.jit(f).lower(x, y, g).equations].index("pool_scatter") < 3
     assert all(equal(a.numpy(), b.numpy()) for a, b in zip(md.jit(f)(x, y, g), f(x, y, g), strict=True))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+def test_nothing_is_chosen_from_nothing(backend, padding):
+    x = md.ones((1, 2, 0))
+    for f in (lambda x: md.max_pool(x, 2, padding=padding), md.jit(lambda x: md.max_pool(x, 2, padding=padding))):
+        with pytest.raises(ValueError, match=r"max_pool: f32\[1,2,0\] has an axis under the window"):
+            f(x)

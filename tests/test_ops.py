@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 import minidl as md
 from minidl import ops
+from minidl.backends.numpy_memory import aligned
 
 BACKENDS = [name for name, usable in md.backends().items() if usable is True]
 
@@ -69,10 +70,17 @@ def test_asarray_copies_numpy_data_unless_told_not_to(backend):
     assert md.asarray(x) is x and md.asarray(x, copy=True) is not x
     with pytest.raises(ValueError, match="copy=False"):
         md.asarray(data, dtype=md.int32, copy=False)
-    if backend in ("numpy", "numba", "torch"):
-        shared = md.asarray(data, copy=False)
-        data[1] = 5
-        assert shared.tolist() == [7, 5, 0, 0]
+    data = aligned(data)  # which jax needs
+    shared = md.asarray(data, copy=False)
+    data[1] = 5
+    assert shared.tolist() == [7, 5, 0, 0]
+    late = aligned(np.zeros(5, np.float32))[1:]
+    if backend == "jax":
+        with pytest.raises(ValueError, match="cannot share memory"):
+            md.asarray(late, copy=False)
+        assert md.from_dlpack(late).tolist() == [0.0] * 4
+    else:
+        assert md.asarray(late, copy=False).tolist() == [0.0] * 4
 
 
 def test_tensors_in_lists_are_stacked_and_tracked(backend):

@@ -20,6 +20,8 @@ def _infer_pool(x: Any, *, window: Any, stride: Any, padding: Any, dilation: Any
         raise TypeError(f"max_pool: dtype {x.dtype.short} is not supported; it wants a real number dtype")
     if len(x.shape) < len(window):
         raise ValueError(f"max_pool: {shapes.show(x)} has fewer axes than the window {window}")
+    if 0 in x.shape[len(x.shape) - len(window) :]:
+        raise ValueError(f"max_pool: {shapes.show(x)} has an axis under the window {window} in which there is nothing to choose")
     for (lo, hi), k, d in zip(padding, window, dilation, strict=True):
         if 2 * max(lo, hi) > d * (k - 1) + 1:
             raise ValueError(f"max_pool: padding {padding} is more than half of the window {window}")
