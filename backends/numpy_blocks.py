@@ -31,10 +31,14 @@ BLOCK, LEAST = 1 << 21, 1 << 17
 LINES = 64
 #: Elements of one dot product in float32, which BLAS may add up in few partial sums.
 DOT = 1024
+#: Elements of a ufunc's buffer in a loop whose rows are as long. NumPy copies what is broadcast along rows shorter than its buffer, of 8192 elements
+#: where nobody asks for less, which doubles the time of an addition.
+BUFFER = 512
 REDUCTIONS = frozenset("sum max min prod any all logsumexp argmax argmin".split())
 TERMINAL = {"sum": np.add, "max": np.maximum, "min": np.minimum}
 ROWWISE = frozenset(("softmax", "log_softmax"))
 _VIEWS = frozenset(("reshape", "broadcast_to"))
+_DOTTED = frozenset(("float32", "float64"))
 
 
 def elementwise(equation: Equation) -> bool:
@@ -332,14 +336,15 @@ class Writer:
 
     def _reduction(self, e: Equation, out: Var) -> None:
         region, name, (x,) = self.region, e.primitive.name, e.inputs
-        if out in self.dots:
-            args = [self._text(a) for a in self.dots[out].inputs] * (3 - len(self.dots[out].inputs))
+        if out in self.dots or (out not in region.terminal and name == "sum" and _dotted(region) and self._in_rows(x)):
             n, dot = region.shape[-1], self._bind(np.vecdot, "vecdot")
+            args = [self._text(a) for a in self.dots.get(out, e).inputs]
             if n > DOT:
                 args = [f"{a}.reshape(-1, {n // DOT}, {DOT})" for a in args]
-                self._assign(out, f"{dot}({', '.join(args)}).sum(axis=-1).reshape(-1, 1)")
-            else:
-                self._assign(out, f"{dot}({', '.join(args)})[..., None]")
+            if out not in self.dots:
+                args.append(self._bind(np.ones(min(n, DOT), x.dtype.numpy), f"ones{min(n, DOT)}_{x.dtype.short}"))
+            text = f"{dot}({', '.join(args * (3 - len(args)))})"
+            self._assign(out, f"{text}.sum(axis=-1).reshape(-1, 1)" if n > DOT else f"{text}[..., None]")
             return
         assert isinstance(x, Var)
         axis: Any = tuple(a for a, (f, g) in enumerate(zip(region.layout[x], region.layout[out], strict=True)) if f and not g)
@@ -365,6 +370,10 @@ class Writer:
             self.tail.append(f"{self.given[out]} = {total}[0]{done}")
         return None
 
+    def _in_rows(self, x: Atom) -> bool:
+        """Whether a sum of a value's rows is a dot product with ones."""
+        return not self._slim(x) and x.dtype.name in _DOTTED
+
     def _frame(self) -> list[str]:
         region, (axis, size) = self.region, self.cut[-1]
         block = tuple(self.sizes.get(a, n) for a, n in enumerate(region.shape))
@@ -383,6 +392,10 @@ class Writer:
             body.insert(0, f"{', '.join(names)}, = ({part}) if i{axis} == {region.shape[axis] - rest} else ({every})")
             self.local.update((f"{name}_all", None) for name in names)
         out += ["    " * len(self.cut) + line for line in body]
+        if region.shape[-1] >= BUFFER and any(region.kind(v) not in ("FULL", "SCALAR") for v in self.names if v in region.layout):
+            setbufsize = self._bind(np.setbufsize, "setbufsize")  # an error leaves it to the end of the program's np.errstate
+            out.insert(0, f"buffer_ = {setbufsize}({BUFFER})")
+            self.tail.insert(0, f"{setbufsize}(buffer_)")
         return [*out, *self.tail, f"del {', '.join([*(f'i{a}' for a, _ in self.cut), *self.local])}"]
 
 
@@ -391,16 +404,22 @@ def reads(e: Equation, dots: dict[Var, Equation], skipped: set[Var]) -> Sequence
     return () if e.outputs[0] in skipped else dots[e.outputs[0]].inputs if e.outputs[0] in dots else e.inputs
 
 
+def _dotted(region: Region) -> bool:
+    """Whether dot products may add up the rows of a region: where these are cut into at most DOT elements."""
+    n = region.shape[-1]
+    return region.rows == len(region.shape) - 1 and (n <= DOT or (n % DOT == 0 and region.rows == 1))
+
+
 def _dots(region: Region, made: dict[Var, Equation]) -> dict[Var, Equation]:
     """Row sums of a product that nothing else reads: a dot product makes them without storing the product. Only of values that are made here, whose
-    memory is contiguous, since BLAS does the others one by one; and only of rows that are cut into at most DOT elements."""
+    memory is contiguous, since BLAS does the others one by one."""
     readers: dict[Var, int] = {}
     for e in region.equations:
         for a in e.inputs:
             if isinstance(a, Var):
                 readers[a] = readers.get(a, 0) + 1
-    n, found = region.shape[-1], {}
-    if region.rows != len(region.shape) - 1 or not (n <= DOT or (n % DOT == 0 and region.rows == 1)):
+    found = {}
+    if not _dotted(region):
         return {}
 
     def stored(a: Atom) -> bool:
@@ -413,7 +432,7 @@ def _dots(region: Region, made: dict[Var, Equation]) -> dict[Var, Equation]:
         product = made.get(x)
         if product is None or product.primitive.name not in ("mul", "square") or readers[x] > 1 or x in region.outputs:
             continue
-        if x.dtype.name in ("float32", "float64") and all(map(stored, product.inputs)):
+        if x.dtype.name in _DOTTED and all(map(stored, product.inputs)):
             found[e.outputs[0]] = product
     return found
 

@@ -123,6 +123,19 @@ def test_sums_in_blocks_are_as_accurate_as_numpys():
         assert mine <= numpys * 1.05, (axis, mine, numpys)
 
 
+@pytest.mark.parametrize("columns", [640, 2048])
+def test_sums_of_rows_are_dot_products_as_accurate_as_numpys_and_leave_its_buffers_alone(columns):
+    x = np.random.default_rng(0).random((1024, columns)).astype(np.float32)
+    run = xp.compile(md.trace(lambda x: x - md.sum(x, axis=1, keepdims=True))(md.asarray(x)))
+    assert "ones" in run.__source__ and "setbufsize" in run.__source__
+    before, (got,) = np.getbufsize(), run(x)
+    assert np.getbufsize() == before
+    exact = x.astype(np.float64).sum(axis=1, keepdims=True)
+    mine, numpys = (np.abs(y - (x - exact)).mean() for y in (got, x - x.sum(axis=1, keepdims=True)))
+    assert mine <= numpys * 1.05, (mine, numpys)
+    np.testing.assert_allclose(run(np.asfortranarray(x))[0], got, rtol=1e-5)
+
+
 # ---- memory ---------------------------------------------------------------------------------------------------------------------------------
 def test_memory_is_used_again_only_when_nothing_shows_it():
     f4, n = np.dtype(np.float32), 1 << 19
