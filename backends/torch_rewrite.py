@@ -6,7 +6,7 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
 - relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
   gradient passes either way; so relu and its derivative see a quarter of the elements.
 - max pooling over windows that neither overlap nor leave rows that are too short for a vector is the maximum of strided slices, and its places, which
-  nobody but the derivative sees, one mask for each place in the window (`pool_masks`, `spread`); the library's kernel takes one element at a time.
+  nobody but the derivative sees, a mask for each place along an axis (`pool_masks`, `spread`); the library's kernel takes one element at a time.
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - A product of several rows with a matrix and the sum with a bias are one call, which adds up from the bias on.
@@ -23,14 +23,13 @@ import torch
 from minidl.backends import hot
 from minidl.backends.torch_composites import keep_positive
 from minidl.backends.torch_updates import adam_step, sgd_step, updates
-from minidl.backends.torch_windows import MANY, WORDS, max_pool, pool_scatter, sliced_maxima, slices_well, strided
+from minidl.backends.torch_windows import MANY, WORDS, cuts, max_pool, pool_scatter, sliced_maxima, slices_well
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.passes.rewriting import common
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
-_ROW = 4  # windows in a row from which on strided slices beat the kernel
 
 
 class KeepPositive:
@@ -55,26 +54,27 @@ class Spread:
 
 
 def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
-    """Masks are int8, with every bit set where the place was chosen: the first that holds the maximum. With a nan, which compares with nothing, the
-    general kernel decides."""
-    best, masks = sliced_maxima(x, window)
-    if masks is not None:
-        return best, [m.view(torch.int8).neg_() for m in masks]
+    """For each axis of the windows one mask for each place along it, int8, with every bit set where the first maximum is. With a nan, which compares
+    with nothing, the general kernel decides."""
+    best, chosen = sliced_maxima(x, window)
+    if chosen is not None:
+        return best, [[m.neg_() for m in masks] for masks in chosen]
     none = (0,) * len(window)
     return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
 
 
 def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
-    """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises."""
+    """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises; one axis after the other, the first one first."""
     if isinstance(places, Tensor):
         return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
-    n, words = len(window), WORDS[g.dtype.itemsize]
-    covered = all(s % k == 0 for s, k in zip(x_shape[-n:], window, strict=True))
-    out = (torch.empty if covered else torch.zeros)(x_shape, dtype=g.dtype, device=g.device)
-    bits = g.view(words)
-    for part, mask in zip(strided(out.view(words), window), places, strict=True):
-        torch.bitwise_and(bits, mask, out=part)
-    return out
+    n, bits = len(window), g.view(WORDS[g.dtype.itemsize])
+    for axis in range(-n, 0):
+        shape = (*bits.shape[: bits.ndim + axis], x_shape[axis], *bits.shape[bits.ndim + axis + 1 :])
+        out = (torch.zeros if x_shape[axis] % window[axis] else torch.empty)(shape, dtype=bits.dtype, device=bits.device)
+        for cut, mask in zip(cuts(shape, window, axis), places[axis], strict=True):
+            torch.bitwise_and(bits, mask, out=out[cut])
+        bits = out
+    return bits.view(g.dtype)
 
 
 #: The functions of the primitives that live in emitted programs.

@@ -25,6 +25,7 @@ HALF = frozenset((torch.float16, torch.bfloat16))
 WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # an integer as wide as a float
 MANY = 2**12  # elements from which on several vectorised passes cost less than one that branches
 _ROW = 8  # windows in a row from which on strided slices beat torch's pooling, which takes one element at a time
+_CHANNELS = 8  # from how many on torch's pooling makes vectors of them, which pays for the copies there and back
 _NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
 
 
@@ -293,28 +294,40 @@ def slices_well(shape: Ints, window: Ints, stride: Ints, padding: Pads, dilation
     return plain and shape[-1] >= row and math.prod(shape) >= MANY and 2 <= math.prod(window) <= 9
 
 
-def strided(x: Tensor, window: Ints) -> list[Tensor]:
-    """For each place in a window the elements there, one per window."""
-    sizes = [s // k * k for s, k in zip(x.shape[-len(window) :], window, strict=True)]
-    starts = itertools.product(*map(range, window))
-    return [x[_cut(slice(i, s, k) for i, s, k in zip(start, sizes, window, strict=True))] for start in starts]
+def cuts(shape: Ints, window: Ints, axis: int) -> list[Any]:
+    """For each place that windows have along an axis (counted from the end), the index of the elements there."""
+    k, rest = window[axis], (slice(None),) * (-1 - axis)
+    return [(..., slice(i, shape[axis] // k * k, k), *rest) for i in range(k)]
 
 
-def sliced_maxima(x: Tensor, window: Ints) -> tuple[Tensor, list[Tensor] | None]:
-    """The maxima, and for each place in a window where it holds the first of them; None with a nan, which compares with nothing."""
-    parts = strided(x, window)
-    best = torch.maximum(parts[0], parts[1])
-    for part in parts[2:]:
-        torch.maximum(best, part, out=best)
-    if math.isnan(best.sum().item()):
-        return best, None
-    seen = torch.eq(parts[0], best)
-    masks = [seen]
-    for part in parts[1:-1]:
-        here = torch.eq(part, best)
-        masks.append(torch.gt(here, seen, out=here))
-        seen = torch.logical_or(seen, here)
-    return best, [*masks, torch.logical_not(seen)]
+def sliced_maxima(x: Tensor, window: Ints) -> tuple[Tensor, list[list[Tensor]] | None]:
+    """The maxima; and for each axis of the windows, as int8, at which of its places the first maximum is. None with a nan: it compares with nothing.
+
+    The last axis goes first, which settles ties as they must be; the next one finds only the maxima along it."""
+    chosen: list[list[Tensor]] = []
+    for axis in range(-1, -len(window) - 1, -1):
+        x, *others = (x[cut] for cut in cuts(x.shape, window, axis))
+        won = [] if others else [torch.ones(x.shape, dtype=torch.bool, device=x.device)]
+        for part in others:
+            here = torch.gt(part, x)
+            won = [*(torch.gt(w, here) for w in won), here] if won else [torch.logical_not(here), here]
+            x = torch.maximum(x, part)
+        chosen.insert(0, [w.view(torch.int8) for w in won])
+    return x, None if math.isnan(x.sum().item()) else chosen
+
+
+def _index(chosen: list[list[Tensor]], window: Ints) -> Tensor:
+    """The places in the windows, as one number each."""
+    index, steps = torch.zeros((), dtype=torch.int8, device="cpu"), 1
+    for axis in range(-1, -len(window) - 1, -1):
+        parts = [index[cut] for cut in cuts(index.shape, window, axis)] if index.ndim else [index]
+        index = parts[0]
+        for i, won in enumerate(chosen[axis][1:], 1):
+            if len(parts) > 1:
+                index = torch.bitwise_xor(index, torch.bitwise_xor(index, parts[i]).bitwise_and_(won.neg()))
+            index = torch.add(index, won, alpha=i * steps)
+        steps *= window[axis]
+    return index
 
 
 def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
@@ -335,17 +348,18 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
     )
     sliced = slices_well((*lead, *spatial), window, stride, padding, dilation, 4)  # where torch's places would have to be converted besides
     if sliced and not flat and x.is_floating_point() and not x.is_cuda and not unseen(x):
-        best, masks = sliced_maxima(x, window)
-        if masks is not None:
-            index = masks[1].view(torch.int8)  # 0 or 1
-            for i, mask in enumerate(masks[2:], 2):
-                index = torch.add(index, mask, alpha=i)
-            return best, index.to(torch.int64)
+        best, chosen = sliced_maxima(x, window)
+        if chosen is not None:
+            return best, _index(chosen, window).to(torch.int64)
     pad = _even(padding)
     if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and not unseen(x):
         planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)
         one, zero = ((1,), (0,)) if n == 1 else ((), ())
+        if last := planes.ndim == 4 and planes.shape[1] >= _CHANNELS and not x.is_cuda:
+            planes = planes.contiguous(memory_format=torch.channels_last)
         out, where = _POOL[n](planes, one + window, one + stride, zero + pad, one + dilation)
+        if last:
+            out, where = out.contiguous(), where.contiguous()
         if math.isfinite(out.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item()):
             out, where = out.reshape(*lead, *spatial), where.reshape(*lead, *spatial)
             if flat:

@@ -848,3 +848,30 @@ def test_the_real_part_that_a_cast_takes_is_no_view():
 
         for got in (f(z), md.jit(f)(z)):
             assert [g.tolist() for g in got] == [[4.0, 12.0], [2 - 4j, 6 + 2j]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape, window", [((2, 3, 8, 9), (2, 2)), ((1, 9, 11), (3,)), ((2, 2, 9, 8), (3, 2)), ((2, 3, 8, 6), (2, 1)), ((1, 2, 4, 6, 6), (2, 1, 3))])
+def test_pooling_one_axis_after_the_other_chooses_the_first_maximum_of_each_window(shape, window, dtype):
+    from minidl.backends import torch_windows
+    from minidl.backends.torch_rewrite import pool_masks, spread
+
+    n = len(window)
+    how = {"window": window, "stride": window, "padding": ((0, 0),) * n, "dilation": (1,) * n}
+    x = torch.from_numpy(np.random.default_rng(0).integers(-2, 3, shape)).to(dtype)  # many ties
+    out = tuple(s // k for s, k in zip(shape[-n:], window, strict=True))
+    best, index = torch_windows._pool_any(x, out, window, window, how["padding"], how["dilation"])
+    got, masks = pool_masks(x, window=window)
+    g = torch.full_like(best, torch.inf)  # which no mask may turn into nan
+    assert torch.equal(got, best)
+    assert torch.equal(torch_windows._index(torch_windows.sliced_maxima(x, window)[1], window).long(), index)
+    assert torch.equal(spread(g, masks, x_shape=shape, **how), torch_windows.pool_scatter(g, index, x_shape=shape, **how))
+
+
+def test_pooling_of_many_channels_is_that_of_few():
+    xp, x = get("torch"), torch.from_numpy(np.random.default_rng(0).integers(-2, 3, (2, 16, 7, 6))).float()
+    how = {"window": (3, 2), "stride": (2, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
+    for flat in (False, True):
+        parts = [xp.max_pool(x[:, k : k + 4], **how, flat=flat) for k in range(0, 16, 4)]
+        for got, want in zip(xp.max_pool(x, **how, flat=flat), zip(*parts, strict=True), strict=True):
+            assert got.is_contiguous() and torch.equal(got, torch.cat(want, 1))
