@@ -851,7 +851,9 @@ def test_the_real_part_that_a_cast_takes_is_no_view():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shape, window", [((2, 3, 8, 9), (2, 2)), ((1, 9, 11), (3,)), ((2, 2, 9, 8), (3, 2)), ((2, 3, 8, 6), (2, 1)), ((1, 2, 4, 6, 6), (2, 1, 3))])
+@pytest.mark.parametrize(
+    "shape, window", [((2, 3, 8, 9), (2, 2)), ((1, 9, 11), (3,)), ((2, 2, 9, 8), (3, 2)), ((2, 3, 8, 6), (2, 1)), ((1, 2, 4, 6, 6), (2, 1, 3))]
+)
 def test_pooling_one_axis_after_the_other_chooses_the_first_maximum_of_each_window(shape, window, dtype):
     from minidl.backends import torch_windows
     from minidl.backends.torch_rewrite import pool_masks, spread
@@ -869,7 +871,7 @@ def test_pooling_one_axis_after_the_other_chooses_the_first_maximum_of_each_wind
 
 
 def test_pooling_of_many_channels_is_that_of_few():
-    xp, x = get("torch"), torch.from_numpy(np.random.default_rng(0).integers(-2, 3, (2, 16, 7, 6))).float()
+    x = torch.from_numpy(np.random.default_rng(0).integers(-2, 3, (2, 16, 7, 6))).float()
     how = {"window": (3, 2), "stride": (2, 1), "padding": ((1, 1), (1, 1)), "dilation": (1, 1)}
     for flat in (False, True):
         parts = [xp.max_pool(x[:, k : k + 4], **how, flat=flat) for k in range(0, 16, 4)]
