@@ -111,7 +111,8 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "GRU": "and GRUCell, LSTMCell: low under md.autocast on every device, as PyTorch's on CUDA; on the CPU PyTorch leaves them in float32",
         "LazyLinear": "and the other lazy layers: the first call makes new Parameters (a tensor's shape never changes), so optimizers come after it, "
         "and it is refused inside md.jit",
-        "MultiheadAttention": "a row that may look nowhere is 0, not nan",
+        "MultiheadAttention": "a row that may look nowhere is 0, not nan; with bias_k or add_zero_attn is_causal means the mask that is given, with "
+        "need_weights and without",
         "UninitializedParameter": "materialize returns the Parameter that takes its place; state_dict refuses it",
     },
     "torch.nn.functional": {

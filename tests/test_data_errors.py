@@ -139,3 +139,30 @@ def test_what_code_of_the_user_s_raises_passes_unchanged():
         with pytest.raises(KeyError, match="^'missing'$"):
             f()
     assert list(data.Subset("abc", [2, 0])) == ["c", "a"]  # ends by an IndexError
+
+
+@pytest.mark.parametrize(
+    ("items", "error", "match"),
+    [
+        ([1, "a"], TypeError, r"items of different kinds \(int, str\)"),
+        ([1.5, None], TypeError, r"\(NoneType, float\)"),
+        ([1, 2**70], OverflowError, "1180591620717411303424 is an integer that no dtype holds"),
+        ([{"a": 1}, {"b": 2}], ValueError, "an item has no 'a', which the first one has; it has 'b'"),
+        ([{"a": 1}, None], TypeError, r"\(NoneType, dict\)"),
+        ([(1, 2), None], TypeError, r"\(NoneType, tuple\)"),
+    ],
+)
+def test_items_that_are_not_alike_are_no_batch(items, error, match):
+    for batch in (lambda: data.default_collate(items), lambda: next(iter(data.DataLoader(items, batch_size=2)))):
+        with pytest.raises(error, match=f"default_collate: .*{match}"):
+            batch()
+
+
+def test_a_number_that_a_data_set_does_not_have_is_never_its_end():
+    for inner in ([1, 2, 3], data.TensorDataset(md.arange(3))):
+        part = data.Subset(inner, [0, 100, 1])
+        for read in (lambda part=part: part[1], lambda part=part: list(part), lambda part=part: list(data.DataLoader(part, batch_size=3))):
+            with pytest.raises(IndexError, match="Subset: item 1: list index out of range|TensorDataset: item 100 of 3"):
+                read()
+        with pytest.raises(IndexError, match="Subset: no item has the number 3; there are 3"):
+            part[3]

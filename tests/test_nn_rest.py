@@ -64,12 +64,19 @@ def test_attention_as_a_function_refuses_what_does_not_fit():
         (lambda: run(x, x, x, w=None), "in_proj_weight is wanted"), (lambda: run(x, x, x, static_k=x), r"static keys and values are \[6, S, 3\]"),
         (lambda: run(x, x, x, use_separate_proj_weight=True), "q_proj_weight, k_proj_weight and v_proj_weight are wanted"),
         (lambda: run(x, x, x, biases=(bias, bias), static_k=md.ones((6, 2, 3))), "cannot be added to static"),
+        (lambda: run(x, x, x, biases=(bias, None)), "come together; bias_v is None"), (lambda: run(x, x, x, biases=(None, bias)), "bias_k is None"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"multi_head_attention_forward: .*{match}"):
             call()
 
 
 # ---- the adaptive softmax -----------------------------------------------------------------------------------------------------------------
+def test_the_adaptive_softmax_takes_integers_of_any_kind():
+    assert nn.AdaptiveLogSoftmaxWithLoss(9, 12, np.array([3, 6])).cutoffs == [3, 6, 12]
+    with pytest.raises(ValueError, match="cutoffs are one or more increasing integers"):
+        nn.AdaptiveLogSoftmaxWithLoss(9, 12, [2.5])
+
+
 def test_the_adaptive_softmax_predicts_as_torchs():
     ours, theirs = (lib.AdaptiveLogSoftmaxWithLoss(9, 12, [3, 6, 7], div_value=2.0).double() for lib in (nn, tnn))
     ours.load_state_dict({k: 3 * v for k, v in theirs.state_dict().items()})

@@ -35,8 +35,13 @@ def host(items: list[Any]) -> Any:
     if isinstance(first, (bool, int, float, complex)):
         return _numbers(items)
     if isinstance(first, Mapping):
+        for item in items:
+            _alike(items, isinstance(item, Mapping))
+            if missing := [k for k in first if k not in item]:
+                raise ValueError(f"default_collate: an item has no {missing[0]!r}, which the first one has; it has {', '.join(map(repr, item)) or 'none'}")
         return {k: host([item[k] for item in items]) for k in first}
     if isinstance(first, (tuple, list)):
+        _alike(items, all(isinstance(item, (tuple, list)) for item in items))
         if any(len(item) != len(first) for item in items):
             raise ValueError(f"default_collate: lists of different lengths ({', '.join(map(str, sorted({len(i) for i in items})))}); {PAD}")
         fields = [host(list(column)) for column in zip(*items, strict=True)]
@@ -58,8 +63,18 @@ def _stack(arrays: list[Any]) -> np.ndarray:
     return np.concatenate(arrays).reshape(len(arrays), *shape) if shape else np.array(arrays)
 
 
+def _alike(items: list[Any], fits: bool) -> None:
+    if not fits:
+        kinds = ", ".join(sorted({type(item).__name__ for item in items}))
+        raise TypeError(f"default_collate: items of different kinds ({kinds}); make them alike, or give a collate_fn of your own")
+
+
 def _numbers(items: list[Any]) -> np.ndarray:
     array = np.array(items)
+    if array.dtype.kind not in "biufc":  # of numbers and text NumPy makes text, of numbers and other things Python objects
+        if array.dtype.kind == "O" and all(isinstance(item, int) for item in items):
+            raise OverflowError(f"default_collate: {max(items, key=abs)} is an integer that no dtype holds")
+        _alike(items, False)
     return array.astype(md.asarray(0.0 if array.dtype.kind == "f" else 0j).dtype.numpy) if array.dtype.kind in "fc" else array
 
 
@@ -67,7 +82,8 @@ def _numbers(items: list[Any]) -> np.ndarray:
 def default_collate(batch: list[Any]) -> Any:
     """A list of items as one batch: tensors, arrays and numbers are stacked, tuples and dicts field by field, anything else stays a list.
 
-    Python floats become the default float dtype; tuples become lists, as in PyTorch. Raises ValueError for items of different shapes.
+    Python floats become the default float dtype; tuples become lists, as in PyTorch. Raises ValueError for items of different shapes, lengths and
+    keys, TypeError for numbers, dicts and lists among other things, OverflowError for an integer that no dtype holds.
 
     >>> x, n, name = default_collate([(md.zeros(2), 1, "a"), (md.ones(2), 2, "b")])
     >>> x.shape, n.tolist(), name

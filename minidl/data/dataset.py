@@ -92,7 +92,12 @@ class TensorDataset(Dataset):
 
     def gather(self, numbers: np.ndarray) -> list[Any]:
         """Many items at once, one gather per tensor."""
-        return [take(t, numbers) for t in self.tensors]
+        try:
+            return [take(t, numbers) for t in self.tensors]
+        except IndexError:
+            for number in numbers:
+                _checked("TensorDataset", int(number), len(self))
+            raise
 
     def __len__(self) -> int:
         return int(self.tensors[0].shape[0])
@@ -212,7 +217,8 @@ class ChainDataset(IterableDataset):
 
 
 class Subset(Dataset):
-    """The items of a data set that have the given numbers, in their order.
+    """The items of a data set that have the given numbers, in their order. A number that the data set does not have is its error when its turn comes,
+    in a loop over the items, too.
 
     >>> list(md.data.Subset(["a", "b", "c"], [2, 0]))
     ['c', 'a']
@@ -223,6 +229,9 @@ class Subset(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[int(self.indices[index])]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))  # without this, an IndexError of the data set would look like the end
 
     def gather(self, numbers: np.ndarray) -> Any:
         """The batch that the data set makes, if it can."""

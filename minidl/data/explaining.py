@@ -35,6 +35,8 @@ def _method(f: Callable[..., Any]) -> Callable[..., Any]:
             if wrong is error:
                 raise
             if isinstance(error, IndexError) and f.__name__ == "__getitem__":  # by which loops over items know where they end
+                if hasattr(args[0], "__index__") and -len(self) <= args[0] < len(self):
+                    raise IndexError(f"{_name(self)}: item {args[0]!r}: {error}") from error
                 raise IndexError(f"{_name(self)}: no item has the number {args[0]!r}; there are {len(self)}") from None
             raise wrong from wrong.__cause__
 

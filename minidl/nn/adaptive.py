@@ -47,8 +47,8 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         dtype: Any = None,
     ):
         super().__init__()
-        cuts = list(cutoffs)
-        if not cuts or any(not isinstance(c, int) for c in cuts) or cuts != sorted({*cuts}) or cuts[0] < 1 or cuts[-1] >= n_classes:
+        cuts = [int(c) for c in cutoffs if hasattr(c, "__index__")]
+        if not cuts or len(cuts) < len(cutoffs) or cuts != sorted({*cuts}) or cuts[0] < 1 or cuts[-1] >= n_classes:
             raise ValueError(
                 f"AdaptiveLogSoftmaxWithLoss: cutoffs are one or more increasing integers from 1 to n_classes - 1 = {n_classes - 1}, not {cutoffs!r}"
             )

@@ -170,7 +170,7 @@ def multi_head_attention_forward(
 
     E is embed_dim_to_check. in_proj_weight [3 E, E], or with use_separate_proj_weight the three others. static_k, static_v [N * num_heads, S, E /
     num_heads] stand in for what key and value give. Masks, weights and is_causal: as in nn.MultiheadAttention. Raises ValueError where shapes do
-    not fit, and for a weight that is wanted and None.
+    not fit, for a weight that is wanted and None, and for one of bias_k and bias_v alone.
 
     >>> x, w = md.ones((3, 1, 4)), md.ones((12, 4))
     >>> out, weights = md.nn.functional.multi_head_attention_forward(
@@ -185,6 +185,8 @@ def multi_head_attention_forward(
     if query.shape[-1] != embed_dim_to_check or key.shape[:-1] != value.shape[:-1] or num_heads < 1 or embed_dim_to_check % num_heads:
         wanted = f"wanted are {embed_dim_to_check} features in {num_heads} heads, and as many keys as values"
         raise ValueError(f"{name}: query {query.shape}, key {key.shape} and value {value.shape}; {wanted}")
+    if (bias_k is None) != (bias_v is None):
+        raise ValueError(f"{name}: bias_k and bias_v come together; {'bias_v' if bias_v is None else 'bias_k'} is None")
     given = [q_proj_weight, k_proj_weight, v_proj_weight] if use_separate_proj_weight else [in_proj_weight]
     if any(w is None for w in given):
         wanted = "q_proj_weight, k_proj_weight and v_proj_weight are" if use_separate_proj_weight else "in_proj_weight is"
