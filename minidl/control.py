@@ -572,18 +572,20 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
 
 
 def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any) -> Any:
-    """state = body_fun(i, state) for i from lower to upper - 1.
+    """state = body_fun(i, state) for i from lower to upper - 1; i is on the backend of the first tensor among lower, upper and init.
 
     >>> md.fori_loop(0, 4, lambda i, s: s + i, md.tensor(0)).item()
     6
     """
-    if isinstance(lower, int) and isinstance(upper, int):
-        from minidl.ops import arange
+    from minidl.ops import arange, asarray
 
+    like = next((t for t in tree.leaves((lower, upper, init)) if isinstance(t, Tensor)), None)
+    place = {} if like is None else {"backend": like.backend, "device": like.device}
+    if isinstance(lower, int) and isinstance(upper, int):
         if upper <= lower:
             return init
-        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper))[0]
-    start = asarray_here(lower) if state.interpreter is not None else _eager(lower)
+        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper, **place))[0]
+    start = asarray_here(lower) if state.interpreter is not None else asarray(lower, **place)
     return while_loop(lambda s: s[0] < upper, lambda s: (s[0] + 1, body_fun(s[0], s[1])), (start, init))[1]
 
 

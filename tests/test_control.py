@@ -174,3 +174,10 @@ def test_what_is_larger_than_its_sources_stays_in_the_loop():
     graph = md.trace(lambda b: md.scan(lambda c, _: (c + md.broadcast_to(b, (4, 3)) * 1.0, None), md.zeros((4, 3)), None, length=2)[0])(md.ones((3,)))
     (loop,) = [e for e in graph.equations if e.primitive.name == "scan"]
     assert [v.shape for v in loop.inputs] == [(3,), (4, 3)]
+
+
+def test_the_counter_of_a_loop_lives_where_its_tensors_do():
+    x = md.asarray(np.ones(2), backend="torch")
+    for upper in (3, md.asarray(3, backend="torch")):
+        found = md.fori_loop(0, upper, lambda i, s: s + i, x)
+        assert found.backend == "torch" and found.tolist() == [4.0, 4.0]

@@ -333,3 +333,24 @@ def test_parametrizations_that_are_shared_leave_the_first_module_as_it_was():
     assert first.weight.tolist() == second.weight.tolist() == before
     nn.utils.parametrize.register_parametrization(second, "weight", nn.ReLU())
     assert first.weight.tolist() == before and bool(md.all(second.weight >= 0.0))
+
+
+class Failing(nn.Module):
+    def forward(self, x):
+        return x * self.scale
+
+
+def test_a_parametrization_that_lacks_an_attribute_says_so_and_is_no_weight_that_is_not_there():
+    for layer, name, x in ((nn.Linear(3, 2), "bias", md.ones((1, 3))), (nn.RNN(3, 2), "bias_ih_l0", md.ones((4, 1, 3)))):
+        nn.utils.parametrize.register_parametrization(layer, name, nn.Identity())
+        layer.parametrizations[name].append(Failing())
+        with pytest.raises(RuntimeError, match=f"{type(layer).__name__}: computing '{name}' failed: 'Failing' object has no attribute 'scale'"):
+            layer(x)
+
+
+def test_an_orthogonal_weight_moves_to_another_backend():
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(3, 3))
+    want = layer.weight.tolist()
+    weight = layer.to("torch").weight
+    assert weight.backend == "torch"
+    np.testing.assert_allclose(weight.tolist(), want, atol=1e-6)

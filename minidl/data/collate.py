@@ -38,7 +38,8 @@ def host(items: list[Any]) -> Any:
         for item in items:
             _alike(items, isinstance(item, Mapping))
             if missing := [k for k in first if k not in item]:
-                raise ValueError(f"default_collate: an item has no {missing[0]!r}, which the first one has; it has {', '.join(map(repr, item)) or 'none'}")
+                have = ", ".join(map(repr, item)) or "none"
+                raise ValueError(f"default_collate: an item has no {missing[0]!r}, which the first one has; it has {have}")
         return {k: host([item[k] for item in items]) for k in first}
     if isinstance(first, (tuple, list)):
         _alike(items, all(isinstance(item, (tuple, list)) for item in items))

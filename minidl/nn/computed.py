@@ -55,10 +55,20 @@ def plain(module: Module) -> type[Module]:
 
 
 def _subclass(base: type[Module], functions: dict[str, Function]) -> type[Module]:
-    body: dict[str, Any] = {name: property(function) for name, function in functions.items()}
+    body: dict[str, Any] = {name: _property(name, function) for name, function in functions.items()}
     body |= {"_computed": functions, "__module__": base.__module__, "__qualname__": base.__qualname__, "__reduce_ex__": _reduce}
     body["__setattr__"] = _set
     return type(base.__name__, (base,), body)
+
+
+def _property(name: str, function: Function) -> property:
+    def read(self: Module) -> Any:
+        try:
+            return function(self)
+        except AttributeError as error:  # Python would say, or a getattr with a default take it, that there is no such attribute
+            raise RuntimeError(f"{type(self).__name__}: computing {name!r} failed: {error}") from error
+
+    return property(read)
 
 
 def _set(self: Module, name: str, value: Any) -> None:
