@@ -336,7 +336,8 @@ class Writer:
 
     def _reduction(self, e: Equation, out: Var) -> None:
         region, name, (x,) = self.region, e.primitive.name, e.inputs
-        if out in self.dots or (out not in region.terminal and name == "sum" and _dotted(region) and self._in_rows(x)):
+        ones = name == "sum" and out not in region.terminal and x.dtype.name in _DOTTED and not self._slim(x) and _dotted(region)
+        if ones or out in self.dots:
             n, dot = region.shape[-1], self._bind(np.vecdot, "vecdot")
             args = [self._text(a) for a in self.dots.get(out, e).inputs]
             if n > DOT:
@@ -369,10 +370,6 @@ class Writer:
             self.lines.append(f"{total} = [{ufunc}({total}[0], {part}, out={total}[0]) if {total} else {part}]")
             self.tail.append(f"{self.given[out]} = {total}[0]{done}")
         return None
-
-    def _in_rows(self, x: Atom) -> bool:
-        """Whether a sum of a value's rows is a dot product with ones."""
-        return not self._slim(x) and x.dtype.name in _DOTTED
 
     def _frame(self) -> list[str]:
         region, (axis, size) = self.region, self.cut[-1]
