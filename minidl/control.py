@@ -580,11 +580,9 @@ def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init:
     from minidl.ops import arange, asarray
 
     like = next((t for t in tree.leaves((lower, upper, init)) if isinstance(t, Tensor)), None)
-    place = {} if like is None else {"backend": like.backend, "device": like.device}
+    place: Any = {} if like is None else {"backend": like.backend, "device": like.device}
     if isinstance(lower, int) and isinstance(upper, int):
-        if upper <= lower:
-            return init
-        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper, **place))[0]
+        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper, **place))[0] if upper > lower else init
     start = asarray_here(lower) if state.interpreter is not None else asarray(lower, **place)
     return while_loop(lambda s: s[0] < upper, lambda s: (s[0] + 1, body_fun(s[0], s[1])), (start, init))[1]
 
