@@ -1,11 +1,12 @@
 """The table of lines per Python file, and the promise that gives minidl its name: a small core.
 
 The core is minidl/ without nn, optim and data, plus backends/. The goal is 6,000 lines; the core is larger than that today, so what is enforced
-is a ceiling. Six things have raised it: the graph compilers, from 17,500 to 24,000; the whole Array API with linear algebra, Fourier transforms
+is a ceiling. Seven things have raised it: the graph compilers, from 17,500 to 24,000; the whole Array API with linear algebra, Fourier transforms
 and the distributions, which are written once for four backends, to 30,000; what makes eager mode quick (one call where a library has one,
 generated operations of several arrays, replayed backward passes), by 500; how backend="auto" measures on a machine that others use, and what it
-leaves open, by 350; complex powers and overflow, in four libraries, by 150; and what lets a training step go part by part (gradients by their
-updates, convolution and pooling), by 250. Otherwise it comes down. Exits with 1 above the ceiling.
+leaves open, by 350; complex powers and overflow, in four libraries, by 150; what lets a training step go part by part (gradients by their
+updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Otherwise it comes down.
+Exits with 1 above the ceiling.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 31_250
+CEILING = 31_400
 SATELLITES = tuple(f"minidl/{name}/" for name in "nn optim data saving deploy quantize interpret privacy train amp".split())
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -22,7 +22,7 @@ import torch
 
 from minidl.backends import hot
 from minidl.backends.torch_composites import keep_positive
-from minidl.backends.torch_updates import adam_step, sgd_step, updates
+from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, cuts, max_pool, pool_scatter, sliced_maxima, slices_well
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
@@ -78,7 +78,9 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
 
 
 #: The functions of the primitives that live in emitted programs.
-EMITTED = {"adam_step": adam_step, "sgd_step": sgd_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread}
+EMITTED = {
+    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread,
+}  # fmt: skip
 
 
 class _Uses:

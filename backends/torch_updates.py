@@ -1,7 +1,9 @@
 """PyTorch on the CPU: the updates of Adam, AdamW and SGD with momentum as torch's fused kernels, which read and write each value once.
 
-The equations of an update, as minidl.optim writes them and the passes leave them, become one `adam_step` or `sgd_step`. Adam's kernel wants the rate,
-the betas and the count of steps; what the equations hold is worked out from those, so the kernel is given a count at which its own corrections are 1.
+The equations of an update, as minidl.optim writes them and the passes leave them, become one `adam_step` or `sgd_step`; what is computed of 0-d
+arrays for it alone, as corrections of a bias are, becomes one `numbers`, in Python's floats, which have the bits of float64 tensors.
+Adam's kernel wants the rate, the betas and the count of steps; what the equations hold is worked out from those, so the kernel is given a count at
+which its own corrections are 1.
 
 Promises: values differ by rounding only (the kernel multiplies and adds in one rounding, as the numba and jax programs do); any other value, nan and
 infinities included, comes out as by the equations, which run where the kernel does not take the numbers. What the kernel writes over belongs to the
@@ -10,20 +12,57 @@ caller: the parameter and its state are inputs of the program, never values made
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
+from minidl.emit import emit, load
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 
 Tensor = torch.Tensor
-LEAST = 4096  # elements; below, the call costs as much as the equations
 _FLOATS = ("float32", "float64")
 _kernel = getattr(torch, "_fused_adamw_", None)  # private, so it may be missing
 _sgd_kernel = getattr(torch, "_fused_sgd_", None)
 _late = torch.tensor(1e30, dtype=torch.float32, device="cpu")
+_SPELLED = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}", "pow": "pow({}, {})", "sqrt": "sqrt({})", "neg": "-{}"}
+Number = Tensor | float
+
+
+class Numbers:
+    """numbers(*xs; function): the function of the 0-d arrays, in numbers."""
+
+    name = "numbers"
+    multiple = True
+
+
+def numbers(*xs: Number, function: tuple[Callable[..., tuple], ...]) -> tuple:
+    """Python raises where the other function, in NumPy's numbers, goes on with nan or infinity."""
+    values = [_number(x) for x in xs]
+    try:
+        return function[0](*values)
+    except (ArithmeticError, ValueError):
+        with np.errstate(all="ignore"):
+            return function[1](*map(np.float64, values))
+
+
+def _number(x: Number) -> float:
+    return x if isinstance(x, float) else x.item()
+
+
+def _rounded(x: float) -> float:
+    return ctypes.c_float(x).value
+
+
+@functools.lru_cache(1024)
+def _functions(source: str) -> tuple[Callable[..., tuple], ...]:
+    """A source text as functions of Python's numbers and of NumPy's; one pair for all chains that read alike."""
+    known = {"cast": _rounded, "inf": math.inf, "nan": math.nan}
+    return tuple(load(source, {**known, "sqrt": m.sqrt, "pow": m.pow}, "numbers") for m in (math, np))
 
 
 class AdamStep:
@@ -34,11 +73,11 @@ class AdamStep:
 
 
 def adam_step(
-    p: Tensor, mean: Tensor, square: Tensor, grad: Tensor, keep: Tensor, less: Tensor, decay: Tensor, more: Tensor, root: Tensor, eps: Tensor,
-    size: Tensor, *, into: tuple[Callable[[], Tensor] | None, ...],
+    p: Tensor, mean: Tensor, square: Tensor, grad: Tensor, keep: Number, less: Number, decay: Number, more: Number, root: Number, eps: Number,
+    size: Number, *, into: tuple[Callable[[], Tensor] | None, ...],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """into: what gives memory for each result; None where the operand may be written over."""
-    f, g, i, r, e, z = (x.item() for x in (keep, less, more, root, eps, size))
+    f, g, i, r, e, z = (_number(x) for x in (keep, less, more, root, eps, size))
     rate, shrink = z * r, 0.0
     if rate and math.isfinite(rate):
         shrink = (1.0 - f) / rate
@@ -63,16 +102,16 @@ class SgdStep:
 
 
 def sgd_step(
-    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Tensor, rate: Tensor, *, into: tuple[Callable[[], Tensor] | None, ...]
+    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Number, rate: Number, *, into: tuple[Callable[[], Tensor] | None, ...]
 ) -> tuple[Tensor, ...]:
     """into: as in adam_step. The kernel takes a momentum of 0 to say that there is no buffer."""
-    multiple = momentum.item()
+    multiple = _number(momentum)
     if not multiple or not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
         buffer = buffer * momentum + grad
         return p - buffer * rate, buffer
     p, buffer = (x if new is None else new().copy_(x) for x, new in zip((p, buffer), into, strict=True))
     _sgd_kernel(  # type: ignore[misc]
-        [p], [grad], [buffer], weight_decay=0.0, momentum=multiple, lr=rate.item(), dampening=0.0, nesterov=False, maximize=False,
+        [p], [grad], [buffer], weight_decay=0.0, momentum=multiple, lr=_number(rate), dampening=0.0, nesterov=False, maximize=False,
         is_first_step=False,
     )  # fmt: skip
     return p, buffer
@@ -166,7 +205,7 @@ def updates(graph: Graph) -> Graph:
     steps: dict[Equation, Equation] = {}
     for last in graph.equations:
         out = last.outputs[0]
-        if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or math.prod(out.shape) < LEAST:
+        if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or not out.shape:
             continue
         found = _found(made, given, last)
         if found is None:
@@ -185,4 +224,63 @@ def updates(graph: Graph) -> Graph:
         steps[last] = Equation(step, operands, {}, results, last.where)
     if not steps:
         return graph
-    return Graph(graph.inputs, [steps.get(e, e) for e in graph.equations if e in steps or e not in gone], graph.outputs, graph.name)
+    return in_numbers(Graph(graph.inputs, [steps.get(e, e) for e in graph.equations if e in steps or e not in gone], graph.outputs, graph.name))
+
+
+def _scalar(e: Equation | None) -> bool:
+    """Whether Python computes the same bits."""
+    if e is None or any(a.shape for a in (*e.inputs, *e.outputs)) or e.inputs[0].dtype.name != "float64":
+        return False
+    return e.primitive.name in _SPELLED or (e.primitive.name == "cast" and e.outputs[0].dtype.name == "float32")
+
+
+def in_numbers(graph: Graph) -> Graph:
+    """The graph whose updates take numbers; an array that several of them read becomes a number once."""
+    made = {v: e for e in graph.equations for v in e.outputs}
+    users: dict[Any, set[Equation]] = {}
+    for e in graph.equations:
+        for a in e.inputs:
+            users.setdefault(a, set()).add(e)
+    shared: dict[Any, Var] = {}
+    new: dict[Equation, list[Equation]] = {}
+    gone: set[Equation] = set()
+
+    def as_number(a: Atom, before: list[Equation]) -> Atom:
+        if isinstance(a, Literal) or a.shape:
+            return a
+        if a not in shared:
+            shared[a] = Var((), a.dtype)
+            before.append(chain((a,), [], (a,), (shared[a],)))
+        return shared[a]
+
+    def chain(inputs: tuple, equations: list[Equation], results: tuple, outputs: tuple, where: str | None = None) -> Equation:
+        source, _ = emit(Graph(inputs, equations, results, "numbers"), _in_python, lambda k, env: repr(float(k.value)))  # type: ignore[arg-type]
+        return Equation(Numbers, inputs, {"function": _functions(source)}, outputs, where)
+
+    for step in graph.equations:
+        if step.primitive not in (AdamStep, SgdStep):
+            continue
+        inside: dict[Equation, None] = {}
+        ends = [a for a in dict.fromkeys(step.inputs) if not a.shape]
+        for a in (todo := list(ends)):
+            e = made.get(a)  # type: ignore[arg-type, assignment]
+            if _scalar(e) and a not in graph.outputs and users[a] <= {step, *inside}:
+                inside[e] = None
+                todo += e.inputs
+        equations = [e for e in graph.equations if e in inside] if inside else []
+        before = new[step] = []
+        own = {v for e in equations for v in e.outputs}
+        results = tuple(a for a in ends if a in own)
+        if equations:
+            given = tuple(dict.fromkeys(a for e in equations for a in e.inputs if isinstance(a, Var) and a not in own))
+            taken = tuple(as_number(a, before) if not users[a] <= inside.keys() and made.get(a) is None else a for a in given)
+            call = chain(given, equations, results, results, step.where)
+            before.append(Equation(Numbers, taken, call.params, results, step.where))
+            gone |= inside.keys()
+        rest = tuple(a if a in own else as_number(a, before) for a in step.inputs)
+        before.append(Equation(step.primitive, rest, step.params, step.outputs, step.where))
+    return Graph(graph.inputs, [n for e in graph.equations if e not in gone for n in new.get(e, [e])], graph.outputs, graph.name)
+
+
+def _in_python(equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+    return f"{outputs[0]} = {_SPELLED.get(equation.primitive.name, 'cast({})').format(*inputs)}"

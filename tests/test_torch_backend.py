@@ -877,3 +877,36 @@ def test_pooling_of_many_channels_is_that_of_few():
         parts = [xp.max_pool(x[:, k : k + 4], **how, flat=flat) for k in range(0, 16, 4)]
         for got, want in zip(xp.max_pool(x, **how, flat=flat), zip(*parts, strict=True), strict=True):
             assert got.is_contiguous() and torch.equal(got, torch.cat(want, 1))
+
+
+def test_the_numbers_of_an_update_have_the_bits_of_tensors():
+    from minidl.backends import torch_updates
+
+    def corrections(beta, rate, step):
+        step = step + 1.0
+        root = md.sqrt(1.0 - beta**step)
+        return (-(rate / (1.0 - beta**step) * root)).to(md.float32), (root * 1e-8).to(md.float32)
+
+    with md.use_backend("torch"):
+        graph = md.trace(corrections)(*(md.zeros((), dtype=md.float64) for _ in range(3)))
+        program = xp.callable(graph)
+    source, _ = torch_updates.emit(graph, torch_updates._in_python, lambda k, env: repr(float(k.value)))
+    functions = torch_updates._functions(source.replace(f"def {graph.name}(", "def numbers("))
+    inf, nan = float("inf"), float("nan")
+    rng = np.random.default_rng(0)
+    cases = [(b, r, float(s)) for b, r, s in zip(rng.uniform(0, 1, 300), rng.uniform(0, 1, 300), rng.integers(0, 5000, 300), strict=True)]
+    cases += [(inf, nan, 1.0)]
+    cases += [(1.0, 0.1, 3.0), (1.0, 0.0, 0.0), (2.0, 0.1, 4.0), (-0.5, 0.1, 0.5), (0.0, 0.1, -3.0), (1e200, 1e300, 5.0), (0.9, 1e300, 1.0)]
+    for case in cases:
+        xs = [torch.tensor(v, dtype=torch.float64) for v in case]
+        for want, got in zip(program(*xs), torch_updates.numbers(*xs, function=functions), strict=True):
+            np.testing.assert_array_equal(np.float32(got), want.numpy(), err_msg=str(case))
+
+
+def test_no_tensor_is_made_for_the_numbers_of_an_update():
+    from minidl.backends import torch_updates
+
+    _, step = _stepped(md.jit, "float32", n=64)
+    graph = torch_updates.updates(step.programs[0].graph)
+    assert [e.primitive.name for e in graph.equations].count("adam_step") == 1
+    assert not {e.primitive.name for e in graph.equations} & {"pow", "sqrt", "div", "cast"}
