@@ -228,3 +228,19 @@ def test_every_parameter_of_every_layer_may_be_computed():
                 np.testing.assert_array_equal(a, b.detach().numpy(), err_msg=f"{name}.{dotted}")
             checked += 1
     assert checked > 100
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        (lambda m: prune.identity(m, "weight"), "weight_mask"), (lambda m: prune.identity(m, "weight"), "weight_orig"),
+        (nn.utils.weight_norm, "weight_v"), (nn.utils.spectral_norm, "weight_u"), (nn.utils.spectral_norm, "weight_orig"),
+    ],
+)  # fmt: skip
+def test_a_name_that_is_taken_leaves_the_weight_as_it_was(change, taken):
+    layer = nn.Linear(2, 2)
+    setattr(layer, taken, 3)
+    weight = layer.weight
+    with pytest.raises((AttributeError, ValueError), match=f"Linear has an attribute '{taken}' already"):
+        change(layer)
+    assert layer.weight is weight and list(layer.state_dict()) == ["weight", "bias"]

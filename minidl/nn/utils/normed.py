@@ -17,11 +17,14 @@ from minidl.nn.utils.parametrizations import as_matrix, unit, weight_size
 __all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weight_norm"]
 
 
-def _take(who: str, module: Module, name: str) -> md.Tensor:
-    """The values of a parameter that gives up its name."""
+def _take(who: str, module: Module, name: str, parts: str) -> md.Tensor:
+    """The values of a parameter that gives up its name to parts, whose names must be free."""
     found = module._parameters.get(name)
     if found is None:
         raise ValueError(f"{who}: {type(module).__name__} has no parameter {name!r}; it has {', '.join(module._parameters) or 'none'}")
+    for part in parts.split():
+        if hasattr(module, f"{name}_{part}"):
+            raise ValueError(f"{who}: {type(module).__name__} has an attribute '{name}_{part}' already")
     return found.detach()
 
 
@@ -51,12 +54,12 @@ class _Weight:
 
 def weight_norm(module: Module, name: str = "weight", dim: int | None = 0) -> Module:
     """A weight as its size `name_g` times its direction `name_v`, for each index of axis dim (None: one for all) (T. Salimans and D. Kingma, NeurIPS
-    2016). Returns the module. Make the optimizer afterwards. Raises ValueError for a name that is no parameter.
+    2016). Returns the module. Make the optimizer afterwards. Raises ValueError for a name that is no parameter, and where name_g or name_v is taken.
 
     >>> list(md.nn.utils.weight_norm(md.nn.Linear(2, 3)).state_dict())
     ['bias', 'weight_g', 'weight_v']
     """
-    weight = _take("weight_norm", module, name)
+    weight = _take("weight_norm", module, name, "g v")
     dim = None if dim == -1 else dim
     size = weight_size(weight, dim)
     del module._parameters[name]
@@ -106,12 +109,12 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     and `name_v` (T. Miyato et al., ICLR 2018). dim: the axis of outputs (1 for transposed convolutions, else 0). Returns the module. Make the
     optimizer afterwards.
 
-    Raises ValueError for a name that is no parameter, and for n_power_iterations below 1.
+    Raises ValueError for a name that is no parameter, where one of the new names is taken, and for n_power_iterations below 1.
 
     >>> list(md.nn.utils.spectral_norm(md.nn.Linear(2, 3)).state_dict())
     ['bias', 'weight_orig', 'weight_u', 'weight_v']
     """
-    weight = _take("spectral_norm", module, name)
+    weight = _take("spectral_norm", module, name, "orig u v")
     if n_power_iterations < 1:
         raise ValueError(f"spectral_norm: n_power_iterations is 1 or more, not {n_power_iterations}")
     if dim is None:

@@ -75,6 +75,9 @@ def _put(module: Module, name: str, mask: md.Tensor) -> None:
     if is_pruned(module, name):
         module._buffers[name + "_mask"] = mask
         return
+    for new in (name + "_orig", name + "_mask"):
+        if hasattr(module, new):
+            raise AttributeError(f"prune: {type(module).__name__} has an attribute {new!r} already")
     original = module._parameters.pop(name)
     module.register_parameter(name + "_orig", original)
     module.register_buffer(name + "_mask", mask)
@@ -111,7 +114,8 @@ class BasePruningMethod(ABC):
     def apply(cls, module: Module, name: str, *args: Any, importance_scores: md.Tensor | None = None, **kwargs: Any) -> Any:
         """Prune a parameter by cls(*args, **kwargs), besides what is pruned already; returns that object.
 
-        Raises AttributeError for a name that is no parameter, ValueError for importance_scores of another shape.
+        Raises AttributeError for a name that is no parameter and where name_orig or name_mask is taken, ValueError for importance_scores of another
+        shape.
         """
         method = cls(*args, **kwargs)
         who, method._tensor_name = cls.__name__, name
