@@ -160,12 +160,23 @@ _OWN = {
 }  # fmt: skip
 _complex = complex_values.kernels(_TOOLS, {name: _OWN.get(name, kernels[name]) for name in complex_values.TABLE}, _split, lax.complex)
 kernels.update({name: _either(name) for name in _complex})
+_logistic = wide(lax.logistic)
+
+
+def _sigmoid(x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return _logistic(x)
+    right, one = lax.ge(lax.real(x), const(0, lax.real(x))), const(1, x)
+    z = _complex["exp"](lax.select(right, lax.neg(x), x))  # never overflows
+    return lax.div(lax.select(right, one, z), lax.add(z, one))
+
+
 _complex_pow = complex_values.raised(_TOOLS, lax.pow, _complex["log"], _complex["exp"], _split, lax.complex)
 
 for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
     kernels[_name] = wide(_f)
 kernels |= {
-    "sigmoid": lax.logistic, "log2": _log_base(2.0), "log10": _log_base(10.0),
+    "sigmoid": _sigmoid, "log2": _log_base(2.0), "log10": _log_base(10.0),
     "floor": _only_float(lax.floor), "ceil": _only_float(lax.ceil),
     "round": lambda x: lax.complex(_round(lax.real(x)), _round(lax.imag(x))) if x.dtype.kind == "c" else _round(x),
     "trunc": _only_float(lambda x: lax.select(lax.lt(x, const(0, x)), lax.ceil(x), lax.floor(x))),

@@ -301,3 +301,11 @@ def test_rows_share_one_program():
     assert x[4:9].tolist() == x.numpy()[4:9].tolist() and x[3:1].shape == (0, 4) and x[::2, ::-1].tolist() == x.numpy()[::2, ::-1].tolist()
     assert block._cache_size() <= before + 2
     assert md.grad(lambda x: (x[2] * x[3]).sum())(x).numpy()[2].tolist() == x.numpy()[3].tolist()
+
+
+def test_sigmoid_of_halves_is_rounded_once():
+    """XLA's own overflows in exp(-x), and is 0 from -11 on."""
+    x = md.tensor([-16.0, -12.5, -3.0, 0.5, 20.0], dtype="float16", backend="jax")
+    want = (1 / (1 + np.exp(-x.numpy().astype(np.float64)))).astype(np.float16)
+    for f in (md.sigmoid, md.jit(md.sigmoid)):
+        np.testing.assert_allclose(f(x).numpy(), want, rtol=1e-3)
