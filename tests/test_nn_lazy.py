@@ -164,3 +164,13 @@ def test_a_call_with_given_weights_leaves_a_lazy_layer_lazy():
     with pytest.raises(RuntimeError, match="LazyLinear.weight: this parameter has no shape yet"):
         nn.utils.stateless.functional_call(layer, {"weight": md.ones((2, 4)), "bias": md.zeros(2)}, md.ones((1, 4)))
     assert layer(md.ones((1, 3))).shape == (1, 2) and layer.weight.shape == (2, 3)
+
+
+def test_a_layer_whose_state_was_loaded_draws_nothing():
+    layer = nn.LazyLinear(2)
+    layer.load_state_dict(nn.Linear(3, 2).state_dict())
+    md.manual_seed(0)
+    want = md.random.default_generator.next_key().tolist()
+    md.manual_seed(0)
+    layer(md.ones((1, 3)))
+    assert md.random.default_generator.next_key().tolist() == want and type(layer) is nn.Linear

@@ -8,6 +8,7 @@ first call, because the parameters are new objects then.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar
 
 import minidl as md
@@ -71,7 +72,8 @@ class _Lazy(Module):
             raise ValueError(f"{name}: expected {wanted} input, got shape {input.shape}")
         waiting = [v for v in (*self._parameters.values(), *self._buffers.values()) if uninitialized(v)]
         place = {"device": waiting[0].device, "dtype": waiting[0].dtype} if waiting else {}
-        with md.eagerly(), md.use_backend(waiting[0].backend if waiting else input.backend):
+        drawing = contextlib.nullcontext() if waiting else init.skipped()
+        with md.eagerly(), md.use_backend(waiting[0].backend if waiting else input.backend), drawing:
             made = plain(input.shape[self.axis], **self._settings, **place)
         if waiting:
             made.to(waiting[0].dtype)
