@@ -163,6 +163,7 @@ class Writer:
         self.free: list[int] = []
         self.holds: dict[Var, int] = {}  # the buffer of a variable
         self.root: dict[Var, Var] = {}  # whose memory a variable shows
+        self.home: dict[Var, Var] = {}  # the output in whose memory a value lies until that is written
         self.narrow: set[Var] = set()  # full values that are held as something which broadcasts
         self.last: dict[Var, int] = {}
         self.room = 0  # bytes of the arrays that it makes
@@ -173,6 +174,7 @@ class Writer:
             if e.primitive.name in _VIEWS and isinstance(e.inputs[0], Var):
                 self.root[e.outputs[0]] = self._root(e.inputs[0])
             self.last.update((self._root(a), i) for a in (*reads(e, self.dots, self.skipped), *e.outputs) if isinstance(a, Var))
+        self._settle()
         self._enter()
         for i, e in enumerate(self.region.equations):
             if e.outputs[0] not in self.skipped:
@@ -181,6 +183,28 @@ class Writer:
                 if isinstance(a, Var) and (root := self._root(a)) in self.holds and self.last[root] == i:
                     self.free.append(self.holds.pop(root))
         return "\n".join(self._frame())
+
+    def _settle(self) -> None:
+        """Give values homes: what makes an output writes over its operand, whose memory is the output's then; so there is less to go through."""
+        at = {v: i for i, e in enumerate(self.region.equations) for v in e.outputs}
+        for i, e in reversed(list(enumerate(self.region.equations))):
+            out, kernel = e.outputs[0], into(e)
+            home = self.home.get(out, out)
+            if kernel is None or home not in self.region.outputs or home in self.region.terminal or self.region.kind(out) != "FULL":
+                continue
+            for a in e.inputs:
+                source = self.made.get(a) if isinstance(a, Var) and a not in self.region.outputs and self.last[self._root(a)] == i else None
+                own = into(source) if source and a.dtype is home.dtype and self.region.kind(a) == "FULL" and self._over(e, a, kernel[1]) else None
+                if source is None or own is None:
+                    continue
+                over = self.over.get(home)  # this may be read no more
+                if over is None or self.last[over] < at[a] or (self.last[over] == at[a] and self._over(source, over, own[1])):
+                    self.home[a] = home
+                    break
+
+    def _over(self, e: Equation, a: Var, allowed: Sequence[int]) -> bool:
+        """Whether a result may be written over an operand, wherever that stands."""
+        return all(n in allowed for n, b in enumerate(e.inputs) if isinstance(b, Var) and self._root(b) is self._root(a))
 
     # ---- names and buffers
     def _root(self, v: Var) -> Var:
@@ -216,8 +240,8 @@ class Writer:
 
     def _place(self, e: Equation, out: Var, allowed: Sequence[int], position: int) -> str:
         """Where a full result goes: its part of an output, the buffer of an operand that dies here, or another one."""
-        if out in self.region.outputs:
-            return self.names[out]
+        if out in self.region.outputs or out in self.home:
+            return self.names[self.home.get(out, out)]
         for number in reversed(allowed):
             a = e.inputs[number]
             if isinstance(a, Var) and (root := self._root(a)) in self.holds and self.last[root] == position and not self._slim(a):

@@ -97,6 +97,23 @@ def test_a_dead_input_of_a_loop_gives_its_memory(small):
     assert "    d = c\n" in run.__source__
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_value_lies_where_an_output_will_unless_what_is_there_is_read_later(small, late):
+    small(*SIZES[0])
+
+    def f(p, g):
+        scaled = g * 0.5
+        return (scaled * (p - g),) if late else (p * 0.5 + g,)
+
+    x, y = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float32)
+    graph = md.trace(f)(md.asarray(x), md.asarray(y))
+    want = [np.array(v) for v in xp.compile(graph)(x, y)]
+    run = xp.compile(graph, donate=(0,))
+    for got, exact in zip(run(x.copy(), y.copy()), want, strict=True):
+        np.testing.assert_array_equal(got, exact)
+    assert "for i0" in run.__source__ and ("t0 = " in run.__source__) is late
+
+
 def test_where_a_condition_seldom_holds():
     rng = np.random.default_rng(0)
     for share in (0, 0.001, 0.5, 1):
