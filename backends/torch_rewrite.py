@@ -9,7 +9,7 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
   nobody but the derivative sees, a mask for each place along an axis (`pool_masks`, `spread`); the library's kernel takes one element at a time.
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
-- A product of several rows with a matrix and the sum with a bias are one call, which adds up from the bias on.
+- A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
 - where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
 """
 
@@ -168,12 +168,19 @@ def pools_as_slices(graph: Graph) -> Graph:
 
 
 def with_bias(graph: Graph) -> Graph:
-    """See the module. Two axes are left alone: their product has planned memory."""
+    """See the module. Products of two axes are left alone: they have planned memory."""
     uses, gone, new = _Uses(graph), set(), {}
     for e in graph.equations:
         if e.primitive.name != "add" or e.outputs[0].dtype.name not in ("float32", "float64"):
             continue
         for product, b in (e.inputs, e.inputs[::-1]):
+            conv, reshaped = uses.maker(product, "conv"), uses.maker(b, "reshape")
+            if conv is not None and reshaped is not None and product not in uses.kept and len(uses.users[product]) == 1:
+                (channels, *ones), (b, *_) = conv.inputs[1].shape, reshaped.inputs
+                if b.shape == (channels,) and reshaped.params["shape"] == (channels, *(1 for _ in ones[1:])):
+                    gone.add(conv)
+                    new[e] = Equation(table["conv_affine"], (*conv.inputs, b), conv.params, e.outputs, e.where)
+                    break
             dot = uses.maker(product, "dot_general")
             if dot is None or product in uses.kept or len(uses.users[product]) > 1 or not isinstance(b, Var):
                 continue
@@ -183,7 +190,7 @@ def with_bias(graph: Graph) -> Graph:
                 gone.add(dot)
                 new[e] = Equation(table["affine"], (x, w, b), {}, e.outputs, e.where)
                 break
-    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name) if new else graph
+    return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)) if new else graph
 
 
 def keep_positives(graph: Graph) -> Graph:

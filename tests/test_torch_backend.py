@@ -910,3 +910,13 @@ def test_no_tensor_is_made_for_the_numbers_of_an_update():
     graph = torch_updates.updates(step.programs[0].graph)
     assert [e.primitive.name for e in graph.equations].count("adam_step") == 1
     assert not {e.primitive.name for e in graph.equations} & {"pow", "sqrt", "div", "cast"}
+
+
+def test_a_convolution_and_its_bias_are_one_call():
+    x, w, b = (md.tensor(np.random.default_rng(0).normal(size=s).astype(np.float32), backend="torch") for s in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
+    f = md.jit(lambda x, w, b: md.relu(md.conv(x, w, b)))
+    np.testing.assert_allclose(f(x, w, b).numpy(), md.relu(md.conv(x, w, b)).numpy(), rtol=1e-5, atol=1e-6)
+    assert [e.primitive.name for e in torch_rewrite.with_bias(f.programs[0].graph).equations] == ["conv_affine", "relu"]
+    kept = md.jit(lambda x, w, b: (y := md.conv(x, w), y + md.reshape(b, (4, 1, 1))))
+    kept(x, w, b)
+    assert "conv" in [e.primitive.name for e in torch_rewrite.with_bias(kept.programs[0].graph).equations]
