@@ -460,3 +460,14 @@ def test_a_wider_constant_is_the_number_that_the_narrow_one_held(dtype):
     f = lambda x: md.asarray(0.1, dtype).to("float64") + x
     x = md.asarray([0.0, 1.0], "float64")
     assert md.jit(f)(x).tolist() == f(x).tolist()
+
+
+def test_windows_of_arrays_of_two_shapes_are_not_joined():
+    """Their sum broadcasts."""
+
+    def f(x, y):
+        part = {"start": (0,), "step": (1,)}
+        return ns.add(ns.unslice(ns.slice(x, stop=(0,), **part), shape=(1,), stop=(0,), **part), ns.unslice(y, shape=(4,), stop=(2,), **part))
+
+    arguments = md.tensor([5.0]), md.tensor([1.0, 2.0])
+    assert md.jit(f)(*arguments).tolist() == f(*arguments).tolist() == [1.0, 2.0, 0.0, 0.0]
