@@ -28,6 +28,7 @@ import numba
 import numpy as np
 from numba import types
 
+from minidl.backends import disk
 from minidl.backends.numba_math import INT64S, as_ptr, call, call2, call4, copy_bytes, jit
 
 _PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\nfrom minidl.backends.numba_vector import *\n"
@@ -42,18 +43,6 @@ def _stamp() -> str:
     files = ("numba_math", "numba_vector", "numba_kernels", "numpy_special", "complex_values")
     texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in files]
     return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
-
-
-@functools.cache
-def _directory(setting: str | None) -> Path | None:
-    """The cache directory, created; None where it cannot be written."""
-    try:
-        path = Path(setting) if setting else Path.home() / ".cache" / "minidl"
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            return path
-    except (OSError, RuntimeError):
-        return None
 
 
 def kernel(source: str) -> int:
@@ -89,7 +78,7 @@ def compiled(source: str, compiler: Any, signature: Any) -> Any:
 
 def _compile(text: str, compiler: Any, signature: Any) -> Any:
     name = "md_" + hashlib.sha256((_stamp() + text).encode()).hexdigest()[:32]
-    directory = _directory(os.environ.get("MINIDL_CACHE"))
+    directory = disk.directory()
     path = directory / f"{name}.py" if directory else None
     if path is not None and not path.exists():
         try:
