@@ -131,6 +131,21 @@ def test_assigning_to_an_orthogonal_weight():
         assert (twin.weight == layer.weight).all().item()
 
 
+@pytest.mark.parametrize(("kind", "trivial"), [("matrix_exp", True), ("cayley", True), ("householder", True), ("householder", False)])
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1e25])
+def test_weights_without_rank_or_of_any_size_become_orthogonal(scale, kind, trivial):
+    value = (scale * np.random.default_rng(0).normal(size=(4, 3))).astype("float32")
+    found = []
+    for lib in (md, torch):
+        layer = lib.nn.Linear(3, 4, bias=False)
+        layer.load_state_dict({"weight": lib.tensor(value)})
+        lib.nn.utils.parametrizations.orthogonal(layer, orthogonal_map=kind, use_trivialization=trivial)
+        found.append(layer.weight.detach().numpy())
+    np.testing.assert_allclose(found[0].T @ found[0], np.eye(3), atol=1e-5)
+    if scale:  # without rank there is more than one Q
+        np.testing.assert_allclose(*found, atol=1e-5)
+
+
 def test_orthogonal_refuses_what_does_not_fit():
     orthogonal, module = nn.utils.parametrizations.orthogonal, nn.Module()
     module.z = nn.Parameter(md.ones((2, 2), dtype=md.complex128))

@@ -1,9 +1,10 @@
 """Matrices that stay orthogonal while they are trained, as torch.nn.utils.parametrizations.orthogonal.
 
-Promises: at every reading the columns (the rows, where there are fewer) are orthonormal to rounding, whatever the original is; gradients of every
-order, eagerly, jitted and mapped; the state_dict is PyTorch's. The exponential is by scaling and squaring (N. Higham, SIAM J. Matrix Anal. Appl. 26,
-2005), its derivative the exponential of a block matrix (R. Mathias, SIAM J. Matrix Anal. Appl. 17, 1996); products of reflections have the compact
-form of R. Schreiber and C. Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989). Trivialization is by M. Lezcano-Casado (NeurIPS 2019).
+Promises: at every reading the columns (the rows, where there are fewer) are orthonormal to rounding, of numbers as large as the original's; a weight
+of any rank and size can be the first; gradients of every order, eagerly, jitted and mapped; the state_dict is PyTorch's. The exponential is by
+scaling and squaring (N. Higham, SIAM J. Matrix Anal. Appl. 26, 2005), its derivative the exponential of a block matrix (R. Mathias, SIAM J. Matrix
+Anal. Appl. 17, 1996); products of reflections have the compact form of R. Schreiber and C. Van Loan (SIAM J. Sci. Stat. Comput. 10, 1989).
+Trivialization is by M. Lezcano-Casado (NeurIPS 2019).
 """
 
 from __future__ import annotations
@@ -73,10 +74,11 @@ def _reflections(v: md.Tensor) -> md.Tensor:
 
 
 def _unit_columns(a: md.Tensor) -> md.Tensor:
-    """Q of a = Q R with a positive diagonal of R."""
+    """Q of a = Q R with a diagonal of R that is positive, or 0 where columns depend on others."""
     q, r = md.linalg.qr(a)
     diagonal = md.linalg.diagonal(r)
-    return q * (diagonal / md.abs(diagonal))[..., None, :]
+    size = md.abs(diagonal)
+    return q * md.where(size == 0, 1.0, diagonal / md.where(size == 0, 1.0, size))[..., None, :]
 
 
 class _Orthogonal(Module):
@@ -142,6 +144,8 @@ class _Orthogonal(Module):
 def _reflected(a: md.Tensor) -> md.Tensor:
     """What _reflections makes Q of: below the diagonal the directions of a QR decomposition, on it their signs."""
     n, k = a.shape[-2:]
+    size = md.max(md.abs(a))
+    a = a / md.where(size == 0, 1.0, size)  # Q stays, and no square overflows or is 0
     rows, directions, signs = md.arange(n, backend=a.backend, device=a.device), [], []
     for j in range(k):
         column = a[..., :, j]
