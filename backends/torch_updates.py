@@ -54,14 +54,10 @@ def _number(x: Number) -> float:
     return x if isinstance(x, float) else x.item()
 
 
-def _rounded(x: float) -> float:
-    return ctypes.c_float(x).value
-
-
 @functools.lru_cache(1024)
 def _functions(source: str) -> tuple[Callable[..., tuple], ...]:
     """A source text as functions of Python's numbers and of NumPy's; one pair for all chains that read alike."""
-    known = {"cast": _rounded, "inf": math.inf, "nan": math.nan}
+    known = {"cast": lambda x: ctypes.c_float(x).value, "inf": math.inf, "nan": math.nan}
     return tuple(load(source, {**known, "sqrt": m.sqrt, "pow": m.pow}, "numbers") for m in (math, np))
 
 
@@ -250,12 +246,12 @@ def in_numbers(graph: Graph) -> Graph:
             return a
         if a not in shared:
             shared[a] = Var((), a.dtype)
-            before.append(chain((a,), [], (a,), (shared[a],)))
+            before.append(chain((a,), [], (a,), (a,), (shared[a],)))
         return shared[a]
 
-    def chain(inputs: tuple, equations: list[Equation], results: tuple, outputs: tuple, where: str | None = None) -> Equation:
-        source, _ = emit(Graph(inputs, equations, results, "numbers"), _in_python, lambda k, env: repr(float(k.value)))  # type: ignore[arg-type]
-        return Equation(Numbers, inputs, {"function": _functions(source)}, outputs, where)
+    def chain(taken: tuple, equations: list[Equation], given: tuple, results: tuple, outputs: tuple) -> Equation:
+        source, _ = emit(Graph(given, equations, results, "numbers"), _in_python, lambda k, env: repr(float(k.value)))  # type: ignore[arg-type]
+        return Equation(Numbers, taken, {"function": _functions(source)}, outputs)
 
     for step in graph.equations:
         if step.primitive not in (AdamStep, SgdStep):
@@ -274,8 +270,7 @@ def in_numbers(graph: Graph) -> Graph:
         if equations:
             given = tuple(dict.fromkeys(a for e in equations for a in e.inputs if isinstance(a, Var) and a not in own))
             taken = tuple(as_number(a, before) if not users[a] <= inside.keys() and made.get(a) is None else a for a in given)
-            call = chain(given, equations, results, results, step.where)
-            before.append(Equation(Numbers, taken, call.params, results, step.where))
+            before.append(chain(taken, equations, given, results, results))
             gone |= inside.keys()
         rest = tuple(a if a in own else as_number(a, before) for a in step.inputs)
         before.append(Equation(step.primitive, rest, step.params, step.outputs, step.where))
