@@ -354,3 +354,22 @@ def test_an_orthogonal_weight_moves_to_another_backend():
     weight = layer.to("torch").weight
     assert weight.backend == "torch"
     np.testing.assert_allclose(weight.tolist(), want, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [5, [], (5,), None])
+def test_an_inverse_that_gives_no_tensor_is_refused_and_changes_nothing(given):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return x
+
+        def right_inverse(self, value):
+            return given
+
+    layer = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="right_inverse: a Tensor, or a tuple or list of them, is wanted, not"):
+        nn.utils.parametrize.register_parametrization(layer, "weight", Odd())
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    nn.utils.parametrize.register_parametrization(layer, "weight", nn.Identity())
+    with pytest.raises(ValueError, match="register_parametrization: a parametrization gives a Tensor"):
+        nn.utils.parametrize.register_parametrization(layer, "weight", Odd())
+    assert len(layer.parametrizations.weight) == 1

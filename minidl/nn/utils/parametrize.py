@@ -64,8 +64,7 @@ class ParametrizationList(ModuleList):
             raise ValueError("ParametrizationList: one or more parametrizations are wanted")
         super().__init__(modules)
         trained, found = isinstance(original, Parameter), _inverse(modules, original.detach())
-        self.is_tensor = isinstance(found, md.Tensor)
-        parts = (found,) if self.is_tensor else tuple(found)
+        self.is_tensor, parts = isinstance(found, md.Tensor), _parts(found)
         self.ntensors = len(parts)
         if not unsafe:
             with md.no_grad():
@@ -106,7 +105,7 @@ class ParametrizationList(ModuleList):
                 if not hasattr(module, "right_inverse"):
                     raise RuntimeError(f"right_inverse: parametrization {type(module).__name__} has no right_inverse; assign the original instead")
                 found = module.right_inverse(found)
-            parts, held = (found,) if isinstance(found, md.Tensor) else tuple(found), [getattr(self, name) for name in self._names()]
+            parts, held = _parts(found), [getattr(self, name) for name in self._names()]
             if [(p.shape, p.dtype) for p in parts] != [(h.shape, h.dtype) for h in held]:
                 came, wanted = (", ".join(f"{t.shape} ({t.dtype.name})" for t in ts) for ts in (parts, held))
                 raise ValueError(f"right_inverse: the value gives originals of shape {came}; {wanted} is wanted")
@@ -164,6 +163,14 @@ def _inverse(modules: Sequence[Module], value: md.Tensor) -> Any:
             with contextlib.suppress(NotImplementedError):
                 found = module.right_inverse(found) if hasattr(module, "right_inverse") else found
     return found
+
+
+def _parts(found: Any) -> tuple[Any, ...]:
+    """What a right_inverse gave, as a tuple."""
+    parts = found if isinstance(found, (tuple, list)) else (found,)
+    if not parts or not all(isinstance(part, md.Tensor) for part in parts):
+        raise ValueError(f"right_inverse: a Tensor, or a tuple or list of them, is wanted, not {found!r}")
+    return tuple(parts)
 
 
 def _check(value: md.Tensor, found: Any) -> None:
