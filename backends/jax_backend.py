@@ -182,10 +182,10 @@ class JaxBackend(Backend):
         """The names of jax's devices, the CPU among them."""
         return tuple(_devices())
 
-    def from_dlpack(self, value: Any) -> Any:
-        """An array from another library by DLPack, sharing memory; ValueError on the CPU, a copy elsewhere where that does not start on 64 bytes."""
+    def from_dlpack(self, value: Any, copy: bool | None = None) -> Any:
+        """An array from another library by DLPack, sharing memory; where that does not start on 64 bytes, a copy, or ValueError if copy is False."""
         with _Scope():
-            return jax.device_put(jax.dlpack.from_dlpack(value, copy=False if self.device == "cpu" else None), self.native_device)
+            return jax.device_put(jax.dlpack.from_dlpack(value, copy=copy), self.native_device)
 
     def synchronize(self) -> None:
         """Wait for every array that is still alive; JAX has no other way to ask for the whole device."""

@@ -116,7 +116,7 @@ class NumpyBackend(Backend):
         """Whether this is a NumPy array or scalar."""
         return isinstance(value, self.array_types)
 
-    def from_dlpack(self, value: Any) -> Array:
+    def from_dlpack(self, value: Any, copy: bool | None = None) -> Array:
         """An array that shares the memory of another library's, where it can."""
         return np.from_dlpack(value)
 

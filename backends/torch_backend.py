@@ -118,7 +118,7 @@ class TorchBackend(Backend):
         """The CPU and the GPUs."""
         return _devices()
 
-    def from_dlpack(self, value: Any) -> Tensor:
+    def from_dlpack(self, value: Any, copy: bool | None = None) -> Tensor:
         """A tensor that shares the memory of another library's array where the device is the same."""
         return torch.from_dlpack(value).detach().to(self.torch_device)
 

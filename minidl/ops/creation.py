@@ -80,7 +80,7 @@ def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: 
             raise ValueError("asarray: a list needs a copy, but copy=False")
         return _from_list(data, want, xp)
     if copy is False:
-        return _shared(data, want, xp)
+        return _shared(data, want, xp, False)
     if xp.is_native(data) and not isinstance(data, np.generic):
         return from_numpy(xp.to_numpy(data), xp, want)
     if hasattr(data, "__array__") or hasattr(data, "__array_interface__") or hasattr(data, "__buffer__") or isinstance(data, memoryview):
@@ -134,12 +134,12 @@ def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
     return from_numpy(array, xp, want)
 
 
-def _shared(data: Any, want: DType | None, xp: Any) -> Tensor:
+def _shared(data: Any, want: DType | None, xp: Any, copy: bool | None = None) -> Tensor:
     native = data if xp.is_native(data) else None
     if native is None:
         try:
             with xp.scope():
-                native = xp.from_dlpack(data)
+                native = xp.from_dlpack(data, False if copy is False else None)
         except (AttributeError, TypeError, BufferError, RuntimeError, ValueError) as error:
             what = type(data).__name__
             raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {what} ({error}); use copy=True") from error
@@ -160,7 +160,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     """
     xp = choose(backend, device)
     try:
-        out = _shared(x, None, xp)
+        out = _shared(x, None, xp, copy)
     except ValueError:
         if copy is False:
             raise
