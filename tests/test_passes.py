@@ -471,3 +471,10 @@ def test_windows_of_arrays_of_two_shapes_are_not_joined():
 
     arguments = md.tensor([5.0]), md.tensor([1.0, 2.0])
     assert md.jit(f)(*arguments).tolist() == f(*arguments).tolist() == [1.0, 2.0, 0.0, 0.0]
+
+    def g(x, y):
+        first = ns.unslice(x, shape=(4,), start=(0,), stop=(2,), step=(1,))
+        return ns.add(first, ns.unslice(y, shape=(1, 4), start=(0, 2), stop=(1, 4), step=(1, 1)))
+
+    arguments = md.tensor([5.0, 6.0]), md.tensor([[1.0, 2.0]])
+    assert md.jit(g)(*arguments).tolist() == g(*arguments).tolist() == [[5.0, 6.0, 1.0, 2.0]]

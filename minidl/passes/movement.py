@@ -154,9 +154,11 @@ def windows_joined(b: Rewriter, e: Equation) -> Atom | None:
     windows = [b.source(a, "unslice") for a in e.inputs]
     if None in windows or not all(map(b.alone, e.inputs)) or not (e.outputs[0].dtype.is_float or e.outputs[0].dtype.is_integer):
         return None
+    if e.inputs[0].shape != e.inputs[1].shape:
+        return None
     (p, x), (q, y) = sorted(((w.params, w.inputs[0]) for w in windows if w is not None), key=lambda w: w[0]["start"])
     apart = [i for i, ends in enumerate(zip(p["start"], q["start"], p["stop"], q["stop"], strict=True)) if ends[0] != ends[1] or ends[2] != ends[3]]
-    if len(apart) != 1 or any(p[k] != q[k] for k in ("shape", "step")) or p["step"][apart[0]] != 1 or p["stop"][apart[0]] != q["start"][apart[0]]:
+    if len(apart) != 1 or p["step"] != q["step"] or p["step"][apart[0]] != 1 or p["stop"][apart[0]] != q["start"][apart[0]]:
         return None
     joined = b.make(e, "concat", (_before_zero(b, x), _before_zero(b, y)), axis=apart[0])
     if joined.dtype.is_float:
