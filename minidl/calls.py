@@ -148,7 +148,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines.append(f"    o = {function}({', '.join(values)})")
     for w in program.writes:
         lines.append(f"    place({w.target}, o[{w.output}], E)" if engine.crosses else f"    {w.target}.payload = o[{w.output}]")
-    lines += [f"    {line}" for line in program.stores]
+    lines += ["    " + re.sub(r"\bN\[(\d+)\]", lambda m: _node(program, int(m[1])), line) for line in program.stores]
     lines += [*(f"    {line}" for line in made), f"    return {result}"]
     if spare:
         tensors = "".join(f"{program.inputs[k].text}, " for k in spare)
@@ -156,14 +156,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         after = ["    finally:", "        if held: release(held)", "        unshield(shielded)"]
         lines[mark:] = [*before, *(f"    {line}" for line in lines[mark:]), *after]
 
-    def node(m: re.Match[str]) -> str:
-        if (k := int(m[1])) in program.released:  # differentiated inside the program: a pass that reaches it says so, as it does eagerly
-            return "released"
-        return f"nodes[{program.tracked.index(k)}]" if k in program.tracked else "None"
-
     env["released"] = tape.released_node(engine.home)
-
-    text = re.sub(r"N\[(\d+)\]", node, "\n".join(lines)) + "\n"
+    text = "\n".join(lines) + "\n"
     program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: stored.get(int(m[1]), m[0]), text), env, "call")
 
 
@@ -206,11 +200,16 @@ def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
             continue
         k = len(lines)
         value = f"; store(r{k}, o[{k}])" if crosses else "" if whole else f"; r{k}.payload = o[{k}]"
-        lines.append(f"r{k} = new(Result){value}; r{k}.xp = X; r{k}.dtype = {s.name(program.dtypes[k], 'D')}; r{k}.node = N[{k}]")
+        lines.append(f"r{k} = new(Result){value}; r{k}.xp = X; r{k}.dtype = {s.name(program.dtypes[k], 'D')}; r{k}.node = {_node(program, k)}")
         made.append(f"r{k}")
     if whole and lines:
         lines.append("".join(f"r{k}.payload, " for k in range(len(lines))) + "= o")
     return lines, tree.source(program.out_structure, made) or f"unflatten(S, ({''.join(m + ', ' for m in made)}))"
+
+
+def _node(program: Program, k: int) -> str:
+    """The text of an output's node; what was differentiated inside the program has one that says so, as it does eagerly."""
+    return "released" if k in program.released else f"nodes[{program.tracked.index(k)}]" if k in program.tracked else "None"
 
 
 def _later(make: Callable[[], Callable[..., tuple]]) -> Callable[..., tuple]:
