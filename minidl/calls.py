@@ -102,9 +102,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     if run is None or stored:  # what the caller compiled returns a copy of what is stored as it came
         run = engine.compile(graph, (*program.donated, *spare))
     made, result = _result(program, engine.crosses)  # which may add to the names
-    terms = " and ".join(program.terms)
-    if not engine.crosses:
-        terms = re.sub(r"\b(p\d+)\.shape\b", rf"\1.{engine.xp.shape_path}", terms)
+    path = "shape" if engine.crosses else engine.xp.shape_path
+    terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)
     unpack = [*s.unpack, *(f"{name} = {_payload(text, engine)}" for text, name in natives.items())]
@@ -164,7 +163,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
 def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Callable[..., Any]:
     """The program's `call` as a function of the arguments themselves, for as long as no setting is in force: then, and where a guard fails, it hands
     them to `again`."""
-    _, *lines = program.call.__source__.replace("return MISS", "break").splitlines()  # type: ignore[attr-defined]
+    text = re.sub("return MISS$", "break", program.call.__source__, flags=re.MULTILINE)  # type: ignore[attr-defined]
+    _, *lines = text.splitlines()
     inside = "\n".join(f"    {line}" for line in lines)
     text = f"def entry(*args, **kwargs):\n    while not busy[0]:\n{inside}\n    return again(args, kwargs)\n"
     env: dict[str, Any] = program.call.__globals__  # type: ignore[attr-defined]
