@@ -217,6 +217,20 @@ def test_spectral_norm_trains_as_torchs(name, times):
     assert list(ours.state_dict()) == list(theirs.state_dict()) and not ours._hooks.by_number
 
 
+@pytest.mark.parametrize("room", [lambda lib: lib.nn.utils, lambda lib: lib.nn.utils.parametrizations], ids=["first", "parametrized"])
+def test_spectral_norm_knows_the_users_own_transposed_convolutions(room):
+    """By what they are, not by their name."""
+
+    def sizes(lib):
+        class Up(lib.nn.ConvTranspose2d):
+            pass
+
+        state = room(lib).spectral_norm(Up(2, 3, 2)).state_dict()
+        return {k: tuple(v.shape) for k, v in state.items()}
+
+    assert sizes(md) == sizes(torch)
+
+
 def test_spectral_norm_trains_jitted_as_eagerly(backend):
     losses = []
     for where, wrap in (("numpy", lambda f: f), (backend, md.jit)):

@@ -12,7 +12,7 @@ import minidl as md
 from minidl.nn.computed import compute, computed, restore
 from minidl.nn.module import Module
 from minidl.nn.parameter import Parameter
-from minidl.nn.utils.parametrizations import as_matrix, unit, weight_size
+from minidl.nn.utils.parametrizations import as_matrix, outputs_axis, unit, weight_size
 
 __all__ = ["remove_spectral_norm", "remove_weight_norm", "spectral_norm", "weight_norm"]
 
@@ -118,7 +118,7 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     if n_power_iterations < 1:
         raise ValueError(f"spectral_norm: n_power_iterations is 1 or more, not {n_power_iterations}")
     if dim is None:
-        dim = 1 if type(module).__name__.startswith("ConvTranspose") else 0
+        dim = outputs_axis(module)
     function = _Spectral(name, dim, n_power_iterations, eps)
     drawn = []
     for size in as_matrix(weight, dim).shape:

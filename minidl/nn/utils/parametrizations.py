@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import minidl as md
+from minidl.nn.convolution import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from minidl.nn.module import Module
 from minidl.nn.utils.orthogonal import orthogonal
 from minidl.nn.utils.parametrize import register_parametrization
@@ -19,6 +20,11 @@ def weight_size(v: md.Tensor, dim: int | None) -> md.Tensor:
 def unit(x: md.Tensor, eps: float) -> md.Tensor:
     """A vector over its norm, or over eps where that is smaller."""
     return x / md.maximum(md.sqrt(md.sum(md.square(x))), eps)
+
+
+def outputs_axis(module: Module) -> int:
+    """The axis of a layer's weight that counts its outputs."""
+    return int(isinstance(module, (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)))
 
 
 def as_matrix(weight: md.Tensor, dim: int) -> md.Tensor:
@@ -98,5 +104,5 @@ def spectral_norm(module: Module, name: str = "weight", n_power_iterations: int 
     if not isinstance(weight, md.Tensor):
         raise ValueError(f"spectral_norm: {type(module).__name__} has no parameter or buffer {name!r}")
     if dim is None:
-        dim = 1 if type(module).__name__.startswith("ConvTranspose") else 0
+        dim = outputs_axis(module)
     return register_parametrization(module, name, _SpectralNorm(weight.detach(), n_power_iterations, dim, eps))
