@@ -93,11 +93,13 @@ class Bench:
         """The lines that goals.py asks for."""
         self.rows += goals.rows(workload, times, self.device)
 
-    def ratio(self, measure: str, times: dict[str, timing.Times], side: str, peer: str) -> None:
+    def ratio(self, measure: str, times: dict[str, timing.Times], side: str, peer: str, goal: float | None = None) -> None:
         """Best time of a side over best time of a peer, with the quartiles of the ratios round by round."""
-        if side in times and peer in times:
+        if all(name in times and times[name].samples for name in (side, peer)):
             value, quartiles = goals.over(times, side, peer)
-            self.row(f"{measure}: {side} / {peer}", value, "x", None, quartiles)
+            self.row(f"{measure}: {side} / {peer}", value, "x", goal, quartiles)
+        elif goal is not None:
+            self.row(f"{measure}: {side} / {peer}", None, "x", goal)
 
     def each(self, measure: str, times: dict[str, timing.Times], unit: str = "ms") -> None:
         """A line with the best time of every side, for reading only."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import json
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -12,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import chart, goals, remote  # noqa: E402
+from benchmarks import chart, goals, remote, timing  # noqa: E402
 from benchmarks.timing import Side, Times, block, interleave  # noqa: E402
 
 
@@ -108,3 +112,42 @@ def test_an_eager_step_is_timed_to_the_end_of_its_update(monkeypatch: pytest.Mon
         waited.clear()
         side.sync(side.step())
         assert [len(out) for out in waited] == [names] * bool(names)
+
+
+class Found(subprocess.CompletedProcess):
+    """What an interpreter says that was asked how long an import takes."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(args, 0, stdout="0.05\n", stderr="")
+
+
+def test_every_workload_reports_through_the_runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sides are named but not built: what runs is what the workloads ask of the runner, and what it makes of their times."""
+    monkeypatch.setattr(timing, "pin", lambda threads, device: ())  # which importing the runner does to its process
+    monkeypatch.setattr(sys, "argv", ["run.py"])
+    monkeypatch.delitem(sys.modules, "benchmarks.run", raising=False)
+    run = importlib.import_module("benchmarks.run")
+    monkeypatch.delitem(sys.modules, "benchmarks.run")  # with its cores, which are none
+
+    def measure(self: Any, label: str, builders: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Times]:
+        inspect.signature(Bench.measure).bind(self, label, builders, *args, **kwargs)
+        times = {name: Times([2.0 + i, 1.0 + i, 3.0 + i]) for i, name in enumerate(builders)}
+        self.times[label] = {n: {"best_s": t.best, "median_s": t.median, "rounds": 3} for n, t in times.items()}
+        return times
+
+    Bench = run.Bench
+    monkeypatch.setattr(run, "Bench", type("Bench", (Bench,), {"measure": measure}))
+    importing, memory, trace10k = (importlib.import_module(f"benchmarks.workloads.{n}") for n in ("importing", "memory", "trace10k"))
+    monkeypatch.setattr(importing.subprocess, "run", Found)
+    monkeypatch.setattr(memory.os, "access", lambda *_: True)
+    monkeypatch.setattr(remote, "remote", lambda target, args=(), env=None: Side(lambda: None, lambda: [2**20, 2**20]))
+    monkeypatch.setattr(trace10k, "SIZES", (10, 20))
+    path = tmp_path / "results.json"
+    rest = ["--quick", "--peers", "numpy", "torch", "jax", "autograd", "--backends", "numpy", "auto", "--json", str(path)]
+    assert run.main(rest) == 0 and run.main(["--scaling", *rest]) == 0
+    workloads = json.loads(path.read_text())["workloads"]
+    assert [*workloads] == [*run.WORKLOADS, "scaling"]
+    for name, found in workloads.items():
+        assert found["rows"] and not any("FAILED" in note for note in found["notes"]), (name, found["notes"])
+    (row,) = [r for r in workloads["importing"]["rows"] if r["goal"] is not None]
+    assert (row["value"], row["goal"], row["met"]) == (1.0, 1.3, True)
