@@ -12,7 +12,7 @@ from typing import Any
 from minidl import tape
 from minidl.backends import using
 from minidl.context import autocasting, busy, grad_mode, state
-from minidl.tape import ALIAS, LEAF, RELEASED, Node
+from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
 from minidl.tensors import Tensor, describe, ns, scalar_payload, write_grad
 
 
@@ -198,7 +198,7 @@ def release(roots: Sequence[Node]) -> None:
     stack = list(roots)
     while stack:
         node = stack.pop()
-        if node[1] not in (LEAF, RELEASED, ALIAS):
+        if node[1] not in (LEAF, RELEASED, ALIAS, PAST):
             stack.extend(tape.parents_of(node))
             node[1] = RELEASED
             del node[3:]

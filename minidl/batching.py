@@ -55,6 +55,7 @@ class Level:
 
     def __init__(self, size: int, parent: Any, home: Any):
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
+        self.root = getattr(parent, "root", None)  # the trace outside, where numbers and constants are entered
         self.scope = nullcontext
         self.bare = self
         self.numbers: dict[tuple, Any] = {}

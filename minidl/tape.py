@@ -248,6 +248,7 @@ class _Special:
 
 LEAF = _Special("leaf", 0)
 ALIAS = _Special("alias", 1)
+PAST = _Special("alias", 1)  # with no parent, of a differentiation whose function has returned: nobody else differentiates to it
 RELEASED = _Special("released", 0)
 
 
@@ -474,8 +475,8 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
     """The nodes between targets and roots, oldest first; whether they must be differentiated on Tensors; and the numbers of the nodes that lead
     to a target.
 
-    Tensors are needed when something else that is tracked feeds the result (a leaf, the outermost alias of another differentiation, a target with a
-    parent): the outcome may be differentiated again. through: one target may lead to another.
+    Tensors are needed when something else that is tracked feeds the result (a leaf, the outermost alias of another running differentiation, a
+    target with a parent): the outcome may be differentiated again. through: one target may lead to another.
     """
     level = state.interpreter
     seen: dict[int, Node] = {}
@@ -561,7 +562,7 @@ def pull_raw(
                 kind.pull_fused(node, g, pending, heap)
             else:
                 kind.pull(node, g, pending, heap)
-            if not retain and kind is not ALIAS:
+            if not retain and kind.__class__ is not _Special:
                 node[1] = RELEASED
                 del node[3:]
         node = []

@@ -56,7 +56,7 @@ class Trace:
 
     def __init__(self, parent: Any = None, home: Any = None):
         self.parent, self._home = parent, home
-        self.root: Trace = parent.root if isinstance(parent, Trace) else self
+        self.root: Trace = getattr(parent, "root", None) or self
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
         self.born = next(tape.count)
         self.equations: list[Equation] = []

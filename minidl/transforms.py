@@ -16,7 +16,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.autograd import constant, home, payload_here, pullback
 from minidl.backends import using
-from minidl.context import grad_mode, state
+from minidl.context import grad_mode, interpreting, state
 from minidl.dtypes import int64
 from minidl.tensors import Tensor, describe, ns
 
@@ -91,11 +91,16 @@ def _aliased(name: str, args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     return tree.unflatten(structure, aliases), aliases
 
 
-def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    if state.grad:
-        return f(*args, **kwargs)
-    with grad_mode(True):  # a transform differentiates also under no_grad; only its results are then untracked
-        return f(*args, **kwargs)
+def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any], aliases: Sequence[Tensor]) -> Any:
+    try:
+        if state.grad:
+            return f(*args, **kwargs)
+        with grad_mode(True):  # a transform differentiates also under no_grad; only its results are then untracked
+            return f(*args, **kwargs)
+    finally:
+        for a in aliases:
+            if a.node[3] is None:
+                a.node[1] = tape.PAST
 
 
 def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, holomorphic: bool = False) -> Function:
@@ -115,7 +120,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
         full = list(args)
         for i, a in zip(nums, chosen, strict=True):
             full[i] = a
-        out = _run(f, full, kwargs)
+        out = _run(f, full, kwargs, aliases)
         out, aux = out if has_aux else (out, None)
         if not isinstance(out, Tensor) or out.size != 1:
             what = describe(out) if isinstance(out, Tensor) else type(out).__name__
@@ -136,16 +141,21 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
     return wrapped
 
 
-def leave(x: Any, aliases: Sequence[Tensor]) -> Any:
-    """Cut outputs from the graph of a finished transform, unless they depend on something else that is tracked."""
+def leave(x: Any, aliases: Sequence[Tensor], outer: bool = False) -> Any:
+    """Cut outputs from the graph of a finished transform, unless they depend on something else that is tracked. Values of the levels outside, such
+    as the lanes of a vmap, keep their places there; those are looked at too if the aliases may be of an outer level."""
 
     def cut(t: Any) -> Any:
-        if not isinstance(t, Tensor) or t.node is None:
-            return t
-        if not state.grad or t.node[1] is tape.RELEASED:
-            return t.detach()
-        _, tracked, _ = tape.reach([t.node], [a.node for a in aliases if a.node is not None])
-        return t if tracked else t.detach()
+        if isinstance(t, Tensor) and t.node is not None:
+            if not state.grad:
+                return t.detach()
+            if t.node[1] is tape.RELEASED or not tape.reach([t.node], [a.node for a in aliases if a.node is not None])[1]:
+                t = as_constant(t)
+        if outer and isinstance(t, Tensor) and hasattr(t.payload, "mapped"):
+            with interpreting(t.xp.parent):
+                inner = cut(t.payload.inner)
+            return Tensor(type(t.payload)(inner, t.payload.mapped), t.xp, t.dtype, t.node)
+        return t
 
     return tree.map(cut, x)
 
@@ -188,14 +198,8 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     >>> pull(md.tensor([1.0, 10.0]))[0].tolist()
     [3.0, 30.0]
     """
-    value, pull, aux, _ = _vjp(f, primals, has_aux)
-    return (value, pull, aux) if has_aux else (value, pull)
-
-
-def _vjp(f: Function, primals: Sequence[Any], has_aux: bool = False) -> tuple[Any, Callable[[Any], tuple[Any, ...]], Any, Sequence[Tensor]]:
-    """The value, the pull, aux, and the aliases that what is pulled in another context must be cut from."""
     chosen, aliases = _aliased("vjp", primals)
-    out = _run(f, chosen, {})
+    out = _run(f, chosen, {}, aliases)
     out, aux = out if has_aux else (out, None)
     outs, structure = tree.flatten(out)
     in_structure = tree.flatten(chosen)[1]
@@ -204,9 +208,10 @@ def _vjp(f: Function, primals: Sequence[Any], has_aux: bool = False) -> tuple[An
         cts, s = tree.flatten(cotangent)
         if s != structure:
             raise ValueError("vjp: the cotangent's structure differs from the output's")
-        return tuple(tree.unflatten(in_structure, _pull("vjp", outs, cts, aliases)))
+        return tuple(tree.unflatten(in_structure, leave(_pull("vjp", outs, cts, aliases), aliases, outer=True)))
 
-    return leave(out, aliases), pull, leave(aux, aliases), aliases
+    value = leave(out, aliases)
+    return (value, pull, leave(aux, aliases)) if has_aux else (value, pull)
 
 
 def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
@@ -256,7 +261,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     given = _tensors("jvp", tree.leaves(list(tangents)))
     if len(given) != len(aliases):
         raise ValueError("jvp: the tangents' structure differs from the primals'")
-    out = _run(f, chosen, {})
+    out = _run(f, chosen, {}, aliases)
     out, aux = out if has_aux else (out, None)
     outs, structure = tree.flatten(out)
     moved = tree.unflatten(structure, _push(outs, aliases, given))
@@ -274,14 +279,14 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     12.0
     """
     chosen, aliases = _aliased("linearize", primals)
-    out = _run(f, chosen, {})
+    out = _run(f, chosen, {}, aliases)
     outs, structure = tree.flatten(out)
 
     def push(*tangents: Any) -> Any:
         given = _tensors("linearize", tree.leaves(list(tangents)))
         if len(given) != len(aliases):
             raise ValueError("linearize: the tangents' structure differs from the primals'")
-        return tree.unflatten(structure, _push(outs, aliases, given))
+        return tree.unflatten(structure, leave(_push(outs, aliases, given), aliases, outer=True))
 
     return leave(out, aliases), push
 
@@ -366,9 +371,9 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
                 full[i] = a
             return f(*full, **kwargs)
 
-        out, pull, _, aliases = _vjp(call, [args[i] for i in nums])
+        out, pull = vjp(call, *(args[i] for i in nums))
         outs, structure = tree.flatten(out)
-        rows = leave(vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs)), aliases)
+        rows = vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
         if holomorphic:
             rows = tree.map(lambda g: ns.conj(g) if g.dtype.is_complex else g, rows)
         leaves, in_structure = tree.flatten(rows)

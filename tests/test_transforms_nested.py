@@ -1,0 +1,118 @@
+"""Transforms inside transforms: what leaves an inner one belongs to the outer ones that still run, and to nothing else."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+X = [0.3, 1.2, -0.7]
+
+
+def f64(v):
+    return md.tensor(v, dtype=md.float64)
+
+
+VALUES = {
+    "value_and_grad": lambda f, x: md.value_and_grad(f)(x)[0],
+    "vjp": lambda f, x: md.vjp(f, x)[0],
+    "jvp": lambda f, x: md.jvp(f, (x,), (x,))[0],
+    "linearize": lambda f, x: md.linearize(f, x)[0],
+    "aux": lambda f, x: md.grad(lambda x: (f(x) * 2.0, f(x)), has_aux=True)(x)[1],
+}
+
+
+def test_the_value_of_a_transform_inside_vmap_is_differentiated_outside(backend):
+    w = f64(0.7)
+
+    def every(w):
+        return [md.grad(lambda w, value=value: md.vmap(lambda x: value(lambda x: md.sin(w * x), x))(f64(X)).sum())(w) for value in VALUES.values()]
+
+    wanted = sum(x * np.cos(0.7 * x) for x in X)
+    for got in (every(w), md.jit(every)(w)):
+        np.testing.assert_allclose([g.item() for g in got], [wanted] * len(VALUES), rtol=1e-12)
+
+
+def lagrangian(q, v):
+    return md.sum(md.cos(q) * v * v)
+
+
+MIXED = {  # all give the mixed second derivatives, or their products with a vector
+    "jacrev of jacrev": md.jacrev(md.jacrev(lagrangian, 1), 0),
+    "jacrev of jacfwd": md.jacrev(md.jacfwd(lagrangian, 1), 0),
+    "jacrev of grad": md.jacrev(md.grad(lagrangian, 1), 0),
+    "jacfwd of grad": md.jacfwd(md.grad(lagrangian, 1), 0),
+    "vmap of a pull": lambda q, v: md.vmap(md.vjp(lambda q: md.grad(lagrangian, 1)(q, v), q)[1])(md.eye(2))[0],
+    "vmap of a push": lambda q, v: md.matrix_transpose(md.vmap(md.linearize(lambda q: md.grad(lagrangian, 1)(q, v), q)[1])(md.eye(2))),
+    "vmap of vmap of a pull": lambda q, v: md.vmap(md.vmap(md.vjp(lambda q: md.grad(lagrangian, 1)(q, v), q)[1]))(md.eye(2)[None])[0][0],
+    "grads": lambda q, v: md.stack([md.grad(lambda q, i=i: md.grad(lagrangian, 1)(q, v)[i])(q) for i in range(2)]),
+    "vjps": lambda q, v: md.stack([md.vjp(lambda q: md.grad(lagrangian, 1)(q, v), q)[1](e)[0] for e in md.eye(2)]),
+    "jvps": lambda q, v: md.stack([md.jvp(lambda q: md.grad(lagrangian, 1)(q, v), (q,), (e,))[1] for e in md.eye(2)]).T,
+}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("way", MIXED)
+def test_a_finished_transform_leaves_nothing_on_the_tape(backend, way):
+    with md.use_backend(backend):
+        q, v = md.tensor([1.2, 0.3]), md.tensor([0.4, 0.1])
+        found = MIXED[way](q, v)
+        assert not found.requires_grad
+        np.testing.assert_allclose(found.numpy(), np.diag([-2 * 0.4 * np.sin(1.2), -2 * 0.1 * np.sin(0.3)]), rtol=1e-5, atol=1e-7)
+        w = md.ones((2,)).requires_grad_()
+        (MIXED[way](q * w, v).sum()).backward()  # but what else is tracked stays so
+        assert float(md.abs(w.grad).sum()) > 0.1
+
+
+def test_steps_with_a_derivative_in_the_loss_stay_as_cheap_as_the_first():
+    x, p = md.linspace(0.0, 1.0, 4), md.ones((4,))
+    u = lambda p, x: md.sum(md.tanh(p * x) * p)
+    loss = lambda p: sum((md.grad(u, 1)(p, x[i]) - 1.0) ** 2 for i in range(4))
+    sizes = []
+    for _ in range(12):
+        p = p - 0.1 * md.grad(loss)(p)
+        gc.collect()
+        sizes.append(sum(type(o) is list for o in gc.get_objects()))
+    assert max(sizes[2:]) - sizes[1] < 50  # a step's tape has hundreds of nodes
+
+
+def test_a_pull_that_is_kept_may_be_differentiated():
+    x, w = f64([0.3, 0.8]), f64(2.0)
+    _, pull = md.vjp(lambda x: md.sin(x), x)
+    grad_w = md.grad(lambda w: pull(w * md.ones((2,), dtype=md.float64))[0].sum())(w)
+    np.testing.assert_allclose(grad_w.item(), np.cos(x.numpy()).sum(), rtol=1e-12)
+    batched = md.grad(lambda w: md.vmap(pull)(w * md.eye(2, dtype=md.float64))[0].sum())(w)
+    np.testing.assert_allclose(batched.item(), np.cos(x.numpy()).sum(), rtol=1e-12)
+    _, push = md.linearize(lambda x: md.sin(x), x)
+    batched = md.grad(lambda w: md.vmap(push)(w * md.eye(2, dtype=md.float64)).sum())(w)
+    np.testing.assert_allclose(batched.item(), np.cos(x.numpy()).sum(), rtol=1e-12)
+
+
+LOOPS = {
+    "while": lambda x, m: md.while_loop(lambda s: s[0] < m, lambda s: (s[0] + 1.0, s[1] * m), (0.0, x))[1],
+    "scan": lambda x, m: md.scan(lambda c, a: (c * m, a + m), x, md.arange(3.0))[0],
+    "cond": lambda x, m: md.cond(x[0] > 1.0, lambda x: x * m, lambda x: x + m, x),
+    "fori": lambda x, m: md.fori_loop(0, 3, lambda i, c: c * m + i, x),
+}
+
+
+def test_number_arguments_reach_the_loops_inside_vmap(backend):
+    every = lambda x, m: [md.vmap(loop, in_axes=(0, None))(x, m) for loop in LOOPS.values()]
+    jitted, x = md.jit(every), md.tensor([[2.0, 0.5], [0.5, 1.0]])
+    for m in (1.5, 2.5):
+        for got, wanted in zip(jitted(x, m), every(x, m), strict=True):
+            np.testing.assert_allclose(got.numpy(), wanted.numpy(), rtol=1e-6)
+
+
+def test_a_setting_that_a_loop_inside_vmap_reads_is_a_reason_to_trace_again():
+    def f(x):
+        root = md.grad(lambda x: md.where(x > 0.0, md.sqrt(x), 0.0))
+        return md.scan(lambda c, _: (c + root(x), ()), x * 0.0, None, length=2)[0]
+
+    jitted, x = md.jit(md.vmap(f)), md.tensor([0.0, 1.0])
+    assert np.isnan(jitted(x).numpy()[0])
+    with md.strong_zero():
+        np.testing.assert_allclose(jitted(x).numpy(), [0.0, 1.0])
