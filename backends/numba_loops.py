@@ -25,6 +25,7 @@ from minidl.primitives.core import table
 
 REDUCTIONS = ("sum", "prod", "max", "min", "any", "all")
 _CHEAP = 6  # up to this cost a value is computed again by each pass that needs it
+_LONG = 10  # from which cost on an operation behind a costly one begins a pass of its own: the processor looks ahead over few such chains
 _BLOCK = 512  # terms of a sum in the dtype itself
 _WIDTH = 32  # bytes of a terminal's accumulator
 _REDO = 2048  # elements that are computed again where an argument of sin or cos is too large
@@ -131,6 +132,8 @@ class Loops:
         if name == "iota":
             deps = frozenset(d for d, f in enumerate(next(self.iotas)) if f)
         stage = max((p.stage for p in parts), default=0)
+        if stage and deps & self.inner and name not in REDUCTIONS and cost(e) >= _LONG:
+            stage += any(p.stage == stage and p.price > _CHEAP for p in parts)
         for v in e.outputs:
             x = _Value(f"v{len(self.order)}", v.dtype, deps, e, parts, stage)
             if name in REDUCTIONS:

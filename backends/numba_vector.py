@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minidl.backends.numba_math import fma, jit, vmax, vmin
+from minidl.backends.numba_math import at_most, fma, jit, vmax, vmin
 
 _F = np.float32
 _LOG2E32, _MAGIC32, _HI32, _LO32 = _F(1.4426950408889634), _F(1.5 * 2**23), _F(-0.6931471824645996), _F(1.904654323148236e-09)
@@ -151,15 +151,16 @@ def log_f64(x):
 
 @jit
 def tanh_f32(x):
-    """q = e / (e + 2) for e = exp(2 |x|) - 1, which is computed as in expm1; while e is small, e/2 - e/2 q is more accurate. From 10 on it is 1."""
-    y = vmin(abs(x), _F(10))
+    """h / (h + 1) for h = (exp(2 |x|) - 1) / 2, computed as in expm1 from half the argument's remainder, which one rounding of log 2 leaves accurate
+    enough up to 10, from where on it is 1; while h is small, h - h * that is more accurate."""
+    y = at_most(abs(x), _F(10))
     t = fma(y, _F(2) * _LOG2E32, _MAGIC32)
-    n = t - _MAGIC32
-    r = fma(n, _LO32, fma(n, _HI32, y + y))
-    power = power_of_two(t)
-    e = fma(power, _expm1_f32(r), power - _F(1))
-    q, half = e / (e + _F(2)), e * _F(0.5)
-    return math.copysign(fma(-half, q, half) if e < 1 else q, x)
+    s = fma(t - _MAGIC32, _F(-0.34657359027997264), y)
+    z, power = s * s, power_of_two(t)
+    p = fma(fma(_F(0.012745201587677002), s, _F(0.04461140185594559)), z, fma(_F(0.13333235681056976), s, _F(0.33333083987236023)))
+    h = fma(power, fma(fma(p, z, fma(_F(0.6666666865348816), s, _F(1))), z, s), fma(power, _F(0.5), _F(-0.5)))
+    q = h / (h + _F(1))
+    return math.copysign(fma(-h, q, h) if h < _F(0.5) else q, x)
 
 
 @jit

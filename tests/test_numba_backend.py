@@ -227,6 +227,29 @@ def test_totals_of_what_is_one_number_a_row(backend, dtype):
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("shown", [False, True])
+def test_costly_operations_behind_costly_ones_run_in_passes_of_their_own(backend, monkeypatch, lanes, shown):
+    def build(op, x, y):
+        centred = op("sub", x, op("max", x, axis=(1,), keepdims=True))
+        first = op("mul", op("add", op("mul", op("exp", centred), y), y), centred)
+        second = op("sin", op("tanh", first))
+        last = op("add", op("exp", op("mul", second, op("square", y))), second)
+        return (last, op("sum", last, axis=(0,), keepdims=False), *((first, second) if shown else ()))
+
+    rng = np.random.default_rng(6)
+    args = rng.normal(size=(7, 613)).astype(np.float32), rng.normal(size=(7, 613)).astype(np.float32)
+    args[0][2, 5], args[1][3, 7] = np.nan, np.inf
+    single = backend.compile(graph_of(build, *[(7, 613)] * 2))(*args)
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    monkeypatch.setattr(numba_backend, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_backend.Plan, "share", 1e-9)
+    fused = backend.compile(graph_of(build, *[(7, 613)] * 2))
+    assert len(fused.listing) == 1
+    for a, b in zip(fused(*args), single, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5) if a.ndim == 1 else np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
 @given(case=graphs())
 @settings(max_examples=15)
 def test_regions_of_any_graph_give_what_its_equations_give(lanes, case):
