@@ -16,7 +16,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 31_400
-SATELLITES = tuple(f"minidl/{name}/" for name in "nn optim data saving deploy quantize interpret privacy train amp".split())
+SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing demo".split()
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -38,7 +38,7 @@ def main() -> int:
         total = 0
         for path in files(folder):
             name, lines = path.relative_to(ROOT).as_posix(), count(path)
-            inside = folder in ("minidl", "backends") and not name.startswith(SATELLITES)
+            inside = folder in ("minidl", "backends") and path.relative_to(ROOT / folder).parts[0].removesuffix(".py") not in SATELLITES
             print(f"{lines:6}  {name}" + ("" if inside or folder not in ("minidl", "backends") else "  (satellite)"))
             total += lines
             if inside:
@@ -46,7 +46,7 @@ def main() -> int:
             else:
                 rest += lines
         print(f"{total:6}  {folder}/ in all\n")
-    print(f"core (minidl/ without nn, optim and data, plus backends/): {core} lines, goal {GOAL}, ceiling {CEILING}; everything else: {rest}")
+    print(f"core (minidl/ without its satellites, plus backends/): {core} lines, goal {GOAL}, ceiling {CEILING}; everything else: {rest}")
     if core > CEILING:
         print(f"the core is {core - CEILING} lines over its ceiling", file=sys.stderr)
     return int(core > CEILING)

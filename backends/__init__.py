@@ -58,6 +58,9 @@ def get(name: str, device: str | None = None) -> Any:
     """The backend of that name on that device, e.g. get("torch", "cuda:0").
 
     Raises ValueError for an unknown name and ImportError for one whose library is missing; both list what there is.
+
+    >>> get("numpy")
+    <backend numpy on cpu>
     """
     key = (name, device)
     with _lock:

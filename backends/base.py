@@ -19,7 +19,11 @@ from minidl.primitives.core import decomposed, table
 
 
 class Backend:
-    """The base of all backends: an instance is one array library on one device."""
+    """The base of all backends: an instance is one array library on one device. Conversions that it does not say raise NotImplementedError.
+
+    >>> isinstance(md.extend.get_backend("numpy"), md.extend.Backend)
+    True
+    """
 
     name: str = ""
     device: str = "cpu"

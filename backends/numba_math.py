@@ -15,7 +15,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from minidl.backends import complex_values
-from minidl.backends.numpy_special import _BERNOULLI, _DIGAMMA_ROOT, _PPND, _zeta_series
+from minidl.backends.numpy_special import _BERNOULLI, _DIGAMMA_ROOT, WICHURA, _zeta_series
 
 jit = njit(error_model="numpy", nogil=True)
 INT64S = types.CPointer(types.int64)
@@ -336,12 +336,12 @@ def erfinv(x):
         return x * np.inf if a == 1 else np.nan
     if a <= 0.85:
         z = 0.180625 - (x / 2) ** 2
-        return x / 2 * horner(z, _PPND[0][0]) / horner(z, _PPND[0][1]) / math.sqrt(2.0)
+        return x / 2 * horner(z, WICHURA[0][0]) / horner(z, WICHURA[0][1]) / math.sqrt(2.0)
     r = math.sqrt(-math.log((1 - a) / 2))
     if r <= 5:
-        v = horner(r - 1.6, _PPND[1][0]) / horner(r - 1.6, _PPND[1][1])
+        v = horner(r - 1.6, WICHURA[1][0]) / horner(r - 1.6, WICHURA[1][1])
     else:
-        v = horner(r - 5, _PPND[2][0]) / horner(r - 5, _PPND[2][1])
+        v = horner(r - 5, WICHURA[2][0]) / horner(r - 5, WICHURA[2][1])
     return math.copysign(v, x) / math.sqrt(2.0)
 
 

@@ -142,7 +142,7 @@ def erfc(x: Array) -> Array:
 
 
 # M. J. Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied Statistics 37 (1988), routine PPND16
-_PPND = (
+WICHURA = (
     (
         (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4, 4.5921953931549871457e4,
          1.3731693765509461125e4, 1.9715909503065514427e3, 1.3314166789178437745e2, 3.3871328727963666080),
@@ -175,7 +175,7 @@ def erfinv(x: Array) -> Array:
     middle, outside = a <= 0.85, (a > 0.85) & (a < 1)
 
     def ratio(r: Array, piece: int) -> Array:
-        return horner(r, _PPND[piece][0]) / horner(r, _PPND[piece][1])
+        return horner(r, WICHURA[piece][0]) / horner(r, WICHURA[piece][1])
 
     def tail(y: Array) -> Array:
         r = np.sqrt(-np.log((1 - np.abs(y)) / 2))

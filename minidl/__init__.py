@@ -73,7 +73,8 @@ _LATER = {
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 _SATELLITES = (
-    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "draw", "train",
+    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "train",
+    "draw", "extend",
 )  # fmt: skip
 
 __all__ = [

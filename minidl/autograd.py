@@ -13,7 +13,7 @@ from minidl import tape
 from minidl.backends import using
 from minidl.context import autocasting, busy, grad_mode, state
 from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
-from minidl.tensors import Tensor, describe, ns, scalar_payload, write_grad
+from minidl.tensors import Tensor, describe, home, ns, scalar_payload, write_grad
 
 
 class no_grad(contextlib.ContextDecorator):
@@ -49,13 +49,6 @@ class enable_grad(no_grad):
     """
 
     on = True
-
-
-def home(xp: Any) -> Any:
-    """The backend below all interpreters: where constants without an operand are made."""
-    while not hasattr(xp, "asarray"):
-        xp = xp.home
-    return xp
 
 
 def is_grad_enabled() -> bool:

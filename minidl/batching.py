@@ -14,14 +14,13 @@ from contextlib import nullcontext
 from typing import Any
 
 from minidl import tree
-from minidl.autograd import home
 from minidl.backends import using
 from minidl.context import Symbolic, interpreting, state
 from minidl.dtypes import DType, canonical
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.tape import count
-from minidl.tensors import Tensor, batch_call, bind, describe, promoted, scalar_payload, write_grad
+from minidl.tensors import Tensor, batch_call, bind, describe, home, promoted, scalar_payload, write_grad
 
 
 class Batched(Symbolic):
@@ -162,6 +161,20 @@ class Level:
                 " for control flow, or keep the argument out of vmap with in_axes=None"
             )
         return payload.inner
+
+
+def per_lane(make: Callable[[int], Tensor]) -> Tensor | None:
+    """Inside md.vmap: `make(number of lanes)`, called once outside it, as a Tensor that holds one row of the result for each lane. Elsewhere None.
+
+    >>> md.vmap(lambda x: x * md.extend.per_lane(md.arange))(md.ones((3,))).tolist()
+    [0.0, 1.0, 2.0]
+    """
+    level = state.interpreter
+    if not isinstance(level, Level):
+        return None
+    with interpreting(level.parent), using(level.home):
+        rows = make(level.size)
+    return Tensor(Batched(rows), level, rows.dtype)
 
 
 def _to_front(t: Tensor, axis: int) -> Tensor:

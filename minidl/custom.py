@@ -14,6 +14,9 @@ from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
+#: Streams of random numbers that `checkpoint` replays: each has `key`, the Tensor of its state, and `restore(key)`.
+streams: list[Any] = []
+
 
 def _node(t: Any) -> Any:
     return here(t)[2] if isinstance(t, Tensor) and t.dtype.inexact else None
@@ -184,13 +187,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        from minidl.random import default_generator
-
         leaves, structure = tree.flatten((args, kwargs))
         if not state.grad:
             return f(*args, **kwargs)
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
-        key_before, block = default_generator.key.detach(), state.autocast
+        before, block = [(s, s.key.detach()) for s in streams], state.autocast
 
         def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
             start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
@@ -214,16 +215,16 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         del out, aliases
 
         def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-            key_now = default_generator.key.detach()
+            now = [(s, s.key.detach()) for s, _ in before]
             with _journal() as undo:
                 try:
                     _restore(changed)
-                    default_generator.restore(key_before)
+                    _rewind(before)
                     results, aliases = run(nodes)
                     return tree.leaves(results), aliases
                 finally:
                     _restore(undo)
-                    default_generator.restore(key_now)
+                    _rewind(now)
 
         def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
             trace = innermost()
@@ -276,6 +277,11 @@ def _restore(journal: dict[int, Any]) -> None:
         for target, value in list(journal.values()):
             if (t := target()) is not None:
                 t.assign(value)
+
+
+def _rewind(streams: list[tuple[Any, Tensor]]) -> None:
+    for stream, key in streams:
+        stream.restore(key)
 
 
 def _outside(roots: Sequence[Any], stop: set[int], born: int) -> list[Any]:

@@ -17,7 +17,6 @@ import minidl as md
 import minidl.nn as nn
 import minidl.nn.functional as F
 from minidl import optim
-from minidl.backends import default
 from minidl.data import DataLoader, digits
 
 EPOCHS, BATCH, RATE, SEED = 20, 32, 0.01, 0
@@ -157,7 +156,7 @@ def run(backend: str | None = None, mode: str = "both", epochs: int = EPOCHS, dt
 
     usable = [name for name, state in md.backends().items() if state is True]
     missing = {name: state for name, state in md.backends().items() if state is not True}
-    chosen = usable if backend == "all" else [backend or default().name]
+    chosen = usable if backend == "all" else [backend or md.zeros(()).backend]
     for name in chosen:
         if name in missing:
             print(f"The {name} backend cannot be used: {missing[name]}")

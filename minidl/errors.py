@@ -293,7 +293,16 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
 
 
 def check_all(space: dict[str, Any], names: Sequence[str], room: str = "") -> None:
-    """Give the functions of these names in a module's namespace the error contract. room: what messages put in front of their names."""
+    """Give the functions of these names in a module's namespace the error contract. room: what messages put in front of their names.
+
+    >>> def double(x: md.Tensor) -> md.Tensor:
+    ...     return x * 2
+    >>> space = {"double": double}
+    >>> check_all(space, ["double"])
+    >>> space["double"]("a")
+    Traceback (most recent call last):
+    TypeError: double: x must be a Tensor, not 'a'
+    """
     for name in names:
         f = space[name]
         inside = hasattr(f, "parameters") or not isinstance(f, types.FunctionType) or "refused" in f.__code__.co_names

@@ -11,12 +11,9 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-from minidl import dtypes, shapes
-from minidl.dtypes import canonical
-from minidl.errors import check_all
-from minidl.ops import arange, pad, roll
-from minidl.ops.common import Tensor, cast, fresh, ns, operand
-from minidl.ops.manipulation import cut
+import minidl as md
+from minidl import Tensor, dtypes
+from minidl.extend import axes_tuple, axis_index, cast, check_all, describe, ns, operand
 
 __all__ = [
     "fft", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifftn", "ifftshift", "ihfft", "irfft", "irfftn", "rfft", "rfftfreq", "rfftn",
@@ -61,7 +58,7 @@ def _fit(x: Tensor, axis: int, n: int) -> Tensor:
     have = x.shape[axis]
     if n == have:
         return x
-    return cut(x, axis, 0, n) if n < have else pad(x, [(0, n - have if a == axis else 0) for a in range(x.ndim)])
+    return x[(slice(None),) * axis + (slice(n),)] if n < have else md.pad(x, [(0, n - have if a == axis else 0) for a in range(x.ndim)])
 
 
 def _axes(name: str, x: Tensor, s: Sequence[int] | None, axes: Sequence[int] | None) -> tuple[tuple[int, ...], list[int | None]]:
@@ -69,10 +66,10 @@ def _axes(name: str, x: Tensor, s: Sequence[int] | None, axes: Sequence[int] | N
     if axes is None:
         many = x.ndim if s is None else len(s)
         if many > x.ndim:
-            raise ValueError(f"{name}: {many} sizes for {shapes.show(x)}")
+            raise ValueError(f"{name}: {many} sizes for {describe(x)}")
         places: tuple[int, ...] = tuple(range(x.ndim - many, x.ndim))
     else:
-        places = tuple(shapes.axis_index(name, a, x.ndim) for a in axes)
+        places = tuple(axis_index(name, a, x.ndim) for a in axes)
         if len(set(places)) != len(places):
             raise ValueError(f"{name}: axes {tuple(axes)} name an axis twice")
     if s is not None and len(s) != len(places):
@@ -83,11 +80,11 @@ def _axes(name: str, x: Tensor, s: Sequence[int] | None, axes: Sequence[int] | N
 def _transform(name: str, x: Tensor, sizes: Sequence[int | None], axes: tuple[int, ...], norm: str, inverse: bool) -> Tensor:
     for n, a in zip(sizes, axes, strict=True):
         x = x if n is None else _fit(x, a, n)
-    return ns.fft(x, axes=axes, inverse=inverse, norm=norm) if axes else fresh(x)
+    return ns.fft(x, axes=axes, inverse=inverse, norm=norm) if axes else md.positive(x)
 
 
 def _one(name: str, x: Tensor, n: int | None, axis: int, norm: str, inverse: bool) -> Tensor:
-    a = shapes.axis_index(name, axis, x.ndim)
+    a = axis_index(name, axis, x.ndim)
     return _transform(name, x, [None if n is None else _points(name, n)], (a,), _norm(name, norm), inverse)
 
 
@@ -199,7 +196,7 @@ def irfftn(
     last = places[-1]
     n = 2 * (x.shape[last] - 1) if sizes[-1] is None else sizes[-1]
     if n < 1:
-        raise ValueError(f"{_name}: axis {last} of {shapes.show(x)} stands for {n} points; say how many with {'n' if _name == 'irfft' else 's'}")
+        raise ValueError(f"{_name}: axis {last} of {describe(x)} stands for {n} points; say how many with {'n' if _name == 'irfft' else 's'}")
     x = _transform(_name, _fit(x, last, n // 2 + 1), sizes[:-1], places[:-1], norm, True)
     return ns.irfft(x, axis=last, n=n, norm=norm)
 
@@ -228,11 +225,11 @@ def ihfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backw
 # ---- frequencies ------------------------------------------------------------------------------------------------------------------------
 def _frequencies(name: str, n: Any, d: float, start: int, dtype: Any, backend: str | None, device: str | None) -> Tensor:
     """start, start + 1, … as multiples of 1/(n d), computed in double precision and rounded once."""
-    want = dtypes.Defaults.floating if dtype is None else canonical(dtype)
+    want = dtypes.Defaults.floating if dtype is None else dtypes.canonical(dtype)
     if not want.is_float:
         raise TypeError(f"{name}: dtype {want.short} is not supported; it wants a float dtype")
     count = n if name == "fftfreq" else n // 2 + 1
-    k = arange(start, start + count, dtype=dtypes.float64, backend=backend, device=device)
+    k = md.arange(start, start + count, dtype=dtypes.float64, backend=backend, device=device)
     return cast(ns.div(k, n * float(d)), want)
 
 
@@ -265,8 +262,8 @@ def fftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     [-2, -1, 0, 1]
     """
     x = operand(x)
-    places = shapes.axes_tuple("fftshift", axes, x.ndim)
-    return roll(x, [x.shape[a] // 2 for a in places], axis=places)
+    places = axes_tuple("fftshift", axes, x.ndim)
+    return md.roll(x, [x.shape[a] // 2 for a in places], axis=places)
 
 
 def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
@@ -277,8 +274,8 @@ def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     [0, 1, -2, -1]
     """
     x = operand(x)
-    places = shapes.axes_tuple("ifftshift", axes, x.ndim)
-    return roll(x, [-(x.shape[a] // 2) for a in places], axis=places)
+    places = axes_tuple("ifftshift", axes, x.ndim)
+    return md.roll(x, [-(x.shape[a] // 2) for a in places], axis=places)
 
 
 check_all(globals(), __all__)

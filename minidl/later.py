@@ -20,7 +20,7 @@ from typing import Any
 
 from minidl.context import ask, grad_mode, interpreting, state
 from minidl.dtypes import int64
-from minidl.tensors import Tensor, ns
+from minidl.tensors import Tensor, home, ns
 
 _HERE = os.path.dirname(__file__)
 #: The flag of each backend and device that ever had an error to expect: 0, or the number of an entry of `errors` plus 1, in front of the index.
@@ -49,9 +49,7 @@ def _line() -> tuple[str, str]:
 
 
 def _flag(xp: Any) -> Tensor:
-    while not hasattr(xp, "asarray"):
-        xp = xp.home
-    if xp not in flags:
+    if (xp := home(xp)) not in flags:
         with xp.scope():
             flags.setdefault(xp, Tensor(xp.full(shape=(), value=0, dtype=int64), xp, int64))
     return flags[xp]

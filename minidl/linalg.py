@@ -15,20 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes, later, shapes
-from minidl.errors import check_all
-from minidl.ops import broadcast_to, concat, diagonal, matmul, matrix_transpose, outer, pad, tensordot, vecdot, vector_norm
-from minidl.ops.common import Tensor, cast, constant, describe, eager_on_cpu, fresh, home, ns, operand, reshaped, values
-from minidl.ops.linear import trace_of as trace
-from minidl.ops.manipulation import cut
-from minidl.ops.reductions import any as any_
-from minidl.ops.reductions import max as max_
-from minidl.ops.reductions import min as min_
-from minidl.ops.reductions import sum as sum_
-from minidl.precision import full_precision
-from minidl.primitives.factors import phases
-from minidl.primitives.linalg import unit_like
-from minidl.tree import Fields
+import minidl as md
+from minidl import Tensor, broadcast_to, concat, diagonal, dtypes, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
+from minidl.extend import axis_index, cast, check_all, constant, create, cut, describe, expect, home, ns, operand, seen
 
 __all__ = [
     "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cholesky", "cross", "det", "diagonal", "eig", "eigh", "eigvals",
@@ -37,7 +26,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-class QRResult(Fields):
+class QRResult(md.tree.Fields):
     """What qr returns.
 
     >>> md.linalg.qr(md.eye(2))._fields
@@ -48,7 +37,7 @@ class QRResult(Fields):
     R: Tensor
 
 
-class EighResult(Fields):
+class EighResult(md.tree.Fields):
     """What eigh returns.
 
     >>> md.linalg.eigh(md.eye(2))._fields
@@ -59,7 +48,7 @@ class EighResult(Fields):
     eigenvectors: Tensor
 
 
-class EigResult(Fields):
+class EigResult(md.tree.Fields):
     """What eig returns.
 
     >>> md.linalg.eig(md.eye(2))._fields
@@ -70,7 +59,7 @@ class EigResult(Fields):
     eigenvectors: Tensor
 
 
-class SVDResult(Fields):
+class SVDResult(md.tree.Fields):
     """What svd returns.
 
     >>> md.linalg.svd(md.eye(2))._fields
@@ -82,7 +71,7 @@ class SVDResult(Fields):
     Vh: Tensor
 
 
-class SlogdetResult(Fields):
+class SlogdetResult(md.tree.Fields):
     """What slogdet returns.
 
     >>> md.linalg.slogdet(md.eye(2))._fields
@@ -102,14 +91,19 @@ def _matrices(name: str, x: Any, square: bool = False) -> Tensor:
 
 def _whole(name: str, out: Tensor, what: str, *inputs: Tensor) -> Tensor:
     """Raise where a factorisation of numbers gave nan, at once or later."""
-    if eager_on_cpu(out):
-        if np.isnan(values(out, name)).any() and not any(np.isnan(values(x, name)).any() for x in inputs):
+
+    if known := seen(out):
+        if np.isnan(known[0]).any() and not any(np.isnan(x).any() for x in seen(*inputs) or ()):
             raise ValueError(f"{name}: {what}")
-    elif later.policy() == "raise-later":
-        bad = any_(ns.isnan(out))
+        return out
+
+    def bad() -> Tensor:
+        found = md.any(ns.isnan(out))
         for x in inputs:
-            bad = ns.logical_and(bad, ns.logical_not(any_(ns.isnan(x))))
-        later.expect(bad, ValueError, f"{name}: {what}")
+            found = ns.logical_and(found, ns.logical_not(md.any(ns.isnan(x))))
+        return found
+
+    expect(bad, ValueError, f"{name}: {what}")
     return out
 
 
@@ -118,26 +112,40 @@ _ENDLESS = "the iteration did not converge; does the matrix hold infinities?"
 
 def _zeros(x: Tensor, *sizes: int) -> Tensor:
     """Zeros for each matrix of x."""
-    return constant(home(x.xp), (*x.shape[:-2], *sizes), 0, x.dtype)
+    return constant(home(x), (*x.shape[:-2], *sizes), 0, x.dtype)
 
 
 def _unit(x: Tensor, n: int) -> Tensor:
     """The unit matrix for each matrix of x."""
-    return unit_like(ns, _zeros(x, n, n))
-
-
-def _adjoint(x: Tensor) -> Tensor:
-    return matrix_transpose(ns.conj(x) if x.dtype.is_complex else x)
+    place = create("iota", home(x), dtypes.int64, size=n)
+    unit = ns.cast(ns.eq(ns.reshape(place, shape=(n, 1)), place), dtype=x.dtype)
+    return ns.broadcast_to(unit, shape=(*x.shape[:-2], n, n))
 
 
 def _rows(x: Tensor, start: int, stop: int) -> Tensor:
     return cut(x, x.ndim - 2, start, stop)
 
 
+def _adjoint(x: Tensor) -> Tensor:
+    return matrix_transpose(ns.conj(x) if x.dtype.is_complex else x)
+
+
+def phases(v: Tensor) -> Tensor:
+    """What to multiply the columns of v by, so that the first entry of each that is not small beside the largest becomes positive.
+
+    Between that and the largest entry lies a factor of 0.77 (no plain ratio), so that entries which are equal but for rounding are no choice to make.
+    """
+    axis, size = v.ndim - 2, ns.abs(v)
+    large = ns.ge(size, ns.mul(ns.max(size, axis=(axis,), keepdims=True), 0.77))
+    first = ns.argmax(ns.cast(large, dtype=dtypes.int64), axis=axis, keepdims=True)
+    sign = ns.sign(ns.take_along(v, first, axis=axis))
+    return ns.conj(sign) if v.dtype.is_complex else sign
+
+
 def _numbers(x: Tensor) -> Tensor:
     """The last row, which holds real numbers."""
     row = _rows(x, x.shape[-2] - 1, x.shape[-2])
-    return reshaped(ns.real(row) if x.dtype.is_complex else row, (*x.shape[:-2], x.shape[-1]))
+    return ns.reshape(ns.real(row) if x.dtype.is_complex else row, shape=(*x.shape[:-2], x.shape[-1]))
 
 
 # ---- factorisations -----------------------------------------------------------------------------------------------------------------------
@@ -175,9 +183,9 @@ def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
     out = ns.qr(cut(x, x.ndim - 1, 0, head), complete=width > n)
     q, r = _rows(out, 0, m), cut(_rows(out, m, m + head), x.ndim - 1, 0, head)
     if head < n:
-        r = concat([r, full_precision(matmul)(_adjoint(q), cut(x, x.ndim - 1, head, n))], axis=-1)
+        r = concat([r, md.full_precision(matmul)(_adjoint(q), cut(x, x.ndim - 1, head, n))], axis=-1)
     elif width > n:
-        r = pad(r, [0] * (x.ndim - 2) + [(0, width - n), 0])
+        r = md.pad(r, [0] * (x.ndim - 2) + [(0, width - n), 0])
     return QRResult(q, r)
 
 
@@ -192,7 +200,7 @@ def eigh(x: Any, /) -> EighResult:
         return EighResult(_empty_values(x), _zeros(x, *x.shape[-2:]))
     out = _whole("eigh", ns.eigh(x), _ENDLESS, x)
     v = _rows(out, 0, x.shape[-1])
-    return EighResult(_numbers(out), ns.mul(v, phases(ns, v)))
+    return EighResult(_numbers(out), ns.mul(v, phases(v)))
 
 
 def eigvalsh(x: Any, /) -> Tensor:
@@ -207,7 +215,7 @@ def eigvalsh(x: Any, /) -> Tensor:
 
 
 def _empty_values(x: Tensor) -> Tensor:
-    return constant(home(x.xp), (*x.shape[:-2], min(x.shape[-2:])), 0, x.dtype.real)
+    return constant(home(x), (*x.shape[:-2], min(x.shape[-2:])), 0, x.dtype.real)
 
 
 def eig(x: Any, /) -> EigResult:
@@ -222,10 +230,10 @@ def eig(x: Any, /) -> EigResult:
         return EigResult(cast(_empty_values(x), x.dtype.complex), cast(_zeros(x, *x.shape[-2:]), x.dtype.complex))
     out = _whole("eig", ns.eig(x), _ENDLESS, x)
     n = x.shape[-1]
-    w, v = reshaped(_rows(out, n, n + 1), x.shape[:-1]), _rows(out, 0, n)
+    w, v = ns.reshape(_rows(out, n, n + 1), shape=x.shape[:-1]), _rows(out, 0, n)
     order = _order(w)
-    v = ns.take_along(v, broadcast_to(reshaped(order, (*x.shape[:-2], 1, n)), v.shape), axis=v.ndim - 1)
-    v = ns.mul(v, phases(ns, v))
+    v = ns.take_along(v, broadcast_to(md.reshape(order, (*x.shape[:-2], 1, n)), v.shape), axis=v.ndim - 1)
+    v = ns.mul(v, phases(v))
     length = vector_norm(v, axis=-2, keepdims=True)
     return EigResult(ns.take_along(w, order, axis=w.ndim - 1), ns.div(v, cast(length, v.dtype)))
 
@@ -268,7 +276,7 @@ def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
         return SVDResult(u, _empty_values(x), vh)
     out = _whole("svd", ns.svd(x), _ENDLESS, x)
     u, v = _rows(out, 0, m), _rows(out, m, m + n)
-    phase = phases(ns, u)
+    phase = phases(u)
     u, v = ns.mul(u, phase), ns.mul(v, phase)
     if full_matrices:
         u, v = _completed(u), _completed(v)
@@ -321,10 +329,10 @@ def matrix_rank(x: Any, /, *, rtol: Any = None) -> Tensor:
     """
     x = _matrices("matrix_rank", x)
     if 0 in x.shape[-2:]:
-        return constant(home(x.xp), x.shape[:-2], 0, dtypes.int64)
+        return constant(home(x), x.shape[:-2], 0, dtypes.int64)
     s = svdvals(x)
-    least = ns.mul(max_(s, -1, keepdims=True), reshaped(tol := _rtol("matrix_rank", x, rtol), (*tol.shape, 1)))
-    return sum_(cast(ns.gt(s, least), dtypes.int64), -1)
+    least = ns.mul(md.max(s, -1, keepdims=True), md.reshape(tol := _rtol("matrix_rank", x, rtol), (*tol.shape, 1)))
+    return md.sum(cast(ns.gt(s, least), dtypes.int64), -1)
 
 
 def _rtol(name: str, x: Tensor, rtol: Any) -> Tensor:
@@ -332,11 +340,11 @@ def _rtol(name: str, x: Tensor, rtol: Any) -> Tensor:
     real, lead = x.dtype.real, x.shape[:-2]
     if rtol is None:
         eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(real.name) or float(np.finfo(real.numpy).eps)
-        return constant(home(x.xp), lead, max(x.shape[-2:]) * eps, real)
+        return constant(home(x), lead, max(x.shape[-2:]) * eps, real)
     if isinstance(rtol, (int, float)):
-        return constant(home(x.xp), lead, rtol, real)
+        return constant(home(x), lead, rtol, real)
     rtol = operand(rtol, x)
-    if len(rtol.shape) > len(lead) or shapes.broadcast(rtol.shape, lead) != lead:
+    if len(rtol.shape) > len(lead) or md.broadcast_shapes(rtol.shape, lead) != lead:
         raise ValueError(f"{name}: rtol {describe(rtol)} for {describe(x)}; one for each matrix, or one for all, is wanted")
     return broadcast_to(cast(rtol, real).detach(), lead)
 
@@ -352,16 +360,16 @@ def solve(x1: Any, x2: Any, /) -> Tensor:
     a = operand(x1)
     b = operand(x2, a)
     vector = b.ndim == 1
-    b = reshaped(b, (*b.shape, 1)) if vector else b
+    b = md.reshape(b, (*b.shape, 1)) if vector else b
     if a.ndim < 2 or a.shape[-1] != a.shape[-2] or b.ndim < 2 or a.shape[-1] != b.shape[-2]:
         raise ValueError(f"solve: x1 of shape {a.shape} and x2 of shape {b.shape}; [..., n, n] and [..., n, k] are wanted")
     out = _whole("solve", ns.solve(*_paired("solve", a, b)), "the matrix is singular", a, b)
-    return reshaped(out, out.shape[:-1]) if vector else out
+    return md.reshape(out, out.shape[:-1]) if vector else out
 
 
 def _paired(name: str, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     try:
-        lead = shapes.broadcast(a.shape[:-2], b.shape[:-2])
+        lead = md.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     except ValueError:
         raise ValueError(f"{name}: batch dimensions do not broadcast: {describe(a)} and {describe(b)}") from None
     a, b = (v if v.shape[:-2] == lead else broadcast_to(v, (*lead, *v.shape[-2:])) for v in (a, b))
@@ -375,7 +383,7 @@ def inv(x: Any, /) -> Tensor:
     [[0.5, 0.0], [0.0, 0.25]]
     """
     x = _matrices("inv", x, square=True)
-    return _whole("inv", ns.solve(x, unit_like(ns, x)), "the matrix is singular", x)
+    return _whole("inv", ns.solve(x, _unit(x, x.shape[-1])), "the matrix is singular", x)
 
 
 def pinv(x: Any, /, *, rtol: Any = None) -> Tensor:
@@ -418,7 +426,7 @@ def matrix_power(x: Any, n: int, /) -> Tensor:
     return _power(x, operator.index(n))
 
 
-@full_precision
+@md.full_precision
 def _power(x: Tensor, n: int) -> Tensor:
     if n == 0:
         return _unit(x, x.shape[-1])
@@ -428,7 +436,7 @@ def _power(x: Tensor, n: int) -> Tensor:
             out = x if out is None else matmul(out, x)
         n //= 2
         if not n:
-            return fresh(out) if out is x else out  # type: ignore[return-value]
+            return md.positive(out) if out is x else out  # type: ignore[return-value]
         x = matmul(x, x)
 
 
@@ -449,12 +457,21 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tenso
     if ord in ("nuc", 2, -2):
         parts = svdvals(x)
     else:
-        parts = sum_(ns.abs(x), -2 if abs(ord) == 1 else -1)
+        parts = md.sum(ns.abs(x), -2 if abs(ord) == 1 else -1)
     if ord == "nuc" or (not parts.shape[-1] and ord > 0):  # the largest of no sizes is 0
-        out = sum_(parts, -1)
+        out = md.sum(parts, -1)
     else:
-        out = (max_ if ord > 0 else min_)(parts, -1)
-    return reshaped(out, (*out.shape, 1, 1)) if keepdims else out
+        out = (md.max if ord > 0 else md.min)(parts, -1)
+    return md.reshape(out, (*out.shape, 1, 1)) if keepdims else out
+
+
+def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
+    """The sum of a diagonal of the last two axes.
+
+    >>> md.linalg.trace(md.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
+    5.0
+    """
+    return md.sum(md.diagonal(x, offset=offset), -1, dtype=dtype)
 
 
 def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
@@ -466,10 +483,10 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
     x1 = operand(x1)
     x2 = operand(x2, x1)
     n = min(x1.ndim, x2.ndim)
-    axis = shapes.axis_index("cross", axis, n) - n
+    axis = axis_index("cross", axis, n) - n
     if x1.shape[axis] != 3 or x2.shape[axis] != 3:
         raise ValueError(f"cross: axis {axis} of {describe(x1)} and {describe(x2)} has sizes {x1.shape[axis]} and {x2.shape[axis]}; 3 is wanted")
-    (a0, a1, a2), (b0, b1, b2) = ([cut(x, x.ndim + axis, i, i + 1) for i in range(3)] for x in (x1, x2))
+    (a0, a1, a2), (b0, b1, b2) = (md.split(x, 1, axis=axis) for x in (x1, x2))
     pairs = ((a1, b2, a2, b1), (a2, b0, a0, b2), (a0, b1, a1, b0))
     return concat([ns.sub(ns.mul(a, b), ns.mul(c, d)) for a, b, c, d in pairs], axis=axis)
 

@@ -53,7 +53,11 @@ def shown(value: Any) -> str:
 
 
 def axis_index(name: str, axis: Any, ndim: int) -> int:
-    """One axis, counted from the front. Raises TypeError or IndexError with the operation's name."""
+    """One axis, counted from the front. Raises TypeError or IndexError with the operation's name.
+
+    >>> axis_index("flip", -1, 3)
+    2
+    """
     try:
         i = operator.index(axis)
     except TypeError:
@@ -64,7 +68,11 @@ def axis_index(name: str, axis: Any, ndim: int) -> int:
 
 
 def axes_tuple(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
-    """None (all axes), one axis or several → a sorted tuple of axes from the front. Raises for repeated ones."""
+    """None (all axes), one axis or several → a sorted tuple of axes from the front. Raises for repeated ones.
+
+    >>> axes_tuple("sum", (-1, 0), 3)
+    (0, 2)
+    """
     if axis is None:
         return tuple(range(ndim))
     if isinstance(axis, (tuple, list)):
@@ -76,7 +84,11 @@ def axes_tuple(name: str, axis: Any, ndim: int) -> tuple[int, ...]:
 
 
 def size_tuple(name: str, shape: Any) -> Shape:
-    """A shape from an integer or a sequence of integers. Raises TypeError or ValueError with the operation's name."""
+    """A shape from an integer or a sequence of integers. Raises TypeError or ValueError with the operation's name.
+
+    >>> size_tuple("zeros", 3)
+    (3,)
+    """
     try:
         out = (operator.index(shape),) if hasattr(shape, "__index__") else tuple(map(operator.index, shape))
     except TypeError:

@@ -79,10 +79,7 @@ class Tensor:
     @property
     def backend(self) -> str:
         """The name of the backend that holds the data."""
-        xp = self.xp
-        while not hasattr(xp, "asarray"):  # a trace or vmap level: where its program runs
-            xp = xp.home
-        return xp.name
+        return home(self.xp).name
 
     @property
     def device(self) -> str:
@@ -210,6 +207,13 @@ class Tensor:
         def __getattr__(self, name: str) -> Any: ...
 
 
+def home(xp: Any) -> Any:
+    """The backend below all interpreters: where the program of a trace runs, and where constants without an operand are made."""
+    while not hasattr(xp, "asarray"):
+        xp = xp.home
+    return xp
+
+
 def write_grad(leaf: Leaf, value: Tensor | None) -> None:
     """Set a leaf's gradient in the current context."""
     interp = state.interpreter if busy[0] else None
@@ -220,7 +224,11 @@ def write_grad(leaf: Leaf, value: Tensor | None) -> None:
 
 
 def describe(x: Any) -> str:
-    """`f32[3,4]` for messages."""
+    """What messages call an array.
+
+    >>> describe(md.ones((3, 4)))
+    'f32[3,4]'
+    """
     return f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x)
 
 
@@ -286,7 +294,12 @@ def _array(value: Any, name: str, xp: Any) -> Tensor:
 
 
 def from_numpy(value: np.ndarray, xp: Any, dtype: DType | None = None) -> Tensor:
-    """A Tensor with a copy of NumPy data, on the given backend."""
+    """A Tensor with a copy of NumPy data, on the given backend.
+
+    >>> import numpy
+    >>> md.extend.from_numpy(numpy.ones(2), md.extend.home()).dtype
+    minidl.float64
+    """
     dtype = dtype or dtypes.from_numpy(value.dtype)
     with xp.scope():
         out = Tensor(xp.asarray(value, dtype), xp, dtype)
@@ -344,7 +357,12 @@ def avals(payloads: Sequence[Any], xp: Any, common: DType | None) -> list[Var]:
 
 
 def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Apply a primitive in the current context and record it. Returns a Tensor, or a tuple of them for a primitive with several results."""
+    """Apply a primitive in the current context and record it. Returns a Tensor, or a tuple of them for a primitive with several results. Raises what
+    its shape and dtype rule says of arguments that do not fit.
+
+    >>> bind(md.extend.table["sum"], [md.ones((2, 3))], {"axis": (0,), "keepdims": False}).tolist()
+    [2.0, 2.0, 2.0]
+    """
     try:
         return _bind(primitive, args, params)
     except Exception as error:
@@ -623,21 +641,17 @@ def _takes_floats(primitive: Primitive) -> bool:
     return primitive.accepts is None or primitive.accepts(dtypes.float32)
 
 
-def _make_namespace() -> Namespace:
-    ns = Namespace()
-    for name, primitive in table.items():
-        quick = primitive.fast is not None and primitive.fast[0] in _CHECK
-        if quick or name in _STATIC:
-            make = partial(generate, primitive, *(primitive.fast or ())) if quick else partial(generate_static, primitive, *_STATIC[name])
-            setattr(ns, name, on_first_call(make, name))
-        elif _takes_floats(primitive):
-            setattr(ns, name, on_first_call(partial(generate_several, primitive), name))
-        else:
-            setattr(ns, name, _general(primitive))
-    return ns
+def operation(primitive: Primitive) -> Any:
+    """A primitive as a function of Tensors, generated at its first call."""
+    name = primitive.name
+    if primitive.fast is not None and primitive.fast[0] in _CHECK:
+        return on_first_call(partial(generate, primitive, *primitive.fast), name)
+    if name in _STATIC:
+        return on_first_call(partial(generate_static, primitive, *_STATIC[name]), name)
+    return on_first_call(partial(generate_several, primitive), name) if _takes_floats(primitive) else _general(primitive)
 
 
-ns = _make_namespace()
+ns = Namespace(**{name: operation(primitive) for name, primitive in table.items()})
 
 
 def batch_call(parent: Any) -> Any:

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl import tape, tree
-from minidl.autograd import constant, home, payload_here, pullback
+from minidl.autograd import constant, payload_here, pullback
 from minidl.backends import using
 from minidl.context import grad_mode, interpreting, state
 from minidl.dtypes import int64
-from minidl.tensors import Tensor, describe, ns
+from minidl.tensors import Tensor, describe, home, ns
 
 Function = Callable[..., Any]
 

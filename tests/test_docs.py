@@ -26,8 +26,8 @@ import minidl as md
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```python(?: file=(\S+))?\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 ENTRY_POINTS = re.compile(r"^```ini\n(\[options\.entry_points\]\n.*?)^```\n", re.DOTALL | re.MULTILINE)
-#: Of the rooms that are loaded when first used, those that belong to the core.
-CORE = ("random", "linalg", "fft")
+#: Of the rooms that are loaded when first used, those whose examples run in this process with those of the core.
+TOGETHER = ("random", "linalg", "fft")
 DOCUMENTS = [p for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if BLOCK.search(p.read_text(encoding="utf-8"))]
 
 
@@ -109,7 +109,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def apart(module: str) -> bool:
     """Whether a module stands above the core: on jax its examples have a process of their own."""
     room = module.split(".")[1]
-    return room in md._SATELLITES and room not in CORE
+    return room in md._SATELLITES and room not in TOGETHER
 
 
 def run(module: str) -> None:

@@ -157,7 +157,7 @@ def test_threads_may_draw_at_once(on_jax):
 @pytest.mark.parametrize("name", ["numpy", "torch"])
 def test_elsewhere_an_operation_is_an_operation(name):
     """Only a backend that says so has draws compiled."""
-    from minidl.random.whole import _program
+    from minidl.whole import _program
 
     with md.use_backend(name):
         before = _program.cache_info().currsize

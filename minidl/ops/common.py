@@ -19,14 +19,7 @@ from minidl.dtypes import DType
 from minidl.later import check, flags
 from minidl.primitives import table
 from minidl.shapes import shown
-from minidl.tensors import Tensor, bind, describe, from_numpy, in_range, ns, scalar_type
-
-
-def home(xp: Any) -> Any:
-    """The backend below all interpreters."""
-    while not hasattr(xp, "asarray"):
-        xp = xp.home or default()
-    return xp
+from minidl.tensors import Tensor, bind, describe, from_numpy, home, in_range, ns, scalar_type
 
 
 def traced() -> bool:
@@ -58,7 +51,11 @@ def fits(name: str, shape: tuple[int, ...], dtype: DType) -> None:
 
 
 def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
-    """Apply a primitive without array arguments on xp, or in the current trace."""
+    """Apply a primitive without array arguments on xp, or in the current trace.
+
+    >>> md.extend.create("iota", md.extend.home(), md.int64, size=3).tolist()
+    [0, 1, 2]
+    """
     fits(primitive, params.get("shape") or (params.get("size", 1),), dtype)
     if traced():
         return bind(table[primitive], (), {**params, "dtype": dtype})
@@ -67,7 +64,11 @@ def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
 
 
 def constant(xp: Any, shape: tuple[int, ...], value: Any, dtype: DType) -> Tensor:
-    """A tensor of one value. Raises OverflowError for an integer that does not fit."""
+    """A tensor of one value. Raises OverflowError for an integer that does not fit.
+
+    >>> md.extend.constant(md.extend.home(), (2,), 1, md.float32).tolist()
+    [1.0, 1.0]
+    """
     if hasattr(value, "tensor"):  # a number that may change from call to call of a traced function
         return ns.broadcast_to(value.tensor(dtype), shape=shape)
     value = {"bool": bool, "int": int, "uint": int, "float": float, "complex": complex}[dtype.kind](value)
@@ -80,7 +81,12 @@ def constant(xp: Any, shape: tuple[int, ...], value: Any, dtype: DType) -> Tenso
 
 
 def operand(x: Any, like: Tensor | None = None, name: str = "") -> Tensor:
-    """A Tensor of anything an array function takes; Python and NumPy data goes to the backend of `like`, or to the default one."""
+    """A Tensor of anything an array function takes; Python and NumPy data goes to the backend of `like`, or to the default one. Raises TypeError
+    for anything else.
+
+    >>> md.extend.operand(2, md.ones(3)).dtype
+    minidl.float32
+    """
     if isinstance(x, Tensor):
         return x
     xp = default() if like is None else home(like.xp)
@@ -111,7 +117,11 @@ def permuted(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 
 def cast(x: Tensor, dtype: DType) -> Tensor:
-    """x in another dtype; x itself where nothing changes."""
+    """x in another dtype; x itself where nothing changes.
+
+    >>> md.extend.cast(md.tensor(2.0), md.int64).item()
+    2
+    """
     return x if x.dtype is dtype else ns.cast(x, dtype=dtype)
 
 

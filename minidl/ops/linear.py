@@ -15,7 +15,6 @@ from minidl.emit import load
 from minidl.errors import checked
 from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permuted, reshaped, table, traced
 from minidl.ops.manipulation import diagonal
-from minidl.ops.reductions import sum as sum_
 from minidl.tape import count, kind_of
 
 __all__ = ["affine", "dot", "einsum", "matmul", "matmul_int8", "outer", "tensordot", "vecdot"]
@@ -186,15 +185,6 @@ def outer(x: Any, y: Any, /) -> Tensor:
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"outer: two 1-d arrays wanted, {describe(x)} and {describe(y)} came")
     return ns.mul(ns.reshape(x, shape=(x.size, 1)), y)
-
-
-def trace_of(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
-    """The sum of a diagonal of the last two axes (`md.linalg.trace`).
-
-    >>> md.linalg.trace(md.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
-    5.0
-    """
-    return sum_(diagonal(x, offset=offset), -1, dtype=dtype)
 
 
 # ---- einsum ---------------------------------------------------------------------------------------------------------------------------

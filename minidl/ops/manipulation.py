@@ -261,7 +261,11 @@ def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
 
 
 def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
-    """x[..., start:stop:step, ...] along one axis, bounds already normalised."""
+    """x[..., start:stop:step, ...] along one axis, bounds already normalised.
+
+    >>> cut(md.arange(5), 0, 1, 5, 2).tolist()
+    [1, 3]
+    """
     n = x.ndim
     return ns.slice(
         x, start=tuple(start if i == axis else 0 for i in range(n)), stop=tuple(stop if i == axis else s for i, s in enumerate(x.shape)),

@@ -37,7 +37,10 @@ class Primitive:
     promote: "same" (array arguments share the promoted dtype), "float" (also: integers become the default float), "none".
     joins: the numbers of the arguments that take part in promotion (all by default); a named dtype for the others, if they need one.
     inline: several steps that are one call of a library where they run at once. Traces and batches see the decomposition instead, and so does the
-    tape where there are no rules; such a primitive never is in a graph.
+    tape where there are no rules; such a primitive never is in a graph. Raises ValueError for a rule that asks for what there is not.
+
+    >>> md.extend.table["sum"].params
+    ('axis', 'keepdims')
     """
 
     __slots__ = (
@@ -184,7 +187,11 @@ def elementwise(
     decompose: Callable[..., Any] | None = None,
 ) -> Primitive:
     """A function of single elements, with NumPy broadcasting: one rule per argument, which is both its vjp and its jvp (a diagonal is its own
-    transpose), unless `jvps` says otherwise (functions of complex numbers that are not holomorphic)."""
+    transpose), unless `jvps` says otherwise (functions of complex numbers that are not holomorphic).
+
+    >>> md.extend.table["mul"].elementwise  # md.extend.define shows how one is made
+    True
+    """
     check, want = _ONLY[only]
     primitive = Primitive(
         name, args, params,

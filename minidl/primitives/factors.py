@@ -68,17 +68,6 @@ def _ratio(xp: Any, x: Any, d: Any) -> Any:
     return xp.where(zero, xp.where(xp.eq(x, 0), x, float("nan")), x / xp.where(zero, 1, d))
 
 
-def phases(xp: Any, v: Any) -> Any:
-    """What to multiply the columns of v by, so that the first entry of each that is not small beside the largest becomes positive.
-
-    Between that and the largest entry lies a factor of 0.77 (no plain ratio), so that entries which are equal but for rounding are no choice to make.
-    """
-    axis, size = len(v.shape) - 2, xp.abs(v)
-    large = xp.ge(size, xp.max(size, axis=(axis,), keepdims=True) * 0.77)
-    first = xp.argmax(xp.cast(large, dtype=int64), axis=axis, keepdims=True)
-    return conjugate(xp, xp.sign(xp.take_along(v, first, axis=axis)))
-
-
 def _infer_matrix(name: str) -> Any:
     def infer(x: Any) -> Any:
         if len(x.shape) < 2:

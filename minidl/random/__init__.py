@@ -15,7 +15,7 @@ seeded starts at seed 0. Eager on jax, where each operation is compiled by itsel
 
 from __future__ import annotations
 
-from minidl.errors import check_all
+from minidl.extend import check_all
 from minidl.random.discrete import categorical, choice, permutation, poisson
 from minidl.random.gamma import beta, dirichlet, gamma, loggamma
 from minidl.random.generator import Generator, default_generator, manual_seed

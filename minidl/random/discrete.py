@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes, ops
-from minidl.control import while_loop
-from minidl.dtypes import DType
-from minidl.ops.common import cast, from_numpy, home, operand
+import minidl as md
+from minidl import DType, Tensor, dtypes
+from minidl.extend import cast, describe, from_numpy, home, ns, operand, whole
 from minidl.random.keys import Shape, common, fold_in, parameter, size_of, two
 from minidl.random.normal import _drawn, _gumbel
 from minidl.random.uniform import bits, randint, unit
-from minidl.random.whole import whole
-from minidl.tensors import Tensor, describe, ns
 
 _MEAN_MOST = 2.0**62
 _LOG_FACTORIAL = np.array([math.lgamma(k + 1) for k in range(21)])
@@ -41,7 +38,7 @@ def _by_inversion(key: Tensor, mean: Tensor) -> Tensor:
         return ns.logical_and(ns.lt(carry[0], 100), ns.logical_not(_all(ns.lt(u, carry[3]))))
 
     start = (ns.full(shape=(), value=0, dtype=dtypes.int64), ns.mul(u, 0.0), p, ns.add(p, ns.mul(u, 0.0)))
-    return while_loop(waiting, step, start)[1]
+    return md.while_loop(waiting, step, start)[1]
 
 
 def _log_probability(k: Tensor, mean: Tensor) -> Tensor:
@@ -51,7 +48,7 @@ def _log_probability(k: Tensor, mean: Tensor) -> Tensor:
     """
     few = ns.lt(k, 20.0)
     n = ns.clip(k, 0.0, 20.0)
-    factorial = ns.gather(from_numpy(_LOG_FACTORIAL, home(k.xp)), ns.cast(n, dtype=dtypes.int64))
+    factorial = ns.gather(from_numpy(_LOG_FACTORIAL, home(k)), ns.cast(n, dtype=dtypes.int64))
     near = ns.sub(ns.sub(ns.mul(n, ns.log(mean)), mean), factorial)
     n = ns.where(few, 20.0, k)
     d = ns.div(ns.sub(n, mean), mean)
@@ -83,7 +80,7 @@ def _by_rejection(key: Tensor, mean: Tensor, done: Tensor) -> Tensor:
         return ns.add(i, 1), ns.logical_or(done, ns.logical_or(at_once, later)), ns.where(done, kept, k)
 
     start = (ns.full(shape=(), value=0, dtype=dtypes.int64), done, ns.mul(mean, 0.0))
-    return while_loop(lambda carry: ns.logical_not(_all(carry[1])), step, start)[2]
+    return md.while_loop(lambda carry: ns.logical_not(_all(carry[1])), step, start)[2]
 
 
 def poisson(key: Tensor, lam: Any, shape: Shape | None = None, dtype: Any = dtypes.int64) -> Tensor:
@@ -150,7 +147,7 @@ def _categorical(key: Tensor, logits: Tensor, /, axis: int, out: tuple[int, ...]
         noise = _gumbel(key, (*out[:n], *logits.shape), _drawn(logits.dtype))
         return ns.argmax(ns.add(noise, scores), axis=axis + n, keepdims=False)
     noisy = ns.add(_gumbel(key, logits.shape, _drawn(logits.dtype)), scores)
-    return ns.reshape(ops.moveaxis(ops.topk(noisy, math.prod(out[:n]), axis).indices, axis, 0), shape=out)
+    return ns.reshape(md.moveaxis(md.topk(noisy, math.prod(out[:n]), axis).indices, axis, 0), shape=out)
 
 
 def _axis(name: str, axis: int, ndim: int) -> int:
@@ -178,8 +175,8 @@ def permutation(key: Tensor, x: Any, axis: int = 0, independent: bool = False) -
 @whole
 def _permuted(key: Tensor, x: Tensor, /, axis: int, independent: bool) -> Tensor:
     if independent:
-        return ops.take_along_axis(x, _order(key, x.shape, axis), axis=axis)
-    return ops.take(x, _order(key, (x.shape[axis],), 0), axis=axis)
+        return md.take_along_axis(x, _order(key, x.shape, axis), axis=axis)
+    return md.take(x, _order(key, (x.shape[axis],), 0), axis=axis)
 
 
 @whole
@@ -189,7 +186,7 @@ def _order(key: Tensor, /, shape: tuple[int, ...], along: int) -> Tensor:
     for _ in range(math.ceil(3 * math.log(max(math.prod(shape), 2)) / math.log(2**32 - 1))):  # enough sorts that ties of 32 bits do not show
         key, by = two(key)
         by = ns.argsort(ns.cast(bits(by, shape), dtype=dtypes.int64), axis=along, descending=False)
-        order = by if order is None else ops.take_along_axis(order, by, axis=along)
+        order = by if order is None else md.take_along_axis(order, by, axis=along)
     assert order is not None
     return order
 
@@ -215,7 +212,7 @@ def choice(key: Tensor, a: Any, shape: Shape = (), replace: bool = True, p: Any 
     if not replace and count > n:
         raise ValueError(f"random.choice: {count} different draws out of {n} elements")
     if p is None:
-        index = randint(key, out, 0, n) if replace and count else ops.reshape(permutation(key, n)[:count], out)
+        index = randint(key, out, 0, n) if replace and count else md.reshape(permutation(key, n)[:count], out)
     else:
         weights = parameter("choice", "p", p, key, lambda x: (x >= 0) & (x < math.inf), "at least 0").detach()
         if weights.shape != (n,):
@@ -225,8 +222,8 @@ def choice(key: Tensor, a: Any, shape: Shape = (), replace: bool = True, p: Any 
         index = _weighted(key, weights, out, replace)
     if array is None:
         return index
-    picked = ops.take(array, ns.reshape(index, shape=(count,)), axis=axis)
-    return ops.reshape(picked, (*array.shape[:axis], *out, *array.shape[axis + 1 :]))
+    picked = md.take(array, ns.reshape(index, shape=(count,)), axis=axis)
+    return md.reshape(picked, (*array.shape[:axis], *out, *array.shape[axis + 1 :]))
 
 
 @whole
@@ -234,7 +231,7 @@ def _weighted(key: Tensor, weights: Tensor, /, out: tuple[int, ...], replace: bo
     """Positions by their weights."""
     if not replace:
         noisy = ns.add(_gumbel(key, weights.shape, dtypes.float32), ns.log(weights))
-        return ops.reshape(ops.argsort(noisy, descending=True)[: math.prod(out)], out)
+        return md.reshape(md.argsort(noisy, descending=True)[: math.prod(out)], out)
     total = ns.cumsum(weights, axis=0, reverse=False)
     r = ns.mul(total[-1], ns.sub(1.0, ns.cast(unit(key, out, dtypes.float32), dtype=dtypes.float64)))
-    return ops.searchsorted(total, r)
+    return md.searchsorted(total, r)

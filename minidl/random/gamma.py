@@ -14,16 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
-from minidl.control import scan, while_loop
-from minidl.custom import custom_jvp
-from minidl.dtypes import DType
-from minidl.ops.common import cast, from_numpy, home
+import minidl as md
+from minidl import DType, Tensor, dtypes
+from minidl.extend import cast, from_numpy, home, ns, whole
 from minidl.random.keys import Shape, common, float_dtype, fold_in, parameter, size_of, two
 from minidl.random.normal import standard
 from minidl.random.uniform import unit
-from minidl.random.whole import whole
-from minidl.tensors import Tensor, ns
 
 _TERMS, _REACH = 20, 40.0  # 1/20! and exp(-40) are below a rounding error
 _NODES = np.polynomial.legendre.leggauss(32)
@@ -56,7 +52,7 @@ def _sample(key: Tensor, a: Tensor) -> Tensor:
         return ns.logical_not(ns.all(carry[1], axis=tuple(range(len(shape))), keepdims=False))
 
     zero = ns.full(shape=(), value=0, dtype=dtypes.int64)
-    _, _, v = while_loop(waiting, step, (zero, ns.logical_not(valid), ns.add(ns.mul(d, 0.0), 1.0)))
+    _, _, v = md.while_loop(waiting, step, (zero, ns.logical_not(valid), ns.add(ns.mul(d, 0.0), 1.0)))
     u = unit(second, shape, dtypes.float64)
     out = ns.add(ns.log(ns.mul(d, v)), ns.where(boosted, ns.div(ns.log1p(ns.neg(u)), safe), 0.0))
     return ns.where(valid, out, ns.where(ns.eq(a, math.inf), math.inf, math.nan))
@@ -72,8 +68,8 @@ def _series(a: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
         term, harmonic = ns.mul(term, ns.mul(z, part)), ns.add(harmonic, part)
         return (term, harmonic, ns.add(total, term), ns.sub(slope, ns.mul(term, harmonic))), ()
 
-    counts = from_numpy(np.arange(1.0, _TERMS + 1), home(z.xp))
-    (_, _, total, slope), _ = scan(step, (one, ns.mul(one, 0.0), one, ns.mul(one, 0.0)), counts)
+    counts = from_numpy(np.arange(1.0, _TERMS + 1), home(z))
+    (_, _, total, slope), _ = md.scan(step, (one, ns.mul(one, 0.0), one, ns.mul(one, 0.0)), counts)
     return ns.neg(ns.div(ns.add(ns.mul(ns.sub(log_z, ns.digamma(ns.add(a, 1.0))), total), slope), a))
 
 
@@ -100,8 +96,8 @@ def _integral(a: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
         weight = ns.exp(ns.sub(ns.mul(a, v), ns.mul(z, ns.expm1(v))))
         return ns.add(total, ns.mul(ns.mul(ns.add(first, v), weight), node[1])), ()
 
-    nodes = tuple(from_numpy(n, home(z.xp)) for n in ((_NODES[0] + 1) / 2, _NODES[1] / 2))
-    return ns.mul(end, scan(step, ns.mul(z, 0.0), nodes)[0])
+    nodes = tuple(from_numpy(n, home(z)) for n in ((_NODES[0] + 1) / 2, _NODES[1] / 2))
+    return ns.mul(end, md.scan(step, ns.mul(z, 0.0), nodes)[0])
 
 
 def _slope(a: Tensor, log_z: Tensor) -> Tensor:
@@ -112,7 +108,7 @@ def _slope(a: Tensor, log_z: Tensor) -> Tensor:
     return ns.where(small, near, far)
 
 
-@custom_jvp
+@md.custom_jvp
 def _moving(a: Tensor, log_z: Tensor) -> Tensor:
     """The number as a function of its parameter, its quantile being held."""
     return log_z

@@ -5,16 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import numpy as np
-
-from minidl import dtypes, ops
-from minidl.backends import default, using
-from minidl.batching import Batched, Level
-from minidl.context import interpreting, state
-from minidl.ops.common import from_numpy, home
-from minidl.random.keys import _words_of, key, split, two
-from minidl.tensors import Tensor
-from minidl.tracing import host, persistent
+import minidl as md
+from minidl import Tensor, dtypes
+from minidl.extend import from_numpy, home, per_lane, persistent, streams
+from minidl.random.keys import key, split, two, words_of
 
 
 class Generator:
@@ -38,56 +32,48 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream anew from an integer seed."""
         with self._lock:
-            self._key_on(_backend(None)).assign(key(seed))
+            self._key_on(home()).assign(key(seed))
         return self
 
     @property
     def key(self) -> Tensor:
         """The Tensor that holds the state of now, on the backend of the current context."""
-        return self._key_on(_backend(None))
+        return self._key_on(home())
 
     def restore(self, key: Tensor) -> None:
         """Go back to a state that `key.detach()` kept."""
         with self._lock:
-            self._key_on(_backend(key)).assign(key)
+            self._key_on(home(key)).assign(key)
 
     def _key_on(self, backend: Any) -> Tensor:
         i = next((i for i, k in enumerate(self._keys) if k.xp is backend), len(self._keys))
         if i != self.place:  # not what a trace records: the state moves before the program runs
-            with interpreting(None):
-                now = _words_of(self._seed) if self.place < 0 else ops.common.values(self._keys[self.place], "random")
-                moved = from_numpy(np.array(now), backend, dtypes.uint32)
+            with md.eagerly():
+                now = words_of(self._seed) if self.place < 0 else self._keys[self.place].numpy()
+                moved = from_numpy(now, backend, dtypes.uint32)
                 if i < len(self._keys):
                     self._keys[i].assign(moved)
                 else:
                     self._keys.append(moved)
                     persistent.append(moved)
             self.place = i
-        if host(self.__dict__, "place") != i:  # guards a compiled program against a state that is elsewhere on a later call
+        if md.host(self.__dict__, "place") != i:  # guards a compiled program against a state that is elsewhere on a later call
             raise AssertionError("the generator's state was moved while it was read")
         return self._keys[i]
 
     def next_key(self, like: Tensor | None = None) -> Tensor:
         """A fresh key on the backend of `like` (the default one without), one for each lane under vmap; the state advances."""
-        interp = state.interpreter
-        if isinstance(interp, Level):
-            with interpreting(interp.parent), using(interp.home):
-                keys = split(self.next_key(), interp.size)
-            return Tensor(Batched(keys), interp, keys.dtype)
-        with self._lock:
-            own = self._key_on(_backend(like))
-            following, drawn = two(own)
-            own.assign(following)
+        drawn = per_lane(lambda lanes: split(self.next_key(), lanes))
+        if drawn is None:
+            with self._lock:
+                own = self._key_on(home(like))
+                following, drawn = two(own)
+                own.assign(following)
         return drawn
 
 
-def _backend(like: Tensor | None) -> Any:
-    if like is not None:
-        return home(like.xp)
-    return default() if state.interpreter is None else home(state.interpreter)
-
-
 default_generator = Generator()
+streams.append(default_generator)
 
 
 def manual_seed(seed: int) -> Generator:

@@ -11,16 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes, ops, shapes
-from minidl.dtypes import DType
-from minidl.ops.common import constant, create, from_numpy, home, reshaped
-from minidl.random.whole import whole
-from minidl.tensors import Tensor, describe, ns
+import minidl as md
+from minidl import DType, Tensor, dtypes
+from minidl.extend import cast, constant, create, describe, from_numpy, home, ns, size_tuple, whole
 
 Shape = tuple[int, ...] | list[int] | int
 
 
-def _words_of(seed: int) -> np.ndarray:
+def words_of(seed: int) -> np.ndarray:
     return np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)
 
 
@@ -37,12 +35,12 @@ def key(seed: int | Tensor) -> Tensor:
     if not isinstance(seed, Tensor):
         if isinstance(seed, (bool, np.bool_)) or not hasattr(seed, "__index__"):
             raise TypeError(f"random.key: a seed is an integer, not {seed!r}")
-        return ops.asarray(_words_of(seed.__index__()))
+        return md.asarray(words_of(seed.__index__()))
     if seed.shape != () or not seed.dtype.is_integer:
         raise TypeError(f"random.key: a seed is one integer, not {describe(seed)}")
     low = ns.cast(seed, dtype=dtypes.uint32)
     high = ns.cast(ns.shift_right(seed, 32), dtype=dtypes.uint32) if seed.dtype.bits == 64 else ns.bitwise_and(low, 0)
-    return ops.stack((high, low))
+    return md.stack((high, low))
 
 
 def _half(key: Tensor, i: int) -> Tensor:
@@ -54,7 +52,7 @@ def _half(key: Tensor, i: int) -> Tensor:
 
 def size_of(shape: Shape) -> tuple[int, ...]:
     """A shape as a tuple. Raises ValueError for a negative size or too many numbers, TypeError for what is no shape."""
-    out = shapes.size_tuple("random", shape)
+    out = size_tuple("random", shape)
     if math.prod(out) >= 2**32:
         raise ValueError(f"random: {math.prod(out)} numbers in one draw; at most 2**32 - 1, so split the key and draw in parts")
     return out
@@ -65,18 +63,18 @@ def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     shape = size_of(shape)
     n = math.prod(shape)
     first, second = _half(key, 0), _half(key, 1)
-    a, b = ns.threefry2x32(first, second, 0, create("iota", home(key.xp), dtypes.uint32, size=n))
-    return reshaped(a, shape), reshaped(b, shape)
+    a, b = ns.threefry2x32(first, second, 0, create("iota", home(key), dtypes.uint32, size=n))
+    return (a, b) if shape == (n,) else (ns.reshape(a, shape=shape), ns.reshape(b, shape=shape))
 
 
 @whole
 def _split(key: Tensor, /, shape: tuple[int, ...]) -> Tensor:
-    return ops.stack(words(key, shape), axis=-1)
+    return md.stack(words(key, shape), axis=-1)
 
 
 @whole
 def _folded(key: Tensor, number: Tensor, /) -> Tensor:
-    return ops.concat(ns.threefry2x32(_half(key, 0), _half(key, 1), 0, ns.cast(number, dtype=dtypes.uint32)), axis=0)
+    return md.concat(ns.threefry2x32(_half(key, 0), _half(key, 1), 0, ns.cast(number, dtype=dtypes.uint32)), axis=0)
 
 
 def split(key: Tensor, num: Shape = 2) -> Tensor:
@@ -101,7 +99,7 @@ def fold_in(key: Tensor, data: int | Tensor) -> Tensor:
     """
     if isinstance(data, Tensor) and (data.shape != () or not data.dtype.is_integer):
         raise TypeError(f"random.fold_in: one integer is wanted, not {describe(data)}")
-    number = data if isinstance(data, Tensor) else constant(home(key.xp), (), int(data) & 0xFFFFFFFF, dtypes.uint32)
+    number = data if isinstance(data, Tensor) else constant(home(key), (), int(data) & 0xFFFFFFFF, dtypes.uint32)
     return _folded(key, number)
 
 
@@ -134,7 +132,7 @@ def parameter(name: str, what: str, value: Any, key: Tensor, valid: Callable[[An
     if isinstance(value, Tensor):
         if value.dtype.is_complex or value.dtype is dtypes.bool_:
             raise TypeError(f"random.{name}: {what} must be real, not {describe(value)}")
-        return ops.common.cast(value, dtypes.float64)
+        return cast(value, dtypes.float64)
     if hasattr(value, "tensor"):  # a number that may change from call to call of a traced function
         return value.tensor(dtypes.float64)
     try:
@@ -144,15 +142,15 @@ def parameter(name: str, what: str, value: Any, key: Tensor, valid: Callable[[An
     bad = array[~valid(array)]
     if bad.size:
         raise ValueError(f"random.{name}: {what} must be {wanted}, not {bad.flat[0]}")
-    return from_numpy(array, home(key.xp)) if array.shape else constant(home(key.xp), (), float(array), dtypes.float64)
+    return from_numpy(array, home(key)) if array.shape else constant(home(key), (), float(array), dtypes.float64)
 
 
 def common(name: str, shape: Shape | None, *parameters: Tensor) -> tuple[int, ...]:
     """The shape of a draw: that of the parameters where none is given. Raises ValueError where the parameters do not broadcast to it."""
     try:
-        least = shapes.broadcast(*(p.shape for p in parameters))
+        least = md.broadcast_shapes(*(p.shape for p in parameters))
         out = least if shape is None else size_of(shape)
-        if shapes.broadcast(least, out) != out:
+        if md.broadcast_shapes(least, out) != out:
             raise ValueError
     except ValueError:
         to = "each other" if shape is None else f"the shape {size_of(shape)}"

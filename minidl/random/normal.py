@@ -10,20 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes, linalg, ops
-from minidl.custom import custom_jvp
-from minidl.dtypes import DType
-from minidl.ops.common import cast
+import minidl as md
+from minidl import DType, Tensor, dtypes
+from minidl.extend import WICHURA, cast, ns, whole
 from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two
 from minidl.random.uniform import unit
-from minidl.random.whole import whole
-from minidl.tensors import Tensor, ns
 
 
 def _ratio(r: Tensor, piece: int) -> Tensor:
     out = []
-    from minidl.backends.numpy_special import _PPND as WICHURA
-
     for coefficients in WICHURA[piece]:
         y: Any = coefficients[0]
         for c in coefficients[1:]:
@@ -83,7 +78,7 @@ def _below(x: Tensor) -> Tensor:
     return ns.mul(ns.erfc(ns.mul(x, -math.sqrt(0.5))), 0.5)
 
 
-@custom_jvp
+@md.custom_jvp
 def _truncated(u: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     turned = ns.gt(ns.add(lower, upper), 0.0)  # draw on the side where the probabilities are small, so that they have all their digits
     a, b = ns.where(turned, ns.neg(upper), lower), ns.where(turned, ns.neg(lower), upper)
@@ -181,6 +176,6 @@ def orthogonal(key: Tensor, n: int, shape: Shape = (), dtype: Any = None, m: int
 
 @whole
 def _orthogonal(key: Tensor, /, tall: tuple[int, ...], dtype: DType, turned: bool) -> Tensor:
-    q, r = linalg.qr(standard(key, tall, dtypes.float64))
-    q = ns.mul(q, ops.expand_dims(ns.copysign(1.0, ops.diagonal(r)), -2))
-    return cast(ops.matrix_transpose(q) if turned else q, dtype)
+    q, r = md.linalg.qr(standard(key, tall, dtypes.float64))
+    q = ns.mul(q, md.expand_dims(ns.copysign(1.0, md.diagonal(r)), -2))
+    return cast(md.matrix_transpose(q) if turned else q, dtype)

@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes
-from minidl.dtypes import DType
-from minidl.ops.common import cast, constant, eager_on_cpu, from_numpy, home, values
+from minidl import DType, Tensor, dtypes
+from minidl.extend import cast, constant, describe, from_numpy, home, ns, seen, whole
 from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two, words
-from minidl.random.whole import whole
-from minidl.tensors import Tensor, describe, ns
 
 #: dtype → (bits drawn, bits of the fraction): a draw is an integer of so many bits divided by their number, which is exact.
 _FRACTION = {"float32": (32, 23), "float16": (16, 10), "bfloat16": (8, 7)}
@@ -147,7 +144,7 @@ def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: A
         raise TypeError(f"random.randint: an integer dtype is wanted, not {dtype.name}; use md.random.uniform")
     if not isinstance(minval, Tensor) and not isinstance(maxval, Tensor):
         return _numbers(key, () if shape is None else size_of(shape), _integer("minval", minval), _integer("maxval", maxval), dtype)
-    at = home(key.xp)
+    at = home(key)
     given = (("minval", minval), ("maxval", maxval))
     bounds = [v if isinstance(v, Tensor) else constant(at, (), _integer(what, v), dtypes.int64) for what, v in given]
     for what, v in zip(("minval", "maxval"), bounds, strict=True):
@@ -155,7 +152,7 @@ def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: A
             raise TypeError(f"random.randint: {what} must be integers that int64 holds, not {describe(v)}")
     low, high = (cast(v, dtypes.int64) for v in bounds)
     shape = common("randint", shape, low, high)
-    if eager_on_cpu(low) and eager_on_cpu(high) and not (values(low, "randint") < values(high, "randint")).all():
+    if (ends := seen(low, high)) and not (ends[0] < ends[1]).all():
         raise ValueError("random.randint: a range without integers; minval < maxval is wanted")
     return _ranging(key, low, high, shape, dtype, any(v.dtype.bits == 64 for v in bounds))
 
@@ -186,7 +183,7 @@ def _numbers(key: Tensor, shape: tuple[int, ...], low: int, high: int, dtype: DT
         raise ValueError(f"random.randint: [{low}, {high}) holds no integer; minval < maxval is wanted")
     if low < info.min or high - 1 > info.max:
         raise ValueError(f"random.randint: [{low}, {high}) does not fit {dtype.name}, which holds {info.min} to {info.max}")
-    at = home(key.xp)
+    at = home(key)
     if span <= _NARROW:
         kind = dtypes.int64 if high <= 2**63 else dtypes.uint64
         return _few(key, constant(at, (), span, dtypes.int64), constant(at, (), low, kind), shape, dtype)
@@ -220,8 +217,8 @@ def bernoulli(key: Tensor, p: Any = 0.5, shape: Shape | None = None) -> Tensor:
     if isinstance(p, (bool, int, float, np.floating)):
         if not 0 <= p <= 1:
             raise ValueError(f"random.bernoulli: p must be between 0 and 1, not {p}")
-        return _coins(key, constant(home(key.xp), (), float(p), dtypes.float32), () if shape is None else size_of(shape))
-    return bernoulli(key, from_numpy(np.asarray(p, np.float32), home(key.xp)), shape)
+        return _coins(key, constant(home(key), (), float(p), dtypes.float32), () if shape is None else size_of(shape))
+    return bernoulli(key, from_numpy(np.asarray(p, np.float32), home(key)), shape)
 
 
 @whole

@@ -15,17 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl import autograd
-from minidl.backends import get
-from minidl.batching import vmap
-from minidl.dtypes import canonical
-from minidl.graph import Graph
-from minidl.jitting import jit
-from minidl.primitives import table
-from minidl.tensors import Tensor, from_numpy
+from minidl import Graph, Tensor, autograd, dtypes, jit, jvp, trace, vjp, vmap
+from minidl.extend import Backend, from_numpy, get_backend, table
 from minidl.testing.domains import ROWS, Row, interval
-from minidl.tracing import trace
-from minidl.transforms import jvp, vjp
 
 Array = np.ndarray
 STEP = 2.0**-30
@@ -91,7 +83,7 @@ def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int =
     [(2,)]
     """
     with np.errstate(all="ignore"):
-        plain = get("numpy").callable(graph)(*args)
+        plain = get_backend("numpy").callable(graph)(*args)
         worst = [np.zeros(np.shape(v)) for v in plain]
         shaken = _shaken()
         shaken.rng = np.random.default_rng(seed)
@@ -106,10 +98,8 @@ def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int =
 @functools.cache
 def _shaken() -> Any:
     """NumPy with kernels that change each result by a relative STEP up or down, inside loops and branches too."""
-    from minidl.backends.base import Backend
-    from minidl.backends.numpy_backend import NumpyBackend
 
-    class Shaken(NumpyBackend):
+    class Shaken(type(get_backend("numpy"))):  # type: ignore[misc]
         callable = Backend.callable
         rng: Any
 
@@ -206,14 +196,14 @@ class Study:
         self.args, rooms = row.draw(seed, dtype)
         self.moving = [i for i, r in enumerate(rooms) if r is not None and _inexact(self.args[i].dtype)]
         rng = np.random.default_rng(seed + 1)
-        xp = get("numpy")
+        xp = get_backend("numpy")
         wide = [self._wide(a) for a in self.args]
         outs = [to_array(o) for o in self.row.apply(*from_arrays(wide, xp))]
         self.floats = [i for i, o in enumerate(outs) if o.dtype.kind in "fc"]
         smooth = row.call is not None or table[row.name].differentiable
         if not (smooth and self.moving and self.floats):
             self.moving, self.floats = [], []
-        kind = canonical(dtype).numpy
+        kind = dtypes.canonical(dtype).numpy
 
         def direction(shape: tuple[int, ...], like: np.dtype) -> Array:
             size = rng.uniform(0.3, 1, shape)
@@ -240,7 +230,7 @@ class Study:
 
     @property
     def _unit(self) -> np.dtype:
-        kind = canonical(self.dtype).numpy
+        kind = dtypes.canonical(self.dtype).numpy
         return kind if _inexact(kind) else np.dtype(np.float64)
 
     def _wide(self, a: Array) -> Array:
@@ -248,7 +238,7 @@ class Study:
 
     def _reference(self) -> list[Array]:
         inputs = [self._wide(a) for a in (*self.args, *self.ts, *self.gs, *self.us)]
-        return [to_array(v) for v in self.program(*from_arrays(inputs, get("numpy")))]
+        return [to_array(v) for v in self.program(*from_arrays(inputs, get_backend("numpy")))]
 
     def program(self, *inputs: Any) -> tuple[Any, ...]:
         """Everything at once; see the class."""
@@ -272,7 +262,7 @@ class Study:
     @functools.cached_property
     def traced(self) -> Graph:
         """The program with its own dtypes, as the shape and dtype rules see it."""
-        return trace(self.program)(*from_arrays(self.inputs, get("numpy")))
+        return trace(self.program)(*from_arrays(self.inputs, get_backend("numpy")))
 
     def function(self, args: Sequence[Any]) -> Callable[..., tuple[Any, ...]]:
         """The float outputs as a function of the arguments that may move."""
@@ -407,7 +397,7 @@ class Study:
     def _lanes(self) -> tuple[Any, ...]:
         """(inputs, in_axes to try, the function that tries them all, what a stack of single calls gives, its conditioning)."""
         lanes = [self.row.draw(seed, self.dtype)[0] for seed in (11, 12, 13)]
-        k, numpy = len(self.args), get("numpy")
+        k, numpy = len(self.args), get_backend("numpy")
         choices = [c for c in itertools.product((0, None), repeat=k) if 0 in c]
 
         def single(*inputs: Any) -> tuple[Any, ...]:
@@ -513,7 +503,7 @@ def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: 
     >>> conformance("numpy", ROWS[:2])
     {}
     """
-    xp = get(backend) if isinstance(backend, str) else backend
+    xp = get_backend(backend) if isinstance(backend, str) else backend
     wrong: dict[str, list[str]] = {}
     f = functools.partial
     for r in rows:

@@ -17,11 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl.control import scan, switch, while_loop
-from minidl.dtypes import canonical
-from minidl.primitives import table
-from minidl.primitives.factors import phases
-from minidl.tensors import bind, ns
+from minidl import dtypes, scan, switch, while_loop
+from minidl.extend import bind, ns, table
+from minidl.linalg import phases
 
 Array = np.ndarray
 Draw = Callable[[np.random.Generator, tuple[int, ...], np.dtype], tuple[Array, Array | None]]
@@ -148,7 +146,7 @@ class Row:
 
     def draw(self, seed: int, dtype: str) -> tuple[list[Array], list[Array | None]]:
         """Arguments as NumPy arrays, and how far each may move (None: it is no float, or does not move)."""
-        rng, kind = np.random.default_rng(seed), canonical(dtype).numpy
+        rng, kind = np.random.default_rng(seed), dtypes.canonical(dtype).numpy
         if self.make is not None:
             xs, rooms = self.make(rng, kind)
         else:
@@ -257,22 +255,13 @@ row("bitwise_invert", (2, 3), whole(-99, 99), "int64 int32")
 row("shift_left", WIDE, whole(0, 20), "int64 int32")
 row("shift_right", WIDE, (whole(-99, 99), whole(0, 9)), "int64 int32")
 row("threefry2x32", ((2, 3), (3,), (2, 3), ()), words, "uint32")
-
-
-def _late() -> None:
-    """Rows whose params are minidl's own dtypes."""
-    from minidl.dtypes import complex128, float32, float64, int64
-
-    row("cast", (2, 3), REAL, "float64 float32", label="complex", dtype=complex128)
-    row("cast", (2, 3), REAL, "complex128", label="real", dtype=float64)
-    row("cast", (2, 3), REAL, "float32 int64", label="float", dtype=float64)
-    row("cast", (2, 3), REAL, "float64 float32", label="int", dtype=int64)
-    row("bitcast", (2, 3), REAL, "float64", dtype=int64)
-    row("full", (), (), "float64", shape=(2, 3), value=1.5, dtype=float32)
-    row("iota", (), (), "int64", size=5, dtype=int64)
-
-
-_late()
+row("cast", (2, 3), REAL, "float64 float32", label="complex", dtype=dtypes.complex128)
+row("cast", (2, 3), REAL, "complex128", label="real", dtype=dtypes.float64)
+row("cast", (2, 3), REAL, "float32 int64", label="float", dtype=dtypes.float64)
+row("cast", (2, 3), REAL, "float64 float32", label="int", dtype=dtypes.int64)
+row("bitcast", (2, 3), REAL, "float64", dtype=dtypes.int64)
+row("full", (), (), "float64", shape=(2, 3), value=1.5, dtype=dtypes.float32)
+row("iota", (), (), "int64", size=5, dtype=dtypes.int64)
 
 # ---- indexing -------------------------------------------------------------------------------------------------------------------------
 row("gather", ((4, 3), (2, 2)), (REAL, index(4)), "float64 float32 complex128 int64", exact=True)
@@ -386,7 +375,7 @@ def _parts(name: str, *ends: int) -> Callable[..., Any]:
         rows = [
             ns.slice(out, start=(0, a, 0), stop=(2, b, out.shape[2]), step=(1, 1, 1)) for a, b in zip((0, *ends), (*ends, out.shape[1]), strict=True)
         ]
-        phase = phases(ns, rows[0])
+        phase = phases(rows[0])
         return (*(ns.mul(v, phase) for v in rows[:-1]), ns.real(rows[-1]))
 
     return call
@@ -394,7 +383,7 @@ def _parts(name: str, *ends: int) -> Callable[..., Any]:
 def _eig(x: Any) -> Any:
     out, n = ns.eig(x), x.shape[-1]
     v, w = (ns.slice(out, start=(0, a, 0), stop=(2, b, n), step=(1, 1, 1)) for a, b in ((0, n), (n, n + 1)))
-    v = ns.mul(v, phases(ns, v))
+    v = ns.mul(v, phases(v))
     return ns.div(v, ns.cast(ns.root(ns.sum(ns.square(ns.abs(v)), axis=(1,), keepdims=True), p=2), dtype=v.dtype)), w
 
 

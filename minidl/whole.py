@@ -1,9 +1,9 @@
-"""A draw as one compiled program, where a backend compiles each operation by itself.
+"""A function of many operations as one compiled program, where a backend compiles each operation by itself.
 
-A draw is a dozen operations or more. Eager on jax the first one of each shape would be as many compilations, a twentieth of a second each, and
-building a network would take longer than training it. So there the draw is traced and compiled once for each signature, and called from then on.
+A random draw is a dozen operations or more. Eager on jax the first one of each shape would be as many compilations, a twentieth of a second each,
+and building a network would take longer than training it. So there it is traced and compiled once for each signature, and called from then on.
 
-Promises: the values are those of the draw in a jitted function; traces, vmap and derivatives see the operations, as everywhere else.
+Promises: the values are those of the function under jit; traces, vmap and derivatives see the operations, as everywhere else.
 """
 
 from __future__ import annotations
@@ -36,7 +36,14 @@ def _program(f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...],
 
 
 def whole(f: F) -> F:
-    """A draw f(*data, /, *static), of Tensors and of hashable arguments that a program is made for: one program where the backend wants that."""
+    """f(*data, /, *static), of Tensors and of hashable arguments that a program is made for: one program where the backend wants that.
+
+    >>> @md.extend.whole
+    ... def power(x, /, n):
+    ...     return x if n == 1 else x * power(x, n - 1)
+    >>> power(md.tensor(2.0), 3).item()
+    8.0
+    """
     count = f.__code__.co_posonlyargcount
 
     @functools.wraps(f)

@@ -1,0 +1,106 @@
+"""md.extend: what a library on minidl stands on, beside the operations that everybody uses. md.linalg, md.fft, md.random and md.testing have no more.
+
+    ns, table, bind, Primitive, elementwise   the primitives: as functions of Tensors, as data, and how one of your own is added
+    operand, constant, create, from_numpy     Tensors from what a caller gives, where the others are
+    home, get_backend, Backend                where that is
+    seen, expect, describe, check_all         what a function may look at, and the errors that it raises
+    whole, per_lane, persistent, streams      operations that are one program; random state under vmap, jit and checkpoint
+
+Promises: these names stay. A function written with them runs eager, traced, batched and differentiated, on every backend, as minidl's own do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from minidl import later
+from minidl.backends import get as get_backend
+from minidl.backends import loaded
+from minidl.backends.base import Backend
+from minidl.backends.numpy_special import WICHURA
+from minidl.batching import per_lane
+from minidl.custom import streams
+from minidl.errors import check_all
+from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
+from minidl.ops.manipulation import cut
+from minidl.primitives import table
+from minidl.primitives.core import Primitive, elementwise
+from minidl.shapes import axes_tuple, axis_index, size_tuple
+from minidl.tensors import Tensor, bind, describe, from_numpy, ns, operation
+from minidl.tensors import home as below
+from minidl.tracing import persistent
+from minidl.whole import whole
+
+__all__ = [
+    "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "bind", "cast", "check_all", "constant", "create", "cut", "define", "describe",
+    "elementwise", "expect", "from_numpy", "get_backend", "home", "ns", "operand", "per_lane", "persistent", "seen", "size_tuple", "streams",
+    "table", "whole",
+]  # fmt: skip
+
+
+def home(like: Tensor | None = None) -> Backend:
+    """The backend that holds a Tensor's data, or without one that on which operations run here; traces and batches belong to one, too.
+
+    >>> md.extend.home(md.ones(2)).name == md.ones(2).backend
+    True
+    """
+    if like is not None:
+        return below(like.xp)
+    return default() if state.interpreter is None else below(state.interpreter)
+
+
+def define(primitive: Primitive) -> Callable[..., Any]:
+    """A primitive of your own as a function of Tensors, on every backend: it has a derivative, a batching rule and a place in graphs like any other.
+    Backends compute it by its decomposition. Raises ValueError for one that has none.
+
+    >>> softsign = md.extend.define(md.extend.elementwise(
+    ...     "softsign", "x", lambda xp, g, x: g / xp.square(1 + xp.abs(x)),
+    ...     decompose=lambda xp, x: x / (1 + xp.abs(x)), promote="float", only="float",
+    ... ))
+    >>> softsign(md.tensor(1.0)).item(), md.jit(md.grad(softsign))(md.tensor(1.0)).item()
+    (0.5, 0.25)
+    >>> del md.extend.table["softsign"]  # a name is defined once; so it is free again
+    """
+    if primitive.decompose is None:
+        raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no backend can compute it")
+    for xp in loaded():
+        xp.complete()
+        for space in (xp.quick, xp.bare):
+            if not hasattr(space, primitive.name):
+                setattr(space, primitive.name, getattr(xp, primitive.name))
+    made = operation(primitive)
+    setattr(ns, primitive.name, made)
+    return made
+
+
+def seen(*xs: Tensor) -> list[np.ndarray] | None:
+    """The values of Tensors where looking is allowed and cheap: eager, on a CPU. None elsewhere. They may share memory, so write to none.
+
+    >>> md.extend.seen(md.ones(2))[0].tolist()
+    [1.0, 1.0]
+    >>> md.jit(lambda x: x * (md.extend.seen(x) is None))(md.ones(2)).tolist()
+    [1.0, 1.0]
+    """
+    return [values(x, "a look at the values") for x in xs] if all(map(eager_on_cpu, xs)) else None
+
+
+def expect(bad: Callable[[], Tensor], kind: type[Exception], text: str) -> None:
+    """Where values cannot be looked at: raise kind(text) at the next synchronisation if `bad()` holds anywhere. Only `md.out_of_bounds` of
+    "raise-later" asks for that; with another policy nothing is computed.
+
+    >>> def root(x):
+    ...     md.extend.expect(lambda: x < 0.0, ValueError, "root: a negative number")
+    ...     return md.sqrt(x)
+    >>> with md.out_of_bounds("raise-later"):
+    ...     y = md.jit(root)(md.tensor(-1.0))
+    >>> try:
+    ...     y.item()
+    ... except ValueError as error:
+    ...     print(error)
+    root: a negative number
+    """
+    if later.policy() == "raise-later":
+        later.expect(bad(), kind, text)

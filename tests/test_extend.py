@@ -1,0 +1,111 @@
+"""md.extend is enough to write an operation outside minidl: it runs eager, traced, batched and differentiated on every backend."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+ex = md.extend
+
+
+@pytest.fixture(scope="module")
+def softsign():
+    """x / (1 + |x|), as a primitive that minidl does not know."""
+    for name, there in md.backends().items():
+        if there is True:
+            ex.get_backend(name)  # defined after a backend is loaded, which is harder than before
+    primitive = ex.elementwise(
+        "softsign", "x", lambda xp, g, x: g / xp.square(1 + xp.abs(x)),
+        decompose=lambda xp, x: x / (1 + xp.abs(x)), promote="float", only="float",
+    )  # fmt: skip
+    yield ex.define(primitive)
+    del ex.table["softsign"]
+
+
+def test_a_primitive_of_ones_own_is_like_any_other(softsign, backend):
+    x = np.linspace(-2.0, 2.0, 5) + 0.1
+    slope, curve = 1 / (1 + abs(x)) ** 2, -2 * np.sign(x) / (1 + abs(x)) ** 3
+    t = md.tensor(x)
+    leaf = md.tensor(x, requires_grad=True)
+    softsign(leaf).sum().backward()
+    total = md.grad(lambda v: softsign(v).sum())
+    found = {
+        "backward": leaf.grad, "grad": total(t), "jit": md.jit(total)(t), "vmap": md.vmap(md.grad(softsign))(t),
+        "jit of vmap": md.jit(md.vmap(md.grad(softsign)))(t), "jvp": md.jvp(softsign, (t,), (md.ones_like(t),))[1],
+    }  # fmt: skip
+    for how, got in found.items():
+        np.testing.assert_allclose(got.numpy(), slope, rtol=1e-14, err_msg=how)
+    np.testing.assert_allclose(md.diagonal(md.hessian(lambda v: softsign(v).sum())(t)).numpy(), curve, rtol=1e-13)
+    assert softsign(md.tensor([1.0], dtype="float16")).dtype is md.float16 and softsign(3).item() == 0.75
+    many = np.random.default_rng(0).normal(size=(50, 40))
+    fused = md.jit(lambda v: (softsign(v * 2) + 1).sum(axis=0))(md.tensor(many))
+    np.testing.assert_allclose(fused.numpy(), (2 * many / (1 + abs(2 * many)) + 1).sum(axis=0), rtol=1e-12)
+    with pytest.raises(TypeError, match=r"^softsign: dtype c64 is not supported; it wants a float dtype$"):
+        softsign(md.tensor([1j]))
+
+
+def test_a_primitive_that_no_backend_could_compute_is_refused():
+    primitive = ex.elementwise("nothing_computes_this", "x", lambda xp, g, x: g)
+    try:
+        with pytest.raises(ValueError, match="has no decomposition"):
+            ex.define(primitive)
+        with pytest.raises(ValueError, match="defined twice"):
+            ex.elementwise("nothing_computes_this", "x", lambda xp, g, x: g)
+    finally:
+        del ex.table["nothing_computes_this"]
+
+
+def test_values_are_seen_only_where_there_are_any(backend):
+    def f(x):
+        looks.append(ex.seen(x))
+        return x
+
+    looks: list = []
+    for g in (f, md.jit(f), md.vmap(f)):
+        g(md.ones(2))
+    assert looks[1:] == [None, None]
+    assert looks[0] is None if md.ones(()).device != "cpu" else looks[0][0].tolist() == [1.0, 1.0]
+
+
+def test_home_is_where_a_value_lies_and_where_operations_run(backend):
+    here = ex.get_backend(backend)
+    assert ex.home() is here and ex.home(md.ones(2)) is here
+    assert md.jit(lambda x: x * (ex.home() is here) * (ex.home(x) is here))(md.ones(2)).tolist() == [1.0, 1.0]
+    other = md.ones(2, backend="numpy" if backend != "numpy" else "numba")
+    assert ex.home(other) is not here and ex.home() is here
+
+
+def test_there_are_no_lanes_outside_of_vmap(backend):
+    assert ex.per_lane(md.arange) is None
+    assert md.vmap(lambda x: md.vmap(lambda y: y * ex.per_lane(md.arange))(x) + ex.per_lane(md.arange))(md.ones((2, 3))).tolist() == [
+        [0.0, 1.0, 2.0],
+        [1.0, 2.0, 3.0],
+    ]
+
+
+def test_unit_matrices_are_where_the_matrix_is():
+    for name in [n for n, there in md.backends().items() if there is True]:
+        x = md.tensor([[2.0, 0.0], [0.0, 4.0]], backend=name)
+        assert md.linalg.inv(x).backend == md.linalg.matrix_power(x, 0).backend == name
+        assert md.linalg.qr(md.zeros((3, 0), backend=name), mode="complete").Q.backend == name
+
+
+PROGRAM = """
+import minidl as md
+def noisy(x):
+    return (x * md.random.uniform(md.random.default_generator.next_key(), x.shape)).sum()
+x = md.ones(3).requires_grad_()
+y = md.checkpoint(noisy)(x)  # the first thing that loads md.random
+y.backward()
+assert abs(x.grad.sum().item() - y.item()) < 1e-6, (x.grad, y)
+"""
+
+
+def test_checkpoint_replays_a_stream_that_began_inside_it():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
