@@ -1,11 +1,12 @@
 """The table of lines per Python file, and the promise that gives minidl its name: a small core.
 
-The core is minidl/ without nn, optim and data, plus backends/. The goal is 6,000 lines; the core is larger than that today, so what is enforced
-is a ceiling. Seven things have raised it: the graph compilers, from 17,500 to 24,000; the whole Array API with linear algebra, Fourier transforms
-and the distributions, which are written once for four backends, to 30,000; what makes eager mode quick (one call where a library has one,
-generated operations of several arrays, replayed backward passes), by 500; how backend="auto" measures on a machine that others use, and what it
-leaves open, by 350; complex powers and overflow, in four libraries, by 150; what lets a training step go part by part (gradients by their
-updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Otherwise it comes down.
+The core is minidl/ without its satellites (SATELLITES: they use public names only, which tests/test_layering.py proves), plus backends/. The goal is
+6,000 lines; the core is larger than that today, so what is enforced is a ceiling. It comes down with the core, and is raised only for a reason that
+stands here. Raised it have: the graph compilers of four backends, from 17,500 to 24,000; the whole Array API, by 4,000; what makes eager mode quick
+(one call where a library has one, generated operations of several arrays, replayed backward passes), by 500; how backend="auto" measures on a machine
+that others use, and what it leaves open, by 350; complex powers and overflow, in four libraries, by 150; what lets a training step go part by part
+(gradients by their updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Lowered it have:
+linear algebra, Fourier transforms, random numbers, the gradient suite and the demo, which need no private name any more, by 3,000.
 Exits with 1 above the ceiling.
 """
 
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 31_400
+CEILING = 29_000
 SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing demo".split()
 ROOT = Path(__file__).resolve().parent.parent
 
