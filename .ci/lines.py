@@ -5,8 +5,8 @@ The core is minidl/ without its satellites (SATELLITES: they use public names on
 stands here. Raised it have: the graph compilers of four backends, from 17,500 to 24,000; the whole Array API, by 4,000; what makes eager mode quick
 (one call where a library has one, generated operations of several arrays, replayed backward passes), by 500; how backend="auto" measures on a machine
 that others use, and what it leaves open, by 350; complex powers and overflow, in four libraries, by 150; what lets a training step go part by part
-(gradients by their updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Lowered it have:
-linear algebra, Fourier transforms, random numbers, the gradient suite and the demo, which need no private name any more, by 3,000.
+(gradients by their updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Lowered it
+have: linear algebra, Fourier transforms, random numbers, the gradient suite and the demo, which need no private name any more, by 3,000.
 Exits with 1 above the ceiling.
 """
 
