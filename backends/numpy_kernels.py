@@ -541,3 +541,20 @@ def _either(name: str) -> Kernel:
 
 #: What single operations call where a program looks at dtypes beforehand.
 EAGER = {name: _either(name) for name in COMPLEX}
+#: What the reverse pass calls, of primitives that programs take apart.
+STEPS: dict[str, Kernel] = {}
+
+
+def _step(f: Kernel) -> None:
+    wide = widened(f)
+    STEPS[f.__name__] = lambda g, y: f(g, y) if y.dtype.itemsize != 2 else wide(g, y)
+
+
+@_step
+def tanh_dx(g: Array, y: Array) -> Array:
+    return np.multiply(g, np.subtract(_number(1, y.dtype), np.multiply(y, y)))
+
+
+@_step
+def sigmoid_dx(g: Array, y: Array) -> Array:
+    return np.multiply(g, np.multiply(y, np.subtract(_number(1, y.dtype), y)))

@@ -20,7 +20,7 @@ from minidl import dtypes
 from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
-from minidl.backends.torch_kernels import COMPLEX, KERNELS, NATIVE, PLAIN, caster, slices
+from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster, slices
 from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
@@ -64,7 +64,8 @@ class TorchBackend(Backend):
         self.device = device
         self.torch_device = torch.device(device)
         self.donates = device == "cpu"
-        self.quick, self.bare = Functions(self, PLAIN), Functions(self, PLAIN | {n: KERNELS[n] for n in COMPLEX})
+        quick = PLAIN | METHODS
+        self.quick, self.bare = Functions(self, quick), Functions(self, quick | {n: KERNELS[n] for n in COMPLEX} | SUMS)
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:

@@ -24,6 +24,7 @@ from minidl.backends import torch_windows as windows
 from minidl.backends.numpy_kernels import rounds
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
 from minidl.dtypes import DType
+from minidl.primitives.core import table
 
 Tensor = torch.Tensor
 Kernel = Callable[..., Any]
@@ -108,6 +109,10 @@ _MODES |= dict.fromkeys("abs floor ceil round trunc".split(), "same")
 PLAIN: dict[str, Kernel] = {n: getattr(torch, {"bitwise_invert": "bitwise_not"}.get(n, n)) for n in _MODES}
 
 
+#: The same as methods, which torch finds sooner: for those of one array.
+METHODS: dict[str, Kernel] = {n: getattr(Tensor, f.__name__) for n, f in PLAIN.items() if len(table[n].args) == 1}
+
+
 def _is_zero(a: Any) -> bool:
     return a.__class__ is float and a == 0.0 and math.copysign(1.0, a) > 0
 
@@ -125,7 +130,23 @@ def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
     return torch.where(c, x, y) if out is None else torch.where(c, x, y, out=out)
 
 
+def _dx(op: Any, steps: Kernel) -> Kernel:
+    """torch's derivative in one pass; by steps for complex numbers, which torch conjugates."""
+    call: Any = op.default
+    call = getattr(call, "_op", call)  # itself, without the Python in front of it
+
+    def dx(g: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
+        if y.is_complex():
+            return torch.mul(g, steps(y), out=out)
+        return call(g, y) if out is None else op.grad_input(g, y, grad_input=out)
+
+    return dx
+
+
 PLAIN["where"] = where
+PLAIN["tanh_dx"] = _dx(torch.ops.aten.tanh_backward, lambda y: 1.0 - y * y)
+PLAIN["sigmoid_dx"] = _dx(torch.ops.aten.sigmoid_backward, lambda y: y * (1.0 - y))
+_MODES.update(tanh_dx=None, sigmoid_dx=None)
 KERNELS.update((n, _late(PLAIN[n], mode) if mode else PLAIN[n]) for n, mode in _MODES.items())
 KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, relu=_late(torch.relu, "same"))
 
@@ -202,8 +223,10 @@ def _by_parts(f: Kernel, plain: Kernel) -> Kernel:
     return call
 
 
-for _name, _f in (("add", torch.add), ("sub", torch.sub)):
-    COMPLEX[_name] = KERNELS[_name] = functools.wraps(_f)(_by_parts(_f, KERNELS[_name]))
+#: Sums of numbers with a sign.
+SUMS = {name: _by_parts(PLAIN[name], PLAIN[name]) for name in ("add", "sub")}
+for _name, _f in SUMS.items():
+    COMPLEX[_name] = KERNELS[_name] = functools.wraps(PLAIN[_name])(_by_parts(PLAIN[_name], KERNELS[_name]))
 
 
 def _complex_sign(x: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ class Namespace:
 
         def call(*args: Any, **params: Any) -> Name:
             parts = [_text(a) for a in args] + [f"{k}={_text(v)}" for k, v in params.items()]
-            return Name("", self._lines).assign(f"xp.{function}({', '.join(parts)})")
+            self._lines.append(f"f = xp.{function}")  # apart: Python looks for a method in the class first, and finds none
+            return Name("", self._lines).assign(f"f({', '.join(parts)})")
 
         return call
 

@@ -141,10 +141,14 @@ class Kind:
         lines = [self._head(), "xp = xp.bare"]
         for k in range(self.n):
             self._source(k, env, lines)
+            d, add = "d", "add"
+            if lines[-1].startswith("d = t") and lines[-2].startswith(f"{lines[-1][4:]} = -"):  # to subtract is one step less, with the same bits
+                d, add = lines[-2].rpartition("= ")[2], "sub"
+                del lines[-2:]
             lines += [
                 f"n = p{k}[0]",
-                "if n in pending: pending[n] = xp.add(pending[n], d)",
-                f"else: pending[n] = d; heappush(heap, p{k})",
+                f"if n in pending: f = xp.{add}; pending[n] = f(pending[n], {d.lstrip('-')})",
+                f"else: pending[n] = {d}; heappush(heap, p{k})",
             ]
         return load("def pull(node, g, pending, heap):\n" + "".join(f"    {x}\n" for x in lines), env, "pull")
 

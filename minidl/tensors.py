@@ -463,13 +463,15 @@ def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> s
     kind = kind_of(primitive, live, False, len(primitive.args))
     name = "K" + "".join(map(str, live))
     env[name] = kind
-    text = {"x": "a", "y": "b", "out": "out", "x_shape": "a.shape", "y_shape": "b.shape", "x_dtype": "dt", "y_dtype": "dt"}
+    text = {"out": "out"}
+    for a, local in zip(primitive.args, "ab", strict=False):
+        text |= {a: local, f"{a}_shape": f"{local}.shape", f"{a}_dtype": "dt"}
     parts = ["next(count)", name, "xp", *("nm"[i] for i in live), *(text[r] for r in kind.residuals)]
     return f"[{', '.join(parts)}]"
 
 
 def _operation(name: str, operands: str, indent: str) -> list[str]:
-    return [f"{indent}out = xp.quick.{name}({operands})"]
+    return [f"{indent}f = xp.quick.{name}; out = f({operands})"]  # apart: Python looks for a method in the class first, and finds none
 
 
 def _environment(primitive: Primitive) -> dict[str, Any]:
@@ -600,7 +602,7 @@ def generate_several(primitive: Primitive) -> Any:
             lines += [f"            if x{i}.xp is xp{want}: a{i} = x{i}.payload; n{i} = None", "            else: raise TypeError"]
     if primitive.check_first:
         lines.append(f"            infer({xs}, **params)")
-    lines.append(f"            outs = xp.quick.{name}({payloads}, **params)")
+    lines.append(f"            f = xp.quick.{name}; outs = f({payloads}, **params)")
     lines += [] if primitive.multiple else ["            outs = (outs,)"]
     lines.append("            out = outs[0]; node = None; od = xp.dtype_of(out)")
     if primitive.differentiable:

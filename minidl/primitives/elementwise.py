@@ -49,11 +49,11 @@ acos = _unary("acos", lambda xp, g, x: -(g * xp.rsqrt((1.0 - x) * (x + 1.0))))
 atan = _unary("atan", lambda xp, g, x: g / (x * x + 1.0))
 sinh = _unary("sinh", lambda xp, g, x: g * xp.cosh(x))
 cosh = _unary("cosh", lambda xp, g, x: g * xp.sinh(x))
-tanh = _unary("tanh", lambda xp, g, out: g * (1.0 - out * out))
+tanh = _unary("tanh", lambda xp, g, out: xp.tanh_dx(g, out))
 asinh = _unary("asinh", lambda xp, g, x: g * xp.rsqrt(x * x + 1.0))
 acosh = _unary("acosh", lambda xp, g, x: g * (xp.rsqrt(x - 1.0) * xp.rsqrt(x + 1.0)))
 atanh = _unary("atanh", lambda xp, g, x: g / ((1.0 - x) * (x + 1.0)))
-sigmoid = _unary("sigmoid", lambda xp, g, out: g * (out * (1.0 - out)))
+sigmoid = _unary("sigmoid", lambda xp, g, out: xp.sigmoid_dx(g, out))
 softplus = _unary("softplus", lambda xp, g, x: g * xp.sigmoid(x), only="float")
 erf = _unary("erf", lambda xp, g, x: g * (2 / SQRT_PI) * xp.exp(-(x * x)), only="float")
 erfc = _unary("erfc", lambda xp, g, x: g * (-2 / SQRT_PI) * xp.exp(-(x * x)), only="float")
@@ -63,6 +63,15 @@ digamma = _unary("digamma", lambda xp, g, x: g * xp.polygamma(x, n=1), only="flo
 polygamma = elementwise(
     "polygamma", "x", lambda xp, g, x, n: g * xp.polygamma(x, n=n + 1), params="n", only="float", promote="float"
 )
+#: What tanh and sigmoid pass back, from their results y: one pass where a library has that.
+tanh_dx = elementwise(
+    "tanh_dx", "g y", lambda xp, c, y: xp.tanh_dx(c, y), lambda xp, c, g, y: c * g * (y * -2.0), only="inexact",
+    decompose=lambda xp, g, y: g * (1.0 - y * y),
+)  # fmt: skip
+sigmoid_dx = elementwise(
+    "sigmoid_dx", "g y", lambda xp, c, y: xp.sigmoid_dx(c, y), lambda xp, c, g, y: c * g * (1.0 - y * 2.0), only="inexact",
+    decompose=lambda xp, g, y: g * (y * (1.0 - y)),
+)  # fmt: skip
 #: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm.
 root = elementwise(
     "root", "x", lambda xp, g, x, out, p: _where0(xp, xp.eq(out, 0.0), g / p * out / x), params="p", only="float", promote="float",

@@ -309,6 +309,8 @@ row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
 row("log_softmax_at", ((3, 4), (3,)), (REAL, index(4)), floor=1.0, axis=1)
 row("log_softmax_at_dx", ((3,), (3, 4), (3,)), (REAL, REAL, index(4)), floor=1.0, axis=1)
 row("relu_dx", ((2, 3), (2, 3)), (REAL, NOT_ZERO))
+for _name in ("tanh_dx", "sigmoid_dx"):
+    row(_name, ((2, 3), (3,)), REAL, "float64 float32 complex128")
 
 # ---- rearrangement ----------------------------------------------------------------------------------------------------------------------
 MOVED = "float64 float32 complex128 int64"
