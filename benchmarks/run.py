@@ -65,7 +65,7 @@ class Bench:
             try:
                 side = build()
                 answer = [np.asarray(a, np.float64) for a in side.answer()]
-            except (ImportError, sides.Absent) as error:
+            except (ImportError, NotImplementedError, sides.Absent) as error:
                 self.note(f"{label}: {name} skipped: {error}")
             except Exception as error:  # a side that breaks must not take the others with it
                 text = str(error).strip() or "(no message)"

@@ -235,14 +235,21 @@ class TinyNames:
         return lambda x, *args, **kwargs: getattr(x, name)(*args, **{{"keepdims": "keepdim"}.get(k, k): v for k, v in kwargs.items()})
 
 
-def tinygrad_side(text: Callable[..., Any], arrays: Sequence[np.ndarray], argnums: tuple[int, ...]) -> Side:
-    """tinygrad under TinyJit, on its CPU device."""
-    from tinygrad import Device, Tensor, TinyJit
+def tinygrad_device() -> Any:
+    """The device that tinygrad chooses; its CPU compiles with clang."""
+    from tinygrad import Device
 
     try:
-        device = Device[Device.DEFAULT]
+        return Device[Device.DEFAULT]
     except RuntimeError as error:
         raise Absent(f"tinygrad needs a compiler: {error}") from error
+
+
+def tinygrad_side(text: Callable[..., Any], arrays: Sequence[np.ndarray], argnums: tuple[int, ...]) -> Side:
+    """tinygrad under TinyJit."""
+    from tinygrad import Tensor, TinyJit
+
+    device = tinygrad_device()
     names = TinyNames()
     args = [Tensor(a).realize() for a in arrays]
 

@@ -111,10 +111,11 @@ def mlx_side() -> Side:
 
 def tinygrad_side() -> Side:
     """tinygrad's optimizer under TinyJit."""
-    from tinygrad import Device, Tensor, TinyJit
+    from tinygrad import Tensor, TinyJit
     from tinygrad.helpers import Context
     from tinygrad.nn.optim import AdamW
 
+    device = sides.tinygrad_device()
     a, b = data()
     p, g = Tensor(a).realize().is_param_(), Tensor(b).realize()
     optimizer = AdamW([p], lr=RATE, weight_decay=DECAY)
@@ -126,7 +127,7 @@ def tinygrad_side() -> Side:
         return p.realize()
 
     f = TinyJit(program)
-    return Side(f, partial(after_steps, f, lambda: [p.numpy()]), lambda _: Device[Device.DEFAULT].synchronize())
+    return Side(f, partial(after_steps, f, lambda: [p.numpy()]), lambda _: device.synchronize())
 
 
 def by_hand() -> Side:
