@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -471,3 +472,38 @@ def test_digits_that_the_program_does_not_determine_are_not_asked_for(monkeypatc
 def test_a_loop_costs_inductor_all_its_turns():
     graph = md.trace(lambda x: md.scan(lambda c, _: (md.cos(c) * 2.0, None), x, length=100)[0])(md.ones((2,), backend="torch"))
     assert get("torch").expected(graph, "inductor") > 20.0 > 1.0 > get("torch").expected(graph)
+
+
+def test_in_a_timed_loop_state_goes_from_call_to_call_and_results_are_read_at_its_end(monkeypatch):
+    """As in a user's loop: a copy of large state for every call would be neither in a cache nor free."""
+    seen, read = [], []
+    plain, hand = contest.Candidate._call, contest.handed
+
+    def call(self, inputs):
+        outs = plain(self, inputs)
+        seen.append((self, list(inputs), outs))
+        return outs
+
+    monkeypatch.setattr(contest.Candidate, "_call", call)
+    monkeypatch.setattr(contest, "handed", lambda *args: read.append(args[0]) or hand(*args))
+    monkeypatch.setattr(contest, "_ROUND", 1e-2)
+    w = md.ones((1 << 15,), backend="numpy")
+    gone = md.ones((3,), backend="numpy")
+
+    @functools.partial(md.jit, backend="auto")
+    def step(x, gone):
+        w.assign(w * 0.5 + x)
+        return (w[:2] * gone.sum()).sum()
+
+    step(md.ones((), backend="numpy"), gone)
+    step(md.ones((), backend="numpy"), gone)
+    np.testing.assert_array_equal(w.numpy(), np.full(1 << 15, 1.75, np.float32), "and the state itself advanced with the calls alone")
+    for name in NAMES:
+        calls = [(c, i, o) for c, i, o in seen if c.engine.xp.name == name]
+        (candidate,) = {c for c, _, _ in calls}
+        assert len(candidate.heirs) == 1 == len(candidate.used)
+        ((k, out),) = candidate.heirs
+        followed = sum(b[1][k] is a[2][out] for a, b in itertools.pairwise(calls))
+        assert followed >= candidate.calls - 1 > 3
+        results = [a for a in read if any(a is o[0] for _, _, o in calls)]
+        assert len(results) < len(calls) / 3, "one read for a loop"
