@@ -252,7 +252,7 @@ class Candidate:
         self.run = engine.compile(program.graph, donated)
         self.used = [(k, program.graph.inputs[k].dtype) for k in donated] if engine.xp.donates else []
         places = {w.target: w.output for w in program.writes}
-        self.heirs = [(k, places[text]) for k, _ in self.used if (text := program.inputs[k].text) in places]  # inputs, and the outputs that follow them
+        self.heirs = [(k, places[text]) for k, _ in self.used if (text := program.inputs[k].text) in places]  # inputs and what follows them
         way = ways(engine.xp)
         self.put, self.taken = way.put, way.classes
         kinds = [i.kind for i in program.inputs]
@@ -303,14 +303,14 @@ class Candidate:
         return watch.seconds() / count
 
     def seconds(self) -> float:
-        """Seconds a call, over as many calls as fill a round; the first round finds out how many. Where that is more than one, a call goes before that
-        does not count: other candidates ran meanwhile, and a call that finds neither its code nor its data in a cache may take half as long again."""
+        """Seconds a call, over as many calls as fill a round; the first round finds out how many. Where that is more than one, a call that does not
+        count goes before: others ran meanwhile, and one that finds neither its code nor its data in a cache may take half as long again."""
         if not self.calls:
             self.kept = self.once()
             self.calls = max(1, min(1000, round(_ROUND / max(self._loop(1), 1e-9))))
         if self.calls > 1:
             self._loop(1)
-        if len(self.heirs) < len(self.used):  # an argument that a call uses up has no heir: each call needs another one, which is not part of the time
+        if len(self.heirs) < len(self.used):  # an argument that is used up has no heir: each call needs another, which is not part of the time
             return min(self._loop(1) for _ in range(min(self.calls, 3)))
         return self._loop(self.calls)
 

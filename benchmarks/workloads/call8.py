@@ -1,7 +1,8 @@
 """call8: what a call of a jitted function on 8 numbers costs over a raw jax.jit call of the same function, all guards on.
 
 Once with nothing but the argument, and once with what guards are for: a captured tensor (read anew each call, so raw jax gets it as an
-argument) and a global number.
+argument) and a global number. Then what it costs that a program runs on another backend than its tensors belong to, as where auto chose it: arrays
+change hands on their way in, and out when they are read, few numbers or a megabyte.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from benchmarks.timing import Side, spread
 X = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
 W = np.linspace(0.5, 1.2, 8, dtype=np.float32)
 SCALE = 2.0
+HANDED, SIZES = 4, (8, 1 << 14)  # tensors in, and numbers in each
 
 
 def minidl_call(way: sides.Way, captured: bool) -> Side:
@@ -55,8 +57,39 @@ def numpy_call(captured: bool) -> Side:
     return Side(f, lambda: [f()])
 
 
+def handed(engine: str, home: str, size: int) -> Side:
+    """HANDED tensors of one backend in and as many out, run by another; all are read before the next call, as NumPy's always are there."""
+    import minidl as md
+
+    with md.use_backend(home):
+        xs = [md.tensor(np.full(size, 1.0 + i, np.float32)) for i in range(HANDED)]
+    f = md.jit(lambda *xs: [x * 2.0 for x in xs], backend=engine)
+    asynchronous = hasattr(xs[0].payload, "block_until_ready")
+
+    def step() -> None:
+        natives = [y.payload for y in f(*xs)]
+        if asynchronous:
+            natives[-1].block_until_ready()
+
+    return Side(step, lambda: [y.numpy() for y in f(*xs)])
+
+
+def hand_over(bench: Any, engine: str) -> None:
+    """What it costs that arrays change hands, against the goal for auto."""
+    for size in SIZES:
+        label = f"call8, {2 * HANDED} arrays of {size * 4} bytes change hands"
+        own, foreign = f"minidl {engine} jit", f"minidl {engine} for numpy"
+        times = bench.measure(
+            f"{label}, {engine}", {s: partial(handed, engine, h, size) for s, h in ((own, engine), (foreign, "numpy"))}, 1e-6, 4.0, 0.005
+        )
+        if own in times and foreign in times:
+            pairs = [(a - b) * 1e6 for a, b in zip(times[foreign].samples, times[own].samples, strict=True)]
+            bench.row(f"{label}: {foreign} - {own}", (times[foreign].best - times[own].best) * 1e6, "µs", 10.0 + 3.0 * 2 * HANDED, spread(pairs))
+
+
 def run(bench: Any) -> None:
-    """The difference to raw jax.jit (goal 1 µs) and of auto to the quickest backend (3 µs)."""
+    """The difference to raw jax.jit (goal 1 µs), of auto to the quickest backend (3 µs), and of a program whose arrays change hands to one whose
+    arrays do not (10 µs, and 3 for each array)."""
     for captured, kind in ((False, "argument only"), (True, "captured tensor and global")):
         label = f"call8, {kind}"
         builders: dict[str, Callable[[], Side]] = {"NumPy by hand": partial(numpy_call, captured)} if "numpy" in bench.peers else {}
@@ -72,3 +105,5 @@ def run(bench: Any) -> None:
                 bench.row(f"{label}: {side} - {other}", None, "µs", goal)
         bench.ratio(label, times, "minidl jax jit", "jax.jit")
         bench.each(label, times, "µs")
+    for engine in (b for b in bench.backends if b in ("numba", "torch", "jax")):
+        hand_over(bench, engine)
