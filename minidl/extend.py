@@ -5,6 +5,7 @@
     home, get_backend, Backend                where that is
     seen, expect, describe, check_all         what a function may look at, and the errors that it raises
     whole, per_lane, persistent, streams      operations that are one program; random state under vmap, jit and checkpoint
+    recorded                                  where the time of a call goes
 
 Promises: these names stay. A function written with them runs eager, traced, batched and differentiated, on every backend, as minidl's own do.
 """
@@ -36,8 +37,8 @@ from minidl.whole import whole
 
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "bind", "cast", "check_all", "constant", "create", "cut", "define", "describe",
-    "elementwise", "expect", "from_numpy", "get_backend", "home", "ns", "operand", "per_lane", "persistent", "seen", "size_tuple", "streams",
-    "table", "whole",
+    "elementwise", "expect", "from_numpy", "get_backend", "home", "ns", "operand", "per_lane", "persistent", "recorded", "seen", "size_tuple",
+    "streams", "table", "whole",
 ]  # fmt: skip
 
 
@@ -74,6 +75,21 @@ def define(primitive: Primitive) -> Callable[..., Any]:
     made = operation(primitive)
     setattr(ns, primitive.name, made)
     return made
+
+
+def recorded(f: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[list[tuple[str, float, int]], float, list[tuple[int, str, str]], bool]:
+    """Run `f(*args, **kwargs)` once, with a clock at every operation, as md.profile does.
+
+    Returns (name, seconds, bytes alive when it ended) of each operation; the seconds of the whole call; (bytes, operation, type) of the largest
+    arrays at the worst moment; whether f was made by md.jit. Such a function is run as its graph, equation by equation, the seconds are those of the
+    compiled program, and its state does not advance.
+
+    >>> [name for name, seconds, alive in md.extend.recorded(lambda x: (x * x).sum(), md.ones(2))[0]]
+    ['mul', 'sum']
+    """
+    from minidl import recording
+
+    return recording.recorded(f, args, kwargs)
 
 
 def seen(*xs: Tensor) -> list[np.ndarray] | None:

@@ -157,13 +157,13 @@ class Graph:
 
     def to_dot(self) -> str:
         """The graph in the dot language of Graphviz."""
-        from minidl.draw import to_dot
+        from minidl.diagram import to_dot
 
         return to_dot(self)
 
     def to_svg(self) -> str:
         """The graph as an SVG picture, drawn without any other program."""
-        from minidl.draw import to_svg
+        from minidl.diagram import to_svg
 
         return to_svg(self)
 

@@ -18,7 +18,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
-    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "demo",
+    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
+    "draw", "demo",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -28,12 +29,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "draw", "stopwatch"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "diagram", "stopwatch"),
     ("backends",),
     ("tape", "tensors", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
-    ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "profiling"),
+    ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "recording"),
     ("whole", "extend"),
     ("__init__",),
     SATELLITES,

@@ -1,0 +1,220 @@
+"""One run with a clock at every operation: what md.profile reports.
+
+Eager, each operation is timed where it reaches its backend, and each node of a backward pass as a whole. Jitted, the program's graph is run equation
+by equation on the real inputs and nothing is stored, so state does not advance. The device is waited for after every operation, so the times are the
+work's and not the launches'.
+
+Promises: memory is counted from what was alive when the call began, views as nothing; other threads are neither timed nor slowed down.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from minidl import tape, tree
+from minidl.backends import loaded
+from minidl.backends.reuse import VIEWS
+from minidl.context import state
+from minidl.graph import Graph, Literal, describe, last_uses
+from minidl.jitting import Jitted
+from minidl.primitives import table
+from minidl.program import Program
+from minidl.tensors import Tensor
+
+_lock = threading.Lock()
+
+
+#: Of each operation the name, the seconds, and the bytes alive when it ended; those of the whole call, or of the compiled program; (bytes, operation,
+#: type) of the largest arrays alive at the worst moment; whether the function is jitted.
+Recording = tuple[list[tuple[str, float, int]], float, list[tuple[int, str, str]], bool]
+
+
+class _Recorder:
+    """The events of one call, and which of its arrays are alive."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, float, int]] = []
+        self.alive: dict[int, tuple[int, str, str]] = {}
+        self.total = self.worst = 0
+        self.largest: list[tuple[int, str, str]] = []
+        self.thread = threading.get_ident()
+        self.inside = False
+
+    def made(self, xp: Any, name: str, natives: Any) -> None:
+        """Arrays that an operation returned: alive until nobody refers to them."""
+        for native in natives:
+            size = _size(native)
+            if size and id(native) not in self.alive:
+                with contextlib.suppress(TypeError):  # NumPy's scalars cannot be watched
+                    weakref.finalize(native, self._gone, id(native)).atexit = False
+                    self.alive[id(native)] = size, name, f"{xp.dtype_of(native).short}[{','.join(map(str, native.shape))}]"
+                    self.total += size
+
+    def _gone(self, key: int) -> None:
+        self.total -= self.alive.pop(key, (0,))[0]
+
+    def ended(self, name: str, seconds: float) -> None:
+        """One more event; the worst moment is remembered with what it held."""
+        if self.total > self.worst:
+            self.worst, self.largest = self.total, sorted(self.alive.values(), reverse=True)[:8]
+        self.events.append((name, seconds, self.total))
+
+    def timed(self, xp: Any, name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+        """f with a clock, for the calls of this thread that are not part of another timed one."""
+
+        def call(*args: Any, **params: Any) -> Any:
+            if self.inside or threading.get_ident() != self.thread or state.interpreter is not None:
+                return f(*args, **params)
+            self.inside = True
+            try:
+                start = time.perf_counter()
+                out = f(*args, **params)
+                _wait(xp, outs := out if isinstance(out, tuple) else (out,))
+                seconds = time.perf_counter() - start
+            finally:
+                self.inside = False
+            if name not in VIEWS:
+                self.made(xp, name, outs)
+            self.ended(name, seconds)
+            return out
+
+        return call
+
+
+def _size(native: Any) -> int:
+    n = getattr(native, "nbytes", 0)
+    return int(n) if getattr(native, "base", None) is None else 0
+
+
+def _wait(xp: Any, natives: Any) -> None:
+    for n in natives:
+        if hasattr(n, "block_until_ready"):
+            n.block_until_ready()
+    if xp.device != "cpu" and xp.name != "jax":
+        xp.synchronize()
+
+
+class _Timed(tape.Hooked):
+    """A kind of node whose part in a backward pass is one event."""
+
+    __slots__ = ("recorder",)
+
+    def __init__(self, inner: Any, recorder: _Recorder):
+        super().__init__(inner)
+        self.recorder = recorder
+
+    def pull(self, node: Any, g: Any, pending: dict, heap: list) -> None:
+        """The inner kind's, with a clock."""
+        r, xp, parents = self.recorder, node[2], [p for p in tape.parents_of(node) if p is not None]
+        name = "backward of " + (self.inner.primitive.name if hasattr(self.inner, "primitive") else self.inner.name)
+        before, r.inside = r.inside, True
+        try:
+            start = time.perf_counter()
+            tape.pull_of(self.inner)(node, g, pending, heap)
+            found = [n for p in parents if hasattr(n := pending.get(p[0]), "shape")]
+            _wait(xp, found)
+            seconds = time.perf_counter() - start
+        finally:
+            r.inside = before
+        r.made(xp, name, found)
+        r.ended(name, seconds)
+
+
+class _Names:
+    """A backend's `quick` functions with clocks."""
+
+    def __init__(self, xp: Any, recorder: _Recorder):
+        quick = xp.quick
+        self.__dict__.update({name: recorder.timed(xp, name, getattr(quick, name)) for name in table})
+        self.numbers, self.number, self.dtype_of = xp.numbers, xp.number, xp.dtype_of
+
+
+@contextlib.contextmanager
+def _clocks(recorder: _Recorder) -> Iterator[None]:
+    """Clocks at the functions of every backend that is loaded, and at the nodes of backward passes."""
+    pull_raw, before = tape.pull_raw, [(xp, dict(xp.__dict__)) for xp in loaded()]
+
+    def watched(roots: Any, *rest: Any, **named: Any) -> None:
+        if threading.get_ident() != recorder.thread or state.interpreter is not None:
+            return pull_raw(roots, *rest, **named)
+        changed = []
+        for root, _ in roots:
+            for node in tape.above(root):
+                if isinstance(node[1], (tape.Kind, tape.Opaque)):
+                    node[1] = _Timed(node[1], recorder)
+                    changed.append(node)
+        try:
+            return pull_raw(roots, *rest, **named)
+        finally:
+            for node in changed:
+                if isinstance(node[1], _Timed):  # not released: it may be used again
+                    node[1] = node[1].inner
+
+    for xp, _ in before:
+        clocked = {name: recorder.timed(xp, name, getattr(xp, name)) for name in table}
+        quick, bare = _Names(xp, recorder), xp.bare
+        xp.__dict__.update(clocked, quick=quick, bare=bare)
+    tape.pull_raw = watched  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        tape.pull_raw = pull_raw
+        for xp, attributes in before:
+            xp.__dict__.clear()
+            xp.__dict__.update(attributes)
+
+
+def _eager(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Recording:
+    recorder = _Recorder()
+    with _lock, _clocks(recorder):
+        start = time.perf_counter()
+        out = f(*args, **kwargs)
+        for leaf in tree.leaves(out):
+            if isinstance(leaf, Tensor) and hasattr(leaf.payload, "block_until_ready"):
+                leaf.payload.block_until_ready()
+        seconds = time.perf_counter() - start
+    return recorder.events, seconds, recorder.largest, False
+
+
+def _equations(graph: Graph, xp: Any, natives: list[Any]) -> _Recorder:
+    """Run a graph equation by equation; values are dropped after their last use."""
+    recorder, last = _Recorder(), last_uses(graph)
+    env: dict[Any, Any] = dict(zip(graph.inputs, natives, strict=True))
+    with xp.scope():
+        for i, e in enumerate(graph.equations):
+            operands = [xp.scalar(a.value, a.dtype) if isinstance(a, Literal) else env[a] for a in e.inputs]
+            start = time.perf_counter()
+            out = getattr(xp, e.primitive.name)(*operands, **e.params)
+            outs = out if e.primitive.multiple else (out,)
+            _wait(xp, outs)
+            seconds = time.perf_counter() - start
+            if e.primitive.name not in VIEWS:
+                for v, _ in zip(e.outputs, outs, strict=True):
+                    recorder.alive[id(v)] = v.nbytes, e.primitive.name, describe(v)
+                    recorder.total += v.nbytes
+            env.update(zip(e.outputs, outs, strict=True))
+            recorder.ended(e.primitive.name, seconds)
+            del operands, out, outs
+            for v in last.get(i, ()):
+                env.pop(v, None)
+                recorder._gone(id(v))
+    return recorder
+
+
+def recorded(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Recording:
+    """Run `f(*args, **kwargs)` once, with a clock at every operation."""
+    if not isinstance(f, Jitted):
+        return _eager(f, args, kwargs)
+    program = Program(f, args, kwargs, state.grad)
+    natives = program.natives(args, kwargs)
+    recorder = _equations(program.graph, program.xp, natives)
+    run = program.xp.compile(program.graph)
+    _wait(program.xp, run(*natives))  # what is compiled at the first call
+    start = time.perf_counter()
+    _wait(program.xp, run(*natives))
+    return recorder.events, time.perf_counter() - start, recorder.largest, True
