@@ -192,7 +192,8 @@ def grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool = False, h
 
 
 def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
-    """(f(*primals), pull) where pull(cotangent) gives a tuple with one pytree of cotangents per primal; pull may be called many times.
+    """(f(*primals), pull) where pull(cotangent) gives a tuple with one pytree of cotangents per primal; pull may be called many times, and raises
+    ValueError for a cotangent of another structure than the output's.
 
     >>> out, pull = md.vjp(lambda x: x * 3.0, md.tensor([1.0, 2.0]))
     >>> pull(md.tensor([1.0, 10.0]))[0].tolist()
