@@ -97,6 +97,17 @@ def test_a_dead_input_of_a_loop_gives_its_memory(small):
     assert "    d = c\n" in run.__source__
 
 
+@pytest.mark.parametrize("number", [0.5, -3.0, -np.inf, np.inf, np.nan], ids=str)
+@pytest.mark.parametrize("high", [np.inf, 2.0], ids=str)
+def test_bounds_hold_in_every_block_whatever_else_is_in_it(small, number, high):
+    small(*SIZES[0])
+    x = np.random.default_rng(0).uniform(0.0, 1.0, (64, 8)).astype(np.float32)
+    x[9, 3] = number
+    x[9, 5] = -2.0 if number != number else x[9, 5]  # beside a nan
+    graph = md.trace(lambda x: md.clip(x * 2.0, -1.0, high) + 1.0)(md.asarray(x))
+    assert "clip_into" in check(graph, [x], 0).__source__
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_a_value_lies_where_an_output_will_unless_what_is_there_is_read_later(small, late):
     small(*SIZES[0])
