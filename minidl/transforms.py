@@ -145,19 +145,20 @@ def leave(x: Any, aliases: Sequence[Tensor], outer: bool = False) -> Any:
     """Cut outputs from the graph of a finished transform, unless they depend on something else that is tracked. Values of the levels outside, such
     as the lanes of a vmap, keep their places there; those are looked at too if the aliases may be of an outer level."""
 
-    def cut(t: Any) -> Any:
-        if isinstance(t, Tensor) and t.node is not None:
-            if not state.grad:
-                return t.detach()
-            if t.node[1] is tape.RELEASED or not tape.reach([t.node], [a.node for a in aliases if a.node is not None])[1]:
-                t = as_constant(t)
-        if outer and isinstance(t, Tensor) and hasattr(t.payload, "mapped"):
-            with interpreting(t.xp.parent):
-                inner = cut(t.payload.inner)
-            return Tensor(type(t.payload)(inner, t.payload.mapped), t.xp, t.dtype, t.node)
-        return t
+    return tree.map(lambda t: _cut(t, aliases, outer), x)
 
-    return tree.map(cut, x)
+
+def _cut(t: Any, aliases: Sequence[Tensor], outer: bool) -> Any:
+    if isinstance(t, Tensor) and t.node is not None:
+        if not state.grad:
+            return t.detach()
+        if t.node[1] is tape.RELEASED or not tape.reach([t.node], [a.node for a in aliases if a.node is not None])[1]:
+            t = as_constant(t)
+    if outer and isinstance(t, Tensor) and hasattr(t.payload, "mapped"):
+        with interpreting(t.xp.parent):
+            inner = _cut(t.payload.inner, aliases, outer)
+        return Tensor(type(t.payload)(inner, t.payload.mapped), t.xp, t.dtype, t.node)
+    return t
 
 
 def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tensor]) -> list[Tensor]:

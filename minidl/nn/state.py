@@ -130,7 +130,7 @@ class State:
         extras: dict[str, Any] = {}
         modules: list[Any] = []
 
-        def visit(module: Any, prefix: str) -> None:
+        def visit(again: Any, module: Any, prefix: str) -> None:  # a function that named itself would hold the values until garbage is collected
             module._upgrade(state, prefix)
             for hook in module._state_hooks_of("load_pre"):
                 hook(module, state, prefix, {}, strict, keys.missing_keys, keys.unexpected_keys, problems)
@@ -139,10 +139,10 @@ class State:
                 extras[prefix + EXTRA] = module
             for name, child in module._modules.items():
                 if child is not None:
-                    visit(child, f"{prefix}{name}.")
+                    again(again, child, f"{prefix}{name}.")
             modules.append(module)
 
-        visit(self, "")
+        visit(visit, self, "")
         keys.missing_keys.extend(k for k in (*slots, *extras) if k not in state)
         keys.unexpected_keys.extend(k for k in state if k not in slots and k not in extras)
         new = {k: v if isinstance(v, md.Tensor) else md.asarray(v) for k, v in state.items() if k in slots}
