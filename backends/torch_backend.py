@@ -149,9 +149,9 @@ class TorchBackend(Backend):
         return torch.arange(size, device=self.torch_device).to(NATIVE[dtype])
 
     # control flow
-    def scan(self, *operands: Tensor, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
-        """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs."""
-        step = self.callable(body)
+    def scan(self, *operands: Tensor, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool, how: str = "open") -> tuple:
+        """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs. how: as for `_program`."""
+        step = self._program(body, how)
         consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
         rows = [x.unbind(0) for x in operands[n_consts + n_carry :]]
         ys: list[tuple] = []
@@ -224,8 +224,7 @@ class TorchBackend(Backend):
             into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
             flat = _flat_pools(program)
-            most = _HOISTED if how != "traced" else 0
-            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, most, into), self.literal, release=True)
+            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, how, into), self.literal, release=True)
             if plan is not None and plan.shapes:
                 work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
@@ -241,7 +240,7 @@ class TorchBackend(Backend):
         reuse: Reuse,
         plan: Plan | None,
         flat: set[Equation],
-        most: int,
+        how: str,
         into: dict[Equation, tuple],
         equation: Equation,
         inputs: list[str],
@@ -253,7 +252,7 @@ class TorchBackend(Backend):
             over = f"{_WORK}{plan.slots[equation]}"
         elif plan is not None and equation in plan.results:
             over = f"{_bind(env, 'block', plan.results[equation])}()"
-        text = self._direct(equation, inputs, env, over, most)
+        text = self._direct(equation, inputs, env, over, _HOISTED if how != "traced" else 0)
         if text is not None:
             return f"{outputs[0]} = {text}"
         if equation.primitive.name in EMITTED:
@@ -263,6 +262,8 @@ class TorchBackend(Backend):
         line = self.spell(equation, inputs, outputs, env)
         if equation in flat:
             return f"{line[:-1]}, flat=True)"
+        if equation.primitive.name == "scan" and how == "traced":
+            return f"{line[:-1]}, how='traced')"
         return f"{line[:-1]}, out={over})" if over else line
 
     def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None, most: int) -> str | None:

@@ -9,14 +9,15 @@ The reverse of a while loop of n trips keeps a stack of at most 64 states and re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from minidl import tape, tree
 from minidl.batching import LOOPS, Batched, Level
 from minidl.context import grad_mode, interpreting, state
 from minidl.dtypes import DType, bool_, int64
-from minidl.graph import Equation, Graph, Literal, Var
+from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.passes import dead_code
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
@@ -142,56 +143,116 @@ def _pull(outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tenso
 
 
 # ---- scan -------------------------------------------------------------------------------------------------------------------------------
-def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool]) -> tuple[Graph, Graph, list[Var]]:
-    """The forward body that also returns residuals, the backward body, and the residuals that are constants or scanned inputs.
+class _Split(NamedTuple):
+    """A scan's forward body, which also returns what is to be stacked of it, and its backward body.
 
     Backward body: (const residuals), (cotangents of carry, sums for constants), (cotangents of ys, stacked residuals, x residuals)
-    → (cotangents of carry, sums), (cotangents of xs).
+    → (cotangents of carry, sums), (cotangents of xs, what else is stacked). reads: the numbers of the constants, stacked residuals and xs among them.
+    summed: the constants whose cotangents are carried sums. totals: how the others' are made behind the loop, of `stacks`: the xs, the stacked
+    residuals, the cotangents of ys, and the ys of the backward loop.
     """
+
+    forward: Graph
+    backward: Graph
+    reads: tuple[list[int], list[int], list[int]]
+    summed: list[int]
+    totals: dict[int, Callable[[dict[Atom, Tensor]], Tensor]]
+    stacks: list[Atom]
+
+
+def _split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool], several: bool) -> _Split:
+    """The two bodies of a scan with a derivative. several: whether there are steps to add up."""
     t = Trace(state.interpreter)
     args = [Tensor(Var(v.shape, v.dtype), t, v.dtype, None) for v in body.inputs]
     for a, on in zip(args, live, strict=True):
         if on:
             a.node = tape.alias_node(t, None)
+    wanted = [i for i, on in enumerate(live) if on]
     with interpreting(t), grad_mode(True):
         outs = run_graph(body, args)
         mark = len(t.equations)
-        seeds = [Tensor(Var(o.shape, o.dtype), t, o.dtype) for o in outs if o.dtype.inexact]
-        targets = {a.node[0]: None for a in args if a.node is not None}
-        roots = [(o.node, s.payload) for o, s in zip([o for o in outs if o.dtype.inexact], seeds, strict=True) if o.node is not None]
-        found: dict[int, Any] = dict(targets)
+        inexact = [o for o in outs if o.dtype.inexact]
+        seeds: list[Any] = [Var(o.shape, o.dtype) for o in inexact]
+        found: dict[int, Any] = dict.fromkeys(args[i].node[0] for i in wanted)
+        roots = [(o.node, s) for o, s in zip(inexact, seeds, strict=True) if o.node is not None]
         tape.pull_raw(roots, found, None, True, lambda node, g: None)
-        grads = [
-            None if a.node is None else found[a.node[0]] if found[a.node[0]] is not None else t.full(shape=a.shape, value=0, dtype=a.dtype)
-            for a in args
-        ]
-        consts, carry, xs = args[:n_consts], args[n_consts : n_consts + n_carry], args[n_consts + n_carry :]
-        sums = {i: Tensor(Var(a.shape, a.dtype), t, a.dtype) for i, a in enumerate(consts) if a.node is not None}
-        carried: list[Any] = [g for a, g in zip(carry, grads[n_consts : n_consts + n_carry], strict=True) if a.dtype.inexact]
-        added: list[Any] = [t.add(s.payload, grads[i]) for i, s in sums.items()]
-        moved: list[Any] = [g for g in grads[n_consts + n_carry :] if g is not None]
+        grads = [found[args[i].node[0]] for i in wanted]
+        grads = [t.full(shape=args[i].shape, value=0, dtype=args[i].dtype) if g is None else g for i, g in zip(wanted, grads, strict=True)]
     t.closed = True
-    tail = dead_code(Graph((), t.equations[mark:], [*carried, *added, *moved]))
-    given = {s.payload for s in (*seeds, *sums.values())} | {v for e in tail.equations for v in e.outputs}
-    needed = [a for e in tail.equations for a in e.inputs] + list(tail.outputs)
-    residuals = list(dict.fromkeys(a for a in needed if isinstance(a, Var) and a not in given))
-    const_vars, x_vars = {a.payload for a in consts}, {a.payload for a in xs}
-    from_consts = [v for v in residuals if v in const_vars]
-    from_xs = [v for v in residuals if v in x_vars]
-    stacked = [v for v in residuals if v not in const_vars and v not in x_vars]
-    forward = finish(t.equations[:mark], [a.payload for a in args], [*(o.payload for o in outs), *stacked], "body")
-    n_carry_float = sum(a.dtype.inexact for a in carry)
-    inputs = [
-        *from_consts,
-        *(s.payload for s in seeds[:n_carry_float]),
-        *(s.payload for s in sums.values()),
-        *(s.payload for s in seeds[n_carry_float:]),
-        *stacked,
-        *from_xs,
-    ]
-    backward = finish(tail.equations, inputs, tail.outputs, "backward")
-    places = {a.payload: i for i, a in enumerate(args)}
-    return forward, backward, [places[v] for v in (*from_consts, *from_xs)]  # type: ignore[misc]
+    inputs = [a.payload for a in args]
+    consts, xs = inputs[:n_consts], inputs[n_consts + n_carry :]
+    tail = finish(t.equations[mark:], (), grads, "backward")
+    made: dict[Var, Any] = dict.fromkeys(seeds) | {v: e for e in tail.equations for v in e.outputs}
+    n, m = sum(live[:n_consts]), sum(live[: n_consts + n_carry])
+    own, carried, moved = dict(zip(wanted, tail.outputs[:n], strict=False)), tail.outputs[n:m], tail.outputs[m:]
+    others = {*made, *consts, *xs}
+    stacked = [v for v in _read(tail) if v not in others]
+    stacks = [*xs, *stacked, *seeds[m - n :], *moved]
+    totals, more = _totals(own, made, stacks) if several else ({}, [])
+    summed = [i for i in own if i not in totals]
+    adds = [Equation(table["add"], (Var(v.shape, v.dtype), own[i]), {}, (Var(v.shape, v.dtype),)) for i in summed for v in (inputs[i],)]
+    tail = dead_code(Graph((), [*tail.equations, *adds], [*carried, *(e.outputs[0] for e in adds), *moved, *more]))
+    read = _read(tail)
+    reads = tuple([k for k, v in enumerate(values) if v in read] for values in (consts, stacked, xs))
+    kept = [[values[k] for k in ks] for values, ks in zip((consts, stacked, xs), reads, strict=True)]
+    given = [*kept[0], *seeds[: m - n], *(e.inputs[0] for e in adds), *seeds[m - n :], *kept[1], *kept[2]]
+    backward = finish(tail.equations, given, tail.outputs, "backward")
+    forward = finish(t.equations[:mark], inputs, [*(o.payload for o in outs), *stacked], "body")
+    return _Split(forward, backward, reads, summed, totals, [*stacks, *more])  # type: ignore[arg-type]
+
+
+def _read(graph: Graph) -> dict[Var, None]:
+    """What a graph reads or returns."""
+    return dict.fromkeys(a for a in (*(a for e in graph.equations for a in e.inputs), *graph.outputs) if isinstance(a, Var))
+
+
+def _totals(values: dict[int, Atom], made: dict[Var, Equation | None], stacks: Sequence[Atom]) -> tuple[dict[int, Any], list[Var]]:
+    """For which of the values the sum over the steps is made behind the loop, and how; and what has to be stacked for that besides.
+
+    A weight's cotangent is a product of what a step read and of another cotangent. Adding it up in the loop goes over the memory of the weight twice
+    more in every step; in a product whose sum runs over the steps, too, the sum is the library's own, and no step is rounded by itself. Its operands
+    must be stacked anyway, or cost less traffic than they save, and not more than double what is stacked.
+    """
+    there: set[Atom] = set(stacks)
+    room = sum(v.nbytes for v in there)
+    totals, more = {}, list[Var]()
+    for i, v in values.items():
+        total = _total(v, made, there)
+        if total is None:
+            continue
+        new = list(dict.fromkeys(a for a in total[0] if a not in there))
+        cost = sum(a.nbytes for a in new)
+        if cost <= room and cost + total[1] <= 2 * v.nbytes:
+            totals[i] = total[2]
+            more += new
+            there.update(new)
+            room -= cost
+    return totals, more
+
+
+#: What the sum over the steps may be drawn through.
+_LINEAR = frozenset("add sub neg permute reshape".split())
+
+
+def _total(v: Atom, made: dict[Var, Equation | None], there: set[Atom]) -> tuple[list[Var], int, Callable[[dict[Atom, Tensor]], Tensor]] | None:
+    """The sum of a value over the steps as a product over them: what of all steps it reads, how many bytes a step it copies, and how it is made of
+    the stacks; None for what is no product, nor made of such."""
+    e = made.get(v) if isinstance(v, Var) else None
+    if e is None or not all(isinstance(a, Var) and (a in there or a in made) for a in e.inputs):
+        return None
+    if e.primitive.name in _LINEAR and all(math.prod(a.shape) == math.prod(v.shape) for a in e.inputs):
+        parts = [p for a in e.inputs if (p := _total(a, made, there)) is not None]
+        if len(parts) < len(e.inputs):
+            return None
+        sums = [p[2] for p in parts]
+        leaves = [a for p in parts for a in p[0]]
+        return leaves, sum(p[1] for p in parts), lambda stack: bind(e.primitive, [s(stack) for s in sums], e.params)
+    if e.primitive.name != "dot_general":
+        return None
+    (x, y), (c, d), (b, f) = e.inputs, e.params["contract"], e.params["batch"]
+    copied = sum(a.nbytes for a, axes in ((x, c), (y, d)) if b or axes != tuple(range(len(axes))))
+    cs, ds, bs, fs = (tuple(a + 1 for a in axes) for axes in (c, d, b, f))
+    return [x, y], copied, lambda stack: ns.dot_general(stack[x], stack[y], contract=((0, *cs), (0, *ds)), batch=(bs, fs))  # type: ignore[list-item, index]
 
 
 def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -203,40 +264,42 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         return list(bind(table["scan"], operands, params))
     live = [t.dtype.inexact and (_node(t) is not None or n_consts <= i < n_consts + n_carry) for i, t in enumerate(operands)]
 
-    def split() -> tuple[Graph, Graph, list[Any]]:
-        key = ("scan", tuple(live), n_consts, n_carry, state.strong)
+    def split() -> _Split:
+        key = ("scan", tuple(live), n_consts, n_carry, length > 1, state.strong)
         if key not in body.cache:
-            body.cache[key] = _split_body(body, n_consts, n_carry, live)
+            body.cache[key] = _split_body(body, n_consts, n_carry, live, length > 1)
         return body.cache[key]
 
-    ran = split()[0]
+    ran = split().forward
     n_out = len(body.outputs)
     carry = range(n_consts, n_consts + n_carry)
     float_carry = [i for i in carry if operands[i].dtype.inexact]
-    const_live = [i for i in range(n_consts) if live[i]]
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        forward, backward, extra = split()
-        from_consts, from_xs = [i for i in extra if i < n_consts], [i for i in extra if i >= n_consts]
+        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks = split()
         outs = outs if outs is not None and forward is ran else apply_scan(ins, {**params, "body": forward})
         cts = cts[:n_out]
         seeds = cts + [None] * (n_out - len(cts))
         full = [c if c is not None else zeros_like(o) for c, o in zip(seeds, outs[:n_out], strict=True) if o.dtype.inexact]
-        k = len(float_carry)
-        given = (
-            [ins[i] for i in from_consts]
-            + full[:k]
-            + [zeros_like(ins[i]) for i in const_live]
-            + full[k:]
-            + list(outs[n_out:])
-            + [ins[i] for i in from_xs]
-        )
-        more = {"body": backward, "length": length, "n_consts": len(from_consts), "n_carry": k + len(const_live), "reverse": not reverse}
+        k, xs, stacked = len(float_carry), ins[n_consts + n_carry :], outs[n_out:]
+        given = [
+            *(ins[i] for i in some_consts),
+            *full[:k],
+            *(zeros_like(ins[i]) for i in summed),
+            *full[k:],
+            *(stacked[i] for i in some_stacked),
+            *(xs[i] for i in some_xs),
+        ]
+        more = {"body": backward, "length": length, "n_consts": len(some_consts), "n_carry": k + len(summed), "reverse": not reverse}
         found = apply_scan(given, more)
+        ys = found[k + len(summed) :]
+        stack = dict(zip(stacks, [*xs, *stacked, *full[k:], *ys], strict=True))
         result: list[Any] = [None] * len(ins)
-        for i, g in zip([*float_carry, *const_live, *x_live], found, strict=True):
+        for i, g in zip([*float_carry, *summed, *x_live], [*found[: k + len(summed)], *ys[: len(x_live)]], strict=True):
             result[i] = g
+        for i, total in totals.items():
+            result[i] = total(stack)
         return result
 
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
