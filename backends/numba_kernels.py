@@ -29,9 +29,11 @@ import numpy as np
 from numba import types
 
 from minidl.backends import disk
-from minidl.backends.numba_math import INT64S, as_ptr, call, call2, call4, copy_bytes, jit
+from minidl.backends.numba_machine import INT64S, as_ptr, call, call2, call4, jit
+from minidl.backends.numba_shared import copy_bytes
 
-_PRELUDE = "import math\nimport numpy as np\nfrom minidl.backends.numba_math import *\nfrom minidl.backends.numba_vector import *\n"
+_MODULES = ("numba_machine", "numba_math", "numba_shared", "numba_vector")
+_PRELUDE = "\n".join(["import math", "import numpy as np", *(f"from minidl.backends.{name} import *" for name in _MODULES)]) + "\n"
 _SIGNATURE = types.void(INT64S)
 _kernels: dict[str, Any] = {}
 _lock = threading.RLock()
@@ -40,7 +42,7 @@ _lock = threading.RLock()
 @functools.cache
 def _stamp() -> str:
     """What besides its own source decides a kernel's machine code; numba itself keys on the processor."""
-    files = ("numba_math", "numba_vector", "numba_kernels", "numpy_special", "complex_values")
+    files = (*_MODULES, "numba_kernels", "numpy_special", "complex_values")
     texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in files]
     return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
 

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minidl.backends.numba_math import at_most, fma, jit, vmax, vmin
+from minidl.backends.numba_machine import at_most, fma, jit, vmax, vmin
 
 _F = np.float32
 _LOG2E32, _MAGIC32, _HI32, _LO32 = _F(1.4426950408889634), _F(1.5 * 2**23), _F(-0.6931471824645996), _F(1.904654323148236e-09)
