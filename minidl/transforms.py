@@ -99,7 +99,7 @@ def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any], aliases: Sequ
             return f(*args, **kwargs)
     finally:
         for a in aliases:
-            if a.node[3] is None:
+            if a.node[1] is tape.ALIAS and a.node[3] is None:  # and has no hook
                 a.node[1] = tape.PAST
 
 
