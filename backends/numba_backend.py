@@ -61,7 +61,9 @@ class Plan:
 
     share = 1e5  #: nanoseconds of work for which another thread pays: starting and joining one takes some tens of microseconds
 
-    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] = ()):
+    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] | None = None):
+        """donate: None for a program inside another, whose results lie where that one says."""
+        self.inner, donate = donate is None, donate or ()
         self.calls: list[tuple[str, tuple]] = []
         self.notes: list[str] = []
         self.keep: list[Any] = []  # arrays whose addresses are in the table
@@ -261,7 +263,7 @@ class Plan:
         for _, args in self.calls:
             starts.append(len(values))
             for a in args:
-                values.append(a if isinstance(a, int) else a[1] + (a[0].offset if a[0].base == 0 else 0))
+                values.append(a if isinstance(a, int) else a[1] + a[0].offset)
                 bases.append(-1 if isinstance(a, int) else a[0].base)
         functions = kernels([source for source, _ in self.calls])
         table = [np.array(column, np.int64) for column in (functions, starts, bases, values)]
@@ -272,33 +274,45 @@ class Plan:
         self.header = np.array(header, np.int64)
 
     def _arrange(self) -> int:
-        """Give scratch memory its offsets: blocks that are alive at the same time lie apart. Returns the size of it all."""
+        """Give scratch memory its offsets: blocks that are alive at the same time lie apart. Returns the size of it all, but for what lies where a
+        result will, and is dead when that is written."""
         for i, (_, args) in enumerate(self.calls):
             for s in {a[0] for a in args if not isinstance(a, int)}:
                 s.first = i if s.first is None else s.first
                 s.last = i
-        blocks = [s for s in dict.fromkeys(a[0] for _, args in self.calls for a in args if not isinstance(a, int)) if s.base == 0]
+        every = dict.fromkeys(a[0] for _, args in self.calls for a in args if not isinstance(a, int))
+        blocks = [s for s in every if s.base == 0]
         large = sorted((s for s in blocks if s.nbytes >= _LARGE), key=lambda s: -s.nbytes)[:_MANY]
-        top = _by_size(large)
+        late = [s for s in every if s.base > len(self.inputs) and s.exact >= LEAST and not self.inner]
+        top = _by_size(large, sorted(late, key=lambda s: s.first or 0))
         return _in_turn([s for s in blocks if s not in set(large)], top)
 
 
-def _by_size(blocks: Sequence[Storage]) -> int:
-    """The largest first, each as low as it fits beside those that are alive at the same time; returns the end of the highest.
+def _by_size(blocks: Sequence[Storage], late: Sequence[Storage] = ()) -> int:
+    """The largest first, each as low as it fits beside those that are alive at the same time; where that is above all others rather in one of the
+    results that are written `late`. Returns the end of the highest.
 
     Greedy by size comes nearest to the least there can be (Y. Pisarchyk and J. Lee, Efficient memory management for deep neural net inference, 2020).
     """
-    placed: list[Storage] = []
+    top = 0
+    placed: dict[Storage | None, list[Storage]] = {None: [], **{s: [] for s in late}}  # in order of their offsets
     for s in blocks:
-        at = 0
-        for t in placed:  # in order of their offsets
-            if t.first <= s.last and s.first <= t.last:  # type: ignore[operator]
-                if t.offset - at >= s.nbytes:
-                    break
-                at = max(at, t.offset + t.nbytes)
+        for home in (None, *late, None):  # the second time round it has to be there
+            at = 0
+            for t in placed[home]:
+                if t.first <= s.last and s.first <= t.last:  # type: ignore[operator]
+                    if t.offset - at >= s.nbytes:
+                        break
+                    at = max(at, t.offset + t.nbytes)
+            if at + s.nbytes <= top if home is None else s.last < home.first and at + s.nbytes <= home.exact:  # type: ignore[operator]
+                break
         s.offset = at
-        bisect.insort(placed, s, key=lambda t: t.offset)
-    return max((s.offset + s.nbytes for s in placed), default=0)
+        if home is None:
+            top = max(top, at + s.nbytes)
+        else:
+            s.base = home.base
+        bisect.insort(placed[home], s, key=lambda t: t.offset)
+    return top
 
 
 def _in_turn(blocks: Sequence[Storage], bottom: int) -> int:
@@ -438,7 +452,7 @@ class NumbaBackend(NumpyBackend):
         key = (self, "compile", self.fuse_least, self.fuse_most, tuple(donate))
         if key not in graph.cache:
             if all(_compilable(e) for e in graph.equations):
-                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most, donate), graph)
+                graph.cache[key] = entry(Plan(graph, self.fuse_least, self.fuse_most, tuple(donate)), graph)
             else:
                 graph.cache[key] = self._segmented(graph)
         return graph.cache[key]
