@@ -585,7 +585,7 @@ def _makers(primitive: Primitive) -> Any:
 def generate_several(primitive: Primitive) -> Any:
     """The eager operation of a primitive of several arrays, or with several results, for floats of one dtype: `bind`, less what they do not need."""
     name, n, joins = primitive.name, len(primitive.args), primitive.joins
-    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others}
+    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set()}
     xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
     first = joins[0] if joins else 0
     lines = [f"def {name}({xs}, /, **params):", "    try:", f"        xp = x{first}.xp; dt = x{first}.dtype"]
@@ -600,8 +600,10 @@ def generate_several(primitive: Primitive) -> Any:
         else:
             want = "" if primitive.others is None else f" and x{i}.dtype is O"
             lines += [f"            if x{i}.xp is xp{want}: a{i} = x{i}.payload; n{i} = None", "            else: raise TypeError"]
-    if primitive.check_first:
-        lines.append(f"            infer({xs}, **params)")
+    if primitive.check_first:  # once for shapes, dtypes and params
+        parts = ", ".join(f"a{i}.shape, x{i}.dtype" for i in range(n))
+        lines += [f"            key = ({parts}, *params.items())", "            if key not in seen:", f"                infer({xs}, **params)"]
+        lines += ["                if len(seen) > 1024: seen.clear()", "                seen.add(key)"]
     lines.append(f"            f = xp.quick.{name}; outs = f({payloads}, **params)")
     lines += [] if primitive.multiple else ["            outs = (outs,)"]
     lines.append("            out = outs[0]; node = None; od = xp.dtype_of(out)")

@@ -1,4 +1,4 @@
-"""The steps that the reverse pass takes: derivatives that a library has as one call, and differences instead of negatives that are added."""
+"""Eager steps: derivatives that a library has as one call, differences instead of negatives that are added, settings that are looked at once."""
 
 from __future__ import annotations
 
@@ -115,3 +115,37 @@ def test_a_program_writes_the_derivative_over_what_dies():
         np.testing.assert_allclose(kept, (1 - t * t) * s + t * s * (1 - s), rtol=1e-4, atol=1e-6)
         assert not np.array_equal(second.numpy(), kept)
         assert isinstance(md.trace(md.grad(lambda v: md.tanh(v).sum()))(md.tensor(x)), Graph)
+
+
+# ---- what is checked once ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bad", [1.0, (1.0, 1.0), ("1", 1), ((1, 1.0), (1, 1))])
+def test_settings_that_are_equal_to_known_ones_are_still_looked_at(bad):
+    """1.0 is equal to 1, and no size."""
+    x, w = md.ones((1, 2, 6, 6)), md.ones((3, 2, 2, 2))
+    good = md.conv(x, w, stride=1, padding=1, dilation=(1, 1))
+    md.conv(x, w, stride=(1, 1), padding=((1, 1), (1, 1)))
+    assert good.shape == (1, 3, 7, 7)
+    for _ in range(2):
+        with pytest.raises((TypeError, ValueError), match="conv|integer"):
+            md.conv(x, w, padding=bad)
+        if bad != ((1, 1.0), (1, 1)):
+            with pytest.raises((TypeError, ValueError), match="conv|integer"):
+                md.conv(x, w, stride=bad)
+            with pytest.raises((TypeError, ValueError), match="max_pool|integer"):
+                md.max_pool(x, 2, stride=bad)
+
+
+def test_a_shape_is_checked_whatever_was_seen_before():
+    """The rule runs once for shapes, dtypes and params together; another of any of them is looked at anew, and what was refused stays refused."""
+    x, w = md.ones((1, 2, 6, 6)), md.ones((3, 2, 2, 2))
+    for _ in range(2):
+        assert md.conv(x, w).shape == (1, 3, 5, 5)
+        assert md.conv(x, w, stride=2).shape == (1, 3, 3, 3)
+        assert md.conv(x, w, padding="same").shape == (1, 3, 6, 6)
+        with pytest.raises(ValueError, match="conv: f32"):
+            md.conv(md.ones((1, 3, 6, 6)), w)
+        with pytest.raises(ValueError, match="larger than the padded input"):
+            md.conv(md.ones((1, 2, 1, 6)), w)
+        with pytest.raises(ValueError, match="max_pool"):
+            md.max_pool(x, 2, padding=2)
+        assert md.max_pool(x, 2).shape == (1, 2, 3, 3)

@@ -6,6 +6,7 @@ strides, dilations and windows are an integer for all spatial axes or one per ax
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from minidl import shapes
@@ -35,15 +36,28 @@ def _flat(padding: Any, n: int) -> bool:
 
 
 def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
-    n = len(window)
-    if (name.startswith("conv") and not 1 <= n <= 3) or x.ndim < n:
+    n, shape = len(window), x.shape
+    if (name.startswith("conv") and not 1 <= n <= 3) or len(shape) < n:
         raise ValueError(f"{name}: {describe(x)} with a window of {n} axes; [batch, channels] and 1 to 3 spatial axes are wanted")
+    given = shape[len(shape) - n :], window, stride, padding, dilation
+    return _settled(name, *given) if _plain(given) else _settled.__wrapped__(name, *given)
+
+
+def _plain(value: Any) -> bool:
+    """Whether this is an int or a string, or a tuple of such: what is equal means the same then (1.0 and True are equal to 1)."""
+    kind = value.__class__
+    return kind is int or kind is str or (kind is tuple and all(map(_plain, value)))
+
+
+@functools.lru_cache(1024)
+def _settled(name: str, sizes: Any, window: Any, stride: Any, padding: Any, dilation: Any) -> dict[str, Any]:
+    n = len(window)
     stride, dilation = ints(f"{name}: stride", stride, n), ints(f"{name}: dilation", dilation, n)
     if min((*stride, *dilation, *window)) < 1:
         raise ValueError(f"{name}: window {window}, stride {stride} and dilation {dilation} must be at least 1")
     if max((*stride, *dilation, *window)) >= 2**31:
         raise ValueError(f"{name}: window {window}, stride {stride} and dilation {dilation} must be less than 2**31")
-    return {"stride": stride, "padding": _padding(name, padding, x.shape[x.ndim - n :], window, stride, dilation), "dilation": dilation}
+    return {"stride": stride, "padding": _padding(name, padding, sizes, window, stride, dilation), "dilation": dilation}
 
 
 def conv(x: Any, w: Any, b: Any = None, /, *, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1) -> Tensor:
