@@ -44,7 +44,7 @@ CHAPTERS = {
     "minidl.batching": "Transforms",
     "minidl.custom": "Transforms",
     "minidl.autograd": "Transforms",
-    "minidl.control": "Control flow",
+    **dict.fromkeys(("minidl.control.scans", "minidl.control.loops", "minidl.control.branches"), "Control flow"),
     "minidl.jitting": "Tracing and compiling",
     "minidl.tracing": "Tracing and compiling",
     "minidl.graph": "Tracing and compiling",

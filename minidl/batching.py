@@ -42,7 +42,7 @@ class Batched(Symbolic):
         return self.inner.dtype
 
 
-#: How control flow is applied to Tensors so that it is recorded; filled by control.py.
+#: How control flow is applied to Tensors so that it is recorded; filled by minidl.control.
 LOOPS: dict[str, Callable[..., list[Tensor]]] = {}
 
 

@@ -1,4 +1,4 @@
-"""Loops and branches: primitives whose params are Graphs. Their derivatives and batching rules, which need tracing, are in minidl/control.py."""
+"""Loops and branches: primitives whose params are Graphs. Their derivatives and batching rules, which need tracing, are in minidl/control/."""
 
 from __future__ import annotations
 

@@ -1,0 +1,205 @@
+"""The functions of loops and branches as graphs: traced, run on Tensors, and differentiated in either mode.
+
+Promises: a body is traced once; what each step would compute alike is computed in front of the loop, where that takes no more memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tape, tree
+from minidl.batching import LOOPS
+from minidl.context import grad_mode, state
+from minidl.dtypes import DType, bool_
+from minidl.graph import Equation, Graph, Var
+from minidl.primitives import table
+from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tracing import asarray_here, subgraph, subgraph_writing
+from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
+
+Aval = tuple[tuple[int, ...], DType]
+
+
+def aval(t: Any) -> Aval:
+    """The shape and dtype of a Tensor or a variable."""
+    return tuple(t.shape), t.dtype
+
+
+def tensors(x: Any) -> tuple[list[Tensor], tree.Structure]:
+    """The leaves of a pytree as Tensors of the current context, and its structure."""
+    leaves, structure = tree.flatten(x)
+    return [asarray_here(v) if state.interpreter is not None else eager(v) for v in leaves], structure
+
+
+def eager(v: Any) -> Any:
+    """A Tensor of a number or an array, where no interpreter is at work."""
+    if isinstance(v, Tensor) or state.interpreter is not None:
+        return v
+    from minidl.ops import asarray
+
+    return asarray(v)
+
+
+def run_graph(graph: Graph, args: Sequence[Tensor]) -> list[Tensor]:
+    """A graph on Tensors, equation by equation, in the current context."""
+
+    def apply(primitive: Any, inputs: list[Any], params: dict[str, Any]) -> Any:
+        again = LOOPS.get(primitive.name)
+        return again(inputs, params) if again is not None else bind(primitive, inputs, params)
+
+    return graph.run(apply, list(args), lambda c: ns.full(shape=(), value=c.value, dtype=c.dtype))
+
+
+def derived(build: Callable[..., list[Any]], avals: Sequence[Aval]) -> Graph:
+    """The graph of a function on Tensors; its outputs must all be Tensors."""
+    graph, extra, _ = subgraph(lambda *xs: tuple(build(*xs)), avals)
+    assert not extra, "a derived body reads nothing from outside"
+    return graph
+
+
+def node_of(t: Tensor) -> Any:
+    """The place of a Tensor on the tape of the current context."""
+    return here(t)[2]
+
+
+def applied(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Tensor]:
+    """Apply a loop primitive; if an operand is tracked, give its outputs nodes with these derivatives.
+
+    vjp(operands, outputs, cotangents) and jvp(operands, tangents) compute on Tensors; None stands for zero.
+    """
+    primitive = table[name]
+    nodes = [node_of(t) if t.dtype.inexact else None for t in operands]
+    with grad_mode(state.grad):
+        outs = list(bind(primitive, [as_constant(t) for t in operands], params))
+    if not state.grad or all(n is None for n in nodes):
+        return outs
+    xp = outs[0].xp
+    live = [i for i, n in enumerate(nodes) if n is not None]
+    bare = [as_constant(t) for t in operands]
+    kept = list(outs)
+
+    def pull(cts: list[Any], tracked: bool) -> list[Any]:
+        ins = [with_node(t, nodes[i]) if tracked else t for i, t in enumerate(bare)]
+        with grad_mode(state.grad):
+            found = vjp(ins, None if tracked else kept, cts)
+        return [found[i] for i in live]
+
+    def push(tangents: list[Any]) -> list[Any]:
+        full: list[Any] = [None] * len(bare)
+        for i, t in zip(live, tangents, strict=True):
+            full[i] = t
+        return jvp([with_node(t, nodes[i]) for i, t in enumerate(bare)], full)
+
+    made = tape.opaque_nodes(xp, name, [nodes[i] for i in live], len(outs), pull, push)
+    return [with_node(o, n) if o.dtype.inexact else o for o, n in zip(outs, made, strict=True)]
+
+
+def jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
+    """(inputs, tangents of the moving inputs) → (outputs, tangents of the float outputs)."""
+    key = ("jvp", tuple(moving), state.strong)
+    if key not in graph.cache:
+        n = len(graph.inputs)
+
+        def build(*xs: Tensor) -> list[Tensor]:
+            primals, tangents = list(xs[:n]), list(xs[n:])
+            fresh = [alias(p) if m else p for p, m in zip(primals, moving, strict=True)]
+            with grad_mode(True):
+                outs = run_graph(graph, fresh)
+            inexact = [o for o in outs if o.dtype.inexact]
+            moved = _push(inexact, [f for f, m in zip(fresh, moving, strict=True) if m], tangents)
+            return [o.detach() for o in outs] + moved
+
+        graph.cache[key] = derived(build, [aval(v) for v in graph.inputs] + [aval(v) for v, m in zip(graph.inputs, moving, strict=True) if m])
+    return graph.cache[key]
+
+
+def vjp_graph(graph: Graph, wanted: Sequence[bool]) -> Graph:
+    """(inputs, cotangents of the float outputs) → cotangents of the wanted inputs."""
+    key = ("vjp", tuple(wanted), state.strong)
+    if key not in graph.cache:
+        n = len(graph.inputs)
+
+        def build(*xs: Tensor) -> list[Tensor]:
+            fresh = [alias(x) if w else x for x, w in zip(xs[:n], wanted, strict=True)]
+            with grad_mode(True):
+                outs = [o for o in run_graph(graph, fresh) if o.dtype.inexact]
+            return _pull(outs, xs[n:], [f for f, w in zip(fresh, wanted, strict=True) if w])
+
+        graph.cache[key] = derived(build, [aval(v) for v in graph.inputs] + [aval(v) for v in graph.outputs if v.dtype.inexact])
+    return graph.cache[key]
+
+
+def _pull(outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Sequence[Tensor]) -> list[Tensor]:
+    """Plain (unconjugated) cotangents of the aliases, zeros where nothing flows."""
+    from minidl.autograd import pullback
+
+    roots = [(o.node, c) for o, c in zip(outs, cts, strict=True) if o.node is not None]
+    found = pullback("control flow", roots, [a.node for a in aliases], retain=True) if roots else [None] * len(aliases)
+    return [zeros_like(a) if g is None else g for a, g in zip(aliases, found, strict=True)]
+
+
+def same(name: str, before: Sequence[Tensor], after: Sequence[Any]) -> None:
+    """Raise TypeError unless a carry keeps its number of tensors, their shapes and dtypes."""
+    if len(before) != len(after):
+        raise TypeError(f"{name}: the carry has {len(before)} tensors going in and {len(after)} coming out")
+    for a, b in zip(before, after, strict=True):
+        if tuple(a.shape) != tuple(b.shape) or a.dtype is not b.dtype:
+            raise TypeError(f"{name}: the carry changes from {describe(a)} to {describe(b)}; it must keep its shape and dtype")
+
+
+def _shortens(e: Equation) -> bool:
+    return e.primitive.name == "cast" and e.outputs[0].dtype.inexact and e.outputs[0].dtype.bits < e.inputs[0].dtype.bits
+
+
+class Traced:
+    """A traced body: its graph, what it read from outside, and the outside tensors that it changed, which become part of the carry."""
+
+    def __init__(self, name: str, f: Callable[..., Any], avals: Sequence[Aval], carry: Sequence[Tensor], loop: bool = True):
+        self.graph, self.extra, self.structure, self.written = subgraph_writing(f, avals)
+        n, w = len(avals), len(self.written)
+        self.written_vars = self.graph.inputs[n : n + w]
+        self.extra_vars = self.graph.inputs[n + w :]
+        outs = self.graph.outputs
+        split = len(outs) - w
+        self.outputs = [*outs[split:], *outs[:split]]
+        same(name, carry, outs[: len(carry)])
+        if loop:
+            self._hoist()
+
+    def _hoist(self) -> None:
+        """Compute before the loop what every step would compute alike, unless it is larger than what it is made from: a step's residuals then
+        hold no copies of it. Not the cast to a shorter float: the steps' cotangents are added up in the dtype of what they share."""
+        fixed, moved, kept = set(self.extra_vars), [], []
+        for e in self.graph.equations:
+            reads = {a for a in e.inputs if isinstance(a, Var)}
+            if reads and reads <= fixed and not _shortens(e) and sum(v.nbytes for v in e.outputs) <= sum(v.nbytes for v in reads):
+                fixed.update(e.outputs)
+                moved.append(e)
+            else:
+                kept.append(e)
+        if not moved:
+            return
+        used = {a for e in kept for a in e.inputs} | set(self.outputs)
+        needed = [v for v in (*self.extra_vars, *(v for e in moved for v in e.outputs)) if v in used]
+        self.extra = run_graph(Graph(self.extra_vars, moved, needed), self.extra)
+        self.extra_vars = tuple(needed)
+        self.graph = Graph([*(v for v in self.graph.inputs if v not in fixed), *needed], kept, self.graph.outputs, "body")
+
+    def store(self, values: Sequence[Tensor]) -> None:
+        """Write the final values of the changed tensors."""
+        for t, v in zip(self.written, values, strict=True):
+            t.assign(v)
+
+
+def one_bool(what: str, x: Tensor, integers: bool = False) -> None:
+    """Raise TypeError unless a condition is one bool (or integer)."""
+    if x.shape != () or not (x.dtype is bool_ or (integers and x.dtype.is_integer)):
+        raise TypeError(f"{what} must be one bool, not {describe(x)}")
+
+
+def holds(what: str, x: Any, integers: bool = False) -> bool:
+    """Eager: whether a condition holds; it is refused where a trace would refuse it."""
+    if isinstance(x, Tensor):
+        one_bool(what, x, integers)
+    return bool(x)

@@ -1,0 +1,166 @@
+"""scan and map, and the derivatives of scan, which are scans themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl import tree
+from minidl.context import state
+from minidl.control.bodies import Traced, applied, aval, eager, jvp_graph, node_of, same, tensors
+from minidl.control.halves import Split, split_body
+from minidl.graph import Graph
+from minidl.primitives import table
+from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tracing import subgraph
+from minidl.transforms import zeros_like
+
+
+def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
+    """The scan primitive on Tensors, with its derivatives."""
+    body, n_consts, n_carry = params["body"], params["n_consts"], params["n_carry"]
+    length, reverse = params["length"], params["reverse"]
+    tracked = state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)
+    if not tracked:
+        return list(bind(table["scan"], operands, params))
+    live = [t.dtype.inexact and (node_of(t) is not None or n_consts <= i < n_consts + n_carry) for i, t in enumerate(operands)]
+
+    def split() -> Split:
+        key = ("scan", tuple(live), n_consts, n_carry, length > 1, state.strong)
+        if key not in body.cache:
+            body.cache[key] = split_body(body, n_consts, n_carry, live, length > 1)
+        return body.cache[key]
+
+    ran = split().forward
+    n_out = len(body.outputs)
+    carry = range(n_consts, n_consts + n_carry)
+    float_carry = [i for i in carry if operands[i].dtype.inexact]
+    x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
+
+    def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
+        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks = split()
+        outs = outs if outs is not None and forward is ran else apply_scan(ins, {**params, "body": forward})
+        cts = cts[:n_out]
+        seeds = cts + [None] * (n_out - len(cts))
+        full = [c if c is not None else zeros_like(o) for c, o in zip(seeds, outs[:n_out], strict=True) if o.dtype.inexact]
+        k, xs, stacked = len(float_carry), ins[n_consts + n_carry :], outs[n_out:]
+        given = [
+            *(ins[i] for i in some_consts),
+            *full[:k],
+            *(zeros_like(ins[i]) for i in summed),
+            *full[k:],
+            *(stacked[i] for i in some_stacked),
+            *(xs[i] for i in some_xs),
+        ]
+        more = {"body": backward, "length": length, "n_consts": len(some_consts), "n_carry": k + len(summed), "reverse": not reverse}
+        found = apply_scan(given, more)
+        ys = found[k + len(summed) :]
+        stack = dict(zip(stacks, [*xs, *stacked, *full[k:], *ys], strict=True))
+        result: list[Any] = [None] * len(ins)
+        for i, g in zip([*float_carry, *summed, *x_live], [*found[: k + len(summed)], *ys[: len(x_live)]], strict=True):
+            result[i] = g
+        for i, total in totals.items():
+            result[i] = total(stack)
+        return result
+
+    def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
+        moving = [t is not None or (i in carry and ins[i].dtype.inexact) for i, t in enumerate(tangents)]
+        body2 = jvp_graph(body, moving)
+        n = len(ins)
+        order = [*range(n), *(i for i in range(n) if moving[i])]
+        ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
+        return _interleaved_scan(body, body2, ins, ts, order, moving, params)
+
+    outs = applied("scan", operands, {**params, "body": ran}, vjp, jvp)
+    return outs[:n_out]
+
+
+def _interleaved_scan(
+    body: Graph, body2: Graph, ins: list[Tensor], ts: list[Tensor], order: list[int], moving: list[bool], params: dict[str, Any]
+) -> list[Any]:
+    """Run the jvp body: its inputs and outputs are put in the order consts, carry, xs / carry, ys that scan wants."""
+    n_consts, n_carry = params["n_consts"], params["n_carry"]
+
+    def group(i: int) -> int:
+        return 0 if i < n_consts else 1 if i < n_consts + n_carry else 2
+
+    position = sorted(range(len(order)), key=lambda k: (group(order[k]), k))
+    out_floats = [i for i, v in enumerate(body.outputs) if v.dtype.inexact]
+    outs = [*range(len(body.outputs)), *out_floats]
+    out_position = sorted(range(len(outs)), key=lambda k: (outs[k] >= n_carry, k))
+    key = ("ordered", tuple(position), tuple(out_position))
+    if key not in body2.cache:
+        body2.cache[key] = Graph([body2.inputs[k] for k in position], body2.equations, [body2.outputs[k] for k in out_position], "body")
+    given = [*ins, *ts]
+    counts = [sum(group(order[k]) == g for k in range(len(order))) for g in (0, 1)]
+    found = apply_scan([given[k] for k in position], {**params, "body": body2.cache[key], "n_consts": counts[0], "n_carry": counts[1]})
+    place = {k: j for j, k in enumerate(out_position)}
+    tangents: list[Any] = [None] * len(body.outputs)
+    for j, i in enumerate(out_floats):
+        tangents[i] = found[place[len(body.outputs) + j]]
+    return tangents
+
+
+def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False) -> tuple[Any, Any]:
+    """Carry a state through a sequence: f(carry, x) -> (carry, y); returns the last carry and the stacked ys.
+
+    xs is a pytree of tensors with equal leading axes (or None, with length). The carry keeps its shapes and dtypes. Tracing takes the same time
+    for any length. Raises TypeError where the carry changes, ValueError where lengths differ.
+
+    >>> total, sums = md.scan(lambda c, x: (c + x, c + x), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
+    >>> total.item(), sums.tolist()
+    (6.0, [1.0, 3.0, 6.0])
+    """
+    carry, c_structure = tensors(init)
+    seq, x_structure = tensors(xs)
+    lengths = {t.shape[0] if t.shape else None for t in seq} | ({length} if length is not None else set())
+    if len(lengths) != 1 or None in lengths:
+        raise ValueError(f"scan: leading axes of xs and length must agree, got {', '.join(describe(t) for t in seq) or 'no xs'} and length={length}")
+    (n,) = lengths
+    if state.interpreter is None and n == 0:  # what one step would return says what no step returns
+        graph, _, structure = subgraph(
+            lambda *a: f(tree.unflatten(c_structure, a[: len(carry)]), tree.unflatten(x_structure, a[len(carry) :])),
+            [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq],
+        )
+        ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
+        return init, tree.unflatten(structure.children[1], ys)
+    if state.interpreter is None:
+        return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]
+    k = len(carry)
+
+    def body(*args: Tensor) -> Any:
+        out = f(tree.unflatten(c_structure, args[:k]), tree.unflatten(x_structure, args[k:]))
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError("scan: the function must return (carry, y)")
+        return out
+
+    traced = Traced("scan", body, [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq], carry)
+    y_structure = traced.structure.children[1]
+    w = len(traced.written)
+    graph = Graph([*traced.extra_vars, *traced.written_vars, *traced.graph.inputs[: k + len(seq)]], traced.graph.equations, traced.outputs, "body")
+    params = {"body": graph, "length": n, "n_consts": len(traced.extra), "n_carry": k + w, "reverse": reverse}
+    outs = apply_scan([*traced.extra, *traced.written, *carry, *seq], params)
+    traced.store(outs[:w])
+    return tree.unflatten(c_structure, outs[w : w + k]), tree.unflatten(y_structure, outs[w + k :])
+
+
+def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: Any, n: int, reverse: bool) -> tuple[Any, Any]:
+    from minidl.ops import stack
+
+    state_now, ys = tree.unflatten(cs, carry), []
+    for i in reversed(range(n)) if reverse else range(n):
+        state_now, y = f(state_now, tree.unflatten(xs, [t[i] for t in seq]))
+        ys.append(y)
+    same("scan", carry, tree.leaves(state_now))
+    if reverse:
+        ys.reverse()
+    return state_now, tree.map(lambda *row: stack([eager(v) for v in row]), *ys)
+
+
+def map(f: Callable[..., Any], xs: Any) -> Any:
+    """Apply f to each element along the leading axis, one after the other (scan without a carry; md.vmap does all at once).
+
+    >>> md.map(lambda x: x * x, md.tensor([1.0, 2.0])).tolist()
+    [1.0, 4.0]
+    """
+    return scan(lambda c, x: ((), f(x)), (), xs)[1]
