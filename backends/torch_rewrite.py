@@ -110,6 +110,12 @@ class _Uses:
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
 
 
+    def cut_by(self, scatter: Equation, x: Any) -> bool:
+        """Whether this is a pool_scatter of what was 0 already where x is not positive."""
+        cut = self.maker(scatter.inputs[0], "where")
+        return scatter.primitive.name == "pool_scatter" and cut is not None and self.positive(cut) is x
+
+
 def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
     return Equation(table[name], inputs, params, (Var(like.shape, like.dtype),), where)
 
@@ -130,7 +136,8 @@ def relu_after_pooling(graph: Graph) -> Graph:
             and s.outputs[0] not in uses.kept
             for e, s in zip(cut, scatters, strict=True)
         )  # fmt: skip
-        # where a whole window is below 0 the places differ, which nobody else may see
+        # where a whole window is below 0 the places differ, which nobody else may see: but for a scatter to which no gradient comes from there
+        scatters += [s for s in uses.users.get(pool.outputs[1], []) if uses.cut_by(s, pool.outputs[0])]
         seen = pool.outputs[1] in uses.kept or any(all(u is not s for s in scatters) for u in uses.users.get(pool.outputs[1], []))
         if others or not fits or seen or any(t.outputs[0] in uses.kept for t in tests):
             continue
@@ -140,7 +147,7 @@ def relu_after_pooling(graph: Graph) -> Graph:
             Equation(pool.primitive, relu.inputs, pool.params, (best, pool.outputs[1]), pool.where),
             Equation(relu.primitive, (best,), {}, (pool.outputs[0],), relu.where),
         ]
-        for e, scatter in zip(cut, scatters, strict=True):
+        for e, scatter in zip(cut, scatters, strict=False):
             assert scatter is not None
             g, (zero,) = scatter.inputs[0], e.inputs[2:]
             test = _new("gt", (pool.outputs[0], Literal(0.0, g.dtype)), {}, Var(g.shape, e.inputs[0].dtype), e.where)

@@ -364,6 +364,56 @@ def test_pooling_goes_before_relu_and_nobody_can_tell(kind, size):
         assert ("pool_masks" in run.__source__) is (outputs == slice(0, 3, 2) and size == 64)
 
 
+@pytest.mark.parametrize("size", [8, 64])
+@pytest.mark.parametrize("fires", ["alone", "read twice", "two gradients"])
+def test_pooling_goes_before_relu_where_the_gradient_is_cut_before_it_is_scattered(fires, size):
+    """As a pass leaves it: the places of windows below 0 get no gradient, so nobody sees that they are others."""
+    rng = np.random.default_rng(7)
+    params = {"window": (2, 2), "stride": (2, 2), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    data = rng.normal(-0.5, 1, size=(2, 3, size, size)).astype("float32")
+    data[0, 0, :2, :2], data[0, 1, :4, :4] = [[-1, nan], [nan, -2]], -0.0
+    cotangent = np.array(rng.normal(size=(2, 3, size // 2, size // 2)), "float32")
+    cotangent[0, 0, 0, :2] = inf, nan
+    arrays = [native(data, float32), native(cotangent, float32)]
+    zero = Literal(0.0, float32)
+
+    def check(build, expected):
+        r = Recorder()
+        x, g = Var(data.shape, float32), Var(cotangent.shape, float32)
+        graph = Graph([x, g], r.equations, build(r, x, g))
+        want, run = interpret(graph, arrays), xp.compile(graph)
+        for _ in range(2):
+            for a, b in zip(run(*arrays), want, strict=True):
+                np.testing.assert_array_equal(a.numpy(), b.numpy())
+                np.testing.assert_array_equal(np.signbit(a.numpy()[a.numpy() != 0]), np.signbit(b.numpy()[b.numpy() != 0]))
+        lines = run.__source__.splitlines()
+        pool = next(i for i, line in enumerate(lines) if "max_pool(" in line or "pool_masks(" in line)
+        assert (pool < next(i for i, line in enumerate(lines) if "relu" in line)) is expected
+
+    def pooled(r, x, g, by="out", above=0.0):
+        out, index = r.max_pool(r.relu(x), **params)
+        cut = r.where(r.gt({"out": out, "g": g}[by], Literal(above, float32)), g, zero)
+        return out, index, cut, r.pool_scatter(cut, index, x_shape=x.shape, **params)
+
+    def good(r, x, g):
+        out, index, cut, back = pooled(r, x, g)
+        if fires == "read twice":
+            return [out, back, r.sum(cut, axis=(0,), keepdims=False), r.mul(back, back)]
+        more = r.pool_scatter(r.where(r.gt(out, zero), r.mul(g, g), zero), index, x_shape=x.shape, **params)
+        return [out, back, *([more] if fires == "two gradients" else [])]
+
+    def uncut(r, x, g):
+        out, index, _, back = pooled(r, x, g)
+        return [out, back, r.pool_scatter(g, index, x_shape=x.shape, **params)]
+
+    check(good, True)
+    check(uncut, False)
+    check(lambda r, x, g: [(made := pooled(r, x, g, by="g"))[0], made[3]], False)
+    check(lambda r, x, g: [(made := pooled(r, x, g, above=-1.0))[0], made[3]], False)
+    check(lambda r, x, g: [(made := pooled(r, x, g))[0], made[1], made[3]], False)
+    check(lambda r, x, g: [(made := pooled(r, x, g))[0], made[3], r.pool_gather(x, made[1], **params)], False)
+
+
 def test_large_results_and_values_between_get_memory_again_once_nobody_holds_it():
     r = Recorder()
     x, w = Var((128, 256), float32), Var((256, 256), float32)
