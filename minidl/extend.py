@@ -25,12 +25,13 @@ from minidl.backends.numpy_special import WICHURA
 from minidl.batching import per_lane
 from minidl.custom import streams
 from minidl.errors import check_all
+from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
 from minidl.ops.manipulation import cut
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, elementwise
 from minidl.shapes import axes_tuple, axis_index, size_tuple
-from minidl.tensors import Tensor, bind, describe, from_numpy, ns, operation
+from minidl.tensors import Tensor, bind, describe, from_numpy, ns
 from minidl.tensors import home as below
 from minidl.tracing import persistent
 from minidl.whole import whole

@@ -1,21 +1,18 @@
 """Tensor, and how a primitive is applied to Tensors.
 
 A Tensor is (payload, xp, dtype, node): a native array and its backend when eager; a symbol and the trace while tracing; a batch and the vmap
-level inside vmap. `bind` is the general way to apply a primitive; `fast` holds generated straight-line code for the happy case of
-elementwise primitives (eager, one backend, one dtype), which falls back on `bind`.
+level inside vmap. `bind` is the general way to apply a primitive; minidl.generated has a shorter one for the happy case.
 
-Promises: the happy path looks at no thread-local; a kernel's failure becomes the shape rule's message, alike on every backend.
+Promises: a kernel's failure becomes the shape rule's message, alike on every backend.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import re
 import weakref
 from collections.abc import Sequence
-from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -25,14 +22,13 @@ from minidl import dtypes
 from minidl.backends import default, using
 from minidl.context import autocasting, busy, interpreting, state
 from minidl.dtypes import DType
-from minidl.emit import load, on_first_call
 from minidl.errors import name_it, own
 from minidl.graph import Var
 from minidl.precision import wanted
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.shapes import prod, show, shown
-from minidl.tape import LEAF, Hooked, Leaf, Node, count, kind_of, leaf_node, record
+from minidl.tape import LEAF, Hooked, Leaf, Node, leaf_node, record
 
 
 class Tensor:
@@ -240,6 +236,19 @@ def mixed(name: str, a: Any, b: Any) -> None:
 
 
 # ---- applying a primitive ---------------------------------------------------------------------------------------------------------------
+class Namespace(SimpleNamespace):
+    """The primitives as functions of Tensors: the xp on which rules compute when they must be differentiable themselves."""
+
+    @staticmethod
+    def dtype_of(x: Any) -> DType:
+        """The dtype of a Tensor."""
+        return x.dtype
+
+
+#: Filled by minidl.generated.
+ns = Namespace()
+
+
 def scalar_payload(xp: Any, value: Any, dtype: DType) -> Any:
     """A Python scalar as a native 0-d array, from the backend's cache where it may be (not NaN; zeros of both signs are apart)."""
     key = (value, value.__class__, dtype)
@@ -451,211 +460,6 @@ def _no_memory(primitive: Primitive, xp: Any, error: Exception, results: Sequenc
     if isinstance(error, MemoryError) or (nbytes > 2**20 and (nbytes > 2**62 or re.search(r"memory|RESOURCE_EXHAUSTED|too big", str(error)))):
         what = show(*(SimpleNamespace(shape=s, dtype=d) for s, d in results))
         raise MemoryError(f"{primitive.name}: no memory on {xp.device} for the result {what} of {nbytes / 2**30:.3g} GiB") from None
-
-
-# ---- generated code for the happy case ------------------------------------------------------------------------------------------------
-_CHECK = {
-    k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")
-}
-
-
-def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:
-    kind = kind_of(primitive, live, False, len(primitive.args))
-    name = "K" + "".join(map(str, live))
-    env[name] = kind
-    text = {"out": "out"}
-    for a, local in zip(primitive.args, "ab", strict=False):
-        text |= {a: local, f"{a}_shape": f"{local}.shape", f"{a}_dtype": "dt"}
-    parts = ["next(count)", name, "xp", *("nm"[i] for i in live), *(text[r] for r in kind.residuals)]
-    return f"[{', '.join(parts)}]"
-
-
-def _operation(name: str, operands: str, indent: str) -> list[str]:
-    return [f"{indent}f = xp.quick.{name}; out = f({operands})"]  # apart: Python looks for a method in the class first, and finds none
-
-
-def _environment(primitive: Primitive) -> dict[str, Any]:
-    """The globals of a generated operation."""
-    own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_}
-    return {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "bind": bind, "record": record, **own}
-
-
-def _give(dtype: str, node: str) -> str:
-    """Return a new Tensor; setting four slots costs less than calling the class."""
-    return f"t = new(Tensor); t.payload = out; t.xp = xp; t.dtype = {dtype}; t.node = {node}; return t"
-
-
-def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
-    """The eager operation of an elementwise primitive with one or two arguments, as one straight-line function."""
-    name, env = primitive.name, _environment(primitive)
-    give = functools.partial(_give, out_dtype)
-    track = primitive.differentiable
-    check = _CHECK[only]
-    if len(primitive.args) == 1:
-        lines = [f"def {name}(x, /):", "    try:", "        xp = x.xp; dt = x.dtype", f"        if {check}not busy[0]:", "            a = x.payload"]
-        lines += _operation(name, "a", " " * 12)
-        lines += ["            n = x.node", f"            if n is None: {give('None')}"] if track else [f"            {give('None')}"]
-        if track:
-            lines.append(f"            {give(_node(primitive, (0,), env))}")
-        lines += ["    except Exception: pass", "    return bind(P, (x,), NONE)"]
-        return load("\n".join(lines) + "\n", env, name)
-    both = [
-        "        if n is None:",
-        f"            if m is None: {give('None')}",
-    ]
-    lines = [
-        f"def {name}(x, y, /):", "    try:", "        xp = x.xp; dt = x.dtype; c = y.__class__",
-        "        if c is float or c is int:",
-        f"            if {check}(dt.inexact or c is int) and not busy[0]:",
-        "                a = x.payload; b = xp.scalars[y, c, dt]",
-        *_operation(name, "a, b", " " * 16),
-        *(["                n = x.node"] if track and primitive.vjp(0) else []),
-        "                " + ("if n is None: " if track and primitive.vjp(0) else "") + f"{give('None')}",
-        *([f"                {give(_node(primitive, (0,), env))}"] if track and primitive.vjp(0) else []),
-        f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
-        "            a = x.payload; b = y.payload",
-        *_operation(name, "a, b", " " * 12),
-    ]  # fmt: skip
-    if not track:
-        lines.append(f"            {give('None')}")
-    else:
-        lines += ["            n = x.node; m = y.node", *("    " + b for b in both)]
-        lines += [
-            f"                if a.shape == b.shape: {give(_node(primitive, (1,), env))}",
-            "            elif a.shape == b.shape:",
-            f"                if m is None: {give(_node(primitive, (0,), env))}",
-            f"                {give(_node(primitive, (0, 1), env))}",
-            f"            {give('record(P, xp, (a, b), (n, m), (out,), NONE)')}",
-        ]
-    lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
-    return load("\n".join(lines) + "\n", env, name)
-
-
-#: Primitives of one array with static params that take the straight line, too: the dtypes for which they do, and the result's dtype.
-_STATIC = {
-    **dict.fromkeys("sum prod cumsum cumprod reshape permute broadcast_to flip slice unslice pad tril triu".split(), ("number", "dt")),
-    **dict.fromkeys("max min cummax cummin".split(), ("real", "dt")),
-    **dict.fromkeys("root gelu logsumexp softmax log_softmax cumlogsumexp".split(), ("float", "dt")),
-    **dict.fromkeys("argmax argmin argsort".split(), ("real", "int64")), "cast": ("number", "dtype"),
-}  # fmt: skip
-
-
-def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
-    """The eager operation of a primitive of one array with static params, as one straight-line function. Its callers have checked the params."""
-    name, params = primitive.name, primitive.params
-    env = _environment(primitive)
-    passed = ", ".join(f"{p}={p}" for p in params)
-    give = functools.partial(_give, out_dtype)
-    lines = [f"def {name}(x, /, *, {', '.join(params)}):", "    try:", "        xp = x.xp; dt = x.dtype"]
-    lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12)]
-    lines.append("            n = x.node")
-    if primitive.differentiable:
-        text = {"x": "a", "out": "out", "x_shape": "a.shape", "x_dtype": "dt", **{p: p for p in params}}
-        env["K"] = kind = kind_of(primitive, (0,), False, 1)
-        lines.append(f"            if n is not None and {out_dtype}.inexact:")
-        residuals = ", ".join(text[r] for r in kind.residuals)
-        lines.append(f"                {give(f'[next(count), K, xp, n, {residuals}]')}")
-    again = ", ".join(f"{p!r}: {p}" for p in params)
-    lines += [f"            {give('None')}", "    except Exception: pass", f"    return bind(P, (x,), {{{again}}})"]
-    return load("\n".join(lines) + "\n", env, name)
-
-
-def _makers(primitive: Primitive) -> Any:
-    """For (which inputs are tracked, whether any of these is broadcast) the function that makes the node, from the payloads, results and params;
-    None where nothing tracked has a derivative."""
-    args = primitive.args
-    shapes_of = ", ".join(f"a{i}.shape" for i in range(len(args)))
-
-    @functools.cache
-    def maker(tracked: tuple[bool, ...], broadcast: bool) -> Any:
-        live = tuple(i for i, t in enumerate(tracked) if t and primitive.vjp(i) is not None)
-        if not live:
-            return None
-        kind = kind_of(primitive, live, broadcast, len(args))
-        text = {"out": "outs[0]", "shapes": f"({shapes_of},)", "out_shape": "outs[0].shape", **{f"out{k}": f"outs[{k}]" for k in range(3)}}
-        for i, a in enumerate(args):
-            text |= {a: f"a{i}", f"{a}_shape": f"a{i}.shape", f"{a}_dtype": f"xp.dtype_of(a{i})"}
-        parts = ["next(count)", "K", "xp", *(f"n{i}" for i in live), *(text.get(r, f"params[{r!r}]") for r in kind.residuals)]
-        given = ", ".join([*(f"a{i}" for i in range(len(args))), *(f"n{i}" for i in range(len(args)))])
-        return load(f"def make(xp, outs, params, {given}): return [{', '.join(parts)}]\n", {"count": count, "K": kind}, "make")
-
-    return maker
-
-
-def generate_several(primitive: Primitive) -> Any:
-    """The eager operation of a primitive of several arrays, or with several results, for floats of one dtype: `bind`, less what they do not need."""
-    name, n, joins = primitive.name, len(primitive.args), primitive.joins
-    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set()}
-    xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
-    first = joins[0] if joins else 0
-    lines = [f"def {name}({xs}, /, **params):", "    try:", f"        xp = x{first}.xp; dt = x{first}.dtype"]
-    lines.append("        if dt.fast_float and not busy[0]:")
-    for i in range(n):
-        if i == first:
-            lines.append(f"            a{i} = x{i}.payload; n{i} = x{i}.node")
-        elif joins is None or i in joins:
-            lines += [f"            c = x{i}.__class__", f"            if c is float or c is int: a{i} = xp.scalars[x{i}, c, dt]; n{i} = None"]
-            lines.append(f"            elif x{i}.xp is xp and x{i}.dtype is dt: a{i} = x{i}.payload; n{i} = x{i}.node")
-            lines.append("            else: raise TypeError")
-        else:
-            want = "" if primitive.others is None else f" and x{i}.dtype is O"
-            lines += [f"            if x{i}.xp is xp{want}: a{i} = x{i}.payload; n{i} = None", "            else: raise TypeError"]
-    if primitive.check_first:  # once for shapes, dtypes and params
-        parts = ", ".join(f"a{i}.shape, x{i}.dtype" for i in range(n))
-        lines += [f"            key = ({parts}, *params.items())", "            if key not in seen:", f"                infer({xs}, **params)"]
-        lines += ["                if len(seen) > 1024: seen.clear()", "                seen.add(key)"]
-    lines.append(f"            f = xp.quick.{name}; outs = f({payloads}, **params)")
-    lines += [] if primitive.multiple else ["            outs = (outs,)"]
-    lines.append("            out = outs[0]; node = None; od = xp.dtype_of(out)")
-    if primitive.differentiable:
-        tracked = [f"n{i} is not None" for i in range(n)]
-        apart = " or ".join(f"(n{i} is not None and a{i}.shape != out.shape)" for i in range(n)) if primitive.elementwise else "False"
-        lines.append(f"            if ({' or '.join(tracked)}) and od.inexact:")
-        lines.append(f"                make = maker(({', '.join(tracked)},), {apart})")
-        lines.append(f"                if make is not None: node = make(xp, outs, params, {payloads}, {nodes})")
-    if primitive.multiple:
-        lines.append("            return (Tensor(out, xp, od, node), *[Tensor(o, xp, xp.dtype_of(o)) for o in outs[1:]])")
-    else:
-        lines.append(f"            {_give('od', 'node')}")
-    lines += ["    except Exception: pass", f"    return bind(P, ({xs},), params)"]
-    return load("\n".join(lines) + "\n", env, name)
-
-
-def _general(primitive: Primitive) -> Any:
-    def apply(*args: Any, **params: Any) -> Any:
-        return bind(primitive, args, params)
-
-    apply.__name__ = primitive.name
-    return apply
-
-
-class Namespace(SimpleNamespace):
-    """The primitives as functions of Tensors: the xp on which rules compute when they must be differentiable themselves."""
-
-    @staticmethod
-    def dtype_of(x: Any) -> DType:
-        """The dtype of a Tensor."""
-        return x.dtype
-
-
-def _takes_floats(primitive: Primitive) -> bool:
-    """Whether generate_several fits."""
-    if primitive.variadic or not primitive.args or primitive.promote == "none" or (primitive.inline and not primitive.differentiable):
-        return False
-    return primitive.accepts is None or primitive.accepts(dtypes.float32)
-
-
-def operation(primitive: Primitive) -> Any:
-    """A primitive as a function of Tensors, generated at its first call."""
-    name = primitive.name
-    if primitive.fast is not None and primitive.fast[0] in _CHECK:
-        return on_first_call(partial(generate, primitive, *primitive.fast), name)
-    if name in _STATIC:
-        return on_first_call(partial(generate_static, primitive, *_STATIC[name]), name)
-    return on_first_call(partial(generate_several, primitive), name) if _takes_floats(primitive) else _general(primitive)
-
-
-ns = Namespace(**{name: operation(primitive) for name, primitive in table.items()})
 
 
 def batch_call(parent: Any) -> Any:

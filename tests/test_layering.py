@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "diagram", "stopwatch"),
     ("backends",),
-    ("tape", "tensors", "later", "handover"),
+    ("tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
     ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "recording"),

@@ -4,6 +4,7 @@ creation, elementwise, reductions, manipulation, indexing, sorting, linear, wind
 operators and methods to Tensor.
 """
 
+from minidl import generated as _generated  # noqa: F401  (fills ns, which the operations are made of)
 from minidl.errors import check_all as _check_all
 from minidl.ops import composites, creation, elementwise, indexing, info, linear, manipulation, reductions, sorting, windows
 from minidl.ops.composites import *  # noqa: F403
