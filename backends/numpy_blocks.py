@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.numpy_helpers import select
+from minidl.backends.numpy_helpers import bounded, select
 from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu, sigmoid, sign, softplus
 from minidl.backends.numpy_memory import empty
 from minidl.backends.numpy_special import erf
@@ -52,10 +52,6 @@ def several(equation: Equation) -> bool:
     return name in ROWWISE or name == "logsumexp" or (elementwise(equation) and into(equation) is None and name != "cast")
 
 
-def _clip(x: np.ndarray, lo: np.ndarray, hi: np.ndarray, out: np.ndarray) -> np.ndarray:
-    return np.minimum(np.maximum(x, lo, out=out), hi, out=out)
-
-
 def _within(x: np.ndarray, lo: np.ndarray, hi: np.ndarray, out: np.ndarray) -> np.ndarray:
     """np.clip, but for the sign of a zero bound. What bounds from below seldom finds anything, and looking for it costs half as much."""
     if out is x and hi == np.inf and x.size and np.minimum.reduce(x, axis=None) >= lo:
@@ -69,7 +65,7 @@ def _rsqrt(x: np.ndarray, out: np.ndarray) -> np.ndarray:
 
 #: Kernels that can write their result where they are told, ufuncs apart, and which operands that may be (ufuncs: any).
 INTO: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-    "clip": (_clip, (0,)), "rsqrt": (_rsqrt, (0,)), "relu": (relu, (0,)), "where": (select, (1, 2)), "sigmoid": (sigmoid, (0,)),
+    "clip": (bounded, (0,)), "rsqrt": (_rsqrt, (0,)), "relu": (relu, (0,)), "where": (select, (1, 2)), "sigmoid": (sigmoid, (0,)),
     "softplus": (softplus, (0,)), "erf": (erf, (0,)),
 }  # fmt: skip
 
@@ -133,9 +129,7 @@ def blocked(graph: Graph) -> Graph:
     if not any(v.nbytes >= 2 * LEAST for v in graph.variables()):
         return graph
     equations: list[Equation] = []
-    items = recompute(
-        regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several), graph, elementwise
-    )
+    items = recompute(regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several), graph, elementwise)
     sizes = {item: cut for item in items if isinstance(item, Region) and (cut := cuts(item))}
     inside = products(items, graph, lambda region: region in sizes and sizes[region][0][0] == 0 and sizes[region][0][1] >= LINES)
     for item in items:

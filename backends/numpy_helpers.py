@@ -30,8 +30,9 @@ def widened(f: Callable[..., Array]) -> Callable[..., Array]:
     return kernel
 
 
-#: Elements of which a function of several steps takes so many at a time: its buffers stay in the cache, and come from memory that was just freed.
-CHUNK = 1 << 14
+#: Elements of which a function of several steps takes so many at a time: its buffers stay in the cache, and come from memory that was just freed
+#: (in float32 just below 128 KB, from where on malloc asks the system).
+CHUNK = (1 << 15) - 64
 
 
 def in_chunks(f: Callable[[Array, Array], Any]) -> Callable[..., Array]:
@@ -58,26 +59,31 @@ def in_chunks(f: Callable[[Array, Array], Any]) -> Callable[..., Array]:
     return kernel
 
 
+def bounded(x: Array, lo: Any, hi: Any, out: Array | None = None) -> Array:
+    """x between two numbers. np.clip takes a third of the time that np.maximum takes with a number, but of a zero bound it may give another sign."""
+    if x.size >= 4096 and x.dtype.char in "fd" and np.ndim(lo) == np.ndim(hi) == 0 and lo and hi:
+        return np.clip(x, lo, hi, out=out)
+    return np.minimum(np.maximum(x, lo, out=out), hi, out=out)
+
+
 def where(c: Array, x: Array, y: Array) -> Array:
     """x where c, else y; x and y of one dtype. Bit masks select five times faster than np.where, which branches, where c is unpredictable."""
     dtype = getattr(x, "dtype", None) or y.dtype  # rule texts pass Python numbers
-    x, y, size = np.asarray(x, dtype), np.asarray(y, dtype), dtype.itemsize
-    if c.size < 4096 or size > 4:
+    x, y = np.asarray(x, dtype), np.asarray(y, dtype)
+    if c.size < 4096 or dtype.itemsize > 4:
         return np.where(c, x, y)
-    bits = _BITS[size]
-    mask = np.negative(c.view(np.int8)).astype(bits)  # all ones where c
-    y = y.view(bits)
-    out = np.bitwise_xor(x.view(bits), y)
-    return np.bitwise_xor(np.bitwise_and(out, mask), y).view(dtype)
+    return select(c, x, y, np.empty(np.broadcast_shapes(c.shape, x.shape, y.shape), dtype))
 
 
 def select(c: Array, x: Array, y: Array, out: Array) -> Array:
     """`where` into out, which may be x or y. Where the condition seldom holds, that is faster than to compute with masks."""
     size = out.dtype.itemsize
-    if out is not x and c.shape == out.shape and np.count_nonzero(c) * 64 <= c.size:
+    chosen = np.count_nonzero(c) if out is not x and c.shape == out.shape else c.size
+    if chosen * 64 <= c.size:
         if out is not y:
             np.copyto(out, y)
-        np.copyto(out, x, where=c)
+        if chosen:
+            np.copyto(out, x, where=c)
     elif out.size < 4096 or size > 4:
         np.copyto(out, np.where(c, x, y))
     else:
@@ -88,8 +94,8 @@ def select(c: Array, x: Array, y: Array, out: Array) -> Array:
             np.bitwise_and(x, mask, out=into)
         else:
             other = np.bitwise_xor(x, y)
-            chosen = np.bitwise_and(other, mask, out=other if other.shape == out.shape else None)
-            np.bitwise_xor(chosen, y, out=into)
+            taken = np.bitwise_and(other, mask, out=other if other.shape == out.shape else None)
+            np.bitwise_xor(taken, y, out=into)
     return out
 
 

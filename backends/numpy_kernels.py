@@ -19,7 +19,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX, complex_pow
-from minidl.backends.numpy_helpers import blocks, in_chunks, is_half, select, where, widened
+from minidl.backends.numpy_helpers import blocks, bounded, in_chunks, is_half, select, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
@@ -118,7 +118,7 @@ _ONE_FROM = 88
 
 @in_chunks
 def _sigmoid(x: Array, out: Array) -> None:
-    t = np.minimum(x, _number(_ONE_FROM, x.dtype))
+    t = bounded(x, -np.inf, _number(_ONE_FROM, x.dtype))
     np.exp(t, out=t)
     np.divide(t, np.add(t, _number(1, x.dtype), out=out), out=out)  # loses no digits on either side
 
@@ -134,7 +134,11 @@ def sigmoid(x: Array, out: Array | None = None) -> Array:
 
 @noisy
 def relu(x: Array, out: Array | None = None) -> Array:
-    return np.maximum(x, _zero(x.dtype), out=out)
+    zero = _zero(x.dtype)
+    if x.size < 4096 or x.dtype.char not in "fd":
+        return np.maximum(x, zero, out=out)
+    found = np.clip(x, zero, np.inf, out=out)  # see bounded; + 0.0 for the sign
+    return np.add(found, zero, out=found)
 
 
 @noisy
@@ -147,7 +151,7 @@ def relu_dx(g: Array, out: Array) -> Array:
 def softplus(x: Array, out: Array) -> None:
     z = np.abs(x)
     np.log1p(np.exp(np.negative(z, out=z), out=z), out=z)
-    np.add(np.maximum(x, _zero(x.dtype), out=out), z, out=out)
+    np.add(relu(x, out), z, out=out)
 
 
 @silent
@@ -177,7 +181,7 @@ def xlogy(x: Array, y: Array) -> Array:
 
 @noisy
 def clip(x: Array, lo: Array, hi: Array) -> Array:
-    return np.minimum(np.maximum(x, lo), hi)
+    return bounded(x, lo, hi)
 
 
 @noisy

@@ -10,10 +10,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from minidl.backends.numpy_helpers import in_chunks
+from minidl.backends.numpy_helpers import bounded, in_chunks
 
 Array = np.ndarray
 
@@ -37,10 +38,12 @@ def piecewise(x: Array, *pieces: tuple[Array, Callable[[Array], Array]]) -> Arra
     return out
 
 
-def horner(x: Array, coefficients: Sequence[float]) -> Array:
-    """The polynomial with these coefficients, highest power first."""
-    out = np.full_like(x, coefficients[0])
-    for c in coefficients[1:]:
+def horner(x: Array, coefficients: Sequence[Any], out: Array | None = None) -> Array:
+    """The polynomial with these coefficients, at least two, highest power first."""
+    first, second, *rest = coefficients
+    out = np.multiply(x, first, out=out)
+    out += second
+    for c in rest:
         out *= x
         out += c
     return out
@@ -86,23 +89,17 @@ def _erfc_large(x: Array) -> Array:
     return np.where(x > 27, 0.0, out)
 
 
-# erf in float32 as the tanh of x + x p(x²), which at 4.2 is 1; where the tanh is flat it hides the polynomial's error. The coefficients, and 4.2.
-_ERF32 = [np.array(c, np.float32) for c in (
-    9.4678515e-11, -5.14859133e-09, 1.0529957e-07, -8.98236237e-07, -2.97826602e-07, 7.29924941e-05, -5.99604915e-04, -2.04343727e-04, 1.02771729e-01,
-    1.28379196e-01, 4.2,
-)]  # fmt: skip
+# erf in float32 as the tanh of x + x p(x²) / q(x²), which at 4.2 is 1; where the tanh is flat it hides the quotient's error
+_ERF32_P = [np.array(c, np.float32) for c in (0.001853356370702386, 0.018956627696752548, 0.12291424721479416, 0.12837916612625122)]
+_ERF32_Q = [np.array(c, np.float32) for c in (0.00032492406899109483, 0.023689914494752884, 0.1568925529718399, 1.0)]
 
 
 @in_chunks
 def _erf_float32(x: Array, out: Array) -> None:
-    first, *middle, last, end = _ERF32
-    x = np.minimum(np.maximum(x, -end), end)
+    x = bounded(x, np.float32(-4.2), np.float32(4.2))
     z = np.multiply(x, x)
-    p = np.multiply(z, first)
-    for c in middle:
-        p += c
-        p *= z
-    p += last
+    p = horner(z, _ERF32_P, out)
+    p /= horner(z, _ERF32_Q)
     p *= x
     p += x
     np.tanh(p, out=out)

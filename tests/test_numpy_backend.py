@@ -175,9 +175,11 @@ def test_selection_by_bits_is_np_where(dtype):
     x, y = rng.normal(size=(2, 90, 70)).astype(dtype.numpy)
     if dtype.is_float:
         x[0], y[0] = nan, inf
-    c = rng.random((90, 70)) < 0.5
-    for a, b in ((x, y), (x[:1], y), (x[0, 0], y.T.copy().T)):
-        got = where(c, np.asarray(a), b)
+    unpredictable = rng.random((90, 70))
+    cases = [(unpredictable < part, a, b) for part in (0.5, 0.001, -1.0, 2.0) for a, b in ((x, y), (x[:1], y), (x[0, 0], y.T.copy().T), (x, y[0, 0]))]
+    for c, a, b in (*cases, (unpredictable[:1] < 0.5, x, y), (unpredictable < 0.5, x[:1], y[0, :1])):
+        got = where(c, np.asarray(a), np.asarray(b))
+        assert not np.shares_memory(got, a) and not np.shares_memory(got, b)
         assert got.dtype == dtype.numpy  # compared in float64, because a bfloat16 nan equals nothing in the eyes of np.testing
         np.testing.assert_array_equal(got.astype(np.float64), np.where(c, a, b).astype(np.float64))
 

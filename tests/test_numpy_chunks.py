@@ -44,6 +44,16 @@ def test_chunks_change_nothing(name, dtype):
         assert np.array_equal(spread[:, 0], f(x), equal_nan=True) and not spread[:, 1].any()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int32"])
+def test_bounds_of_large_arrays_are_those_of_small_ones(dtype):
+    numbers = SPECIAL if dtype != "int32" else np.array([0, -5, 5, 7, -(2**31), 2**31 - 1])
+    with np.errstate(all="ignore"):
+        x = np.resize(numbers, 5000).astype(dtype)
+    for f in (xp.relu, lambda v: xp.clip(v, v.dtype.type(-2), v.dtype.type(3)), lambda v: xp.clip(v, v.dtype.type(0), v.dtype.type(3))):
+        got, want = f(x), np.concatenate([f(x[i : i + 50]) for i in range(0, 5000, 50)])
+        assert got.dtype == x.dtype and got.tobytes() == want.tobytes()  # zeros have one sign
+
+
 def test_limits():
     np.testing.assert_array_equal(xp.erf(SPECIAL)[[2, 3, 9, 10]], [1, -1, 1, -1])
     np.testing.assert_array_equal(xp.sigmoid(SPECIAL)[[0, 2, 3, 9, 10]], [0.5, 1, 0, 1, 0])
