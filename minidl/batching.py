@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 from minidl import tree
 from minidl.backends import using
 from minidl.context import Symbolic, interpreting, state
-from minidl.dtypes import DType, canonical
-from minidl.primitives import table
-from minidl.primitives.core import Primitive
+from minidl.dtypes import DType
+from minidl.primitives.core import Interpreter, Primitive
 from minidl.tape import count
 from minidl.tensors import Tensor, batch_call, bind, describe, home, promoted, scalar_payload, write_grad
 
@@ -46,43 +44,21 @@ class Batched(Symbolic):
 LOOPS: dict[str, Callable[..., list[Tensor]]] = {}
 
 
-class Level:
+class Level(Interpreter):
     """One vmap: an xp whose functions apply batching rules in the context outside."""
 
     name = "vmap"
-    needs_scope = False
 
     def __init__(self, size: int, parent: Any, home: Any):
+        super().__init__()
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
         self.root = getattr(parent, "root", None)  # the trace outside, where numbers and constants are entered
-        self.scope = nullcontext
-        self.bare = self
-        self.numbers: dict[tuple, Any] = {}
         self.born = next(count)
         self.grads: dict[Any, Any] = {}  # of leaves made inside
 
     def gone(self) -> None:
         """Complain about a tensor that left its vmap."""
         raise RuntimeError("vmap: a tensor of a finished vmap was used outside it; return it from the function instead")
-
-    def __getattr__(self, name: str) -> Any:
-        primitive = table.get(name)
-        if primitive is None:
-            raise AttributeError(name)
-
-        def call(*args: Any, **params: Any) -> Any:
-            return self.call(primitive, list(args), params) if not primitive.inline else primitive.decompose(self, *args, **params)  # type: ignore[misc]
-
-        setattr(self, name, call)
-        return call
-
-    def number(self, value: Any, like: Any) -> Any:
-        """A number in a rule stays one here."""
-        return value
-
-    def dtype_of(self, payload: Any) -> DType:
-        """The dtype of a payload of this level."""
-        return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
 
     def scalar(self, value: Any, dtype: DType) -> Any:
         """A Python number, the same for all lanes, in the dtype that the operation has: a rule that sees it alone must not ask for the default."""

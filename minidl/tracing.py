@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from numbers import Number
 from typing import Any
 
@@ -21,7 +21,7 @@ from minidl.context import interpreting, state
 from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
-from minidl.primitives.core import Primitive
+from minidl.primitives.core import Interpreter, Primitive
 from minidl.tensors import Tensor, describe, in_range, mixed
 
 _HERE = __file__.rsplit("/", 1)[0]
@@ -48,13 +48,13 @@ def note_line(error: Exception, name: str) -> None:
         error.add_note(f"jit: while {name} was traced, at {place}")
 
 
-class Trace:
+class Trace(Interpreter):
     """One tracing in progress: an xp that records."""
 
     name = "trace"
-    needs_scope = False
 
     def __init__(self, parent: Any = None, home: Any = None):
+        super().__init__()
         self.parent, self._home = parent, home
         self.root: Trace = getattr(parent, "root", None) or self
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
@@ -72,9 +72,6 @@ class Trace:
         self.hooked: list[tuple[tape.Leaf, Any]] = []  # hooks that were registered on leaves
         self.guards: list[str] = []
         self.asked: set[str] = set()  # the settings of the thread that the program depends on
-        self.scope = nullcontext
-        self.bare = self
-        self.numbers: dict[tuple, Any] = {}
 
     @property
     def home(self) -> Any:
@@ -104,25 +101,6 @@ class Trace:
         raise RuntimeError(
             "jit: a symbolic tensor was used after its trace ended; return it from the function, or store it on a Module, an optimizer or .grad"
         )
-
-    def __getattr__(self, name: str) -> Any:
-        primitive = table.get(name)
-        if primitive is None:
-            raise AttributeError(name)
-
-        def call(*args: Any, **params: Any) -> Any:
-            return self.call(primitive, args, params) if not primitive.inline else primitive.decompose(self, *args, **params)  # type: ignore[misc]
-
-        setattr(self, name, call)
-        return call
-
-    def number(self, value: Any, like: Any) -> Any:
-        """A number in a rule stays one here."""
-        return value
-
-    def dtype_of(self, payload: Any) -> DType:
-        """The dtype of a symbol."""
-        return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
 
     def scalar(self, value: Any, dtype: DType) -> Atom:
         """A Python number as a constant of the program; a Host scalar as an input."""

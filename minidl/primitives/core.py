@@ -13,11 +13,12 @@ complex rules are plain transposes (the engine conjugates once, outside).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import DType, bool_, float32, int64
+from minidl.dtypes import DType, bool_, canonical, float32, int64
 
 Rule = Callable[..., Any]
 Aval = Any  # anything with .shape and .dtype
@@ -125,6 +126,39 @@ class Primitive:
 
     def __reduce__(self) -> str | tuple:
         return table.__getitem__, (self.name,)
+
+
+class Interpreter:
+    """An array namespace that is no library: its functions record equations (a trace) or apply batching rules (a level of vmap).
+
+    A subclass says what it does with a primitive, `call(primitive, payloads, params)`.
+    """
+
+    needs_scope = False
+    scope = nullcontext
+
+    def __init__(self) -> None:
+        self.bare = self
+        self.numbers: dict[tuple, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        primitive = table.get(name)
+        if primitive is None:
+            raise AttributeError(name)
+
+        def call(*args: Any, **params: Any) -> Any:
+            return self.call(primitive, args, params) if not primitive.inline else primitive.decompose(self, *args, **params)  # type: ignore[misc]
+
+        setattr(self, name, call)
+        return call
+
+    def number(self, value: Any, like: Any) -> Any:
+        """A number in a rule stays one here."""
+        return value
+
+    def dtype_of(self, payload: Any) -> DType:
+        """The dtype of a payload."""
+        return payload.dtype if hasattr(payload, "dtype") else canonical(type(payload))
 
 
 # ---- families -------------------------------------------------------------------------------------------------------------------------
