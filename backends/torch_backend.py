@@ -58,7 +58,8 @@ class TorchBackend(Backend):
     version = torch.__version__
 
     def __init__(self, device: str = "cpu"):
-        self.attention, self.attention_grad = attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
+        kernels = attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
+        self.attention, self.attention_grad, self.attention_grads = kernels
         self.log_softmax_at_dx = places_kernel(self.fallback("log_softmax_at_dx"))
         super().__init__()
         self.device = device
@@ -325,7 +326,7 @@ def _bind(env: dict[str, Any], stem: str, value: Any) -> str:
 def _is_fresh(equation: Equation) -> bool:
     """Whether the results are new memory: not where a function hands its argument back, or a constant of the program."""
     name, params = equation.primitive.name, equation.params
-    if name in ("copy", "attention", "attention_grad") or name in EMITTED:
+    if name in ("copy", "attention", "attention_grad", "attention_grads") or name in EMITTED:
         return True
     if name == "cast":
         return params["dtype"] is not equation.inputs[0].dtype

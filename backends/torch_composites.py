@@ -20,14 +20,14 @@ Tensor = torch.Tensor
 _aten = torch.ops.aten
 _gelu, _layer_norm, _layer_norm_backward = torch._C._nn.gelu, torch.native_layer_norm, _aten.native_layer_norm_backward.default
 _gelu_backward = _aten.gelu_backward.default
-_relu_backward = _aten.threshold_backward
+_relu_backward, _sigmoid_backward = _aten.threshold_backward, _aten.sigmoid_backward.grad_input
 _CPU_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 _flash: Any = getattr(getattr(_aten, _CPU_FLASH, None), "default", None)
 _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "default", None)
 _gelu_into = _aten.gelu.out
 _SLOPE, _CUBIC = math.sqrt(2 / math.pi), 0.044715  # gelu's u = _SLOPE (x + _CUBIC x³)
 _MANY = 2**12  # elements from which on several passes cost less than one slow one
-_PART = 2**17
+_PART = 2**18
 _SCORES = 2**14  # scores from which on a traced program calls torch's attention
 _libraries: list[Any] = []
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
@@ -54,22 +54,29 @@ def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
     """gelu's tanh form: (1 + tanh u) / 2 is sigmoid(2 u), of which torch on the CPU has a vectorised kernel four times as fast as its tanh. It also
     loses nothing in the left tail, where 1 + tanh u is all rounding."""
     out = torch.mul(x, x, out=out)
-    torch.sigmoid(out.mul_(2 * _SLOPE * _CUBIC).add_(2 * _SLOPE).mul_(x), out=out)
+    torch.add(_twice_slope(x.dtype), out, alpha=2 * _SLOPE * _CUBIC, out=out)
+    torch.sigmoid(out.mul_(x), out=out)
     return out.mul_(x)
 
 
+@functools.cache
+def _twice_slope(dtype: torch.dtype) -> Tensor:
+    """A 0-d tensor, to which `add` adds a multiple in one pass."""
+    return torch.full((), 2 * _SLOPE, dtype=dtype, device="cpu")
+
+
 def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
-    """g (s + x s (1 - s) 2 u'), s the sigmoid of 2 u; a part at a time that stays in the cache."""
+    """g (s + x s (1 - s) 2 u'), s the sigmoid of 2 u, whose own derivative is a call; a part at a time that stays in the cache."""
     if x.numel() > _PART and g.is_contiguous() and x.is_contiguous() and (out is None or out.is_contiguous()):
         out = torch.empty_like(x) if out is None else out
         for parts in zip(*(a.view(-1).split(_PART) for a in (g, x, out)), strict=True):
             _dx_by_sigmoid(*parts)
         return out
-    out = torch.mul(x, x, out=out)
-    s = out * (2 * _SLOPE * _CUBIC)
-    torch.sigmoid(s.add_(2 * _SLOPE).mul_(x), out=s)
-    out.mul_(6 * _SLOPE * _CUBIC).add_(2 * _SLOPE).mul_(x).mul_(s)
-    return out.mul_(1.0 - s).add_(s).mul_(g)
+    out, slope = torch.mul(x, x, out=out), _twice_slope(x.dtype)
+    s = torch.add(slope, out, alpha=2 * _SLOPE * _CUBIC)
+    torch.sigmoid(s.mul_(x), out=s)
+    torch.add(slope, out, alpha=6 * _SLOPE * _CUBIC, out=out).mul_(x)
+    return _sigmoid_backward(out, s, grad_input=out).add_(s).mul_(g)
 
 
 def _gelu_of(x: Tensor, *, tanh: bool, out: Tensor | None = None) -> Tensor:
@@ -207,8 +214,8 @@ def _operators(attention: Callable[..., Any], attention_grad: Callable[..., Any]
     return getattr(torch.ops, name)
 
 
-def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """attention and attention_grad, falling back on the decompositions."""
+def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """attention, attention_grad and attention_grads (the three gradients apart), falling back on the decompositions."""
 
     def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
         if _flashes(q, k, v, mask, causal):
@@ -220,15 +227,26 @@ def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[
                     return out, lse
         return decomposed(q, k, v, mask, scale=scale, causal=causal)
 
-    def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Tensor:
-        if _flashes(q, k, v, mask, causal):
-            if unseen(q) and _worth_a_call(q, k):
-                return _operators(attention, attention_grad).attention_grad(g, q, k, v, mask, o, lse, scale, causal)
-            if not unseen(q) and finite(lse):
-                arrays = map(_heads, (g, q, k, v, o))
-                rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
-                found = _flash_backward(*arrays, rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
-                return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
-        return decomposed_grad(g, q, k, v, mask, o, lse, scale=scale, causal=causal)
+    def flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool) -> Any:
+        """torch's gradients of q, k and v as heads; None where they are not the table's."""
+        if unseen(q) or not _flashes(q, k, v, mask, causal) or not finite(lse):
+            return None
+        rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
+        return _flash_backward(*map(_heads, (g, q, k, v, o)), rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
 
-    return attention, attention_grad
+    def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> Tensor:
+        if unseen(q) and _flashes(q, k, v, more[0], causal) and _worth_a_call(q, k):
+            return _operators(attention, attention_grad).attention_grad(g, q, k, v, *more, scale, causal)
+        found = flashed(g, q, k, v, *more, scale, causal)
+        if found is None:
+            return decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal)
+        return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
+
+    def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> tuple[Tensor, ...]:
+        found = flashed(g, q, k, v, *more, scale, causal)
+        if found is None:  # apart in memory, too
+            sizes = [a.shape[-2] * a.shape[-1] for a in (q, k, v)]
+            found = [d.clone() for d in decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal).split(sizes, -1)]
+        return tuple(d.reshape(a.shape) for d, a in zip(found, (q, k, v), strict=True))
+
+    return attention, attention_grad, attention_grads

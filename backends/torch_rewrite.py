@@ -10,6 +10,7 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
+- The gradients of an attention that are taken apart again are never put together (`attention_grads`).
 - where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
 """
 
@@ -51,6 +52,13 @@ class Spread:
 
     name = "spread"
     multiple = False
+
+
+class AttentionGrads:
+    """attention_grads(g, q, k, v, ...; scale, causal): what attention_grad computes, in the shapes of q, k and v."""
+
+    name = "attention_grads"
+    multiple = True
 
 
 def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
@@ -200,6 +208,32 @@ def with_bias(graph: Graph) -> Graph:
     return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)) if new else graph
 
 
+def attentions_apart(graph: Graph) -> Graph:
+    """See the module."""
+    uses, new, gone = _Uses(graph), {}, set()
+    for e in graph.equations:
+        packed = e.outputs[0]
+        if e.primitive.name != "attention_grad" or packed in uses.kept:
+            continue
+        like, lead, ends = e.inputs[1:4], packed.shape[:-1], [0]
+        for a in like:
+            ends.append(ends[-1] + a.shape[-2] * a.shape[-1])
+        parts: dict[int, Any] = {}
+        for cut in uses.users.get(packed, []):
+            k = ends.index(cut.params["start"][-1]) if cut.primitive.name == "slice" and cut.params["start"][-1] in ends[:3] else 3
+            whole = {"start": (*(0 for _ in lead), *ends[k : k + 1]), "stop": (*lead, *ends[k + 1 : k + 2]), "step": (1,) * packed.ndim}
+            readers = uses.users.get(cut.outputs[0], [])
+            shaped = [r for r in readers if r.primitive.name == "reshape" and k < 3 and r.outputs[0].shape == like[k].shape]
+            if cut.params != whole or cut.outputs[0] in uses.kept or len(shaped) != 1 or len(readers) != 1 or k in parts:
+                break
+            parts[k] = shaped[0].outputs[0]
+        else:
+            outputs = tuple(parts.get(k) or Var(a.shape, a.dtype) for k, a in enumerate(like))
+            new[e] = Equation(AttentionGrads, e.inputs, e.params, outputs, e.where)
+            gone |= {r for v in parts.values() for r in (uses.made[v], uses.made[uses.made[v].inputs[0]])}
+    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)
+
+
 def keep_positives(graph: Graph) -> Graph:
     """See the module."""
     uses = _Uses(graph)
@@ -249,4 +283,4 @@ def log_softmax_of(graph: Graph) -> Graph:
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
     graph = relu_after_pooling(graph)
-    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(with_bias(graph)))))) if cpu else graph
+    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(attentions_apart(with_bias(graph))))))) if cpu else graph
