@@ -22,7 +22,7 @@ from minidl.control import run_graph
 from minidl.dtypes import float32
 from minidl.emit import load
 from minidl.graph import Graph, Literal
-from minidl.handover import _held, handed, hold, look, place, release, resident, shield, slot, store, turns, unshield, ways
+from minidl.handover import _held, handed, hold, look, place_all, release, resident, shield, slot, store, turns, unshield, ways
 from minidl.program import Program
 from minidl.tensors import Tensor
 
@@ -106,33 +106,34 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)
-    unpack = [*s.unpack, *(f"{name} = {_payload(text, engine)}" for text, name in natives.items())]
-    if engine.crosses:
-        env.update(slot=slot, put=way.put, taken=way.classes, place=place, store=store, Result=resident(Tensor, engine.xp))
-    values: list[str] = []
     numbers: list[str] = []
+    values: list[str] = []
     for i in program.inputs:
         if i.kind == "number":
             numbers.append(f"h{len(numbers)} = {i.text}")
-            values.append(f"h{len(numbers) - 1}")
-        else:
-            name = natives[i.text]
-            values.append(f"{name} if {name}.__class__ in taken else put({name})" if engine.crosses else name)
+        values.append(f"h{len(numbers) - 1}" if i.kind == "number" else natives[i.text])
     function = "run"
     given = [natives[program.inputs[k].text] for k in (*program.donated, *spare)] if engine.xp.donates else []
     if given:
-        # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`. Another thread might
-        # read state before the new one is stored, so where there is one it has to wait; arguments that the caller gave up it may not read.
-        sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) == 3)" for n in dict.fromkeys(given)]
+        # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`; what was just handed
+        # over no tensor holds. Another thread might read state before the new one is stored, so where there is one it has to wait; arguments that the
+        # caller gave up it may not read.
+        sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) <= 3)" for n in dict.fromkeys(given)]
         env.update(K=way.native, owners=sys.getrefcount, kept=_later(lambda: engine.compile(graph)))
         env.update(alone=threading.active_count, hold=hold, release=release, shield=shield, unshield=unshield)
         function = f"(run if {' and '.join(sole)} else kept)"
-    lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in unpack)]
+    lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in s.unpack)]
+    lines += [f"        {line}" for line in _read(natives, env, engine)]
     lines += [f"        if not ({terms}): return MISS", *(f"        {line}" for line in numbers)]
     lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
     if engine.crosses and natives:  # a slot may have been read while a program of another thread was writing over it
         lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
-        env.update(away=_held, turns=turns, look=look)
+        given_over = {kind: list(dict.fromkeys(natives[i.text] for i in program.inputs if i.kind == kind)) for kind in ("argument", "state")}
+        lines += [f"    if {name}.__class__ not in taken: {name} = put({name})" for name in given_over["argument"]]
+        if given_over["state"]:  # which lies with the engine after the first call
+            names = _tuple(given_over["state"])
+            lines.append(f"    if not taken.issuperset(map(type, {names})): {names} = map(put, {names})")
+        env.update(away=_held, turns=turns, look=look, put=way.put, taken=way.classes)
     mark = len(lines)
     if any(env.get(w.target) is flag for w in program.writes for flag in later.flags.values()):
         env["check"] = later.check
@@ -145,8 +146,12 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in program.parents)}))")
     else:
         lines.append(f"    o = {function}({', '.join(values)})")
-    for w in program.writes:
-        lines.append(f"    place({w.target}, o[{w.output}], E)" if engine.crosses else f"    {w.target}.payload = o[{w.output}]")
+    if engine.crosses and program.writes:
+        env.update(place_all=place_all)
+        there = _constant([w.target for w in program.writes], env)
+        lines.append(f"    place_all({there}, {_tuple([f'o[{w.output}]' for w in program.writes])}, E)")
+    else:
+        lines += [f"    {w.target}.payload = o[{w.output}]" for w in program.writes]
     lines += ["    " + re.sub(r"\bN\[(\d+)\]", lambda m: _node(program, int(m[1])), line) for line in program.stores]
     lines += [*(f"    {line}" for line in made), f"    return {result}"]
     if spare:
@@ -183,8 +188,27 @@ def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> di
     return {k: names[v] for k, v in enumerate(graph.outputs[: program.n_out]) if k >= len(program.dtypes) and v in names}
 
 
-def _payload(text: str, engine: Engine) -> str:
-    return f"slot({text})" if engine.crosses else f"{text}.payload"
+def _read(natives: dict[str, str], env: dict[str, Any], engine: Engine) -> list[str]:
+    """Lines that read the payloads; where arrays change their library, whatever a slot holds, at once where the tensors are known."""
+    if not engine.crosses:
+        return [f"{name} = {text}.payload" for text, name in natives.items()]
+    env.update(slot=slot, store=store, Result=resident(Tensor, engine.xp))
+    known = [text for text in natives if text in env]
+    lines = [f"{name} = slot({text})" for text, name in natives.items() if text not in env]
+    return lines + [f"{_tuple([natives[text] for text in known])} = map(slot, {_constant(known, env)})"] * bool(known)
+
+
+def _tuple(names: Sequence[str]) -> str:
+    return f"({''.join(f'{n}, ' for n in names)})"
+
+
+def _constant(names: Sequence[str], env: dict[str, Any]) -> str:
+    """The text of a tuple: where all are names of the environment, one that is made once."""
+    if not all(n in env for n in names):
+        return _tuple(names)
+    value = tuple(env[n] for n in names)
+    env[name := f"Z{id(value)}"] = value
+    return name
 
 
 def _result(program: Program, crosses: bool) -> tuple[list[str], str]:

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import minidl as md
+import minidl.handover as handover
 import minidl.nn as nn
 import minidl.optim as optim
 from minidl.backends import get
-from minidl.handover import handed, resident, slot
+from minidl.handover import handed, place_all, resident, slot
 
 DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "bfloat16", "float32", "float64", "complex64")
 CROSSING = [("numpy", "torch"), ("numpy", "jax"), ("torch", "numba"), ("torch", "jax"), ("jax", "numpy"), ("jax", "torch")]
@@ -515,3 +516,72 @@ def test_arrays_from_outside_lie_where_every_backend_can_share_them():
     assert t.sum().item() == 40 * 33, "a copy all the same"
     turned = np.asfortranarray(np.ones((40, 33)))
     assert md.tensor(turned, backend="numpy").payload.flags.f_contiguous, "in the order that it came"
+
+
+# ---- many tensors at once -------------------------------------------------------------------------------------------------------------------
+class Own(md.Tensor):
+    """A class of a user's, with a twin of its own."""
+
+
+class Counted(md.Tensor):
+    """A class that counts its subclasses has no twin: its tensors are handed over at once."""
+
+    kinds = 0
+
+    def __init_subclass__(cls, **options):
+        Counted.kinds += 1
+
+
+def own(kind, values):
+    t = md.tensor(np.float32(values), backend="numpy")
+    return t if kind is md.Tensor else kind(t) if kind is nn.Parameter else kind(t.payload, t.xp, t.dtype)
+
+
+@pytest.mark.parametrize("kinds", [(md.Tensor, md.Tensor), (md.Tensor, nn.Parameter, Own), (Own, Counted, md.Tensor), ()])
+def test_many_values_are_placed_as_one_is(kinds):
+    engine, home = get("torch", "cpu"), get("numpy")
+    targets = tuple(own(k, [0.0, 1.0]) for k in kinds)
+    for turn in range(4):
+        natives = tuple(engine.asarray(np.float32([turn, k]), md.float32) for k in range(len(kinds)))
+        place_all(targets, natives, engine)
+        for k, (t, kind) in enumerate(zip(targets, kinds, strict=True)):
+            assert t.__class__ is kind and (slot(t) is natives[k]) is (kind is not Counted)
+        if turn in (1, 2):
+            for k, t in enumerate(targets[: turn - 1] or targets):  # all are read, or one: they are at home again, and the next turn finds them there
+                assert t.detach().tolist() == [turn, k] and home.is_native(slot(t))
+
+
+def test_state_that_lies_with_the_engine_is_neither_looked_at_nor_placed_one_by_one(monkeypatch):
+    with md.use_backend("numpy"):
+        net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+        optimizer, x = optim.AdamW(net.parameters(), lr=0.1), md.ones((2, 3))
+
+    @md.jit(backend="torch")
+    def step(x):
+        optimizer.zero_grad()
+        loss = (net(x) ** 2.0).mean()
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    same = copy.deepcopy((net, optimizer))
+    losses = [step(x).item()]
+    count = {"place": 0}
+    plain = handover.place
+    monkeypatch.setattr(handover, "place", lambda *args: count.update(place=count["place"] + 1) or plain(*args))
+    losses += [step(x).item() for _ in range(3)]
+    assert count["place"] == 0
+    first = next(net.parameters())
+    first.detach().numpy()  # one that was read is at home, and all are looked at once
+    losses.append(step(x).item())
+    assert count["place"] == 4 * 4, "weights, both moments and the count of steps"
+    losses.append(step(x).item())
+    assert count["place"] == 16
+    (again, optimizer), eager = same, []
+    for _ in losses:
+        optimizer.zero_grad()
+        loss = (again(x) ** 2.0).mean()
+        loss.backward()
+        optimizer.step()
+        eager.append(loss.item())
+    np.testing.assert_allclose(losses, eager, rtol=1e-4)
