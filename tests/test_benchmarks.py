@@ -143,7 +143,7 @@ def test_every_workload_reports_through_the_runner(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(remote, "remote", lambda target, args=(), env=None: Side(lambda: None, lambda: [2**20, 2**20]))
     monkeypatch.setattr(trace10k, "SIZES", (10, 20))
     path = tmp_path / "results.json"
-    rest = ["--quick", "--peers", "numpy", "torch", "jax", "autograd", "--backends", "numpy", "auto", "--json", str(path)]
+    rest = ["--quick", "--peers", "numpy", "torch", "jax", "autograd", "--backends", "numpy", "numba", "auto", "--json", str(path)]
     assert run.main(rest) == 0 and run.main(["--scaling", *rest]) == 0
     workloads = json.loads(path.read_text())["workloads"]
     assert [*workloads] == [*run.WORKLOADS, "scaling"]

@@ -19,7 +19,7 @@ from benchmarks.timing import Side, spread
 X = np.linspace(-1.0, 1.0, 8, dtype=np.float32)
 W = np.linspace(0.5, 1.2, 8, dtype=np.float32)
 SCALE = 2.0
-HANDED, SIZES = 4, (8, 1 << 14)  # tensors in, and numbers in each
+HANDED, SIZES, WEIGHTS = 4, (8, 1 << 14), 10  # tensors in, numbers in each; tensors that a training step changes
 
 
 def minidl_call(way: sides.Way, captured: bool) -> Side:
@@ -74,17 +74,36 @@ def handed(engine: str, home: str, size: int) -> Side:
     return Side(step, lambda: [y.numpy() for y in f(*xs)])
 
 
+def stepping(engine: str, home: str) -> Side:
+    """A training step whose loss is read: weights and both moments lie with the engine from call to call, two arrays change hands."""
+    import minidl as md
+
+    with md.use_backend(home):
+        x, *ws = (md.tensor(X * i) for i in range(1, 2 + WEIGHTS))
+        optimizer = md.optim.AdamW([w.requires_grad_() for w in ws], lr=1e-3)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = sum(((w * x).sum() for w in ws[1:]), (ws[0] * x).sum())
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    f = md.jit(step, backend=engine)
+    return Side(lambda: np.asarray(f(x).payload), lambda: [f(x).detach().numpy()])
+
+
 def hand_over(bench: Any, engine: str) -> None:
-    """What it costs that arrays change hands, against the goal for auto."""
-    for size in SIZES:
-        label = f"call8, {2 * HANDED} arrays of {size * 4} bytes change hands"
-        own, foreign = f"minidl {engine} jit", f"minidl {engine} for numpy"
-        times = bench.measure(
-            f"{label}, {engine}", {s: partial(handed, engine, h, size) for s, h in ((own, engine), (foreign, "numpy"))}, 1e-6, 4.0, 0.005
-        )
+    """What it costs that a program runs on another backend, against the goal for auto."""
+    own, foreign = f"minidl {engine} jit", f"minidl {engine} for numpy"
+    measures = [(f"{2 * HANDED} arrays of {size * 4} bytes change hands", partial(handed, engine, size=size), 2 * HANDED) for size in SIZES]
+    for measure, make, arrays in [*measures, (f"a step of {WEIGHTS} weights", partial(stepping, engine), 2)]:
+        label = f"call8, {measure}"
+        builders = {own: partial(make, home=engine), foreign: partial(make, home="numpy")}
+        times = bench.measure(f"{label}, {engine}", builders, 1e-6, 4.0, 0.005)
         if own in times and foreign in times:
             pairs = [(a - b) * 1e6 for a, b in zip(times[foreign].samples, times[own].samples, strict=True)]
-            bench.row(f"{label}: {foreign} - {own}", (times[foreign].best - times[own].best) * 1e6, "µs", 10.0 + 3.0 * 2 * HANDED, spread(pairs))
+            bench.row(f"{label}: {foreign} - {own}", (times[foreign].best - times[own].best) * 1e6, "µs", 10.0 + 3.0 * arrays, spread(pairs))
 
 
 def run(bench: Any) -> None:
