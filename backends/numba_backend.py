@@ -30,8 +30,9 @@ from minidl.backends.reuse import VIEWS, narrow_places
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.fusion import Region, expand, multiplied, regions
-from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
+from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
 from minidl.recompute import products, recompute
+from minidl.shapes import describe
 
 __all__ = ["NumbaBackend", "make", "object_mode"]
 Ref = tuple["Storage", int]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from minidl.graph import Graph, Literal, Var, describe
+from minidl.graph import Graph, Literal, Var
+from minidl.shapes import describe
 
 _COLORS = {"input": "#dbe9f6", "output": "#e3f4de", "equation": "#ffffff"}
 

@@ -13,7 +13,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from minidl.graph import Atom, Equation, Graph, Literal, Var, describe, last_uses
+from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
+from minidl.shapes import describe
 
 _serial = itertools.count()
 #: spell(equation, input names, output names, globals) -> one line of Python. It may add what the line needs to globals.

@@ -166,16 +166,14 @@ class Contract:
             name_it(name, error)
             return error
         try:
-            given = self.signature.bind(*args, **params).arguments.items()
+            given = self.signature.bind(*args, **params).arguments
         except TypeError as wrong:
             return TypeError(f"{name}: {wrong}; it is {name}{self.signature}")
-        values = ", ".join(f"{k}={shown(v)}" for k, v in given)
         if isinstance(error, MemoryError):
-            return MemoryError(f"{name}: there is no memory for the result of {values}")
+            return MemoryError(f"{name}: there is no memory for the result of {_values(given)}")
         if isinstance(error, NotImplementedError):
             return NotImplementedError(f"{name}: {error}")
-        kind = TypeError if any(_odd(v) for _, v in given) else ValueError
-        return _after(error, kind(f"{name}: cannot compute with {values}; see help() for what it takes"))
+        return _accident(name, error, given)
 
 
 def _dtype(value: Any) -> bool:
@@ -282,9 +280,16 @@ def explained(name: str, f: Callable[..., Any], error: Exception, args: Sequence
         tb = tb.tb_next
     if tb is not None and tb.tb_frame.f_code.co_name in ("__call__", "call"):  # a forward or a hook of the user's does not take what it gets
         return error
-    values = ", ".join(f"{k}={shown(v)}" for k, v in given.items())
+    return _accident(name, error, given)
+
+
+def _values(given: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={shown(v)}" for k, v in given.items())
+
+
+def _accident(name: str, error: Exception, given: dict[str, Any]) -> Exception:
     kind = TypeError if any(map(_odd, given.values())) else ValueError
-    return _after(error, kind(f"{name}: cannot compute with {values}; see help() for what it takes"))
+    return _after(error, kind(f"{name}: cannot compute with {_values(given)}; see help() for what it takes"))
 
 
 def _after(cause: Exception | None, error: Exception) -> Exception:

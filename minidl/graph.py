@@ -12,6 +12,7 @@ from typing import Any
 from minidl.context import Symbolic
 from minidl.dtypes import DType
 from minidl.primitives.core import table
+from minidl.shapes import describe
 
 
 class Var(Symbolic):
@@ -56,11 +57,6 @@ class Literal(Symbolic):
 
 
 Atom = Var | Literal
-
-
-def describe(atom: Any) -> str:
-    """`f32[3,4]` for anything with a dtype and a shape."""
-    return f"{atom.dtype.short}[{','.join(map(str, atom.shape))}]"
 
 
 class Equation:

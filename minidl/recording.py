@@ -20,10 +20,11 @@ from minidl import tape, tree
 from minidl.backends import loaded
 from minidl.backends.reuse import VIEWS
 from minidl.context import state
-from minidl.graph import Graph, Literal, describe, last_uses
+from minidl.graph import Graph, Literal, last_uses
 from minidl.jitting import Jitted
 from minidl.primitives import table
 from minidl.program import Program
+from minidl.shapes import describe
 from minidl.tensors import Tensor
 
 _lock = threading.Lock()

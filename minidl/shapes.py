@@ -33,9 +33,18 @@ def reduced(shape: Sequence[int], axis: Sequence[int], keepdims: bool) -> Shape:
     return tuple(s for i, s in enumerate(shape) if i not in axis)
 
 
+def describe(x: Any) -> str:
+    """What messages call an array, or anything else that has a dtype and a shape; what has none is shown as it is.
+
+    >>> describe(md.ones((3, 4)))
+    'f32[3,4]'
+    """
+    return f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x)
+
+
 def show(*xs: Any) -> str:
-    """`f32[3,4], i64[]` for arrays; what has no shape is shown as it is."""
-    return ", ".join(f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x) for x in xs)
+    """`f32[3,4], i64[]`: several of them."""
+    return ", ".join(map(describe, xs))
 
 
 def shown(value: Any) -> str:

@@ -27,7 +27,7 @@ from minidl.graph import Var
 from minidl.precision import wanted
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.shapes import prod, show, shown
+from minidl.shapes import describe, prod, show, shown
 from minidl.tape import LEAF, Hooked, Leaf, Node, leaf_node, record
 
 
@@ -217,15 +217,6 @@ def write_grad(leaf: Leaf, value: Tensor | None) -> None:
         leaf.grad = value
     else:
         interp.write_grad(leaf, value)
-
-
-def describe(x: Any) -> str:
-    """What messages call an array.
-
-    >>> describe(md.ones((3, 4)))
-    'f32[3,4]'
-    """
-    return f"{x.dtype.short}[{','.join(map(str, x.shape))}]" if hasattr(x, "shape") else repr(x)
 
 
 def mixed(name: str, a: Any, b: Any) -> None:

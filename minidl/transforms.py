@@ -71,14 +71,14 @@ def _argnums(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]
     return tuple(i % n for i in nums)
 
 
-def _tensors(name: str, values: Sequence[Any], integers: bool = False) -> list[Tensor]:
+def _tensors(name: str, values: Sequence[Any]) -> list[Tensor]:
     out = []
     for v in values:
         if not isinstance(v, Tensor):
             from minidl.ops import asarray
 
             v = asarray(v)
-        if not v.dtype.inexact and not integers:
+        if not v.dtype.inexact:
             raise TypeError(f"{name}: differentiation wants float or complex inputs, not {describe(v)}; convert it, or leave it out of argnums")
         out.append(v)
     return out

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from minidl.graph import Graph, Var, describe, subgraphs
+from minidl.graph import Graph, Var, subgraphs
+from minidl.shapes import describe
 
 
 def check(graph: Graph) -> None:
