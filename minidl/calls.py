@@ -265,7 +265,7 @@ class Nodes:
 
         def replay(inputs: list[Tensor]) -> list[Tensor]:
             """The call on Tensors, recorded equation by equation: for derivatives of derivatives, and forward mode."""
-            run = run_graph(program.graph, inputs)
+            run = run_graph(program.whole, inputs)
             return [run[i] for i in order]
 
         def inputs(nodes: Sequence[Any]) -> list[Tensor]:

@@ -22,7 +22,7 @@ from minidl.context import DEFAULTS, interpreting, state
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.later import flags
-from minidl.passes import dead_code
+from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
 from minidl.tensors import Tensor, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
@@ -272,14 +272,18 @@ class Program:
             given = set(inputs)
             computed = [v for v in residuals if v not in given]
             passed = [v for v in residuals if v in given]
-            self.back_graph = finish(tail.equations, [*computed, *passed, *back[0]], tail.outputs, "backward")
+            tail = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs))
+            self.back_graph = finish(tail.equations, tail.inputs, tail.outputs, "backward")
             self.back_holes = [g is None for g in back[1]]
-        graph = finish(t.equations[:mark], inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
+        whole = finish(t.equations[:mark], inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
+        graph = inlined(whole)
+        graph = graph if graph is whole else finish(graph.equations, inputs, graph.outputs, graph.name)
         if owner.memory is not None:
             graph = rematerialize(graph, owner.memory)
-        used = {a for e in graph.equations for a in e.inputs} | set(graph.outputs) | set(passed)
+        used = {a for e in whole.equations for a in e.inputs} | set(whole.outputs) | set(passed)
         keep = [i for i, v in enumerate(inputs) if v in used]
         self.graph = Graph([inputs[i] for i in keep], graph.equations, graph.outputs, graph.name)
+        self.whole = Graph(self.graph.inputs, whole.equations, whole.outputs, whole.name)  # what is differentiated: with the users' own rules
         places = {v: k for k, v in enumerate(self.graph.inputs)}
         self.passed = [places[v] for v in passed]
         self.tracked_places = [places.get(v) for _, _, v in nodes]

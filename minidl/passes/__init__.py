@@ -10,7 +10,7 @@ gather after scatter at the same places (which may be equal, or out of range).
 """
 
 from minidl.passes import arithmetic, movement
-from minidl.passes.basic import check, dead_code, lifetimes, memory, peak_memory
+from minidl.passes.basic import check, dead_code, inlined, lifetimes, memory, peak_memory
 from minidl.passes.rewriting import simplify
 
-__all__ = ["arithmetic", "check", "dead_code", "lifetimes", "memory", "movement", "peak_memory", "simplify"]
+__all__ = ["arithmetic", "check", "dead_code", "inlined", "lifetimes", "memory", "movement", "peak_memory", "simplify"]

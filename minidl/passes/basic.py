@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from minidl.graph import Graph, Var, subgraphs
+from collections.abc import Iterable
+from typing import Any
+
+from minidl.graph import Equation, Graph, Var, subgraphs
 from minidl.shapes import describe
 
 
@@ -43,6 +46,33 @@ def dead_code(graph: Graph) -> Graph:
             keep.append(e)
             needed.update(a for a in e.inputs if isinstance(a, Var))
     return Graph(graph.inputs, keep[::-1], graph.outputs, graph.name)
+
+
+def inlined(graph: Graph) -> Graph:
+    """The graph with the bodies of functions that have rules of their own in the places of their calls, in loops and branches too."""
+    if all(e.primitive.name != "custom" for e in graph.walk()):
+        return graph
+    equations: list[Equation] = []
+
+    def inside(value: Any) -> Any:
+        return inlined(value) if isinstance(value, Graph) else tuple(map(inside, value)) if isinstance(value, tuple) else value
+
+    def take(found: Iterable[Equation], new: dict[Any, Any], rename: bool) -> None:
+        for e in found:
+            inputs = tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs)
+            if e.primitive.name == "custom":
+                body = e.params["body"]
+                within = dict(zip(body.inputs, inputs, strict=False))
+                take(body.equations, within, True)
+                new.update((v, within[a] if isinstance(a, Var) else a) for v, a in zip(e.outputs, body.outputs, strict=True))
+                continue
+            outputs = tuple(Var(v.shape, v.dtype) for v in e.outputs) if rename else e.outputs
+            new.update(zip(e.outputs, outputs, strict=True))
+            equations.append(Equation(e.primitive, inputs, {k: inside(v) for k, v in e.params.items()}, outputs, e.where))
+
+    new: dict[Any, Any] = {v: v for v in graph.inputs}
+    take(graph.equations, new, False)
+    return Graph(graph.inputs, equations, [new[a] if isinstance(a, Var) else a for a in graph.outputs], graph.name)
 
 
 #: What shows the memory of its operand in another form, on the backends that have views (the compilers of the others fuse it away).

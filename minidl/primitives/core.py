@@ -183,7 +183,7 @@ def decomposed(primitive: Primitive, xp: Any, args: Sequence[Any], params: dict[
     """A primitive by its decomposition over xp. Half precision is computed in float32 and rounded once, so that no step of it overflows."""
     decompose: Any = primitive.decompose
     types = [xp.dtype_of(a) if hasattr(a, "shape") else None for a in args]
-    if primitive.inline or not any(t is not None and t.is_float and t.bits == 16 for t in types):
+    if primitive.inline or "body" in params or not any(t is not None and t.is_float and t.bits == 16 for t in types):
         return decompose(xp, *args, **params)
     avals = [a if t is None else SimpleNamespace(shape=tuple(a.shape), dtype=t) for a, t in zip(args, types, strict=True)]
     inferred: Any = primitive.infer(*avals, **params)

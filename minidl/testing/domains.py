@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import dtypes, scan, switch, while_loop
+from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
 from minidl.linalg import phases
 
@@ -495,6 +495,13 @@ def _cond(which: Any, x: Any, y: Any) -> Any:
     return switch(which, [lambda a, b: ns.mul(a, b), lambda a, b: ns.add(ns.sin(a), b)], x, y)
 
 
+def _custom(x: Any, y: Any) -> Any:
+    f = custom_jvp(lambda a, b: ns.sin(ns.mul(a, b)))
+    f.defjvp(lambda p, t: (f(*p), ns.mul(ns.cos(ns.mul(*p)), ns.add(ns.mul(t[0], p[1]), ns.mul(p[0], t[1])))))
+    return scan(lambda c, a: (f(c, a), ns.add(c, a)), x, y)
+
+
+row("custom", ((3,), (2, 3)), TAME, call=_custom)
 row("scan", ((3,), (3,), (4, 3)), TAME, call=_scan)
 row("while_loop", ((3,), ()), (interval(0.2, 0.9), fixed(1e4)), "float64", call=_while)
 row("cond", ((), (3,), (3,)), (index(2), REAL, REAL), "float64", call=_cond)

@@ -1,0 +1,216 @@
+"""Functions with derivatives of their own keep these wherever they are called: in loops and branches, inside vmap, inside jit, under each other."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+
+def f64(v):
+    return md.tensor(v, dtype=md.float64)
+
+
+def by_vjp():
+    """x * x with the derivative 100 x, so that everybody sees whose rule it was."""
+    f = md.custom_vjp(lambda x: x * x)
+    f.defvjp(lambda x: (x * x, x), lambda x, g: (g * 100.0 * x,))
+    return f
+
+
+def by_jvp():
+    f = md.custom_jvp(lambda x: x * x)
+    f.defjvp(lambda p, t: (p[0] * p[0], t[0] * 100.0 * p[0]))
+    return f
+
+
+MAKE = {"vjp": by_vjp, "jvp": by_jvp}
+X = [0.5, 1.5]
+D = [50.0, 150.0]
+WAYS = {  # the derivative at X, through f once
+    "vmap": lambda f, x: md.grad(lambda x: md.vmap(f)(x).sum())(x),
+    "vmap of vmap": lambda f, x: md.grad(lambda x: md.vmap(md.vmap(f))(x[None]).sum())(x),
+    "vmap of grad": lambda f, x: md.vmap(md.grad(f))(x),
+    "map": lambda f, x: md.grad(lambda x: md.map(f, x).sum())(x),
+    "scan": lambda f, x: md.grad(lambda x: md.scan(lambda c, a: (c + f(a), c), f64(0.0), x)[0])(x),
+    "fori": lambda f, x: md.vmap(md.grad(lambda a: md.fori_loop(0, 3, lambda i, s: md.where(i == 1, f(s), s), a)))(x),
+    "while": lambda f, x: md.vmap(md.grad(lambda a: md.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, f(s[1])), (0, a))[1]))(x),
+    "cond": lambda f, x: md.vmap(md.grad(lambda a: md.cond(a > 0.0, f, lambda v: v, a)))(x),
+    "grad of vmap of cond": lambda f, x: md.grad(lambda x: md.vmap(lambda a: md.cond(a > 0.0, f, lambda v: v, a))(x).sum())(x),
+    "grad of vmap of scan": lambda f, x: md.grad(lambda x: md.vmap(lambda a: md.scan(lambda c, _: (f(c), ()), a, None, length=1)[0])(x).sum())(x),
+    "checkpoint": lambda f, x: md.grad(lambda x: md.checkpoint(md.vmap(f))(x).sum())(x),
+    "vmap of checkpoint": lambda f, x: md.grad(lambda x: md.vmap(md.checkpoint(f))(x).sum())(x),
+    "jvp of vmap": lambda f, x: md.jvp(md.vmap(f), (x,), (md.ones_like(x),))[1],
+    "jvp of map": lambda f, x: md.jvp(lambda x: md.map(f, x), (x,), (md.ones_like(x),))[1],
+    "jacrev": lambda f, x: md.jacrev(md.vmap(f))(x).sum(0),
+    "jacfwd": lambda f, x: md.jacfwd(md.vmap(f))(x).sum(0),
+    "shared by the lanes": lambda f, x: md.stack([md.grad(lambda w: md.vmap(lambda a: f(w) + a)(x).sum())(v) for v in x]) / 2.0,
+    "vjp of vmap": lambda f, x: md.vjp(md.vmap(f), x)[1](md.ones_like(x))[0],
+}
+SECOND = {  # the derivative of the rule itself is 100
+    "grad of vmap of grad": lambda f, x: md.grad(lambda x: md.vmap(md.grad(f))(x).sum())(x),
+    "hessian": lambda f, x: md.hessian(lambda x: md.vmap(f)(x).sum())(x).sum(0),
+    "grad of grad of map": lambda f, x: md.grad(lambda x: md.grad(lambda x: md.map(f, x).sum())(x).sum())(x),
+    "grad of grad of cond": lambda f, x: md.vmap(md.grad(md.grad(lambda a: md.cond(a > 0.0, f, lambda v: v, a))))(x),
+}
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_the_rule_is_found_wherever_the_function_is_called(backend, kind):
+    f, x = MAKE[kind](), f64(X)
+    every = lambda x: ([way(f, x) for way in WAYS.values()], [way(f, x) for way in SECOND.values()])
+    for run in (every, md.jit(every)) if backend in ("numpy", "torch") else (md.jit(every),):
+        first, second = run(x)
+        for name, got in zip(WAYS, first, strict=True):
+            np.testing.assert_allclose(got.numpy(), D, rtol=1e-12, err_msg=name)
+        for name, got in zip(SECOND, second, strict=True):
+            np.testing.assert_allclose(got.numpy(), [100.0, 100.0], rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_jitted_function_keeps_the_rules_inside_it(kind):
+    f, x = MAKE[kind](), f64(X)
+    for jitted in (md.jit(f), md.jit(md.vmap(f)), md.jit(lambda x: md.map(f, x))):
+        np.testing.assert_allclose(md.grad(lambda x, jitted=jitted: jitted(x).sum())(x).numpy(), D)
+        np.testing.assert_allclose(md.jvp(jitted, (x,), (md.ones_like(x),))[1].numpy(), D)
+        np.testing.assert_allclose(md.grad(lambda x, jitted=jitted: md.grad(lambda x: jitted(x).sum())(x).sum())(x).numpy(), [100.0, 100.0])
+        t = f64(X).requires_grad_()
+        jitted(t).sum().backward()
+        np.testing.assert_allclose(t.grad.numpy(), D)
+
+
+def test_programs_are_compiled_with_the_function_in_its_place():
+    f = by_vjp()
+    jitted = md.jit(lambda x: md.map(f, x) + f(x))
+    jitted(f64(X))
+    assert "custom" not in md.explain(jitted, f64(X)).__str__()
+    graph = md.trace(lambda x: md.map(f, x) + f(x))(f64(X))
+    np.testing.assert_allclose(md.grad(lambda x: graph(x)[0].sum())(f64(X)).numpy(), np.multiply(D, 2.0))
+    names = {}
+    exec(graph.to_python("program"), names)
+    np.testing.assert_allclose(names["program"](np.array(X))[0], 2 * np.square(X))
+
+
+def with_rule(f):
+    f.defvjp(lambda *a: (f(*a), None), lambda res, g: (g,))
+    return f
+
+
+def fixed_point():
+    """x = f(a, x), differentiated by the implicit function theorem; fwd and bwd call the function itself."""
+
+    @partial(md.custom_vjp, nondiff_argnums=(0,))
+    def solve(f, a, start):
+        close = lambda s: md.max(md.abs(s[0] - s[1])) > 1e-13
+        return md.while_loop(close, lambda s: (s[1], f(a, s[1])), (start, f(a, start)))[1]
+
+    def fwd(f, a, start):
+        x = solve(f, a, start)
+        return x, (a, x)
+
+    def bwd(f, res, g):
+        a, x = res
+        _, to_a = md.vjp(lambda a: f(a, x), a)
+        w = solve(lambda c, w: c[2] + md.vjp(lambda x: f(c[0], x), c[1])[1](w)[0], (a, x, g), g)
+        return to_a(w)[0], None
+
+    solve.defvjp(fwd, bwd)
+    return solve
+
+
+def test_implicit_derivatives_inside_transforms(backend):
+    solve = fixed_point()
+    w = f64([[0.2, 0.1], [0.05, 0.3]])  # read from outside by what is not differentiated
+    root = lambda a: solve(lambda a, x: md.tanh(w @ x * a + a), a, md.zeros((2,), dtype=md.float64)).sum()
+
+    def unrolled(a):
+        x = md.zeros((2,), dtype=md.float64)
+        for _ in range(80):
+            x = md.tanh(w @ x * a + a)
+        return x.sum()
+
+    a = f64([0.3, 0.9])
+    wanted = [md.vmap(md.grad(unrolled))(a).numpy(), md.vmap(md.grad(md.grad(unrolled)))(a).numpy()]
+    every = lambda a: (
+        md.vmap(md.grad(root))(a), md.vmap(md.grad(md.grad(root)))(a), md.grad(lambda a: md.vmap(root)(a).sum())(a), md.map(md.grad(root), a),
+        md.grad(lambda a: md.map(root, a).sum())(a),
+    )  # fmt: skip
+    for run in (every, md.jit(every)) if backend in ("numpy", "torch") else (md.jit(every),):
+        first, second, *others = (t.numpy() for t in run(a))
+        np.testing.assert_allclose(first, wanted[0], rtol=1e-10)
+        np.testing.assert_allclose(second, wanted[1], rtol=1e-9)
+        for other in others:
+            np.testing.assert_allclose(other, wanted[0], rtol=1e-10)
+
+
+def test_arguments_that_are_not_differentiated():
+    f = md.custom_vjp(lambda n, x, mode="up": x**n if mode == "up" else -x, nondiff_argnums=(0, 2))
+    f.defvjp(lambda n, x, mode: (x**n, x), lambda n, mode, x, g: (g * n * 10.0 if mode == "up" else g,))
+    assert md.grad(lambda x: f(3, x, "up"))(f64(2.0)).item() == 30.0
+    assert md.grad(lambda x: f(3, x))(f64(2.0)).item() == 30.0
+    assert md.grad(lambda x: f(3, x, mode="down"))(f64(2.0)).item() == 1.0
+    assert md.jit(md.grad(lambda x: f(n=3, x=x, mode="up")))(f64(2.0)).item() == 30.0
+    with pytest.raises(ValueError, match=r"custom_vjp: nondiff_argnums \(4,\) but 1 positional arguments came"):
+        with_rule(md.custom_vjp(lambda *a: a[0], nondiff_argnums=4))(f64(1.0))
+    h = md.custom_jvp(lambda g, x: g(x), nondiff_argnums=0)
+    h.defjvp(lambda g, p, t: (g(p[0]), t[0] * 7.0))
+    assert md.grad(lambda x: h(md.sin, x))(f64(2.0)).item() == 7.0
+    assert md.vmap(md.grad(partial(h, md.sin)))(f64(X)).tolist() == [7.0, 7.0]
+
+
+def test_what_a_rule_reads_from_outside(backend):
+    data = f64([1.0, 2.0])
+
+    def f_of(scale):
+        f = md.custom_vjp(lambda x: (x * data * scale).sum())
+        f.defvjp(lambda x: (f(x), {"x": x, "n": 2}), lambda res, g: (g * data * scale * res["n"] + 0.0 * res["x"],))
+        return f
+
+    @md.jit
+    def run(x, scale, number):
+        f = f_of(scale * number)
+        return md.scan(lambda c, a: (c + md.grad(f)(a), f(a)), md.zeros_like(x[0]), x)[0], md.grad(lambda x: md.vmap(f)(x).sum())(x)
+
+    for number in (3.0, 4.0):
+        total, each = run(f64([[0.1, 0.2], [0.3, 0.4]]), f64(0.5), number)
+        np.testing.assert_allclose(total.numpy(), np.array([2.0, 4.0]) * number)
+        np.testing.assert_allclose(each.numpy(), np.array([[1.0, 2.0]] * 2) * number)
+
+
+def test_integers_complex_numbers_and_pytrees():
+    f = md.custom_vjp(lambda p, i: {"y": p["w"] * i, "i": i + 1})
+    f.defvjp(lambda p, i: (f(p, i), i), lambda i, g: ({"w": g["y"] * i * 10.0, "unused": None}, None))
+    p = {"w": f64(2.0), "unused": None}
+    loss = lambda p: md.vmap(lambda i: f(p, i)["y"])(md.arange(1, 4)).sum()
+    for run in (md.grad(loss), md.jit(md.grad(loss))):
+        assert run(p)["w"].item() == 60.0
+    z = md.tensor([1.0 + 2.0j, 3.0 - 1.0j], dtype=md.complex128)
+    c = md.custom_vjp(lambda z: md.square(md.abs(z)))
+    c.defvjp(lambda z: (md.square(md.abs(z)), z), lambda z, g: (2.0 * g * z,))
+    wanted = md.grad(lambda z: md.square(md.abs(z)).sum())(z).numpy()
+    for run in (md.vmap(c), lambda z: md.map(c, z)):
+        np.testing.assert_allclose(md.grad(lambda z, run=run: run(z).sum())(z).numpy(), wanted)
+        np.testing.assert_allclose(md.jit(md.grad(lambda z, run=run: run(z).sum()))(z).numpy(), wanted)
+
+
+def test_a_rule_on_another_backend_than_the_default():
+    f, x = by_jvp(), f64(X).to(backend="torch")
+    assert md.grad(lambda x: f(x).sum())(x).backend == "torch"
+    assert md.grad(lambda x: md.vmap(f)(x).sum())(x).tolist() == D
+    g = by_vjp()
+    assert md.jvp(g, (x,), (md.ones_like(x),))[1].tolist() == D
+
+
+def test_no_rule_and_wrong_rules_are_named_inside_jit_too():
+    with pytest.raises(TypeError, match=r"custom_vjp: .* has no rule yet; call .defvjp\(fwd, bwd\) first"):
+        md.jit(md.custom_vjp(lambda x: x))(f64(1.0))
+    f = md.custom_vjp(lambda x: x)
+    f.defvjp(lambda x: (x, ()), lambda res, g: g)
+    with pytest.raises(TypeError, match="bwd must return a tuple of 1 cotangents"):
+        md.jit(md.grad(f))(f64(1.0))
+    f.defvjp(lambda x: (x, ()), lambda res, g: (md.stack([g, g]),))
+    with pytest.raises(ValueError, match=r"bwd returned f64\[2\] for the argument f64\[\]"):
+        md.jit(md.grad(f))(f64(1.0))
