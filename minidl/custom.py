@@ -13,7 +13,9 @@ from minidl.autograd import home, pullback
 from minidl.backends import using
 from minidl.batching import LOOPS
 from minidl.context import autocasting, grad_mode, interpreting, state
-from minidl.control import _aval, _batched_graph, run_graph
+from minidl.control import run_graph
+from minidl.control.batches import batched_graph
+from minidl.control.bodies import aval
 from minidl.graph import Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
@@ -127,7 +129,7 @@ class _Custom:
             out_structure.append(found)
             return [asarray_here(o) for o in outs]
 
-        rule.functions["value"] = value, [_aval(t) for t in given]
+        rule.functions["value"] = value, [aval(t) for t in given]
         if not rule.graph("value"):
             return None
         rule.n_out = len(rule.graph("value").outputs)
@@ -213,7 +215,7 @@ class custom_vjp(_Custom):
         graph = rule.graph("fwd")
         if graph:
             outs = graph.outputs
-            rule.functions["bwd"] = backward, [_aval(v) for v in (*outs[rule.n_out :], *outs[: rule.n_out])]
+            rule.functions["bwd"] = backward, [aval(v) for v in (*outs[rule.n_out :], *outs[: rule.n_out])]
         return bool(graph and rule.graph("bwd"))
 
 
@@ -316,7 +318,7 @@ class _Rule:
         if (kind, deep) not in self.graphs:
             f, avals = self.functions[kind]
             t = Trace(state.interpreter, self.home)
-            args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(_aval, self.extra)))
+            args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(aval, self.extra)))
             t.view.update((id(e), (v.payload, None)) for e, v in zip(self.extra, more, strict=True))
             with interpreting(t), grad_mode(deep):
                 payloads = [t.lift(o)[0] for o in f(*args)]
@@ -332,7 +334,7 @@ class _Rule:
         """Where in `extra` a tensor is that a function read. What it makes of numbers is another tensor each time, of the same value."""
         if not self.open:
             for i, e in enumerate(self.extra if hasattr(t.xp, "asarray") else ()):
-                if hasattr(e.xp, "asarray") and _aval(e) == _aval(t) and e.xp.to_numpy(e.payload).tobytes() == t.xp.to_numpy(t.payload).tobytes():
+                if hasattr(e.xp, "asarray") and aval(e) == aval(t) and e.xp.to_numpy(e.payload).tobytes() == t.xp.to_numpy(t.payload).tobytes():
                     return i
             raise RuntimeError(f"{self.name}: {describe(t)} is read from outside only when the rule is differentiated; hand it over as an argument")
         self.extra.append(t)
@@ -362,11 +364,11 @@ class _Wide(_Rule):
             inner, own = self.rule.graph(kind, deep), self.batched[: self.n]
             extra = [self.batched[self.n + i] for i in inner.cache["extra"]]
             flags = own * 2 if kind == "push" else [True] * (len(inner.inputs) - len(extra)) if kind == "bwd" else own
-            wide, _ = _batched_graph(inner, self.size, flags + extra, [True] * len(inner.outputs))
+            wide, _ = batched_graph(inner, self.size, flags + extra, [True] * len(inner.outputs))
             if kind == "bwd":
                 held = [own[i] for i in self.back]
                 add = lambda *xs: [o if b else ns.sum(o, axis=(0,), keepdims=False) for o, b in zip(run_graph(wide, xs), held, strict=True)]
-                wide = subgraph(lambda *xs: tuple(add(*xs)), [_aval(v) for v in wide.inputs])[0]
+                wide = subgraph(lambda *xs: tuple(add(*xs)), [aval(v) for v in wide.inputs])[0]
             wide.cache["extra"] = inner.cache["extra"]
             self.graphs[kind, deep] = wide
         return self.graphs[kind, deep]
@@ -405,7 +407,7 @@ def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Ten
 
 
 def _batch_custom(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    body, _ = _batched_graph(params["body"], size, batched[: len(params["body"].inputs)], [True] * len(params["body"].outputs))
+    body, _ = batched_graph(params["body"], size, batched[: len(params["body"].inputs)], [True] * len(params["body"].outputs))
     return apply_custom(xs, {"body": body, "rule": _Wide(params["rule"], size, batched)})
 
 

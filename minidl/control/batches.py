@@ -16,7 +16,7 @@ from minidl.tensors import Tensor, ns
 from minidl.tracing import Trace, finish
 
 
-def _batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Sequence[bool]) -> tuple[Graph, list[bool]]:
+def batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Sequence[bool]) -> tuple[Graph, list[bool]]:
     """The graph over a leading batch axis on the flagged inputs; outputs flagged in `force` are batched in any case."""
     t = Trace(state.interpreter)
     args = [Tensor(Var((size, *v.shape) if b else v.shape, v.dtype), t, v.dtype) for v, b in zip(graph.inputs, batched, strict=True)]
@@ -43,7 +43,7 @@ def _widen(call: Any, size: int, x: Any, batched: bool) -> Any:
 def batch_scan(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
     c, k = params["n_consts"], params["n_carry"]
     flags = [*batched[:c], *([True] * k), *batched[c + k :]]
-    body, _ = _batched_graph(params["body"], size, flags, [True] * len(params["body"].outputs))
+    body, _ = batched_graph(params["body"], size, flags, [True] * len(params["body"].outputs))
     given = []
     for i, (x, b) in enumerate(zip(xs, batched, strict=True)):
         if c <= i < c + k:
@@ -59,8 +59,8 @@ def batch_while(primitive: Any, call: Any, size: int, xs: Any, batched: Any, par
     """All lanes run until the last is done; a finished lane keeps its state."""
     a, b = params["n_cond"], params["n_body"]
     k = len(xs) - a - b
-    test, _ = _batched_graph(params["cond"], size, [*batched[:a], *([True] * k)], [True])
-    body, _ = _batched_graph(params["body"], size, [*batched[a : a + b], *([True] * k)], [True] * k)
+    test, _ = batched_graph(params["cond"], size, [*batched[:a], *([True] * k)], [True])
+    body, _ = batched_graph(params["body"], size, [*batched[a : a + b], *([True] * k)], [True] * k)
     consts = list(xs[: a + b])
 
     def go_on(s: Any) -> Tensor:
@@ -77,7 +77,7 @@ def batch_while(primitive: Any, call: Any, size: int, xs: Any, batched: Any, par
 
 def batch_cond(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
     force = [True] * len(params["branches"][0].outputs)
-    wide = [_batched_graph(b, size, batched[1:], force)[0] for b in params["branches"]]
+    wide = [batched_graph(b, size, batched[1:], force)[0] for b in params["branches"]]
     if not batched[0]:
         return apply_cond(xs, {"branches": tuple(wide)})
     results = [run_graph(b, xs[1:]) for b in wide]  # lanes differ: compute every branch and select
