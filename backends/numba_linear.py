@@ -19,6 +19,7 @@ from minidl.backends.numba_conv import Direct, suits
 from minidl.backends.numba_emit import is_half, loaded, lowest, packed, stored, wide
 from minidl.backends.numba_kernels import CONTROL
 from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, shifted, sizes, source, strides, widen
+from minidl.backends.numpy_helpers import turned
 from minidl.dtypes import DType, complex64, complex128, float32, float64
 from minidl.graph import Atom, Equation
 
@@ -97,6 +98,11 @@ def _dot(plan: Any, e: Equation) -> None:
 
     xr, d, tx = operand(x, [*bx, *fx], cx)
     yr, _, ty = operand(y, [*by, *cy], fy)
+    if d is float32 and batch == 1 and ty and not tx and turned(m, n, k) and routine("cython_blas", "sgemm") is not None:
+        product, room = Product(plan, d, n, m, k, False, True), plan.temp(m * n * d.itemsize)
+        plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), yr, xr, room, *product.args)
+        narrow(plan, v, d, lambda out: move(plan, room, out, d, (m, n), (1, m), (n, 1)))
+        return
     product = Product(plan, d, m, n, k, tx, ty)
     text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
     steps = [s * d.itemsize for s in (m * k, k * n, m * n)]

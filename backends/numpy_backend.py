@@ -19,10 +19,11 @@ from minidl.backends import hot, numpy_control
 from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, put_along_into
+from minidl.backends.numpy_helpers import turned
+from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, matmul, put_along_into
 from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
-from minidl.dtypes import DType
+from minidl.dtypes import DType, float32
 from minidl.emit import emit, load
 from minidl.fusion import expand, multiplied
 from minidl.graph import Atom, Equation, Graph, Var
@@ -263,8 +264,13 @@ def _spell_matmul(equation: Equation, inputs: list[str], env: dict[str, Any]) ->
     (xc, yc), (xb, _) = equation.params["contract"], equation.params["batch"]
     if x.ndim != 2 or y.ndim != 2 or len(xc) != 1 or xb or x.dtype.bits == 16:
         return None
+    operands = f"{inputs[0]}{'' if xc[0] else '.T'}, {inputs[1]}{'.T' if yc[0] else ''}"
+    m, n = x.shape[1 - xc[0]], y.shape[1 - yc[0]]
+    if yc[0] and x.dtype is float32 and turned(m, n, x.shape[xc[0]]):
+        env.update(matmul_turned=matmul, empty=empty, f32=x.dtype.numpy)
+        return f"matmul_turned({operands}, room=empty({(n, m)}, f32, {m * n * 4}))"
     env["matmul"] = np.matmul
-    return f"matmul({inputs[0]}{'' if xc[0] else '.T'}, {inputs[1]}{'.T' if yc[0] else ''})"
+    return f"matmul({operands})"
 
 
 def _is_fresh(equation: Equation) -> bool:

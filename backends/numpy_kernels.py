@@ -19,7 +19,7 @@ import numpy as np
 from minidl import dtypes
 from minidl.backends import numpy_linear, numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX, complex_pow
-from minidl.backends.numpy_helpers import blocks, bounded, in_chunks, is_half, select, where, widened
+from minidl.backends.numpy_helpers import blocks, bounded, in_chunks, is_half, select, turned, where, widened
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
@@ -503,10 +503,21 @@ def dot_plan(contract: Axes, batch: Axes, x_ndim: int, y_ndim: int) -> Callable[
     return dot
 
 
+def matmul(x: Array, y: Array, out: Array | None = None, room: Array | None = None) -> Array:
+    """np.matmul of two matrices. room: memory for the transpose of the result, as `turned` prefers it where the rows of y.T lie in one piece."""
+    if x.dtype.char != "f" or not y.flags.f_contiguous or not turned(len(x), y.shape[1], len(y)) or y.dtype != x.dtype:
+        return np.matmul(x, y, out=out)
+    found = np.matmul(y.T, x.T, out=room).T
+    if out is None:
+        return np.ascontiguousarray(found)
+    np.copyto(out, found)
+    return out
+
+
 _MATMUL: dict[tuple[int, int], Callable[[Array, Array], Array]] = {
-    (1, 0): np.matmul,
+    (1, 0): matmul,
     (0, 0): lambda x, y: np.matmul(x.T, y),
-    (1, 1): lambda x, y: np.matmul(x, y.T),
+    (1, 1): lambda x, y: matmul(x, y.T),
     (0, 1): lambda x, y: np.matmul(x.T, y.T),
 }
 

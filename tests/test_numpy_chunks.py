@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import minidl as md
 from minidl.backends import get
 from minidl.backends.numpy_blocks import INTO
 from minidl.backends.numpy_helpers import CHUNK
@@ -73,3 +74,27 @@ def test_gather_of_permuted_arrays(axes, index):
         got = xp.gather(source, i)
         assert got.shape == want.shape
         np.testing.assert_array_equal(got, np.ascontiguousarray(source)[np.clip(i, 0, x.shape[0] - 1)])
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+@pytest.mark.parametrize("sizes", [(4, 256, 256), (9, 70, 440), (128, 256, 512), (3, 512, 512), (8, 8, 8), (64, 100, 256)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_products_with_a_much_larger_matrix(backend, sizes, dtype):
+    """Whichever way round they are made: the value, its layout, and what is not finite."""
+    m, n, k = sizes
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(n, k)).astype(dtype)
+    x[1, 0], w[2, 1] = np.nan, np.inf
+    want = x.astype(np.float64) @ w.astype(np.float64).T
+    with md.use_backend(backend):
+        a, b, c = md.asarray(x), md.asarray(w), md.asarray(np.ascontiguousarray(x.T))
+        ways = [lambda a, b, c: md.matmul(a, b.T), lambda a, b, c: md.matmul(c.T, b.T), lambda a, b, c: md.nn.functional.linear(a, b, b[:, 0] * 0.0)]
+        for f in ways:
+            for run in (f, md.jit(f)):
+                got = run(a, b, c)
+                kept = got.numpy().copy()
+                run(a * 2.0, b, c)
+                np.testing.assert_array_equal(got.numpy(), kept)
+                assert got.numpy().dtype == dtype and got.numpy().flags.c_contiguous
+                np.testing.assert_allclose(got.numpy()[[0, 3 % m]], want[[0, 3 % m]], rtol=1e-3, atol=1e-3)
+                np.testing.assert_array_equal(np.isnan(got.numpy()), np.isnan(want))
