@@ -29,7 +29,7 @@ from minidl.backends.numpy_memory import empty as memory
 from minidl.backends.reuse import VIEWS, narrow_places
 from minidl.dtypes import DType
 from minidl.emit import load
-from minidl.fusion import Region, expand, multiplied, regions
+from minidl.fusion import Region, expand, multiplied, regions, swapped
 from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
 from minidl.recompute import products, recompute
 from minidl.shapes import describe
@@ -133,7 +133,7 @@ class Plan:
         def choose(e: Equation) -> bool:
             return not _has_kernel(e) or (e.primitive.name in _OPEN and math.prod(e.inputs[0].shape) >= self.fuse[0])
 
-        return multiplied(expand(graph, choose=choose), _ALIGN**2)
+        return multiplied(expand(swapped(graph), choose=choose), _ALIGN**2)
 
     # what lowerings use
     def at(self, atom: Atom) -> Any:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -460,6 +461,48 @@ class _Recorder:
         outs = tuple(Var(tuple(s), d) for s, d in (found if primitive.multiple else (found,)))
         self.recorded.append(Equation(primitive, atoms, params, outs, self.line))
         return outs if primitive.multiple else outs[0]
+
+
+def swapped(graph: Graph, least: int = 0) -> Graph:
+    """The graph with products the other way round, y.T @ x.T, in place of their transposes (x @ y).T of at least so many bytes, through functions of
+    their elements, where nobody else reads them: nothing is copied, and what follows sees the product. It may round differently, so it is no pass.
+
+    >>> import minidl as md
+    >>> graph = md.trace(lambda x, y: (x @ y * 2.0).T)(md.ones((4, 2)), md.ones((2, 3)))
+    >>> [e.primitive.name for e in graph.equations], [e.primitive.name for e in swapped(graph).equations]
+    (['dot_general', 'mul', 'permute'], ['dot_general', 'mul'])
+    """
+    uses = Counter(a for inputs in (*(e.inputs for e in graph.equations), graph.outputs) for a in inputs)
+    made = {v: e for e in graph.equations for v in e.outputs}
+    new: dict[Atom, Var] = {}
+
+    def below(v: Atom) -> list[Atom] | None:
+        """What is turned for v to be: itself, and of what it is a function."""
+        e = made.get(v) if isinstance(v, Var) and uses[v] == 1 and len(v.shape) == 2 else None
+        if e is None or e.primitive.multiple:
+            return None
+        if e.primitive.name == "dot_general":
+            return [v] if all(len(a.shape) == 1 + len(e.params["contract"][0]) for a in e.inputs) and not e.params["batch"][0] else None
+        parts = [below(a) for a in e.inputs if a.shape]
+        if not e.primitive.elementwise or not parts or None in parts or any(a.shape not in ((), v.shape) for a in e.inputs):
+            return None
+        return [v, *(a for part in parts for a in part or ())]
+
+    for e in graph.equations:
+        wide = e.primitive.name == "permute" and e.params["axes"] == (1, 0) and e.outputs[0].nbytes >= least
+        if wide and (found := below(e.inputs[0])) is not None:
+            new.update((v, Var(v.shape[::-1], v.dtype)) for v in found)
+            new[e.inputs[0]] = e.outputs[0]
+    equations = []
+    for e in graph.equations:
+        if e.outputs[0] in new:
+            inputs, params = tuple(new.get(a, a) for a in e.inputs), e.params
+            if e.primitive.name == "dot_general":
+                inputs, params = e.inputs[::-1], {k: axes[::-1] for k, axes in params.items()}
+            equations.append(Equation(e.primitive, inputs, params, (new[e.outputs[0]],), e.where))
+        elif e.primitive.name != "permute" or e.inputs[0] not in new:
+            equations.append(e)
+    return Graph(graph.inputs, equations, graph.outputs, graph.name) if new else graph
 
 
 def multiplied(graph: Graph, least: int) -> Graph:
