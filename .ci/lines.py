@@ -17,7 +17,7 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 29_000
-SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo".split()
+SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms".split()
 ROOT = Path(__file__).resolve().parent.parent
 
 

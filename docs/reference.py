@@ -166,6 +166,8 @@ def members(value: Any) -> Iterator[str]:
         return
     owners = [c for c in value.__mro__ if c is value or (c.__module__.startswith("minidl.") and c.__name__.startswith("_"))]
     names = {n: m for c in reversed(owners) for n, m in vars(c).items() if not n.startswith("_") and not inspect.isclass(m)}
+    if value is md.Tensor:  # what is only another name is in torch_names.md
+        names = {n: m for n, m in names.items() if n not in md.idioms.METHODS}
     same = sorted(n for n, m in names.items() if value is md.Tensor and n in md.__all__ and inspect.getdoc(m) == inspect.getdoc(getattr(md, n)))
     if same:
         yield f"- As the functions of `md` with the tensor in the first place: {', '.join(f'`.{n}`' for n in same)}."

@@ -1,4 +1,4 @@
-"""Writes docs/torch_names.md: which names of torch.nn and torch.optim are names of minidl, and why the others are not.
+"""Writes docs/torch_names.md: which names of torch, torch.Tensor, torch.nn and torch.optim are names of minidl, and why the others are not.
 
     python docs/torch_names.py          needs torch
 
@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(__file__).parent / "torch_names.md"
 sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 
+idioms: Any = importlib.import_module("minidl.idioms")
+
 #: Rooms of torch, and what they are in minidl.
 ROOMS = {
     "torch.nn": "md.nn",
@@ -34,6 +36,8 @@ ROOMS = {
     "torch.optim.lr_scheduler": "md.optim.lr_scheduler",
     "torch.optim.swa_utils": "md.optim.swa_utils",
 }
+#: Rooms too wide to give each name a reason: what is there is listed, and what is not where minidl.idioms.absent knows another way.
+WIDE = {"torch": "md", "torch.Tensor": "md.Tensor"}
 #: Classes whose methods are compared, too.
 CLASSES = {
     "torch.nn.Module": "md.nn.Module",
@@ -72,8 +76,20 @@ ABSENT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ScalingType", "SwizzleType"), "settings of scaled_mm"),
     },
     "torch.nn.init": dict.fromkeys(
-        ("constant", "dirac", "eye", "kaiming_normal", "kaiming_uniform", "normal", "orthogonal", "sparse", "uniform", "xavier_normal",
-         "xavier_uniform"), _OLD,
+        (
+            "constant",
+            "dirac",
+            "eye",
+            "kaiming_normal",
+            "kaiming_uniform",
+            "normal",
+            "orthogonal",
+            "sparse",
+            "uniform",
+            "xavier_normal",
+            "xavier_uniform",
+        ),
+        _OLD,
     ),
     "torch.nn.utils": {
         "clip_grad_norm": _OLD,
@@ -106,6 +122,27 @@ ABSENT: dict[str, dict[str, str]] = {
 }
 #: What has the same name and is not the same, by room.
 DIFFERENT: dict[str, dict[str, str]] = {
+    "torch": {
+        "equal": "elementwise, as in the Array API; `md.all(a == b)` is one bool",
+        "from_numpy": "copies; `md.asarray(array, copy=False)` shares the memory",
+        "max": "and min, with an axis: the values alone, as in the Array API (`x.amax` in PyTorch); `x.argmax(axis)` has the places",
+        "median": "the mean of the two middle elements, and no places",
+        "meshgrid": "indexing is 'xy' unless 'ij' is said",
+        "nonzero": "a tuple of one vector for each axis; `md.argwhere` is one matrix",
+        "rand": "and every other draw: of minidl's own streams, the same on every backend",
+        "save": "and load: safetensors, never a pickle",
+        "sort": "the values alone; `x.argsort(axis)` has the places",
+        "std": "and var: no correction unless correction=1 or unbiased=True is said; `md.std_mean` and `md.var_mean` correct as PyTorch's",
+        "trace": "of a function (md.trace(f)(x) shows its program); of a matrix it is `x.trace()` or md.linalg.trace",
+        "take": "along an axis; `x.flatten().take(index)` is PyTorch's",
+    },
+    "torch.Tensor": {
+        "data": "values of now; writing to it in place writes to the tensor, and a later change of the tensor does not show in it",
+        "detach": "and views of all kinds (view, x[i], expand, T): values of their own, so that writing to one changes no other",
+        "device": "a string; `md.device(x.device).type` has its parts",
+        "repeat": "repeats elements, as in the Array API; `x.tile(2, 3)` is PyTorch's repeat",
+        "size": "the number of elements; called, as `x.size()` or `x.size(0)`, PyTorch's",
+    },
     "torch.nn": {
         "AdaptiveLogSoftmaxWithLoss": "every cluster is computed for every row, so that shapes are fixed",
         "GRU": "and GRUCell, LSTMCell: low under md.autocast on every device, as PyTorch's on CUDA; on the CPU PyTorch leaves them in float32",
@@ -148,6 +185,9 @@ def found(path: str) -> Any:
 def names(room: str) -> list[str]:
     """The names that a room of torch, or one of its classes, offers: its functions and classes, not what its file imports."""
     place, out = found(room), []
+    if room in WIDE:
+        ours = {*found("md").__all__, *idioms.NAMES["md"]} if room == "torch" else set(dir(found("md.Tensor")))
+        return sorted(n for n in {*dir(place)} & (ours | why(room).keys()) if not n.startswith("_"))
     if isinstance(place, type):
         return [n for n in dir(place) if not n.startswith("_") and callable(getattr(place, n)) and n in _methods(place)]
     for name in dir(place):
@@ -167,8 +207,13 @@ def _methods(kind: type) -> set[str]:
 
 def missing(room: str) -> list[str]:
     """Those that minidl has not."""
-    ours = found((ROOMS | CLASSES)[room])
+    ours = found((WIDE | ROOMS | CLASSES)[room])
     return [n for n in names(room) if not hasattr(ours, n)]
+
+
+def why(room: str) -> dict[str, str]:
+    """Name -> why it is not there, or what is there for it."""
+    return idioms.ABSENT["md" if room == "torch" else "Tensor"] if room in WIDE else ABSENT.get(room, {})
 
 
 def page() -> str:
@@ -180,14 +225,14 @@ def page() -> str:
         "of options; tests/test_nn_lazy.py, test_nn_utils.py, test_nn_rest.py, test_optim.py and test_schedules.py the rest).", "",
         "| torch | minidl | there | not there |", "|---|---|--:|--:|",
     ]  # fmt: skip
-    for room, ours in (ROOMS | CLASSES).items():
+    for room, ours in (WIDE | ROOMS | CLASSES).items():
         gone = missing(room)
         lines.append(f"| `{room}` | `{ours}` | {len(names(room)) - len(gone)} | {len(gone)} |")
-    for room, ours in (ROOMS | CLASSES).items():
+    for room, ours in (WIDE | ROOMS | CLASSES).items():
         gone = missing(room)
         have = ", ".join(f"`{n}`" for n in names(room) if n not in gone)
         lines += ["", f"## {room}", "", f"There, in `{ours}`: {have}." if have else "Nothing of it is there."]
-        for title, rows in (("not there", {n: ABSENT.get(room, {}).get(n, "") for n in gone}), ("not the same", DIFFERENT.get(room, {}))):
+        for title, rows in (("not there", {n: why(room).get(n, "") for n in gone}), ("not the same", DIFFERENT.get(room, {}))):
             if rows:
                 lines += ["", f"| {title} | |", "|---|---|", *(f"| `{n}` | {why} |" for n, why in rows.items())]
     return "\n".join(lines) + "\n"

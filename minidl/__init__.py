@@ -74,7 +74,7 @@ _LATER = {
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 _SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "train",
-    "draw", "extend",
+    "draw", "extend", "idioms",
 )  # fmt: skip
 
 __all__ = [
@@ -95,4 +95,4 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         found = globals()[name] = getattr(importlib.import_module(f"minidl.{_HOME[name]}"), name)
         return found
-    raise AttributeError(f"module 'minidl' has no attribute {name!r}")
+    return ops.methods.idiom(globals(), "md", f"module 'minidl' has no attribute {name!r}", name)

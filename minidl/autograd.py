@@ -233,10 +233,12 @@ def grad(
     retain_graph: bool | None = None,
     create_graph: bool = False,
     allow_unused: bool = False,
+    only_inputs: bool = True,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of outputs with respect to inputs, as a tuple, without touching any `.grad`.
 
-    Raises RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None).
+    Raises RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None). only_inputs is accepted
+    and changes nothing.
 
     >>> x = md.tensor([3.0], requires_grad=True)
     >>> md.autograd.grad(x * x, x)[0].tolist()
@@ -258,3 +260,10 @@ def grad(
 
 
 Tensor.backward = backward  # type: ignore[attr-defined]
+
+
+def __getattr__(name: str) -> Any:
+    """PyTorch's Function and functional."""
+    from minidl.ops.methods import idiom
+
+    return idiom(globals(), "autograd", f"module 'minidl.autograd' has no attribute {name!r}", name)

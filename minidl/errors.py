@@ -297,6 +297,45 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
     return error
 
 
+#: PyTorch's words for parameters, and those that functions may have for them.
+_WORDS = {
+    "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
+    "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
+    "split_size_or_sections": ("sizes",),
+}  # fmt: skip
+_MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "unbiased": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
+}  # fmt: skip
+
+
+def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """The keyword arguments of a call, with the function's words for PyTorch's where it has not these itself, but for the wish that what it makes
+    requires grad, which is given apart."""
+    known = parameters(f)
+    other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
+    for word, (own_word, meaning) in _MEANINGS.items():
+        if word in other and own_word in known:
+            other[own_word] = meaning(other.pop(word))
+    return other, "requires_grad" not in known and f.__module__ == "minidl.ops.creation" and other.pop("requires_grad", False)
+
+
+def spelled(f: F) -> F:
+    """f, which also takes dim for axis and keepdim for keepdims, at no cost that would show."""
+    axis = "axes" if "axes" in parameters(f) else "axis"
+
+    def call(*args, **params):  # type: ignore[no-untyped-def]
+        if params:
+            if "dim" in params:
+                params[axis] = params.pop("dim")
+            if "keepdim" in params:
+                params["keepdims"] = params.pop("keepdim")
+        return f(*args, **params)
+
+    functools.update_wrapper(call, f)
+    call.__dict__.update(parameters=parameters(f), __module__="minidl.ops")  # where this one is found
+    return call  # type: ignore[return-value]
+
+
 def check_all(space: dict[str, Any], names: Sequence[str], room: str = "") -> None:
     """Give the functions of these names in a module's namespace the error contract. room: what messages put in front of their names.
 
@@ -324,6 +363,7 @@ def checked(f: F) -> F:
     TypeError: tril: k must be an integer, not 'abc'
     """
 
+    respell = respelled
     placed: list[tuple[str, set | None]] | None = None
     quick: dict[str, set] = {}
     look: Any = None
@@ -354,8 +394,12 @@ def checked(f: F) -> F:
                         look(name, value)
             return f(*args, **params)
         except Exception as error:
-            fail(error, args, params)
-            raise
+            other, tracked = respell(made, params)
+            if other == params:
+                fail(error, args, params)
+                raise
+        out = made(*args, **other)
+        return out.requires_grad_() if tracked else out
 
     # With f's globals, so that doctest and pickle find it where f was defined.
     made = types.FunctionType(call.__code__, f.__globals__, f.__name__, None, call.__closure__)  # type: ignore[attr-defined]

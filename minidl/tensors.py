@@ -30,6 +30,19 @@ from minidl.primitives.core import Primitive
 from minidl.shapes import describe, prod, show, shown
 from minidl.tape import LEAF, Hooked, Leaf, Node, leaf_node, record
 
+#: The gradients that retain_grad keeps, by the numbers of nodes, as long as the tensors live.
+kept: dict[Any, Tensor] = {}
+
+
+class Count(int):
+    """A number of elements, which knows the shape that they are in."""
+
+    shape: tuple[int, ...]
+
+    def __call__(self, dim: int | None = None) -> Any:
+        """The shape, or the size of one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
 
 class Tensor:
     """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
@@ -65,12 +78,11 @@ class Tensor:
         return len(self.payload.shape)
 
     @property
-    def size(self) -> int:
-        """Number of elements."""
-        n = 1
-        for s in self.payload.shape:
-            n *= s
-        return n
+    def size(self) -> Count:
+        """Number of elements. Called, as PyTorch's x.size() and x.size(0), it gives the sizes of the axes."""
+        out = Count(prod(self.payload.shape))
+        out.shape = tuple(self.payload.shape)
+        return out
 
     @property
     def backend(self) -> str:
@@ -123,7 +135,7 @@ class Tensor:
         """The gradient that backward passes have accumulated in this leaf, or None."""
         leaf = self.leaf
         if leaf is None:
-            return None
+            return kept.get(self.node[0]) if kept and self.node is not None else None
         interp = state.interpreter if busy[0] else None
         return leaf.grad if interp is None else interp.read_grad(leaf)
 
@@ -132,6 +144,7 @@ class Tensor:
         leaf = self.leaf
         if leaf is None:
             if value is None:
+                kept.pop(self.node[0] if self.node is not None else None, None)
                 return
             raise RuntimeError("grad: only a leaf that requires grad has .grad")
         if value is not None and (value.shape != self.shape or value.dtype is not self.dtype):
@@ -139,7 +152,8 @@ class Tensor:
         write_grad(leaf, value)
 
     def register_hook(self, hook: Any) -> Any:
-        """Call hook(gradient) when the gradient of this tensor is computed; a returned Tensor replaces it. Returns a function that removes it.
+        """Call hook(gradient) when the gradient of this tensor is computed; a returned Tensor replaces it. Returns a function that
+        removes it, as does its `.remove()`.
 
         Raises RuntimeError for a tensor that does not require grad.
         """
@@ -158,7 +172,21 @@ class Tensor:
                 self.node[1] = Hooked(self.node[1])
             hooks = self.node[1].hooks
         hooks.append(hook)
-        return lambda: hooks.remove(hook) if hook in hooks else None
+
+        def remove() -> None:
+            if hook in hooks:
+                hooks.remove(hook)
+
+        remove.remove = remove  # type: ignore[attr-defined]
+        return remove
+
+    def retain_grad(self) -> None:
+        """Let `.grad` of this result of an operation, too, be what backward passes from now on accumulate there (a leaf's always is). Raises
+        RuntimeError for a tensor that does not require grad."""
+        if self.leaf is None:
+            number: int = self.node[0] if self.node is not None else 0
+            self.register_hook(lambda g: kept.update({number: kept[number] + g if number in kept else g}))
+            weakref.finalize(self, kept.pop, number, None)
 
     def detach(self) -> Tensor:
         """The same values without a place on the tape."""

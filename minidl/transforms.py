@@ -301,7 +301,7 @@ def _basis(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     for t in tensors:
         with using(home(t.xp)):
             rows = ns.reshape(ns.iota(size=total, dtype=int64), shape=(total, 1))
-            unit = ns.cast(ns.eq(rows, ns.add(ns.iota(size=t.size, dtype=int64), row)), dtype=t.dtype)
+            unit = ns.cast(ns.eq(rows, ns.add(ns.iota(size=int(t.size), dtype=int64), row)), dtype=t.dtype)
             out.append(ns.reshape(unit, shape=(total, *t.shape)))
         row += t.size
     return out

@@ -6,6 +6,7 @@ operators and methods to Tensor.
 
 from minidl import generated as _generated  # noqa: F401  (fills ns, which the operations are made of)
 from minidl.errors import check_all as _check_all
+from minidl.errors import spelled as _spelled
 from minidl.ops import composites, creation, elementwise, indexing, info, linear, manipulation, reductions, sorting, windows
 from minidl.ops.composites import *  # noqa: F403
 from minidl.ops.creation import *  # noqa: F403
@@ -24,5 +25,7 @@ __all__ = [*functions]
 for _module in _MODULES:
     _check_all(vars(_module), [_name for _name in _module.__all__ if _name not in elementwise._TABLE])  # these have the contract inside
     globals().update({_name: getattr(_module, _name) for _name in _module.__all__})
+for _name in "argmax argmin concat expand_dims log_softmax max mean min permute_dims softmax stack sum".split():
+    globals()[_name] = _spelled(globals()[_name])
 
 from minidl.ops import methods as _methods  # noqa: E402, F401

@@ -315,16 +315,16 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     """
     if indexing not in ("xy", "ij"):
         raise ValueError(f"meshgrid: indexing {indexing!r} is neither 'xy' nor 'ij'")
-    xs = [operand(a) for a in arrays]
+    xs = [operand(a) for a in (arrays[0] if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)) else arrays)]
     order = [1, 0, *range(2, len(xs))] if indexing == "xy" and len(xs) > 1 else list(range(len(xs)))
-    shape = tuple(xs[i].size for i in order)
+    shape = tuple(int(xs[i].size) for i in order)
     return tuple(
-        ns.broadcast_to(reshaped(x, tuple(x.size if a == i else 1 for a in order)), shape=shape) for i, x in enumerate(xs)
+        ns.broadcast_to(reshaped(x, tuple(int(x.size) if a == i else 1 for a in order)), shape=shape) for i, x in enumerate(xs)
     )  # fmt: skip
 
 
 def _triangle(name: str) -> Any:
-    def function(x: Any, /, *, k: int = 0) -> Tensor:
+    def function(x: Any, /, k: int = 0) -> Tensor:
         x = operand(x)
         if x.ndim < 2:
             raise ValueError(f"{name}: at least two axes wanted, {x.ndim} came")

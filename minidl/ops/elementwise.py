@@ -199,8 +199,8 @@ def heaviside(x: Any, h: Any, /) -> Tensor:
     return ns.where(ns.eq(x, 0), h, ns.mul(ns.add(ns.sign(x), 1.0), 0.5))
 
 
-def where(condition: Any, x: Any, y: Any, /) -> Tensor:
-    """x where the condition holds and y elsewhere; the three broadcast, x and y share the promoted dtype.
+def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:
+    """x where the condition holds and y elsewhere; the three broadcast, x and y share the promoted dtype. Of a condition alone: md.nonzero.
 
     A derivative of nan or inf in the branch not taken still spoils the sum: make the argument harmless first (the "double where").
 
@@ -212,6 +212,10 @@ def where(condition: Any, x: Any, y: Any, /) -> Tensor:
             condition = operand(condition, x if isinstance(x, Tensor) else y if isinstance(y, Tensor) else None)
         return ns.where(condition, x, y)
     except Exception as error:
+        if x is None and y is None:
+            from minidl.ops.sorting import nonzero
+
+            return nonzero(condition)
         raise refused(where, error, condition, x, y) from None
 
 

@@ -184,7 +184,7 @@ def outer(x: Any, y: Any, /) -> Tensor:
     y = operand(y, x)
     if x.ndim != 1 or y.ndim != 1:
         raise ValueError(f"outer: two 1-d arrays wanted, {describe(x)} and {describe(y)} came")
-    return ns.mul(ns.reshape(x, shape=(x.size, 1)), y)
+    return ns.mul(ns.reshape(x, shape=(int(x.size), 1)), y)
 
 
 # ---- einsum ---------------------------------------------------------------------------------------------------------------------------

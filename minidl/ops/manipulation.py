@@ -222,7 +222,7 @@ def broadcast_arrays(*arrays: Any) -> tuple[Tensor, ...]:
     return tuple(broadcast_to(x, shape) for x in xs)
 
 
-def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
+def concat(arrays: Sequence[Any], /, axis: int | None = 0) -> Tensor:
     """Arrays joined along an axis they have (axis None: flattened first). Raises ValueError where other sizes differ.
 
     >>> md.concat((md.arange(2), md.arange(3))).tolist()
@@ -233,7 +233,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         if not xs:
             raise ValueError("concat: no arrays came")
         if axis is None:
-            xs, axis = [reshaped(x, (x.size,)) for x in xs], 0
+            xs, axis = [reshaped(x, (int(x.size),)) for x in xs], 0
         if not xs[0].ndim:
             raise ValueError("concat: 0-d arrays have no axis to join along; use stack")
         return ns.concat(*xs, axis=shapes.axis_index("concat", axis, xs[0].ndim))
@@ -241,7 +241,7 @@ def concat(arrays: Sequence[Any], /, *, axis: int | None = 0) -> Tensor:
         raise refused(concat, error, arrays, axis=axis) from None
 
 
-def stack(arrays: Sequence[Any], /, *, axis: int = 0) -> Tensor:
+def stack(arrays: Sequence[Any], /, axis: int = 0) -> Tensor:
     """Arrays of one shape joined along a new axis. Raises ValueError for different shapes.
 
     >>> md.stack([md.tensor(1.0), md.tensor(2.0)]).tolist()
@@ -273,7 +273,7 @@ def cut(x: Tensor, axis: int, start: int, stop: int, step: int = 1) -> Tensor:
     )  # fmt: skip
 
 
-def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
+def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis, without it. Raises IndexError for a 0-d array.
 
     >>> [v.item() for v in md.unstack(md.arange(3))]
@@ -285,7 +285,7 @@ def unstack(x: Any, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(ns.reshape(cut(x, a, i, i + 1), shape=rest) for i in range(x.shape[a]))
 
 
-def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tensor, ...]:
+def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Pieces along an axis, as in PyTorch: an integer is the size of each piece (the last may be smaller), a sequence gives every size.
 
     Raises ValueError for sizes that do not add up.
@@ -312,7 +312,7 @@ def split(x: Any, /, sizes: int | Sequence[int], *, axis: int = 0) -> tuple[Tens
     return tuple(out)
 
 
-def chunk(x: Any, /, chunks: int, *, axis: int = 0) -> tuple[Tensor, ...]:
+def chunk(x: Any, /, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch).
 
     Raises ValueError for less than one piece.
@@ -337,7 +337,7 @@ def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
     return ns.flip(x, axes=axes) if axes else fresh(x)
 
 
-def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | None = None) -> Tensor:
+def roll(x: Any, /, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
     """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array).
 
     Raises ValueError where shifts and axes differ in number, IndexError for an axis that x does not have.
@@ -347,7 +347,7 @@ def roll(x: Any, /, shift: int | Sequence[int], *, axis: int | Sequence[int] | N
     """
     x = operand(x)
     if axis is None:
-        return ns.reshape(roll(ns.reshape(x, shape=(x.size,)), shift, axis=0), shape=x.shape)
+        return ns.reshape(roll(ns.reshape(x, shape=(int(x.size),)), shift, axis=0), shape=x.shape)
     axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
     steps = tuple(map(operator.index, shift)) if isinstance(shift, (tuple, list)) else (operator.index(shift),) * len(axes)  # type: ignore[arg-type]
     if len(steps) != len(axes):
@@ -388,7 +388,7 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
     """
     x = operand(x)
     if axis is None:
-        x, axis = reshaped(x, (x.size,)), 0
+        x, axis = reshaped(x, (int(x.size),)), 0
     a = shapes.axis_index("repeat", axis, x.ndim)
     size = x.shape[a]
     known = isinstance(repeats, Tensor)

@@ -6,6 +6,7 @@ raises TypeError on a traced or batched tensor, and names the alternatives; PyTo
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
+from minidl.errors import spelled
 from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
@@ -95,6 +97,31 @@ Tensor.__pos__ = ops.positive  # type: ignore[operator]
 Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
 
 
+def idiom(space: dict[str, Any] | None, room: str, message: str, name: str) -> Any:
+    """What PyTorch calls so in a room, kept in its namespace. Raises AttributeError, with what there is for it if that is known."""
+    try:
+        idioms = None if name.startswith("_") else importlib.import_module("minidl.idioms")
+    except ModuleNotFoundError:
+        idioms = None
+    names, ways = getattr(idioms, "NAMES", {}).get(room, {}), getattr(idioms, "ABSENT", {}).get(room, {})  # none while they are made
+    if space is None or name not in names:
+        raise AttributeError(f"{message}; {ways[name]}" if name in ways else message)
+    space[name] = names[name]
+    return names[name]
+
+
+@attach("__getattr__")
+def _missing(self: Tensor, name: str) -> Any:
+    before = len(vars(Tensor))
+    message = f"{type(self).__name__!r} object has no attribute {name!r}"
+    try:
+        return idiom(None, "Tensor", message, name)
+    except AttributeError:
+        if len(vars(Tensor)) == before:
+            raise
+    return getattr(self, name)  # PyTorch's names are methods now
+
+
 @attach("__divmod__")
 def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
     return ns.floor_divide(self, other), ns.remainder(self, other)
@@ -107,20 +134,7 @@ def _setitem(self: Tensor, index: Any, value: Any) -> None:
 
 # ---- array functions as methods -------------------------------------------------------------------------------------------------------
 def _method(f: Method) -> Method:
-    """f, which also takes dim for axis and keepdim for keepdims."""
-    if "axis" not in parameters(f):
-        return f
-
-    def method(self: Tensor, *args: Any, **params: Any) -> Any:
-        if params:
-            if "dim" in params:
-                params["axis"] = params.pop("dim")
-            if "keepdim" in params:
-                params["keepdims"] = params.pop("keepdim")
-        return f(self, *args, **params)
-
-    method.__name__, method.__doc__ = f.__name__, f.__doc__
-    return method
+    return spelled(f) if "axis" in parameters(f) and f.__module__ != "minidl.ops" else f
 
 
 _NO_METHODS = {
@@ -142,19 +156,30 @@ for _name, _f in {  # type: ignore[assignment]
     setattr(Tensor, _name, _variadic(_f))  # type: ignore[arg-type]
 for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.positive, "contiguous": ops.positive}.items():
     setattr(Tensor, _name, _method(_f))  # type: ignore[arg-type]
+Tensor.round = lambda self, *, decimals=0: ops.round(self * 10**decimals) / 10**decimals if decimals else ops.round(self)  # type: ignore[attr-defined]
+Tensor.flip = lambda self, *axis, **params: ops.flip(self, *(axis if len(axis) < 2 else (axis,)), **params)  # type: ignore[attr-defined]
 Tensor.real = property(ns.real, doc="The real part.")  # type: ignore[attr-defined]
 Tensor.imag = property(ns.imag, doc="The imaginary part.")  # type: ignore[attr-defined]
 Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
 Tensor.T = property(ops.transpose, doc="All axes reversed.")  # type: ignore[attr-defined]
 Tensor.at = property(At, doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor.")  # type: ignore[attr-defined]
 Tensor.dim = lambda self: self.ndim  # type: ignore[attr-defined]
-Tensor.numel = lambda self: self.size  # type: ignore[attr-defined]
+Tensor.numel = lambda self: int(self.size)  # type: ignore[attr-defined]
 Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Bytes of the elements.")  # type: ignore[attr-defined]
 
 # ---- in place -------------------------------------------------------------------------------------------------------------------------
-for _name in ("add", "sub", "mul", "div", "pow", "clamp"):
-    _f = {"sub": ns.sub, "mul": ns.mul, "div": ns.div, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
+for _name in ("mul", "div", "pow", "clamp"):
+    _f = {"mul": ns.mul, "div": ns.div, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
     setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: _store(self, f(self, *args, **params)))(_f))
+
+
+def _scaled(f: Method, keep: Method) -> Method:
+    return lambda self, other, *, alpha=1: keep(self, f(self, other if alpha == 1 else other * alpha))
+
+
+for _name, _f in {"add": ns.add, "sub": ns.sub}.items():
+    setattr(Tensor, _name, _scaled(_f, lambda self, value: value))
+    setattr(Tensor, _name + "_", _scaled(_f, _store))
 
 
 @attach("copy_")
@@ -390,9 +415,11 @@ _CROSSING = _Crossing()
 
 @attach("to")
 def to(
-    self: Tensor, target: Any = None, /, *more: Any, dtype: Any = None, device: str | None = None, backend: str | None = None, copy: bool = False
+    self: Tensor, target: Any = None, /, *more: Any, dtype: Any = None, device: str | None = None, backend: str | None = None, copy: bool = False,
+    non_blocking: bool = False,
 ) -> Tensor:
     """This tensor as another dtype, on another device or on another backend, differentiably; itself where nothing changes (unless copy).
+    non_blocking is accepted: minidl waits for no copy until its values are looked at.
 
     target: a dtype or its name, a backend ("torch"), a device ("cuda:0"), or a tensor to follow in all three. Raises RuntimeError for a move inside
     a trace, ImportError for a backend that is not installed.

@@ -97,10 +97,13 @@ def _extreme(name: str, text: str) -> Any:
                 table[name].infer(x, axis=axes, keepdims=keepdims)  # some backends have an answer for the maximum of nothing
             return primitive(x, axis=axes, keepdims=keepdims) if axes else fresh(x)
         except Exception as error:
+            if isinstance(axis, Tensor) and isinstance(x, Tensor):
+                return getattr(ns, f"{name}imum")(x, axis)
             raise refused(function, error, x, axis, keepdims) from None
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {text} element over axes; nan if there is one; ties share the gradient. Raises ValueError over nothing."
+    function.__doc__ += f" Of two tensors: md.{name}imum."
     function.__doc__ += _example(f"{name}(md.tensor([[1, 5], [7, 2]]), axis=0).tolist()", [7, 5] if name == "max" else [1, 2])
     return function
 
@@ -130,9 +133,9 @@ def _place(name: str, text: str) -> Any:
                 contract(function).look("keepdims", keepdims)
             if 0 in x.shape:
                 given = 0 if axis is None else shapes.axis_index(name, axis, x.ndim)
-                table[name].infer(x if axis is not None else reshaped(x, (x.size,)), axis=given, keepdims=keepdims)
+                table[name].infer(x if axis is not None else reshaped(x, (int(x.size),)), axis=given, keepdims=keepdims)
             if axis is None:
-                out = primitive(ns.reshape(x, shape=(x.size,)), axis=0, keepdims=False)
+                out = primitive(ns.reshape(x, shape=(int(x.size),)), axis=0, keepdims=False)
                 return ns.reshape(out, shape=(1,) * x.ndim) if keepdims else out
             return primitive(x, axis=shapes.axis_index(name, axis, x.ndim), keepdims=keepdims)
         except Exception as error:
@@ -297,7 +300,7 @@ def _cumulative(name: str, primitive: str, text: str, start: float | None, wide:
         if axis is None:
             if x.ndim > 1:
                 raise ValueError(f"{name}: {describe(x)} has {x.ndim} axes; say which one with axis=")
-            x, axis = reshaped(x, (x.size,)), 0
+            x, axis = reshaped(x, (int(x.size),)), 0
         a = shapes.axis_index(name, axis, x.ndim)
         out = getattr(ns, primitive)(x, axis=a, reverse=reverse)
         if not include_initial:

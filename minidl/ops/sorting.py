@@ -126,7 +126,7 @@ def isin(x1: Any, x2: Any, /, *, invert: bool = False) -> Tensor:
     """
     x1 = operand(x1, x2 if isinstance(x2, Tensor) else None)
     x2 = operand(x2, x1)
-    many = ns.reshape(x2, shape=(x2.size,))
+    many = ns.reshape(x2, shape=(int(x2.size),))
     if x2.size <= 16 or x1.dtype.is_complex or x2.dtype.is_complex:
         found = ns.any(ns.eq(ns.reshape(x1, shape=(*x1.shape, 1)), many), axis=(x1.ndim,), keepdims=False)
     else:
@@ -180,7 +180,7 @@ def _distinct(x: Any, name: str) -> UniqueAll:
         equal_nan=False,
     )
     index, inverse, counts = (from_numpy(np.asarray(v), x.xp, dtypes.int64) for v in found[1:])
-    return UniqueAll(ns.gather(ns.reshape(x, shape=(x.size,)), index), index, ns.reshape(inverse, shape=x.shape), counts)
+    return UniqueAll(ns.gather(ns.reshape(x, shape=(int(x.size),)), index), index, ns.reshape(inverse, shape=x.shape), counts)
 
 
 def unique_values(x: Any, /) -> Tensor:

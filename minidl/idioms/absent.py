@@ -1,0 +1,98 @@
+"""Names of PyTorch that are not in minidl, and what there is for them: the end of the message of an AttributeError, and docs/torch_names.md."""
+
+from __future__ import annotations
+
+_LAYOUT = "each backend chooses how arrays lie in memory; leave it out"
+_VIEWS = "there are no views of memory; use indexing, reshape and md.at"
+_CHANGES = "a tensor's shape never changes; make another one"
+
+_LAYERS = """adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout avg_pool1d batch_norm bilinear binary_cross_entropy_with_logits celu
+channel_shuffle conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d cosine_embedding_loss cosine_similarity ctc_loss dropout
+embedding embedding_bag group_norm hardshrink hinge_embedding_loss instance_norm kl_div margin_ranking_loss max_pool1d max_pool2d max_pool3d
+pairwise_distance
+pdist pixel_shuffle pixel_unshuffle poisson_nll_loss prelu rms_norm rrelu selu threshold triplet_margin_loss""".split()
+
+#: Room -> name -> what there is for it.
+ABSENT: dict[str, dict[str, str]] = {
+    "md": {
+        **{name: f"md.nn.functional.{name}" for name in _LAYERS},
+        "as_strided": _VIEWS,
+        "channels_last": _LAYOUT,
+        "channels_last_3d": _LAYOUT,
+        "contiguous_format": _LAYOUT,
+        "preserve_format": _LAYOUT,
+        "compile": "md.jit(f) compiles",
+        "script": "md.jit(f) compiles",
+        "Size": "shapes are tuples",
+        **{f"{kind}Tensor": "md.tensor(data, dtype)" for kind in ("Float", "Double", "Half", "Long", "Int", "Byte", "Bool")},
+        "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
+        "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
+        "distributions": "md.random draws; losses of distributions are in md.nn.functional",
+        "get_rng_state": "md.random.default_generator.key.detach()",
+        "set_rng_state": "md.random.default_generator.restore(key)",
+        "seed": "md.manual_seed(number)",
+        "initial_seed": "md.random.default_generator.key",
+        "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",
+        "get_default_device": "md.zeros(()).device",
+        "set_default_tensor_type": "md.set_default_dtype(dtype)",
+        "set_printoptions": "print(x.numpy()) under numpy.printoptions",
+        "use_deterministic_algorithms": "results do not depend on the order of threads but for sums of floats on accelerators",
+        "set_num_threads": "the libraries below read OMP_NUM_THREADS and NUMBA_NUM_THREADS",
+        "set_float32_matmul_precision": "md.full_precision and md.low_precision",
+        "sparse_coo_tensor": "there are no sparse tensors; x.index_add and x.scatter_add take indices",
+        "nonzero_static": "md.argwhere, outside jit",
+        "histogram": "md.histc, or md.bincount of md.bucketize",
+        "multi_dot": "a @ b @ c",
+        "stft": "md.fft.rfft of x.unfold(-1, n, hop) * window",
+        "istft": "md.fft.irfft, added up with index_add",
+        "lstsq": "md.linalg.pinv(a) @ b",
+        "norm_except_dim": "md.vector_norm(x, axis=...)",
+        "vander": "x[:, None] ** md.arange(n)",
+        "renorm": "x * (maxnorm / norm).clamp(max=1)",
+        "lu": "md.linalg.solve",
+        "matrix_exp": "md.linalg.eigh for Hermitian matrices",
+        "promote_types": "md.result_type",
+        "range": "md.arange",
+    },
+    "Tensor": {
+        "as_strided": _VIEWS,
+        "data_ptr": _VIEWS,
+        "stride": _VIEWS,
+        "storage": _VIEWS,
+        "untyped_storage": _VIEWS,
+        "storage_offset": _VIEWS,
+        "resize_": _CHANGES,
+        "set_": _CHANGES,
+        "t_": _CHANGES,
+        "transpose_": _CHANGES,
+        "squeeze_": _CHANGES,
+        "unsqueeze_": _CHANGES,
+        "swapaxes_": _CHANGES,
+        "resize_as_": _CHANGES,
+        "grad_fn": "x.is_leaf says whether x is the result of a recorded operation",
+        "apply_": "md.vmap(f)(x)",
+        "map_": "md.vmap(f)(x, y)",
+        "pin_memory": "the loader's batches are moved as they are",
+        "share_memory_": "arrays are not shared between processes",
+        "is_sparse": "there are no sparse tensors",
+        "to_sparse": "there are no sparse tensors",
+        "to_dense": "there are no sparse tensors",
+        "cross_entropy": "md.nn.functional.cross_entropy(x, target)",
+        "renorm": "x * (maxnorm / norm).clamp(max=1)",
+        "lu": "md.linalg.solve",
+        "masked_scatter": "x.at[mask].set(values)",
+        "masked_scatter_": "x[mask] = values",
+        "put_": "x.view(-1)[index] = values",
+        "stft": "see md.fft",
+        "histogram": "x.histc(), or md.bincount of x.bucketize(edges)",
+        "register_post_accumulate_grad_hook": "x.register_hook",
+    },
+    "autograd": {
+        "Variable": "tensors are variables: md.tensor(data, requires_grad=True)",
+        "set_detect_anomaly": "md.testing.check_grads finds a wrong derivative",
+        "detect_anomaly": "md.testing.check_grads finds a wrong derivative",
+        "gradcheck": "md.testing.check_grads",
+        "profiler": "md.profile",
+        "set_grad_enabled": "md.set_grad_enabled",
+    },
+}

@@ -1,0 +1,84 @@
+"""`torch.autograd.Function` on md.custom_vjp: a forward pass and its derivative as two static methods."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import minidl as md
+
+
+class Context:
+    """What forward leaves for backward: saved tensors, and attributes of any kind."""
+
+    def __init__(self, needs: tuple[bool, ...] = ()):
+        self.needs_input_grad, self.saved_tensors = needs, ()
+
+    def save_for_backward(self, *tensors: Any) -> None:
+        """Keep these for backward, as `ctx.saved_tensors`."""
+        self.saved_tensors = tensors  # type: ignore[assignment]
+
+    def mark_non_differentiable(self, *outputs: md.Tensor) -> None:
+        """Accepted: the cotangents of outputs from which nothing is computed are zeros."""
+
+    def set_materialize_grads(self, value: bool) -> None:
+        """Accepted: cotangents are always tensors, zeros where nothing came."""
+
+
+class Function:
+    """An operation with a derivative of its own, as in PyTorch: subclass it with static methods `forward(ctx, *args)` and `backward(ctx, *grads)`, or
+    `forward(*args)` and `setup_context(ctx, inputs, output)`, and call `.apply(*args)`.
+
+    backward returns one gradient (or None) for each argument. It works eagerly, under md.jit, and at any order; `ctx.mark_dirty` is not there, as
+    minidl has no views: return the changed value. Arguments are positional. Raises TypeError where backward returns another number of gradients.
+
+    >>> class Double(md.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.save_for_backward(x)
+    ...         return x * x
+    ...     @staticmethod
+    ...     def backward(ctx, g):
+    ...         (x,) = ctx.saved_tensors
+    ...         return g * 2 * x
+    >>> md.grad(Double.apply)(md.tensor(3.0)).item()
+    6.0
+    """
+
+    @staticmethod
+    def forward(*args: Any) -> Any:
+        """The operation."""
+        raise NotImplementedError("Function: define the static methods forward and backward")
+
+    @staticmethod
+    def backward(ctx: Context, *grads: Any) -> Any:
+        """The gradient of each argument, from those of the results."""
+        raise NotImplementedError("Function: define the static methods forward and backward")
+
+    @classmethod
+    def apply(cls, *args: Any) -> Any:
+        """Compute forward; backward is what differentiation calls."""
+        needs = tuple(isinstance(a, md.Tensor) and a.requires_grad for a in args)
+
+        def run(*given: Any) -> tuple[Any, dict[str, Any]]:
+            ctx = Context(needs)
+            if not hasattr(cls, "setup_context"):
+                return cls.forward(ctx, *given), vars(ctx)
+            out = cls.forward(*given)
+            cls.setup_context(ctx, given, out)
+            return out, vars(ctx)
+
+        def back(left: dict[str, Any], cotangent: Any) -> tuple[Any, ...]:
+            ctx = Context()
+            vars(ctx).update(left)
+            found = cls.backward(ctx, *(cotangent if isinstance(cotangent, (tuple, list)) else (cotangent,)))
+            found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
+            if len(found) != len(args):
+                raise TypeError(f"{cls.__name__}: backward returned {len(found)} gradients for {len(args)} arguments; None stands for one of no use")
+            return tuple(
+                g.to(a.dtype) if isinstance(g, md.Tensor) and isinstance(a, md.Tensor) and g.dtype is not a.dtype else g
+                for g, a in zip(found, args, strict=True)
+            )
+
+        f = md.custom_vjp(lambda *given: run(*given)[0])
+        f.defvjp(run, back)
+        return f(*args)

@@ -1,0 +1,107 @@
+"""The names of PyTorch that are another name of a function of minidl, and what of all is a method and has a form that stores its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
+from minidl.idioms import functions
+from minidl.idioms.writing import stored
+
+
+def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """f(x, axis, keepdims) as name(input, dim, keepdim)."""
+
+    def function(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
+        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
+    return function
+
+
+def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """f(x, axis=) as name(input, dim)."""
+
+    def function(input: Any, dim: int, *, dtype: Any = None) -> Any:
+        return f(input if dtype is None else input.to(dtype), axis=dim)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
+    return function
+
+
+def cat(tensors: Any, dim: int = 0) -> md.Tensor:
+    """Tensors joined along an axis that they have: md.concat.
+
+    >>> md.cat([md.zeros(1), md.ones(1)]).tolist()
+    [0.0, 1.0]
+    """
+    return md.concat(tensors, axis=dim)
+
+
+def set_grad_enabled(mode: bool) -> Any:
+    """A context in which operations are recorded, or not: md.enable_grad() or md.no_grad(). As a plain call it changes nothing."""
+    return md.enable_grad() if mode else md.no_grad()
+
+
+#: Under other names of PyTorch the same things.
+ALIASES: dict[str, Any] = {
+    "float": md.float32, "double": md.float64, "half": md.float16, "long": md.int64, "int": md.int32, "short": md.int16,
+    "cfloat": md.complex64, "cdouble": md.complex128, "dtype": md.DType, "cat": cat, "concatenate": cat, "inference_mode": md.no_grad,
+    "set_grad_enabled": set_grad_enabled,
+    "absolute": md.abs, "arccos": md.acos, "arccosh": md.acosh, "arcsin": md.asin, "arcsinh": md.asinh, "arctan": md.atan, "arctan2": md.atan2,
+    "arctanh": md.atanh, "sub": md.subtract, "mul": md.multiply, "true_divide": md.divide, "neg": md.negative,
+    "eq": md.equal, "ne": md.not_equal, "lt": md.less, "le": md.less_equal, "gt": md.greater, "ge": md.greater_equal,
+    "bitwise_not": md.bitwise_invert, "fix": md.trunc, "bmm": md.matmul, "mv": md.matmul, "ger": md.outer, "vdot": md.dot,
+    "permute": md.permute_dims, "unsqueeze": md.expand_dims, "clone": md.positive, "clamp": md.clip, "swapdims": md.swapaxes,
+    "adjoint": lambda input: md.conj(md.matrix_transpose(input)), "numel": lambda input: input.numel(), "detach": lambda input: input.detach(),
+    "exp2": lambda input: md.pow(2.0, input), "argwhere": lambda input: md.stack(md.nonzero(input), axis=-1),
+    "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input: md.linalg.pinv(input),
+    "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
+    "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
+    "cross": lambda input, other, dim=-1: md.linalg.cross(input, other, axis=dim),
+    "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": functions.vstack,
+    "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
+    "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
+    **{name: _dimmed(f, name) for name, f in {"amax": md.max, "amin": md.min}.items()},
+    **{name: _running(f, name) for name, f in {
+        "cumsum": md.cumulative_sum, "cumprod": md.cumulative_prod, "logcumsumexp": md.cumulative_logsumexp,
+    }.items()},
+}  # fmt: skip
+#: Functions that are no methods.
+_FUNCTIONS = set(
+    """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
+    concatenate cuda device double dstack dtype float from_numpy functional_call half hstack inference_mode int is_tensor load logspace long normal
+    polar rand randint randn randperm row_stack save scalar_tensor set_grad_enabled short stack_module_state std_mean trapezoid trapz tril_indices
+    triu_indices var_mean vstack""".split()
+)
+#: Methods of which there is a form with _ behind the name that stores the result.
+_STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
+baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad divide eq erf erfc
+erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put le lerp log log10 log1p log2 logical_and
+logical_not logical_or logical_xor logit lt masked_fill multiply nan_to_num ne neg negative rad2deg reciprocal relu remainder round rsqrt scatter
+scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu true_divide trunc xlogy""".split()
+
+
+def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
+    def store(self: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
+        return stored(self, f(self, *args, **params))
+
+    store.__name__ = store.__qualname__ = f"{name}_"
+    store.__doc__ = f"{name}, stored in this tensor."
+    return store
+
+
+def attach(functions: dict[str, Any], methods: dict[str, Any]) -> frozenset[str]:
+    """Make methods of Tensor of the functions, and of the forms that store; what Tensor has already stays. Returns the new names."""
+    before = frozenset(vars(md.Tensor))
+    for name, f in {**{n: f for n, f in functions.items() if n not in _FUNCTIONS}, **methods}.items():
+        if name not in before:
+            setattr(md.Tensor, name, f)
+    for name in _STORING:
+        if name + "_" not in before:
+            setattr(md.Tensor, name + "_", _storing(name, getattr(md.Tensor, name)))
+    return frozenset(vars(md.Tensor)) - before

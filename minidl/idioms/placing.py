@@ -1,0 +1,162 @@
+"""Reading and writing at positions along an axis: gather, scatter and their kin. Values in, values out; the forms that end in _ store the result.
+
+Positions may be negative. Where several elements go to one place, "add" and the reductions take all of them; of a plain scatter the last one stays
+on NumPy, and any one on other backends.
+"""
+
+from __future__ import annotations
+
+import builtins
+from typing import Any
+
+import minidl as md
+
+__all__ = [
+    "gather", "index_add", "index_copy", "index_fill", "index_put", "index_select", "masked_fill", "scatter", "scatter_add", "scatter_reduce",
+]  # fmt: skip
+
+
+def _dim(name: str, x: md.Tensor, dim: int) -> int:
+    n = builtins.max(x.ndim, 1)
+    if not isinstance(dim, builtins.int):
+        raise TypeError(f"{name}: dim must be an integer, not {dim!r}; the order is {name}(dim, index, ...)")
+    if not -n <= dim < n:
+        raise IndexError(f"{name}: dim {dim} is out of range for shape {x.shape}")
+    return dim % n
+
+
+def gather(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
+    """input[i, index[i, j], ...] for dim 1, and so on; index has as many axes and is no longer along the others. Raises ValueError for another
+    number of axes.
+
+    >>> md.tensor([[1, 2], [3, 4]]).gather(1, md.tensor([[1], [0]])).tolist()
+    [[2], [3]]
+    """
+    dim = _dim("gather", input, dim)
+    if index.ndim != input.ndim:
+        raise ValueError(f"gather: index has {index.ndim} axes and input {input.ndim}; both of shape {input.shape} but along dim {dim} is wanted")
+    window = tuple(slice(None) if a == dim else slice(n) for a, n in enumerate(index.shape))
+    part = input if all(a == dim or n == m for a, (n, m) in enumerate(zip(index.shape, input.shape, strict=True))) else input[window]
+    return md.take_along_axis(part, index, axis=dim)
+
+
+def index_select(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
+    """The slices at these positions of an axis."""
+    return md.take(input, index, axis=_dim("index_select", input, dim))
+
+
+def masked_fill(input: md.Tensor, mask: md.Tensor, value: Any) -> md.Tensor:
+    """The value where the mask is True. Raises TypeError for a mask that is not of bools.
+
+    >>> md.ones(2).masked_fill(md.tensor([True, False]), 0.0).tolist()
+    [0.0, 1.0]
+    """
+    if mask.dtype is not md.bool:
+        raise TypeError(f"masked_fill: the mask must be bool, not {mask.dtype.name}; compare it with 0")
+    if isinstance(value, md.Tensor):
+        return md.where(mask, value.to(input.dtype), input)
+    if isinstance(value, float) and not input.dtype.inexact:
+        if value != builtins.int(value):
+            raise TypeError(f"masked_fill: {value} in a tensor of {input.dtype.name} would be cut; convert it with .to(md.float32)")
+        value = builtins.int(value)
+    return md.where(mask, value, input)
+
+
+def _along(input: md.Tensor, dim: int, index: md.Tensor) -> tuple[md.Tensor, ...]:
+    """An index expression for input[.., index[..], ..] along dim."""
+    axes = [
+        md.reshape(md.arange(n, backend=index.backend, device=index.device), (n,) + (1,) * (index.ndim - 1 - a)) for a, n in enumerate(index.shape)
+    ]
+    return tuple(index if a == dim else axes[a] for a in range(index.ndim))
+
+
+_MODES = {"add": "add", "sum": "add", "multiply": "multiply", "prod": "multiply", "amax": "max", "amin": "min"}
+
+
+def _scattered(name: str, input: md.Tensor, dim: int, index: md.Tensor, src: Any, mode: str | None) -> md.Tensor:
+    dim = _dim(name, input, dim)
+    if not isinstance(index, md.Tensor) or index.ndim != input.ndim:
+        raise ValueError(
+            f"{name}: index must be a tensor of {input.ndim} axes, as input of shape {input.shape}, not {getattr(index, 'shape', index)}"
+        )
+    if isinstance(src, md.Tensor):
+        if src.ndim != index.ndim or any(n > m for n, m in zip(index.shape, src.shape, strict=True)):
+            raise ValueError(f"{name}: src of shape {src.shape} is too small for index of shape {index.shape}")
+        src = src[tuple(slice(n) for n in index.shape)] if src.shape != index.shape else src
+    else:
+        src = md.full(index.shape, src, dtype=input.dtype, backend=input.backend, device=input.device)
+    place = input.at[_along(input, dim, index)]
+    return getattr(place, "set" if mode is None else _MODES[mode])(src)
+
+
+def scatter(input: md.Tensor, dim: int, index: md.Tensor, src: Any = None, value: Any = None, *, reduce: str | None = None) -> md.Tensor:
+    """input with elements of src (or one value) at the positions index along an axis; reduce: "add" or "multiply" combines.
+    Raises ValueError for another, and where src is smaller than index.
+
+    >>> md.zeros(2, 3).scatter(1, md.tensor([[2], [0]]), 1.0).tolist()
+    [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+    if reduce not in (None, "add", "multiply"):
+        raise ValueError(f"scatter: reduce must be 'add' or 'multiply', not {reduce!r}; see scatter_reduce")
+    return _scattered("scatter", input, dim, index, value if src is None else src, reduce)
+
+
+def scatter_add(input: md.Tensor, dim: int, index: md.Tensor, src: md.Tensor) -> md.Tensor:
+    """input with elements of src added at the positions index along an axis.
+
+    >>> md.zeros(3).scatter_add(0, md.tensor([1, 1]), md.ones(2)).tolist()
+    [0.0, 2.0, 0.0]
+    """
+    return _scattered("scatter_add", input, dim, index, src, "add")
+
+
+def scatter_reduce(input: md.Tensor, dim: int, index: md.Tensor, src: md.Tensor, reduce: str, *, include_self: bool = True) -> md.Tensor:
+    """input with elements of src combined at the positions index along an axis: "sum", "prod", "mean", "amax" or "amin".
+
+    include_self: what input holds takes part; without, it stays only where nothing goes. Raises ValueError for another reduction.
+    """
+    if reduce not in ("sum", "prod", "mean", "amax", "amin"):
+        raise ValueError(f"scatter_reduce: reduce must be 'sum', 'prod', 'mean', 'amax' or 'amin', not {reduce!r}")
+    name, mode, start = "scatter_reduce", "sum" if reduce == "mean" else reduce, input
+    hit = None
+    if reduce == "mean" or not include_self:
+        counts = _scattered(name, md.zeros_like(input), dim, index, 1, "add")
+        hit = counts > 0
+        if not include_self:
+            info = md.finfo(input.dtype) if input.dtype.inexact else md.iinfo(input.dtype)
+            low, high = (-md.inf, md.inf) if input.dtype.inexact else (info.min, info.max)
+            start = md.where(hit, {"sum": 0, "prod": 1, "amax": low, "amin": high}[mode], input)
+    out = _scattered(name, start, dim, index, src, mode)
+    if reduce == "mean":
+        total = counts + 1 if include_self else md.where(hit, counts, 1)
+        out = out / total if input.dtype.inexact else md.floor_divide(out, total)
+    return out
+
+
+def _rows(name: str, input: md.Tensor, dim: int, index: md.Tensor) -> Any:
+    return input.at[(slice(None),) * _dim(name, input, dim) + (index,)]
+
+
+def index_add(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, *, alpha: float = 1) -> md.Tensor:
+    """input with slices of source added at these positions of an axis: sums over the neighbours of nodes, for example.
+
+    >>> md.zeros(2, 2).index_add(0, md.tensor([1, 1]), md.ones(2, 2)).tolist()
+    [[0.0, 0.0], [2.0, 2.0]]
+    """
+    return _rows("index_add", input, dim, index).add(source if alpha == 1 else alpha * source)
+
+
+def index_copy(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor) -> md.Tensor:
+    """input with slices of source at these positions of an axis."""
+    return _rows("index_copy", input, dim, index).set(source)
+
+
+def index_fill(input: md.Tensor, dim: int, index: md.Tensor, value: Any) -> md.Tensor:
+    """input with one value in the slices at these positions of an axis."""
+    return _rows("index_fill", input, dim, index).set(value)
+
+
+def index_put(input: md.Tensor, indices: tuple[md.Tensor, ...], values: Any, accumulate: bool = False) -> md.Tensor:
+    """input with values at input[indices], added if accumulate."""
+    place = input.at[tuple(indices)]
+    return place.add(values) if accumulate else place.set(values)

@@ -1,0 +1,153 @@
+"""Methods of Tensor alone: new tensors like one, its data, what is asked of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import minidl as md
+from minidl.idioms.creating import key, shape_of
+
+
+def stored(self: md.Tensor, value: md.Tensor) -> md.Tensor:
+    """The value in this tensor, narrowed within its kind as `x += y` does."""
+    if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not (value.dtype.inexact or self.dtype is md.bool)):
+        value = value.to(self.dtype)
+    return self.assign(value)
+
+
+class Data(md.Tensor):
+    """What `x.data` gives: the values of now without a place on the tape; what is written to it in place is written to x,
+    also where x requires grad."""
+
+    __slots__ = ("owner",)
+    owner: md.Tensor
+
+    def assign(self, value: md.Tensor) -> md.Tensor:
+        """Write the value to both."""
+        owner = getattr(self, "owner", None)
+        if owner is not None:
+            with md.no_grad():
+                owner.assign(value.detach())
+        return super().assign(value.detach())
+
+
+def _data(self: md.Tensor) -> md.Tensor:
+    now = self.detach()
+    out = Data(now.payload, now.xp, now.dtype)
+    out.owner = self
+    return out
+
+
+def _set_data(self: md.Tensor, value: md.Tensor) -> None:
+    with md.no_grad():
+        self.assign(value.detach())
+
+
+def new_zeros(self: md.Tensor, *size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
+    """Zeros of another shape, of this tensor's dtype and on its backend."""
+    return new_full(self, shape_of(size), 0, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def new_ones(self: md.Tensor, *size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
+    """Ones of another shape, of this tensor's dtype and on its backend."""
+    return new_full(self, shape_of(size), 1, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def new_empty(self: md.Tensor, *size: Any, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
+    """A tensor of another shape, of this tensor's dtype and on its backend, of any values."""
+    return new_zeros(self, *size, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def new_full(self: md.Tensor, size: Any, fill_value: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
+    """One value in another shape, of this tensor's dtype and on its backend.
+
+    >>> md.ones(2, dtype="float64").new_full((1,), 3).dtype
+    minidl.float64
+    """
+    out = md.full(tuple(size), fill_value, dtype=dtype or self.dtype, backend=self.backend, device=device or self.device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def new_tensor(self: md.Tensor, data: Any, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
+    """The data as a tensor of this one's dtype and on its backend."""
+    out = md.tensor(data, dtype or self.dtype, backend=self.backend, device=device or self.device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def type_as(self: md.Tensor, other: md.Tensor) -> md.Tensor:
+    """This tensor in the dtype of another."""
+    return self.to(other.dtype)
+
+
+def type_(self: md.Tensor, dtype: Any = None) -> Any:
+    """This tensor in a dtype; the name of its dtype without one."""
+    return self.dtype.name if dtype is None else self.to(dtype)
+
+
+def where(self: md.Tensor, condition: md.Tensor, other: Any) -> md.Tensor:
+    """This tensor where the condition holds, elsewhere the other."""
+    return md.where(condition, self, other)
+
+
+def fill_diagonal_(self: md.Tensor, fill_value: Any, wrap: bool = False) -> md.Tensor:
+    """One value on the diagonal of a matrix, in place. Raises ValueError for other numbers of axes, NotImplementedError for wrap."""
+    if self.ndim != 2 or wrap:
+        raise (NotImplementedError("fill_diagonal_: wrap") if wrap else ValueError(f"fill_diagonal_: a matrix is wanted, not shape {self.shape}"))
+    rows, columns = (md.arange(n, backend=self.backend, device=self.device) for n in self.shape)
+    return stored(self, md.where(md.expand_dims(rows, 1) == columns, fill_value, self))
+
+
+def normal_(self: md.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> md.Tensor:
+    """Normal draws, in place."""
+    return self.assign((mean + std * md.random.normal(key(self, generator), self.shape, self.dtype)).to(self.dtype))
+
+
+def uniform_(self: md.Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> md.Tensor:
+    """Uniform draws from [a, b), in place."""
+    return self.assign(md.random.uniform(key(self, generator), self.shape, self.dtype, a, b))
+
+
+def bernoulli_(self: md.Tensor, p: Any = 0.5, *, generator: Any = None) -> md.Tensor:
+    """Ones with this probability, else zeros, in place."""
+    return self.assign(md.random.bernoulli(key(self, generator), p, self.shape).to(self.dtype))
+
+
+def exponential_(self: md.Tensor, lambd: float = 1.0, *, generator: Any = None) -> md.Tensor:
+    """Exponential draws of this rate, in place."""
+    return self.assign((md.random.exponential(key(self, generator), self.shape, self.dtype) / lambd).to(self.dtype))
+
+
+def random_(self: md.Tensor, from_: int, to: int | None = None, *, generator: Any = None) -> md.Tensor:
+    """Integers from 0, or from the first number, to below the last, in place."""
+    low, high = (0, from_) if to is None else (from_, to)
+    return self.assign(md.random.randint(key(self, generator), self.shape, low, high).to(self.dtype))
+
+
+def detach_(self: md.Tensor) -> md.Tensor:
+    """This tensor without its place on the tape, in place."""
+    with md.enable_grad():  # under no_grad an assignment leaves the tape alone
+        return self.assign(self.detach())
+
+
+#: What Tensor gets beside the functions.
+METHODS: dict[str, Any] = {
+    **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, type_as, where, fill_diagonal_, normal_, uniform_, bernoulli_)},
+    **{f.__name__: f for f in (exponential_, random_, detach_)},
+    "type": type_,
+    "data": property(_data, _set_data, doc=Data.__doc__),
+    "H": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transpose of a matrix."),
+    "mH": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transposes of the last two axes."),
+    "is_cuda": property(lambda self: self.device.startswith("cuda"), doc="Whether the tensor lies on a CUDA device."),
+    "itemsize": property(lambda self: self.dtype.itemsize, doc="Bytes per element."),
+    "element_size": lambda self: self.dtype.itemsize,
+    "ndimension": lambda self: self.ndim,
+    "nelement": lambda self: self.numel(),
+    "is_contiguous": lambda self: True,
+    "is_nonzero": bool,
+    "is_signed": lambda self: self.dtype.kind not in ("bool", "uint"),
+    "short": lambda self: self.to(md.int16),
+    "char": lambda self: self.to(md.int8),
+    "byte": lambda self: self.to(md.uint8),
+    "cfloat": lambda self: self.to(md.complex64),
+    "cdouble": lambda self: self.to(md.complex128),
+}

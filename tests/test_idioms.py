@@ -1,0 +1,375 @@
+"""minidl.idioms: PyTorch's names compute what PyTorch computes, on every backend, with PyTorch's arguments, and what is not there says what is."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+torch = pytest.importorskip("torch")
+BACKENDS = ("numpy", "numba", "torch", "jax")
+rng = np.random.default_rng(0)
+X, Y, SQUARE = rng.normal(size=(3, 4)), rng.normal(size=(3, 4)), rng.normal(size=(3, 3)) + 3 * np.eye(3)
+INDEX, MASK, ROWS = rng.integers(0, 3, (2, 4)), rng.normal(size=(3, 4)) > 0, np.array([2, 0])
+
+#: name -> f(T, x, y, s, i, m, r): T is torch or minidl; one text for both.
+CASES = {
+    "expand": lambda T, x, y, s, i, m, r: x[:, None].expand(-1, 2, -1) + x.unsqueeze(1).expand(3, 2, 4),
+    "expand_as": lambda T, x, y, s, i, m, r: x[0].expand_as(x) + x.view_as(y) + x.reshape_as(y),
+    "t": lambda T, x, y, s, i, m, r: T.mm(x.t(), y).t() + T.ones(3).t().sum(),
+    "unflatten": lambda T, x, y, s, i, m, r: x.unflatten(1, (2, -1)).movedim(0, -1),
+    "atleast": lambda T, x, y, s, i, m, r: T.atleast_3d(x) + T.atleast_2d(x[0])[..., None] + T.atleast_1d(x[0, 0]),
+    "hstack": lambda T, x, y, s, i, m, r: T.cat([T.hstack([x, y]), T.hstack([x[0], x[0]])[None], T.cat([x, y], dim=1)], 0),
+    "vstack": lambda T, x, y, s, i, m, r: T.vstack([x, y[0]]),
+    "dstack": lambda T, x, y, s, i, m, r: T.dstack([x, y]),
+    "column_stack": lambda T, x, y, s, i, m, r: T.column_stack([x[0], y[0]]),
+    "block_diag": lambda T, x, y, s, i, m, r: T.block_diag(x, y[0], s),
+    "tensor_split": lambda T, x, y, s, i, m, r: T.tensor_split(x, 3, dim=1)[0] + x.tensor_split([1, 3], dim=1)[1],
+    "unbind": lambda T, x, y, s, i, m, r: x.unbind(1)[1] + x.select(1, -1) + x.narrow(1, 1, 2).sum(1),
+    "flips": lambda T, x, y, s, i, m, r: x.fliplr() + x.flipud() + x.flip(0, 1) + x.flip([1]) + x.flip(dims=(0,)),
+    "rot90": lambda T, x, y, s, i, m, r: T.rot90(s) + 2 * T.rot90(s, 2) + 3 * T.rot90(s, -1) + s.rot90(1, [1, 0]),
+    "repeat_interleave": lambda T, x, y, s, i, m, r: x.repeat_interleave(2, dim=0)[:3, :] + x.repeat_interleave(T.tensor([1, 0, 2]), 0),
+    "diag": lambda T, x, y, s, i, m, r: T.diag(s, 1).sum() + T.diag(s[0], -1) + T.diag(s[0], 1),
+    "diag_embed": lambda T, x, y, s, i, m, r: T.diag_embed(x, offset=-1) + T.diag_embed(x, offset=1, dim1=1, dim2=2),
+    "indices": lambda T, x, y, s, i, m, r: T.cat([T.tril_indices(3, 4, -1), T.triu_indices(3, 4, 1)], 1),
+    "cartesian_prod": lambda T, x, y, s, i, m, r: T.cartesian_prod(T.arange(2), T.arange(3)),
+    "combinations": lambda T, x, y, s, i, m, r: T.combinations(x[0], 3) + T.combinations(x[0], 3, True)[:4],
+    "unfold": lambda T, x, y, s, i, m, r: x.unfold(1, 3, 1).sum() + x.unfold(0, 2, 1),
+    "masked_select": lambda T, x, y, s, i, m, r: x.masked_select(m),
+    "take_along_dim": lambda T, x, y, s, i, m, r: T.take_along_dim(x, x.argsort(dim=1), dim=1),
+    "kthvalue": lambda T, x, y, s, i, m, r: x.kthvalue(2, dim=0)[0] + T.kthvalue(x, 1, 0).indices,
+    "aminmax": lambda T, x, y, s, i, m, r: T.aminmax(x, dim=0)[0] - x.aminmax()[1] + x.amax((0, 1)) + x.amin(dim=1, keepdim=True)[0],
+    "cummax": lambda T, x, y, s, i, m, r: x.cummax(1)[0] + x.cummax(0).indices + T.cummin(x, dim=1).values + x.cummin(1)[1],
+    "cumsum": lambda T, x, y, s, i, m, r: x.cumsum(dim=1) + T.cumprod(x, 0) + T.logcumsumexp(x, dim=1),
+    "unique": lambda T, x, y, s, i, m, r: T.cat([i.unique(), *T.unique(i.flatten(), return_inverse=True, return_counts=True)]),
+    "unique_consecutive": lambda T, x, y, s, i, m, r: T.cat(T.unique_consecutive(T.tensor([1, 1, 2, 2, 1]), return_inverse=True, return_counts=True)),
+    "bucketize": lambda T, x, y, s, i, m, r: (
+        T.bucketize(x, T.tensor([-1.0, 0.0, 1.0])) + T.bucketize(T.tensor(1.0), T.tensor([0.0, 1.0]), right=True)
+    ),
+    "bincount": lambda T, x, y, s, i, m, r: i.flatten().bincount(minlength=5) + T.bincount(i.flatten(), weights=x.flatten()[:8], minlength=5),
+    "histc": lambda T, x, y, s, i, m, r: x.histc(4, -1, 1) + T.histc(x, bins=4),
+    "div": lambda T, x, y, s, i, m, r: (
+        x.div(0.3, rounding_mode="floor") + T.div(x, y, rounding_mode="trunc") + T.div(i, 2, rounding_mode="trunc").sum()
+    ),
+    "fmod": lambda T, x, y, s, i, m, r: T.fmod(x, 0.3) + x.frac() + T.fmod(T.tensor([7, -7]), 3).sum() + x.fmod(-0.5),
+    "clamps": lambda T, x, y, s, i, m, r: x.clamp_min(0.1) + x.clamp_max(0.2) + T.clamp(x, -1, 1) + x.sgn(),
+    "lerp": lambda T, x, y, s, i, m, r: (
+        T.lerp(x, y, 0.3) + x.addcmul(x, y, value=0.5) + T.addcdiv(x, x, y.abs() + 1) + x.add(y, alpha=2) - x.sub(y, alpha=3)
+    ),
+    "addmm": lambda T, x, y, s, i, m, r: T.addmm(x, s, y, beta=0.5, alpha=2) + T.addmv(x[:, 0], s, y[:, 0])[:, None] + T.mv(s, x[:, 0])[:, None],
+    "baddbmm": lambda T, x, y, s, i, m, r: T.baddbmm(x[None], s[None], y[None], beta=2) + T.bmm(s[None], y[None]),
+    "inner": lambda T, x, y, s, i, m, r: T.inner(x, y) + T.kron(s[:1], s[:, :1]) + s.trace() + T.det(s) + T.logdet(s @ s.T) + T.inner(x[0], y[0]),
+    "cdist": lambda T, x, y, s, i, m, r: T.cdist(x, y) + T.cdist(x, y, p=1.0) + T.dist(x, y) + T.inverse(s) + T.slogdet(s)[1],
+    "logit": lambda T, x, y, s, i, m, r: x.sigmoid().logit() + T.logit(x, eps=0.1) + T.sinc(x) + T.deg2rad(x) + T.rad2deg(x) + T.exp2(x),
+    "complex": lambda T, x, y, s, i, m, r: (
+        T.view_as_real(T.complex(x, y)) + T.view_as_real(T.polar(x.abs(), y)) + T.view_as_complex(x.view(3, 2, 2)).abs().sum()
+    ),
+    "std_mean": lambda T, x, y, s, i, m, r: (
+        T.std_mean(x, dim=1)[0] + T.var_mean(x, 1, keepdim=True)[1].view(-1) + x.std(dim=1, unbiased=True) + x.var(1, correction=1)
+    ),
+    "cov": lambda T, x, y, s, i, m, r: T.cov(x) + T.corrcoef(x) + T.cov(x[0]),
+    "nans": lambda T, x, y, s, i, m, r: T.nan_to_num(T.sqrt(x)) + T.nansum(T.sqrt(x), dim=1, keepdim=True) + T.nanmean(T.sqrt(x)),
+    "trapezoid": lambda T, x, y, s, i, m, r: T.trapezoid(x, dim=1) + T.trapezoid(x, T.tensor([0.0, 1.0, 3.0, 4.0]).to(x), dim=1),
+    "isclose": lambda T, x, y, s, i, m, r: T.isclose(x, x + 1e-9) & T.isclose(x / 0, x / 0) & ~T.isclose(x, y) & x.isreal(),
+    "gather": lambda T, x, y, s, i, m, r: x.gather(0, i) + x.gather(1, i[:, :2]).sum() + x.index_select(0, r),
+    "masked_fill": lambda T, x, y, s, i, m, r: (
+        x.masked_fill(m, -1.0) + x.masked_fill(m, T.tensor(2.0)) + x.where(m, y) + i.masked_fill(i > 1, 5).sum()
+    ),
+    "scatter": lambda T, x, y, s, i, m, r: x.scatter(1, T.tensor([[0, 3], [1, 2], [2, 0]]), y) + x.scatter(0, r[:, None].expand(2, 4), 1.5),
+    "scatter_add": lambda T, x, y, s, i, m, r: x.scatter_add(0, i, y) + x.scatter_reduce(0, i, y, reduce="sum"),
+    "scatter_reduce": lambda T, x, y, s, i, m, r: x.scatter_reduce(0, i, y, "amax") - x.scatter_reduce(0, i, y, "mean", include_self=False),
+    "scatter_reduce2": lambda T, x, y, s, i, m, r: x.scatter_reduce(0, i, y, "prod", include_self=False) + x.scatter_reduce(0, i, y, "mean"),
+    "index_add": lambda T, x, y, s, i, m, r: x.index_add(0, r, y[:2], alpha=2) + x.index_copy(0, r, y[:2]) + x.index_fill(1, r, 9.0),
+    "index_put": lambda T, x, y, s, i, m, r: x.index_put((r, r), T.tensor(5.0).to(x)) + x.index_put((T.tensor([1, 1]),), y[0], accumulate=True),
+    "aliases": lambda T, x, y, s, i, m, r: (
+        x.mul(2).sub(1).neg().absolute().true_divide(3) + T.arctan2(x, y) + T.permute(x, (1, 0)).t() + T.swapdims(s, 0, 1).sum()
+    ),
+    "comparisons": lambda T, x, y, s, i, m, r: x.eq(x) & x.ne(y) & (x.lt(y) | x.ge(y)) & ~(x.gt(x) | x.le(x - 1)) & T.isposinf(x.abs() / 0),
+    "bits": lambda T, x, y, s, i, m, r: (
+        i.bitwise_not() + T.argwhere(i > 0).sum() + i.numel() + i.size(0) + i.size()[1] + i.nelement() + i.element_size()
+    ),
+    "words": lambda T, x, y, s, i, m, r: (
+        T.sum(x, dim=1, keepdim=True) + T.mean(x, dim=[0, 1]) + T.softmax(x, dim=1) + T.stack([x, y], dim=-1).sum(-1)
+    ),
+    "words2": lambda T, x, y, s, i, m, r: (
+        T.flatten(x, start_dim=0)[:3, None] + T.roll(x, shifts=1, dims=0) + T.tril(x, diagonal=-1) + x.triu(1) + x.norm(p=1, dim=1, keepdim=True)
+    ),
+    "words3": lambda T, x, y, s, i, m, r: (
+        T.split(x, 2, 1)[1].sum(1) + x.chunk(2, 1)[0].sum(1) + T.linspace(0, 1, steps=3).to(x) + T.logsumexp(x, dim=1) + T.any(m, dim=1)
+    ),
+    "words4": lambda T, x, y, s, i, m, r: (
+        T.max(x, y) + T.min(x, y) + x.std(dim=0, unbiased=False) + T.meshgrid([T.arange(3), T.arange(4)], indexing="ij")[0] + x.round(decimals=1)
+    ),
+    "where": lambda T, x, y, s, i, m, r: T.stack(T.where(m)),
+    "searchsorted": lambda T, x, y, s, i, m, r: T.searchsorted(T.tensor([0, 1, 2]), i, right=True),
+    "new": lambda T, x, y, s, i, m, r: (
+        x.new_zeros(3, 4) + x.new_ones((3, 4)) + x.new_full((4,), 2) + x.new_tensor([1, 2, 3, 4]) + x.new_empty(3, 4) * 0
+    ),
+    "types": lambda T, x, y, s, i, m, r: x.type(T.float32).type_as(x).double() * 0 + i.short().byte().char().long().sum() + i.sum().type_as(x),
+    "made": lambda T, x, y, s, i, m, r: T.as_tensor([1.5, 2.5, 0.0]) + T.from_numpy(np.ones(3)) + T.logspace(0, 2, 3).double() + T.scalar_tensor(2.0),
+}  # fmt: skip
+#: f stored: x.f_(...) leaves what x.f(...) gives.
+STORED = {
+    "masked_fill_": (lambda T, m, i, y: (m, 1.0)), "scatter_add_": (lambda T, m, i, y: (0, i, y)), "clamp_min_": (lambda T, m, i, y: (0.2,)),
+    "index_add_": (lambda T, m, i, y: (0, i[:, 0], y[:2])), "lerp_": (lambda T, m, i, y: (y, 0.5)), "cumsum_": (lambda T, m, i, y: (1,)),
+    "addcmul_": (lambda T, m, i, y: (y, y)), "exp_": (lambda T, m, i, y: ()), "nan_to_num_": (lambda T, m, i, y: ()), "tril_": (lambda T, m, i,
+    y: (1,)),
+    "add_": (lambda T, m, i, y: (y,)), "floor_divide_": (lambda T, m, i, y: (0.5,)), "ge_": (lambda T, m, i, y: (y,)), "square_": (lambda T, m, i,
+    y: ()),
+}  # fmt: skip
+
+
+def arguments(T):
+    make = (lambda a: T.tensor(a)) if T is torch else md.tensor
+    return [make(a) for a in (X, Y, SQUARE, INDEX, MASK, ROWS)]
+
+
+def close(ours, theirs):
+    theirs = theirs.detach().numpy()
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(ours.detach().numpy(), theirs, rtol=1e-9 if theirs.dtype == np.float64 else 1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", CASES)
+def test_the_value_is_pytorchs(name, backend):
+    pytest.importorskip(backend)
+    if backend in ("numba", "jax") and name in ("diag_embed", "block_diag", "tensor_split", "made", "indices", "words3", "inner", "cdist"):
+        return  # compositions of what the others hold; each operation of XLA's costs a compilation
+    with md.use_backend(backend):
+        close(CASES[name](md, *arguments(md)), CASES[name](torch, *arguments(torch)))
+
+
+@pytest.mark.parametrize("backend", ("numpy", "torch"))
+@pytest.mark.parametrize("name", STORED)
+def test_the_form_that_ends_in_an_underscore_stores(name, backend):
+    with md.use_backend(backend):
+        results = []
+        for T in (md, torch):
+            x, y, _, i, m, _ = arguments(T)
+            held = x.clone()
+            out = getattr(held, name)(*STORED[name](T, m, i, y))
+            assert out is held
+            results.append(held)
+        close(*results)
+
+
+GRADIENTS = "gather scatter scatter_add index_add masked_fill unfold cdist diag_embed nans lerp expand cummax".split()
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_the_gradient_is_pytorchs(name):
+    grads = []
+    for T in (md, torch):
+        args = arguments(T)
+        x = args[0].requires_grad_()
+        out = CASES[name](T, *args)
+        weight = np.random.default_rng(1).normal(size=tuple(out.shape))
+        (T.where(T.isnan(out), T.zeros_like(out), out) * T.tensor(weight)).sum().backward()
+        grads.append(x.grad)
+    close(*grads)
+
+
+def test_they_are_traced_batched_and_differentiated():
+    x, y, _, i, m, _ = arguments(md)
+
+    def f(x):
+        z = x.masked_fill(m, 0.0).scatter_add(0, i, y).gather(0, i).cumsum(1)
+        z.mul_(2.0).clamp_min_(-1.0)
+        return z.new_zeros(2, 4).index_add(0, i[:, 0], z).sum()
+
+    want = f(x).item()
+    assert md.jit(f)(x).item() == pytest.approx(want)
+    assert np.allclose(md.vmap(f)(md.stack([x, x])).numpy(), want)
+    assert np.allclose(md.jit(md.grad(f))(x).numpy(), md.grad(f)(x).numpy())
+
+
+def test_data_writes_to_its_tensor():
+    p = md.nn.Parameter(md.zeros(2))
+    held = p.data
+    p.data.add_(1.0)
+    p.data -= 0.5
+    p.data[0] = 7.0
+    p.data.copy_(p.data * 2)
+    assert p.tolist() == [14.0, 1.0] and p.is_leaf and p.grad is None and held.tolist() == [0.0, 0.0]
+    held.fill_(3.0)
+    assert p.tolist() == [3.0, 3.0]
+    assert not p.data.requires_grad and (p.data * 2).__class__ is md.Tensor
+    p.data = md.ones(2)
+    with pytest.raises(ValueError, match="in-place"):
+        p.data = md.ones(3)
+    twin = copy.deepcopy(p.data)
+    twin.zero_()
+    assert pickle.loads(pickle.dumps(p.data)).tolist() == p.tolist() == [1.0, 1.0]
+
+    @md.jit
+    def step(g):
+        p.data.sub_(g, alpha=0.5)
+        p.data.clamp_(0.0, 1.0)
+        return p.sum()
+
+    assert [step(md.tensor([1.0, -1.0])).item() for _ in range(2)] == [1.5, 1.0] and p.tolist() == [0.0, 1.0]
+
+
+def test_retain_grad_keeps_the_gradient_of_a_result():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    y = x * 2
+    assert y.grad is None
+    y.retain_grad()
+    x.retain_grad()
+    (y * y).sum().backward(retain_graph=True)
+    assert y.grad.tolist() == [4.0, 8.0] and x.grad.tolist() == [8.0, 16.0]
+    (y * y).sum().backward()
+    assert y.grad.tolist() == [8.0, 16.0] and (y + 0).grad is None
+    y.grad = None
+    assert y.grad is None
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        md.ones(2).retain_grad()
+
+
+class Scaled(md.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, factor):
+        ctx.factor = factor
+        ctx.save_for_backward(x)
+        return x * factor, x * x
+
+    @staticmethod
+    def backward(ctx, a, b):
+        (x,) = ctx.saved_tensors
+        assert ctx.needs_input_grad == (True, False)
+        return a * ctx.factor * 10 + b * 2 * x, None
+
+
+class Cube(md.autograd.Function):
+    @staticmethod
+    def forward(x):
+        return x * x * x
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 3 * x * x
+
+
+def test_function_is_pytorchs():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    a, b = Scaled.apply(x, 3.0)
+    (a + b).sum().backward()
+    assert x.grad.tolist() == [32.0, 34.0]
+    f = lambda x: Cube.apply(x).sum()
+    assert md.jit(md.grad(f))(md.tensor([2.0])).tolist() == [12.0]
+    assert md.hessian(f)(md.tensor([2.0])).tolist() == [[12.0]]
+    assert md.vmap(md.grad(f))(md.tensor([[1.0], [2.0]])).tolist() == [[3.0], [12.0]]
+
+    class Wrong(Cube):
+        @staticmethod
+        def backward(ctx, g):
+            return g, g
+
+    with pytest.raises(TypeError, match="Wrong: backward returned 2 gradients for 1 arguments"):
+        Wrong.apply(x).sum().backward()
+
+
+def test_draws_come_from_the_seed():
+    def draw():
+        md.manual_seed(0)
+        x = md.zeros(500)
+        return [
+            md.rand(500), md.randn(2, 250), md.randint(3, (500,)), md.randint(5, 8, (500,)), md.randperm(500), md.rand_like(x), md.randn_like(x),
+            md.randint_like(x, 2), md.normal(3.0, 0.1, (500,)), md.normal(x, 1.0), md.bernoulli(x + 0.5), x.clone().uniform_(2, 3),
+            x.clone().normal_(1, 0.01), x.clone().bernoulli_(0.5), x.clone().exponential_(2.0), x.clone().random_(4),
+            md.tensor([[0.0, 1.0, 3.0]]).multinomial(500, replacement=True), md.tensor([1.0, 1.0, 1.0]).multinomial(3),
+        ]  # fmt: skip
+
+    one, two = draw(), draw()
+    assert all(a.tolist() == b.tolist() for a, b in zip(one, two, strict=True))
+    means = [0.5, 0, 1, 6, 249.5, 0.5, 0, 0.5, 3, 0, 0.5, 2.5, 1, 0.5, 0.5, 1.5, 1.75, 1]
+    assert all(abs(a.float().mean().item() - m) < 0.15 for a, m in zip(one, means, strict=True))
+    assert sorted(one[4].tolist()) == list(range(500)) and sorted(one[-1].tolist()) == [0, 1, 2]
+    assert one[16].shape == (1, 500) and one[3].dtype is md.int64 and one[7].dtype is md.float32
+    g = md.Generator(3)
+    assert md.rand(2, generator=g).tolist() == md.rand(2, generator=md.Generator(3)).tolist()
+    assert md.rand(2, requires_grad=True).requires_grad and md.ones(2, requires_grad=True).requires_grad
+    assert md.jit(lambda: md.zeros(2, requires_grad=True).requires_grad * 1)() == 1
+    with pytest.raises(ValueError, match="multinomial: 3 of 2"):
+        md.ones(2).multinomial(3)
+
+
+def test_programs_call_these(tmp_path):
+    path = str(tmp_path / "state.pt")
+    net = md.nn.Linear(2, 3)
+    opt = md.optim.Adam(net.parameters())
+    net(md.ones(2)).sum().backward()
+    opt.step()
+    md.save({"model": net.state_dict(), "optimizer": opt.state_dict(), "epoch": 2}, path)
+    read = md.load(path, map_location=md.device("cpu"))
+    opt.load_state_dict(read["optimizer"])
+    assert net.load_state_dict(read["model"]) and read["epoch"] == 2
+    with pytest.raises(ValueError, match="weights_only=False"):
+        md.load(path, weights_only=False)
+    assert md.autograd.functional.hessian(lambda x: (x**3).sum(), md.tensor([2.0])).tolist() == [[12.0]]
+    assert md.autograd.functional.vjp(lambda x: x * x, md.tensor([3.0]))[1].tolist() == [6.0]
+    assert md.autograd.functional.jvp(lambda x: x * x, md.tensor([3.0]), md.tensor([1.0]))[1].tolist() == [6.0]
+    handle = md.tensor([1.0], requires_grad=True).register_hook(lambda g: None)
+    handle.remove()
+    assert md.cuda.device_count() >= 0 and md.is_tensor(md.ones(1)) and md.is_floating_point(md.ones(1)) and not md.is_complex(md.ones(1))
+    x = md.ones(1, requires_grad=True)
+    y = (x * 2).detach_()
+    assert not y.requires_grad and md.long is md.int64 and md.allclose(md.ones(2), md.ones(2)) is True
+    with md.set_grad_enabled(False), md.inference_mode():
+        assert not (x * 2).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda x: md.channels_last, AttributeError, "module 'minidl' has no attribute 'channels_last'; each backend chooses"),
+        (lambda x: md.conv2d, AttributeError, "md.nn.functional.conv2d"),
+        (lambda x: md.nothing_of_the_kind, AttributeError, "module 'minidl' has no attribute 'nothing_of_the_kind'$"),
+        (lambda x: x.data_ptr(), AttributeError, "'Tensor' object has no attribute 'data_ptr'; there are no views"),
+        (lambda x: x.nothing_of_the_kind, AttributeError, "'Tensor' object has no attribute 'nothing_of_the_kind'$"),
+        (lambda x: md.autograd.Variable, AttributeError, "tensors are variables"),
+        (lambda x: x.gather(md.tensor([0]), 1), TypeError, "gather: dim must be an integer"),
+        (lambda x: x.gather(1, md.tensor([0])), ValueError, "gather: index has 1 axes and input 2"),
+        (lambda x: x.scatter(2, md.tensor([[0]]), 1.0), IndexError, "scatter: dim 2 is out of range"),
+        (lambda x: x.scatter_add(0, md.zeros((3, 3), dtype=md.int64), x), ValueError, "scatter_add: src of shape"),
+        (lambda x: x.masked_fill(x, 0.0), TypeError, "masked_fill: the mask must be bool, not float32"),
+        (lambda x: md.tensor([1]).masked_fill(md.tensor([True]), 0.5), TypeError, "would be cut"),
+        (lambda x: md.mm(x, md.ones(2)), ValueError, "mm: two matrices"),
+        (lambda x: x.kthvalue(9), ValueError, "k must be from 1 to 2"),
+        (lambda x: x.unfold(0, 5, 1), ValueError, "unfold: windows of 5 elements"),
+        (lambda x: md.div(x, 2, rounding_mode="up"), ValueError, "rounding_mode must be"),
+        (lambda x: x.unique(dim=0), NotImplementedError, "slices along a dim"),
+        (lambda x: md.zeros(2, foo=1), TypeError, "zeros: got an unexpected keyword argument 'foo'"),
+        (lambda x: md.randint(0, 3, 4), TypeError, "size must be a tuple"),
+        (lambda x: x.t().expand(5, 2, 3), (ValueError, RuntimeError), "broadcast"),
+    ],
+)
+def test_messages_say_what_there_is(call, error, message):
+    with pytest.raises(error, match=message):
+        call(md.ones(2, 2))
+
+
+def test_size_is_a_number_that_can_be_called():
+    x = md.ones(2, 3)
+    assert x.size == 6 and isinstance(x.size, int) and x.size() == (2, 3) and x.size(-1) == 3 and repr(x.size) == "6"
+    assert md.jit(lambda x: x.sum() / x.size + md.zeros(x.size(0)).sum())(x).item() == 1.0
+    assert md.ones(x.size).reshape(x.size, 1).shape == (6, 1) and pickle.loads(pickle.dumps(x.size)) == 6
+    with pytest.raises(IndexError):
+        x.size(2)
+
+
+def test_importing_minidl_does_not_load_them():
+    code = "import sys, minidl as md; x = md.ones(2) * 2; assert 'minidl.idioms' not in sys.modules; x.mul(2); assert 'minidl.idioms' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
