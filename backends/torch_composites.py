@@ -42,7 +42,10 @@ def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
 
 def relu_dx(g: Tensor, out: Tensor) -> Tensor:
     """Small arrays go the way that no kernel has to be proved for; on CUDA looking for nan would stop the queue."""
-    return keep_positive(g, out) if out.numel() >= _MANY and not out.is_cuda else torch.where(out > 0, g, 0.0)
+    if out.numel() >= _MANY and not out.is_cuda:
+        return keep_positive(g, out)
+    zero = _number(0.0, out.dtype, out.device)
+    return torch.where(torch.gt(out, zero), g, zero)
 
 
 def finite(x: Tensor) -> bool:
@@ -54,15 +57,15 @@ def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
     """gelu's tanh form: (1 + tanh u) / 2 is sigmoid(2 u), of which torch on the CPU has a vectorised kernel four times as fast as its tanh. It also
     loses nothing in the left tail, where 1 + tanh u is all rounding."""
     out = torch.mul(x, x, out=out)
-    torch.add(_twice_slope(x.dtype), out, alpha=2 * _SLOPE * _CUBIC, out=out)
+    torch.add(_number(2 * _SLOPE, x.dtype), out, alpha=2 * _SLOPE * _CUBIC, out=out)
     torch.sigmoid(out.mul_(x), out=out)
     return out.mul_(x)
 
 
 @functools.cache
-def _twice_slope(dtype: torch.dtype) -> Tensor:
-    """A 0-d tensor, to which `add` adds a multiple in one pass."""
-    return torch.full((), 2 * _SLOPE, dtype=dtype, device="cpu")
+def _number(value: float, dtype: torch.dtype, device: Any = "cpu") -> Tensor:
+    """A 0-d tensor: torch takes it faster than a number of Python, and adds a multiple to it in one pass."""
+    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
@@ -72,7 +75,7 @@ def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
         for parts in zip(*(a.view(-1).split(_PART) for a in (g, x, out)), strict=True):
             _dx_by_sigmoid(*parts)
         return out
-    out, slope = torch.mul(x, x, out=out), _twice_slope(x.dtype)
+    out, slope = torch.mul(x, x, out=out), _number(2 * _SLOPE, x.dtype)
     s = torch.add(slope, out, alpha=2 * _SLOPE * _CUBIC)
     torch.sigmoid(s.mul_(x), out=s)
     torch.add(slope, out, alpha=6 * _SLOPE * _CUBIC, out=out).mul_(x)

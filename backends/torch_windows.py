@@ -159,6 +159,7 @@ def _indirect(x: Tensor) -> bool:
     return x.is_complex() or _carrier(x) is not x.dtype
 
 
+@functools.lru_cache(256)
 def _even(padding: Pads) -> Ints | None:
     """The padding as torch takes it, or None where the two sides differ."""
     return tuple(lo for lo, _ in padding) if all(lo == hi for lo, hi in padding) else None

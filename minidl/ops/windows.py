@@ -46,7 +46,10 @@ def _settings(name: str, x: Tensor, window: Any, stride: Any, padding: Any, dila
 def _plain(value: Any) -> bool:
     """Whether this is an int or a string, or a tuple of such: what is equal means the same then (1.0 and True are equal to 1)."""
     kind = value.__class__
-    return kind is int or kind is str or (kind is tuple and all(map(_plain, value)))
+    return kind is int or kind is str or (kind is tuple and (_INT.issuperset(map(type, value)) or all(map(_plain, value))))
+
+
+_INT = frozenset((int,))
 
 
 @functools.lru_cache(1024)

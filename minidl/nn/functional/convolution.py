@@ -54,9 +54,9 @@ def conv(
     if padding == "same":
         if any(s != 1 for s in stride):
             raise ValueError('conv: padding="same" wants stride 1')
-        sides = same_sides(weight.shape[2:], dilation)
+        sides: Sequence[Any] = same_sides(weight.shape[2:], dilation)
     else:
-        sides = tuple((p, p) for p in per_axis("padding", 0 if padding == "valid" else padding, n))  # type: ignore[arg-type]
+        sides = per_axis("padding", 0 if padding == "valid" else padding, n)  # type: ignore[arg-type]
     out = md.conv(x, weight, bias, stride=stride, padding=sides, dilation=dilation, groups=groups)
     return out[0] if single else out
 

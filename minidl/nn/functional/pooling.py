@@ -57,9 +57,9 @@ def max_pool(
     pad, dilation = per_axis("padding", padding, n), per_axis("dilation", dilation, n)
     if any(2 * p > k for p, k in zip(pad, window, strict=True)):
         raise ValueError(f"max_pool{n}d: padding {pad} is more than half of the window {window}")
-    size, sides = x.shape[2:], tuple((p, p) for p in pad)
-    if ceil_mode and (wide := _ceil_sides(x, window, stride, pad, dilation)) != sides:
-        x, sides = md.pad(x, ((0, 0), (0, 0), *wide), _lowest(x.dtype)), ((0, 0),) * n
+    size, sides = x.shape[2:], pad
+    if ceil_mode and (wide := _ceil_sides(x, window, stride, pad, dilation)) != tuple((p, p) for p in pad):
+        x, sides = md.pad(x, ((0, 0), (0, 0), *wide), _lowest(x.dtype)), (0,) * n
     if not return_indices:
         out = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation)
         return out[0] if single else out
