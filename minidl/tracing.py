@@ -175,9 +175,11 @@ class Trace(Interpreter):
 
     def capture(self, t: Tensor) -> Var:
         """Make an outside Tensor an input of the program."""
-        xp = t.xp
-        if getattr(xp, "closed", False):
-            xp.gone()
+        xp, level = t.xp, self.parent
+        while getattr(xp, "closed", False) and not (isinstance(level, Trace) and id(t) in level.view):  # where it stands for something else
+            if level is None:
+                xp.gone()
+            level = level.parent
         if hasattr(xp, "asarray"):
             if self._home is None:
                 self._home = xp

@@ -214,3 +214,21 @@ def test_no_rule_and_wrong_rules_are_named_inside_jit_too():
     f.defvjp(lambda x: (x, ()), lambda res, g: (md.stack([g, g]),))
     with pytest.raises(ValueError, match=r"bwd returned f64\[2\] for the argument f64\[\]"):
         md.jit(md.grad(f))(f64(1.0))
+
+
+def test_a_rule_may_read_what_was_computed_before_it_in_a_loop():
+    """fwd calls the function itself, whose value is read from outside; derivatives are taken when the trace of the loop's body is over."""
+
+    def f(x):
+        k = md.sum(md.stop_gradient(x) ** 2)
+        h = md.custom_vjp(lambda y: md.tanh(y * k))
+        h.defvjp(lambda y: (h(y), y), lambda y, c: (c * md.cos(y) * k,))
+        return h(x)
+
+    x = f64(X)
+    loop = lambda x: md.scan(lambda c, _: (f(c), ()), x, None, length=1)[0]
+    k = np.square(X).sum()
+    for run in (loop, md.jit(loop)):
+        np.testing.assert_allclose(md.jvp(run, (x,), (md.ones_like(x),))[1].numpy(), np.cos(X) * k)
+        np.testing.assert_allclose(md.grad(lambda x, run=run: md.vmap(run)(x[None]).sum())(x).numpy(), np.cos(X) * k)
+        np.testing.assert_allclose(md.jit(lambda x, run=run: md.jvp(run, (x,), (md.ones_like(x),))[1])(x).numpy(), np.cos(X) * k)
