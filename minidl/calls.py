@@ -19,11 +19,11 @@ from minidl.autograd import pullback
 from minidl.backends import get
 from minidl.context import busy, grad_mode, state
 from minidl.control import run_graph
-from minidl.dtypes import float32
+from minidl.dtypes import DType
 from minidl.emit import load
-from minidl.graph import Graph, Literal
+from minidl.graph import Graph
 from minidl.handover import _held, handed, hold, look, place_all, release, resident, shield, slot, store, turns, unshield, ways
-from minidl.program import Program
+from minidl.program import Program, number
 from minidl.tensors import Tensor
 
 #: Bytes of state from which a program is given the old state's memory for the new one; below, the proof that it may costs more than it brings. And
@@ -96,22 +96,18 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     spare = expendable(program, engine)
     stored = _stored_inputs(program, engine, spare)
     graph = program.graph
+    left = [k for k in range(len(graph.outputs)) if k not in stored]
     if stored:
-        outputs = [Literal(0.0, float32) if k in stored else v for k, v in enumerate(graph.outputs)]
-        graph = Graph(graph.inputs, graph.equations, outputs, graph.name)
+        graph = Graph(graph.inputs, graph.equations, [graph.outputs[k] for k in left], graph.name)
     if run is None or stored:  # what the caller compiled returns a copy of what is stored as it came
-        run = engine.compile(graph, (*program.donated, *spare))
+        run = engine.compile(graph, (*program.donated, *spare)) if graph.outputs else lambda *natives: ()
     made, result = _result(program, engine.crosses)  # which may add to the names
     path = "shape" if engine.crosses else engine.xp.shape_path
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
     way = ways(engine.xp)
-    numbers: list[str] = []
-    values: list[str] = []
-    for i in program.inputs:
-        if i.kind == "number":
-            numbers.append(f"h{len(numbers)} = {i.text}")
-        values.append(f"h{len(numbers) - 1}" if i.kind == "number" else natives[i.text])
+    values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]
+    numbers = {f"h{k}": (i.text, graph.inputs[k].dtype) for k, i in enumerate(program.inputs) if i.kind == "number"}
     function = "run"
     given = [natives[program.inputs[k].text] for k in (*program.donated, *spare)] if engine.xp.donates else []
     if given:
@@ -124,7 +120,10 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         function = f"(run if {' and '.join(sole)} else kept)"
     lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in s.unpack)]
     lines += [f"        {line}" for line in _read(natives, env, engine)]
-    lines += [f"        if not ({terms}): return MISS", *(f"        {line}" for line in numbers)]
+    lines.append(f"        if not ({terms}): return MISS")
+    if numbers:
+        env["numbers"] = _Numbers(engine.xp, [dtype for _, dtype in numbers.values()])
+        lines.append(f"        {_tuple([*numbers])} = numbers({_tuple([text for text, _ in numbers.values()])})")
     lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
     if engine.crosses and natives:  # a slot may have been read while a program of another thread was writing over it
         lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
@@ -162,7 +161,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
 
     env["released"] = tape.released_node(engine.home)
     text = "\n".join(lines) + "\n"
-    program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: stored.get(int(m[1]), m[0]), text), env, "call")
+    place = {**{k: f"o[{n}]" for n, k in enumerate(left)}, **stored}
+    program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: place[int(m[1])], text), env, "call")
 
 
 def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Callable[..., Any]:
@@ -246,6 +246,25 @@ def _later(make: Callable[[], Callable[..., tuple]]) -> Callable[..., tuple]:
         return made[0](*natives)
 
     return call
+
+
+class _Numbers:
+    """The numbers of a call as native arrays: those of the call before, where they are the same, also in type (NumPy takes float32(0.1) for 0.1).
+    Zeros have two signs and are looked at anew."""
+
+    __slots__ = ("dtypes", "last", "xp")
+
+    def __init__(self, xp: Any, dtypes: Sequence[DType]):
+        self.xp, self.dtypes = xp, dtypes
+        self.last: tuple[tuple, list[type], tuple] = ((), [], ())
+
+    def __call__(self, values: tuple) -> tuple:
+        known, kinds, natives = self.last
+        if values != known or [*map(type, values)] != kinds:
+            natives = tuple(number(self.xp, v, d) for v, d in zip(values, self.dtypes, strict=True))
+            if 0 not in values:
+                self.last = values, [*map(type, values)], natives
+        return natives
 
 
 class Nodes:

@@ -35,7 +35,7 @@ class Input(NamedTuple):
     """What one input of the graph is: the expression that gives it on each call, and what kind of value that is."""
 
     text: str
-    kind: str  # "argument", "state" (read from a tensor that the function found itself) or "number"
+    kind: str  # "argument", "state" (read from a tensor that the function found itself) or "number" (see `number`)
 
 
 class Write(NamedTuple):
@@ -348,9 +348,8 @@ class Program:
             s.terms += [f"{text} is not {self._where(x)}" for x in like.values()]
         for host, var in t.hosts.values():
             inputs.append(var)
-            read.append(Input(f"number(E, {host.text}, {s.name(var.dtype, 'D')})", "number"))
+            read.append(Input(host.text, "number"))
         s.env.update(t.host_env)
-        s.env["number"] = lambda xp, v, d: scalar_payload(xp, _typed(v, d), d)
         return inputs, read, tracked
 
     def _guard_argument(self, x: Tensor, text: str, t: Trace) -> None:
@@ -393,7 +392,7 @@ class Program:
     def _environment(self, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The names that guards and inputs use, for these arguments, as far as they have them."""
         s = self.source
-        env = dict(s.env, args=args, kwargs=kwargs, E=self.xp)
+        env = dict(s.env, args=args, kwargs=kwargs)
         for line in [*s.unpack, *(f"{name} = {text}.payload" for text, name in s.natives.items())]:
             try:
                 exec(line, env)
@@ -404,7 +403,8 @@ class Program:
     def natives(self, args: tuple, kwargs: dict[str, Any]) -> list[Any]:
         """The values of the graph's inputs, on their own backend, that a call would read."""
         env, names = self._environment(args, kwargs), self.source.natives
-        return [eval(i.text if i.kind == "number" else names[i.text], env) for i in self.inputs]
+        pairs = zip(self.inputs, self.graph.inputs, strict=True)
+        return [number(self.xp, eval(i.text, env), v.dtype) if i.kind == "number" else eval(names[i.text], env) for i, v in pairs]
 
     def why(self, args: tuple, kwargs: dict[str, Any]) -> list[str]:
         """The guards that do not hold for a call, in words."""
@@ -434,8 +434,9 @@ def _changed(box: Any, before: Any) -> list[Any]:
     return [k for k in {**then, **now} if now.get(k, MISS) is not then.get(k, MISS)] + [None] * (len(now) != len(then))
 
 
-def _typed(value: Any, dtype: dtypes.DType) -> Any:
-    return float(value) if dtype.is_float else value
+def number(xp: Any, value: Any, dtype: dtypes.DType) -> Any:
+    """A number that a traced function read, as an input of its graph."""
+    return scalar_payload(xp, float(value) if dtype.is_float else value, dtype)
 
 
 def _name(f: Any) -> str:

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 import minidl as md
+import minidl.calls as calls
 import minidl.nn as nn
 import minidl.optim as optim
+from minidl.backends import get
 
 SCALE = 2.0
 TABLE = {"w": 3.0}
@@ -179,7 +181,7 @@ def test_what_lies_inside_named_tuples_and_lists_of_the_user_s_retraces():
 
 
 def test_shapes_dtypes_statics_and_structures_retrace(backend):
-    f = md.jit(lambda x, n=2, flag=True: (x * n if flag else x - n), static_argnames=("n",))
+    f = md.jit(lambda x, n=2, flag=True: x * n if flag else x - n, static_argnames=("n",))
     assert f(md.ones((2,))).tolist() == [2.0, 2.0]
     assert f(md.ones((3,))).tolist() == [2.0] * 3
     assert f(md.ones((3,), dtype=md.float64)).dtype is md.float64
@@ -556,3 +558,61 @@ def test_keys_that_read_like_the_text_of_a_program(key, backend):
     assert f({key: md.ones(2)})[key].tolist() == f({key: md.ones(2)})[key].tolist() == [2.0, 2.0] and f.compiles == 1
     f._call = None  # its entry answers alone
     assert f({key: md.ones(2)})[key].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "jax"])
+def test_the_numbers_of_a_call_are_those_of_the_call_before_only_where_they_are_the_same(backend):
+    """Equal is not the same: zeros have signs, and NumPy takes float32(0.1) for 0.1."""
+    w = md.ones((2,), backend=backend).requires_grad_()
+    opt, g = optim.SGD([w], lr=1.0), md.ones((2,), backend=backend)
+    group = opt.param_groups[0]
+
+    @md.jit
+    def step(g):
+        w.grad = g
+        opt.step()
+
+    rates = [0.5, 0.5, 0.25, -0.0, 0.0, -0.0, 0.1, float(np.float32(0.1)), 0.1, 2.0, 2, np.nan, 2.0]
+    for rate in rates:
+        with md.no_grad():
+            w.assign(md.full((2,), -0.0, backend=backend))
+        group["lr"] = rate
+        step(g)
+        want = np.float32(-0.0) - np.float32(rate) * np.float32(1.0)
+        got = w.detach().numpy()
+        assert got.tobytes() == np.full(2, want, np.float32).tobytes() or (np.isnan(want) and np.isnan(got).all()), rate
+    assert step.compiles <= 3
+
+
+def test_numbers_are_told_apart_by_value_sign_and_type():
+    f64 = md.float64
+    numbers, alone = calls._Numbers(get("numpy"), [f64, f64]), calls._Numbers(get("numpy"), [md.int64])
+    for pair in [(0.1, 2.0), (0.1, 2.0), (np.float32(0.1), 2.0), (0.1, 2.0), (0.1, -0.0), (0.1, 0.0), (0.1, np.nan), (0.1, 2), (0.1, True)]:
+        assert np.array(numbers(pair)).tobytes() == np.array([float(v) for v in pair]).tobytes(), pair
+    first = numbers((3.0, 4.0))
+    assert numbers((3.0, 2.0 + 2.0)) is first and numbers((3.0, 4)) is not first
+    assert [int(alone((v,))[0]) for v in (1, True, 2, 0, 0)] == [1, 1, 2, 0, 0]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_what_a_function_stores_as_it_came_is_no_output(backend):
+    """The tensors share it, whether it comes first, in between or alone."""
+    with md.use_backend(backend):
+        a, b, c, g, h = (md.tensor([float(i), 1.0]) for i in range(5))
+
+    @md.jit
+    def store(g, h):
+        a.assign(g)
+        b.assign(g * 2.0)
+        c.assign(h)
+        return (g + h).sum()
+
+    assert store(g, h).item() == 9.0 and store(g, h).item() == 9.0
+    program = store.programs[0]
+    assert len(program.graph.outputs) == 4 and len(program.call.__globals__["run"](*(program.natives((g, h), {})))) == 2
+    assert [t.tolist() for t in (a, b, c)] == [[3.0, 1.0], [6.0, 2.0], [4.0, 1.0]]
+    assert a.payload is g.payload and c.payload is h.payload
+    only = md.jit(lambda g: [None for _ in (a.assign(g),)])
+    only(h)
+    only(g)
+    assert a.payload is g.payload
