@@ -43,6 +43,7 @@ CHAPTERS = {
     "minidl.transforms": "Transforms",
     "minidl.batching": "Transforms",
     "minidl.custom": "Transforms",
+    "minidl.checkpointing": "Transforms",
     "minidl.autograd": "Transforms",
     **dict.fromkeys(("minidl.control.scans", "minidl.control.loops", "minidl.control.branches"), "Control flow"),
     "minidl.jitting": "Tracing and compiling",

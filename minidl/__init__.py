@@ -56,8 +56,9 @@ finally:
 
 if TYPE_CHECKING:
     from minidl.batching import vmap
+    from minidl.checkpointing import checkpoint
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
-    from minidl.custom import checkpoint, custom_jvp, custom_vjp
+    from minidl.custom import custom_jvp, custom_vjp
     from minidl.jitting import explain, jit
     from minidl.profiling import profile
     from minidl.random import manual_seed
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
-    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "custom": "checkpoint custom_jvp custom_vjp",
+    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
     "deploy": "export freeze", "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "tracing": "host trace", "train": "summary",
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip

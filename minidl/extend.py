@@ -23,7 +23,7 @@ from minidl.backends import loaded
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
 from minidl.batching import per_lane
-from minidl.custom import streams
+from minidl.checkpointing import streams
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
