@@ -230,7 +230,7 @@ def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[
                     return out, lse
         return decomposed(q, k, v, mask, scale=scale, causal=causal)
 
-    def flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, scale: float, causal: bool) -> Any:
+    def flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Any:
         """torch's gradients of q, k and v as heads; None where they are not the table's."""
         if unseen(q) or not _flashes(q, k, v, mask, causal) or not finite(lse):
             return None
@@ -240,13 +240,13 @@ def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[
     def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> Tensor:
         if unseen(q) and _flashes(q, k, v, more[0], causal) and _worth_a_call(q, k):
             return _operators(attention, attention_grad).attention_grad(g, q, k, v, *more, scale, causal)
-        found = flashed(g, q, k, v, *more, scale, causal)
+        found = flashed(g, q, k, v, *more, scale=scale, causal=causal)
         if found is None:
             return decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal)
         return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
 
     def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> tuple[Tensor, ...]:
-        found = flashed(g, q, k, v, *more, scale, causal)
+        found = flashed(g, q, k, v, *more, scale=scale, causal=causal)
         if found is None:  # apart in memory, too
             sizes = [a.shape[-2] * a.shape[-1] for a in (q, k, v)]
             found = [d.clone() for d in decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal).split(sizes, -1)]

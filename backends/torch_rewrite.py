@@ -230,7 +230,7 @@ def attentions_apart(graph: Graph) -> Graph:
         else:
             outputs = tuple(parts.get(k) or Var(a.shape, a.dtype) for k, a in enumerate(like))
             new[e] = Equation(AttentionGrads, e.inputs, e.params, outputs, e.where)
-            gone |= {r for v in parts.values() for r in (uses.made[v], uses.made[uses.made[v].inputs[0]])}
+            gone |= {r for v in parts.values() for r in (uses.made[v], uses.made[uses.made[v].inputs[0]])}  # type: ignore[index]
     return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)
 
 
