@@ -1,12 +1,14 @@
 """The table of lines per Python file, and the promise that gives minidl its name: a small core.
 
 The core is minidl/ without its satellites (SATELLITES: they use public names only, which tests/test_layering.py proves), plus backends/. The goal is
-6,000 lines; the core is larger than that today, so what is enforced is a ceiling. It comes down with the core, and is raised only for a reason that
-stands here. Raised it have: the graph compilers of four backends, from 17,500 to 24,000; the whole Array API, by 4,000; what makes eager mode quick
-(one call where a library has one, generated operations of several arrays, replayed backward passes), by 500; how backend="auto" measures on a machine
-that others use, and what it leaves open, by 350; complex powers and overflow, in four libraries, by 150; what lets a training step go part by part
-(gradients by their updates, convolution and pooling), by 250; and what keeps the numbers of an update out of tensors on torch, by 150. Lowered it
-have: linear algebra, Fourier transforms, random numbers, the gradient suite and the demo, which need no private name any more, by 3,000.
+6,000 lines; the core is larger than that today, so what is enforced is a ceiling, a little above the count. It comes down with the core, and is
+raised only for a reason that stands here.
+
+It had come to 31,400: 17,500 and the graph compilers made 24,000; the whole Array API with linear algebra, Fourier transforms and distributions
+6,000 more; quick eager calls 500; the contest of backend="auto" 350; complex numbers in four libraries 150; training steps that go part by part 250;
+numbers of updates that are no tensors 150. Then linear algebra, Fourier transforms, random numbers, the gradient suite, the report of a profile,
+pictures and the demo left, because they need no private name: 3,100 less. What has come since: rules of one's own in loops, vmap and jit, state that
+lies with another engine, scans whose sums are products behind the loop, and fewer passes over memory on NumPy and torch.
 Exits with 1 above the ceiling.
 """
 
@@ -16,7 +18,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 29_000
+CEILING = 29_800
 SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms".split()
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,11 +1,15 @@
 """md.extend: what a library on minidl stands on, beside the operations that everybody uses. md.linalg, md.fft, md.random and md.testing have no more.
 
-    ns, table, bind, Primitive, elementwise   the primitives: as functions of Tensors, as data, and how one of your own is added
-    operand, constant, create, from_numpy     Tensors from what a caller gives, where the others are
-    home, get_backend, Backend                where that is
-    seen, expect, describe, check_all         what a function may look at, and the errors that it raises
-    whole, per_lane, persistent, streams      operations that are one program; random state under vmap, jit and checkpoint
-    recorded                                  where the time of a call goes
+    ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
+    define, Primitive, elementwise                    a primitive of your own
+    operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives
+    home, get_backend, Backend                        where they are
+    axis_index, axes_tuple, size_tuple                what arguments mean
+    seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
+    whole                                             several operations that are one program where a backend compiles each
+    per_lane, persistent, streams                     random state under vmap, jit and checkpoint
+    recorded                                          where the time of a call goes
+    WICHURA                                           coefficients of the normal quantile
 
 Promises: these names stay. A function written with them runs eager, traced, batched and differentiated, on every backend, as minidl's own do.
 """
