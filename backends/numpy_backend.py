@@ -20,7 +20,7 @@ from minidl.backends.base import Backend, Functions
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_helpers import turned
-from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, matmul, put_along_into
+from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, add_at_slice, matmul, put_along_into
 from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType, float32
@@ -85,7 +85,7 @@ class NumpyBackend(Backend):
     def __init__(self) -> None:
         super().__init__()
         self.quick = Functions(self, {n: functools.partial(_silent.run, f) for n, f in NOISY.items()})
-        self.bare = Functions(self, KERNELS | STEPS)
+        self.bare = Functions(self, KERNELS | STEPS | {"add_at_slice": add_at_slice})
 
     def asarray(self, value: np.ndarray, dtype: DType) -> Array:
         """A copy of the data."""

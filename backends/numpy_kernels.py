@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -389,6 +390,25 @@ def unslice(x: Array, *, shape: tuple[int, ...], start: tuple[int, ...], stop: t
     out = np.zeros(shape, x.dtype)
     out[tuple(map(slice, start, stop, step))] = x
     return out
+
+
+def _sole_count(held: dict[int, Array]) -> int:
+    """The reference count of an array that was taken out of a dict which alone held it."""
+    total = held.pop(0)
+    return sys.getrefcount(total)
+
+
+_SOLE = _sole_count({0: np.zeros(1)}) if getattr(sys, "_is_gil_enabled", lambda: True)() and hasattr(sys, "getrefcount") else 0
+
+
+def add_at_slice(held: dict[int, Array], n: int, x: Array, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> None:
+    """held[n] += unslice(x): in place, where nobody else holds it."""
+    total = held.pop(n)
+    if sys.getrefcount(total) != _SOLE or not total.flags.owndata or not total.flags.writeable:
+        total = total.copy()
+    part = total[tuple(map(slice, start, stop, step))]
+    np.add(part, x, out=part)
+    held[n] = total
 
 
 @silent

@@ -58,7 +58,7 @@ class Kind:
         self.statics = tuple(k + 1 for k, r in enumerate(self.residuals) if r not in arrays)
         self.fused: dict[Any, Callable[..., Any]] = {}
         self.pull: Callable[..., None] = self._pull_typed if wide else self._first
-        self.one: Callable[..., Any] | None = self._first_one if self.n == 1 and not wide else None
+        self.one: Callable[..., Any] | None = self._first_one if self.n == 1 and not wide and primitive.name != "slice" else None
 
     def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
         """All cotangents at once: what a backend that fuses compiles as one function."""
@@ -139,6 +139,9 @@ class Kind:
     def _generate(self) -> Callable[..., None]:
         env: dict[str, Any] = {"heappush": heappush, "unbroadcast": unbroadcast}
         lines = [self._head(), "xp = xp.bare"]
+        if self.primitive.name == "slice":  # so that a loop over the parts of x does not add up arrays as large as x
+            lines += ["n, f = p0[0], getattr(xp, 'add_at_slice', None)"]
+            lines += ["if f is not None and n in pending: return f(pending, n, g, r_start, r_stop, r_step)"]
         for k in range(self.n):
             self._source(k, env, lines)
             d, add = "d", "add"
