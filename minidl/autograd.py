@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import tape
 from minidl.backends import using
-from minidl.context import autocasting, busy, grad_mode, state
+from minidl.context import autocasting, busy, grad_mode, record_from_now, state
 from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
 from minidl.tensors import Tensor, describe, home, ns, scalar_payload, write_grad
 
@@ -49,6 +49,35 @@ class enable_grad(no_grad):
     """
 
     on = True
+
+
+class set_grad_enabled(no_grad):
+    """Record operations of this thread, or not, from here on; as a context manager or a decorator until its end.
+
+    >>> x = md.tensor([1.0], requires_grad=True)
+    >>> for train in (True, False):
+    ...     with md.set_grad_enabled(train):
+    ...         print((x * 2).requires_grad)
+    True
+    False
+    """
+
+    def __init__(self, mode: bool):
+        self.on, self._before = bool(mode), (state.grad, state.lasting)
+        record_from_now(self.on, not self.on)
+
+    def __enter__(self) -> None:
+        record_from_now(self.on, self._before[1], 1)
+
+    def __exit__(self, *error: Any) -> None:
+        record_from_now(*self._before, -1)
+
+    def __call__(self, f: Any) -> Any:
+        record_from_now(*self._before)
+        return super().__call__(f)
+
+    def _recreate_cm(self) -> set_grad_enabled:
+        return type(self)(self.on)
 
 
 def is_grad_enabled() -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 class _State(_local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
+    lasting: bool = False  # whether they are not, by a statement that no block ends
     autocast: Any = None  # which low dtype operations compute in, see minidl.precision
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     bounds: str = "clip"  # what data outside an operation's domain does where it cannot be looked at
@@ -42,6 +43,12 @@ def setting(name: str, value: Any) -> Iterator[Any]:
     finally:
         setattr(state, name, before)
         _count(-1)
+
+
+def record_from_now(on: bool, lasting: bool, step: int = 0) -> None:
+    """Record operations of this thread, or not, without an end; lasting: whether that is no block's doing. step: of blocks that begin or end."""
+    _count(lasting - state.lasting + step)
+    state.grad, state.lasting = on, lasting
 
 
 def interpreting(interpreter: Any) -> contextlib.AbstractContextManager[Any]:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -329,6 +330,35 @@ def test_programs_call_these(tmp_path):
     assert not y.requires_grad and md.long is md.int64 and md.allclose(md.ones(2), md.ones(2)) is True
     with md.set_grad_enabled(False), md.inference_mode():
         assert not (x * 2).requires_grad
+
+
+def test_set_grad_enabled_is_a_statement_a_block_and_a_decorator():
+    x = md.ones(1, requires_grad=True)
+
+    @md.set_grad_enabled(False)
+    def plain(x):
+        return x * 2
+
+    assert md.is_grad_enabled() and not plain(x).requires_grad and (x * 2).requires_grad
+    with md.set_grad_enabled(False):
+        assert not (x * 2).requires_grad and not md.jit(lambda x: x * 2)(x).requires_grad
+        with md.set_grad_enabled(True):
+            assert (x * 2).requires_grad
+        assert not (x * 2).requires_grad
+    assert (x * 2).requires_grad
+
+    def elsewhere():  # in a thread of its own, whose state ends with it
+        md.set_grad_enabled(False)
+        off = (x * 2).requires_grad
+        with md.enable_grad():
+            inside = (x * 2).requires_grad
+        still = (x * 2).requires_grad
+        md.autograd.set_grad_enabled(True)
+        return off, inside, still, (x * 2).requires_grad
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(elsewhere).result() == (False, True, False, True)
+    assert (x * 2).requires_grad
 
 
 @pytest.mark.parametrize(

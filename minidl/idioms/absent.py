@@ -93,6 +93,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "detect_anomaly": "md.testing.check_grads finds a wrong derivative",
         "gradcheck": "md.testing.check_grads",
         "profiler": "md.profile",
-        "set_grad_enabled": "md.set_grad_enabled",
     },
 }

@@ -42,16 +42,11 @@ def cat(tensors: Any, dim: int = 0) -> md.Tensor:
     return md.concat(tensors, axis=dim)
 
 
-def set_grad_enabled(mode: bool) -> Any:
-    """A context in which operations are recorded, or not: md.enable_grad() or md.no_grad(). As a plain call it changes nothing."""
-    return md.enable_grad() if mode else md.no_grad()
-
-
 #: Under other names of PyTorch the same things.
 ALIASES: dict[str, Any] = {
     "float": md.float32, "double": md.float64, "half": md.float16, "long": md.int64, "int": md.int32, "short": md.int16,
     "cfloat": md.complex64, "cdouble": md.complex128, "dtype": md.DType, "cat": cat, "concatenate": cat, "inference_mode": md.no_grad,
-    "set_grad_enabled": set_grad_enabled,
+    "set_grad_enabled": md.autograd.set_grad_enabled,
     "absolute": md.abs, "arccos": md.acos, "arccosh": md.acosh, "arcsin": md.asin, "arcsinh": md.asinh, "arctan": md.atan, "arctan2": md.atan2,
     "arctanh": md.atanh, "sub": md.subtract, "mul": md.multiply, "true_divide": md.divide, "neg": md.negative,
     "eq": md.equal, "ne": md.not_equal, "lt": md.less, "le": md.less_equal, "gt": md.greater, "ge": md.greater_equal,
