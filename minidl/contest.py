@@ -33,6 +33,7 @@ from minidl.stopwatch import Stopwatch
 
 _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds after which enough rounds are enough
 ROUNDS, _MOST = 5, 20
+_AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
 _DROP = (2.0, 1.5, 1.5, 1.5, 1.2)  # times the best: who is dropped after each round, the last for all that follow
 _NEAR = 1.03  # times the best within which the inputs' own backend is taken
 _CLOSE, _REACH = 1.25, 4.0  # times the winner: who is timed again in a later process; who is, where the winner's time changed by as much as _CLOSE
@@ -307,12 +308,17 @@ class Candidate:
         count goes before: others ran meanwhile, and one that finds neither its code nor its data in a cache may take half as long again."""
         if not self.calls:
             self.kept = self.once()
-            self.calls = max(1, min(1000, round(_ROUND / max(self._loop(1), 1e-9))))
+            self.calls = max(1, min(_AHEAD if self.heirs else 1000, round(_ROUND / max(self._loop(1), 1e-9))))
         if self.calls > 1:
             self._loop(1)
-        if len(self.heirs) < len(self.used):  # an argument that is used up has no heir: each call needs another, which is not part of the time
-            return min(self._loop(1) for _ in range(min(self.calls, 3)))
-        return self._loop(self.calls)
+        if len(self.heirs) == len(self.used):
+            try:
+                return self._loop(self.calls)
+            except Exception:
+                if not self.heirs:
+                    raise
+                self.heirs = []  # an index that grew too large, for one
+        return min(self._loop(1) for _ in range(min(self.calls, 3)))  # each call needs another input, which is not part of the time
 
 
 # ---- agreement ------------------------------------------------------------------------------------------------------------------------------

@@ -474,6 +474,32 @@ def test_a_loop_costs_inductor_all_its_turns():
     assert get("torch").expected(graph, "inductor") > 20.0 > 1.0 > get("torch").expected(graph)
 
 
+def test_state_that_must_not_go_far_ahead_is_timed_call_by_call(monkeypatch):
+    """A program may be written for a few more calls only: the contest makes some that never happen, and none may fail the user's."""
+    monkeypatch.setattr(contest, "_ROUND", 1e-2)
+    made = []
+    plain = contest.Candidate._call
+
+    def call(self, inputs):
+        outs = plain(self, inputs)
+        made.append(float(np.asarray(self.engine.xp.to_numpy(outs[0]))))
+        if made[-1] > 4.0:
+            raise IndexError("beyond the table")
+        return outs
+
+    w = md.zeros((1 << 15,), backend="numpy")
+
+    @functools.partial(md.jit, backend="auto")
+    def step(x):
+        w.assign(w + x)
+        return w[0] * 1.0
+
+    monkeypatch.setattr(contest.Candidate, "_call", call)
+    assert [step(md.ones((), backend="numpy")).item() for _ in range(3)] == [1.0, 2.0, 3.0]
+    assert 4.0 < max(made) < 6.0 and {r.name: r.note for r in step.programs[0].report.rows} == {"numpy": "the reference", "torch": ""}
+    assert all(r.call > 0 for r in step.programs[0].report.rows)
+
+
 def test_in_a_timed_loop_state_goes_from_call_to_call_and_results_are_read_at_its_end(monkeypatch):
     """As in a user's loop: a copy of large state for every call would be neither in a cache nor free."""
     seen, read = [], []
