@@ -405,15 +405,19 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
 
 
 # ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
-def _short(x: Tensor, axis: Axes) -> Axes:
-    """The last of these axes that have 4096 elements together at most, where the others have no more either; () where they do."""
+@functools.lru_cache(1024)
+def _first(shape: Axes, axis: Axes) -> Axes | None:
+    """Of a sum of more than 4096 elements: the last of its axes that have no more together, where the others have no more either, () where they do or
+    the sum is over all axes, as there NumPy is more accurate than two sums. None for a shorter sum."""
+    if math.prod(shape[a] for a in axis) <= 4096:
+        return None
     inner: Axes = ()
     for a in reversed(axis):
-        if math.prod(x.shape[b] for b in (a, *inner)) > 4096:
+        if math.prod(shape[b] for b in (a, *inner)) > 4096:
             break
         inner = (a, *inner)
-    rest = math.prod(x.shape[a] for a in axis if a not in inner)
-    return inner if inner != axis and rest <= 4096 else ()
+    rest = math.prod(shape[a] for a in axis if a not in inner)
+    return inner if len(axis) < len(shape) and rest <= 4096 else ()
 
 
 @kernel
@@ -421,12 +425,9 @@ def _short(x: Tensor, axis: Axes) -> Axes:
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if not axis:
         return x  # to torch no axis means all axes
-    if x.dtype is torch.float32 and x.numel() > 4096 and x.device.type == "cpu" and math.prod(x.shape[a] for a in axis) > 4096:
-        inner = _short(x, axis) if len(axis) < x.ndim else ()  # over all elements NumPy is more accurate than that
+    if x.dtype is torch.float32 and not x.is_cuda and x.numel() > 4096 and (inner := _first(x.shape, axis)) is not None:
         if inner:  # two short sums, one after the other
-            outer = tuple(a for a in axis if a not in inner)
-            out = torch.sum(torch.sum(x, inner, True), outer, True)
-            return out if keepdims else out.reshape([s for a, s in enumerate(x.shape) if a not in axis])
+            return torch.sum(torch.sum(x, inner, True), axis, keepdims)
         return torch.sum(x, axis, keepdims, dtype=torch.float64).float()  # torch's own long sums are half as accurate as NumPy's
     return torch.sum(x, axis, keepdims, dtype=x.dtype)
 

@@ -149,3 +149,22 @@ def test_a_shape_is_checked_whatever_was_seen_before():
         with pytest.raises(ValueError, match="max_pool"):
             md.max_pool(x, 2, padding=2)
         assert md.max_pool(x, 2).shape == (1, 2, 3, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "first"),
+    [
+        ((32, 6, 28, 28), (0, 2, 3), (2, 3)), ((8, 128, 512), (0, 1), None), ((3, 5000), (1,), ()), ((70, 80, 90), (0, 1, 2), ()),
+        ((70, 80, 90), (0, 2), (2,)), ((4, 4096, 2), (0, 1), (1,)), ((5000, 3), (0,), ()), ((2, 8192, 2), (0, 1), ()),
+    ],
+)  # fmt: skip
+def test_a_long_sum_on_torch_is_two_short_ones(shape, axis, first):
+    """Where both are short; as accurate as NumPy's, with the shape that was asked for."""
+    torch_kernels = pytest.importorskip("minidl.backends.torch_kernels")
+    assert torch_kernels._first(shape, axis) == first
+    x = np.random.default_rng(4).normal(size=shape).astype(np.float32)
+    with md.use_backend("torch"):
+        for keep in (False, True):
+            want, own = x.astype(np.float64).sum(axis, keepdims=keep), x.sum(axis, keepdims=keep)
+            got = md.sum(md.tensor(x), axis=axis, keepdims=keep).numpy()
+            assert got.shape == want.shape and abs(got - want).max() <= 2 * max(abs(own - want).max(), 1e-5)
