@@ -27,6 +27,7 @@ from minidl.dtypes import DType, float32
 from minidl.emit import emit, load
 from minidl.fusion import expand, multiplied, swapped
 from minidl.graph import Atom, Equation, Graph, Var
+from minidl.passes import inlined
 
 Array = np.ndarray
 _MULTIPLIED = 2**14  # from how many bytes on an outer product is a multiplication
@@ -156,7 +157,7 @@ class NumpyBackend(Backend):
     def _program(self, graph: Graph, copy: bool, donate: Sequence[int] = ()) -> Kernel:
         key = (self, copy, tuple(donate))
         if key not in graph.cache:
-            program = blocked(hot.put(multiplied(_expanded(swapped(graph, _SWAPPED)), _MULTIPLIED))) if copy else graph
+            program = blocked(hot.put(multiplied(_expanded(swapped(inlined(graph), _SWAPPED)), _MULTIPLIED))) if copy else graph
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             reuse = _reuse(program, given)
             if copy and reuse.shared:

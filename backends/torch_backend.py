@@ -28,6 +28,7 @@ from minidl.dtypes import DType
 from minidl.emit import emit, load, spell
 from minidl.fusion import multiplied
 from minidl.graph import Equation, Graph
+from minidl.passes import inlined
 from minidl.shapes import prod
 
 Tensor = torch.Tensor
@@ -217,7 +218,7 @@ class TorchBackend(Backend):
         if key not in graph.cache:
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             cpu = self.torch_device.type == "cpu" and how == "compiled"
-            program, writes = rewritten(multiplied(graph, _MULTIPLIED), cpu), _can_overwrite if how != "traced" else lambda e: False
+            program, writes = rewritten(multiplied(inlined(graph), _MULTIPLIED), cpu), _can_overwrite if how != "traced" else lambda e: False
             reuse = Reuse(program, _is_fresh, writes, given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)

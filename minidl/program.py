@@ -275,9 +275,10 @@ class Program:
             tail = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs))
             self.back_graph = finish(tail.equations, tail.inputs, tail.outputs, "backward")
             self.back_holes = [g is None for g in back[1]]
-        whole = finish(t.equations[:mark], inputs, [*outputs, *computed], _name(owner.__minidl_jitted__))
-        graph = inlined(whole)
-        graph = graph if graph is whole else finish(graph.equations, inputs, graph.outputs, graph.name)
+        whole = dead_code(Graph(inputs, t.equations[:mark], [*outputs, *computed], _name(owner.__minidl_jitted__)))
+        run = inlined(whole)
+        graph = finish(run.equations, inputs, run.outputs, whole.name)
+        whole = graph if run is whole else whole
         if owner.memory is not None:
             graph = rematerialize(graph, owner.memory)
         used = {a for e in whole.equations for a in e.inputs} | set(whole.outputs) | set(passed)

@@ -197,8 +197,11 @@ class Trace(Interpreter):
         self.root.constants[id(t)] = t
 
     def detach(self, t: Tensor) -> Tensor:
-        """The same symbol without a node."""
-        return Tensor(self.lift(t)[0], self, t.dtype)
+        """The same symbol without a node; in a trace that may be differentiated when it is over, a barrier to that."""
+        payload, node = self.lift(t)
+        if t.dtype.inexact and (node is not None or self.parent is not None):
+            payload = self.call(table["stop"], (payload,), {})
+        return Tensor(payload, self, t.dtype)
 
     def assign(self, target: Tensor, value: Tensor) -> None:
         """Change the trace's view of an outside Tensor, or a Tensor of this trace in place."""

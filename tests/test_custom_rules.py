@@ -232,3 +232,37 @@ def test_a_rule_may_read_what_was_computed_before_it_in_a_loop():
         np.testing.assert_allclose(md.jvp(run, (x,), (md.ones_like(x),))[1].numpy(), np.cos(X) * k)
         np.testing.assert_allclose(md.grad(lambda x, run=run: md.vmap(run)(x[None]).sum())(x).numpy(), np.cos(X) * k)
         np.testing.assert_allclose(md.jit(lambda x, run=run: md.jvp(run, (x,), (md.ones_like(x),))[1])(x).numpy(), np.cos(X) * k)
+
+
+def stopped(x):
+    """x * x * x, of which one factor is a constant: the derivative is 2 x * x, and that of it 2 x."""
+    return x * x * md.stop_gradient(x)
+
+
+STOPPED = {
+    "scan": lambda x: md.scan(lambda c, _: (stopped(c), ()), x, None, length=1)[0],
+    "map": lambda x: md.map(stopped, x),
+    "while": lambda x: md.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, stopped(s[1])), (0, x))[1],
+    "cond": lambda x: md.cond(x.sum() > 0.0, stopped, lambda x: x, x),
+    "vmap of scan": lambda x: md.vmap(lambda a: md.scan(lambda c, _: (stopped(c), ()), a, None, length=1)[0])(x),
+    "jit": md.jit(stopped),
+    "in place": lambda x: md.map(lambda a: a * a * a.detach(), x),
+}
+
+
+def test_no_derivative_flows_where_it_was_stopped(backend):
+    x = f64(X)
+    first = lambda x: [md.grad(lambda x, f=f: f(x).sum())(x) for f in STOPPED.values()]
+    second = lambda x: [md.grad(lambda x, f=f: md.grad(lambda x: f(x).sum())(x).sum())(x) for f in STOPPED.values()]
+    pushed = lambda x: [md.jvp(f, (x,), (md.ones_like(x),))[1] for f in STOPPED.values()]
+    every = lambda x: (first(x), second(x), pushed(x))
+    for run in (every, md.jit(every)) if backend in ("numpy", "torch") else (md.jit(every),):
+        for found, wanted in zip(run(x), (2 * np.square(X), 2 * np.array(X), 2 * np.square(X)), strict=True):
+            for name, got in zip(STOPPED, found, strict=True):
+                np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-12, err_msg=name)
+
+
+def test_what_stops_derivatives_is_in_no_program():
+    jitted = md.jit(lambda x: STOPPED["map"](x) + stopped(x))
+    text = str(jitted.explain(f64(X).requires_grad_()))
+    assert "stop" not in text and jitted(f64(X)).tolist() == (2 * np.power(X, 3)).tolist()

@@ -13,6 +13,7 @@ from minidl.batching import LOOPS
 from minidl.context import grad_mode, state
 from minidl.dtypes import DType, bool_
 from minidl.graph import Equation, Graph, Var
+from minidl.passes import inlined
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import asarray_here, subgraph, subgraph_writing
@@ -51,6 +52,14 @@ def run_graph(graph: Graph, args: Sequence[Tensor]) -> list[Tensor]:
     return graph.run(apply, list(args), lambda c: ns.full(shape=(), value=c.value, dtype=c.dtype))
 
 
+def bound(name: str, operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
+    """The primitive itself on Tensors; what runs at once does so without what is there for derivatives alone."""
+    if state.interpreter is None:
+        without = lambda v: inlined(v) if isinstance(v, Graph) else tuple(map(without, v)) if isinstance(v, tuple) else v
+        params = {k: without(v) for k, v in params.items()}
+    return list(bind(table[name], operands, params))
+
+
 def derived(build: Callable[..., list[Any]], avals: Sequence[Aval]) -> Graph:
     """The graph of a function on Tensors; its outputs must all be Tensors."""
     graph, extra, _ = subgraph(lambda *xs: tuple(build(*xs)), avals)
@@ -68,10 +77,9 @@ def applied(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: 
 
     vjp(operands, outputs, cotangents) and jvp(operands, tangents) compute on Tensors; None stands for zero.
     """
-    primitive = table[name]
     nodes = [node_of(t) if t.dtype.inexact else None for t in operands]
     with grad_mode(state.grad):
-        outs = list(bind(primitive, [as_constant(t) for t in operands], params))
+        outs = bound(name, [as_constant(t) for t in operands], params)
     if not state.grad or all(n is None for n in nodes):
         return outs
     xp = outs[0].xp

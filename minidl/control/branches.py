@@ -7,11 +7,10 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, holds, jvp_graph, node_of, one_bool, tensors, vjp_graph
+from minidl.control.bodies import Traced, applied, aval, bound, holds, jvp_graph, node_of, one_bool, tensors, vjp_graph
 from minidl.dtypes import int64
 from minidl.graph import Graph, Var
-from minidl.primitives import table
-from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import zeros_like
 
@@ -20,7 +19,7 @@ def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     """The cond primitive on Tensors, with its derivatives."""
     branches = params["branches"]
     if not (state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)):
-        return list(bind(table["cond"], operands, params))
+        return bound("cond", operands, params)
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         wanted = [t.dtype.inexact for t in ins[1:]]

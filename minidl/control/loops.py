@@ -11,13 +11,13 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, eager, holds, jvp_graph, node_of, run_graph, same, tensors, vjp_graph
+from minidl.control.bodies import Traced, applied, aval, bound, eager, holds, jvp_graph, node_of, run_graph, same, tensors, vjp_graph
 from minidl.control.branches import cond
 from minidl.control.scans import scan
 from minidl.dtypes import bool_, int64
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.primitives import table
-from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import zeros_like
 
@@ -29,7 +29,7 @@ def apply_while(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tens
     cond, body, n_cond, n_body = params["cond"], params["body"], params["n_cond"], params["n_body"]
     n = n_cond + n_body
     if not (state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)):
-        return list(bind(table["while_loop"], operands, params))
+        return bound("while_loop", operands, params)
     counting = _counting(cond, body, n_cond, n_body)
     k = len(operands) - n
 

@@ -7,11 +7,10 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, eager, jvp_graph, node_of, same, tensors
+from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, same, tensors
 from minidl.control.halves import Split, split_body
 from minidl.graph import Graph
-from minidl.primitives import table
-from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import subgraph
 from minidl.transforms import zeros_like
 
@@ -22,7 +21,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     length, reverse = params["length"], params["reverse"]
     tracked = state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)
     if not tracked:
-        return list(bind(table["scan"], operands, params))
+        return bound("scan", operands, params)
     live = [t.dtype.inexact and (node_of(t) is not None or n_consts <= i < n_consts + n_carry) for i, t in enumerate(operands)]
 
     def split() -> Split:

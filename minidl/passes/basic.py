@@ -49,8 +49,12 @@ def dead_code(graph: Graph) -> Graph:
 
 
 def inlined(graph: Graph) -> Graph:
-    """The graph with the bodies of functions that have rules of their own in the places of their calls, in loops and branches too."""
-    if all(e.primitive.name != "custom" for e in graph.walk()):
+    """The graph as it is run: with the bodies of functions that have rules of their own in the places of their calls, and without what only stops
+    derivatives, in loops and branches too."""
+    if "inlined" in graph.cache:
+        return graph.cache["inlined"]
+    if all(e.primitive.name not in ("custom", "stop") for e in graph.walk()):
+        graph.cache["inlined"] = graph
         return graph
     equations: list[Equation] = []
 
@@ -60,6 +64,9 @@ def inlined(graph: Graph) -> Graph:
     def take(found: Iterable[Equation], new: dict[Any, Any], rename: bool) -> None:
         for e in found:
             inputs = tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs)
+            if e.primitive.name == "stop":
+                new[e.outputs[0]] = inputs[0]
+                continue
             if e.primitive.name == "custom":
                 body = e.params["body"]
                 within = dict(zip(body.inputs, inputs, strict=False))
@@ -72,7 +79,9 @@ def inlined(graph: Graph) -> Graph:
 
     new: dict[Any, Any] = {v: v for v in graph.inputs}
     take(graph.equations, new, False)
-    return Graph(graph.inputs, equations, [new[a] if isinstance(a, Var) else a for a in graph.outputs], graph.name)
+    outputs = [new[a] if isinstance(a, Var) else a for a in graph.outputs]
+    graph.cache["inlined"] = Graph(graph.inputs, equations, outputs, graph.name)
+    return graph.cache["inlined"]
 
 
 #: What shows the memory of its operand in another form, on the backends that have views (the compilers of the others fuse it away).

@@ -149,6 +149,12 @@ barrier = Primitive(
     vjps=(lambda xp, g: g, None), jvps=("linear", None),
 )  # fmt: skip
 
+#: x itself, through which no derivative flows: what `detach` leaves in a trace for those who differentiate it later. Programs do without it.
+stop = Primitive(
+    "stop", "x", infer=lambda x: (x.shape, x.dtype), promote="none", batch=lambda p, call, size, xs, batched, params: call("stop", *xs),
+    decompose=lambda xp, x: x,
+)  # fmt: skip
+
 
 # ---- several arrays -------------------------------------------------------------------------------------------------------------------
 def _infer_concat(*xs: Any, axis: int) -> Any:
