@@ -22,7 +22,7 @@ from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
 from minidl.primitives.core import Interpreter, Primitive
-from minidl.tensors import Tensor, describe, in_range, mixed
+from minidl.tensors import Tensor, describe, in_range, mixed, scalar_payload
 
 _HERE = __file__.rsplit("/", 1)[0]
 #: Tensors that belong to the library itself and live as long as it does (the random generator's key): any trace may lift them.
@@ -255,13 +255,37 @@ class Trace(Interpreter):
         return self.hosts[key][1]
 
     def concretize(self, t: Tensor, what: str) -> Any:
-        """Symbols have no value yet."""
+        """The values of a symbol that depends on nothing from outside (a mask of md.arange, for example); others have none yet."""
+        made = t.xp if isinstance(t.xp, Trace) else self if id(t) in self.root.constants else None
+        found = None if made is None or made.closed else made._value(made.lift(t)[0])
+        if found is not None:
+            return self.home.to_numpy(found)
         line = user_line()
         raise TypeError(
             f"{what}: the tensor {describe(t)} is symbolic while md.jit or md.trace runs{f' ({line})' if line else ''}, so it has no value yet; use "
             "md.where for"
             " a choice, md.cond or md.while_loop for control flow, or make the argument static with static_argnames"
         )
+
+
+    def _value(self, wanted: Any) -> Any:
+        """The native array of a symbol that follows from constants alone, None for another."""
+        own = {id(t) for t in self.root.constants.values()}
+        known: dict[Any, Any] = {var: t.payload for t, var, _ in self.captured.values() if id(t) in own and t.xp is self.home}
+        need, equations = {wanted}, []
+        for e in reversed(self.equations):
+            if need.intersection(e.outputs):
+                equations.append(e)
+                need.update(a for a in e.inputs if isinstance(a, Var))
+        if not need - known.keys() <= {v for e in equations for v in e.outputs}:
+            return None
+        xp = self.home
+        with interpreting(None), xp.scope():
+            for e in reversed(equations):
+                given = (scalar_payload(xp, a.value, a.dtype) if isinstance(a, Literal) else known[a] for a in e.inputs)
+                out = getattr(xp, e.primitive.name)(*given, **e.params)
+                known.update(zip(e.outputs, out if e.primitive.multiple else (out,), strict=True))
+        return known[wanted]
 
 
 class Host:

@@ -37,7 +37,7 @@ from minidl.ops.common import (
 )  # fmt: skip
 from minidl.ops.manipulation import broadcast_to
 
-_KEEP = "use md.where(mask, x, other), which keeps all elements"
+_KEEP = "use md.where(mask, x, other), which keeps all elements, or index with md.nonzero(mask), called outside the traced function"
 
 __all__ = ["getitem", "set_at", "take", "take_along_axis"]
 

@@ -36,6 +36,7 @@ class NamespaceInfo:
         tensor of counts, `arange` with a tensor as a bound, and reading x[mask]. An assignment x[mask] = v does too if v has an axis of the chosen
         elements, and not with a number or what broadcasts against each of them. Under jit and vmap these raise TypeError, which names the function,
         the user's line and what to do instead: `where` keeps all elements, `sort` all values, counts and bounds are given as Python integers.
+        What follows from constants alone (`x[md.arange(4) > 1]`) has values there, too.
 
         >>> NamespaceInfo().capabilities()["data-dependent shapes"]
         True
