@@ -26,6 +26,13 @@ CASES = {
     "t": lambda T, x, y, s, i, m, r: T.mm(x.t(), y).t() + T.ones(3).t().sum(),
     "unflatten": lambda T, x, y, s, i, m, r: x.unflatten(1, (2, -1)).movedim(0, -1),
     "atleast": lambda T, x, y, s, i, m, r: T.atleast_3d(x) + T.atleast_2d(x[0])[..., None] + T.atleast_1d(x[0, 0]),
+    "vdot": lambda T, x, y, s, i, m, r: T.view_as_real(T.vdot(T.complex(x[0], y[0]), T.complex(y[1], x[1]))),
+    "cross": lambda T, x, y, s, i, m, r: T.cross(x, y, dim=0) + T.cross(x[:, :3], y[:, :3], dim=-1)[:, :1],
+    "of_integers": lambda T, x, y, s, i, m, r: (
+        T.logit(i.to(T.uint8) // 3) + T.nansum(i, 0).to(T.float64) + T.pinverse(s[:2] * s[:2] @ s, 0.5).sum() * 0
+    ),
+    "close_integers": lambda T, x, y, s, i, m, r: T.isclose(i.to(T.uint8), (i + 1).to(T.uint8), atol=1.0) & ~T.isclose(m[:2], ~m[:2]),
+    "atleast_several": lambda T, x, y, s, i, m, r: T.cat([v.flatten() for v in T.atleast_2d(x[0, 0], y) + T.atleast_1d([x, y[1, 1]])]),
     "hstack": lambda T, x, y, s, i, m, r: T.cat([T.hstack([x, y]), T.hstack([x[0], x[0]])[None], T.cat([x, y], dim=1)], 0),
     "vstack": lambda T, x, y, s, i, m, r: T.vstack([x, y[0]]),
     "dstack": lambda T, x, y, s, i, m, r: T.dstack([x, y]),

@@ -82,7 +82,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "lu": "md.linalg.solve",
         "masked_scatter": "x.at[mask].set(values)",
         "masked_scatter_": "x[mask] = values",
-        "put_": "x.view(-1)[index] = values",
+        "put_": "x.assign(x.view(-1).at[index].set(values).view(x.shape))",
         "stft": "see md.fft",
         "histogram": "x.histc(), or md.bincount of x.bucketize(edges)",
         "register_post_accumulate_grad_hook": "x.register_hook",

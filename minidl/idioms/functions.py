@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,19 +100,26 @@ def movedim(input: md.Tensor, source: int | Sequence[int], destination: int | Se
     return md.moveaxis(input, source, destination)
 
 
-def atleast_1d(input: md.Tensor) -> md.Tensor:
-    """The tensor with one axis, if it had none."""
-    return md.reshape(input, (1,)) if input.ndim == 0 else input
+def _each(f: Callable[[md.Tensor], md.Tensor], tensors: Sequence[Any]) -> Any:
+    """f of a tensor; of several, or of a list of some, a tuple."""
+    if len(tensors) == 1 and isinstance(tensors[0], md.Tensor):
+        return f(tensors[0])
+    return tuple(f(t) for t in (tensors[0] if len(tensors) == 1 else tensors))
 
 
-def atleast_2d(input: md.Tensor) -> md.Tensor:
-    """The tensor as a matrix of one row, if it had less than two axes."""
-    return md.reshape(input, (1, -1)) if input.ndim < 2 else input
+def atleast_1d(*tensors: Any) -> Any:
+    """The tensor with one axis, if it had none; of several tensors a tuple."""
+    return _each(lambda x: md.reshape(x, (1,)) if x.ndim == 0 else x, tensors)
 
 
-def atleast_3d(input: md.Tensor) -> md.Tensor:
-    """The tensor with three axes, if it had less."""
-    return input if input.ndim > 2 else md.expand_dims(input, -1) if input.ndim == 2 else md.reshape(input, (1, -1, 1))
+def atleast_2d(*tensors: Any) -> Any:
+    """The tensor as a matrix of one row, if it had less than two axes; of several tensors a tuple."""
+    return _each(lambda x: md.reshape(x, (1, -1)) if x.ndim < 2 else x, tensors)
+
+
+def atleast_3d(*tensors: Any) -> Any:
+    """The tensor with three axes, if it had less; of several tensors a tuple."""
+    return _each(lambda x: x if x.ndim > 2 else md.expand_dims(x, -1) if x.ndim == 2 else md.reshape(x, (1, -1, 1)), tensors)
 
 
 def hstack(tensors: Sequence[md.Tensor]) -> md.Tensor:
@@ -502,7 +509,8 @@ def cdist(x1: md.Tensor, x2: md.Tensor, p: float = 2.0) -> md.Tensor:
 
 def logit(input: md.Tensor, eps: float | None = None) -> md.Tensor:
     """log(x / (1 - x)), of x between eps and 1 - eps if there is one."""
-    x = input if eps is None else md.clip(input, eps, 1 - eps)
+    x = input if input.dtype.inexact else input.to(md.get_default_dtype())
+    x = x if eps is None else md.clip(x, eps, 1 - eps)
     return md.log(x) - md.log1p(-x)
 
 
@@ -597,7 +605,8 @@ def nan_to_num(input: md.Tensor, nan: float = 0.0, posinf: float | None = None, 
 
 def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
     """The sum of what is not nan."""
-    return md.sum(md.where(md.isnan(input), 0.0, input), axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+    there = md.where(md.isnan(input), 0.0, input) if input.dtype.inexact else input
+    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
 
 
 def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
@@ -625,8 +634,10 @@ def isclose(input: md.Tensor, other: Any, rtol: float = 1e-05, atol: float = 1e-
     [True, False]
     """
     other = md.asarray(other, backend=input.backend, device=input.device) if not isinstance(other, md.Tensor) else other
-    if not md.result_type(input, other).inexact:
-        return md.abs(input - other) <= atol + rtol * md.abs(other)
+    if not md.result_type(input, other).inexact:  # no difference of unsigned numbers or bools is taken the wrong way round
+        input, other = (x.to(md.int8) if x.dtype is md.bool else x for x in (input, other))
+        apart = md.where(input > other, input, other) - md.where(input > other, other, input)
+        return apart <= atol + rtol * md.abs(other)
     input, other = md.broadcast_arrays(input, other)
     near = md.isfinite(input) & md.isfinite(other) & (md.abs(input - other) <= atol + rtol * md.abs(other))
     close = near | (input == other)
