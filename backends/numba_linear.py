@@ -98,7 +98,8 @@ def _dot(plan: Any, e: Equation) -> None:
 
     xr, d, tx = operand(x, [*bx, *fx], cx)
     yr, _, ty = operand(y, [*by, *cy], fy)
-    if d is float32 and batch == 1 and ty and not tx and turned(m, n, k) and routine("cython_blas", "sgemm") is not None:
+    turns = m <= 64 and turned(m, n, k)  # beyond, SciPy's OpenBLAS gains no more by it than the transpose costs
+    if turns and d is float32 and batch == 1 and ty and not tx and routine("cython_blas", "sgemm") is not None:
         product, room = Product(plan, d, n, m, k, False, True), plan.temp(m * n * d.itemsize)
         plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), yr, xr, room, *product.args)
         narrow(plan, v, d, lambda out: move(plan, room, out, d, (m, n), (1, m), (n, 1)))
