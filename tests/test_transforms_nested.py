@@ -116,3 +116,37 @@ def test_a_setting_that_a_loop_inside_vmap_reads_is_a_reason_to_trace_again():
     assert np.isnan(jitted(x).numpy()[0])
     with md.strong_zero():
         np.testing.assert_allclose(jitted(x).numpy(), [0.0, 1.0])
+
+
+MAPS = {
+    "fori": lambda x: md.fori_loop(0, 2, lambda i, c: md.sin(c), x),
+    "scan": lambda x: md.scan(lambda c, _: (md.sin(c), ()), x, None, length=2)[0],
+    "while": lambda x: md.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, md.sin(s[1])), (0, x))[1],
+    "cond": lambda x: md.cond(x.sum() > 0.0, lambda x: md.sin(md.sin(x)), lambda x: x, x),
+    "plain": lambda x: md.sin(md.sin(x)),
+}
+DIRECTIONS = {
+    "linearize": lambda f, x: md.linearize(f, x)[1](x),
+    "jvp": lambda f, x: md.jvp(f, (x,), (x,))[1],
+    "vjp": lambda f, x: md.vjp(f, x)[1](x)[0],
+    "jacfwd": lambda f, x: md.jacfwd(f)(x) @ x,
+    "jacrev": lambda f, x: md.jacrev(f)(x) @ x,
+}
+
+
+def test_derivatives_of_derivatives_through_loops():
+    """Reverse over forward and reverse, forward over both: that of f'(x) x, where f acts on each element."""
+    x = f64(X)
+    slope = lambda x: md.cos(md.sin(x)) * md.cos(x) * x
+    wanted = md.vmap(md.grad(slope))(x).numpy()
+    every = lambda x: [
+        t
+        for f in MAPS.values()
+        for g in DIRECTIONS.values()
+        for t in (md.grad(lambda x, f=f, g=g: g(f, x).sum())(x), md.jvp(lambda x, f=f, g=g: g(f, x), (x,), (md.ones_like(x),))[1])
+    ]
+    for run in (every, md.jit(every)):
+        found = run(x)
+        names = [f"{way} {g} of {f}" for f in MAPS for g in DIRECTIONS for way in ("grad", "jvp")]
+        for name, got in zip(names, found, strict=True):
+            np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-10, err_msg=name)

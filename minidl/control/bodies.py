@@ -55,8 +55,8 @@ def run_graph(graph: Graph, args: Sequence[Tensor]) -> list[Tensor]:
 def bound(name: str, operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
     """The primitive itself on Tensors; what runs at once does so without what is there for derivatives alone."""
     if state.interpreter is None:
-        without = lambda v: inlined(v) if isinstance(v, Graph) else tuple(map(without, v)) if isinstance(v, tuple) else v
-        params = {k: without(v) for k, v in params.items()}
+        run = lambda v: inlined(v) if isinstance(v, Graph) else v
+        params = {k: tuple(map(run, v)) if isinstance(v, tuple) else run(v) for k, v in params.items()}
     return list(bind(table[name], operands, params))
 
 
@@ -116,7 +116,7 @@ def jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
                 outs = run_graph(graph, fresh)
             inexact = [o for o in outs if o.dtype.inexact]
             moved = _push(inexact, [f for f, m in zip(fresh, moving, strict=True) if m], tangents)
-            return [o.detach() for o in outs] + moved
+            return [as_constant(o) for o in outs] + moved
 
         graph.cache[key] = derived(build, [aval(v) for v in graph.inputs] + [aval(v) for v, m in zip(graph.inputs, moving, strict=True) if m])
     return graph.cache[key]
