@@ -60,6 +60,26 @@ def test_they_choose_in_bodies_and_lanes():
 @pytest.mark.parametrize(
     "f",
     [
+        lambda x: md.unique_counts(md.tensor([3, 1, 3])),
+        lambda x: md.unique_all(md.arange(4) // 2),
+        lambda x: md.nonzero(md.arange(4) > 1),
+        lambda x: md.repeat(x, md.arange(4), axis=0),
+        lambda x: md.arange(md.arange(4).max()) + x[0, :3],
+        lambda x: x[md.arange(2)[1] > 0],
+        lambda x: x.at[md.arange(4) > 1].set(md.zeros((2, 4), dtype=x.dtype)),
+        lambda x: (x.sum(axis=int(md.ones((), dtype=md.int64))), md.argwhere(md.eye(4))),
+        lambda x: md.nn.functional.one_hot(md.arange(4)).sum() * x,
+    ],
+)
+def test_results_of_a_size_that_constants_decide(f):
+    x = md.tensor(X)
+    eager, traced, lanes = (md.tree.leaves(v) for v in (f(x), md.jit(f)(x), md.jit(lambda x: md.vmap(lambda _: f(x))(md.zeros(2)))(x)))
+    assert [v.tolist() for v in traced] == [v.tolist() for v in eager] == [v[0].tolist() for v in lanes]
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
         lambda x: x[x > 3],  # an argument
         lambda x: x[(md.ones_like(x) * x) > 3],
         lambda x: x * int(md.random.uniform(md.random.default_generator.next_key(), ()) * 100),  # state

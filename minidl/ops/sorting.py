@@ -111,7 +111,7 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     if not x.ndim:
         raise ValueError("nonzero: a 0-d array has no positions; compare it with 0")
     return tuple(
-        from_numpy(i, x.xp, dtypes.int64)
+        from_numpy(i, home(x.xp), dtypes.int64)
         for i in np.nonzero(deciding(x, "nonzero", "md.where keeps all elements; or call nonzero outside the traced function"))
     )
 
@@ -179,7 +179,7 @@ def _distinct(x: Any, name: str) -> UniqueAll:
         return_counts=True,
         equal_nan=False,
     )
-    index, inverse, counts = (from_numpy(np.asarray(v), x.xp, dtypes.int64) for v in found[1:])
+    index, inverse, counts = (from_numpy(np.asarray(v), home(x.xp), dtypes.int64) for v in found[1:])
     return UniqueAll(ns.gather(ns.reshape(x, shape=(int(x.size),)), index), index, ns.reshape(inverse, shape=x.shape), counts)
 
 
