@@ -4,7 +4,7 @@ Candidates are the backends that are installed and can be on the device of the i
 should compile the quickest come first. They run in turns on copies of the real inputs, in loops: arguments change hands in every call, state lies
 with the candidate already and goes from call to call, and results are read where a loop ends, as they lie with the candidate until somebody does.
 Graphs are pure, so nothing happens twice. The fastest that agrees with the backend of the inputs wins; that backend itself wins where it is within
-3 %, since it needs no handover.
+1 %, since it needs no handover.
 
 Agreement is to half the digits of the dtype. An output that moves by more than that when the inputs are rounded otherwise (the first steps of Adam on
 a gradient that is zero but for rounding) may differ by as much as it moves: no candidate can be held to digits that the program does not determine.
@@ -35,7 +35,7 @@ _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds
 ROUNDS, _MOST = 5, 20
 _AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
 _DROP = (2.0, 1.5, 1.5, 1.5, 1.2)  # times the best: who is dropped after each round, the last for all that follow
-_NEAR = 1.03  # times the best within which the inputs' own backend is taken
+_NEAR = 1.01  # times the best within which the inputs' own backend is taken: nearer than two measurements of one program
 _CLOSE, _REACH = 1.25, 4.0  # times the winner: who is timed again in a later process; who is, where the winner's time changed by as much as _CLOSE
 _ULPS, _DRAWS, _ROOM = 4, 3, 4.0  # how far inputs are moved, how often, and how much more than the largest movement seen is allowed
 
