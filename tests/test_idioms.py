@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 import subprocess
 import sys
@@ -122,6 +123,20 @@ CASES = {
     "types": lambda T, x, y, s, i, m, r: x.type(T.float32).type_as(x).double() * 0 + i.short().byte().char().long().sum() + i.sum().type_as(x),
     "made": lambda T, x, y, s, i, m, r: T.as_tensor([1.5, 2.5, 0.0]) + T.from_numpy(np.ones(3)) + T.logspace(0, 2, 3).double() + T.scalar_tensor(2.0),
 }  # fmt: skip
+#: Where whole numbers end, axes are alike and weights are 1.
+EDGES = {
+    "div": lambda T: T.tensor([2**53 + 1, -(2**60) - 1, 7, -7]).div(T.tensor([3, 3, -2, 2]), rounding_mode="trunc"),
+    "div_": lambda T: T.tensor([7.5, -7.5]).div_(2, rounding_mode="trunc"),
+    "fmod": lambda T: T.fmod(T.tensor([-128, 127, -7, 6], dtype=T.int8), T.tensor([3, -128, -7, -4], dtype=T.int8)),
+    "fmod of floats": lambda T: T.fmod(T.tensor([-128, 127], dtype=T.int8), 2.5) + T.tensor([-0.0, -1e-30]).fmod(1.0),
+    "cross": lambda T: T.cross(T.arange(9).reshape(3, 3), T.arange(9).reshape(3, 3) ** 2, dim=0),
+    "cross of vectors": lambda T: T.cross(T.arange(12).reshape(4, 3), T.arange(12).reshape(4, 3) ** 2, dim=-1),
+    "lerp": lambda T: T.lerp(T.tensor([1e8, 1.0]), T.tensor([1.0, 1e8]), 1.0) + T.lerp(T.tensor([1e8]), T.tensor([1.0]), T.tensor([1.0, 0.25])),
+    "isclose": lambda T: T.isclose(T.tensor([True, False]), T.tensor([True, True])),
+    "nansum": lambda T: T.nansum(T.tensor([[1, 2], [3, 4]]), dim=1),
+    "histc": lambda T: T.histc(T.tensor([0.0, 0.5, 1.0, math.nan, -math.inf, 3.0]), 4, 0, 1),
+    "is_nonzero": lambda T: T.tensor([T.tensor(2.0).is_nonzero(), T.tensor([0]).is_nonzero()]),
+}
 #: f stored: x.f_(...) leaves what x.f(...) gives.
 STORED = {
     "masked_fill_": (lambda T, m, i, y: (m, 1.0)), "scatter_add_": (lambda T, m, i, y: (0, i, y)), "clamp_min_": (lambda T, m, i, y: (0.2,)),
@@ -152,6 +167,24 @@ def test_the_value_is_pytorchs(name, backend):
         return  # compositions of what the others hold; each operation of XLA's costs a compilation
     with md.use_backend(backend):
         close(CASES[name](md, *arguments(md)), CASES[name](torch, *arguments(torch)))
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges_are_pytorchs(name):
+    ours, theirs = EDGES[name](md), EDGES[name](torch)
+    assert ours.dtype.name == str(theirs.dtype).partition(".")[2]
+    np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_edges_that_have_no_witness():
+    a, b = md.arange(9).reshape(3, 3), md.arange(9).reshape(3, 3) ** 2
+    assert md.cross(a, b).tolist() == md.cross(a, b, dim=0).tolist() != md.cross(a, b, dim=-1).tolist()  # the first axis of size 3
+    assert a[:2].cross(b[:2]).shape == (2, 3)
+    with pytest.raises(ValueError, match="bincount: numbers from 0 on are counted, and -1 is among them"):
+        md.bincount(md.tensor([-1, 2]))
+    assert md.grad(lambda x: md.fmod(x, 1.5).sum())(md.tensor([0.0, -2.0, 2.0])).tolist() == [1.0, 1.0, 1.0]
+    assert md.grad(lambda y: md.fmod(md.tensor([-4.0, 4.0]), y).sum())(md.tensor([1.5, 1.5])).tolist() == [2.0, -2.0]
+    assert not md.isclose(md.tensor(127, dtype="int8"), md.tensor(-128, dtype="int8"), atol=2.0)
 
 
 @pytest.mark.parametrize("backend", ("numpy", "torch"))

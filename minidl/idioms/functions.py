@@ -361,10 +361,14 @@ def bucketize(input: md.Tensor, boundaries: md.Tensor, *, right: bool = False) -
 def bincount(input: md.Tensor, weights: md.Tensor | None = None, minlength: int = 0) -> md.Tensor:
     """How often each number from 0 on occurs in a vector of integers, or the sums of the weights. Needs values, so not under jit unless empty.
 
+    Raises ValueError for a negative number.
+
     >>> md.tensor([0, 2, 2]).bincount(minlength=4).tolist()
     [1, 0, 2, 0]
     """
     n = builtins.max(minlength, builtins.int(md.max(input)) + 1 if input.numel() else 0)
+    if input.numel() and builtins.int(md.min(input)) < 0:
+        raise ValueError(f"bincount: numbers from 0 on are counted, and {builtins.int(md.min(input))} is among them; md.unique_all counts any")
     each = md.ones_like(input, dtype=md.int64) if weights is None else weights
     return md.zeros(n, dtype=each.dtype, backend=input.backend, device=input.device).at[input].add(each)
 
@@ -376,8 +380,9 @@ def histc(input: md.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> 
         min, max = builtins.float(md.min(x)), builtins.float(md.max(x))
         min, max = (min, max) if min < max else (min - 1, max + 1)
     place = md.clip(md.floor((x - min) * (bins / (max - min))), 0, bins - 1).to(md.int64)
-    inside = ((x >= min) & (x <= max)).to(input.dtype)
-    return md.zeros(bins, dtype=input.dtype, backend=input.backend, device=input.device).at[place].add(inside)
+    inside = (x >= min) & (x <= max)
+    zeros = md.zeros(bins, dtype=input.dtype, backend=input.backend, device=input.device)
+    return zeros.at[md.where(inside, place, 0)].add(inside.to(input.dtype))
 
 
 # ---- arithmetic -----------------------------------------------------------------------------------------------------------------------
@@ -386,16 +391,21 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> md.Tenso
     if rounding_mode not in (None, "floor", "trunc"):
         raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
     if rounding_mode == "trunc":
-        whole = md.result_type(input, other)
-        out = md.trunc(md.divide(input, other))
-        return out if whole.inexact else out.to(whole)
+        if md.result_type(input, other).inexact:
+            return md.trunc(md.divide(input, other))
+        down = md.floor_divide(input, other)  # exact; a quotient of floats would not be
+        return md.where((down < 0) & (down * other != input), down + 1, down)
     return md.divide(input, other) if rounding_mode is None else md.floor_divide(input, other)
 
 
 def fmod(input: md.Tensor, other: Any) -> md.Tensor:
     """The remainder with the sign of the dividend (md.remainder has the divisor's)."""
-    r = md.remainder(md.abs(input), md.abs(other) if isinstance(other, md.Tensor) else builtins.abs(other))
-    return md.where(input < 0, -r, r) if not input.dtype.is_float else md.copysign(r, input)
+    if not md.result_type(input, other).inexact:
+        r = md.remainder(input, other)
+        return md.where((r != 0) & ((r < 0) != (input < 0)), r - other, r)  # the smallest integer has no absolute value
+    x = input.to(md.result_type(input, other))
+    size = md.abs(other) if isinstance(other, md.Tensor) else builtins.abs(other)
+    return md.where(md.signbit(x), -md.remainder(-x, size), md.remainder(x, size))
 
 
 def frac(input: md.Tensor) -> md.Tensor:
@@ -419,8 +429,10 @@ def clamp_max(input: md.Tensor, max: Any) -> md.Tensor:
 
 
 def lerp(input: md.Tensor, end: Any, weight: Any) -> md.Tensor:
-    """input + weight * (end - input)."""
-    return input + weight * (end - input)
+    """input + weight * (end - input), which is exactly end where the weight is 1."""
+    way = end - input
+    near, far = input + weight * way, end - (1 - weight) * way
+    return md.where(weight < 0.5, near, far) if isinstance(weight, md.Tensor) else near if weight < 0.5 else far
 
 
 def addcmul(input: md.Tensor, tensor1: md.Tensor, tensor2: md.Tensor, *, value: float = 1) -> md.Tensor:
@@ -531,7 +543,7 @@ def rad2deg(input: md.Tensor) -> md.Tensor:
 
 
 def complex(real: md.Tensor, imag: md.Tensor) -> md.Tensor:
-    """The complex numbers of these real and imaginary parts."""
+    """The complex numbers of these real and imaginary parts: real + imag * 1j, whose real part is nan where imag is infinite or nan."""
     return real + imag * 1j
 
 
@@ -634,10 +646,8 @@ def isclose(input: md.Tensor, other: Any, rtol: float = 1e-05, atol: float = 1e-
     [True, False]
     """
     other = md.asarray(other, backend=input.backend, device=input.device) if not isinstance(other, md.Tensor) else other
-    if not md.result_type(input, other).inexact:  # no difference of unsigned numbers or bools is taken the wrong way round
-        input, other = (x.to(md.int8) if x.dtype is md.bool else x for x in (input, other))
-        apart = md.where(input > other, input, other) - md.where(input > other, other, input)
-        return apart <= atol + rtol * md.abs(other)
+    if not md.result_type(input, other).inexact:  # whose differences may overflow
+        input, other = input.to(md.float64), other.to(md.float64)
     input, other = md.broadcast_arrays(input, other)
     near = md.isfinite(input) & md.isfinite(other) & (md.abs(input - other) <= atol + rtol * md.abs(other))
     close = near | (input == other)

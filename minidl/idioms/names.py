@@ -22,6 +22,12 @@ def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     return function
 
 
+def cross(input: md.Tensor, other: md.Tensor, dim: int | None = None) -> md.Tensor:
+    """The cross product along an axis of size 3, the first such where none is said: md.linalg.cross."""
+    sizes = md.broadcast_shapes(input.shape, other.shape)
+    return md.linalg.cross(input, other, axis=(sizes.index(3) - len(sizes) if 3 in sizes else -1) if dim is None else dim)
+
+
 def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis=) as name(input, dim)."""
 
@@ -57,7 +63,7 @@ ALIASES: dict[str, Any] = {
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
-    "cross": lambda input, other, dim=-1: md.linalg.cross(input, other, axis=dim),
+    "cross": cross,
     "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": functions.vstack,
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
     "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
@@ -75,7 +81,7 @@ _FUNCTIONS = set(
 )
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad divide eq erf erfc
+baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide eq erf erfc
 erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put le lerp log log10 log1p log2 logical_and
 logical_not logical_or logical_xor logit lt masked_fill multiply nan_to_num ne neg negative rad2deg reciprocal relu remainder round rsqrt scatter
 scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu true_divide trunc xlogy""".split()

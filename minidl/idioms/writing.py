@@ -143,7 +143,7 @@ METHODS: dict[str, Any] = {
     "ndimension": lambda self: self.ndim,
     "nelement": lambda self: self.numel(),
     "is_contiguous": lambda self: True,
-    "is_nonzero": bool,
+    "is_nonzero": lambda self: bool(self),
     "is_signed": lambda self: self.dtype.kind not in ("bool", "uint"),
     "short": lambda self: self.to(md.int16),
     "char": lambda self: self.to(md.int8),

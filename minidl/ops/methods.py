@@ -168,8 +168,8 @@ Tensor.numel = lambda self: int(self.size)  # type: ignore[attr-defined]
 Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Bytes of the elements.")  # type: ignore[attr-defined]
 
 # ---- in place -------------------------------------------------------------------------------------------------------------------------
-for _name in ("mul", "div", "pow", "clamp"):
-    _f = {"mul": ns.mul, "div": ns.div, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
+for _name in ("mul", "pow", "clamp"):
+    _f = {"mul": ns.mul, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
     setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: _store(self, f(self, *args, **params)))(_f))
 
 
