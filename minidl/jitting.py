@@ -11,6 +11,7 @@ outer trace, vmap or another jit the function is simply called.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 import threading
 import time
@@ -72,8 +73,6 @@ class Jitted:
         self._again = again
         self._forget()
         if self.static:
-            import inspect
-
             self._names = dict(enumerate(inspect.signature(f).parameters))
             for n in self.static:
                 if n not in self._names.values():
@@ -242,6 +241,7 @@ def jit(
     backend: str | None = None,
     mode: str | None = None,
     static_argnames: Sequence[str] | str = (),
+    static_argnums: Sequence[int] | int = (),
     donate: Sequence[int] = (),
     memory: float | int | str | None = None,
     check: bool = False,
@@ -249,10 +249,10 @@ def jit(
     """Compile a function: the first call traces it, later calls run the compiled program. Use as `md.jit(f)` or `@md.jit`.
 
     Arguments and results are pytrees of tensors, numbers (inputs, not constants), flags and strings (guards); Modules and optimizers may be read
-    and changed inside. static_argnames: arguments whose value is part of the program. backend: where to run it, if not where its inputs are
-    ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode: another way to compile that the
-    backend has. donate: positions of arguments whose memory the program may reuse, where no other tensor shows it; the caller must not read them
-    again.
+    and changed inside. static_argnames, static_argnums: arguments whose value is part of the program, by name or by position. backend: where to run
+    it, if not where its inputs are ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode:
+    another way to compile that the backend has. donate: positions of arguments whose memory the program may reuse, where no other tensor shows it;
+    the caller must not read them again.
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
@@ -267,8 +267,14 @@ def jit(
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     if memory is not None:
         budget(memory, 0)
-    if f is None:
-        return lambda g: Jitted(g, backend, mode, names, donate, memory, check)
-    if not callable(f):
-        raise TypeError(f"jit: expected a function, got {type(f).__name__}")
-    return Jitted(f, backend, mode, names, donate, memory, check)
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+
+    def jitted(g: Callable[..., Any]) -> Jitted:
+        if not callable(g):
+            raise TypeError(f"jit: expected a function, got {type(g).__name__}")
+        there = list(inspect.signature(g).parameters) if numbers else []
+        if any(not -len(there) <= i < len(there) for i in numbers):
+            raise ValueError(f"jit: static_argnums {numbers}, but {getattr(g, '__name__', g)} has the parameters {', '.join(there) or 'none'}")
+        return Jitted(g, backend, mode, (*names, *(there[i] for i in numbers)), donate, memory, check)
+
+    return jitted if f is None else jitted(f)

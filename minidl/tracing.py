@@ -22,6 +22,7 @@ from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
 from minidl.primitives.core import Interpreter, Primitive
+from minidl.shapes import shown
 from minidl.tensors import Tensor, describe, in_range, mixed, scalar_payload
 
 _HERE = __file__.rsplit("/", 1)[0]
@@ -451,7 +452,7 @@ def asarray_here(value: Any) -> Tensor:
 
 def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs, and `graph.captured` those
-    tensors; `graph.written` are those that f changes, which the graph does not.
+    tensors; `graph.written` are those that f changes, which the graph does not. Raises TypeError for what is no function.
 
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
     def program(a: 'f32[3]'):
@@ -460,6 +461,9 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
         return (c,)
     <BLANKLINE>
     """
+
+    if not callable(f):
+        raise TypeError(f"trace: expected a function, got {shown(f)}; md.linalg.trace is the sum of a matrix's diagonal")
 
     def traced(*args: Any, **kwargs: Any) -> Graph:
         leaves, _ = tree.flatten((args, kwargs))

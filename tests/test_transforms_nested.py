@@ -150,3 +150,22 @@ def test_derivatives_of_derivatives_through_loops():
         names = [f"{way} {g} of {f}" for f in MAPS for g in DIRECTIONS for way in ("grad", "jvp")]
         for name, got in zip(names, found, strict=True):
             np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-10, err_msg=name)
+
+
+def test_static_arguments_by_position_and_what_is_no_function():
+    seen = []
+
+    def power(x, n, up=True):
+        seen.append(n)
+        return x**n if up else x
+
+    f = md.jit(power, static_argnums=1, static_argnames="up")
+    assert [f(f64(3.0), n).item() for n in (2, 3, 2)] == [9.0, 27.0, 9.0] and seen == [2, 3]
+    assert f(f64(3.0), n=2).item() == 9.0
+    assert md.jit(static_argnums=(-1, 1))(power)(f64(3.0), 2, False).item() == 3.0
+    with pytest.raises(ValueError, match=r"jit: static_argnums \(5,\), but power has the parameters x, n, up"):
+        md.jit(power, static_argnums=(5,))
+    with pytest.raises(TypeError, match=r"trace: expected a function, got f32\[2,2\]; md.linalg.trace is the sum of a matrix's diagonal"):
+        md.trace(md.ones((2, 2)))
+    with pytest.raises(TypeError, match="jit: expected a function, got Tensor"):
+        md.jit(md.ones((2,)))
