@@ -97,7 +97,9 @@ def rows(workload: str, times: Mapping[str, Times], device: str = "cpu") -> Iter
 
 
 def summary(times: Mapping[str, Mapping[str, Any]]) -> Iterator[Row]:
-    """The goals over the whole suite, from the best times of all workloads: {workload: {side: {"best_s": ...}}}."""
+    """The goals over the whole suite, from the best times of all workloads: {workload: {side: {"best_s": ...}}}; none where no workload has times."""
+    if not times:
+        return
     won, ahead = set(), []
     for workload, sides in times.items():
         seconds = {n: t["best_s"] for n, t in sides.items()}
