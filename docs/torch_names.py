@@ -153,6 +153,9 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "need_weights and without",
         "UninitializedParameter": "materialize returns the Parameter that takes its place; state_dict refuses it",
     },
+    "torch.nn.Module": {
+        "state_dict": "the values of now: `copy_` into one changes no parameter (load_state_dict does), unless keep_vars=True was said",
+    },
     "torch.nn.functional": {
         "softmax": "a row of -inf is 0, not nan; kinks and poles: tests/conventions",
         "dropout": "here as elsewhere `inplace` is accepted and changes nothing",

@@ -17,11 +17,11 @@ import numpy as np
 
 import minidl as md
 from minidl import Tensor, broadcast_to, concat, diagonal, dtypes, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
-from minidl.extend import axis_index, cast, check_all, constant, create, cut, describe, expect, home, ns, operand, seen
+from minidl.extend import axes_tuple, axis_index, cast, check_all, constant, create, cut, describe, expect, home, ns, operand, seen
 
 __all__ = [
     "EigResult", "EighResult", "QRResult", "SVDResult", "SlogdetResult", "cholesky", "cross", "det", "diagonal", "eig", "eigh", "eigvals",
-    "eigvalsh", "inv", "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "outer", "pinv", "qr", "slogdet", "solve",
+    "eigvalsh", "inv", "matmul", "matrix_norm", "matrix_power", "matrix_rank", "matrix_transpose", "norm", "outer", "pinv", "qr", "slogdet", "solve",
     "svd", "svdvals", "tensordot", "trace", "triangular_solve", "vecdot", "vector_norm",
 ]  # fmt: skip
 
@@ -463,6 +463,28 @@ def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tenso
     else:
         out = (md.max if ord > 0 else md.min)(parts, -1)
     return md.reshape(out, (*out.shape, 1, 1)) if keepdims else out
+
+
+def norm(x: Any, /, ord: Any = None, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    """A norm of vectors (along one axis) or of matrices (two axes), as numpy.linalg.norm and torch.linalg.norm have it.
+
+    Without ord the root of the sum of squares over these axes, or over all; with ord and no axis that norm of x, which is a vector or a matrix then.
+    Raises ValueError for another number of axes, and for an ord that such a norm has not.
+
+    >>> md.linalg.norm(md.tensor([[3.0, 4.0], [0.0, 1.0]]), axis=1).tolist()
+    [5.0, 1.0]
+    """
+    x = operand(x)
+    if ord is None:
+        return vector_norm(x, axis=axis, keepdims=keepdims)
+    axes = axes_tuple("norm", axis, x.ndim)
+    if len(axes) not in (1, 2):
+        raise ValueError(f"norm: ord {ord!r} is for one axis or two, not for the {len(axes)} of {describe(x)}; say which with axis")
+    if len(axes) == 1:
+        return vector_norm(x, axis=axes[0], ord=ord, keepdims=keepdims)
+    rows, columns = axes if axis is None else (a % x.ndim for a in axis)  # type: ignore[union-attr]  # in the order in which they were said
+    out = matrix_norm(md.moveaxis(x, (rows, columns), (-2, -1)), ord=ord, keepdims=keepdims)
+    return md.moveaxis(out, (-2, -1), (rows, columns)) if keepdims else out
 
 
 def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:

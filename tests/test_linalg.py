@@ -341,3 +341,25 @@ def test_what_only_values_show_raises_when_eager_and_is_nan_when_traced(backend)
         with pytest.raises(ValueError, match=re.escape(text)):
             f(md.asarray(x))
         assert np.isnan(md.jit(f)(md.asarray(x)).numpy()).all()
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "ord", "axis"),
+    [
+        ((2, 3, 4), None, None), ((2, 3, 4), None, (0, 2)), ((3, 4), 1, None), ((3, 4), np.inf, None), ((4,), 3, None), ((2, 3, 4), 1, 1),
+        ((2, 3, 4), "fro", (0, 2)), ((2, 3, 4), 1, (2, 0)), ((2, 3, 4), 1, (0, -1)), ((2, 3, 4), "nuc", (1, 2)), ((2, 3, 4), -np.inf, (0, 1)),
+    ],
+)  # fmt: skip
+def test_norm_as_numpy(shape, ord, axis, keepdims):
+    x = np.random.default_rng(0).normal(size=shape)
+    np.testing.assert_allclose(md.linalg.norm(md.asarray(x), ord, axis, keepdims).numpy(), np.linalg.norm(x, ord, axis, keepdims), rtol=1e-12)
+    if axis is not None:
+        assert md.linalg.norm(md.asarray(x), ord, dim=axis, keepdim=keepdims).tolist() == md.linalg.norm(md.asarray(x), ord, axis, keepdims).tolist()
+
+
+def test_norm_says_what_it_wants():
+    with pytest.raises(ValueError, match="norm: ord 1 is for one axis or two, not for the 3 of f32"):
+        md.linalg.norm(md.ones((2, 2, 2)), 1)
+    with pytest.raises(ValueError, match="ord 'xy' is none of"):
+        md.linalg.norm(md.ones((2, 2)), "xy")
