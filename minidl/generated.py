@@ -15,7 +15,7 @@ from minidl.emit import load, on_first_call
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.tape import count, kind_of, record
-from minidl.tensors import Tensor, bind, ns
+from minidl.tensors import Count, Tensor, bind, ns
 
 _CHECK = {
     k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")
@@ -40,7 +40,7 @@ def _operation(name: str, operands: str, indent: str) -> list[str]:
 def _environment(primitive: Primitive) -> dict[str, Any]:
     """The globals of a generated operation."""
     own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_}
-    return {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "bind": bind, "record": record, **own}
+    return {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "bind": bind, "record": record, "Count": Count, **own}
 
 
 def _give(dtype: str, node: str) -> str:
@@ -90,7 +90,7 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
             f"                {give(_node(primitive, (0, 1), env))}",
             f"            {give('record(P, xp, (a, b), (n, m), (out,), NONE)')}",
         ]
-    lines += ["    except Exception: pass", "    return bind(P, (x, y), NONE)"]
+    lines += ["    except Exception: pass", f"    return {name}(x, int(y)) if y.__class__ is Count else bind(P, (x, y), NONE)"]
     return load("\n".join(lines) + "\n", env, name)
 
 

@@ -436,6 +436,7 @@ def test_size_is_a_number_that_can_be_called():
     assert x.size == 6 and isinstance(x.size, int) and x.size() == (2, 3) and x.size(-1) == 3 and repr(x.size) == "6"
     assert md.jit(lambda x: x.sum() / x.size + md.zeros(x.size(0)).sum())(x).item() == 1.0
     assert md.ones(x.size).reshape(x.size, 1).shape == (6, 1) and pickle.loads(pickle.dumps(x.size)) == 6
+    assert (x.sum() / x.size).item() == 1.0 and (x.size / x).tolist() == [[6.0] * 3] * 2 and md.jit(lambda x: x * x.size)(x)[0, 0].item() == 6.0
     with pytest.raises(IndexError):
         x.size(2)
 

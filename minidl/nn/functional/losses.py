@@ -76,7 +76,7 @@ def cross_entropy(
         if weight is not None:
             target = target * _along(weight, input.ndim, axis)
         loss = -md.sum(logp * target, axis=axis)
-        return md.sum(loss) / max(loss.size, 1) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+        return md.sum(loss) / max(int(loss.size), 1) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
     loss = nll_loss(logp, target, weight, ignore_index, "none" if label_smoothing else reduction)
     if not label_smoothing:
         return loss
