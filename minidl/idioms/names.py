@@ -12,10 +12,11 @@ from minidl.idioms.writing import stored
 
 
 def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """f(x, axis, keepdims) as name(input, dim, keepdim)."""
+    """f(x, axis, keepdims) as name(input, dim, keepdim), or by NumPy's words for these."""
 
-    def function(input: Any, dim: Any = None, keepdim: bool = False) -> Any:
-        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+    def function(input: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
+        dim = axis if dim is None else dim
+        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
@@ -29,23 +30,23 @@ def cross(input: md.Tensor, other: md.Tensor, dim: int | None = None) -> md.Tens
 
 
 def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """f(x, axis=) as name(input, dim)."""
+    """f(x, axis=) as name(input, dim), or by NumPy's word for it; an array of one axis needs none."""
 
-    def function(input: Any, dim: int, *, dtype: Any = None) -> Any:
-        return f(input if dtype is None else input.to(dtype), axis=dim)
+    def function(input: Any, dim: int | None = None, *, dtype: Any = None, axis: int | None = None) -> Any:
+        return f(input if dtype is None else input.to(dtype), axis=axis if dim is None else dim)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
     return function
 
 
-def cat(tensors: Any, dim: int = 0) -> md.Tensor:
-    """Tensors joined along an axis that they have: md.concat.
+def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> md.Tensor:
+    """Tensors joined along an axis that they have, which NumPy calls axis: md.concat.
 
     >>> md.cat([md.zeros(1), md.ones(1)]).tolist()
     [0.0, 1.0]
     """
-    return md.concat(tensors, axis=dim)
+    return md.concat(tensors, axis=dim if axis is None else axis)
 
 
 #: Under other names of PyTorch the same things.
