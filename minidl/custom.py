@@ -19,11 +19,19 @@ from minidl.graph import Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import Trace, asarray_here, finish, subgraph
-from minidl.transforms import alias, as_constant, here, with_node, zeros_like
+from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
 
 def _node(t: Any) -> Any:
     return here(t)[2] if isinstance(t, Tensor) and t.dtype.inexact else None
+
+
+def _in_body() -> bool:
+    """Whether a loop's or branch's function is traced, whose arguments may be differentiated later though they are on no tape yet."""
+    level = state.interpreter
+    while level is not None and not getattr(level, "body", False):
+        level = level.parent
+    return level is not None
 
 
 def _conj(g: Any) -> Any:
@@ -110,7 +118,8 @@ class _Custom:
         return inner(*(a for i, a in enumerate(args) if i not in fixed))
 
     def _recorded(self, leaves: list[Any], structure: Any) -> Any:
-        """The call as an equation. None where it changes a tensor, or reads a tracked one besides untracked arguments: then f is its own rule."""
+        """The call as an equation. None where it changes a tensor, or reads a tracked one besides arguments that nobody differentiates: then f is its
+        own rule."""
         given = [t for t in leaves if isinstance(t, Tensor)]
 
         def fill(ts: Sequence[Any]) -> Any:
@@ -131,7 +140,7 @@ class _Custom:
         rule.n_out = len(rule.graph("value").outputs)
         if not self._enter(rule, leaves, fill):
             return None
-        if all(_node(t) is None for t in given) and any(_node(t) is not None for t in rule.extra):
+        if not _in_body() and all(_node(t) is None for t in given) and any(_node(t) is not None for t in rule.extra):
             return None
         rule.open = False
         return tree.unflatten(out_structure[0], apply_custom([*given, *rule.extra], {"body": rule.graph("value"), "rule": rule})[: rule.n_out])
@@ -296,6 +305,30 @@ def _pushed(bare: Sequence[Any], move: Any) -> tuple[Callable[..., Any], Callabl
     return vjp, run
 
 
+def _by_extra(extra: Sequence[Tensor], value: Callable[[list[Tensor]], list[Tensor]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """vjp and jvp by what a function reads from outside, as value(extra) has them."""
+
+    def run(nodes: list[Any]) -> tuple[list[Any], list[Any]]:
+        variables = [alias(t) if t.dtype.inexact else t for t in _starting(extra, nodes)]
+        with grad_mode(True):
+            return variables, value(variables)
+
+    def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+        variables, outs = run(nodes)
+        pairs = [(o.node, c) for o, c in zip(outs, cts, strict=True) if c is not None and o.node is not None]
+        targets = [v.node for v in variables if v.dtype.inexact]
+        found = iter(pullback("custom", pairs, targets, retain=True, create_graph=tracked or None) if pairs else [None] * len(targets))
+        return [next(found) if v.dtype.inexact else None for v in variables]
+
+    def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
+        variables, outs = run(nodes)
+        moving = [(v, t) for v, t in zip(variables, tangents, strict=True) if t is not None]
+        moved = iter(_push([o for o in outs if o.dtype.inexact], [v for v, _ in moving], [t for _, t in moving]))
+        return [next(moved) if o.dtype.inexact else None for o in outs]
+
+    return vjp, jvp
+
+
 # ---- inside traces and vmaps --------------------------------------------------------------------------------------------------------------
 class _Rule:
     """The rules of one call as graphs. Each takes its own inputs and then `extra`, the tensors that value or rules read from outside: "value" takes
@@ -382,9 +415,10 @@ def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Ten
 
     if not state.grad or all(_node(t) is None for t in operands):
         return apply(body, operands)
-    if all(_node(t) is None for t in args):
-        return rule.run("fwd" if residuals else "value", args, extra, True)
     bare, fixed = [as_constant(t) for t in args], [as_constant(t) for t in extra]
+    if all(_node(t) is None for t in args):
+        value = lambda xs: rule.run("fwd" if residuals else "value", args, xs, True)
+        return _attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(fixed, value)) if _in_body() else value(extra)
     tail = rule.run("fwd", args, fixed, True)[rule.n_out :] if residuals else []
     if rule.name == "custom_jvp":
         outs = apply(rule.graph("value"), [*bare, *fixed])

@@ -59,6 +59,7 @@ class Trace(Interpreter):
         self.parent, self._home = parent, home
         self.root: Trace = getattr(parent, "root", None) or self
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
+        self.body = False  # whether it is a loop's or branch's function, which others differentiate by its arguments
         self.born = next(tape.count)
         self.equations: list[Equation] = []
         self.captured: dict[int, tuple[Tensor, Var, Any]] = {}  # tensors from outside: (tensor, its symbol, node)
@@ -416,6 +417,7 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
     """As subgraph, for functions that change tensors from outside: these are returned too; they are inputs after the symbols and before what was
     only read, and their final values are the last outputs."""
     inner = Trace(state.interpreter)
+    inner.body = True
     args = [Tensor(Var(tuple(s), d), inner, d) for s, d in avals]
     with interpreting(inner):
         leaves, structure = tree.flatten(f(*args))

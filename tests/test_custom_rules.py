@@ -266,3 +266,39 @@ def test_what_stops_derivatives_is_in_no_program():
     jitted = md.jit(lambda x: STOPPED["map"](x) + stopped(x))
     text = str(jitted.explain(f64(X).requires_grad_()))
     assert "stop" not in text and jitted(f64(X)).tolist() == (2 * np.power(X, 3)).tolist()
+
+
+def test_a_rule_that_reads_a_tracked_tensor_is_kept_in_bodies():
+    w = md.tensor(2.0, dtype=md.float64, requires_grad=True)
+    f = md.custom_vjp(lambda x: x * w)
+    f.defvjp(lambda x: (x * w, x), lambda x, g: (g * 5.0 * w,))
+    x, xs = f64(0.3), f64([0.3, 0.5])
+    ways = [
+        md.grad(lambda x: md.cond(x > 0.0, f, lambda v: v, x)),
+        md.grad(lambda x: md.scan(lambda c, _: (f(c), ()), x, None, length=1)[0]),
+        md.grad(lambda x: md.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, f(s[1])), (0, x))[1]),
+        lambda x: md.jvp(lambda x: md.map(f, x[None]).sum(), (x,), (md.ones_like(x),))[1],
+    ]
+    for way in ways:
+        assert way(x).item() == md.jit(way)(x).item() == 10.0
+        assert md.jit(md.vmap(way))(xs).tolist() == [10.0, 10.0]
+    assert md.jit(md.grad(lambda x: md.scan(lambda c, _: (md.vmap(f)(c), ()), x, None, length=2)[0].sum()))(xs).tolist() == [100.0, 100.0]
+
+    def loss(x):  # nobody differentiates the argument: w has the derivative of the function itself
+        md.map(f, x).sum().backward()
+        found = w.grad.detach()
+        w.grad = None
+        return found
+
+    assert loss(xs).item() == md.jit(loss)(xs).item() == 0.8
+
+    def double(v):  # the derivative by what it reads, in every order
+        g = md.custom_vjp(lambda a: a * v * v)
+        g.defvjp(lambda a: (a * v * v, None), lambda _, c: (c * 1e9,))
+        return md.cond(xs.sum() > 0.0, lambda a: md.map(g, a).sum(), lambda a: a.sum(), xs)
+
+    for transform in (md.grad, lambda h: lambda v: md.jvp(h, (v,), (md.ones_like(v),))[1]):
+        for way in (transform(double), transform(transform(double))):
+            assert np.isclose(way(f64(2.0)).item(), md.jit(way)(f64(2.0)).item())
+    assert np.isclose(md.jit(md.grad(double))(f64(2.0)).item(), 3.2)
+    assert np.isclose(md.jit(md.grad(md.grad(double)))(f64(2.0)).item(), 1.6)

@@ -18,11 +18,11 @@ from minidl.transforms import zeros_like
 def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
     """The cond primitive on Tensors, with its derivatives."""
     branches = params["branches"]
-    if not (state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)):
+    wanted = [t.dtype.inexact and node_of(t) is not None for t in operands[1:]]
+    if not (state.grad and any(wanted)):
         return bound("cond", operands, params)
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        wanted = [t.dtype.inexact for t in ins[1:]]
         backs = tuple(vjp_graph(b, wanted) for b in branches)
         full = [c if c is not None else zeros_like(v) for c, v in zip(cts, branches[0].outputs, strict=True) if v.dtype.inexact]
         found = iter(apply_cond([*ins, *full], {"branches": backs}))
