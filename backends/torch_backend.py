@@ -23,8 +23,8 @@ from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster, slices
 from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
-from minidl.backends.torch_windows import HALF, SIGNED, dot_plan
-from minidl.dtypes import DType
+from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
+from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
 from minidl.fusion import multiplied
 from minidl.graph import Equation, Graph
@@ -299,6 +299,9 @@ class TorchBackend(Backend):
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
             cx, cy = params["contract"]
+            if self.device == "cpu" and _turns(equation):
+                y = inputs[1]
+                return f"{_bind(env, 'turned_mm', turned_mm)}({a}{'' if cx[0] else '.t()'}, {y}{'.t()' if cy[0] else ''})"
             if _is_mm(equation):
                 return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
@@ -352,11 +355,21 @@ def _is_mm(equation: Equation) -> bool:
     return x.ndim == y.ndim == 2 and len(p["contract"][0]) == 1 and not p["batch"][0] and x.dtype.inexact and x.dtype not in _HALF
 
 
+def _turns(equation: Equation) -> bool:
+    """Whether this is a product of matrices that is quicker the other way round."""
+    if not _is_mm(equation) or equation.inputs[0].dtype is not float32:
+        return False
+    (x, y), ((c,), (d,)) = (a.shape for a in equation.inputs), equation.params["contract"]
+    return turns(x[1 - c], x[c], y[1 - d])
+
+
 def _takes_memory(equation: Equation) -> bool:
     name = equation.primitive.name
     if name in ("gelu", "gelu_dx", "softmax"):
         return equation.outputs[0].dtype not in _HALF
-    return (name not in ("relu", "put_along") and bool(_can_overwrite(equation))) or (name == "dot_general" and _is_mm(equation))
+    if name == "dot_general":
+        return _is_mm(equation) and not _turns(equation)
+    return name not in ("relu", "put_along") and bool(_can_overwrite(equation))
 
 
 def _flat_pools(graph: Graph) -> set[Equation]:

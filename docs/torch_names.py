@@ -124,7 +124,6 @@ ABSENT: dict[str, dict[str, str]] = {
 DIFFERENT: dict[str, dict[str, str]] = {
     "torch": {
         "equal": "elementwise, as in the Array API; `md.all(a == b)` is one bool",
-        "cross": "along the last axis, as torch.linalg's and as PyTorch announces for its own; dim= says which",
         "from_numpy": "copies; `md.asarray(array, copy=False)` shares the memory",
         "max": "and min, with an axis: the values alone, as in the Array API (`x.amax` in PyTorch); `x.argmax(axis)` has the places",
         "median": "the mean of the two middle elements, and no places",

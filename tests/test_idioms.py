@@ -444,3 +444,19 @@ def test_size_is_a_number_that_can_be_called():
 def test_importing_minidl_does_not_load_them():
     code = "import sys, minidl as md; x = md.ones(2) * 2; assert 'minidl.idioms' not in sys.modules; x.mul(2); assert 'minidl.idioms' in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_method_has_its_place_on_tensor_before_the_room_is_loaded():
+    code = """
+import sys
+import minidl as md
+from minidl.ops.methods import Awaited
+waiting = {n for n, v in vars(md.Tensor).items() if isinstance(v, Awaited)}
+assert "minidl.idioms" not in sys.modules and not hasattr(md.Tensor, "__getattr__")
+x = md.ones(2, requires_grad=True)
+x.data = md.zeros(2)
+assert x.tolist() == [0.0, 0.0] and x.requires_grad and "minidl.idioms" in sys.modules
+left = {n for n, v in vars(md.Tensor).items() if isinstance(v, Awaited)}
+assert left == set(md.idioms.ABSENT["Tensor"]) and waiting - left == md.idioms.METHODS, (left, waiting ^ md.idioms.METHODS)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

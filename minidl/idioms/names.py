@@ -99,11 +99,11 @@ def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
 
 def attach(functions: dict[str, Any], methods: dict[str, Any]) -> frozenset[str]:
     """Make methods of Tensor of the functions, and of the forms that store; what Tensor has already stays. Returns the new names."""
-    before = frozenset(vars(md.Tensor))
+    before = frozenset(n for n, v in vars(md.Tensor).items() if not hasattr(type(v), "awaits"))
     for name, f in {**{n: f for n, f in functions.items() if n not in _FUNCTIONS}, **methods}.items():
         if name not in before:
             setattr(md.Tensor, name, f)
     for name in _STORING:
         if name + "_" not in before:
             setattr(md.Tensor, name + "_", _storing(name, getattr(md.Tensor, name)))
-    return frozenset(vars(md.Tensor)) - before
+    return frozenset(n for n, v in vars(md.Tensor).items() if not hasattr(type(v), "awaits")) - before

@@ -110,16 +110,53 @@ def idiom(space: dict[str, Any] | None, room: str, message: str, name: str) -> A
     return names[name]
 
 
-@attach("__getattr__")
-def _missing(self: Tensor, name: str) -> Any:
-    before = len(vars(Tensor))
-    message = f"{type(self).__name__!r} object has no attribute {name!r}"
-    try:
-        return idiom(None, "Tensor", message, name)
-    except AttributeError:
-        if len(vars(Tensor)) == before:
-            raise
-    return getattr(self, name)  # PyTorch's names are methods now
+class Awaited:
+    """A method that minidl.idioms brings, until one of them is asked for; what there is for a name of PyTorch that it does not bring.
+
+    Every name has a place of its own because a class with __getattr__ is slow to read every attribute of, in Python 3.11 and 3.12.
+    """
+
+    awaits = True
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, x: Tensor | None, owner: type) -> Any:
+        message = f"{owner.__name__!r} object has no attribute {self.name!r}"
+        try:
+            idiom(None, "Tensor", message, self.name)
+        except AttributeError:
+            if vars(Tensor)[self.name] is self:
+                raise
+        return getattr(owner if x is None else x, self.name)  # PyTorch's names are methods now
+
+
+class _Written(Awaited):
+    def __set__(self, x: Tensor, value: Any) -> None:
+        self.__get__(None, type(x))
+        setattr(x, self.name, value)
+
+
+for _name in """
+H abs_ absolute absolute_ acos_ acosh_ addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ adjoint allclose amax amin aminmax apply_
+arccos arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh arcsinh_ arctan arctan2 arctan2_ arctan_ arctanh arctanh_ argwhere as_strided asin_ asinh_
+atan2_ atan_ atanh_ baddbmm baddbmm_ bernoulli bernoulli_ bincount bitwise_and_ bitwise_not bitwise_not_ bitwise_or_ bitwise_xor_ bmm bucketize
+byte cdouble ceil_ cfloat char cholesky clamp_max clamp_max_ clamp_min clamp_min_ clip_ combinations copysign_ corrcoef cos_ cosh_ cov cross
+cross_entropy cummax cummin cumprod cumprod_ cumsum cumsum_ data data_ptr deg2rad deg2rad_ det detach_ diag diag_embed dist div div_ divide_
+element_size eq eq_ erf_ erfc_ erfinv_ exp2 exp2_ exp_ expand expand_as expm1_ exponential_ fill_diagonal_ fix fliplr flipud floor_ floor_divide_
+fmod fmod_ frac frac_ gather ge ge_ ger grad_fn gt gt_ heaviside_ histc histogram index_add index_add_ index_copy index_copy_ index_fill
+index_fill_ index_put index_put_ index_select inner inverse is_complex is_contiguous is_cuda is_floating_point is_nonzero is_signed is_sparse
+isclose isneginf isposinf isreal itemsize kron kthvalue le le_ lerp lerp_ log10_ log1p_ log2_ log_ logcumsumexp logdet logical_and_ logical_not_
+logical_or_ logical_xor_ logit logit_ lt lt_ lu mH map_ masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select matrix_power mm
+movedim mul multinomial multiply_ mv nan_to_num nan_to_num_ nanmean nansum narrow ndimension ne ne_ neg neg_ negative_ nelement new_empty
+new_full new_ones new_tensor new_zeros normal_ pin_memory pinverse put_ rad2deg rad2deg_ rand_like randint_like randn_like random_ ravel
+reciprocal_ register_post_accumulate_grad_hook relu_ remainder_ renorm repeat_interleave reshape_as resize_ resize_as_ rot90 round_ rsqrt_
+scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ select set_ sgn sgn_ share_memory_ short sigmoid_ sign_ sin_ sinc sinc_
+sinh_ slogdet split_with_sizes sqrt_ square_ squeeze_ stft storage storage_offset stride subtract_ swapaxes_ swapdims t t_ take_along_dim tan_
+tanh_ tensor_split to_dense to_sparse trace transpose_ tril_ triu_ true_divide true_divide_ trunc_ type type_as unbind unflatten unfold uniform_
+unique unique_consecutive unsqueeze_ untyped_storage vdot view_as view_as_complex view_as_real where xlogy_
+""".split():
+    setattr(Tensor, _name, (_Written if _name == "data" else Awaited)(_name))
 
 
 @attach("__divmod__")
