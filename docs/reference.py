@@ -203,7 +203,7 @@ def page(room: str, module: types.ModuleType) -> str:
     if room != "md":
         return "\n\n".join([*text, *(entry(room, n, v) for n, v in names)]) + "\n"
     for chapter in dict.fromkeys([*CHAPTERS.values(), OTHER]):
-        some = [(n, v) for n, v in names if CHAPTERS.get(getattr(v, "__module__", ""), OTHER) == chapter]
+        some = [(n, v) for n, v in names if CHAPTERS.get(getattr(inspect.unwrap(v), "__module__", ""), OTHER) == chapter]
         text += [f"## {chapter}", *(entry(room, n, v) for n, v in some)] if some else []
     return "\n\n".join(text) + "\n"
 

@@ -332,7 +332,8 @@ def spelled(f: F) -> F:
         return f(*args, **params)
 
     functools.update_wrapper(call, f)
-    call.__dict__.update(parameters=parameters(f), __module__="minidl.ops")  # where this one is found
+    call.parameters = parameters(f)  # type: ignore[attr-defined]
+    call.__module__ = "minidl.ops"  # where this one is found
     return call  # type: ignore[return-value]
 
 
@@ -353,6 +354,7 @@ def check_all(space: dict[str, Any], names: Sequence[str], room: str = "") -> No
         if not inside and not f.__code__.co_filename.startswith("<minidl"):
             f.__dict__["room"] = room
             space[name] = checked(f)
+            space[name].__module__ = space.get("__name__", f.__module__)  # where this one is found, also by pickle
 
 
 def checked(f: F) -> F:

@@ -77,7 +77,7 @@ def examples(module: types.ModuleType) -> list[doctest.DocTest]:
     names = {k: v for k, v in vars(module).items() if not hasattr(builtins, k)} | {"md": md}
     found = {test.name: test for test in doctest.DocTestFinder(exclude_empty=True).find(module, module.__name__, globs=names)}
     for name, value in vars(module).items():
-        if inspect.isfunction(value) and value.__module__ == module.__name__ and ">>> " in (value.__doc__ or ""):
+        if inspect.isfunction(value) and inspect.unwrap(value).__module__ == module.__name__ and ">>> " in (value.__doc__ or ""):
             full = f"{module.__name__}.{name}"
             if full not in found:
                 found[full] = doctest.DocTestParser().get_doctest(inspect.getdoc(value) or "", names.copy(), full, inspect.getsourcefile(module), 0)

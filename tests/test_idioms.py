@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -460,3 +462,24 @@ left = {n for n, v in vars(md.Tensor).items() if isinstance(v, Awaited)}
 assert left == set(md.idioms.ABSENT["Tensor"]) and waiting - left == md.idioms.METHODS, (left, waiting ^ md.idioms.METHODS)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_is_said_of_absent_names_is_there():
+    from minidl.idioms.absent import ABSENT
+
+    for texts in ABSENT.values():
+        for text in texts.values():
+            for way in re.findall(r"\bmd(?:\.\w+)+", text):
+                functools.reduce(getattr, way.split(".")[1:], md)
+            assert all(hasattr(md.ones(1), way) for way in re.findall(r"\bx\.(\w+)", text))
+
+
+def test_public_functions_are_pickled_by_name():
+    rooms = (md, md.nn.functional, md.random, md.linalg, md.fft)
+    named = [(room, n) for room in rooms for n in room.__all__] + [(md, n) for n in md.idioms.NAMES["md"]]
+    for room, name in named:
+        f = getattr(room, name)
+        if callable(f) and not isinstance(f, type) and not name.startswith("empty"):  # which is another name of zeros
+            assert pickle.loads(pickle.dumps(f)) is f, name
+    assert pickle.loads(pickle.dumps(md.Tensor.masked_fill_)) is md.Tensor.masked_fill_
+    assert pickle.loads(pickle.dumps(md.nn.TransformerEncoderLayer(4, 2, 8, activation=md.nn.functional.gelu))).activation is md.nn.functional.gelu

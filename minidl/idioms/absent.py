@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 _LAYOUT = "each backend chooses how arrays lie in memory; leave it out"
-_VIEWS = "there are no views of memory; use indexing, reshape and md.at"
+_VIEWS = "there are no views of memory; use indexing, reshape and x.at"
 _CHANGES = "a tensor's shape never changes; make another one"
 
 _LAYERS = """adaptive_avg_pool1d adaptive_max_pool1d alpha_dropout avg_pool1d batch_norm bilinear binary_cross_entropy_with_logits celu
@@ -89,9 +89,9 @@ ABSENT: dict[str, dict[str, str]] = {
     },
     "autograd": {
         "Variable": "tensors are variables: md.tensor(data, requires_grad=True)",
-        "set_detect_anomaly": "md.testing.check_grads finds a wrong derivative",
-        "detect_anomaly": "md.testing.check_grads finds a wrong derivative",
-        "gradcheck": "md.testing.check_grads",
+        "set_detect_anomaly": "md.testing.check_grad finds a wrong derivative",
+        "detect_anomaly": "md.testing.check_grad finds a wrong derivative",
+        "gradcheck": "md.testing.check_grad",
         "profiler": "md.profile",
     },
 }

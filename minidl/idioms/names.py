@@ -73,6 +73,10 @@ ALIASES: dict[str, Any] = {
         "cumsum": md.cumulative_sum, "cumprod": md.cumulative_prod, "logcumsumexp": md.cumulative_logsumexp,
     }.items()},
 }  # fmt: skip
+for _name, _f in ALIASES.items():
+    if getattr(_f, "__module__", None) == __name__ and globals().get(_f.__name__) is not _f:
+        _f.__name__ = _f.__qualname__ = _name
+        _f.__module__ = "minidl.idioms"  # where it is found, also by pickle
 #: Functions that are no methods.
 _FUNCTIONS = set(
     """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
@@ -92,7 +96,7 @@ def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
     def store(self: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
         return stored(self, f(self, *args, **params))
 
-    store.__name__ = store.__qualname__ = f"{name}_"
+    store.__name__, store.__qualname__, store.__module__ = f"{name}_", f"Tensor.{name}_", "minidl"
     store.__doc__ = f"{name}, stored in this tensor."
     return store
 

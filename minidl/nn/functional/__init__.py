@@ -52,3 +52,4 @@ _ROOMS = (
 __all__ = sorted(name for room in _ROOMS for name in room.__all__)
 for _name in __all__:
     globals()[_name] = md.checked(globals()[_name])
+    globals()[_name].__module__ = __name__  # where this one is found, also by pickle
