@@ -30,8 +30,8 @@ from minidl.primitives.core import Primitive
 from minidl.shapes import describe, prod, show, shown
 from minidl.tape import LEAF, Hooked, Leaf, Node, leaf_node, record
 
-#: The gradients that retain_grad keeps, by the numbers of nodes, as long as the tensors live.
-kept: dict[Any, Tensor] = {}
+#: The gradients that retain_grad keeps, by the numbers of nodes, as long as the tensors live; None where there was none yet.
+kept: dict[Any, Tensor | None] = {}
 
 
 class Count(int):
@@ -144,7 +144,8 @@ class Tensor:
         leaf = self.leaf
         if leaf is None:
             if value is None:
-                kept.pop(self.node[0] if self.node is not None else None, None)
+                if self.node is not None and self.node[0] in kept:
+                    kept[self.node[0]] = None
                 return
             raise RuntimeError("grad: only a leaf that requires grad has .grad")
         if value is not None and (value.shape != self.shape or value.dtype is not self.dtype):
@@ -185,7 +186,16 @@ class Tensor:
         RuntimeError for a tensor that does not require grad."""
         if self.leaf is None:
             number: int = self.node[0] if self.node is not None else 0
-            self.register_hook(lambda g: kept.update({number: kept[number] + g if number in kept else g}))
+            if number in kept:
+                return
+
+            def keep(g: Tensor) -> None:
+                if number in kept:  # else the tensor is gone, and with it who could ask
+                    before = kept[number]
+                    kept[number] = g if before is None else before + g
+
+            self.register_hook(keep)
+            kept[number] = None
             weakref.finalize(self, kept.pop, number, None)
 
     def detach(self) -> Tensor:

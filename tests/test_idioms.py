@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import math
 import pickle
 import re
@@ -483,3 +484,29 @@ def test_public_functions_are_pickled_by_name():
             assert pickle.loads(pickle.dumps(f)) is f, name
     assert pickle.loads(pickle.dumps(md.Tensor.masked_fill_)) is md.Tensor.masked_fill_
     assert pickle.loads(pickle.dumps(md.nn.TransformerEncoderLayer(4, 2, 8, activation=md.nn.functional.gelu))).activation is md.nn.functional.gelu
+
+
+def test_retain_grad_counts_once_and_leaves_nothing_behind():
+    from minidl.tensors import kept
+
+    x = md.ones(3, requires_grad=True)
+    before = dict(kept)
+
+    def loss():
+        y = x * 2
+        y.retain_grad()
+        return (y * y).sum()
+
+    loss().backward()  # y is gone by now
+    gc.collect()
+    assert kept == before
+    y = x * 2
+    y.retain_grad()
+    y.retain_grad()
+    for want in (4.0, 8.0):
+        (y * y).sum().backward(retain_graph=True)
+        assert y.grad.tolist() == [want] * 3
+    y.grad = None
+    assert y.grad is None
+    (y * y).sum().backward()
+    assert y.grad.tolist() == [4.0] * 3
