@@ -35,13 +35,15 @@ def _count(step: int) -> None:
 @contextlib.contextmanager
 def setting(name: str, value: Any) -> Iterator[Any]:
     """Another value for a setting of this thread inside the block."""
-    before = getattr(state, name)
+    before, lasting = getattr(state, name), state.lasting
     setattr(state, name, value)
     _count(1)
     try:
         yield value
     finally:
         setattr(state, name, before)
+        if name == "grad" and state.lasting is not lasting:  # a statement in the block ends with it
+            record_from_now(before, lasting)
         _count(-1)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl import dtypes, tape, tree
 from minidl.backends import default
-from minidl.context import DEFAULTS, interpreting, state
+from minidl.context import DEFAULTS, grad_mode, interpreting, state
 from minidl.graph import Graph, Var
 from minidl.guards import Walk, same, stateful, walkable
 from minidl.later import flags
@@ -92,12 +92,17 @@ class Program:
         everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
         snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:
-            with interpreting(t):
+            with interpreting(t), grad_mode(mode := state.grad):
                 try:
                     out = f(*full[0], **full[1])
                 except Exception as error:
                     note_line(error, getattr(f, "__name__", "the function"))
                     raise
+                if state.grad is not mode:
+                    raise RuntimeError(
+                        f"jit: the traced function left md.set_grad_enabled({state.grad}) behind, which would happen only once; use it as a block,"
+                        " with md.set_grad_enabled(...):"
+                    )
                 stored = self._changes(snapshot, t)
                 if any(leaf.born > t.born and hook in leaf.hooks for leaf, hook in t.hooked):
                     raise RuntimeError(

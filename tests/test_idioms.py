@@ -404,6 +404,43 @@ def test_set_grad_enabled_is_a_statement_a_block_and_a_decorator():
     assert (x * 2).requires_grad
 
 
+def test_a_statement_in_a_block_ends_with_it():
+    from minidl.context import busy
+
+    x = md.ones(1, requires_grad=True)
+
+    def tracked():
+        return md.is_grad_enabled(), (x * 2).requires_grad
+
+    before = busy[0]
+    with md.no_grad():
+        md.set_grad_enabled(False)
+    assert tracked() == (True, True) and busy[0] == before  # nothing is left that looks
+    md.set_grad_enabled(False)
+    with md.enable_grad():
+        md.set_grad_enabled(True)
+    now = tracked()
+
+    def loss(x):
+        md.set_grad_enabled(True)
+        return (x * x).sum()
+
+    md.grad(loss)(md.ones(1))
+    then = tracked()
+    md.set_grad_enabled(True)
+    assert now == then == (False, False) and tracked() == (True, True) and busy[0] == before
+
+    @md.jit
+    def step(x):
+        md.set_grad_enabled(False)
+        return x * 2
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"left md.set_grad_enabled\(False\) behind"):
+            step(x)
+        assert tracked() == (True, True) and busy[0] == before
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
