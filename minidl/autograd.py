@@ -11,9 +11,14 @@ from typing import Any
 
 from minidl import tape
 from minidl.backends import using
-from minidl.context import autocasting, busy, grad_mode, record_from_now, state
+from minidl.context import autocasting, busy, grad_mode, hush, record_from_now, state
 from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
 from minidl.tensors import Tensor, describe, home, ns, scalar_payload, write_grad
+
+
+def _unhush(told: tuple[Any, Any] | None) -> None:
+    if told is not None:
+        told[0].quiet = told[1]
 
 
 class no_grad(contextlib.ContextDecorator):
@@ -29,12 +34,14 @@ class no_grad(contextlib.ContextDecorator):
 
     def __enter__(self) -> None:
         self._stack = getattr(self, "_stack", [])
-        block = grad_mode(self.on)
+        told, block = hush(self.on), grad_mode(self.on)
         block.__enter__()
-        self._stack.append(block)
+        self._stack.append((told, block))
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.pop().__exit__(*error)
+        told, block = self._stack.pop()
+        block.__exit__(*error)
+        _unhush(told)
 
     def _recreate_cm(self) -> no_grad:
         return type(self)()
@@ -63,7 +70,7 @@ class set_grad_enabled(no_grad):
     """
 
     def __init__(self, mode: bool):
-        self.on, self._before = bool(mode), (state.grad, state.lasting)
+        self.on, self._before, self._told = bool(mode), (state.grad, state.lasting), hush(bool(mode))
         record_from_now(self.on, not self.on)
 
     def __enter__(self) -> None:
@@ -71,9 +78,11 @@ class set_grad_enabled(no_grad):
 
     def __exit__(self, *error: Any) -> None:
         record_from_now(*self._before, -1)
+        _unhush(self._told)
 
     def __call__(self, f: Any) -> Any:
         record_from_now(*self._before)
+        _unhush(self._told)
         return super().__call__(f)
 
     def _recreate_cm(self) -> set_grad_enabled:

@@ -79,6 +79,19 @@ def grad_mode(on: bool) -> contextlib.AbstractContextManager[Any]:
     return setting("grad", on)
 
 
+def hush(on: bool) -> tuple[Any, Any] | None:
+    """Tell the trace at work whether what its user computes from here on is recorded: who differentiates it when it is over must know. Returns the
+    trace and what it was told before."""
+    level = state.interpreter
+    while level is not None and not hasattr(level, "quiet"):
+        level = level.parent
+    if level is None:
+        return None
+    before = level.quiet
+    level.quiet = None if on else {} if before is None and state.grad else before
+    return level, before
+
+
 def autocasting(block: Any) -> contextlib.AbstractContextManager[Any]:
     """Compute under an autocast setting (None: in the operands' own dtypes), in this thread."""
     return setting("autocast", block)

@@ -59,7 +59,8 @@ class Trace(Interpreter):
         self.parent, self._home = parent, home
         self.root: Trace = getattr(parent, "root", None) or self
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
-        self.body = False  # whether it is a loop's or branch's function, which others differentiate by its arguments
+        self.body = False  # whether others differentiate it by its arguments when it is over: a loop's or branch's function, a Graph of the user's
+        self.quiet: dict[Any, Any] | None = None  # under no_grad, for what it reads from before: the same behind a stop
         self.born = next(tape.count)
         self.equations: list[Equation] = []
         self.captured: dict[int, tuple[Tensor, Var, Any]] = {}  # tensors from outside: (tensor, its symbol, node)
@@ -118,8 +119,17 @@ class Trace(Interpreter):
         atoms = self._settle(primitive, payloads)
         found = primitive.infer(*atoms, **params)
         outs = tuple(Var(tuple(s), d) for s, d in found) if primitive.multiple else (Var(tuple(found[0]), found[1]),)
+        if self.quiet is not None and primitive.name != "stop":
+            atoms = tuple(self._still(a) for a in atoms)
+            self.quiet.update((v, v) for v in outs)
         self.equations.append(Equation(primitive, atoms, params, outs, user_line()))
         return outs if primitive.multiple else outs[0]
+
+    def _still(self, a: Atom) -> Atom:
+        assert self.quiet is not None
+        if a not in self.quiet and isinstance(a, Var) and a.dtype.inexact:
+            self.quiet[a] = self.call(table["stop"], (a,), {})
+        return self.quiet.get(a, a)
 
     def _settle(self, primitive: Primitive, payloads: Sequence[Any]) -> tuple[Atom, ...]:
         joins = primitive.joins if primitive.joins is not None else range(len(payloads))
@@ -201,7 +211,7 @@ class Trace(Interpreter):
     def detach(self, t: Tensor) -> Tensor:
         """The same symbol without a node; in a trace that may be differentiated when it is over, a barrier to that."""
         payload, node = self.lift(t)
-        if t.dtype.inexact and (node is not None or self.parent is not None):
+        if t.dtype.inexact and (node is not None or self.parent is not None or (self.body and state.grad)):
             payload = self.call(table["stop"], (payload,), {})
         return Tensor(payload, self, t.dtype)
 
@@ -470,6 +480,7 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     def traced(*args: Any, **kwargs: Any) -> Graph:
         leaves, _ = tree.flatten((args, kwargs))
         t = Trace(state.interpreter)
+        t.body = True
         with interpreting(t):
             inputs = [t.lift(v)[0] for v in leaves if isinstance(v, Tensor)]
             try:

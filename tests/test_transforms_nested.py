@@ -169,3 +169,88 @@ def test_static_arguments_by_position_and_what_is_no_function():
         md.trace(md.ones((2, 2)))
     with pytest.raises(TypeError, match="jit: expected a function, got Tensor"):
         md.jit(md.ones((2,)))
+
+
+def quietly(x):
+    with md.no_grad():
+        c = x * x
+    return c * x
+
+
+def set_quietly(x):
+    with md.set_grad_enabled(False):
+        c = x * x
+    return c * x
+
+
+def quietly_but(x):
+    with md.no_grad():
+        c = x * x
+        with md.enable_grad():
+            return c * x
+
+
+def quietly_with_a_derivative(x):
+    with md.no_grad():
+        c = md.grad(lambda y: quietly(y) * x)(x)  # x³, and quietly's block ends inside this one
+        d = c / x
+    return d * x
+
+
+QUIET = {
+    "with": quietly,
+    "set": set_quietly,
+    "decorator": lambda x: md.no_grad()(lambda x: x * x)(x) * x,
+    "enable": quietly_but,
+    "grad inside": quietly_with_a_derivative,
+    "vmap inside": lambda x: md.vmap(quietly)(x[None])[0],
+}
+WHERE = {
+    "plain": lambda f: f,
+    "scan": lambda f: lambda x: md.scan(lambda c, _: (f(c), ()), x, None, length=2)[0],
+    "fori": lambda f: lambda x: md.fori_loop(0, 2, lambda i, c: f(c), x),
+    "while": lambda f: lambda x: md.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, f(s[1])), (0, x))[1],
+    "cond": lambda f: lambda x: md.cond(x > 0.0, f, lambda x: x, x),
+    "cond in scan": lambda f: lambda x: md.scan(lambda c, _: (md.cond(c > 0.0, f, lambda x: x, c), ()), x, None, length=2)[0],
+    "trace": lambda f: lambda x: md.trace(f)(x)(x)[0],
+}
+
+
+def _ways(f, x):
+    first = lambda x: md.grad(f)(x)
+    return [first(x), md.grad(first)(x), md.jvp(f, (x,), (md.ones_like(x),))[1], md.jvp(first, (x,), (md.ones_like(x),))[1], md.vmap(first)(x[None])[0]]
+
+
+def test_no_grad_in_what_is_traced_holds_for_all_who_differentiate_it(backend):
+    """One step has the derivative x², two have x²(x³)² = x⁸, and neither has a second."""
+    x = f64(1.5)
+    quiet = QUIET if backend in ("numpy", "torch") else {"with": quietly}
+    inside = {(a, b): WHERE[b](g) for a, g in quiet.items() for b in WHERE if backend == "numpy" or b != "plain"}
+    every = lambda x: [t for f in inside.values() for t in _ways(f, x)]
+    found = [t.item() for t in md.jit(every)(x)]
+    for k, (name, where) in enumerate(inside):
+        d = 1.5**8 if where in ("scan", "fori", "while", "cond in scan") else 1.5**2
+        np.testing.assert_allclose(found[5 * k : 5 * k + 5], [d, 0.0, d, 0.0, d], err_msg=f"{name} {where}", rtol=1e-9)
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_compiled_program_remembers_no_grad_for_higher_derivatives(where):
+    x, f = f64(1.5), md.jit(WHERE[where](quietly))
+    d = 1.5**8 if where in ("scan", "fori", "while", "cond in scan") else 1.5**2
+    np.testing.assert_allclose([t.item() for t in _ways(f, x)], [d, 0.0, d, 0.0, d], rtol=1e-9)
+
+
+def test_a_graph_remembers_what_stops_derivatives_and_rules_of_ones_own():
+    rule = md.custom_vjp(lambda x: x * 2.0)
+    rule.defvjp(lambda x: (x * 2.0, None), lambda res, g: (g * 100.0,))
+    x = f64(3.0)
+    graph = md.trace(lambda x: md.stop_gradient(x) * rule(x))(x)
+    assert graph(x)[0].item() == 18.0
+    assert md.grad(lambda x: graph(x)[0])(x).item() == 300.0
+    assert md.jit(md.grad(lambda x: graph(x)[0]))(x).item() == 300.0
+    with md.no_grad():  # of what is traced so nobody wants a derivative
+        assert "stop" not in str(md.trace(lambda x: x.detach() * quietly(x))(x))
+
+
+def test_a_compiled_step_has_nothing_of_no_grad_in_its_program():
+    assert "stop" not in str(md.jit(quietly).lower(f64(2.0)))
