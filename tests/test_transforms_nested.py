@@ -217,8 +217,8 @@ WHERE = {
 
 
 def _ways(f, x):
-    first = lambda x: md.grad(f)(x)
-    return [first(x), md.grad(first)(x), md.jvp(f, (x,), (md.ones_like(x),))[1], md.jvp(first, (x,), (md.ones_like(x),))[1], md.vmap(first)(x[None])[0]]
+    first, one = md.grad(f), md.ones_like(x)
+    return [first(x), md.grad(first)(x), md.jvp(f, (x,), (one,))[1], md.jvp(first, (x,), (one,))[1], md.vmap(first)(x[None])[0]]
 
 
 def test_no_grad_in_what_is_traced_holds_for_all_who_differentiate_it(backend):
