@@ -180,9 +180,9 @@ class Program:
             s.terms.append(f"len({text}) == {len(children)}")
             return kind(self._argument(c, f"{text}[{i}]", t, False) for i, c in enumerate(children))
         if isinstance(a, dict) and tree._entry(a) is None:
-            s.terms.append(f"len({text}) == {len(children)}")
+            s.terms.append(f"[*{text}] == {s.name(list(a), 'V')}" if len(a) > 1 else f"len({text}) == {len(a)}")  # order too: values() shows it
             parts = [self._argument(a[k], f"{text}[{k!r}]" if isinstance(k, (str, int)) else f"{text}[{s.name(k, 'K')}]", t, False) for k in aux]
-            return kind(zip(aux, parts, strict=True))
+            return kind(tree.ordered(aux, parts))
         # any other container: flatten it on each call
         name = f"c{len(s.unpack)}"
         s.env["flat"] = tree._children

@@ -1,6 +1,9 @@
 """Pytrees: nested containers whose leaves are tensors or anything else; transforms and jit take and return them.
 
 tuple, list, dict, namedtuple, dataclass and None are containers from the start; `register` adds a type.
+
+Promises: the leaves of a dict stand in the order of its sorted keys, and dicts with equal keys are of equal structure; what is built from a structure
+has its keys in the order of the dict that was flattened, so that values() of parameters and of their gradients go together.
 """
 
 from __future__ import annotations
@@ -43,8 +46,15 @@ class Fields(tuple):
         return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in zip(self._fields, self, strict=True))})"
 
 
+class _Keys(tuple):
+    """The sorted keys of a dict; `order` is as they stood there, of which equality takes no notice."""
+
+    order: tuple[Any, ...]
+
+
 class Structure(Fields):
-    """The shape of a pytree: hashable, compared by value. kind is None for a leaf."""
+    """The shape of a pytree: hashable, compared by value. kind is None for a leaf. The keys of a dict count in any order, but what is built has them
+    in the order of the dict that was flattened."""
 
     kind: Any
     aux: Any
@@ -89,10 +99,14 @@ def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
     if t is tuple or t is list:
         return t, None, tree
     if t is dict:
+        keys = order = tuple(tree)
         try:
-            keys = tuple(sorted(tree))
+            keys = tuple(sorted(order))
         except TypeError:
-            keys = tuple(tree)
+            return dict, order, list(tree.values())
+        if keys != order:
+            keys = _Keys(keys)
+            keys.order = order
         return dict, keys, [tree[k] for k in keys]
     entry = _entry(tree)
     if entry is not None:
@@ -147,7 +161,7 @@ def _build(s: Structure, it: Iterator[Any]) -> Any:
     if kind is tuple:
         return tuple(children)
     if kind is dict:
-        return dict(zip(s.aux, children, strict=True))
+        return ordered(s.aux, children)
     for cls in kind.__mro__:
         if cls in _registry:
             return _registry[cls][1](s.aux, children)
@@ -156,6 +170,12 @@ def _build(s: Structure, it: Iterator[Any]) -> Any:
     if issubclass(kind, dict):
         return kind(zip(s.aux, children, strict=True))
     return kind(**dict(zip(s.aux, children, strict=True)))
+
+
+def ordered(keys: tuple[Any, ...], values: Iterable[Any]) -> dict[Any, Any]:
+    """The dict of sorted keys, in the order that they came in."""
+    made = dict(zip(keys, values, strict=True))
+    return {k: made[k] for k in keys.order} if type(keys) is _Keys else made
 
 
 def source(structure: Structure, leaves: Iterable[str]) -> str | None:
@@ -177,7 +197,7 @@ def _text(s: Structure, leaves: Iterator[str]) -> str | None:
     if None in parts or kind not in (tuple, list, dict) or not all(type(k) in (str, int) for k in s.aux or ()):
         return None
     if kind is dict:
-        return "{" + ", ".join(f"{k!r}: {p}" for k, p in zip(s.aux, parts, strict=True)) + "}"
+        return "{" + ", ".join(f"{k!r}: {p}" for k, p in ordered(s.aux, parts).items()) + "}"
     inside = "".join(f"{p}, " for p in parts)
     return f"[{inside}]" if kind is list else f"({inside})"
 
