@@ -343,3 +343,20 @@ def test_new_statistics_are_those_of_batch_norms_alone_as_in_torch():
         found.append([v.numpy() for v in net.state_dict().values()])
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15)
+
+
+def test_clipping_that_raises_by_a_value_says_so_where_there_is_none():
+    message = r"clip: error_if_nonfinite=True .* inside md.jit.*leave it False.*outside.*md.where"
+    w = md.tensor([1.0], requires_grad=True)
+    before = w.grad = md.asarray([3.0])
+
+    def step(x):
+        (w * x).sum().backward()
+        return nn.utils.clip_grad_norm_(w, 1.0, error_if_nonfinite=True)
+
+    with pytest.raises(TypeError, match=message):
+        md.jit(step)(md.ones(1))
+    assert w.grad is before and before.tolist() == [3.0]
+    with pytest.raises(TypeError, match=message):
+        md.vmap(lambda x: nn.utils.get_total_norm([x], error_if_nonfinite=True))(md.ones(2, 3))
+    assert step(md.ones(1)).item() == 4.0

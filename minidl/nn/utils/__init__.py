@@ -29,7 +29,7 @@ __all__ = [
 def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None) -> md.Tensor:
     """The norm of all elements of all tensors (a pytree of them) as one vector; norm_type may be inf. A 0-d tensor; 0 for no tensors.
 
-    Raises RuntimeError with error_if_nonfinite where it is infinite or nan, which needs values: not inside md.jit.
+    With error_if_nonfinite, raises RuntimeError where it is infinite or nan, and TypeError where it has no value yet: inside md.jit and md.vmap.
 
     >>> float(get_total_norm([md.asarray([3.0]), md.asarray([4.0])]))
     5.0
@@ -40,9 +40,19 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
         return md.asarray(0.0)
     norms = [md.linalg.vector_norm(x, ord=p) for x in leaves]
     total = md.linalg.vector_norm(md.stack(norms), ord=p)
-    if error_if_nonfinite and not bool(md.isfinite(total)):
+    if error_if_nonfinite and not _known(md.isfinite(total)):
         raise RuntimeError(f"clip: the norm of order {p} of the gradients is {total.item()}; error_if_nonfinite=False clips by it all the same")
     return total
+
+
+def _known(finite: md.Tensor) -> bool:
+    try:
+        return bool(finite)
+    except (TypeError, ValueError) as e:
+        raise TypeError(
+            "clip: error_if_nonfinite=True raises by the value of the norm, which has none yet inside md.jit, md.trace and md.vmap; leave it False "
+            "there, return the norm and look at it outside, or choose inside, as with md.where(md.isfinite(norm), g, 0.0)"
+        ) from e
 
 
 def clip_by_global_norm(grads: Any, max_norm: float | md.Tensor, norm_type: float = 2.0) -> tuple[Any, md.Tensor]:
@@ -85,7 +95,7 @@ def clip_grad_norm_(
 ) -> md.Tensor:
     """Scale all gradients by one factor so that their norm is at most max_norm; returns the norm before, a 0-d tensor.
 
-    Parameters without a gradient are left out. Raises RuntimeError as get_total_norm does.
+    Parameters without a gradient are left out. Raises RuntimeError and TypeError as get_total_norm does.
 
     >>> w = md.nn.Parameter(md.ones(2))
     >>> (w * md.tensor([3.0, 4.0])).sum().backward()
