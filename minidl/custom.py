@@ -38,6 +38,20 @@ def _conj(g: Any) -> Any:
     return ns.conj(g) if isinstance(g, Tensor) and g.dtype.is_complex else g
 
 
+def _cotangent(t: Tensor, g: Any) -> Tensor | None:
+    """What bwd returned for an argument, in its dtype."""
+    if g is None or not t.dtype.inexact:
+        return None
+    if isinstance(g, (list, tuple, dict)):
+        raise ValueError(f"custom_vjp: bwd returned a {type(g).__name__} for the argument {describe(t)}")
+    g = asarray_here(g)
+    if g.shape != t.shape:
+        raise ValueError(f"custom_vjp: bwd returned {describe(g)} for the argument {describe(t)}")
+    if g.dtype.is_complex and not t.dtype.is_complex:
+        g = ns.real(g)
+    return _conj(g if g.dtype is t.dtype else ns.cast(g, dtype=t.dtype))
+
+
 def _attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Any]:
     """Give the float outputs of a call nodes whose derivatives are vjp and jvp over the tracked leaves."""
     nodes = [_node(t) for t in leaves]
@@ -170,14 +184,8 @@ class custom_vjp(_Custom):
         found = self.rules[1](res, tree.unflatten(structure, full))
         if not isinstance(found, tuple) or len(found) != len(args):
             raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
-        flat: list[Any] = []
-        for a, g in zip(args, found, strict=True):
-            n = len(tree.leaves(a))
-            flat += [None] * n if g is None else tree.leaves(g)
-        for t, g in zip(leaves, flat, strict=True):
-            if isinstance(t, Tensor) and isinstance(g, Tensor) and g.shape != t.shape:
-                raise ValueError(f"custom_vjp: bwd returned {describe(g)} for the argument {describe(t)}")
-        return [_conj(g) for g in flat]
+        flat = [g for a, g in zip(args, found, strict=True) for g in tree.matched("custom_vjp: bwd's cotangent", g, a)]
+        return [_cotangent(t, g) if isinstance(t, Tensor) else None for t, g in zip(leaves, flat, strict=True)]
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]

@@ -275,20 +275,20 @@ class Trace(Interpreter):
         line = user_line()
         raise TypeError(
             f"{what}: the tensor {describe(t)} is symbolic while md.jit or md.trace runs{f' ({line})' if line else ''}, so it has no value yet; use "
-            "md.where for"
-            " a choice, md.cond or md.while_loop for control flow, or make the argument static with static_argnames"
+            "md.where for a choice, md.cond or md.while_loop for control flow, or make the argument static with static_argnames"
         )
-
 
     def _value(self, wanted: Any) -> Any:
         """The native array of a symbol that follows from constants alone, None for another."""
         own = {id(t) for t in self.root.constants.values()}
         known: dict[Any, Any] = {var: t.payload for t, var, _ in self.captured.values() if id(t) in own and t.xp is self.home}
+        outer = {var: t for t, var, _ in self.captured.values() if isinstance(t.xp, Trace) and not t.xp.closed}
         need, equations = {wanted}, []
         for e in reversed(self.equations):
             if need.intersection(e.outputs):
                 equations.append(e)
                 need.update(a for a in e.inputs if isinstance(a, Var))
+        known.update((v, value) for v in need & outer.keys() if (value := outer[v].xp._value(outer[v].payload)) is not None)
         if not need - known.keys() <= {v for e in equations for v in e.outputs}:
             return None
         xp = self.home
@@ -444,14 +444,14 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
 
 
 def asarray_here(value: Any) -> Tensor:
-    """A Tensor in the current context, from a Tensor, a number or a Host scalar."""
+    """A Tensor in the current context, from a Tensor, a number, a Host scalar or another array."""
     if isinstance(value, Tensor):
         return value
     from minidl.dtypes import of_scalar_type
     from minidl.tensors import scalar_type
 
     kind = value.number if isinstance(value, Host) else scalar_type(value)
-    if kind is None:
+    if kind is None or state.interpreter is None:
         from minidl.ops import asarray
 
         return asarray(value)

@@ -242,3 +242,17 @@ def broadcast_prefix(name: str, prefix: Any, tree: Any) -> list[Any]:
 
     walk(prefix, tree)
     return out
+
+
+def matched(name: str, given: Any, tree: Any) -> list[Any]:
+    """What `given` has for each leaf of `tree`: None for all below a None of its own. Raises ValueError where else the structures differ."""
+    found = _children(tree)
+    if found is None:
+        return [given]
+    if given is None:
+        return [None] * len(leaves(tree))
+    other = _children(given)
+    kinds = {found[0], other[0]} if other is not None else {None}
+    if other is None or len(other[2]) != len(found[2]) or other[1] != found[1] or (len(kinds) > 1 and kinds != {tuple, list}):
+        raise ValueError(f"{name}: a {type(given).__name__} where a {type(tree).__name__} of {len(found[2])} is wanted")
+    return [g for a, b in zip(other[2], found[2], strict=True) for g in matched(name, a, b)]

@@ -111,3 +111,24 @@ def test_a_symbol_that_escaped_stays_without_a_value():
     md.jit(lambda x: escaped.append(md.arange(3) * 2) or x)(md.tensor(X))
     with pytest.raises(RuntimeError, match="after its trace ended"):
         escaped[0].tolist()
+
+
+def test_constants_of_the_function_choose_in_its_loops():
+    def f(x):
+        at = md.arange(3)
+        even = at % 2 == 0
+
+        def step(c, row):
+            return c + row[at > 0].sum(), md.cond(c > 0.0, lambda: row[even & (at > 0)], lambda: row[at == 1])
+
+        return md.scan(step, md.tensor(0.0), x)
+
+    x = md.tensor([[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]])
+    for found in (f(x), md.jit(f)(x)):
+        assert found[0].item() == 12.0 and found[1].tolist() == [[1.0], [5.0]]
+
+
+def test_what_a_loop_carries_is_no_constant_though_it_begins_as_one():
+    f = lambda x: md.scan(lambda c, row: (c + 1, row[c > 0].sum()), md.arange(3), x)
+    with pytest.raises(TypeError, match="symbolic"):
+        md.jit(f)(md.ones((2, 3)))
