@@ -325,6 +325,33 @@ def test_function_is_pytorchs():
         Wrong.apply(x).sum().backward()
 
 
+def test_function_that_asks_what_is_needed_has_gradients_everywhere():
+    class Product(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, y):
+            asked.append(ctx.needs_input_grad)
+            return x * y
+
+        @staticmethod
+        def backward(ctx, g):
+            return (g * 7.0 if ctx.needs_input_grad[0] else None), (g * 9.0 if ctx.needs_input_grad[1] else None)
+
+    asked, x, one = [], md.ones(2), md.ones(2)
+    f = lambda x: Product.apply(x, one)
+    ways = {
+        "itself": lambda x: f(x).sum(),
+        "vmap": lambda x: md.vmap(lambda v: Product.apply(v, one[0]))(x).sum(),
+        "map": lambda x: md.map(f, x[None]).sum(),
+        "cond": lambda x: md.cond(x.sum() > 0.0, f, lambda x: x, x).sum(),
+        "jit": md.jit(lambda x: f(x).sum()),
+    }
+    for name, way in ways.items():
+        assert md.grad(way)(x).tolist() == md.jit(md.grad(way))(x).tolist() == [7.0, 7.0], name
+    asked.clear()
+    Product.apply(x.requires_grad_(), one)
+    assert asked == [(True, False)]
+
+
 def test_draws_come_from_the_seed():
     def draw():
         md.manual_seed(0)

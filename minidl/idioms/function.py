@@ -29,7 +29,8 @@ class Function:
     `forward(*args)` and `setup_context(ctx, inputs, output)`, and call `.apply(*args)`.
 
     backward returns one gradient (or None) for each argument. It works eagerly, under md.jit, and at any order; `ctx.mark_dirty` is not there, as
-    minidl has no views: return the changed value. Arguments are positional. Raises TypeError where backward returns another number of gradients.
+    minidl has no views: return the changed value. Arguments are positional; `ctx.needs_input_grad` is True for every float inside md.jit and md.vmap,
+    where somebody may ask later. Raises TypeError where backward returns another number of gradients.
 
     >>> class Double(md.autograd.Function):
     ...     @staticmethod
@@ -57,7 +58,8 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Compute forward; backward is what differentiation calls."""
-        needs = tuple(isinstance(a, md.Tensor) and a.requires_grad for a in args)
+        inside = md.extend.seen(md.zeros(())) is None  # a loop or a vmap: who differentiates it later is not known yet
+        needs = tuple(isinstance(a, md.Tensor) and (a.requires_grad or (inside and a.dtype.inexact)) for a in args)
 
         def run(*given: Any) -> tuple[Any, dict[str, Any]]:
             ctx = Context(needs)
