@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import minidl as md
+from minidl.idioms.creating import shape_of
 
 __all__ = [
     "addcdiv", "addcmul", "addmm", "addmv", "allclose", "aminmax", "atleast_1d", "atleast_2d", "atleast_3d", "baddbmm", "bincount", "block_diag",
@@ -33,10 +34,6 @@ class Pair(NamedTuple):
     indices: md.Tensor
 
 
-def _shape(size: Sequence[Any]) -> tuple[int, ...]:
-    return tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else tuple(size)
-
-
 # ---- shapes ---------------------------------------------------------------------------------------------------------------------------
 def expand(input: md.Tensor, *size: Any) -> md.Tensor:
     """The tensor broadcast to a shape; -1 keeps the size of an axis. Raises ValueError where an axis of another size than 1 would change.
@@ -44,7 +41,7 @@ def expand(input: md.Tensor, *size: Any) -> md.Tensor:
     >>> md.ones(2, 1).expand(-1, 3).shape
     (2, 3)
     """
-    wanted = _shape(size)
+    wanted = shape_of(size)
     own = (None,) * (len(wanted) - input.ndim) + input.shape
     return md.broadcast_to(input, tuple(builtins.int(o if w == -1 and o is not None else w) for w, o in zip(wanted, own, strict=False)))
 

@@ -210,13 +210,17 @@ for _name in ("mul", "pow", "clamp"):
     setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: _store(self, f(self, *args, **params)))(_f))
 
 
-def _scaled(f: Method, keep: Method) -> Method:
-    return lambda self, other, *, alpha=1: keep(self, f(self, other if alpha == 1 else other * alpha))
+def _scaled(name: str, f: Method, keep: Method) -> Method:
+    def scaled(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+        return keep(self, f(self, other if alpha == 1 else other * alpha))
+
+    scaled.__name__, scaled.__qualname__ = name, f"Tensor.{name}"
+    return scaled
 
 
 for _name, _f in {"add": ns.add, "sub": ns.sub}.items():
-    setattr(Tensor, _name, _scaled(_f, lambda self, value: value))
-    setattr(Tensor, _name + "_", _scaled(_f, _store))
+    setattr(Tensor, _name, _scaled(_name, _f, lambda self, value: value))
+    setattr(Tensor, _name + "_", _scaled(_name + "_", _f, _store))
 
 
 @attach("copy_")
