@@ -352,6 +352,13 @@ def test_function_that_asks_what_is_needed_has_gradients_everywhere():
     assert asked == [(True, False)]
 
 
+def test_functional_derivatives_are_values():
+    x = md.ones(2, requires_grad=True)
+    of = md.autograd.functional
+    for found in (of.vjp(lambda x: (x * x).sum(), x), of.jvp(lambda x: x * x, x, md.ones(2)), (of.jacobian(lambda x: x * x, x),)):
+        assert not any(v.requires_grad for v in found) and x.grad is None
+
+
 def test_draws_come_from_the_seed():
     def draw():
         md.manual_seed(0)

@@ -88,7 +88,7 @@ class functional:
     @staticmethod
     def vjp(func: Callable[..., Any], inputs: Any, v: Any = None) -> tuple[Any, Any]:
         """(func(inputs), the gradient of its product with v)."""
-        out, pull = md.vjp(func, *(inputs if isinstance(inputs, tuple) else (inputs,)))
+        out, pull = md.vjp(func, *(x.detach() for x in (inputs if isinstance(inputs, tuple) else (inputs,))))
         found = pull(md.ones_like(out) if v is None else v)
         return out, found if isinstance(inputs, tuple) else found[0]
 
@@ -96,4 +96,4 @@ class functional:
     def jvp(func: Callable[..., Any], inputs: Any, v: Any) -> tuple[Any, Any]:
         """(func(inputs), its derivative in the direction v)."""
         primals, tangents = ((x if isinstance(x, tuple) else (x,)) for x in (inputs, v))
-        return md.jvp(func, tuple(primals), tuple(tangents))
+        return md.jvp(func, tuple(x.detach() for x in primals), tuple(tangents))
