@@ -53,7 +53,7 @@ def own(error: BaseException) -> bool:
     return isinstance(error, Warning) or (code.co_code[tb.tb_lasti] == _RAISE and not _library(code.co_filename))
 
 
-def _between(error: BaseException, f: types.CodeType | None = None) -> bool:
+def between(error: BaseException, f: types.CodeType | None = None) -> bool:
     """Whether nobody's code but minidl's, libraries' and f's ran between a caught exception and its origin."""
     tb = error.__traceback__
     while tb is not None:
@@ -160,7 +160,7 @@ class Contract:
         """The exception to raise where the function raised this one: itself, if it is minidl's own, or if code of the user's that
         the function called took part in it. Raise it `from` its __cause__."""
         name = self.name
-        if not _between(error, self.code):
+        if not between(error, self.code):
             return error
         if own(error):
             name_it(name, error)
@@ -207,7 +207,7 @@ def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) 
 
     What came from code of the user's that took part is raised as it is, with its cause.
     """
-    if not _between(error, f.__code__):
+    if not between(error, f.__code__):
         raise error
     try:
         contract(f).fit(args, params)
@@ -260,7 +260,7 @@ def explained(name: str, f: Callable[..., Any], error: Exception, args: Sequence
     """
     text = str(error)
     meant = own(error)
-    if not isinstance(error, _ACCIDENTS) or isinstance(error, Warning) or not _between(error) or (meant and text.startswith(f"{name}: ")):
+    if not isinstance(error, _ACCIDENTS) or isinstance(error, Warning) or not between(error) or (meant and text.startswith(f"{name}: ")):
         return error
     signature = inspect.signature(f)
     try:

@@ -26,7 +26,7 @@ from minidl.backends import get as get_backend
 from minidl.backends import loaded
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
-from minidl.batching import per_lane
+from minidl.batching import per_lane, vmap
 from minidl.checkpointing import streams
 from minidl.errors import check_all
 from minidl.generated import operation
@@ -60,7 +60,9 @@ def home(like: Tensor | None = None) -> Backend:
 
 def define(primitive: Primitive) -> Callable[..., Any]:
     """A primitive of your own as a function of Tensors, on every backend: it has a derivative, a batching rule and a place in graphs like any other.
-    Backends compute it by its decomposition. Raises ValueError for one that has none.
+    Backends compute it by its decomposition, whose namespace xp has the functions of md.extend.table. What it has no rule for follows from that, too:
+    the derivative of one that is not elementwise and gives no rule at all, as those of several results must; and what vmap does without `batch`,
+    with the derivatives that are taken outside of the vmap. Raises ValueError for one without a decomposition, or of several results with rules.
 
     >>> softsign = md.extend.define(md.extend.elementwise(
     ...     "softsign", "x", lambda xp, g, x: g / xp.square(1 + xp.abs(x)),
@@ -72,6 +74,12 @@ def define(primitive: Primitive) -> Callable[..., Any]:
     """
     if primitive.decompose is None:
         raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no backend can compute it")
+    if primitive.multiple and primitive.differentiable:
+        raise ValueError(f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules")
+    if not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
+        primitive.inline = True  # everybody but a backend sees the decomposition
+    if primitive.batch is None:
+        primitive.batch = _by_decomposition
     for xp in loaded():
         xp.complete()
         for space in (xp.quick, xp.bare):
@@ -80,6 +88,10 @@ def define(primitive: Primitive) -> Callable[..., Any]:
     made = operation(primitive)
     setattr(ns, primitive.name, made)
     return made
+
+
+def _by_decomposition(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: dict[str, Any]) -> Any:
+    return vmap(lambda *lanes: primitive.decompose(ns, *lanes, **params), in_axes=tuple(0 if b else None for b in batched))(*xs)  # type: ignore[misc]
 
 
 def recorded(f: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[list[tuple[str, float, int]], float, list[tuple[int, str, str]], bool]:

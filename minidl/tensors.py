@@ -22,7 +22,7 @@ from minidl import dtypes
 from minidl.backends import default, using
 from minidl.context import autocasting, busy, interpreting, state
 from minidl.dtypes import DType
-from minidl.errors import name_it, own
+from minidl.errors import between, name_it, own
 from minidl.graph import Var
 from minidl.precision import wanted
 from minidl.primitives import table
@@ -406,6 +406,8 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
     except Exception as error:
         if own(error):
             name_it(primitive.name, error)
+            raise
+        if not between(error):  # a rule or a decomposition of somebody's own
             raise
         said = f"{primitive.name}: cannot compute with {', '.join(map(shown, args))}"
     raise ValueError(f"{said}{' and ' if params else ''}{', '.join(f'{k}={shown(v)}' for k, v in params.items())}")

@@ -60,6 +60,54 @@ def test_a_primitive_that_no_backend_could_compute_is_refused():
         del ex.table["nothing_computes_this"]
 
 
+@pytest.fixture
+def temporary():
+    """Primitives of one test, whose names are free again behind it."""
+    before = set(ex.table)
+    yield ex.Primitive
+    for name in set(ex.table) - before:
+        del ex.table[name]
+
+
+def test_what_has_no_rule_follows_from_the_decomposition(temporary, backend):
+    def moments(xp, x, axis):
+        mean = xp.sum(x, axis=(axis,), keepdims=False) / x.shape[axis]
+        return mean, xp.sum(xp.square(x), axis=(axis,), keepdims=False) / x.shape[axis] - xp.square(mean)
+
+    def infer(x, *, axis):
+        shape = x.shape[:axis] + x.shape[axis + 1 :]
+        return (shape, x.dtype), (shape, x.dtype)
+
+    f = ex.define(temporary("moments", "x", "axis", infer=infer, decompose=moments, multiple=True, promote="float"))
+    x = np.arange(6.0).reshape(2, 3)
+    t, slope = md.tensor(x), (x - x.mean(1, keepdims=True)) * 2 / 3
+    var = lambda v: f(v, axis=1)[1].sum()
+    lanes = lambda v: md.vmap(lambda row: f(row, axis=0)[1])(v).sum()
+    for found in (md.grad(var)(t), md.jit(md.grad(var))(t), md.grad(lanes)(t), md.vmap(md.grad(lambda row: f(row, axis=0)[1]))(t)):
+        np.testing.assert_allclose(found.numpy(), slope, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(md.jit(md.vmap(lambda row: f(row, axis=0)[1]))(t).numpy(), x.var(1), rtol=1e-12)
+
+
+def test_a_primitive_with_rules_and_without_a_batching_rule_is_mapped(temporary, backend):
+    f = ex.define(temporary(
+        "last_sum", "x", infer=lambda x: (x.shape[:-1], x.dtype), decompose=lambda xp, x: xp.sum(x, axis=(len(x.shape) - 1,), keepdims=False),
+        vjps=(lambda xp, g, x_shape: xp.broadcast_to(xp.reshape(g, shape=(*x_shape[:-1], 1)), shape=x_shape),), jvps=("linear",),
+    ))  # fmt: skip
+    x = md.tensor([[1.0, 2.0], [3.0, 4.0]])
+    both = lambda v: (md.vmap(f)(v), md.vmap(md.grad(f))(v), md.grad(lambda v: md.vmap(f)(v).sum())(v))
+    for values, *slopes in (both(x), md.jit(both)(x)):
+        assert values.tolist() == [3.0, 7.0] and all(s.tolist() == [[1.0, 1.0], [1.0, 1.0]] for s in slopes)
+
+
+def test_mistakes_in_a_primitive_of_ones_own_are_said(temporary):
+    rules = temporary("pair", "x", infer=lambda x: ((x.shape, x.dtype),) * 2, decompose=lambda xp, x: (x, x), multiple=True, vjps=(lambda xp, g: g,))
+    with pytest.raises(ValueError, match="pair has several results, whose derivative is that of its decomposition"):
+        ex.define(rules)
+    f = ex.define(temporary("wrong", "x", infer=lambda x: (x.shape, x.dtype), decompose=lambda xp, x: xp.no_such_function(x)))
+    with pytest.raises(AttributeError, match="no_such_function"):
+        f(md.ones(2))
+
+
 def test_values_are_seen_only_where_there_are_any(backend):
     def f(x):
         looks.append(ex.seen(x))
