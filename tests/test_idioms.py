@@ -352,6 +352,16 @@ def test_function_that_asks_what_is_needed_has_gradients_everywhere():
     assert asked == [(True, False)]
 
 
+def test_multinomial_does_not_draw_what_has_no_weight():
+    for weights, n, again in (([[0.5, 0.5], [0.0, 1.0]], 2, False), ([0.0, 0.0], 1, True), ([float("nan"), 0.0], 1, False)):
+        with pytest.raises(ValueError, match="multinomial: a row has fewer weights above 0 than the"):
+            md.multinomial(md.tensor(weights), n, again)
+    draw = md.jit(lambda w: w.multinomial(2))
+    with md.out_of_bounds("raise-later"), pytest.raises(ValueError, match="than the 2 that are wanted"):
+        draw(md.tensor([0.0, 1.0, 0.0])).numpy()
+    assert sorted(draw(md.tensor([1.0, 0.0, 1.0])).tolist()) == [0, 2]
+
+
 def test_functional_derivatives_are_values():
     x = md.ones(2, requires_grad=True)
     of = md.autograd.functional

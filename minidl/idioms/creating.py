@@ -9,6 +9,8 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 import minidl as md
 
 __all__ = [
@@ -185,14 +187,21 @@ def bernoulli(input: md.Tensor, *, generator: Any = None) -> md.Tensor:
 def multinomial(input: md.Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> md.Tensor:
     """Indices drawn with the probabilities (or weights) of the last axis: [..., num_samples].
 
-    Without replacement a row needs as many weights above 0 as are drawn, which is not looked at. Raises
-    ValueError where more are wanted than there are.
+    Raises ValueError where more are wanted without replacement than there are weights above 0, and for a row without any; inside md.jit and on
+    accelerators only as `md.out_of_bounds` says.
 
     >>> md.tensor([0.0, 1.0, 0.0]).multinomial(2, replacement=True).tolist()
     [1, 1]
     """
     if not replacement and num_samples > input.shape[-1]:
         raise ValueError(f"multinomial: {num_samples} of {input.shape[-1]} cannot be drawn without replacement")
+    wanted = 1 if replacement else num_samples
+    text = f"multinomial: a row has fewer weights above 0 than the {wanted} that are wanted"
+    now = md.extend.seen(input)
+    if now is not None and input.numel() and (np.count_nonzero(now[0] > 0, axis=-1) < wanted).any():
+        raise ValueError(text)
+    if now is None:
+        md.extend.expect(lambda: md.count_nonzero(input > 0, axis=-1) < wanted, ValueError, text)
     shape = (num_samples, *input.shape[:-1])
     drawn = md.random.categorical(key(input, generator), md.log(input), -1, shape, replacement or num_samples == 1)
     return md.moveaxis(drawn, 0, -1).to(md.int64)
