@@ -20,7 +20,7 @@ from minidl import dtypes
 from minidl.backends.base import Backend, Functions
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
-from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster, slices
+from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, add_at_slice, caster, slices
 from minidl.backends.torch_memory import Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
@@ -67,7 +67,8 @@ class TorchBackend(Backend):
         self.torch_device = torch.device(device)
         self.donates = device == "cpu"
         quick = PLAIN | METHODS
-        self.quick, self.bare = Functions(self, quick), Functions(self, quick | {n: KERNELS[n] for n in COMPLEX} | SUMS)
+        bare = {n: KERNELS[n] for n in COMPLEX} | SUMS | {"add_at_slice": add_at_slice}
+        self.quick, self.bare = Functions(self, quick), Functions(self, quick | bare)
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:

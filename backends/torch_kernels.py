@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -543,6 +544,19 @@ def unslice(x: Tensor, *, shape: Axes, start: Axes, stop: Axes, step: Axes) -> T
     out = torch.zeros(shape, dtype=x.dtype, device=x.device)
     out[slices(start, stop, step)] = x
     return out
+
+
+def add_at_slice(held: dict[int, Any], n: int, x: Tensor, start: Axes, stop: Axes, step: Axes) -> None:
+    """held[n] += unslice(x), in place once the sum is one that was made here: held[~n] says of which that is so, in this pass alone."""
+    total = held[n]
+    if total.is_complex():
+        held[n] = SUMS["add"](total, unslice(x, shape=tuple(total.shape), start=start, stop=stop, step=step))
+        return
+    mine = held.get(~n)
+    if mine is None or mine() is not total:  # another cotangent may be the same array, or show it
+        held[n] = total = total.clone(memory_format=torch.contiguous_format)
+        held[~n] = weakref.ref(total)  # weak, so that it goes with the last that needs it
+    total[slices(start, stop, step)].add_(x)
 
 
 @kernel

@@ -70,16 +70,15 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
         last, out = md.scan(move, state, projected, reverse=reverse)
         return out, last
 
-    times = md.arange(x.shape[0], backend=x.backend, device=x.device)
+    inside = (md.arange(x.shape[0], backend=x.backend, device=x.device)[:, None] < lengths)[:, :, None]
 
     def masked(now: State, at: tuple[tuple[md.Tensor, ...], md.Tensor]) -> tuple[State, md.Tensor]:
-        p, t = at
-        inside = (t < lengths)[:, None]
-        new = tuple(md.where(inside, b, a) for a, b in zip(now, steps.move(p, now), strict=True))
-        return new, md.where(inside, new[0], 0.0)
+        p, here = at
+        new = tuple(md.where(here, b, a) for a, b in zip(now, steps.move(p, now), strict=True))
+        return new, new[0]
 
-    last, out = md.scan(masked, state, (projected, times), reverse=reverse)
-    return out, last
+    last, out = md.scan(masked, state, (projected, inside), reverse=reverse)
+    return md.where(inside, out, 0.0), last
 
 
 @md.low_precision
