@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -107,17 +108,30 @@ def _symbol(t: Any) -> Any:
     return t.payload if isinstance(t, Tensor) else None
 
 
+class Journal(dict[int, Any]):
+    """What in-place operations of one level change, as it was before: a reference to the Tensor, and its value. What loops and functions of vmap
+    inside write arrives when they are over, or not at all: some are traced only to see what they do."""
+
+    def __init__(self) -> None:
+        self.level, self.outer = state.interpreter, state.journal
+
+    def note(self, t: Tensor) -> None:
+        """Keep what a Tensor is, which is about to change, in all journals of this level."""
+        if self.level is state.interpreter and id(t) not in self:
+            self[id(t)] = weakref.ref(t), t.detach()
+        if self.outer is not None:
+            self.outer.note(t)
+
+
 @contextlib.contextmanager
-def _journal() -> Iterator[dict[int, Any]]:
-    """Collect what in-place operations change inside, as it was before: a reference to the Tensor, and its value."""
-    outer, found = state.journal, dict[int, Any]()
+def _journal() -> Iterator[Journal]:
+    """Collect what changes inside."""
+    found = Journal()
     state.journal = found
     try:
         yield found
     finally:
-        state.journal = outer
-        if outer is not None:
-            outer.update({k: v for k, v in found.items() if k not in outer})
+        state.journal = found.outer
 
 
 def _restore(journal: dict[int, Any]) -> None:

@@ -18,7 +18,7 @@ class _State(_local):
     autocast: Any = None  # which low dtype operations compute in, see minidl.precision
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     bounds: str = "clip"  # what data outside an operation's domain does where it cannot be looked at
-    journal: dict[int, Any] | None = None  # what in-place operations change, as it was before; kept while checkpoint looks
+    journal: Any = None  # where in-place operations note what they change, while checkpoint looks
 
 
 state = _State()

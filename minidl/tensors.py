@@ -217,8 +217,8 @@ class Tensor:
             if state.grad:
                 raise RuntimeError("in-place: a leaf that requires grad can only be changed under md.no_grad()")
             value = value.detach()
-        if busy[0] and state.journal is not None and id(self) not in state.journal:
-            state.journal[id(self)] = weakref.ref(self), self.detach()
+        if busy[0] and state.journal is not None:
+            state.journal.note(self)
         interp = state.interpreter if busy[0] else None
         if interp is not None:
             interp.assign(self, value)
