@@ -44,6 +44,23 @@ class Count(int):
         return self.shape if dim is None else self.shape[dim]
 
 
+class Removal:
+    """What takes a hook away again, once: when it is called, as is its method `remove`."""
+
+    __slots__ = ("hook", "hooks")
+
+    def __init__(self, hooks: list[Any], hook: Any):
+        self.hooks, self.hook = hooks, hook
+
+    def remove(self) -> None:
+        """Take the hook away, if it is still there."""
+        if self.hook in self.hooks:
+            self.hooks.remove(self.hook)
+        self.hooks = []
+
+    __call__ = remove
+
+
 class Tensor:
     """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
 
@@ -173,13 +190,7 @@ class Tensor:
                 self.node[1] = Hooked(self.node[1])
             hooks = self.node[1].hooks
         hooks.append(hook)
-
-        def remove() -> None:
-            if hook in hooks:
-                hooks.remove(hook)
-
-        remove.remove = remove  # type: ignore[attr-defined]
-        return remove
+        return Removal(hooks, hook)
 
     def retain_grad(self) -> None:
         """Let `.grad` of this result of an operation, too, be what backward passes from now on accumulate there (a leaf's always is). Raises

@@ -362,6 +362,23 @@ def test_multinomial_does_not_draw_what_has_no_weight():
     assert sorted(draw(md.tensor([1.0, 0.0, 1.0])).tolist()) == [0, 2]
 
 
+def test_a_hook_is_removed_once_and_leaves_no_garbage():
+    x = md.ones(2, requires_grad=True)
+    seen = []
+    first, second = x.register_hook(seen.append), x.register_hook(seen.append)
+    first.remove()
+    first()
+    (x * x).sum().backward()
+    assert len(seen) == 1
+    second()
+    (x * x).sum().backward()
+    assert len(seen) == 1
+    gc.collect()
+    x.register_hook(seen.append).remove()
+    (x * 2).register_hook(seen.append)
+    assert gc.collect() == 0
+
+
 def test_functional_derivatives_are_values():
     x = md.ones(2, requires_grad=True)
     of = md.autograd.functional
