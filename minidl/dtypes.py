@@ -7,6 +7,7 @@ never raises; this module knows no array library but NumPy.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,12 @@ class DType:
     """An element type: `md.float32`, `md.int64` and so on.
 
     Attributes: name ("float32"), short ("f32"), kind ("bool", "int", "uint", "float" or "complex"), bits, and the booleans inexact, is_float,
-    is_complex, is_integer.
+    is_complex, is_integer. A call makes a Tensor of it, as NumPy's and JAX's dtypes do; OverflowError for an integer that does not fit.
 
     >>> md.float32.bits, md.float32.kind, md.float32 == md.ones(2).dtype
     (32, 'float', True)
+    >>> md.uint32(13).dtype
+    minidl.uint32
     """
 
     __slots__ = (
@@ -59,6 +62,11 @@ class DType:
     def complex(self) -> DType:
         """The complex dtype that holds this one."""
         return complex128 if (self.bits >= 64 and self.kind != "complex") or self is complex128 else complex64
+
+    def __call__(self, value: Any = 0) -> Any:
+        from minidl.ops import asarray
+
+        return asarray(value, dtype=self)
 
     def __repr__(self) -> str:
         return f"minidl.{self.name}"

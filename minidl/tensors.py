@@ -420,8 +420,8 @@ def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> A
             raise
         if not between(error):  # a rule or a decomposition of somebody's own
             raise
-        said = f"{primitive.name}: cannot compute with {', '.join(map(shown, args))}"
-    raise ValueError(f"{said}{' and ' if params else ''}{', '.join(f'{k}={shown(v)}' for k, v in params.items())}")
+        said = f"{primitive.name}: cannot compute with {', '.join(map(shown, args))}{' and ' if params else ''}"
+        raise ValueError(f"{said}{', '.join(f'{k}={shown(v)}' for k, v in params.items())}") from error  # which may be a fault of minidl's
 
 
 def _bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:

@@ -297,3 +297,14 @@ def test_traced_dtypes_are_the_eager_ones():
 
     md.trace(run)(ones())
     assert not wrong, wrong
+
+
+def test_a_dtype_is_a_function_that_makes_tensors_of_it(backend):
+    for dtype in (md.float32, md.uint32, md.bool, md.complex64, md.int8):
+        for value in (1, [1, 0], np.ones((2, 2)), md.ones(2)):
+            made = dtype(value)
+            assert made.dtype is dtype and made.shape == np.shape(value) and made.tolist() == np.asarray(value, dtype.numpy).tolist()
+        assert not dtype().item()
+    assert md.jit(lambda x: md.int32(x) + md.float32(0.5))(md.tensor(1.75)).item() == 1.5
+    with pytest.raises(OverflowError):
+        md.uint8(300)

@@ -227,10 +227,10 @@ def _positions(x: Tensor, plan: Plan, write: bool, mode: str | None = None) -> t
         i, sure = wrapped(i, a, n, mode)  # type: ignore[assignment]
         if not sure:
             rule = mode or later.policy()
-            if rule != "clip" or (write and len(sizes) > 1):
+            if rule != "clip" or (write and len(sizes) > 1 and mode is None):
                 ok = _inside(i, a, n, rule)
                 inside = ok if inside is None else ns.logical_and(inside, ok)
-            if not write or len(sizes) > 1:
+            if not write or len(sizes) > 1 or mode == "clip":
                 i = ns.clip(i, 0, max(n - 1, 0))
         parts.append(i)
     out = parts[0]
@@ -272,12 +272,13 @@ def _inside(i: Tensor, axis: int, n: int, rule: str) -> Tensor:
     return inside
 
 
-def _filled(out: Tensor, inside: Tensor | None, mode: str | None) -> Tensor:
-    """What was read, with the value that the policy "fill" has where nothing is. inside: of the first axes."""
+def _filled(out: Tensor, inside: Tensor | None, mode: str | None, value: Any = None) -> Tensor:
+    """What was read, with the value (by default that of the policy) that "fill" has where nothing is. inside: of the first axes."""
     if inside is None or (mode or later.policy()) != "fill":
         return out
     d = out.dtype
-    value: Any = math.nan if d.inexact else True if d is dtypes.bool_ else -(2 ** (d.bits - 1)) if d.kind == "int" else 2**d.bits - 1
+    if value is None:
+        value = math.nan if d.inexact else True if d is dtypes.bool_ else -(2 ** (d.bits - 1)) if d.kind == "int" else 2**d.bits - 1
     rest = out.ndim - inside.ndim
     return ns.where(reshaped(inside, (*inside.shape, *(1,) * rest)), out, value)
 
@@ -304,8 +305,8 @@ def getitem(x: Any, index: Any, /) -> Tensor:
         raise refused(getitem, error, x, index) from None
 
 
-def _read(x: Tensor, index: Any, mode: str | None) -> Tensor:
-    """x[index]; mode: what to read out of range, also eager."""
+def _read(x: Tensor, index: Any, mode: str | None, value: Any = None) -> Tensor:
+    """x[index]; mode: what to read out of range, also eager. value: with which "fill" fills."""
     plan = Plan(x, index)
     y = plan.cut(x)
     if not plan.axes:
@@ -313,7 +314,7 @@ def _read(x: Tensor, index: Any, mode: str | None) -> Tensor:
         y = reshaped(y, shape)
         return fresh(x) if y is x else y
     i, inside = _positions(x, plan, write=False, mode=mode)
-    out = _filled(ns.gather(_front(y, plan), i), inside, mode)
+    out = _filled(ns.gather(_front(y, plan), i), inside, mode, value)
     order, shape = _placed(plan, i.ndim, out.shape)
     return reshaped(permuted(out, order), shape)
 
@@ -336,8 +337,9 @@ def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...]
     return order, (*entries[: plan.together], *shape[:n], *entries[plan.together :])
 
 
-def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
+def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str | None = None) -> Tensor:
     """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added.
+    bounds: what happens to a position out of range, as `mode` of x.at says it.
 
     Raises IndexError for what is no index, a mask that does not fit, and a position out of range (where it can be looked at, see
     md.out_of_bounds), ValueError for a value that does not broadcast.
@@ -358,7 +360,8 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
         kept = int(deciding(index, "indexing with a mask", _KEEP))
         whole = broadcast_to(value, (kept, *x.shape))
         return _combine(x, ns.reshape(whole, shape=x.shape), mode) if kept else fresh(x)
-    plan = Plan(x, index)
+    rule = _bounds("set_at", bounds)
+    plan = Plan(x, index if rule is None else _addressed(x, index))
     if not plan.axes:
         part_shape = _cut_shape(plan)
         shown = tuple(1 if a is None else part_shape[a] for a in plan.layout)
@@ -370,7 +373,7 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /) -> Tensor:
     order, shape = _placed(plan, len(places), full)
     updates = reshaped(_fitted(value, shape), tuple(full[a] for a in order))  # whether it fits is settled before any index is looked at
     updates = permuted(updates, tuple(np.argsort(order).tolist()))
-    i, _ = _positions(x, plan, write=True)
+    i, _ = _positions(x, plan, write=True, mode=rule)
     new = bind(table["scatter"], (front, updates, i), {"mode": mode})
     rest = [a for a in range(part.ndim) if a not in plan.axes]
     new = reshaped(new, tuple(part.shape[a] for a in (*plan.axes, *rest)))
@@ -391,8 +394,33 @@ def _fitted(value: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ns.broadcast_to(value, shape=shape)
 
 
+#: What JAX calls the rules for positions out of range.
+_BOUNDS = {None: None, "promise_in_bounds": None, "drop": "fill", "fill": "fill", "clip": "clip"}
+
+
+def _bounds(name: str, mode: Any) -> str | None:
+    if mode not in _BOUNDS:
+        raise ValueError(f"{name}: mode is 'drop', 'fill', 'clip', 'promise_in_bounds' or None, not {shown(mode)}")
+    return _BOUNDS[mode]
+
+
+def _addressed(x: Tensor, index: Any) -> tuple[Any, ...]:
+    """An index whose integers are data, so that those out of range are none of the caller's mistakes."""
+    items = index if isinstance(index, tuple) else (index,)
+    known = [np.asarray(i) if isinstance(i, (int, np.integer, np.ndarray, list)) and not isinstance(i, bool) else i for i in items]
+    return tuple(from_numpy(i, home(x.xp)) if isinstance(i, np.ndarray) and i.dtype.kind in "iu" else i for i in known)
+
+
 class At:
-    """`x.at[index]`: functional updates of the elements there; each method returns a new tensor."""
+    """`x.at[index]`: functional updates of the elements there; each method returns a new tensor.
+
+    mode says what becomes of a position out of range, also eager: "drop" (or "fill") leaves that update out, "clip" takes the nearest element. None
+    raises IndexError where positions can be looked at (eager on a CPU) and drops the update elsewhere, unless md.out_of_bounds says otherwise;
+    "promise_in_bounds" is JAX's word for it. Raises ValueError for another mode.
+
+    >>> md.zeros(2).at[[1, 7]].set(5.0, mode="drop").tolist()
+    [0.0, 5.0]
+    """
 
     __slots__ = ("index", "x")
 
@@ -402,29 +430,30 @@ class At:
     def __getitem__(self, index: Any) -> At:
         return At(self.x, index)
 
-    def get(self) -> Tensor:
-        """The elements themselves."""
-        return getitem(self.x, self.index)
+    def get(self, *, mode: str | None = None, fill_value: Any = None) -> Tensor:
+        """The elements themselves. Out of range, "fill" (or "drop") reads fill_value, by default nan or an integer's extreme as md.take has it."""
+        rule = _bounds("at[].get", mode)
+        return getitem(self.x, self.index) if rule is None else _read(operand(self.x), _addressed(self.x, self.index), rule, fill_value)
 
-    def set(self, value: Any) -> Tensor:
+    def set(self, value: Any, *, mode: str | None = None) -> Tensor:
         """Replaced; of several values for one position the last."""
-        return set_at(self.x, self.index, value, "set")
+        return set_at(self.x, self.index, value, "set", bounds=mode)
 
-    def add(self, value: Any) -> Tensor:
+    def add(self, value: Any, *, mode: str | None = None) -> Tensor:
         """Plus the value; several values for one position add up."""
-        return set_at(self.x, self.index, value, "add")
+        return set_at(self.x, self.index, value, "add", bounds=mode)
 
-    def multiply(self, value: Any) -> Tensor:
+    def multiply(self, value: Any, *, mode: str | None = None) -> Tensor:
         """Times the value."""
-        return set_at(self.x, self.index, value, "mul")
+        return set_at(self.x, self.index, value, "mul", bounds=mode)
 
-    def min(self, value: Any) -> Tensor:
+    def min(self, value: Any, *, mode: str | None = None) -> Tensor:
         """The smaller of the two."""
-        return set_at(self.x, self.index, value, "min")
+        return set_at(self.x, self.index, value, "min", bounds=mode)
 
-    def max(self, value: Any) -> Tensor:
+    def max(self, value: Any, *, mode: str | None = None) -> Tensor:
         """The larger of the two."""
-        return set_at(self.x, self.index, value, "max")
+        return set_at(self.x, self.index, value, "max", bounds=mode)
 
 
 def _mode(name: str, mode: str | None) -> None:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from minidl import shapes
+from minidl import later, shapes
 from minidl.dtypes import canonical
 from minidl.errors import contract, refused
-from minidl.ops.common import Tensor, cast, describe, dtypes, fresh, ns, operand, permuted, reshaped, table
+from minidl.ops.common import Tensor, cast, describe, dtypes, eager_on_cpu, fresh, ns, operand, permuted, reshaped, table, values
 
 __all__ = [
     "all", "any", "argmax", "argmin", "count_nonzero", "cumulative_logsumexp", "cumulative_max", "cumulative_min", "cumulative_prod",
@@ -350,18 +350,24 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
 
 def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The q-quantiles over axes, interpolated linearly between the two nearest elements; nan if there is one. q: a number in [0, 1], or several,
-    which become the first axis of the result. The gradient goes to the elements at these places in stable order.
+    which become the first axis of the result. The gradient goes to the elements at these places in stable order, and to a q that is a float Tensor.
 
-    Raises ValueError for q outside [0, 1] or an empty axis.
+    Raises ValueError for q outside [0, 1], where it can be looked at (elsewhere it is clipped, see md.out_of_bounds), or an empty axis.
 
     >>> md.quantile(md.tensor([1.0, 2.0, 3.0, 4.0]), 0.5).item()
     2.5
     """
-    from minidl.ops.manipulation import cut, stack
+    from minidl.ops.indexing import take
+    from minidl.ops.manipulation import cut, moveaxis, stack
 
     x = _floating(operand(x))
-    many = hasattr(q, "__len__") or getattr(q, "ndim", 0) == 1
-    levels = [float(v) for v in (q if many else (q,))]
+    many = (q.ndim == 1) if isinstance(q, Tensor) else hasattr(q, "__len__")
+    symbolic = isinstance(q, Tensor) and q.ndim <= 1 and (q.node is not None or not eager_on_cpu(q))
+    levels = [] if symbolic else [float(v) for v in (q if many else (q,))]
+    if symbolic and not eager_on_cpu(q) and later.policy() == "raise-later":
+        later.expect(ns.logical_not(ns.logical_and(ns.ge(q, 0), ns.le(q, 1))), ValueError, "quantile: a q is not between 0 and 1")
+    elif symbolic and eager_on_cpu(q):
+        levels = [float(v) for v in values(q, "quantile").reshape(-1)]
     if not shapes.prod(x.shape):
         raise ValueError(f"quantile: {describe(x)} is empty")
     for v in levels:
@@ -372,6 +378,12 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
         n = v.shape[a]
         ordered = ns.take_along(v, ns.argsort(v, axis=a, descending=False), axis=a)
         last = cut(ordered, a, n - 1, n)  # nan sorts last
+        if symbolic:
+            place = ns.mul(reshaped(ns.clip(cast(q, v.dtype), 0, 1), (shapes.prod(q.shape), *(1,) * (v.ndim - a - 1))), n - 1)
+            low, part = ns.floor(place), ns.sub(place, ns.floor(place))
+            ends = [take(ordered, reshaped(cast(e, dtypes.int64), (shapes.prod(q.shape),)), axis=a) for e in (low, ns.ceil(place))]
+            mixed = ns.add(ns.mul(ends[0], ns.sub(1, part)), ns.mul(ends[1], part))
+            return moveaxis(ns.where(ns.isnan(last), last, ns.where(ns.gt(part, 0), mixed, ends[0])), a, -1)
         outs = []
         for level in levels:
             place = level * (n - 1)
@@ -392,7 +404,7 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
     shape = shapes.reduced(x.shape, axes, keepdims)
     if not many:
         return reshaped(out, shape)
-    return reshaped(permuted(out, (out.ndim - 1, *range(out.ndim - 1))), (len(levels), *shape))
+    return reshaped(permuted(out, (out.ndim - 1, *range(out.ndim - 1))), (out.shape[-1], *shape))
 
 
 def median(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
