@@ -51,9 +51,9 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         born = next(tape.count)
         live = [i for i, t in enumerate(leaves) if _node(t) is not None]
         fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
-        with _journal() as changed:
+        with _journal() as journal:
             out, aliases = run(fresh)
-        changed = {k: v for k, v in changed.items() if v[0]() is not None}  # the function's own are gone
+        changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
@@ -61,7 +61,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         if like is None or not (live or outside):
             return out
         sources = [*leaves, *(with_node(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
-        del out, aliases
+        del out, aliases, journal
 
         def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
             now = [(s, s.key.detach()) for s, _ in before]

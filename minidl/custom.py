@@ -38,18 +38,16 @@ def _conj(g: Any) -> Any:
     return ns.conj(g) if isinstance(g, Tensor) and g.dtype.is_complex else g
 
 
-def _cotangent(t: Tensor, g: Any) -> Tensor | None:
-    """What bwd returned for an argument, in its dtype."""
-    if g is None or not t.dtype.inexact:
+def _fitted(who: str, g: Any, what: str, like: Any) -> Tensor | None:
+    """A cotangent or tangent that a rule returned for a Tensor, in the dtype of that; None where it is none, and so zero."""
+    if g is None or not isinstance(like, Tensor) or not like.dtype.inexact:
         return None
-    if isinstance(g, (list, tuple, dict)):
-        raise ValueError(f"custom_vjp: bwd returned a {type(g).__name__} for the argument {describe(t)}")
-    g = asarray_here(g)
-    if g.shape != t.shape:
-        raise ValueError(f"custom_vjp: bwd returned {describe(g)} for the argument {describe(t)}")
-    if g.dtype.is_complex and not t.dtype.is_complex:
-        g = ns.real(g)
-    return _conj(g if g.dtype is t.dtype else ns.cast(g, dtype=t.dtype))
+    if not isinstance(g, (list, tuple, dict)):
+        g = asarray_here(g)
+        if g.shape == like.shape:
+            g = ns.real(g) if g.dtype.is_complex and not like.dtype.is_complex else g
+            return g if g.dtype is like.dtype else ns.cast(g, dtype=like.dtype)
+    raise ValueError(f"{who} returned {describe(g) if isinstance(g, Tensor) else 'a ' + type(g).__name__} for {what} {describe(like)}")
 
 
 def _attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Any]:
@@ -185,7 +183,7 @@ class custom_vjp(_Custom):
         if not isinstance(found, tuple) or len(found) != len(args):
             raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
         flat = [g for a, g in zip(args, found, strict=True) for g in tree.matched("custom_vjp: bwd's cotangent", g, a)]
-        return [_cotangent(t, g) if isinstance(t, Tensor) else None for t, g in zip(leaves, flat, strict=True)]
+        return [_conj(_fitted("custom_vjp: bwd", g, "the argument", t)) for t, g in zip(leaves, flat, strict=True)]
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
@@ -249,19 +247,29 @@ class custom_jvp(_Custom):
         self.rules = (rule,)
         return rule
 
+    def _moved(self, primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
+        """What the rule says, flat: outputs, and one tangent for each."""
+        found = self.rules[0](primals, tangents)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError("custom_jvp: the rule must return what the function gives and its tangent, a tuple of two")
+        outs = tree.leaves(found[0])
+        moved = zip(tree.matched("custom_jvp: the tangent", found[1], found[0]), outs, strict=True)
+        fitted = [_fitted("custom_jvp: the rule", m, "the result", o) for m, o in moved]
+        return outs, [zeros_like(o) if m is None and isinstance(o, Tensor) else m for m, o in zip(fitted, outs, strict=True)]
+
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         with grad_mode(False):
             out = self.f(*tree.unflatten(structure, bare))
         outs, out_structure = tree.flatten(out)
-        move = lambda start, full: tree.leaves(self.rules[0](tree.unflatten(structure, start), tree.unflatten(structure, full))[1])
+        move = lambda start, full: self._moved(tree.unflatten(structure, start), tree.unflatten(structure, full))[1]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         return tree.unflatten(out_structure, _attach("custom_jvp", leaves, outs, *_pushed(bare, move)))
 
     def _enter(self, rule: _Rule, leaves: list[Any], fill: Any) -> bool:
         def push(*ts: Any) -> list[Any]:
-            _, moved = self.rules[0](fill(ts[: rule.n]), fill(ts[rule.n :]))
-            return [asarray_here(m) for m in tree.leaves(moved)]
+            outs, moved = self._moved(fill(ts[: rule.n]), fill(ts[rule.n :]))
+            return [zeros_like(asarray_here(o)) if m is None else m for o, m in zip(outs, moved, strict=True)]
 
         rule.functions["push"] = push, rule.functions["value"][1] * 2
         return bool(rule.graph("push"))

@@ -1,4 +1,4 @@
-"""What bwd of a custom_vjp returns: cotangents in the structure, shape and dtype of the arguments, alike eager and traced."""
+"""What rules return: cotangents in the structure, shape and dtype of the arguments, and tangents in those of the results, eager and traced."""
 
 from __future__ import annotations
 
@@ -60,3 +60,38 @@ def test_a_tuple_does_for_a_list_and_another_structure_is_an_error():
     f.defvjp(lambda xs: (xs[0] * xs[1], xs), lambda xs, g: ({"a": g, "b": g},))
     with pytest.raises(ValueError, match="a dict where a list of 2 is wanted"):
         md.grad(lambda a: f([a, a]).sum())(md.tensor(X))
+
+
+def moved_by(tangent, value=lambda x: x * x):
+    f = md.custom_jvp(value)
+    f.defjvp(lambda p, t: (value(p[0]), tangent(p[0], t[0])))
+    return f
+
+
+PUSHED = {
+    "jvp": lambda f, x: md.jvp(f, (x,), (md.ones_like(x),))[1],
+    "jit": lambda f, x: md.jit(lambda x: md.jvp(f, (x,), (md.ones_like(x),))[1])(x),
+    "vmap": lambda f, x: md.vmap(lambda x: md.jvp(f, (x,), (md.ones_like(x),))[1])(x[None])[0],
+    "grad": lambda f, x: md.grad(lambda x: f(x).sum())(x),
+    "jit of grad": lambda f, x: md.jit(md.grad(lambda x: f(x).sum()))(x),
+}
+
+
+@pytest.mark.parametrize("way", PUSHED)
+def test_a_tangent_is_like_its_result(way):
+    x = md.tensor(X)
+    found = PUSHED[way](moved_by(lambda x, t: t.to(md.float64) * 9.0), x)
+    assert found.dtype is md.float32 and found.tolist() == [9.0] * 3
+    assert PUSHED[way](moved_by(lambda x, t: None), x).tolist() == [0.0] * 3
+    with pytest.raises(ValueError, match=r"custom_jvp: the rule returned f32\[2\] for the result f32\[3\]"):
+        PUSHED[way](moved_by(lambda x, t: t[:2]), x)
+    with pytest.raises(ValueError, match=r"custom_jvp: the rule returned a list for the result f32\[3\]"):
+        PUSHED[way](moved_by(lambda x, t: [t]), x)
+
+
+@pytest.mark.parametrize("way", ["jvp", "jit"])
+def test_a_rule_with_several_results_moves_each(way):
+    f = moved_by(lambda x, t: {"n": None, "y": t * 7.0, "z": None}, lambda x: {"n": 3, "y": x, "z": x * 2.0})
+    pushed = lambda x: md.jvp(lambda x: (f(x)["y"], f(x)["z"]), (x,), (md.ones_like(x),))[1]
+    y, z = (md.jit(pushed) if way == "jit" else pushed)(md.tensor(X))
+    assert y.tolist() == [7.0] * 3 and z.tolist() == [0.0] * 3

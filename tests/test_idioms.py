@@ -121,7 +121,7 @@ CASES = {
     "where": lambda T, x, y, s, i, m, r: T.stack(T.where(m)),
     "searchsorted": lambda T, x, y, s, i, m, r: T.searchsorted(T.tensor([0, 1, 2]), i, right=True),
     "new": lambda T, x, y, s, i, m, r: (
-        x.new_zeros(3, 4) + x.new_ones((3, 4)) + x.new_full((4,), 2) + x.new_tensor([1, 2, 3, 4]) + x.new_empty(3, 4) * 0
+        x.new_zeros(3, 4) + x.new_ones((3, 4)) + x.new_full((4,), 2) + x.new_tensor([1, 2, 3, 4]) + T.zeros_like(x.new_empty(3, 4))
     ),
     "types": lambda T, x, y, s, i, m, r: x.type(T.float32).type_as(x).double() * 0 + i.short().byte().char().long().sum() + i.sum().type_as(x),
     "made": lambda T, x, y, s, i, m, r: T.as_tensor([1.5, 2.5, 0.0]) + T.from_numpy(np.ones(3)) + T.logspace(0, 2, 3).double() + T.scalar_tensor(2.0),
