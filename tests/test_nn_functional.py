@@ -314,3 +314,17 @@ def test_softmax_without_an_axis_warns_and_chooses_as_torch():
 def test_errors_say_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_resampling_again_reads_the_same_places_and_weights(backend):
+    run = lambda x: md.nn.functional.interpolate(x, size=5, mode="linear", align_corners=True)
+    with md.use_backend(backend):
+        for dtype in (md.float64, md.float32):
+            x = md.asarray([[[1.0, 2.0, 5.0]]], dtype=dtype)
+            first = run(x).tolist()
+            out = run(x)
+            out += 1.0
+            assert first == [[[1.0, 1.5, 2.0, 3.5, 5.0]]]
+            assert run(x).tolist() == md.jit(run)(x).tolist() == md.vmap(run)(x[None])[0].tolist() == first
+            assert md.grad(lambda x: run(x).sum())(x).tolist() == [[[1.5, 2.0, 1.5]]]

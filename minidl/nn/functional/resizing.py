@@ -6,10 +6,13 @@ the places that really depend on it.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 import minidl as md
 
@@ -192,8 +195,9 @@ def _nearest(x: md.Tensor, axis: int, old: int, new: int, step: float, exact: bo
     return md.take(x, md.asarray(place, backend=x.backend, device=x.device), axis=axis)
 
 
-def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: bool, cubic: bool) -> md.Tensor:
-    """Linear or cubic interpolation along one axis."""
+@functools.lru_cache(256)
+def _taps(old: int, new: int, step: float, align: bool, cubic: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For linear or cubic interpolation, of each tap: the places that it reads, and their weights."""
     at = [i * step if align else (i + 0.5) * step - 0.5 for i in range(new)]
     if not cubic:
         at = [max(v, 0.0) for v in at]
@@ -202,10 +206,14 @@ def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: boo
     taps = ((0, [1 - t for t in part]), (1, part))
     if cubic:
         taps = tuple((o, [_cubic(t - o) for t in part]) for o in (-1, 0, 1, 2))  # type: ignore[assignment]
+    return [(np.asarray([min(max(b + offset, 0), old - 1) for b in base]), np.asarray(weight)) for offset, weight in taps]
+
+
+def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: bool, cubic: bool) -> md.Tensor:
+    """Linear or cubic interpolation along one axis."""
     total: Any = None
-    for offset, weight in taps:
-        place = md.asarray([min(max(b + offset, 0), old - 1) for b in base], backend=x.backend, device=x.device)
-        scale = md.asarray(weight, dtype=x.dtype, backend=x.backend, device=x.device).reshape((-1,) + (1,) * (x.ndim - 1 - axis))
+    for place, weight in _taps(old, new, step, align, cubic):
+        scale = md.asarray(weight.reshape((-1,) + (1,) * (x.ndim - 1 - axis)), dtype=x.dtype, backend=x.backend, device=x.device)
         term = md.take(x, place, axis=axis) * scale
         total = term if total is None else total + term
     return total
