@@ -487,26 +487,27 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
     """
     level = state.interpreter
     seen: dict[int, Node] = {}
-    stack = list(roots)
+    stack, beyond = list(roots), list[Node]()  # what feeds the targets comes last: there a released node is no loss
     stop = {t[0] for t in targets}
     tracked = False
-    while stack:
-        node = stack.pop()
+    while stack or beyond:
+        rest = stack or beyond
+        node = rest.pop()
         if node[0] in seen:
             continue
         seen[node[0]] = node
         if node[0] in stop:
             tracked = tracked or (node[1] is ALIAS and node[3] is not None)
             if through and node[1] is not ALIAS:
-                stack.extend(p for p in parents_of(node) if p[1] is not RELEASED)
+                beyond.extend(parents_of(node))
             continue
         kind = node[1]
-        if kind is RELEASED and through:
+        if kind is RELEASED and rest is beyond:
             continue
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])
         tracked = tracked or kind is LEAF or (kind is ALIAS and node[3] is None) or (level is not None and node[2] is not level)
-        stack.extend(parents_of(node))
+        rest.extend(parents_of(node))
     ordered = sorted(seen.values(), key=lambda n: -n[0])
     leads = set(stop)
     for node in ordered:

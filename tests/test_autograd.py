@@ -244,3 +244,17 @@ def test_a_jacobian_is_cut_from_the_graph_that_made_it():
         jacobian = transform(lambda x, y=y: md.sin(x) * y)(x)
         assert jacobian.requires_grad  # of y, which is tracked outside
         assert md.autograd.grad(jacobian.sum(), y)[0].tolist() == md.cos(x).tolist()
+
+
+def test_grad_through_a_released_graph_says_so():
+    """Also where another output reaches the inputs: its gradient alone would be wrong."""
+    u, v, one = md.ones(3, requires_grad=True), md.ones(3, requires_grad=True), md.ones(3)
+    s = u * v
+    md.autograd.grad(s, [u, v], one)
+    for outputs in ([s], [s, u * 2 + v], [s * 2 + u + v]):
+        with pytest.raises(RuntimeError, match="already differentiated"):
+            md.autograd.grad(outputs, [u, v], [one] * len(outputs))
+    y = u * 2
+    (y * y).sum().backward()  # what leads to an input may be gone
+    z = y * 3
+    assert md.autograd.grad(z, y, one)[0].tolist() == [3.0] * 3
