@@ -568,8 +568,13 @@ def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
 
 # ---- indexing -------------------------------------------------------------------------------------------------------------------------
 def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there."""
+    """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there. On a CPU
+    they are looked at first: where all lie inside, nothing is added."""
     n = x.shape[axis]
+    if at.is_cpu and not unseen(x) and not unseen(at) and at.numel():
+        low, high = torch.aminmax(at)
+        if low.item() >= 0 and high.item() < n:
+            return x.clone(memory_format=torch.contiguous_format), at
     at = torch.where((at >= 0) & (at < n), at, n)
     if unseen(x):  # inductor computes x inside a concatenation, and what is then added to that shows in x as well
         return torch.constant_pad_nd(x, [0, 0] * (x.ndim - axis - 1) + [0, 1]), at
@@ -603,7 +608,7 @@ def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
     else:
         places = at.reshape(-1, *(1,) * (rows.ndim - 1)).expand(rows.shape)
         out.scatter_reduce_(0, places, rows, {"mul": "prod", "min": "amin", "max": "amax"}[mode])
-    return out[:-1]
+    return out[: x.shape[0]]
 
 
 @kernel
