@@ -189,7 +189,7 @@ class Tensor:
             if not isinstance(self.node[1], Hooked):
                 self.node[1] = Hooked(self.node[1])
             hooks = self.node[1].hooks
-        hooks.append(hook)
+        hooks.insert(len(hooks) - any(hasattr(h, "number") for h in hooks), hook)  # what retain_grad keeps has been through all of them
         return Removal(hooks, hook)
 
     def retain_grad(self) -> None:
@@ -206,7 +206,7 @@ class Tensor:
                     kept[number] = g if before is None else before + g
 
             self.register_hook(keep)
-            kept[number] = None
+            keep.number, kept[number] = number, None  # type: ignore[attr-defined]
             weakref.finalize(self, kept.pop, number, None)
 
     def detach(self) -> Tensor:

@@ -608,3 +608,53 @@ def test_retain_grad_counts_once_and_leaves_nothing_behind():
     assert y.grad is None
     (y * y).sum().backward()
     assert y.grad.tolist() == [4.0] * 3
+
+
+def test_what_retain_grad_keeps_has_been_through_all_hooks():
+    kept = []
+    for lib in (md, torch):
+        x = lib.tensor([1.0, 2.0], requires_grad=True)
+        y = x * 2
+        y.register_hook(lambda g: g + 1)
+        y.retain_grad()
+        y.register_hook(lambda g: g * 10)
+        (y * y).sum().backward()
+        kept.append((x.grad.tolist(), y.grad.tolist()))
+    assert kept[0] == kept[1] == ([100.0, 180.0], [50.0, 90.0])
+
+
+def test_a_write_to_data_goes_on_from_what_its_tensor_is(backend):
+    w = md.tensor([1.0, 2.0], requires_grad=True)
+    d, e = w.data, w.data
+    d.add_(1.0)
+    e.mul_(2.0)
+    d[0] = 5.0
+    assert w.tolist() == [5.0, 6.0]
+    md.jit(lambda: w.data.mul_(2.0).sum())()
+    d += 1.0
+    assert w.tolist() == d.tolist() == [11.0, 13.0] and w.is_leaf and w.requires_grad
+    md.jit(lambda: (d.sub_(1.0), e.mul_(2.0))[1].sum())()
+    assert w.tolist() == [20.0, 24.0]
+    assert md.vmap(lambda a: (a.data.add_(1.0).mul_(3.0), a)[1])(md.ones(2)).tolist() == [6.0, 6.0]
+
+
+def test_backward_of_a_function_may_give_none_for_arguments_that_were_left_out():
+    class Scaled(md.autograd.Function):
+        more = ()
+
+        @staticmethod
+        def forward(ctx, x, by=3.0, unused=None):
+            ctx.by = by
+            return x * by
+
+        @staticmethod
+        def backward(ctx, g):
+            return (g * ctx.by, *Scaled.more)
+
+    x = md.tensor([1.0, 2.0])
+    for Scaled.more in ((None, None), (None,), ()):
+        for wrap in (lambda f: f, md.jit):
+            assert wrap(md.grad(lambda x: Scaled.apply(x).sum()))(x).tolist() == [3.0, 3.0]
+    Scaled.more = (None, x)
+    with pytest.raises(TypeError, match="backward returned 3 gradients for 1 arguments"):
+        md.grad(lambda x: Scaled.apply(x).sum())(x)

@@ -20,6 +20,10 @@ class Context:
     def mark_non_differentiable(self, *outputs: md.Tensor) -> None:
         """Accepted: the cotangents of outputs from which nothing is computed are zeros."""
 
+    def mark_dirty(self, *inputs: md.Tensor) -> None:
+        """Raises NotImplementedError."""
+        raise NotImplementedError("mark_dirty: an argument does not change, as there are no views; return the changed value")
+
     def set_materialize_grads(self, value: bool) -> None:
         """Accepted: cotangents are always tensors, zeros where nothing came."""
 
@@ -28,9 +32,9 @@ class Function:
     """An operation with a derivative of its own, as in PyTorch: subclass it with static methods `forward(ctx, *args)` and `backward(ctx, *grads)`, or
     `forward(*args)` and `setup_context(ctx, inputs, output)`, and call `.apply(*args)`.
 
-    backward returns one gradient (or None) for each argument. It works eagerly, under md.jit, and at any order; `ctx.mark_dirty` is not there, as
-    minidl has no views: return the changed value. Arguments are positional; `ctx.needs_input_grad` is True for every float inside md.jit and md.vmap,
-    where somebody may ask later. Raises TypeError where backward returns another number of gradients.
+    backward returns one gradient (or None) for each argument, and None for those that were left out, if it likes. It works eagerly, under md.jit, and
+    at any order; `ctx.mark_dirty` is an error, as minidl has no views: return the changed value. Arguments are positional; `ctx.needs_input_grad` is
+    True for every float inside md.jit and md.vmap, where somebody may ask later. Raises TypeError where backward returns another number of gradients.
 
     >>> class Double(md.autograd.Function):
     ...     @staticmethod
@@ -74,11 +78,11 @@ class Function:
             vars(ctx).update(left)
             found = cls.backward(ctx, *(cotangent if isinstance(cotangent, (tuple, list)) else (cotangent,)))
             found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
-            if len(found) != len(args):
+            if any(g is not None for g in found[len(args) :]) or len(found) < len(args):
                 raise TypeError(f"{cls.__name__}: backward returned {len(found)} gradients for {len(args)} arguments; None stands for one of no use")
             return tuple(
                 g.to(a.dtype) if isinstance(g, md.Tensor) and isinstance(a, md.Tensor) and g.dtype is not a.dtype else g
-                for g, a in zip(found, args, strict=True)
+                for g, a in zip(found, args, strict=False)  # None may stand for arguments that were left out
             )
 
         f = md.custom_vjp(lambda *given: run(*given)[0])

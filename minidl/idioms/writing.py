@@ -16,11 +16,16 @@ def stored(self: md.Tensor, value: md.Tensor) -> md.Tensor:
 
 
 class Data(md.Tensor):
-    """What `x.data` gives: the values of now without a place on the tape; what is written to it in place is written to x,
-    also where x requires grad."""
+    """What `x.data` gives: the values of now without a place on the tape; what changes it in place changes x, also where x requires grad, and where
+    x has changed since, it goes on from there."""
 
     __slots__ = ("owner",)
     owner: md.Tensor
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.endswith("_") and not name.endswith("__"):  # add_, fill_ and so on
+            _catch_up(self)
+        return super().__getattribute__(name)
 
     def assign(self, value: md.Tensor) -> md.Tensor:
         """Write the value to both."""
@@ -29,6 +34,24 @@ class Data(md.Tensor):
             with md.no_grad():
                 owner.assign(value.detach())
         return super().assign(value.detach())
+
+
+def _catch_up(self: Data) -> None:
+    owner = getattr(self, "owner", None)
+    if owner is not None:
+        md.Tensor.assign(self, owner.detach())
+
+
+def _operator(name: str) -> Any:
+    def update(self: Data, *args: Any) -> Any:
+        _catch_up(self)
+        return getattr(md.Tensor, name)(self, *args)
+
+    return update
+
+
+for _name in ("setitem", *(f"i{n}" for n in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split())):
+    setattr(Data, f"__{_name}__", _operator(f"__{_name}__"))
 
 
 def _data(self: md.Tensor) -> md.Tensor:
