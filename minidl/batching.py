@@ -159,15 +159,18 @@ def _to_front(t: Tensor, axis: int) -> Tensor:
     return t if axis == 0 else moveaxis(t, axis, 0)
 
 
-def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable[..., Any]:
+def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, **dims: Any) -> Callable[..., Any]:
     """Map f over axes of its arguments, as one batched computation.
 
     in_axes: an integer or None (not mapped) for all arguments, or a pytree prefix of the tuple of arguments; out_axes likewise for the result.
-    Raises ValueError where the mapped sizes differ or nothing is mapped.
+    in_dims and out_dims are PyTorch's words for them. Raises ValueError where the mapped sizes differ or nothing is mapped.
 
     >>> md.vmap(lambda x, y: x @ y, in_axes=(0, None))(md.ones((3, 2)), md.ones((2,))).tolist()
     [2.0, 2.0, 2.0]
     """
+    in_axes, out_axes = dims.pop("in_dims", in_axes), dims.pop("out_dims", out_axes)
+    if dims:
+        raise TypeError(f"vmap: got an unexpected keyword argument {next(iter(dims))!r}; it takes in_axes and out_axes")
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

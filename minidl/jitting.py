@@ -245,6 +245,7 @@ def jit(
     donate: Sequence[int] = (),
     memory: float | int | str | None = None,
     check: bool = False,
+    donate_argnums: Sequence[int] | int = (),
 ) -> Any:
     """Compile a function: the first call traces it, later calls run the compiled program. Use as `md.jit(f)` or `@md.jit`.
 
@@ -252,7 +253,7 @@ def jit(
     and changed inside. static_argnames, static_argnums: arguments whose value is part of the program, by name or by position. backend: where to run
     it, if not where its inputs are ("auto": where it is fastest, see minidl.auto); results belong to the backend of the inputs all the same. mode:
     another way to compile that the backend has. donate: positions of arguments whose memory the program may reuse, where no other tensor shows it;
-    the caller must not read them again.
+    the caller must not read them again (donate_argnums, JAX's word, adds to them).
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
@@ -269,12 +270,14 @@ def jit(
         budget(memory, 0)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
 
+    given_up = (*donate, *((donate_argnums,) if isinstance(donate_argnums, int) else donate_argnums))
+
     def jitted(g: Callable[..., Any]) -> Jitted:
         if not callable(g):
             raise TypeError(f"jit: expected a function, got {type(g).__name__}")
         there = list(inspect.signature(g).parameters) if numbers else []
         if any(not -len(there) <= i < len(there) for i in numbers):
             raise ValueError(f"jit: static_argnums {numbers}, but {getattr(g, '__name__', g)} has the parameters {', '.join(there) or 'none'}")
-        return Jitted(g, backend, mode, (*names, *(there[i] for i in numbers)), donate, memory, check)
+        return Jitted(g, backend, mode, (*names, *(there[i] for i in numbers)), given_up, memory, check)
 
     return jitted if f is None else jitted(f)

@@ -514,3 +514,15 @@ def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
 
 
 check_all(globals(), __all__)
+
+
+def __getattr__(name: str) -> Any:
+    """The names of SciPy's and PyTorch's linear algebra that minidl.idioms has."""
+    try:
+        room = {} if name.startswith("_") else md.idioms.NAMES["linalg"]
+        ways = md.idioms.ABSENT["linalg"] if room else {}
+    except ModuleNotFoundError:
+        room, ways = {}, {}
+    if name not in room:
+        raise AttributeError(f"module 'minidl.linalg' has no attribute {name!r}" + (f"; {ways[name]}" if name in ways else ""))
+    return room[name]

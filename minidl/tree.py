@@ -256,3 +256,12 @@ def matched(name: str, given: Any, tree: Any) -> list[Any]:
     if other is None or len(other[2]) != len(found[2]) or other[1] != found[1] or (len(kinds) > 1 and kinds != {tuple, list}):
         raise ValueError(f"{name}: a {type(given).__name__} where a {type(tree).__name__} of {len(found[2])} is wanted")
     return [g for a, b in zip(other[2], found[2], strict=True) for g in matched(name, a, b)]
+
+
+def __getattr__(name: str) -> Any:
+    """More of jax.tree's names."""
+    if name.startswith("_"):
+        raise AttributeError(name)
+    from minidl.ops.methods import idiom
+
+    return idiom(globals(), "tree", f"module 'minidl.tree' has no attribute {name!r}", name)

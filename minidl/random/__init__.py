@@ -27,4 +27,5 @@ __all__ = [
     "Generator", "bernoulli", "beta", "bits", "categorical", "choice", "default_generator", "dirichlet", "exponential", "fold_in", "gamma", "gumbel",
     "key", "loggamma", "manual_seed", "normal", "orthogonal", "permutation", "poisson", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip
+PRNGKey = key  # as JAX called it first
 check_all(globals(), __all__, "random.")

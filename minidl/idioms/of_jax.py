@@ -1,0 +1,218 @@
+"""JAX's names (and NumPy's and SciPy's in JAX) for what minidl calls otherwise, with JAX's arguments: aliases and a few lines over public names.
+
+Kept apart from PyTorch's, because none of them is a method. The meaning is JAX's; positions are int64, as everywhere in minidl.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
+
+_NONE = object()
+
+
+def array(object: Any, dtype: Any = None, copy: bool = True) -> md.Tensor:
+    """md.asarray, which copies unless it is told not to.
+
+    >>> md.array([1.0, 2.0]).shape
+    (2,)
+    """
+    return md.asarray(object, dtype=dtype, copy=True if copy else None)
+
+
+def percentile(a: Any, q: Any, axis: Any = None, keepdims: bool = False) -> md.Tensor:
+    """md.quantile of q / 100, which may be a Tensor.
+
+    >>> md.percentile(md.tensor([1.0, 2.0, 3.0]), 50).item()
+    2.0
+    """
+    q = [v / 100 for v in q] if isinstance(q, (list, tuple)) else q / 100
+    return md.quantile(a, q, axis=axis, keepdims=keepdims)
+
+
+def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
+    """md.topk as jax.lax.top_k has it: the k largest values in order, and where they are.
+
+    >>> md.top_k(md.tensor([1.0, 3.0, 2.0]), 2)[1].tolist()
+    [1, 2]
+    """
+    return md.topk(operand, k, axis)
+
+
+def segment_sum(data: Any, segment_ids: Any, num_segments: int | None = None) -> md.Tensor:
+    """The sums of the rows of `data` that have one number in `segment_ids`, as jax.ops.segment_sum has them; others than those from 0 to
+    num_segments - 1 are left out.
+
+    Inside jit num_segments must be given, since shapes are static.
+
+    >>> md.segment_sum(md.tensor([1.0, 2.0, 4.0]), md.tensor([0, 2, 0]), 3).tolist()
+    [5.0, 0.0, 2.0]
+    """
+    data = md.asarray(data)
+    ids = segment_ids if isinstance(segment_ids, md.Tensor) else md.asarray(segment_ids, device=data.device)
+    n = int(md.max(ids)) + 1 if num_segments is None else num_segments
+    return data.new_zeros((n, *data.shape[1:])).at[md.where(ids < 0, n, ids)].add(data, mode="drop")
+
+
+def associative_scan(fn: Callable[[Any, Any], Any], elems: Any, reverse: bool = False, axis: int = 0) -> Any:
+    """All prefixes of an associative operation along an axis, in about 2 log2(n) calls of fn on whole slices, as jax.lax.associative_scan has it.
+
+    fn(a, b) takes and returns pytrees like `elems`, whose tensors agree in the size of the axis (ValueError where they do not); reverse: all
+    suffixes. The method is that of G. Blelloch, Prefix sums and their applications, 1990.
+
+    >>> md.associative_scan(md.add, md.tensor([1.0, 2.0, 3.0])).tolist()
+    [1.0, 3.0, 6.0]
+    """
+    leaves, structure = md.tree.flatten(elems)
+    leaves = [md.moveaxis(md.asarray(v), axis, 0) for v in leaves]
+    sizes = {v.shape[0] for v in leaves}
+    if len(sizes) != 1:
+        raise ValueError(f"associative_scan: the tensors have the sizes {sorted(sizes)} along axis {axis}; they must agree in one")
+
+    def combined(a: list[Any], b: list[Any]) -> list[Any]:
+        moved = [[md.moveaxis(v, 0, axis) for v in side] for side in ((b, a) if reverse else (a, b))]
+        if reverse:
+            moved.reverse()
+        return [md.moveaxis(v, axis, 0) for v in md.tree.leaves(fn(*(md.tree.unflatten(structure, side) for side in moved)))]
+
+    def prefixes(xs: list[Any]) -> list[Any]:
+        n = xs[0].shape[0]
+        if n < 2:
+            return xs
+        odd = prefixes(combined([v[: n - 1 : 2] for v in xs], [v[1::2] for v in xs]))
+        even = [v[:1] for v in xs]
+        if n > 2:
+            rest = combined([v[: (n - 1) // 2] for v in odd], [v[2::2] for v in xs])
+            even = [md.concat(pair, axis=0) for pair in zip(even, rest, strict=True)]
+        return [_interleaved(e, o) for e, o in zip(even, odd, strict=True)]
+
+    if reverse:
+        leaves = [md.flip(v, axis=0) for v in leaves]
+    found = prefixes(leaves)
+    found = [md.flip(v, axis=0) for v in found] if reverse else found
+    return md.tree.unflatten(structure, [md.moveaxis(v, 0, axis) for v in found])
+
+
+def _interleaved(even: md.Tensor, odd: md.Tensor) -> md.Tensor:
+    k = odd.shape[0]
+    pairs = md.reshape(md.stack([even[:k], odd], axis=1), (2 * k, *odd.shape[1:]))
+    return md.concat([pairs, even[k:]], axis=0) if even.shape[0] > k else pairs
+
+
+# ---- md.tree ----------------------------------------------------------------------------------------------------------------------------
+def structure(tree: Any) -> Any:
+    """The structure of a pytree, without its leaves.
+
+    >>> md.tree.structure((1, [2])) == md.tree.structure((3, [4]))
+    True
+    """
+    return md.tree.flatten(tree)[1]
+
+
+def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = _NONE) -> Any:
+    """The leaves, from left to right, joined by a function of two.
+
+    >>> md.tree.reduce(lambda a, b: a + b, {"a": 1, "b": (2, 3)})
+    6
+    """
+    return functools.reduce(function, md.tree.leaves(tree), *(() if initializer is _NONE else (initializer,)))
+
+
+def transpose(outer_treedef: Any, inner_treedef: Any, pytree_to_transpose: Any) -> Any:
+    """A pytree of pytrees turned inside out: from `outer` of `inner` to `inner` of `outer`. Raises ValueError for another structure.
+
+    >>> pair = md.tree.structure((0, 0))
+    >>> md.tree.transpose(md.tree.structure([0, 0, 0]), pair, [(1, 2), (3, 4), (5, 6)])
+    ([1, 3, 5], [2, 4, 6])
+    """
+    n, m = outer_treedef.size, inner_treedef.size
+    leaves, found = md.tree.flatten(pytree_to_transpose)
+    wanted = structure(md.tree.unflatten(outer_treedef, [md.tree.unflatten(inner_treedef, range(m)) for _ in range(n)]))
+    if found != wanted:
+        raise ValueError(f"tree.transpose: the pytree has the structure {found}, not {wanted}")
+    return md.tree.unflatten(inner_treedef, [md.tree.unflatten(outer_treedef, leaves[i::m]) for i in range(m)])
+
+
+# ---- md.linalg --------------------------------------------------------------------------------------------------------------------------
+def solve_triangular(
+    a: Any, b: Any, trans: int | str = 0, lower: bool = False, unit_diagonal: bool = False, *,
+    upper: bool | None = None, left: bool = True, unitriangular: bool = False,
+) -> md.Tensor:  # fmt: skip
+    """The y with a y = b, as jax.scipy.linalg has it (trans: 0 or "N", 1 or "T", 2 or "C"), or with the keywords of torch.linalg's (left=False:
+    y a = b): md.linalg.triangular_solve. Both read the upper triangle unless told otherwise. Raises ValueError for another trans.
+
+    >>> md.linalg.solve_triangular(md.tensor([[2.0, 0.0], [1.0, 1.0]]), md.tensor([2.0, 3.0]), lower=True).tolist()
+    [1.0, 2.0]
+    """
+    a, b = md.asarray(a), md.asarray(b)
+    if trans not in (0, 1, 2, "N", "T", "C"):
+        raise ValueError(f"solve_triangular: trans is 0, 1, 2, 'N', 'T' or 'C', not {trans!r}")
+    lower, unit = lower if upper is None else not upper, unit_diagonal or unitriangular
+    if not left:
+        flipped = solve_triangular(md.matrix_transpose(a), md.matrix_transpose(b), trans, not lower, unit)
+        return md.matrix_transpose(flipped)
+    a = md.conj(a) if trans in (2, "C") else a
+    vector = b.ndim == 1
+    out = md.linalg.triangular_solve(a, b[:, None] if vector else b, lower=lower, transpose=trans not in (0, "N"), unit=unit)
+    return md.reshape(out, out.shape[:-1]) if vector else out
+
+
+def cho_factor(a: Any, lower: bool = False) -> tuple[md.Tensor, bool]:
+    """The Cholesky factor and which triangle it is, for cho_solve; the other triangle is zeros.
+
+    >>> md.linalg.cho_factor(md.tensor([[4.0]]))[0].tolist()
+    [[2.0]]
+    """
+    return md.linalg.cholesky(a, upper=not lower), lower
+
+
+def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> md.Tensor:
+    """The y with a y = b, from cho_factor(a).
+
+    >>> md.linalg.cho_solve(md.linalg.cho_factor(md.tensor([[4.0]])), md.tensor([8.0])).tolist()
+    [2.0]
+    """
+    c, lower = c_and_lower
+    first = solve_triangular(c, b, 0 if lower else 2, lower)
+    return solve_triangular(c, first, 2 if lower else 0, lower)
+
+
+#: Room -> name -> what it is there.
+NAMES: dict[str, dict[str, Any]] = {
+    "md": {
+        "array": array, "jacobian": md.jacrev, "percentile": percentile, "top_k": top_k, "segment_sum": segment_sum,
+        "associative_scan": associative_scan,
+    },
+    "tree": {"structure": structure, "reduce": reduce, "transpose": transpose},
+    "linalg": {"solve_triangular": solve_triangular, "cho_factor": cho_factor, "cho_solve": cho_solve},
+}  # fmt: skip
+#: Room -> name -> what there is for it, in the message of an AttributeError.
+ABSENT: dict[str, dict[str, str]] = {
+    "md": {
+        "numpy": "array functions are in md itself, such as md.sin",
+        "lax": "its functions are minidl's: md.scan, md.cond, md.while_loop, md.fori_loop, md.top_k, md.associative_scan",
+        "scipy": "see md.linalg and md.nn.functional",
+        "one_hot": "md.nn.functional.one_hot(x, n).to(md.float32)",
+        "tree_util": "md.tree",
+        "tree_map": "md.tree.map",
+        "pmap": "md.vmap; one program runs on one device",
+        "device_put": "x.to(device=...)",
+        "device_get": "x.numpy()",
+        "eval_shape": "md.trace(f)(x).outputs have shapes and dtypes",
+        "make_jaxpr": "print(md.trace(f)(x))",
+        "ensure_compile_time_eval": "md.eagerly()",
+        "block_until_ready": "x.numpy() or x.item() waits",
+        "nanmax": "md.max(md.where(md.isnan(x), -md.inf, x))",
+        "nanmin": "md.min(md.where(md.isnan(x), md.inf, x))",
+        "segment_max": "md.full(n, -md.inf).at[ids].max(x)",
+        "segment_min": "md.full(n, md.inf).at[ids].min(x)",
+    },
+    "tree": {
+        "map_with_path": "md.tree.map; the names of a Module's tensors are in named_parameters()",
+        "leaves_with_path": "md.tree.leaves; the names of a Module's tensors are in named_parameters()",
+    },
+    "linalg": {"lu_factor": "md.linalg.solve", "lu": "md.linalg.solve", "expm": "md.linalg.eigh for Hermitian matrices"},
+}
