@@ -180,11 +180,14 @@ def _arrive(node: Node, g: Any) -> None:
     leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
 
 
-def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False) -> None:
-    """Add the gradient of this tensor to the `.grad` of every leaf that led to it.
+def backward(
+    tensor: Tensor | Sequence[Tensor], gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
+) -> None:  # fmt: skip
+    """Add the gradient of this tensor, or of several in one pass, to the `.grad` of every leaf that led to it.
 
-    gradient: the cotangent, needed unless the tensor has one element. create_graph: record the pass, so that it can be differentiated again.
-    retain_graph: keep the tape for another pass (default: create_graph). Raises RuntimeError for an untracked tensor or a released graph.
+    gradient: the cotangent, needed unless the tensor has one element; of several tensors as many, or None. create_graph: record the pass, so that
+    it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). Raises ValueError for another number of
+    gradients than of tensors, RuntimeError for an untracked tensor or a released graph.
 
     >>> import minidl as md
     >>> x = md.tensor([3.0], requires_grad=True)
@@ -196,7 +199,8 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
         with autocasting(None):
             return backward(tensor, gradient, retain_graph, create_graph)
     retain = create_graph if retain_graph is None else retain_graph
-    if gradient is None and not create_graph and not busy[0] and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
+    plain = gradient is None and not create_graph and not busy[0]
+    if plain and isinstance(tensor, Tensor) and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
         xp = tensor.xp
         if xp.fuses and not state.strong and not tape.crossed:
             from minidl import replay  # a later room, which most backends do not need
@@ -206,8 +210,13 @@ def backward(tensor: Tensor, gradient: Tensor | None = None, retain_graph: bool 
         with tape.scope(xp):
             tape.pull_raw([(tensor.node, scalar_payload(xp, 1, tensor.dtype))], None, None, retain, _arrive)
         return
-    xp = state.interpreter or tensor.xp
-    roots = seeds("backward", (tensor,), None if gradient is None else (gradient,))
+    one = isinstance(tensor, Tensor)
+    tensors: tuple[Any, ...] = (tensor,) if one else tuple(tensor)
+    gradients = None if gradient is None else (gradient,) if one else tuple(gradient)
+    if not tensors or not all(isinstance(t, Tensor) for t in tensors) or len(gradients or tensors) != len(tensors):
+        raise ValueError(f"backward: tensors and as many gradients are wanted, {tensor!r} and {gradient!r} came")
+    xp = state.interpreter or tensors[0].xp
+    roots = seeds("backward", tensors, gradients)
     if create_graph or _needs_tensors(roots):
 
         def arrive_tensor(node: Node, g: Tensor) -> None:

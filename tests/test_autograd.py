@@ -258,3 +258,16 @@ def test_grad_through_a_released_graph_says_so():
     (y * y).sum().backward()  # what leads to an input may be gone
     z = y * 3
     assert md.autograd.grad(z, y, one)[0].tolist() == [3.0] * 3
+
+
+def test_backward_of_several_tensors_is_one_pass():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    y = x * x
+    md.autograd.backward([y, y.sum()], [md.tensor([1.0, 10.0]), None])
+    assert x.grad.tolist() == [4.0, 44.0]
+    with pytest.raises(RuntimeError, match="already"):
+        y.sum().backward()
+    with pytest.raises(ValueError, match="as many gradients"):
+        md.autograd.backward([x.sum(), x.sum()], [None])
+    with pytest.raises(ValueError, match="tensors and as many gradients"):
+        md.autograd.backward([1.0])
