@@ -316,6 +316,8 @@ def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, 
     for word, (own_word, meaning) in _MEANINGS.items():
         if word in other and own_word in known:
             other[own_word] = meaning(other.pop(word))
+    if len(other) < len(params):
+        raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
     return other, "requires_grad" not in known and f.__module__ == "minidl.ops.creation" and other.pop("requires_grad", False)
 
 
@@ -326,6 +328,8 @@ def spelled(f: F) -> F:
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
             if "dim" in params:
+                if axis in params:
+                    raise TypeError(f"{f.__name__}: dim and {axis} are two words for one argument; one is enough")
                 params[axis] = params.pop("dim")
             if "keepdim" in params:
                 params["keepdims"] = params.pop("keepdim")

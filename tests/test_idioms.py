@@ -658,3 +658,11 @@ def test_backward_of_a_function_may_give_none_for_arguments_that_were_left_out()
     Scaled.more = (None, x)
     with pytest.raises(TypeError, match="backward returned 3 gradients for 1 arguments"):
         md.grad(lambda x: Scaled.apply(x).sum())(x)
+
+
+def test_two_words_for_one_argument_are_an_error():
+    x = md.ones((2, 3))
+    for call in (lambda: md.sum(x, dim=1, axis=0), lambda: x.sum(dim=1, axis=0), lambda: md.std(x, unbiased=False, correction=1),
+                 lambda: md.std(x, dim=0, axis=1), lambda: md.cumsum(x, dim=1, axis=0), lambda: md.amax(x, dim=1, axis=0)):  # fmt: skip
+        with pytest.raises(TypeError, match="two words for one argument"):
+            call()

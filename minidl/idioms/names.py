@@ -11,11 +11,17 @@ from minidl.idioms import functions
 from minidl.idioms.writing import stored
 
 
+def _one(dim: Any, axis: Any) -> Any:
+    if dim is not None and axis is not None:
+        raise TypeError("dim and axis are two words for one argument; one is enough")
+    return axis if dim is None else dim
+
+
 def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis, keepdims) as name(input, dim, keepdim), or by NumPy's words for these."""
 
     def function(input: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        dim = axis if dim is None else dim
+        dim = _one(dim, axis)
         return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
 
     function.__name__ = function.__qualname__ = name
@@ -33,7 +39,7 @@ def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis=) as name(input, dim), or by NumPy's word for it; an array of one axis needs none."""
 
     def function(input: Any, dim: int | None = None, *, dtype: Any = None, axis: int | None = None) -> Any:
-        return f(input if dtype is None else input.to(dtype), axis=axis if dim is None else dim)
+        return f(input if dtype is None else input.to(dtype), axis=_one(dim, axis))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
