@@ -153,6 +153,15 @@ def per_lane(make: Callable[[int], Tensor]) -> Tensor | None:
     return Tensor(Batched(rows), level, rows.dtype)
 
 
+def lanes_around(own: bool = False) -> Any:
+    """The level of vmap that what is traced now runs in, such as the body of a loop in a mapped function; None elsewhere. own: also where the level
+    is the interpreter itself."""
+    level = state.interpreter
+    while level is not None and not isinstance(level, Level):
+        level = level.parent
+    return None if level is state.interpreter and not own else level
+
+
 def _to_front(t: Tensor, axis: int) -> Tensor:
     from minidl.ops import moveaxis
 

@@ -8,6 +8,7 @@
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
     whole                                             several operations that are one program where a backend compiles each
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
+    lanes_around, interpreting                        and in the loops of a mapped function
     recorded                                          where the time of a call goes
     WICHURA                                           coefficients of the normal quantile
 
@@ -26,8 +27,9 @@ from minidl.backends import get as get_backend
 from minidl.backends import loaded
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
-from minidl.batching import per_lane, vmap
+from minidl.batching import lanes_around, per_lane, vmap
 from minidl.checkpointing import streams
+from minidl.context import interpreting
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
@@ -42,8 +44,8 @@ from minidl.whole import whole
 
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "bind", "cast", "check_all", "constant", "create", "cut", "define", "describe",
-    "elementwise", "expect", "from_numpy", "get_backend", "home", "ns", "operand", "per_lane", "persistent", "recorded", "seen", "size_tuple",
-    "streams", "table", "whole",
+    "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "ns", "operand", "per_lane", "persistent",
+    "recorded", "seen", "size_tuple", "streams", "table", "whole",
 ]  # fmt: skip
 
 

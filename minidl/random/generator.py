@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import minidl as md
 from minidl import Tensor, dtypes
-from minidl.extend import from_numpy, home, per_lane, persistent, streams
+from minidl.extend import from_numpy, home, interpreting, lanes_around, per_lane, persistent, streams
 from minidl.random.keys import key, split, two, words_of
 
 
@@ -27,22 +28,33 @@ class Generator:
         self._seed = seed
         self._keys: list[Tensor] = []  # one per backend that has drawn; `place` says which is up to date
         self.place = -1
+        self._in_lanes: Any = weakref.WeakKeyDictionary()  # level of vmap -> the states of its lanes, from which loops inside it draw
         self._lock = threading.RLock()
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream anew from an integer seed."""
-        with self._lock:
-            self._key_on(home()).assign(key(seed))
+        self.restore(key(seed))
         return self
 
     @property
     def key(self) -> Tensor:
-        """The Tensor that holds the state of now, on the backend of the current context."""
-        return self._key_on(home())
+        """The Tensor that holds the state of now, on the backend of the current context; in a loop of a mapped function, that of the lanes."""
+        level = lanes_around()
+        if level is None:
+            return self._key_on(home())
+        if level not in self._in_lanes:  # one state for each lane, which the loop carries
+            with interpreting(level):
+                self._in_lanes[level] = self.next_key()
+        return self._in_lanes[level]
 
     def restore(self, key: Tensor) -> None:
         """Go back to a state that `key.detach()` kept."""
         with self._lock:
+            if lanes_around() is not None:
+                self.key.assign(key)
+                return
+            if (level := lanes_around(own=True)) is not None:
+                self._in_lanes.pop(level, None)  # its loops begin from the state that is restored
             self._key_on(home(key)).assign(key)
 
     def _key_on(self, backend: Any) -> Tensor:
@@ -66,7 +78,7 @@ class Generator:
         drawn = per_lane(lambda lanes: split(self.next_key(), lanes))
         if drawn is None:
             with self._lock:
-                own = self._key_on(home(like))
+                own = self._key_on(home(like)) if lanes_around() is None else self.key
                 following, drawn = two(own)
                 own.assign(following)
         return drawn
