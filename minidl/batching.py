@@ -155,7 +155,13 @@ def per_lane(make: Callable[[int], Tensor]) -> Tensor | None:
 
 def lanes_around(own: bool = False) -> Any:
     """The level of vmap that what is traced now runs in, such as the body of a loop in a mapped function; None elsewhere. own: also where the level
-    is the interpreter itself."""
+    is the interpreter itself.
+
+    >>> def twice(x):
+    ...     return md.scan(lambda c, _: (c + (md.extend.lanes_around() is not None), ()), x, None, length=2)[0]
+    >>> md.vmap(twice)(md.zeros(3)).tolist(), md.jit(twice)(md.tensor(0.0)).item()
+    ([2.0, 2.0, 2.0], 0.0)
+    """
     level = state.interpreter
     while level is not None and not isinstance(level, Level):
         level = level.parent

@@ -14,7 +14,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.autograd import pullback
 from minidl.context import autocasting, grad_mode, state
-from minidl.custom import _attach, _node
+from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor
 from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, with_node
@@ -49,7 +49,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                 return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
 
         born = next(tape.count)
-        live = [i for i, t in enumerate(leaves) if _node(t) is not None]
+        live = [i for i, t in enumerate(leaves) if node_of(t) is not None]
         fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
         with _journal() as journal:
             out, aliases = run(fresh)
@@ -96,7 +96,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             out = dict(zip(floats, _push([results[i] for i in floats], [*aliases, *more], given), strict=True))
             return [out.get(i) for i in range(len(results))]
 
-        return tree.unflatten(out_structure, _attach("checkpoint", sources, outs, vjp, jvp))
+        return tree.unflatten(out_structure, attach("checkpoint", sources, outs, vjp, jvp))
 
     return wrapped
 

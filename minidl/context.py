@@ -54,7 +54,15 @@ def record_from_now(on: bool, lasting: bool, step: int = 0) -> None:
 
 
 def interpreting(interpreter: Any) -> contextlib.AbstractContextManager[Any]:
-    """Make `interpreter` (a trace, a vmap level, or None for eager) the current one in this thread."""
+    """Make `interpreter` (a trace, a vmap level, or None for eager) the current one in this thread.
+
+    >>> def f(x):
+    ...     with md.extend.interpreting(None):  # what md.eagerly does
+    ...         two = md.ones(2).sum().item()
+    ...     return x * two
+    >>> md.jit(f)(md.tensor(3.0)).item()
+    6.0
+    """
     return setting("interpreter", interpreter)
 
 

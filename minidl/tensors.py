@@ -41,7 +41,11 @@ class Count(int):
 
     def __call__(self, dim: int | None = None) -> Any:
         """The shape, or the size of one axis."""
-        return self.shape if dim is None else self.shape[dim]
+        if dim is None:
+            return self.shape
+        if not -len(self.shape) <= dim < len(self.shape):
+            raise IndexError(f"size: axis {dim} is out of range for {len(self.shape)} dimensions")
+        return self.shape[dim]
 
 
 class Removal:

@@ -666,3 +666,18 @@ def test_two_words_for_one_argument_are_an_error():
                  lambda: md.std(x, dim=0, axis=1), lambda: md.cumsum(x, dim=1, axis=0), lambda: md.amax(x, dim=1, axis=0)):  # fmt: skip
         with pytest.raises(TypeError, match="two words for one argument"):
             call()
+
+
+def test_size_names_itself_and_cotangents_are_always_tensors():
+    with pytest.raises(IndexError, match=r"size: axis 2 is out of range for 2 dimensions"):
+        md.ones(2, 3).size(2)
+    assert md.ones(2, 3).size(-1) == 3
+
+    class Lean(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.set_materialize_grads(False)
+            return x * 1.0
+
+    with pytest.raises(NotImplementedError, match="set_materialize_grads"):
+        Lean.apply(md.ones(2, requires_grad=True))

@@ -34,7 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
-    ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "checkpointing", "recording"),
+    ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "custom_rules", "checkpointing", "recording"),
     ("whole", "extend"),
     ("__init__",),
     SATELLITES,

@@ -25,7 +25,9 @@ class Context:
         raise NotImplementedError("mark_dirty: an argument does not change, as there are no views; return the changed value")
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Accepted: cotangents are always tensors, zeros where nothing came."""
+        """Cotangents are always tensors, zeros where nothing came. Raises NotImplementedError for False."""
+        if not value:
+            raise NotImplementedError("set_materialize_grads(False): cotangents are always tensors; one of zeros alone says that nothing came")
 
 
 class Function:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
-from minidl.idioms import functions
+from minidl.idioms import functions, shaping
 from minidl.idioms.writing import stored
 
 
@@ -71,7 +71,7 @@ ALIASES: dict[str, Any] = {
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
     "cross": cross,
-    "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": functions.vstack,
+    "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
     "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
     **{name: _dimmed(f, name) for name, f in {"amax": md.max, "amin": md.min}.items()},
