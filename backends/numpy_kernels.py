@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 import operator
-import sys
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -392,23 +392,14 @@ def unslice(x: Array, *, shape: tuple[int, ...], start: tuple[int, ...], stop: t
     return out
 
 
-def _sole_count(held: dict[int, Array]) -> int:
-    """The reference count of an array that was taken out of a dict which alone held it."""
-    total = held.pop(0)
-    return sys.getrefcount(total)
-
-
-_SOLE = _sole_count({0: np.zeros(1)}) if getattr(sys, "_is_gil_enabled", lambda: True)() and hasattr(sys, "getrefcount") else 0
-
-
-def add_at_slice(held: dict[int, Array], n: int, x: Array, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> None:
-    """held[n] += unslice(x): in place, where nobody else holds it."""
-    total = held.pop(n)
-    if sys.getrefcount(total) != _SOLE or not total.flags.owndata or not total.flags.writeable:
-        total = total.copy()
+def add_at_slice(held: dict[int, Any], n: int, x: Array, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> None:
+    """held[n] += unslice(x), in place once the sum is one that was made here: held[~n] says of which that is so, in this pass alone."""
+    total, mine = held[n], held.get(~n)
+    if mine is None or mine() is not total:  # another cotangent may be the same array, or show it
+        held[n] = total = np.add(total, np.zeros((), total.dtype))  # as what is added beside the slice: no zero stays negative
+        held[~n] = weakref.ref(total)  # weak, so that it goes with the last that needs it
     part = total[tuple(map(slice, start, stop, step))]
     np.add(part, x, out=part)
-    held[n] = total
 
 
 @silent

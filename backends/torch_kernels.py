@@ -554,7 +554,7 @@ def add_at_slice(held: dict[int, Any], n: int, x: Tensor, start: Axes, stop: Axe
         return
     mine = held.get(~n)
     if mine is None or mine() is not total:  # another cotangent may be the same array, or show it
-        held[n] = total = total.clone(memory_format=torch.contiguous_format)
+        held[n] = total = total.clone(memory_format=torch.contiguous_format).add_(0.0)  # as what is added beside the slice: no zero stays negative
         held[~n] = weakref.ref(total)  # weak, so that it goes with the last that needs it
     total[slices(start, stop, step)].add_(x)
 

@@ -40,9 +40,9 @@ class _Custom:
     _taped: Callable[..., Any]  # the call on the tape of this level
     _enter: Callable[..., bool]  # trace the rules of a call; False where one changes a tensor
 
-    def __init__(self, f: Callable[..., Any], nondiff_argnums: int | Sequence[int] = ()):
+    def __init__(self, f: Callable[..., Any], nondiff_argnums: int | Sequence[int] = (), *, effects: bool = False):
         functools.update_wrapper(self, f, updated=())
-        self.f = f
+        self.f, self.effects = f, effects
         self.nondiff = (nondiff_argnums,) if isinstance(nondiff_argnums, int) else tuple(nondiff_argnums)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -59,7 +59,7 @@ class _Custom:
         leaves, structure = tree.flatten(args)
         if not state.grad or not any(isinstance(t, Tensor) for t in leaves):
             return self.f(*args)
-        if state.interpreter is not None:
+        if state.interpreter is not None and not self.effects:
             found = self._recorded(leaves, structure)
             if found is not None:
                 return found
@@ -79,7 +79,7 @@ class _Custom:
 
             return call
 
-        inner = type(self)(merged(self.f))
+        inner = type(self)(merged(self.f), effects=self.effects)
         *forward, last = self.rules
         inner.rules = (*map(merged, forward), functools.partial(last, *first))
         return inner(*(a for i, a in enumerate(args) if i not in fixed))
@@ -118,7 +118,8 @@ class custom_vjp(_Custom):
 
     f.defvjp(fwd, bwd): fwd(*args) -> (out, residuals); bwd(residuals, cotangent) -> one cotangent (or None) per argument. Forward mode through
     it transposes bwd, which must be linear in the cotangent. Complex cotangents follow PyTorch's convention. nondiff_argnums: arguments (functions,
-    settings) that have no cotangent, which bwd gets before the residuals.
+    settings) that have no cotangent, which bwd gets before the residuals. effects: bwd does more than compute, such as storing what it sees: it then
+    runs where a derivative is taken, and a trace keeps no rule for derivatives taken later.
     Raises TypeError when it is called before it has a rule or where bwd returns no tuple, ValueError for a cotangent of another shape.
 
     >>> f = md.custom_vjp(lambda x: x * 2.0)

@@ -302,3 +302,12 @@ def test_a_rule_that_reads_a_tracked_tensor_is_kept_in_bodies():
             assert np.isclose(way(f64(2.0)).item(), md.jit(way)(f64(2.0)).item())
     assert np.isclose(md.jit(md.grad(double))(f64(2.0)).item(), 3.2)
     assert np.isclose(md.jit(md.grad(md.grad(double)))(f64(2.0)).item(), 1.6)
+
+
+def test_a_rule_with_effects_stores_what_it_sees_under_jit_too():
+    seen = {}
+    watch = md.custom_vjp(lambda x: x, effects=True)
+    watch.defvjp(lambda x: (x, ()), lambda res, g: (seen.update(g=g) or g,))
+    step = md.jit(lambda x: (md.grad(lambda x: (watch(x) ** 2).sum())(x), seen["g"] + 0.0))
+    for value in (1.0, 3.0):
+        assert [t.item() for t in step(md.tensor(value))] == [2 * value, 2 * value]

@@ -161,6 +161,6 @@ class _Backward:
 
 def _watch(seen: Callable[[tuple[Any, ...]], tuple[Any, ...]]) -> Any:
     """The identity of several tensors, whose cotangents pass through `seen`."""
-    identity = md.custom_vjp(lambda *xs: xs)
+    identity = md.custom_vjp(lambda *xs: xs, effects=True)
     identity.defvjp(lambda *xs: (xs, ()), lambda residuals, grads: seen(grads))
     return identity
