@@ -197,26 +197,27 @@ def polar(abs: md.Tensor, angle: md.Tensor) -> md.Tensor:
 
 
 # ---- reductions and tests -------------------------------------------------------------------------------------------------------------
-def _corrected(unbiased: bool | None, correction: float | None) -> float:
-    return (1 if unbiased is None or unbiased else 0) if correction is None else correction
+def _spread_and_mean(
+    f: Any, input: md.Tensor, dim: Dims, unbiased: bool | None, correction: float | None, keepdim: bool
+) -> tuple[md.Tensor, md.Tensor]:  # fmt: skip
+    if correction is None:
+        correction = 1 if unbiased is None or unbiased else 0
+    axis = tuple(dim) if isinstance(dim, list) else dim
+    return f(input, axis=axis, correction=correction, keepdims=keepdim), md.mean(input, axis=axis, keepdims=keepdim)
 
 
 def var_mean(
     input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[md.Tensor, md.Tensor]:
     """The variance and the mean over axes. The correction is 1 as in PyTorch (md.var, as the Array API has it, corrects nothing by itself)."""
-    c = _corrected(unbiased, correction)
-    axis = tuple(dim) if isinstance(dim, list) else dim
-    return md.var(input, axis=axis, correction=c, keepdims=keepdim), md.mean(input, axis=axis, keepdims=keepdim)
+    return _spread_and_mean(md.var, input, dim, unbiased, correction, keepdim)
 
 
 def std_mean(
     input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[md.Tensor, md.Tensor]:
     """The standard deviation and the mean over axes. The correction is 1 as in PyTorch (md.std, as the Array API has it, corrects nothing)."""
-    c = _corrected(unbiased, correction)
-    axis = tuple(dim) if isinstance(dim, list) else dim
-    return md.std(input, axis=axis, correction=c, keepdims=keepdim), md.mean(input, axis=axis, keepdims=keepdim)
+    return _spread_and_mean(md.std, input, dim, unbiased, correction, keepdim)
 
 
 def cov(input: md.Tensor, *, correction: int = 1) -> md.Tensor:

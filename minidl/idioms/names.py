@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
+from minidl.extend import store
 from minidl.idioms import functions, shaping
-from minidl.idioms.writing import stored
 
 
 def _one(dim: Any, axis: Any) -> Any:
@@ -99,12 +99,12 @@ scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract t
 
 
 def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
-    def store(self: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
-        return stored(self, f(self, *args, **params))
+    def storing(self: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
+        return store(self, f(self, *args, **params))
 
-    store.__name__, store.__qualname__, store.__module__ = f"{name}_", f"Tensor.{name}_", "minidl"
-    store.__doc__ = f"{name}, stored in this tensor."
-    return store
+    storing.__name__, storing.__qualname__, storing.__module__ = f"{name}_", f"Tensor.{name}_", "minidl"
+    storing.__doc__ = f"{name}, stored in this tensor."
+    return storing
 
 
 def attach(functions: dict[str, Any], methods: dict[str, Any]) -> frozenset[str]:

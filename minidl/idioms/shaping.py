@@ -296,7 +296,7 @@ def aminmax(input: md.Tensor, *, dim: int | None = None, keepdim: bool = False) 
     return md.min(input, axis=dim, keepdims=keepdim), md.max(input, axis=dim, keepdims=keepdim)
 
 
-def _running(values: md.Tensor, input: md.Tensor, dim: int) -> Pair:
+def _with_places(values: md.Tensor, input: md.Tensor, dim: int) -> Pair:
     """Running extremes with the place of each: the last one that has that value, as in PyTorch."""
     n = input.shape[axis_of("cummax", input, dim)]
     places = md.reshape(md.arange(n, backend=input.backend, device=input.device), (n,) + (1,) * (input.ndim - 1 - dim % input.ndim))
@@ -310,12 +310,12 @@ def cummax(input: md.Tensor, dim: int) -> Pair:
     >>> md.tensor([1, 3, 2]).cummax(0).indices.tolist()
     [0, 1, 1]
     """
-    return _running(md.cumulative_max(input, axis=dim), input, dim)
+    return _with_places(md.cumulative_max(input, axis=dim), input, dim)
 
 
 def cummin(input: md.Tensor, dim: int) -> Pair:
     """The smallest element so far along an axis, and its place."""
-    return _running(md.cumulative_min(input, axis=dim), input, dim)
+    return _with_places(md.cumulative_min(input, axis=dim), input, dim)
 
 
 def unique(

@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
+from minidl.extend import store
 from minidl.idioms.creating import key, shape_of
-
-
-def stored(self: md.Tensor, value: md.Tensor) -> md.Tensor:
-    """The value in this tensor, narrowed within its kind as `x += y` does."""
-    if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not (value.dtype.inexact or self.dtype is md.bool)):
-        value = value.to(self.dtype)
-    return self.assign(value)
 
 
 class Data(md.Tensor):
@@ -117,7 +111,7 @@ def fill_diagonal_(self: md.Tensor, fill_value: Any, wrap: bool = False) -> md.T
     if self.ndim != 2 or wrap:
         raise (NotImplementedError("fill_diagonal_: wrap") if wrap else ValueError(f"fill_diagonal_: a matrix is wanted, not shape {self.shape}"))
     rows, columns = (md.arange(n, backend=self.backend, device=self.device) for n in self.shape)
-    return stored(self, md.where(md.expand_dims(rows, 1) == columns, fill_value, self))
+    return store(self, md.where(md.expand_dims(rows, 1) == columns, fill_value, self))
 
 
 def normal_(self: md.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> md.Tensor:

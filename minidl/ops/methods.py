@@ -60,13 +60,18 @@ def _reflected(f: Method) -> Method:
 
 def _in_place(f: Method) -> Method:
     def update(self: Tensor, other: Any, /) -> Tensor:
-        return _store(self, f(self, other))
+        return store(self, f(self, other))
 
     return update
 
 
-def _store(self: Tensor, value: Tensor) -> Tensor:
-    """assign, narrowing within a kind as PyTorch does (f32 += f64 stays f32; i64 += f32 and bool += i64 are TypeErrors)."""
+def store(self: Tensor, value: Tensor) -> Tensor:
+    """The value in this tensor, narrowed within a kind as PyTorch does: f32 += f64 stays f32. Raises TypeError for i64 += f32 and bool += i64.
+
+    >>> x = md.zeros(1)
+    >>> md.extend.store(x, md.ones(1, dtype=md.float64)).dtype
+    minidl.float32
+    """
     if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not (value.dtype.inexact or self.dtype is dtypes.bool_)):
         value = cast(value, self.dtype)
     return self.assign(value)
@@ -207,7 +212,7 @@ Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Byte
 # ---- in place -------------------------------------------------------------------------------------------------------------------------
 for _name in ("mul", "pow", "clamp"):
     _f = {"mul": ns.mul, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
-    setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: _store(self, f(self, *args, **params)))(_f))
+    setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: store(self, f(self, *args, **params)))(_f))
 
 
 def _scaled(name: str, f: Method, keep: Method) -> Method:
@@ -220,7 +225,7 @@ def _scaled(name: str, f: Method, keep: Method) -> Method:
 
 for _name, _f in {"add": ns.add, "sub": ns.sub}.items():
     setattr(Tensor, _name, _scaled(_name, _f, lambda self, value: value))
-    setattr(Tensor, _name + "_", _scaled(_name + "_", _f, _store))
+    setattr(Tensor, _name + "_", _scaled(_name + "_", _f, store))
 
 
 @attach("copy_")
