@@ -6,7 +6,7 @@
     home, get_backend, Backend                        where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
-    whole                                             several operations that are one program where a backend compiles each
+    whole, loop                                       several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
     recorded                                          where the time of a call goes
@@ -30,6 +30,7 @@ from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
 from minidl.checkpointing import streams
 from minidl.context import interpreting
+from minidl.control.scans import loop
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
@@ -45,7 +46,7 @@ from minidl.whole import whole
 
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "bind", "cast", "check_all", "constant", "create", "cut", "define", "describe",
-    "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "ns", "operand", "per_lane", "persistent",
+    "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns", "operand", "per_lane", "persistent",
     "recorded", "seen", "size_tuple", "store", "streams", "table", "whole",
 ]  # fmt: skip
 

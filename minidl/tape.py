@@ -294,9 +294,13 @@ def scope(xp: Any) -> contextlib.AbstractContextManager[Any]:
     return stack
 
 
-def _home(node: Node) -> contextlib.AbstractContextManager[Any]:
+def _on(xp: Any) -> contextlib.AbstractContextManager[Any]:
     """Constants of a rule on Tensors are made where its node is."""
-    return using(node[2]) if crossed and hasattr(node[2], "asarray") else contextlib.nullcontext()
+    return using(xp) if hasattr(xp, "asarray") else contextlib.nullcontext()
+
+
+def _home(node: Node) -> contextlib.AbstractContextManager[Any]:
+    return _on(node[2]) if crossed else contextlib.nullcontext()
 
 
 def alias_node(xp: Any, parent: Node | None) -> Node:
@@ -335,8 +339,10 @@ class Opaque:
 
     def pull(self, node: Node, g: list, pending: dict, heap: list) -> None:
         xp = node[2]
-        cts = [None if c is None else _wrapper(xp)(c, None) for c in g]
-        for parent, d in zip(node[3 : 3 + self.n], self.vjp(cts, tracked=False), strict=True):
+        wrap = _wrapper(xp)
+        with _on(xp):
+            found = self.vjp([None if c is None else wrap(c, None) for c in g], tracked=False)
+        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
             if d is not None and parent is not None:
                 deposit(parent, xp.lift(d)[0] if d.xp is not xp else d.payload, pending, heap, xp)
 
@@ -346,7 +352,8 @@ class Opaque:
     def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
         if wrap is None:
             wrap_raw = _wrapper(node[2])
-            outs = self.jvp([None if t is None else wrap_raw(t, None) for t in tangents])
+            with _on(node[2]):
+                outs = self.jvp([None if t is None else wrap_raw(t, None) for t in tangents])
             return [None if o is None else (node[2].lift(o)[0] if o.xp is not node[2] else o.payload) for o in outs]
         return self.jvp(list(tangents))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl import tree
+from minidl.backends import using
 from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, same, tensors
 from minidl.control.halves import Split, split_body
@@ -141,6 +142,57 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     outs = apply_scan([*traced.extra, *traced.written, *carry, *seq], params)
     traced.store(outs[:w])
     return tree.unflatten(c_structure, outs[w : w + k]), tree.unflatten(y_structure, outs[w + k :])
+
+
+def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """md.scan of `step(constants, carry, x) -> (carry, y)`, which reads nothing but its arguments, as `run(constants, init, xs, reverse=False)`.
+
+    Nobody's Python is in such a step, so it is traced once for each kind of arguments in eager code too, where the backend compiles at once; the loop
+    is then one node of the tape. xs has at least one tensor. Raises as md.scan does.
+
+    >>> run = md.extend.loop(lambda decay, total, x: (total * decay + x, total))
+    >>> last, before = run(md.tensor(0.5), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
+    >>> last.item(), before.tolist()
+    (4.25, [0.0, 1.0, 2.5])
+    """
+    bodies: dict[Any, tuple[Graph, Any] | None] = {}
+
+    def run(constants: Any, init: Any, xs: Any, reverse: bool = False) -> tuple[Any, Any]:
+        parts = [tree.flatten(v) for v in (constants, init, xs)]
+        (consts, _), (carry, c_structure), (seq, _) = parts
+        operands = [*consts, *carry, *seq]
+        xp = getattr(seq[0], "xp", None)
+        usual = state.interpreter is None and state.autocast is None and all(isinstance(t, Tensor) and t.xp is xp for t in operands)
+        if usual and hasattr(xp, "asarray") and len({t.shape[:1] for t in seq}) == 1 and all(seq[0].shape[:1]):
+            key = xp, *(s for _, s in parts), *(aval(t) for t in operands[: len(consts) + len(carry)]), *((t.shape[1:], t.dtype) for t in seq)
+            if key not in bodies:
+                if len(bodies) > 255:
+                    bodies.clear()
+                bodies[key] = _body(step, parts, xp)
+            found = bodies[key]
+            if found is not None:
+                n = {"length": seq[0].shape[0], "n_consts": len(consts), "n_carry": len(carry)}
+                outs = apply_scan(operands, {"body": found[0], **n, "reverse": reverse})
+                return tree.unflatten(c_structure, outs[: len(carry)]), tree.unflatten(found[1], outs[len(carry) :])
+        return scan(lambda now, x: step(constants, now, x), init, xs, reverse=reverse)
+
+    return run
+
+
+def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Graph, Any] | None:
+    """A step of loop as a graph, and the structure of what it gives besides the carry; None where it runs in Python."""
+    ends = len(parts[0][0]), len(parts[0][0]) + len(parts[1][0])
+
+    def body(*args: Tensor) -> Any:
+        given = args[: ends[0]], args[ends[0] : ends[1]], args[ends[1] :]
+        return step(*(tree.unflatten(s, list(g)) for (_, s), g in zip(parts, given, strict=True)))
+
+    avals = [*(aval(t) for leaves, _ in parts[:2] for t in leaves), *((t.shape[1:], t.dtype) for t in parts[2][0])]
+    with using(xp):
+        traced = Traced("scan", body, avals, parts[1][0], loop=False)
+    if traced.extra or traced.written or xp.expected(traced.graph):
+        return None
+    return traced.graph, traced.structure.children[1]
 
 
 def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: Any, n: int, reverse: bool) -> tuple[Any, Any]:

@@ -1,11 +1,12 @@
 """One step of recurrent networks, and whole sequences by scan; the steps are names of minidl.nn.functional, as they are of torch.
 
-A sequence is one loop of the program under jit (md.scan), so tracing and compiling take the same time for any length. What does not depend on the
-state, the projection of the inputs, is one product for all steps.
+A sequence is one loop of the program under jit, and without it one node of the tape (md.extend.loop), so tracing and compiling take the same time for
+any length. What does not depend on the state, the projection of the inputs, is one product for all steps.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import minidl as md
@@ -18,39 +19,55 @@ GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
 class Steps:
-    """The steps of one layer in one direction. Weights are cut into gates once, for cutting each step's result costs more, above all backwards."""
+    """What the steps of one layer in one direction read. Weights are cut into gates once, for cutting each step's result costs more, above all
+    backwards."""
 
     def __init__(self, mode: str, weights: Weights):
         self.mode, rows = mode, weights["hh"].shape[0] // GATES[mode]
-        self.rows, self.ih, self.late = rows, weights["ih"], None
-        self.hh = [w.T for w in md.split(weights["hh"], rows)]
-        self.hr = None if weights.get("hr") is None else weights["hr"].T
+        self.rows, self.ih, late = rows, weights["ih"], None
+        hh = [w.T for w in md.split(weights["hh"], rows)]
         self.bias = weights.get("bias_ih")
         if self.bias is not None and mode == "GRU":  # whose reset gate lies between the two biases of n
             late = weights["bias_hh"]
-            self.bias, self.late = self.bias + md.concat((late[: 2 * rows], md.zeros_like(late[2 * rows :].detach()))), late[2 * rows :]
+            self.bias, late = self.bias + md.concat((late[: 2 * rows], md.zeros_like(late[2 * rows :].detach()))), late[2 * rows :]
         elif self.bias is not None:
             self.bias = self.bias + weights["bias_hh"]
+        self.fixed = {"hh": hh, "late": late, "hr": None if weights.get("hr") is None else weights["hr"].T}
 
     def project(self, x: md.Tensor) -> tuple[md.Tensor, ...]:
         """What the inputs [..., inputs] add to each gate [..., hidden]."""
         return md.split(linear(x, self.ih, self.bias), self.rows, axis=-1)
 
-    def move(self, projected: tuple[md.Tensor, ...], state: State) -> State:
-        """The next state."""
-        h = state[0]
-        if self.mode == "GRU":
-            r, z = (md.sigmoid(p + md.matmul(h, w)) for p, w in zip(projected[:2], self.hh[:2], strict=True))
-            late = md.matmul(h, self.hh[2]) if self.late is None else md.matmul(h, self.hh[2]) + self.late
-            n = md.tanh(projected[2] + r * late)
-            return (n + z * (h - n),)
-        gates = [p + md.matmul(h, w) for p, w in zip(projected, self.hh, strict=True)]
-        if self.mode == "LSTM":
-            i, f, g, o = gates
-            c = md.sigmoid(f) * state[1] + md.sigmoid(i) * md.tanh(g)
-            h = md.sigmoid(o) * md.tanh(c)
-            return (h if self.hr is None else md.matmul(h, self.hr)), c
-        return ((md.tanh if self.mode == "RNN_TANH" else md.relu)(gates[0]),)
+
+def _move(mode: str, fixed: Weights, projected: tuple[md.Tensor, ...], state: State) -> State:
+    """The next state."""
+    h, hh = state[0], fixed["hh"]
+    if mode == "GRU":
+        r, z = (md.sigmoid(p + md.matmul(h, w)) for p, w in zip(projected[:2], hh[:2], strict=True))
+        late = md.matmul(h, hh[2]) if fixed["late"] is None else md.matmul(h, hh[2]) + fixed["late"]
+        n = md.tanh(projected[2] + r * late)
+        return (n + z * (h - n),)
+    gates = [p + md.matmul(h, w) for p, w in zip(projected, hh, strict=True)]
+    if mode == "LSTM":
+        i, f, g, o = gates
+        c = md.sigmoid(f) * state[1] + md.sigmoid(i) * md.tanh(g)
+        h = md.sigmoid(o) * md.tanh(c)
+        return (h if fixed["hr"] is None else md.matmul(h, fixed["hr"])), c
+    return ((md.tanh if mode == "RNN_TANH" else md.relu)(gates[0]),)
+
+
+@functools.cache
+def _layer(mode: str) -> Any:
+    """A whole layer; x is what the inputs add and, where the sequences differ in length, which examples have not come to their end."""
+
+    def step(fixed: Weights, now: State, x: tuple[Any, Any]) -> tuple[State, md.Tensor]:
+        projected, here = x
+        new = _move(mode, fixed, projected, now)
+        if here is not None:
+            new = tuple(md.where(here, b, a) for a, b in zip(now, new, strict=True))
+        return new, new[0]
+
+    return md.extend.loop(step)
 
 
 @md.low_precision
@@ -59,26 +76,11 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
 
     lengths [N]: behind its own length an example keeps its state and its outputs are 0 (backwards it starts at its own end).
     """
-    steps = Steps(mode, weights)
-    projected = steps.project(x)
-    if lengths is None:
-
-        def move(now: State, p: tuple[md.Tensor, ...]) -> tuple[State, md.Tensor]:
-            new = steps.move(p, now)
-            return new, new[0]
-
-        last, out = md.scan(move, state, projected, reverse=reverse)
-        return out, last
-
-    inside = (md.arange(x.shape[0], backend=x.backend, device=x.device)[:, None] < lengths)[:, :, None]
-
-    def masked(now: State, at: tuple[tuple[md.Tensor, ...], md.Tensor]) -> tuple[State, md.Tensor]:
-        p, here = at
-        new = tuple(md.where(here, b, a) for a, b in zip(now, steps.move(p, now), strict=True))
-        return new, new[0]
-
-    last, out = md.scan(masked, state, (projected, inside), reverse=reverse)
-    return md.where(inside, out, 0.0), last
+    steps, inside = Steps(mode, weights), None
+    if lengths is not None:
+        inside = (md.arange(x.shape[0], backend=x.backend, device=x.device)[:, None] < lengths)[:, :, None]
+    last, out = _layer(mode)(steps.fixed, state, (steps.project(x), inside), reverse)
+    return (out if inside is None else md.where(inside, out, 0.0)), last
 
 
 @md.low_precision
@@ -88,7 +90,7 @@ def _cell(mode: str, input: md.Tensor, state: State, w_ih: md.Tensor, w_hh: md.T
         shapes = ", ".join(str(s.shape) for s in state)
         raise ValueError(f"{mode} cell: input {input.shape} and state {shapes} do not fit weights {w_ih.shape} and {w_hh.shape}")
     steps = Steps(mode, {"ih": w_ih, "hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
-    return steps.move(steps.project(input), state)
+    return _move(mode, steps.fixed, steps.project(input), state)
 
 
 def lstm_cell(
