@@ -24,7 +24,7 @@ from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, 
 from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType, float32
-from minidl.emit import emit, load
+from minidl.emit import emit, load, static
 from minidl.fusion import expand, multiplied, swapped
 from minidl.graph import Atom, Equation, Graph, Var
 from minidl.passes import inlined
@@ -224,8 +224,8 @@ class _Lines:
         if operand is not None:
             place, size = inputs[operand], 0
         elif self.copy and out.nbytes >= LEAST and (matmul or _writes(equation)):
-            env["empty"], env[out.dtype.short] = empty, out.dtype.numpy
-            place = f"empty({out.shape}, {out.dtype.short}, {out.nbytes})"
+            env["empty"] = empty
+            place = f"empty({out.shape}, {static(out.dtype.numpy, env)}, {out.nbytes})"
         if place is None:
             return line, (), size
         if name in INTO or name == "put_along":

@@ -277,7 +277,7 @@ class Writer:
         if name in dict(self.buffers):  # idle memory of one size serves the buffers of many loops
             nbytes = 1 << (nbytes - 1).bit_length()
         self.room += nbytes
-        self.head.append(f"{name} = {self._bind(empty, 'empty')}({shape}, {self._bind(dtype.numpy, dtype.short)}, {nbytes})")
+        self.head.append(f"{name} = {self._bind(empty, 'empty')}({shape}, {static(dtype.numpy, self.env)}, {nbytes})")
 
     # ---- lines
     def _product(self, v: Var, e: Equation) -> None:
@@ -383,11 +383,11 @@ class Writer:
         if out not in self.summed:
             return self._assign(out, part)
         total, ufunc = self.names[out], self._bind(TERMINAL[name], TERMINAL[name].__name__)
-        done = f".astype({self._bind(out.dtype.numpy, out.dtype.short)})" if half else ""
+        done = f".astype({static(out.dtype.numpy, self.env)})" if half else ""
         done += f".reshape({out.shape})" if out.shape else ""
         if math.prod(out.shape) == 1:
             self.lines.append(f"{total}.append({part}.reshape(()))")
-            wide, own = (f", dtype={self._bind(np.float64, 'f64')}", f".astype({self._bind(out.dtype.numpy, out.dtype.short)})")
+            wide, own = (f", dtype={self._bind(np.float64, 'f64')}", f".astype({static(out.dtype.numpy, self.env)})")
             if name != "sum" or half or out.dtype.name != "float32":
                 wide = own = ""
             self.tail.append(f"{self.given[out]} = {ufunc}.reduce({total}{wide}){own}{done}")

@@ -76,10 +76,11 @@ def where(c: Array, x: Array, y: Array) -> Array:
 
 
 def select(c: Array, x: Array, y: Array, out: Array) -> Array:
-    """`where` into out, which may be x or y. Where the condition seldom holds, that is faster than to compute with masks."""
+    """`where` into out, which may show the memory of x or y. Where the condition seldom holds, that is faster than to compute with masks."""
     size = out.dtype.itemsize
-    chosen = np.count_nonzero(c) if out is not x and c.shape == out.shape else c.size
-    if chosen * 64 <= c.size:
+    apart = out.size >= 4096 and c.shape == out.shape and not np.may_share_memory(out, x)
+    chosen = np.count_nonzero(c) if apart else c.size
+    if apart and chosen * 64 <= c.size:
         if out is not y:
             np.copyto(out, y)
         if chosen:

@@ -138,6 +138,29 @@ def test_where_a_condition_seldom_holds():
             np.testing.assert_array_equal(select(c, a, b, np.empty_like(x)).view(np.int32), np.where(c, a, b).view(np.int32))
         same = x.copy()
         np.testing.assert_array_equal(select(c, same, y, same), want)
+        same = x.copy()
+        np.testing.assert_array_equal(select(c, same[:], y, same[:]), want)
+
+
+@pytest.mark.parametrize("dtype", [md.float32, md.float64])
+def test_a_choice_that_seldom_holds_is_made_in_blocks_over_the_operand_that_dies(dtype):
+    def f(x, v):
+        y = md.asarray(x, copy=True)
+        y[:, 7] = v
+        return y, md.sqrt(md.abs(y + y))
+
+    x = md.asarray(np.random.default_rng(0).normal(size=(700, 700)), dtype=dtype)
+    for got, want in zip(md.jit(f)(x, x[:, 3]), f(x, x[:, 3]), strict=True):
+        assert got.tolist() == want.tolist()
+
+
+def test_a_loop_that_makes_flags_leaves_the_name_of_their_dtype_alone():
+    def f(x):
+        return (x > 0.5) & (x < 0.7), md.pad(md.ones((1, 700), dtype=md.bool), ((0, 699), (0, 0))) | (md.sin(x) > 0.1)
+
+    x = md.asarray(np.random.default_rng(0).normal(size=(700, 700)))
+    for got, want in zip(md.jit(f)(x), f(x), strict=True):
+        assert got.tolist() == want.tolist()
 
 
 def test_sums_in_blocks_are_as_accurate_as_numpys():
