@@ -7,6 +7,7 @@ primitive's decomposition, and where there is none the error names both.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ class Backend:
         self.complete()
 
     def complete(self) -> None:
-        """Fill in the primitives that the class does not spell. (Done at once: a class with __getattr__ is slow to read every attribute of.)"""
+        """Fill in the primitives that the class does not spell. (Done at once: a class with __getattr__ is slow to read every attribute of.)
+        Before that a subclass takes `brought(name)` into its tables."""
         for name in table:
             if not hasattr(self, name):
                 setattr(self, name, self.fallback(name))
@@ -159,6 +161,21 @@ class Backend:
     def compile(self, graph: Graph, donate: tuple[int, ...] = (), mode: str | None = None) -> Callable[..., tuple]:
         """The program as fast as this backend can make it. donate: numbers of inputs whose memory may be reused; mode: one of `modes`, or None."""
         return self.callable(graph)
+
+
+@functools.cache
+def _beside(home: str, backend: str) -> Any:
+    """The module of a package with its kernels for a backend; None without one."""
+    import importlib.util
+
+    module = f"{home}.on_{backend}"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+
+
+def brought(backend: str) -> dict[str, Any]:
+    """The kernels by name that libraries have for a backend, beside the primitives that they define."""
+    homes = {name: _beside(p.kernels, backend) for name, p in table.items() if p.kernels}
+    return {name: getattr(module, name) for name, module in homes.items() if hasattr(module, name)}
 
 
 class Functions:

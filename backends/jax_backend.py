@@ -21,8 +21,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import SingleDeviceSharding
 
-from minidl.backends import jax_factors, jax_linear  # noqa: F401  their kernels enter the same namespace
-from minidl.backends.base import Backend
+from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
+from minidl.backends.base import Backend, brought
 from minidl.backends.jax_kernels import kernels, pad_with, plus_zero
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
@@ -138,9 +138,11 @@ class JaxBackend(Backend):
 
     def complete(self) -> None:
         """Each primitive as one jitted function of its own (decompositions whole), params being static."""
+        kernels.update(brought("jax"))
         for name, primitive in table.items():
-            if hasattr(type(self), name):
+            if hasattr(self, name):
                 continue
+            vars(self.raw).pop(name, None)
             if name in kernels:
                 f = kernels[name]
                 static = [p.name for p in signature(f).parameters.values() if p.kind is Parameter.KEYWORD_ONLY]

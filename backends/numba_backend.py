@@ -18,7 +18,8 @@ from typing import Any
 import numba
 import numpy as np
 
-from minidl.backends import numba_factors, numba_linear  # noqa: F401  (they register lowerings)
+from minidl.backends import numba_linear
+from minidl.backends.base import brought
 from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, machine, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
@@ -443,6 +444,11 @@ class NumbaBackend(NumpyBackend):
     donates = True
     fuse_least = 4096
     fuse_most = 24
+
+    def complete(self) -> None:
+        """Libraries' lowerings, too."""
+        LOWER.update(brought("numba"))
+        super().complete()
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
         """LLVM takes milliseconds for an equation, where the kernels are not on disk already."""

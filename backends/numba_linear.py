@@ -18,7 +18,7 @@ import numpy as np
 from minidl.backends.numba_conv import Direct, suits
 from minidl.backends.numba_emit import is_half, loaded, lowest, packed, stored, wide
 from minidl.backends.numba_kernels import CONTROL
-from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, shifted, sizes, source, strides, widen
+from minidl.backends.numba_lower import fill, index_of, lower, merged, move, moved, narrow, pointers, shifted, source, strides, widen
 from minidl.backends.numpy_helpers import turned
 from minidl.dtypes import DType, complex64, complex128, float32, float64
 from minidl.graph import Atom, Equation
@@ -326,68 +326,6 @@ def _pool_moves(plan: Any, e: Equation) -> None:
         plan.call(text, ref, out, index_of(plan, i), numbers)
 
     narrow(plan, v, d if not gathers else v.dtype, compute)
-
-
-# ---- linear algebra -----------------------------------------------------------------------------------------------------------------------
-@lower("cholesky")
-def _cholesky(plan: Any, e: Equation) -> None:
-    (x,), (v,) = e.inputs, e.outputs
-    ref, d = widen(plan, x)
-    t, w = stored(d), wide(d)
-    conj = ".conjugate()" if d.is_complex else ""
-    body = f"""for b in range(a[2]):
-    z, bad = b*n*n, False
-    for j in range(n):
-        for i in range(n):
-            s = {w}(x0[z + i*n + j])
-            if i >= j:
-                for k in range(j):
-                    s -= {w}(x1[z + i*n + k]) * {w}(x1[z + j*n + k]){conj}
-                if i == j:
-                    r = s.real
-                    bad = bad or not r > 0 or r == np.inf
-                    x1[z + i*n + j] = {t}(math.sqrt(r))
-                else:
-                    x1[z + i*n + j] = {t}(s / {w}(x1[z + j*n + j]))
-            else:
-                x1[z + i*n + j] = {t}(0)
-    if bad:
-        for i in range(n*n):
-            x1[z + i] = {t}(np.nan)"""
-    narrow(plan, v, d, lambda out: plan.call(source(pointers(t, t), sizes(3, "n"), body), ref, out, math.prod(x.shape[:-2]), x.shape[-1]))
-
-
-@lower("triangular_solve")
-def _triangular_solve(plan: Any, e: Equation) -> None:
-    (m, y), (v,), p = e.inputs, e.outputs, e.params
-    (mr, d), (yr, _) = widen(plan, m), widen(plan, y)
-    t, w, lead = stored(d), wide(d), v.shape[:-2]
-    full = math.prod(lead)
-    parts = []
-    for a, ref in ((m, mr), (y, yr)):
-        if a.shape[:-2] != lead:  # broadcast over the batch
-            lead_strides = [0 if n == 1 else k for n, k in zip(a.shape[:-2], strides(a.shape), strict=False)]
-            s = [0] * (len(v.shape) - len(a.shape)) + lead_strides + strides(a.shape[-2:])
-            shape = (*lead, *a.shape[-2:])
-            copy = plan.temp(math.prod(shape) * d.itemsize)
-            if math.prod(shape):
-                move(plan, ref, copy, d, shape, s, strides(shape))
-            ref = copy
-        parts.append(ref)
-    body = f"""for b in range(batch):
-    for q in range(n):
-        i = q if lower != transpose else n - 1 - q
-        for c in range(columns_):
-            s = {w}(x1[(b*n + i)*columns_ + c])
-            for r in range(q):
-                k = r if lower != transpose else n - 1 - r
-                s -= {w}(x0[(b*n + k)*n + i] if transpose else x0[(b*n + i)*n + k]) * {w}(x2[(b*n + k)*columns_ + c])
-            if not unit:
-                s = s / {w}(x0[(b*n + i)*n + i])
-            x2[(b*n + i)*columns_ + c] = {t}(s)"""
-    text = source(pointers(t, t, t), sizes(3, "batch", "n", "columns_", "lower", "transpose", "unit"), body)
-    flags = [int(p[k]) for k in ("lower", "transpose", "unit")]
-    narrow(plan, v, d, lambda out: plan.call(text, *parts, out, full, *v.shape[-2:], *flags))
 
 
 # ---- control flow ---------------------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from minidl.graph import Atom, Equation, Var
 
 LOWER: dict[str, Callable[[Any, Equation], None]] = {}
 #: Primitives that call NumPy instead of a kernel, and why. What the table gains before this file does is found at run time.
-object_mode: dict[str, str] = dict.fromkeys(("fft", "rfft", "irfft"), "NumPy's FFT (pocketfft) has no address that machine code could call")
+object_mode: dict[str, str] = {}
 
 
 def lower(*names: str) -> Callable[[Callable[[Any, Equation], None]], Callable[[Any, Equation], None]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends import hot, numpy_control
-from minidl.backends.base import Backend, Functions
+from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_helpers import turned
@@ -87,6 +87,13 @@ class NumpyBackend(Backend):
         super().__init__()
         self.quick = Functions(self, {n: functools.partial(_silent.run, f) for n, f in NOISY.items()})
         self.bare = Functions(self, KERNELS | STEPS | {"add_at_slice": add_at_slice})
+
+    def complete(self) -> None:
+        """Libraries' kernels are among the noisy ones."""
+        for name, kernel in brought("numpy").items():
+            KERNELS[name] = kernel
+            setattr(NumpyBackend, name, staticmethod(quiet(kernel)))
+        super().complete()
 
     def asarray(self, value: np.ndarray, dtype: DType) -> Array:
         """A copy of the data."""

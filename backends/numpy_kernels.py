@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import numpy_linear, numpy_special, numpy_windows
+from minidl.backends import numpy_special, numpy_windows
 from minidl.backends.numpy_complex import COMPLEX, complex_pow
 from minidl.backends.numpy_helpers import blocks, bounded, in_chunks, is_half, select, turned, where, widened
 from minidl.backends.numpy_windows import padded
@@ -50,14 +50,6 @@ NOISY.update(
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
     polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
     max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
-)  # fmt: skip
-
-
-NOISY.update(
-    cholesky=numpy_linear.cholesky, triangular_solve=numpy_linear.triangular_solve, solve=numpy_linear.solve, det=numpy_linear.det,
-    logabsdet=numpy_linear.logabsdet, detsign=numpy_linear.detsign, qr=numpy_linear.qr, eigh=numpy_linear.eigh, eigvalsh=numpy_linear.eigvalsh,
-    eig=numpy_linear.eig, eigvals=numpy_linear.eigvals, svd=numpy_linear.svd, svdvals=numpy_linear.svdvals, fft=numpy_linear.fft,
-    rfft=numpy_linear.rfft, irfft=numpy_linear.irfft,
 )  # fmt: skip
 
 

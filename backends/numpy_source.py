@@ -134,7 +134,10 @@ class Definitions:
             module = _module(_ENTRY)
             found = module.kernels.get(name)
             own = name + "_" if keyword.iskeyword(name) or hasattr(builtins, name) else name
-            if found is None:
+            if found is None and name not in module.defined and own not in module.defined:  # a library's, beside its primitive
+                own = name
+                self._define(KERNELS[name].__module__, own)
+            elif found is None:
                 own = own if own in module.defined else name
                 self._define(_ENTRY, own)
             elif (text := ast.unparse(found)).startswith("np."):

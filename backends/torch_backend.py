@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from minidl import dtypes
-from minidl.backends.base import Backend, Functions
+from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, add_at_slice, caster, slices
@@ -69,6 +69,13 @@ class TorchBackend(Backend):
         quick = PLAIN | METHODS
         bare = {n: KERNELS[n] for n in COMPLEX} | SUMS | {"add_at_slice": add_at_slice}
         self.quick, self.bare = Functions(self, quick), Functions(self, quick | bare)
+
+    def complete(self) -> None:
+        """Libraries' kernels are like our own."""
+        KERNELS.update(found := brought("torch"))
+        for name, f in found.items():
+            setattr(TorchBackend, name, staticmethod(f))
+        super().complete()
 
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Tensor:

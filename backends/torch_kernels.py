@@ -20,7 +20,6 @@ import torch
 from minidl import dtypes, shapes
 from minidl.backends import complex_values
 from minidl.backends import torch_composites as composites
-from minidl.backends import torch_linear as linear
 from minidl.backends import torch_windows as windows
 from minidl.backends.numpy_kernels import rounds
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
@@ -630,7 +629,5 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
 
 for _name in ("affine", "dot_general", "dot_int8", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
-for _name in "cholesky triangular_solve solve det logabsdet detsign qr eigh eigvalsh eig eigvals svd svdvals fft rfft irfft".split():
-    KERNELS[_name] = getattr(linear, _name)
 for _name in ("relu_dx", "gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
     KERNELS[_name] = getattr(composites, _name)

@@ -1,7 +1,7 @@
 """md.extend: what a library on minidl stands on, beside the operations that everybody uses. md.linalg, md.fft, md.random and md.testing have no more.
 
     ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
-    define, Primitive, elementwise                    a primitive of your own
+    define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store puts one into another
     home, get_backend, Backend                        where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
@@ -37,7 +37,7 @@ from minidl.ops.common import cast, constant, create, default, eager_on_cpu, ope
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store
 from minidl.primitives import table
-from minidl.primitives.core import Primitive, elementwise
+from minidl.primitives.core import Primitive, batch_leading, elementwise
 from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns
 from minidl.tensors import home as below
@@ -45,9 +45,9 @@ from minidl.tracing import persistent
 from minidl.whole import whole
 
 __all__ = [
-    "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "bind", "cast", "check_all", "constant", "create", "cut", "define", "describe",
-    "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns", "operand", "per_lane", "persistent",
-    "recorded", "seen", "size_tuple", "store", "streams", "table", "whole",
+    "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
+    "define", "describe", "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns", "operand",
+    "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "streams", "table", "whole",
 ]  # fmt: skip
 
 
@@ -62,11 +62,17 @@ def home(like: Tensor | None = None) -> Backend:
     return default() if state.interpreter is None else below(state.interpreter)
 
 
-def define(primitive: Primitive) -> Callable[..., Any]:
+def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
     """A primitive of your own as a function of Tensors, on every backend: it has a derivative, a batching rule and a place in graphs like any other.
     Backends compute it by its decomposition, whose namespace xp has the functions of md.extend.table. What it has no rule for follows from that, too:
     the derivative of one that is not elementwise and gives no rule at all, as those of several results must; and what vmap does without `batch`,
-    with the derivatives that are taken outside of the vmap. Raises ValueError for one without a decomposition, or of several results with rules.
+    with the derivatives that are taken outside of the vmap.
+
+    kernels: a package whose modules on_numpy, on_torch, … (by the names of backends; none is needed) have a function of the primitive's name that
+    computes it there, in the library's own arrays; on_numba has lowerings, see minidl.backends.numba_lower. They are imported with their backend.
+    What they do not compute is decomposed.
+
+    Raises ValueError for a primitive without a decomposition, unless it has kernels and a batching rule, and for rules of one of several results.
 
     >>> softsign = md.extend.define(md.extend.elementwise(
     ...     "softsign", "x", lambda xp, g, x: g / xp.square(1 + xp.abs(x)),
@@ -76,15 +82,19 @@ def define(primitive: Primitive) -> Callable[..., Any]:
     (0.5, 0.25)
     >>> del md.extend.table["softsign"]  # a name is defined once; so it is free again
     """
-    if primitive.decompose is None:
-        raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no backend can compute it")
+    if primitive.decompose is None and not (kernels and primitive.batch):
+        what = "vmap can map it; give a batching rule" if kernels else "backend can compute it"
+        raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no {what}")
     if primitive.multiple and primitive.differentiable:
         raise ValueError(f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules")
-    if not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
+    if primitive.decompose and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
         primitive.inline = True  # everybody but a backend sees the decomposition
     if primitive.batch is None:
         primitive.batch = _by_decomposition
+    primitive.kernels = kernels
     for xp in loaded():
+        for space in (xp, xp.quick, xp.bare):  # a name that was free again means another primitive now
+            vars(space).pop(primitive.name, None)
         xp.complete()
         for space in (xp.quick, xp.bare):
             if not hasattr(space, primitive.name):

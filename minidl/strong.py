@@ -13,12 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.context import ask
-from minidl.primitives.core import Primitive, expand
+from minidl.primitives.core import Primitive, batch_leading, expand
 
 #: Linear in the cotangent and in one other operand: each result is a sum of products.
 _PRODUCTS = frozenset(("dot_general", "affine", "conv", "conv_dx", "conv_dw", "conv_affine"))
-#: Where the primitives of matrices are.
-_MATRICES = ("minidl.primitives.linalg", "minidl.primitives.factors")
 _OUTPUTS = frozenset(("out", "out0", "out1", "out2"))
 
 
@@ -63,7 +61,7 @@ def _nothing(xp: Any, primitive: Primitive, g: Any, d: Any, values: dict[str, An
             return expand(xp, zero, tuple(d.shape), axes, False)
         if len(g.shape) == rank + len(axes):  # the tangent of one
             return xp.all(zero, axis=axes, keepdims=False)
-    if primitive.infer.__module__ in _MATRICES and rank >= 2:  # matrices on the last two axes
+    if primitive.batch is batch_leading and rank >= 2:  # matrices on the last two axes
         lead = tuple(d.shape[:-2])
         if tuple(g.shape[: rank - 2]) == lead:
             return xp.reshape(_over(xp, zero, rank - 2), shape=(*lead, 1, 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -157,3 +158,34 @@ assert abs(x.grad.sum().item() - y.item()) < 1e-6, (x.grad, y)
 def test_checkpoint_replays_a_stream_that_began_inside_it():
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_kernels_beside_a_primitive_compute_it_on_their_backend(temporary, tmp_path, monkeypatch, backend):
+    home = tmp_path / f"lib_{backend}"
+    home.mkdir()
+    (home / "__init__.py").write_text("")
+    (home / f"on_{backend}.py").write_text("def tripled(x):\n    return x * 3\n" if backend != "numba" else "def others(plan, e): ...\n")
+    if backend == "numba":  # whose programs call NumPy where they have no lowering
+        (home / "on_numpy.py").write_text("def tripled(x):\n    return x * 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    rules = {"vjps": (lambda xp, g: xp.tripled(g),), "jvps": ("linear",)}
+    primitive = temporary("tripled", "x", infer=lambda x: (x.shape, x.dtype), batch=ex.batch_leading, **rules)
+    f = ex.define(primitive, kernels=home.name)
+    x = md.tensor([1.0, 2.0])
+    assert f(x).tolist() == md.jit(f)(x).tolist() == md.vmap(f)(x).tolist() == [3.0, 6.0]
+    assert md.jit(md.grad(lambda v: (f(v) * v).sum()))(x).tolist() == [6.0, 12.0]
+
+
+def test_a_name_that_is_free_again_means_the_new_primitive(temporary, backend):
+    x = md.tensor([1.0, 2.0])
+    for n in (2.0, 3.0):
+        f = ex.define(temporary("scaled", "x", infer=lambda x: (x.shape, x.dtype), decompose=lambda xp, x, n=n: x * n, vjps=(lambda xp, g: g,)))
+        assert f(x).tolist() == md.jit(f)(x).tolist() == [n, 2 * n]
+        del ex.table["scaled"]
+
+
+def test_a_primitive_of_a_library_is_found_in_another_process():
+    """By its name, which its library defines there."""
+    data = pickle.dumps(md.linalg and ex.table["svd"])
+    code = f"import pickle\nprint(pickle.loads({data!r}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "<primitive svd>\n"

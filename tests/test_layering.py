@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
+BACKENDS = ("numpy", "numba", "torch", "jax")
 BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "recompute", "sizes", "backends"}
 
 
@@ -103,7 +104,17 @@ def test_a_backend_knows_nothing_above_the_graph(module):
         assert target.partition(".")[0] in BACKENDS_MAY_IMPORT, f"{SOURCES[module]}:{line} imports {target}"
 
 
-@pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] in SATELLITES])
+@pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] in SATELLITES and m.rpartition(".")[2].startswith("on_")])
+def test_kernels_of_a_satellite_belong_to_one_backend(module):
+    """They may import what that backend may, and of the satellite each other."""
+    home, _, name = module.rpartition(".")
+    for target, line in of_minidl(module, everywhere=True):
+        assert target.partition(".")[0] in BACKENDS_MAY_IMPORT or target.startswith(f"{home}.on_"), f"{SOURCES[module]}:{line} imports {target}"
+    users = [m for m in SOURCES if not m.startswith(f"{home}.on_") for target, _ in of_minidl(m, everywhere=True) if target == module]
+    assert name.removeprefix("on_") in BACKENDS and not users
+
+
+@pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] in SATELLITES and not m.rpartition(".")[2].startswith("on_")])
 def test_satellites_use_public_names_only(module):
     import minidl as md
 

@@ -9,10 +9,7 @@ from minidl.primitives import (
     contraction,
     control,
     elementwise,
-    factors,
-    fft,
     indexing,
-    linalg,
     reductions,
     structural,
     windows,
@@ -20,6 +17,6 @@ from minidl.primitives import (
 from minidl.primitives.core import Primitive, table
 
 __all__ = [
-    "Primitive", "attention", "composites", "contraction", "control", "elementwise", "factors", "fft", "indexing", "linalg", "reductions",
+    "Primitive", "attention", "composites", "contraction", "control", "elementwise", "indexing", "reductions",
     "structural", "table", "windows",
 ]  # fmt: skip

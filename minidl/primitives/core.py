@@ -12,6 +12,7 @@ complex rules are plain transposes (the engine conjugates once, outside).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -45,8 +46,8 @@ class Primitive:
     """
 
     __slots__ = (
-        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "linear", "multiple",
-        "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
+        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "kernels", "linear",
+        "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -78,6 +79,7 @@ class Primitive:
         self.infer, self.batch, self.decompose, self.shared = infer, batch, decompose, shared
         self.promote, self.joins, self.others = promote, joins, others
         self.multiple, self.elementwise, self.check_first, self.inline = multiple, elementwise, check_first, inline
+        self.kernels = ""  # the package beside which its kernels are, see md.extend.define
         self.accepts: Callable[[DType], bool] | None = None  # its dtypes, where kernels may take more
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
         self.vjps = self._rules(vjps, "vjp")
@@ -125,7 +127,14 @@ class Primitive:
         return f"<primitive {self.name}>"
 
     def __reduce__(self) -> str | tuple:
-        return table.__getitem__, (self.name,)
+        return _named, (self.name, self.kernels)
+
+
+def _named(name: str, home: str) -> Primitive:
+    """The primitive of that name; one that a library brings is defined when that is imported."""
+    if name not in table and home:
+        importlib.import_module(home)
+    return table[name]
 
 
 class Interpreter:
@@ -205,6 +214,16 @@ def batch_elementwise(primitive: Primitive, call: Callable[..., Any], size: int,
             x = call("reshape", x, shape=(x.shape[0],) + (1,) * (rank - len(x.shape) + 1) + tuple(x.shape[1:]))
         out.append(x)
     return call(primitive.name, *out, **params)
+
+
+def batch_leading(primitive: Primitive, call: Callable[..., Any], size: int, xs: Any, batched: Any, params: Any) -> Any:
+    """The batching rule where leading axes are free, as before matrices: the batch axis is one more.
+
+    >>> md.vmap(md.linalg.det)(md.ones((2, 3, 1, 1))).shape
+    (2, 3)
+    """
+    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
+    return call(primitive.name, *full, **params)
 
 
 def elementwise(

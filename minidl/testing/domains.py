@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl.fft  # noqa: F401  its primitives have rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
 from minidl.linalg import phases

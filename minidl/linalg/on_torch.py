@@ -1,4 +1,4 @@
-"""PyTorch: factorisations of matrices, systems of equations and Fourier transforms.
+"""PyTorch: factorisations of matrices and systems of equations.
 
 Promises: a matrix without a factor gives nan all over, without a look at the values, so that nothing waits for an accelerator; float16 and bfloat16
 are computed in float32 and rounded once.
@@ -128,23 +128,3 @@ def svd(x: Tensor) -> Tensor:
 @_of_numbers
 def svdvals(x: Tensor) -> Tensor:
     return torch.linalg.svdvals(x)
-
-
-# ---- Fourier transforms -----------------------------------------------------------------------------------------------------------------
-def fft(x: Tensor, *, axes: tuple[int, ...], inverse: bool, norm: str) -> Tensor:
-    if not x.numel():  # MKL refuses
-        return x
-    return (torch.fft.ifftn if inverse else torch.fft.fftn)(x, dim=axes, norm=norm)
-
-
-def rfft(x: Tensor, *, axis: int, norm: str) -> Tensor:
-    x = x.float() if x.dtype in HALF else x
-    if not x.numel():
-        return x.new_zeros((*x.shape[:axis], x.shape[axis] // 2 + 1, *x.shape[axis + 1 :]), dtype=torch.complex(x, x).dtype)
-    return torch.fft.rfft(x, dim=axis, norm=norm)
-
-
-def irfft(x: Tensor, *, axis: int, n: int, norm: str) -> Tensor:
-    if not x.numel():
-        return x.real.new_zeros((*x.shape[:axis], n, *x.shape[axis + 1 :]))
-    return torch.fft.irfft(x, n, dim=axis, norm=norm)

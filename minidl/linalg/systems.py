@@ -5,28 +5,22 @@ Derivatives are written with products and solves, so that they have derivatives 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from minidl import shapes
-from minidl.dtypes import int64
-from minidl.primitives.core import Primitive
+from minidl import int64
+from minidl.extend import Primitive, batch_leading, define, describe
 
 
 def infer_square(name: str, real: bool) -> Any:
     def infer(x: Any) -> Any:
         if len(x.shape) < 2 or x.shape[-1] != x.shape[-2]:
-            raise ValueError(f"{name}: {shapes.show(x)} is no square matrix (or batch of them)")
+            raise ValueError(f"{name}: {describe(x)} is no square matrix (or batch of them)")
         if not (x.dtype.is_float if real else x.dtype.inexact):
             raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants a float{'' if real else ' or complex'} dtype")
         return x.shape, x.dtype
 
     return infer
-
-
-def batch_leading(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    """Leading axes are free, so the batch axis is one more."""
-    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-    return call(primitive.name, *full, **params)
 
 
 def mm(xp: Any, x: Any, y: Any) -> Any:
@@ -48,7 +42,7 @@ def conjugate(xp: Any, x: Any) -> Any:
 def _infer_triangular(a: Any, b: Any, *, lower: bool, transpose: bool, unit: bool) -> Any:
     infer_square("triangular_solve", False)(a)
     if len(b.shape) != len(a.shape) or b.shape[:-1] != a.shape[:-1]:
-        raise ValueError(f"triangular_solve: {shapes.show(a)} and right sides {shapes.show(b)}; as many rows and equal leading axes are wanted")
+        raise ValueError(f"triangular_solve: {describe(a)} and right sides {describe(b)}; as many rows and equal leading axes are wanted")
     return b.shape, b.dtype
 
 
@@ -131,7 +125,7 @@ def eliminate(xp: Any, x: Any, right: Any = None) -> tuple[Any, Any, Any, Any]:
 
 
 def _flat(xp: Any, x: Any) -> Any:
-    return xp.reshape(x, shape=(shapes.prod(x.shape[:-2]), *x.shape[-2:]))
+    return xp.reshape(x, shape=(math.prod(x.shape[:-2]), *x.shape[-2:]))
 
 
 def _diagonal(xp: Any, u: Any, n: int) -> Any:
@@ -264,3 +258,5 @@ detsign = Primitive(
     "detsign", "x", infer=lambda x: (infer_square("slogdet", False)(x)[0][:-2], x.dtype), promote="float", batch=batch_leading, check_first=True,
     vjps=(_detsign_vjp,), jvps=(_detsign_jvp,), decompose=_detsign,
 )  # fmt: skip
+for _primitive in (triangular_solve, cofactor, det, solve, logabsdet, detsign):
+    define(_primitive, kernels=__package__)

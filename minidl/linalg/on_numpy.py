@@ -1,4 +1,4 @@
-"""NumPy: factorisations of matrices (LAPACK's), systems of equations and Fourier transforms (pocketfft's).
+"""NumPy: factorisations of matrices and systems of equations (LAPACK's).
 
 Promises: a matrix without a factor gives nan all over, and the others of its batch are not touched by that; single precision stays single.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -153,18 +152,3 @@ def triangular_solve(a: Array, b: Array, *, lower: bool, transpose: bool, unit: 
         if not unit:
             x[..., i, :] /= a[..., i, i, None]
     return x
-
-
-# ---- Fourier transforms -----------------------------------------------------------------------------------------------------------------
-def fft(x: Array, *, axes: tuple[int, ...], inverse: bool, norm: Any) -> Array:
-    if len(axes) == 1:
-        return (np.fft.ifft if inverse else np.fft.fft)(x, axis=axes[0], norm=norm)
-    return (np.fft.ifftn if inverse else np.fft.fftn)(x, axes=axes, norm=norm)
-
-
-def rfft(x: Array, *, axis: int, norm: Any) -> Array:
-    return np.fft.rfft(x.astype(np.float32) if is_half(x.dtype) else x, axis=axis, norm=norm)
-
-
-def irfft(x: Array, *, axis: int, n: int, norm: Any) -> Array:
-    return np.fft.irfft(x, n, axis=axis, norm=norm)

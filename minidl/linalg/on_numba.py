@@ -13,15 +13,76 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.numba_emit import stored
+from minidl.backends.numba_emit import stored, wide
 from minidl.backends.numba_linear import routine
-from minidl.backends.numba_lower import lower, narrow, object_mode, source, widen
+from minidl.backends.numba_lower import move, narrow, object_mode, pointers, sizes, source, strides, widen
 from minidl.dtypes import DType, complex64, complex128, float32, float64, int32
 from minidl.graph import Equation
 
 _LETTER = {float32: "s", float64: "d", complex64: "c", complex128: "z"}
 
 
+# ---- without LAPACK ---------------------------------------------------------------------------------------------------------------------------
+def cholesky(plan: Any, e: Equation) -> None:
+    (x,), (v,) = e.inputs, e.outputs
+    ref, d = widen(plan, x)
+    t, w = stored(d), wide(d)
+    conj = ".conjugate()" if d.is_complex else ""
+    body = f"""for b in range(a[2]):
+    z, bad = b*n*n, False
+    for j in range(n):
+        for i in range(n):
+            s = {w}(x0[z + i*n + j])
+            if i >= j:
+                for k in range(j):
+                    s -= {w}(x1[z + i*n + k]) * {w}(x1[z + j*n + k]){conj}
+                if i == j:
+                    r = s.real
+                    bad = bad or not r > 0 or r == np.inf
+                    x1[z + i*n + j] = {t}(math.sqrt(r))
+                else:
+                    x1[z + i*n + j] = {t}(s / {w}(x1[z + j*n + j]))
+            else:
+                x1[z + i*n + j] = {t}(0)
+    if bad:
+        for i in range(n*n):
+            x1[z + i] = {t}(np.nan)"""
+    narrow(plan, v, d, lambda out: plan.call(source(pointers(t, t), sizes(3, "n"), body), ref, out, math.prod(x.shape[:-2]), x.shape[-1]))
+
+
+def triangular_solve(plan: Any, e: Equation) -> None:
+    (m, y), (v,), p = e.inputs, e.outputs, e.params
+    (mr, d), (yr, _) = widen(plan, m), widen(plan, y)
+    t, w, lead = stored(d), wide(d), v.shape[:-2]
+    full = math.prod(lead)
+    parts = []
+    for a, ref in ((m, mr), (y, yr)):
+        if a.shape[:-2] != lead:  # broadcast over the batch
+            lead_strides = [0 if n == 1 else k for n, k in zip(a.shape[:-2], strides(a.shape), strict=False)]
+            s = [0] * (len(v.shape) - len(a.shape)) + lead_strides + strides(a.shape[-2:])
+            shape = (*lead, *a.shape[-2:])
+            copy = plan.temp(math.prod(shape) * d.itemsize)
+            if math.prod(shape):
+                move(plan, ref, copy, d, shape, s, strides(shape))
+            ref = copy
+        parts.append(ref)
+    body = f"""for b in range(batch):
+    for q in range(n):
+        i = q if lower != transpose else n - 1 - q
+        for c in range(columns_):
+            s = {w}(x1[(b*n + i)*columns_ + c])
+            for r in range(q):
+                k = r if lower != transpose else n - 1 - r
+                s -= {w}(x0[(b*n + k)*n + i] if transpose else x0[(b*n + i)*n + k]) * {w}(x2[(b*n + k)*columns_ + c])
+            if not unit:
+                s = s / {w}(x0[(b*n + i)*n + i])
+            x2[(b*n + i)*columns_ + c] = {t}(s)"""
+    text = source(pointers(t, t, t), sizes(3, "batch", "n", "columns_", "lower", "transpose", "unit"), body)
+    flags = [int(p[k]) for k in ("lower", "transpose", "unit")]
+    narrow(plan, v, d, lambda out: plan.call(text, *parts, out, full, *v.shape[-2:], *flags))
+
+
+# ---- around LAPACK ------------------------------------------------------------------------------------------------------------------------------
 class _Kernel:
     """A kernel over the matrices [m, n] of a batch as it is put together: x is the operand, y the result, `array` and `number` add names to its
     text, `lapack` gives the line that calls a routine."""
@@ -262,15 +323,17 @@ y[b] = total
     return lowering
 
 
-_LOWERINGS: dict[str, Callable[[Any, Equation], None]] = {
-    "qr": _qr, "eigh": _eigen(True), "eigvalsh": _eigen(False), "eig": _general(True), "eigvals": _general(False),
-    "svd": _singular(True), "svdvals": _singular(False), "solve": _solve,
-    "det": _determinant("{}(1)", "total = total * (-p if odd else p)"),
-    "detsign": _determinant("{}(1)", "p = p if p == 0 else p / abs(p)\n    total = total * (-p if odd else p)"),
-    "logabsdet": _determinant("{}(0)", "total = total + math.log(abs(p))"),
-}  # fmt: skip
 if importlib.util.find_spec("scipy"):
-    for _name, _lowering in _LOWERINGS.items():
-        lower(_name)(_lowering)
+    qr, solve = _qr, _solve
+    eigh, eigvalsh, eig, eigvals = _eigen(True), _eigen(False), _general(True), _general(False)
+    svd, svdvals = _singular(True), _singular(False)
+    det = _determinant("{}(1)", "total = total * (-p if odd else p)")
+    detsign = _determinant("{}(1)", "p = p if p == 0 else p / abs(p)\n    total = total * (-p if odd else p)")
+    logabsdet = _determinant("{}(0)", "total = total + math.log(abs(p))")
 else:
-    object_mode.update(dict.fromkeys(_LOWERINGS, "NumPy calls LAPACK; SciPy, which would lend its address to machine code, is not installed"))
+    object_mode.update(
+        dict.fromkeys(
+            "qr eigh eigvalsh eig eigvals svd svdvals solve det detsign logabsdet".split(),
+            "NumPy calls LAPACK; SciPy, which would lend its address to machine code, is not installed",
+        )
+    )

@@ -15,10 +15,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl import shapes
-from minidl.dtypes import int64
-from minidl.primitives.core import Primitive
-from minidl.primitives.linalg import batch_leading, conjugate, infer_square, mm, turned
+from minidl import int64
+from minidl.extend import Primitive, batch_leading, define, describe
+from minidl.linalg.systems import conjugate, infer_square, mm, turned
 
 
 def _adjoint(xp: Any, x: Any) -> Any:
@@ -71,7 +70,7 @@ def _ratio(xp: Any, x: Any, d: Any) -> Any:
 def _infer_matrix(name: str) -> Any:
     def infer(x: Any) -> Any:
         if len(x.shape) < 2:
-            raise ValueError(f"{name}: {shapes.show(x)} is no matrix (or batch of them)")
+            raise ValueError(f"{name}: {describe(x)} is no matrix (or batch of them)")
         if not x.dtype.inexact:
             raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants a float or complex dtype")
         return x.shape, x.dtype
@@ -108,7 +107,7 @@ def _infer_qr(x: Any, *, complete: bool) -> Any:
     _infer_matrix("qr")(x)
     *lead, m, n = x.shape
     if m < n:
-        raise ValueError(f"qr: {shapes.show(x)} has fewer rows than columns; factor its first {m} columns and multiply the others by q's adjoint")
+        raise ValueError(f"qr: {describe(x)} has fewer rows than columns; factor its first {m} columns and multiply the others by q's adjoint")
     return (*lead, m + n, m if complete else n), x.dtype
 
 
@@ -353,7 +352,7 @@ svdvals = Primitive(
 def _infer_pinv(x: Any, rtol: Any) -> Any:
     (*lead, m, n), dtype = _infer_matrix("pinv")(x)
     if tuple(rtol.shape) != tuple(lead) or rtol.dtype is not dtype.real:
-        raise ValueError(f"pinv: {shapes.show(x)} with rtol {shapes.show(rtol)}; one {dtype.real.short} for each matrix is wanted")
+        raise ValueError(f"pinv: {describe(x)} with rtol {describe(rtol)}; one {dtype.real.short} for each matrix is wanted")
     return (*lead, n, m), dtype
 
 
@@ -385,3 +384,5 @@ pinv = Primitive(
     "pinv", "x rtol", infer=_infer_pinv, promote="none", batch=batch_leading, check_first=True, vjps=(_pinv_vjp, None), jvps=(_pinv_jvp, None),
     decompose=_pinv,
 )  # fmt: skip
+for _primitive in (cholesky, qr, eigh, eigvalsh, eig, eigvals, svd, svdvals, pinv):
+    define(_primitive, kernels=__package__)

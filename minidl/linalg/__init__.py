@@ -5,6 +5,8 @@ become the default float where the result is no integer. What mathematics leaves
 eigenvectors and of left singular vectors have a positive first entry among those of at least 0.77 times their largest, so that they have a
 derivative for complex numbers too. Only the lower triangle of a Hermitian matrix is read, and so has a gradient. Vectors of equal eigenvalues or
 singular values have none: nan.
+
+Here are the public functions; the primitives are in systems.py and factors.py, what computes them on a backend in on_<backend>.py.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+import minidl.linalg.factors
 from minidl import Tensor, broadcast_to, concat, diagonal, dtypes, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
 from minidl.extend import axes_tuple, axis_index, cast, check_all, constant, create, cut, describe, expect, home, ns, operand, seen
 

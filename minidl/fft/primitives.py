@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from minidl import shapes
-from minidl.dtypes import int64
-from minidl.primitives.core import Primitive, batch_reduction
+from minidl import int64
+from minidl.extend import Primitive, define, describe
 
 #: A transform's transpose goes in the other direction with the same divisor.
 _OTHER = {"backward": "forward", "forward": "backward", "ortho": "ortho"}
@@ -22,7 +21,7 @@ def _check(name: str, x: Any, kind: bool, want: str, axes: tuple[int, ...], poin
         raise TypeError(f"{name}: dtype {x.dtype.short} is not supported; it wants a {want} dtype")
     for a in axes:
         if not (x.shape[a] if points is None else points):
-            raise ValueError(f"{name}: axis {a} of {shapes.show(x)} is empty; a transform needs one point or more")
+            raise ValueError(f"{name}: axis {a} of {describe(x)} is empty; a transform needs one point or more")
 
 
 def _infer_fft(x: Any, *, axes: tuple[int, ...], inverse: bool, norm: str) -> Any:
@@ -38,7 +37,7 @@ def _infer_rfft(x: Any, *, axis: int, norm: str) -> Any:
 def _infer_irfft(x: Any, *, axis: int, n: int, norm: str) -> Any:
     _check("irfft", x, x.dtype.is_complex, "complex", (axis,), n)
     if x.shape[axis] != n // 2 + 1:
-        raise ValueError(f"irfft: {n} points have {n // 2 + 1} coefficients; axis {axis} of {shapes.show(x)} has {x.shape[axis]}")
+        raise ValueError(f"irfft: {n} points have {n // 2 + 1} coefficients; axis {axis} of {describe(x)} has {x.shape[axis]}")
     return (*x.shape[:axis], n, *x.shape[axis + 1 :]), x.dtype.real
 
 
@@ -61,13 +60,17 @@ def _irfft_vjp(xp: Any, g: Any, x_shape: Any, axis: int, n: int, norm: str) -> A
     return xp.where(_alone(xp, len(x_shape), axis, n), out, out * 2.0)
 
 
-def _batch_fft(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    return call("fft", *xs, **{**params, "axes": tuple(a + 1 for a in params["axes"])})
+def _batch(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
+    """All axes move up by one."""
+    moved = {"axes": tuple(a + 1 for a in params["axes"])} if "axes" in params else {"axis": params["axis"] + 1}
+    return call(primitive.name, *xs, **{**params, **moved})
 
 
 fft = Primitive(
-    "fft", "x", "axes inverse norm", infer=_infer_fft, batch=_batch_fft, check_first=True, jvps=("linear",),
+    "fft", "x", "axes inverse norm", infer=_infer_fft, batch=_batch, check_first=True, jvps=("linear",),
     vjps=(lambda xp, g, axes, inverse, norm: xp.fft(g, axes=axes, inverse=inverse, norm=norm),),
 )  # fmt: skip
-rfft = Primitive("rfft", "x", "axis norm", infer=_infer_rfft, batch=batch_reduction, check_first=True, jvps=("linear",), vjps=(_rfft_vjp,))
-irfft = Primitive("irfft", "x", "axis n norm", infer=_infer_irfft, batch=batch_reduction, check_first=True, jvps=("linear",), vjps=(_irfft_vjp,))
+rfft = Primitive("rfft", "x", "axis norm", infer=_infer_rfft, batch=_batch, check_first=True, jvps=("linear",), vjps=(_rfft_vjp,))
+irfft = Primitive("irfft", "x", "axis n norm", infer=_infer_irfft, batch=_batch, check_first=True, jvps=("linear",), vjps=(_irfft_vjp,))
+for _primitive in (fft, rfft, irfft):
+    define(_primitive, kernels=__package__)

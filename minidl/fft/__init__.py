@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
+import minidl.fft.primitives
 from minidl import Tensor, dtypes
 from minidl.extend import axes_tuple, axis_index, cast, check_all, describe, ns, operand
 
