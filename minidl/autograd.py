@@ -34,7 +34,7 @@ class no_grad(contextlib.ContextDecorator):
 
     def __enter__(self) -> None:
         self._stack = getattr(self, "_stack", [])
-        told, block = hush(self.on), grad_mode(self.on)
+        told, block = None if state.interpreter is None else hush(self.on), grad_mode(self.on)
         block.__enter__()
         self._stack.append((told, block))
 

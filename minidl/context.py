@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from _thread import _local, allocate_lock  # what threading makes public; importing that would be a thirtieth of `import minidl`
-from collections.abc import Iterator
 from typing import Any
 
 
@@ -32,18 +31,29 @@ def _count(step: int) -> None:
         busy[0] += step
 
 
-@contextlib.contextmanager
-def setting(name: str, value: Any) -> Iterator[Any]:
+def at_once() -> bool:
+    """Whether operations of this thread run eagerly and in their operands' dtypes, as they do while nothing is busy."""
+    return state.interpreter is None and state.autocast is None
+
+
+class setting:
     """Another value for a setting of this thread inside the block."""
-    before, lasting = getattr(state, name), state.lasting
-    setattr(state, name, value)
-    _count(1)
-    try:
-        yield value
-    finally:
-        setattr(state, name, before)
-        if name == "grad" and state.lasting is not lasting:  # a statement in the block ends with it
-            record_from_now(before, lasting)
+
+    __slots__ = ("before", "lasting", "name", "value")
+
+    def __init__(self, name: str, value: Any):
+        self.name, self.value = name, value
+
+    def __enter__(self) -> Any:
+        self.before, self.lasting = getattr(state, self.name), state.lasting
+        setattr(state, self.name, self.value)
+        _count(1)
+        return self.value
+
+    def __exit__(self, *error: Any) -> None:
+        setattr(state, self.name, self.before)
+        if self.name == "grad" and state.lasting is not self.lasting:  # a statement in the block ends with it
+            record_from_now(self.before, self.lasting)
         _count(-1)
 
 

@@ -1,6 +1,7 @@
 """Each primitive as a function of Tensors: straight-line code for the happy case, generated at its first call. They are what `ns` holds.
 
-That case is eager, on one backend, in one dtype. It looks at no thread-local. Everything else, and what fails, goes to `bind`.
+That case is eager, on one backend, in one dtype, and looks at no thread-local unless something is busy. Everything else, and
+what fails, goes to `bind`.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from functools import partial
 from typing import Any
 
 from minidl import dtypes
-from minidl.context import busy
+from minidl.context import at_once, busy, state
 from minidl.emit import load, on_first_call
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.tape import count, kind_of, record
 from minidl.tensors import Count, Tensor, bind, ns
 
+_FREE = "(not busy[0] or at_once())"
+_QUIET = "busy[0] and not state.grad"  # then nothing is recorded
 _CHECK = {
     k: f"dt.fast{'_' + k if k not in ('number', 'any') else ''} and " for k in ("number", "any", "inexact", "float", "real", "numeric", "ordered")
 }
@@ -39,8 +42,9 @@ def _operation(name: str, operands: str, indent: str) -> list[str]:
 
 def _environment(primitive: Primitive) -> dict[str, Any]:
     """The globals of a generated operation."""
-    own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_}
-    return {"Tensor": Tensor, "new": object.__new__, "busy": busy, "count": count, "bind": bind, "record": record, "Count": Count, **own}
+    own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_, "new": object.__new__}
+    modes = {"busy": busy, "state": state, "at_once": at_once}
+    return {"Tensor": Tensor, "count": count, "bind": bind, "record": record, "Count": Count, **modes, **own}
 
 
 def _give(dtype: str, node: str) -> str:
@@ -55,35 +59,33 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
     track = primitive.differentiable
     check = _CHECK[only]
     if len(primitive.args) == 1:
-        lines = [f"def {name}(x, /):", "    try:", "        xp = x.xp; dt = x.dtype", f"        if {check}not busy[0]:", "            a = x.payload"]
+        lines = [f"def {name}(x, /):", "    try:", "        xp = x.xp; dt = x.dtype", f"        if {check}{_FREE}:", "            a = x.payload"]
         lines += _operation(name, "a", " " * 12)
-        lines += ["            n = x.node", f"            if n is None: {give('None')}"] if track else [f"            {give('None')}"]
+        lines += ["            n = x.node", f"            if n is None or {_QUIET}: {give('None')}"] if track else [f"            {give('None')}"]
         if track:
             lines.append(f"            {give(_node(primitive, (0,), env))}")
         lines += ["    except Exception: pass", "    return bind(P, (x,), NONE)"]
         return load("\n".join(lines) + "\n", env, name)
-    both = [
-        "        if n is None:",
-        f"            if m is None: {give('None')}",
-    ]
     lines = [
         f"def {name}(x, y, /):", "    try:", "        xp = x.xp; dt = x.dtype; c = y.__class__",
         "        if c is float or c is int:",
-        f"            if {check}(dt.inexact or c is int) and not busy[0]:",
+        f"            if {check}(dt.inexact or c is int) and {_FREE}:",
         "                a = x.payload; b = xp.scalars[y, c, dt]",
         *_operation(name, "a, b", " " * 16),
         *(["                n = x.node"] if track and primitive.vjp(0) else []),
-        "                " + ("if n is None: " if track and primitive.vjp(0) else "") + f"{give('None')}",
+        "                " + (f"if n is None or {_QUIET}: " if track and primitive.vjp(0) else "") + f"{give('None')}",
         *([f"                {give(_node(primitive, (0,), env))}"] if track and primitive.vjp(0) else []),
-        f"        elif {check}y.xp is xp and y.dtype is dt and not busy[0]:",
+        f"        elif {check}y.xp is xp and y.dtype is dt and {_FREE}:",
         "            a = x.payload; b = y.payload",
         *_operation(name, "a, b", " " * 12),
     ]  # fmt: skip
     if not track:
         lines.append(f"            {give('None')}")
     else:
-        lines += ["            n = x.node; m = y.node", *("    " + b for b in both)]
         lines += [
+            "            n = x.node; m = y.node",
+            f"            if n is None and m is None or {_QUIET}: {give('None')}",
+            "            if n is None:",
             f"                if a.shape == b.shape: {give(_node(primitive, (1,), env))}",
             "            elif a.shape == b.shape:",
             f"                if m is None: {give(_node(primitive, (0,), env))}",
@@ -110,12 +112,12 @@ def generate_static(primitive: Primitive, only: str, out_dtype: str) -> Any:
     passed = ", ".join(f"{p}={p}" for p in params)
     give = functools.partial(_give, out_dtype)
     lines = [f"def {name}(x, /, *, {', '.join(params)}):", "    try:", "        xp = x.xp; dt = x.dtype"]
-    lines += [f"        if {_CHECK[only]}not busy[0]:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12)]
+    lines += [f"        if {_CHECK[only]}{_FREE}:", "            a = x.payload", *_operation(name, f"a, {passed}", " " * 12)]
     lines.append("            n = x.node")
     if primitive.differentiable:
         text = {"x": "a", "out": "out", "x_shape": "a.shape", "x_dtype": "dt", **{p: p for p in params}}
         env["K"] = kind = kind_of(primitive, (0,), False, 1)
-        lines.append(f"            if n is not None and {out_dtype}.inexact:")
+        lines.append(f"            if n is not None and {out_dtype}.inexact and not ({_QUIET}):")
         residuals = ", ".join(text[r] for r in kind.residuals)
         lines.append(f"                {give(f'[next(count), K, xp, n, {residuals}]')}")
     again = ", ".join(f"{p!r}: {p}" for p in params)
@@ -152,7 +154,7 @@ def generate_several(primitive: Primitive) -> Any:
     xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
     first = joins[0] if joins else 0
     lines = [f"def {name}({xs}, /, **params):", "    try:", f"        xp = x{first}.xp; dt = x{first}.dtype"]
-    lines.append("        if dt.fast_float and not busy[0]:")
+    lines.append(f"        if dt.fast_float and {_FREE}:")
     for i in range(n):
         if i == first:
             lines.append(f"            a{i} = x{i}.payload; n{i} = x{i}.node")
@@ -173,7 +175,7 @@ def generate_several(primitive: Primitive) -> Any:
     if primitive.differentiable:
         tracked = [f"n{i} is not None" for i in range(n)]
         apart = " or ".join(f"(n{i} is not None and a{i}.shape != out.shape)" for i in range(n)) if primitive.elementwise else "False"
-        lines.append(f"            if ({' or '.join(tracked)}) and od.inexact:")
+        lines.append(f"            if ({' or '.join(tracked)}) and od.inexact and not ({_QUIET}):")
         lines.append(f"                make = maker(({', '.join(tracked)},), {apart})")
         lines.append(f"                if make is not None: node = make(xp, outs, params, {payloads}, {nodes})")
     if primitive.multiple:

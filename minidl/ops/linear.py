@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from minidl import shapes
+from minidl.context import at_once
 from minidl.emit import load
 from minidl.errors import checked
-from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permuted, reshaped, table, traced
+from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permuted, reshaped, state, table, traced
 from minidl.ops.manipulation import diagonal
 from minidl.tape import count, kind_of
 
@@ -52,7 +53,7 @@ def _generate_matmul() -> Any:
     """The product of two matrices, eager, on one backend and in one dtype; everything else goes to _matmul."""
     primitive = table["dot_general"]
     contract, batch = ((1,), (0,)), ((), ())
-    env = {"Tensor": Tensor, "busy": busy, "count": count, "_matmul": _matmul, "C": contract, "B": batch}
+    env = {"Tensor": Tensor, "busy": busy, "state": state, "at_once": at_once, "count": count, "_matmul": _matmul, "C": contract, "B": batch}
     text = {"x": "a", "y": "b", "x_shape": "a.shape", "y_shape": "b.shape", "contract": "C", "batch": "B"}
 
     def node(live: tuple[int, ...]) -> str:
@@ -64,10 +65,11 @@ def _generate_matmul() -> Any:
     call = "xp.dot_general(a, b, contract=C, batch=B)"
     lines = [
         "def matmul(x, y, /):", "    try:", "        xp = x.xp; dt = x.dtype; a = x.payload; b = y.payload",
-        "        if len(a.shape) == 2 == len(b.shape) and y.xp is xp and y.dtype is dt and not busy[0]:",
+        "        if len(a.shape) == 2 == len(b.shape) and y.xp is xp and y.dtype is dt and (not busy[0] or at_once()):",
         "            if xp.needs_scope:", f"                with xp.scope(): out = {call}", f"            else: out = {call}",
         "            n = x.node; m = y.node",
-        "            if n is None:", "                if m is None: return Tensor(out, xp, dt)", f"                return {node((1,))}",
+        "            if n is None and m is None or busy[0] and not state.grad: return Tensor(out, xp, dt)",
+        f"            if n is None: return {node((1,))}",
         f"            if m is None: return {node((0,))}", f"            return {node((0, 1))}",
         "    except Exception: pass", "    return _matmul(x, y)",
     ]  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
+from minidl.context import at_once
 from minidl.dtypes import DType
 from minidl.errors import spelled
 from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns, operand, state, traced, values
@@ -49,7 +50,7 @@ _COMMUTES = ("add", "mul", "and", "or", "xor")
 def _reflected(f: Method) -> Method:
     def reflected(self: Tensor, other: Any, /) -> Tensor:
         kind = other.__class__
-        if (kind is float or kind is int) and self.dtype.inexact and not busy[0]:
+        if (kind is float or kind is int) and self.dtype.inexact and (not busy[0] or at_once()):
             number = self.xp.scalars.get((other, kind, self.dtype))  # known from an earlier time, and so on the straight line
             if number is not None:
                 return f(Tensor(number, self.xp, self.dtype), self)

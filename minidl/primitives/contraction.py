@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,21 +27,27 @@ def _infer_dot(x: Any, y: Any, *, contract: Axes, batch: Axes) -> Any:
     return tuple(kept), x.dtype
 
 
-def _dot_vjp(xp: Any, g: Any, other: Any, shape: tuple[int, ...], contract: Axes, batch: Axes, mine: int) -> Any:
-    """The cotangent of operand `mine`: contract g with the other operand over its free axes, then put the axes in order."""
+@functools.lru_cache(4096)
+def _pulled(ndim: int, other_ndim: int, contract: Axes, batch: Axes, mine: int) -> tuple[Axes, Axes, tuple[int, ...] | None]:
+    """The cotangent of operand `mine`: contract g with the other operand over its free axes, then put the axes in order (None: they are)."""
     c, b = contract[mine], batch[mine]
     oc, ob = contract[1 - mine], batch[1 - mine]
-    free, other_free = _free(len(shape), c, b), _free(len(other.shape), oc, ob)
+    free, other_free = _free(ndim, c, b), _free(other_ndim, oc, ob)
     n = len(b)
     lead = tuple(range(n))
     skip = n if mine == 1 else n + len(free)  # where the other's free axes lie in g
     g_free = tuple(range(skip, skip + len(other_free)))
-    out = xp.dot_general(g, other, contract=(g_free, other_free), batch=(lead, ob))
     # out's axes: batch, my free axes, then the other's contracted axes in ascending order
     order = sorted(range(len(oc)), key=lambda k: oc[k])
     place = [*b, *free, *(c[k] for k in order)]
     axes = tuple(sorted(range(len(place)), key=place.__getitem__))
-    return out if axes == tuple(range(len(axes))) else xp.permute(out, axes=axes)
+    return (g_free, other_free), (lead, ob), None if axes == tuple(range(len(axes))) else axes
+
+
+def _dot_vjp(xp: Any, g: Any, other: Any, shape: tuple[int, ...], contract: Axes, batch: Axes, mine: int) -> Any:
+    pairs, lead, axes = _pulled(len(shape), len(other.shape), contract, batch, mine)
+    out = xp.dot_general(g, other, contract=pairs, batch=lead)
+    return out if axes is None else xp.permute(out, axes=axes)
 
 
 def _dot_x(xp: Any, g: Any, y: Any, x_shape: Any, contract: Axes, batch: Axes) -> Any:
