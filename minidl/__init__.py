@@ -69,8 +69,8 @@ __version__ = "0.1.0"
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
-    "deploy": "export freeze", "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "tracing": "host trace", "train": "summary",
-    "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
+    "deploy": "export freeze", "jitting": "explain jit", "profiling": "profile", "random": "manual_seed", "testing": "bisect parity",
+    "tracing": "host trace", "train": "summary", "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 _SATELLITES = (

@@ -21,7 +21,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-LEDGER = Path(__file__).parent / "ledger.csv"
+LEDGER = Path(__file__).parent.parent / "minidl" / "testing" / "ledger.csv"
 SKIPS = Path(__file__).parent / "skips.csv"
 MODES = ("rule", "forward", "jvp", "vjp", "second", "eager", "interpreted", "adjoint", "differences", "raw", "vmap", "half")
 BACKENDS = ("numpy", "numba", "torch", "jax")
@@ -41,7 +41,7 @@ LONG = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--ledger", action="store_true", help="write tests/ledger.csv from the results of tests/test_primitives.py")
+    parser.addoption("--ledger", action="store_true", help="write minidl/testing/ledger.csv from the results of tests/test_primitives.py")
     parser.addoption("--nightly", action="store_true", help="check more: tests marked nightly, and more cases in some others")
 
 

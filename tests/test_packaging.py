@@ -82,7 +82,7 @@ def expected(root: Path) -> set[str]:
     """What the wheel must hold: every source file and the data files."""
     files = {p.relative_to(root).as_posix() for p in (root / "minidl").rglob("*.py") if not p.is_relative_to(root / "minidl" / "backends")}
     files |= {"minidl/" + p.relative_to(root).as_posix() for p in (root / "backends").rglob("*.py")}
-    return files | {"minidl/data/digits.npz", "minidl/data/DIGITS.md"}
+    return files | {"minidl/data/digits.npz", "minidl/data/DIGITS.md", "minidl/testing/ledger.csv"}
 
 
 def test_setup_cfg_lists_every_package():

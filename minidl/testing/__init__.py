@@ -1,10 +1,16 @@
 """Checking derivatives and backends: what minidl's own suite is made of, for users' functions and third-party backends too.
 
 `check_grad(f, args)` proves a derivative against finite differences, forward against reverse mode and second order; `conformance(backend)` runs
-every primitive through a backend; `ulps` measures distances in units of rounding.
+every primitive through a backend; `bisect` finds the operation at which two engines part; `parity` reads what the suite found on each backend;
+`ulps` measures distances in units of rounding.
 """
 
+from minidl.testing.bisecting import Comparison, Fault, bisect
 from minidl.testing.checks import Finding, Study, check_grad, conditioning, conformance, differences, ulps
 from minidl.testing.domains import ROWS, Row, interval, lattice, uncovered
+from minidl.testing.ledger import Parity, parity
 
-__all__ = ["ROWS", "Finding", "Row", "Study", "check_grad", "conditioning", "conformance", "differences", "interval", "lattice", "ulps", "uncovered"]
+__all__ = [
+    "ROWS", "Comparison", "Fault", "Finding", "Parity", "Row", "Study", "bisect", "check_grad", "conditioning", "conformance", "differences",
+    "interval", "lattice", "parity", "ulps", "uncovered",
+]  # fmt: skip
