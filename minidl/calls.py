@@ -22,7 +22,7 @@ from minidl.control import run_graph
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
-from minidl.handover import _held, handed, hold, look, place_all, release, resident, shield, slot, store, turns, unshield, ways
+from minidl.handover import _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
 from minidl.program import Program, number
 from minidl.tensors import Tensor
 
@@ -145,10 +145,12 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in program.parents)}))")
     else:
         lines.append(f"    o = {function}({', '.join(values)})")
-    if engine.crosses and program.writes:
-        env.update(place_all=place_all)
+    if engine.crosses and program.writes:  # to tensors that are resident there already, in every call but the first: then it is only storing
+        env.update(place_all=place_all, lock=lock, twins=way.twins)
         there = _constant([w.target for w in program.writes], env)
-        lines.append(f"    place_all({there}, {_tuple([f'o[{w.output}]' for w in program.writes])}, E)")
+        stored_there = "; ".join(f"{w.target}._lies = o[{w.output}]" for w in program.writes)
+        lines += ["    with lock:", f"        if twins.issuperset(map(type, {there})): {stored_there}"]
+        lines.append(f"        else: place_all({there}, {_tuple([f'o[{w.output}]' for w in program.writes])}, E)")
     else:
         lines += [f"    {w.target}.payload = o[{w.output}]" for w in program.writes]
     lines += ["    " + re.sub(r"\bN\[(\d+)\]", lambda m: _node(program, int(m[1])), line) for line in program.stores]
@@ -180,7 +182,7 @@ def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Ca
 def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:
     """{output: name of the input} of what the traced code stores as it came in (`p.grad = g`): the tensors share it, and the program copies
     nothing. Not where the program takes the input's memory."""
-    if engine.crosses or program.tracked:
+    if program.tracked:
         return {}
     graph, given = program.graph, {*program.donated, *spare}
     pairs = zip(graph.inputs, program.inputs, strict=True)
@@ -189,13 +191,10 @@ def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> di
 
 
 def _read(natives: dict[str, str], env: dict[str, Any], engine: Engine) -> list[str]:
-    """Lines that read the payloads; where arrays change their library, whatever a slot holds, at once where the tensors are known."""
-    if not engine.crosses:
-        return [f"{name} = {text}.payload" for text, name in natives.items()]
-    env.update(slot=slot, store=store, Result=resident(Tensor, engine.xp))
-    known = [text for text in natives if text in env]
-    lines = [f"{name} = slot({text})" for text, name in natives.items() if text not in env]
-    return lines + [f"{_tuple([natives[text] for text in known])} = map(slot, {_constant(known, env)})"] * bool(known)
+    """Lines that read the payloads; where arrays change their library, whatever a slot holds."""
+    if engine.crosses:
+        env.update(Result=resident(Tensor, engine.xp))
+    return [f"{name} = {text}.{'_lies' if engine.crosses else 'payload'}" for text, name in natives.items()]
 
 
 def _tuple(names: Sequence[str]) -> str:
@@ -223,7 +222,7 @@ def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
             made.append(s.name(c, "R"))
             continue
         k = len(lines)
-        value = f"; store(r{k}, o[{k}])" if crosses else "" if whole else f"; r{k}.payload = o[{k}]"
+        value = "" if whole else f"; r{k}.{'_lies' if crosses else 'payload'} = o[{k}]"
         lines.append(f"r{k} = new(Result){value}; r{k}.xp = X; r{k}.dtype = {s.name(program.dtypes[k], 'D')}; r{k}.node = {_node(program, k)}")
         made.append(f"r{k}")
     if whole and lines:

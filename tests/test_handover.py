@@ -585,3 +585,28 @@ def test_state_that_lies_with_the_engine_is_neither_looked_at_nor_placed_one_by_
         optimizer.step()
         eager.append(loss.item())
     np.testing.assert_allclose(losses, eager, rtol=1e-4)
+
+
+@pytest.mark.parametrize("home, engine", [("numpy", "torch"), ("numpy", "jax"), ("jax", "torch"), ("torch", "jax")])
+def test_what_is_stored_as_it_came_is_not_copied_on_another_backend_either(home, engine):
+    with md.use_backend(home):
+        w, a, b = md.ones(3).requires_grad_(), md.zeros(3), md.full((3,), 5.0)
+
+    @md.jit(backend=engine)
+    def step(x):
+        w.grad = None
+        (w * x).sum().backward()  # whose gradient is x
+        a.assign(b)
+        b.assign(x)
+
+    double = md.jit(lambda x: x * 2.0, donate=(0,))
+    x, value = md.asarray([1.0, 2.0, 3.0], backend=home), np.float32([1, 2, 3])
+    before = np.full(3, 5.0, np.float32)
+    for _ in range(3):
+        step(x)
+        kept = w.grad
+        assert len(step.programs) == 1
+        assert slot(kept) is slot(b), "one array for both: the program does not return it"
+        x = double(x)  # may write over x where nobody else holds it
+        assert kept.backend == home and kept.tolist() == b.tolist() == value.tolist() and a.tolist() == before.tolist()
+        before, value = value, value * 2
