@@ -211,7 +211,7 @@ def _constant(names: Sequence[str], env: dict[str, Any]) -> str:
 
 
 def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
-    """Lines that make the tensors of the result, and the expression of the result. (Setting four slots is a third faster than Tensor's __init__, and
+    """Lines that make the tensors of the result, and the expression of the result. (Setting five slots is a third faster than Tensor's __init__, and
     one assignment to all of their payloads faster than one each.)"""
     s = program.source
     lines: list[str] = []
@@ -224,6 +224,7 @@ def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
         k = len(lines)
         value = "" if whole else f"; r{k}.{'_lies' if crosses else 'payload'} = o[{k}]"
         lines.append(f"r{k} = new(Result){value}; r{k}.xp = X; r{k}.dtype = {s.name(program.dtypes[k], 'D')}; r{k}.node = {_node(program, k)}")
+        lines[-1] += f"; r{k}.of = None"
         made.append(f"r{k}")
     if whole and lines:
         lines.append("".join(f"r{k}.payload, " for k in range(len(lines))) + "= o")

@@ -2,7 +2,7 @@
 
     ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
     define, Primitive, elementwise, batch_leading     a primitive of your own
-    operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store puts one into another
+    operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another
     home, get_backend, Backend                        where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
@@ -35,7 +35,7 @@ from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
 from minidl.ops.manipulation import cut
-from minidl.ops.methods import store
+from minidl.ops.methods import store, storing
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_leading, elementwise
 from minidl.shapes import axes_tuple, axis_index, size_tuple
@@ -47,7 +47,7 @@ from minidl.whole import whole
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
     "define", "describe", "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns", "operand",
-    "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "streams", "table", "whole",
+    "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "storing", "streams", "table", "whole",
 ]  # fmt: skip
 
 

@@ -48,8 +48,8 @@ def _environment(primitive: Primitive) -> dict[str, Any]:
 
 
 def _give(dtype: str, node: str) -> str:
-    """Return a new Tensor; setting four slots costs less than calling the class."""
-    return f"t = new(Tensor); t.payload = out; t.xp = xp; t.dtype = {dtype}; t.node = {node}; return t"
+    """Return a new Tensor; setting five slots costs less than calling the class."""
+    return f"t = new(Tensor); t.payload = out; t.xp = xp; t.dtype = {dtype}; t.node = {node}; t.of = None; return t"
 
 
 def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:

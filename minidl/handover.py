@@ -106,7 +106,7 @@ def resident(kind: type, engine: Any) -> Any:
 
     def init(self: Tensor, payload: Any, xp: Any, dtype: Any, node: Any = None) -> None:
         store(self, payload)
-        self.xp, self.dtype, self.node = xp, dtype, node
+        self.xp, self.dtype, self.node, self.of = xp, dtype, node, None
 
     def reduce(self: Any, protocol: Any) -> Any:
         self.payload  # noqa: B018  the class is its own again when it is written down

@@ -77,7 +77,7 @@ class Tensor:
     ((2, 2), [[2.0, 4.0], [6.0, 8.0]])
     """
 
-    __slots__ = ("__weakref__", "dtype", "node", "payload", "xp")
+    __slots__ = ("__weakref__", "dtype", "node", "of", "payload", "xp")
     __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor
     __array_priority__ = 1000
 
@@ -86,6 +86,7 @@ class Tensor:
         self.xp = xp
         self.dtype = dtype
         self.node: Any = node
+        self.of: Any = None  # what this is a view of
 
     # ---- what it is -------------------------------------------------------------------------------------------------------------------
     @property
@@ -214,11 +215,11 @@ class Tensor:
             weakref.finalize(self, kept.pop, number, None)
 
     def detach(self) -> Tensor:
-        """The same values without a place on the tape."""
+        """The same values without a place on the tape. What is stored in the result in place is stored in this tensor as well."""
         interp = state.interpreter if busy[0] else None
-        if interp is None:
-            return Tensor(self.payload, self.xp, self.dtype)
-        return interp.detach(self)
+        out = Tensor(self.payload, self.xp, self.dtype) if interp is None else interp.detach(self)
+        out.of = origin(self, None)
+        return out
 
     def assign(self, value: Tensor) -> Tensor:
         """Give this Tensor another value of the same shape and dtype, in place; the heart of `x += y`, `x[i] = y` and optimizers.
@@ -232,6 +233,10 @@ class Tensor:
             if state.grad:
                 raise RuntimeError("in-place: a leaf that requires grad can only be changed under md.no_grad()")
             value = value.detach()
+        if self.of is not None:
+            from minidl.ops.views import through  # a later room, for views
+
+            through(self, value)
         if busy[0] and state.journal is not None:
             state.journal.note(self)
         interp = state.interpreter if busy[0] else None
@@ -254,6 +259,19 @@ class Tensor:
         __eq__: Any; __ne__: Any; __iter__: Any; __len__: Any; __float__: Any; __int__: Any; __index__: Any  # noqa: E702
 
         def __getattr__(self, name: str) -> Any: ...
+
+
+def origin(base: Tensor, step: Any) -> tuple[Any, ...]:
+    """What a view of a tensor remembers, see minidl.ops.views."""
+    above = base.of
+    if above is not None:
+        if step is None is above[2] and above[0]() is not None:
+            return above  # detached twice
+        alive = above
+        while alive is not None and alive[0]() is None:
+            alive = alive[1]
+        above = above if alive is not None else None  # else nobody can see what is written there
+    return weakref.ref(base), above, step, base.shape
 
 
 def home(xp: Any) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
-from minidl.extend import store
 from minidl.idioms import functions, shaping
 
 
@@ -99,9 +98,7 @@ scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract t
 
 
 def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
-    def storing(self: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
-        return store(self, f(self, *args, **params))
-
+    storing = md.extend.storing(f)
     storing.__name__, storing.__qualname__, storing.__module__ = f"{name}_", f"Tensor.{name}_", "minidl"
     storing.__doc__ = f"{name}, stored in this tensor."
     return storing

@@ -5,57 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
-from minidl.extend import store
+from minidl.extend import storing
 from minidl.idioms.creating import key, shape_of
 
 
-class Data(md.Tensor):
-    """What `x.data` gives: the values of now without a place on the tape; what changes it in place changes x, also where x requires grad, and where
-    x has changed since, it goes on from there."""
-
-    __slots__ = ("owner",)
-    owner: md.Tensor
-
-    def __getattribute__(self, name: str) -> Any:
-        if name.endswith("_") and not name.endswith("__"):  # add_, fill_ and so on
-            _catch_up(self)
-        return super().__getattribute__(name)
-
-    def assign(self, value: md.Tensor) -> md.Tensor:
-        """Write the value to both."""
-        owner = getattr(self, "owner", None)
-        if owner is not None:
-            with md.no_grad():
-                owner.assign(value.detach())
-        return super().assign(value.detach())
-
-
-def _catch_up(self: Data) -> None:
-    owner = getattr(self, "owner", None)
-    if owner is not None:
-        md.Tensor.assign(self, owner.detach())
-
-
-def _operator(name: str) -> Any:
-    def update(self: Data, *args: Any) -> Any:
-        _catch_up(self)
-        return getattr(md.Tensor, name)(self, *args)
-
-    return update
-
-
-for _name in ("setitem", *(f"i{n}" for n in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split())):
-    setattr(Data, f"__{_name}__", _operator(f"__{_name}__"))
-
-
-def _data(self: md.Tensor) -> md.Tensor:
-    now = self.detach()
-    out = Data(now.payload, now.xp, now.dtype)
-    out.owner = self
-    return out
-
-
 def _set_data(self: md.Tensor, value: md.Tensor) -> None:
+    self.of = None  # no view from here on
     with md.no_grad():
         self.assign(value.detach())
 
@@ -106,12 +61,13 @@ def where(self: md.Tensor, condition: md.Tensor, other: Any) -> md.Tensor:
     return md.where(condition, self, other)
 
 
+@storing
 def fill_diagonal_(self: md.Tensor, fill_value: Any, wrap: bool = False) -> md.Tensor:
     """One value on the diagonal of a matrix, in place. Raises ValueError for other numbers of axes, NotImplementedError for wrap."""
     if self.ndim != 2 or wrap:
         raise (NotImplementedError("fill_diagonal_: wrap") if wrap else ValueError(f"fill_diagonal_: a matrix is wanted, not shape {self.shape}"))
     rows, columns = (md.arange(n, backend=self.backend, device=self.device) for n in self.shape)
-    return store(self, md.where(md.expand_dims(rows, 1) == columns, fill_value, self))
+    return md.where(md.expand_dims(rows, 1) == columns, fill_value, self)
 
 
 def normal_(self: md.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> md.Tensor:
@@ -142,6 +98,7 @@ def random_(self: md.Tensor, from_: int, to: int | None = None, *, generator: An
 
 def detach_(self: md.Tensor) -> md.Tensor:
     """This tensor without its place on the tape, in place."""
+    self.of = None  # no view from here on
     with md.enable_grad():  # under no_grad an assignment leaves the tape alone
         return self.assign(self.detach())
 
@@ -151,7 +108,7 @@ METHODS: dict[str, Any] = {
     **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, type_as, where, fill_diagonal_, normal_, uniform_, bernoulli_)},
     **{f.__name__: f for f in (exponential_, random_, detach_)},
     "type": type_,
-    "data": property(_data, _set_data, doc=Data.__doc__),
+    "data": property(lambda self: self.detach(), _set_data, doc="The values of now; what is stored in them in place is stored in this tensor."),
     "H": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transpose of a matrix."),
     "mH": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transposes of the last two axes."),
     "is_cuda": property(lambda self: self.device.startswith("cuda"), doc="Whether the tensor lies on a CUDA device."),

@@ -1,6 +1,7 @@
 """What a Module keeps: state_dict, load_state_dict, the hooks round them, and extra state that is no tensor.
 
-Promises: a state holds the values of now, which later training does not change; load_state_dict changes nothing when it raises before the hooks of
+Promises: a state holds the values of now, which later training does not change, and what is stored in them in place is stored in the module;
+load_state_dict changes nothing when it raises before the hooks of
 the module are called; names, their order and the texts of errors are PyTorch's.
 """
 
@@ -89,7 +90,8 @@ class State:
 
     # ---- saving -----------------------------------------------------------------------------------------------------------------------
     def state_dict(self, *, destination: dict[str, Any] | None = None, prefix: str = "", keep_vars: bool = False) -> dict[str, md.Tensor]:
-        """Parameters and persistent buffers by dotted name: the values of now, which later training does not change.
+        """Parameters and persistent buffers by dotted name: the values of now, which later training does not change. In-place operations on them are
+        stored in the module, too, and start from what it holds by then.
 
         destination: a dict to add them to. keep_vars: the parameters and buffers themselves instead.
         """

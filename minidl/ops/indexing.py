@@ -2,7 +2,8 @@
 
 An index expression is first reduced to one slice (with steps and flips), then, where it holds index arrays, to one gather or scatter on a leading
 axis. Bounds: negative positions count from the end; a position out of range raises IndexError where it can be looked at (Python and NumPy indices
-always, tensors when eager on the CPU); elsewhere writes are dropped and reads do as `md.out_of_bounds` says. Results are values, never views.
+always, tensors when eager on the CPU); elsewhere writes are dropped and reads do as `md.out_of_bounds` says. Results are
+values; what is stored in x[...] where no array is an index reaches x as well (minidl.ops.views).
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from minidl.ops.common import (
     values,
 )  # fmt: skip
 from minidl.ops.manipulation import broadcast_to
+from minidl.ops.views import mark
 
 _KEEP = "use md.where(mask, x, other), which keeps all elements, or index with md.nonzero(mask), called outside the traced function"
 
@@ -283,8 +285,16 @@ def _filled(out: Tensor, inside: Tensor | None, mode: str | None, value: Any = N
     return ns.where(reshaped(inside, (*inside.shape, *(1,) * rest)), out, value)
 
 
+def _plain(item: Any) -> bool:
+    """Whether an entry of an index is none of the arrays that PyTorch and NumPy gather by; a 0-d tensor is a position for PyTorch."""
+    if isinstance(item, Tensor):
+        return not item.ndim and item.dtype is not dtypes.bool_
+    return item is None or item is Ellipsis or isinstance(item, (int, slice, np.integer))
+
+
 def getitem(x: Any, index: Any, /) -> Tensor:
-    """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a value, not a view.
+    """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a
+    value; where PyTorch calls it a view, what is stored in it in place is stored in x as well.
 
     >>> md.getitem(md.arange(5), slice(None, None, -2)).tolist()
     [4, 2, 0]
@@ -296,11 +306,13 @@ def getitem(x: Any, index: Any, /) -> Tensor:
             if not -n <= index < n:
                 raise _out_of_bounds(index, 0, n)
             zeros, i = (0,) * len(rest), index % n
-            return ns.reshape(ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim), shape=tuple(rest))
+            row = ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim)
+            return mark(ns.reshape(row, shape=tuple(rest)), x, (None, (index,), {}))
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
             kept = int(deciding(index, "indexing with a mask", _KEEP))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
-        return _read(x, index, None)
+        out = _read(x, index, None)
+        return mark(out, x, (None, (index,), {})) if all(map(_plain, index if isinstance(index, tuple) else (index,))) else out
     except Exception as error:
         raise refused(getitem, error, x, index) from None
 

@@ -1,4 +1,5 @@
-"""Rearranging arrays: shapes, axes, joining, splitting, repeating, padding. All linear, all values (no views that alias)."""
+"""Rearranging arrays: shapes, axes, joining, splitting, repeating, padding. All linear. Results are values, and what is
+stored in one that PyTorch calls a view reaches x as well (minidl.ops.views)."""
 
 from __future__ import annotations
 
@@ -28,6 +29,8 @@ from minidl.ops.common import (
     scalar_type,
     shown,
 )  # fmt: skip
+from minidl.ops.views import mark
+from minidl.ops.views import view as viewing
 
 __all__ = [
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose",
@@ -36,6 +39,7 @@ __all__ = [
 ]  # fmt: skip
 
 
+@viewing
 def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     """x in another shape of as many elements, in row-major order; one size may be -1. Raises ValueError where the number does not fit.
 
@@ -64,8 +68,14 @@ def view(x: Any, /, *shape: Any) -> Tensor:
     1065353216
     """
     if len(shape) == 1 and isinstance(shape[0], DType):
-        return ns.bitcast(operand(x), dtype=shape[0])
+        return bits(operand(x), shape[0])
     return reshape(x, shape[0] if len(shape) == 1 else shape)
+
+
+@viewing
+def bits(x: Tensor, dtype: DType) -> Tensor:
+    """The same bits as another dtype."""
+    return ns.bitcast(x, dtype=dtype)
 
 
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
@@ -85,6 +95,7 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:a], shapes.prod(x.shape[a : b + 1]), *x.shape[b + 1 :]))
 
 
+@viewing
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     """x with its axes in the given order. Raises ValueError for what is no permutation.
 
@@ -111,6 +122,7 @@ def matrix_transpose(x: Any, /) -> Tensor:
     return swapaxes(x, -1, -2)
 
 
+@viewing
 def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     """Two axes exchanged.
 
@@ -124,6 +136,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     return ns.permute(x, axes=tuple(order))
 
 
+@viewing
 def transpose(x: Any, /, *axes: Any) -> Tensor:
     """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy).
 
@@ -139,6 +152,7 @@ def transpose(x: Any, /, *axes: Any) -> Tensor:
         raise refused(transpose, error, x, *axes) from None
 
 
+@viewing
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
     """Axes moved to other places, the rest in order. Raises ValueError for unequal or repeated axes.
 
@@ -155,6 +169,7 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     return ns.permute(x, axes=tuple(order))
 
 
+@viewing
 def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
     """New axes of size one at these places of the result.
 
@@ -282,7 +297,8 @@ def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     x = operand(x)
     a = shapes.axis_index("unstack", axis, x.ndim)
     rest = shapes.reduced(x.shape, (a,), False)
-    return tuple(ns.reshape(cut(x, a, i, i + 1), shape=rest) for i in range(x.shape[a]))
+    lead = (slice(None),) * a
+    return tuple(mark(ns.reshape(cut(x, a, i, i + 1), shape=rest), x, (None, ((*lead, i),), {})) for i in range(x.shape[a]))
 
 
 def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
@@ -307,7 +323,7 @@ def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         raise ValueError(f"split: sizes {tuple(sizes)} do not add up to {n}, axis {a} of {describe(x)}")
     out, start = [], 0
     for s in sizes:
-        out.append(cut(x, a, start, start + s))
+        out.append(mark(cut(x, a, start, start + s), x, (None, ((*(slice(None),) * a, slice(start, start + s)),), {})))
         start += s
     return tuple(out)
 
@@ -428,6 +444,7 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     return ns.pad(x, widths=both, value=value)
 
 
+@viewing
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
     """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes.
 

@@ -1,11 +1,12 @@
 """What a Tensor can do: operators, array functions as methods, conversion to Python and NumPy, in-place updates, moving between backends.
 
-Promises: `x op= v` and `x[i] = v` change this Tensor alone, never another one that had the same values (there are no views); what needs values
+Promises: `x op= v` and `x[i] = v` change this Tensor, and the one that it is a view of (minidl.ops.views), never another one; what needs values
 raises TypeError on a traced or batched tensor, and names the alternatives; PyTorch's `dim` and `keepdim` work where `axis` and `keepdims` do.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns,
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.namespace import VERSIONS
+from minidl.ops.views import settle, view
 from minidl.primitives.core import parameters
 from minidl.tape import Node, count, crossed, deposit
 from minidl.tensors import Tensor
@@ -59,13 +61,6 @@ def _reflected(f: Method) -> Method:
     return reflected
 
 
-def _in_place(f: Method) -> Method:
-    def update(self: Tensor, other: Any, /) -> Tensor:
-        return store(self, f(self, other))
-
-    return update
-
-
 def store(self: Tensor, value: Tensor) -> Tensor:
     """The value in this tensor, narrowed within a kind as PyTorch does: f32 += f64 stays f32. Raises TypeError for i64 += f32 and bool += i64.
 
@@ -78,10 +73,27 @@ def store(self: Tensor, value: Tensor) -> Tensor:
     return self.assign(value)
 
 
+def storing(f: Method) -> Method:
+    """The form of a function that stores its result in its first argument.
+
+    >>> x = md.ones(2)
+    >>> md.extend.storing(md.add)(x, 1.0) is x, x.tolist()
+    (True, [2.0, 2.0])
+    """
+
+    @functools.wraps(f)
+    def update(self: Tensor, *args: Any, **params: Any) -> Tensor:
+        if self.of is not None:
+            settle(self)
+        return store(self, f(self, *args, **params))
+
+    return update
+
+
 for _name, _f in _BINARY.items():
     setattr(Tensor, f"__{_name}__", _f)
     setattr(Tensor, f"__r{_name}__", _f if _name in _COMMUTES else _reflected(_f))
-    setattr(Tensor, f"__i{_name}__", _in_place(_f))
+    setattr(Tensor, f"__i{_name}__", storing(_f))
 for _name, _f in {"lt": ns.lt, "le": ns.le, "gt": ns.gt, "ge": ns.ge, "neg": ns.neg, "abs": ns.abs, "invert": ns.bitwise_invert}.items():
     setattr(Tensor, f"__{_name}__", _f)
 
@@ -172,6 +184,7 @@ def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
 
 @attach("__setitem__")
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
+    settle(self)
     self.assign(set_at(self, index, value, "set"))
 
 
@@ -197,7 +210,7 @@ for _name, _f in {  # type: ignore[assignment]
     "reshape": ops.reshape, "permute": ops.permute_dims, "permute_dims": ops.permute_dims, "tile": ops.tile, "broadcast_to": ops.broadcast_to
 }.items():  # fmt: skip
     setattr(Tensor, _name, _variadic(_f))  # type: ignore[arg-type]
-for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.positive, "contiguous": ops.positive}.items():
+for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.positive}.items():
     setattr(Tensor, _name, _method(_f))  # type: ignore[arg-type]
 Tensor.round = lambda self, *, decimals=0: ops.round(self * 10**decimals) / 10**decimals if decimals else ops.round(self)  # type: ignore[attr-defined]
 Tensor.flip = lambda self, *axis, **params: ops.flip(self, *(axis if len(axis) < 2 else (axis,)), **params)  # type: ignore[attr-defined]
@@ -213,20 +226,27 @@ Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Byte
 # ---- in place -------------------------------------------------------------------------------------------------------------------------
 for _name in ("mul", "pow", "clamp"):
     _f = {"mul": ns.mul, "clamp": ops.clip}.get(_name) or getattr(ops, _name)
-    setattr(Tensor, _name + "_", (lambda f: lambda self, *args, **params: store(self, f(self, *args, **params)))(_f))
+    setattr(Tensor, _name + "_", storing(_f))
 
 
-def _scaled(name: str, f: Method, keep: Method) -> Method:
+def _scaled(name: str, f: Method) -> Method:
     def scaled(self: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-        return keep(self, f(self, other if alpha == 1 else other * alpha))
+        return f(self, other if alpha == 1 else other * alpha)
 
     scaled.__name__, scaled.__qualname__ = name, f"Tensor.{name}"
     return scaled
 
 
 for _name, _f in {"add": ns.add, "sub": ns.sub}.items():
-    setattr(Tensor, _name, _scaled(_name, _f, lambda self, value: value))
-    setattr(Tensor, _name + "_", _scaled(_name + "_", _f, store))
+    setattr(Tensor, _name, _scaled(_name, _f))
+    setattr(Tensor, _name + "_", storing(getattr(Tensor, _name)))
+
+
+@attach("contiguous")
+@view
+def contiguous(self: Tensor) -> Tensor:
+    """The same values: PyTorch's tensor itself, or a copy where the order of axes was changed."""
+    return fresh(self)
 
 
 @attach("copy_")

@@ -1,0 +1,332 @@
+"""What is stored in a view reaches its base: programs that write through views, in PyTorch and here, eager and traced."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+import minidl as md
+from minidl import nn
+
+A = (np.arange(12, dtype=np.float32).reshape(3, 4) - 5) / 3
+
+
+class Words:
+    """A library under PyTorch's names, whose `tensor` of the numbers of the test is what the test says."""
+
+    def __init__(self, library, value):
+        self.library, self.value = library, value
+
+    def __getattr__(self, name):
+        return getattr(self.library, name)
+
+    def tensor(self, data, requires_grad=False):
+        if data is not A:
+            return self.library.tensor(data)
+        return self.value.clone().requires_grad_(requires_grad)
+
+
+def detached(t):
+    p = t.tensor(A, requires_grad=True)
+    p.detach().mul_(2.0)
+    p.detach()[1:].view(-1)[3] = 7.0
+    p.detach().detach().sub_(1.0)
+    return p
+
+
+def data(t):
+    p = t.tensor(A, requires_grad=True)
+    p.data += 1
+    p.data[0] = 5.0
+    p.data[1].zero_()
+    p.data.view(-1)[11].fill_(9.0)
+    p.data.T[2].exp_()
+    return p
+
+
+def without_grad(t):
+    p = t.tensor(A, requires_grad=True)
+    with t.no_grad():
+        p.detach().add_(1.0)
+        p.view(-1).mul_(2.0)
+        p[0].zero_()
+        p.T.copy_(p.T + 1)
+    return p
+
+
+def indices(t):
+    x = t.tensor(A)
+    x.flatten()[3] = 1.0
+    x[0] += 1
+    x[0].add_(1)
+    x[0][1] = 2.0
+    x[:, 1:3].mul_(3)
+    x[1, ::2].zero_()
+    x[..., -1] -= 1
+    x[None][0, 0] = 4.0
+    x[t.tensor(1)].neg_()
+    return x
+
+
+def gathered(t):
+    x = t.tensor(A)
+    x[[0, 1]].zero_()
+    x[t.tensor([0])].zero_()
+    x[:, [1]].add_(1)
+    return x
+
+
+def orders(t):
+    x = t.tensor(A)
+    x.T[1].add_(1)
+    x.t()[0] = 3.0
+    x.transpose(0, 1)[2, 1] = 7.0
+    x.permute(1, 0).mul_(2)
+    x.unsqueeze(0).add_(1)
+    x.swapaxes(0, 1)[0, 0] = 0
+    x.mT[3].zero_()
+    x.squeeze().exp_()
+    x.movedim(0, 1)[0] = 1.0
+    x.view(3, 4, 1).squeeze(-1)[2, 2] = 0.0
+    x.ravel()[0] = 8.0
+    x.unflatten(1, (2, 2))[0, 1] = 6.0
+    return x
+
+
+def copies(t):
+    x = t.tensor(A)
+    x.T.reshape(-1).zero_()
+    x.T.contiguous().zero_()
+    x.contiguous()[0] = 5.0
+    x[:, :2].reshape(-1).zero_()
+    x[:2].reshape(-1).add_(1)
+    x.T.flatten().zero_()
+    x.T.unsqueeze(0)[0, 0] = 8.0
+    x[0].clone().zero_()
+    z = x.T[1:3]
+    z.reshape(2, 3).add_(1)
+    z.reshape(6).add_(1)
+    z.view(2, 1, 3).mul_(3)
+    return x
+
+
+def pieces(t):
+    x = t.tensor(A)
+    for i, row in enumerate(x):
+        row.mul_(i)
+    a, b = x.chunk(2, 1)
+    a.add_(1)
+    b.sub_(1)
+    for part in x.split(2):
+        part.mul_(2)
+    for part in x.unbind(1):
+        part.add_(1)
+    x.diagonal().zero_()
+    x.narrow(0, 1, 2).mul_(3)
+    x.select(1, 2).add_(5)
+    x.diagonal(offset=1).fill_(2.0)
+    return x
+
+
+def chained(t):
+    x = t.tensor(A)
+    v = x[0]
+    w = v[1:]
+    w.add_(10)
+    v.mul_(2)
+    w.sub_(1)
+    return x
+
+
+def behind_a_change(t):
+    x = t.tensor(A)
+    v = x[0]
+    x.add_(100)
+    v.add_(1)
+    x.mul_(2)
+    v[1] = 0.0
+    return t.stack([x[0], v])
+
+
+def differentiated(t):
+    w = t.tensor(A, requires_grad=True)
+    x = w * 2
+    v = x[1:]
+    v.mul_(3)
+    v.T.add_(1)
+    v.view(-1)[2] = w[0].sum()
+    (x * v.sum()).sum().backward()
+    return w.grad
+
+
+def differentiated_past_detach(t):
+    w = t.tensor(A, requires_grad=True)
+    x = w * 1.0
+    x.detach().mul_(3)
+    (x + x).sum().backward()
+    return t.stack([w.grad, x.detach()])
+
+
+def becomes_tracked(t):
+    x, w = t.zeros(3, 4), t.tensor(A, requires_grad=True)
+    x[1].copy_(w[0])
+    x.view(12)[2:4].add_(w[2, :2])
+    (x * t.arange(12.0).view(3, 4)).sum().backward()
+    return w.grad
+
+
+def optimized(t):
+    w = t.tensor(A).detach().requires_grad_()
+    opt = t.optim.SGD([w], lr=0.1)
+    (w * w).sum().backward()
+    opt.step()
+    return w
+
+
+PROGRAMS = [
+    detached, data, without_grad, indices, gathered, orders, copies, pieces, chained, behind_a_change, differentiated, differentiated_past_detach,
+    becomes_tracked, optimized,
+]  # fmt: skip
+
+
+def wanted(program):
+    return program(Words(torch, torch.tensor(A))).detach().numpy()
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
+def test_a_write_to_a_view_does_what_it_does_in_pytorch(backend, program):
+    if backend != "numpy" and program not in (detached, orders, differentiated):
+        program = differentiated  # the views are one text for all backends; three programs show it
+    np.testing.assert_allclose(program(Words(md, md.tensor(A))).detach().numpy(), wanted(program), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda f: f.__name__)
+def test_a_traced_write_to_a_view_does_what_it_does_in_pytorch(program):
+    run = md.jit(lambda x: program(Words(md, x)).detach())
+    for _ in range(2):
+        np.testing.assert_allclose(run(md.tensor(A)).numpy(), wanted(program), rtol=1e-5, atol=1e-6)
+
+
+def test_the_bits_are_written_through():
+    x = md.tensor([-1.0, -2.0])
+    x.view(md.int32)[0].bitwise_and_(0x7FFFFFFF)
+    assert x.tolist() == [1.0, -2.0]
+
+
+def test_a_view_of_a_leaf_is_refused_and_nothing_changes():
+    x = md.tensor(A, requires_grad=True)
+    v = x[0]
+    for write in (lambda: v.mul_(2.0), lambda: x.T.zero_(), lambda: x.view(-1).__setitem__(0, 1.0)):
+        with pytest.raises(RuntimeError, match="in-place: a leaf that requires grad can only be changed under md.no_grad"):
+            write()
+    np.testing.assert_array_equal(x.detach().numpy(), A)
+    np.testing.assert_array_equal(v.detach().numpy(), A[0])
+    with pytest.raises(ValueError, match="in-place"):
+        x.detach().assign(md.ones(2))
+    np.testing.assert_array_equal(x.detach().numpy(), A)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+def test_the_values_of_a_state_dict_write_through(backend, jitted):
+    if jitted and backend == "numba":
+        backend = "numpy"
+    model, ema = nn.Linear(2, 2), nn.Linear(2, 2)
+    kept = ema.state_dict()
+
+    def of_now():
+        for e, m in zip(ema.state_dict().values(), model.state_dict().values(), strict=True):
+            e.mul_(0.5).add_(m, alpha=0.5)
+
+    def of_before():
+        for e, m in zip(kept.values(), model.state_dict().values(), strict=True):
+            e.copy_(0.5 * e + 0.5 * m)
+
+    want, seen = ema.weight.detach().numpy(), ema.weight
+    now = md.jit(of_now) if jitted else of_now
+    for _ in range(3):
+        now()
+        want = 0.5 * want + 0.5 * model.weight.detach().numpy()
+        with md.no_grad():
+            model.weight.mul_(1.5)
+    np.testing.assert_allclose(ema.weight.detach().numpy(), want, rtol=1e-5)
+    (md.jit(of_before) if jitted else of_before)()  # what was kept are the numbers of then, but in-place operations start from those of now
+    assert ema.weight is seen and ema.weight.requires_grad
+    kept["weight"].zero_()
+    assert not ema.weight.detach().numpy().any()
+
+
+def test_a_state_dict_is_of_its_time_and_its_copies_are_alone():
+    model = nn.Linear(2, 2)
+    kept, weight = model.state_dict(), model.weight.detach().numpy()
+    optimizer = md.optim.SGD(model.parameters(), lr=0.1)
+    (model(md.ones(2)) ** 2).sum().backward()
+    optimizer.step()
+    now = model.weight.detach().numpy()
+    np.testing.assert_array_equal(kept["weight"].numpy(), weight)
+    for alone in (copy.deepcopy(model.state_dict()), pickle.loads(pickle.dumps(model.state_dict()))):
+        alone["weight"].zero_()
+    other = nn.Linear(2, 2)
+    other.load_state_dict(model.state_dict())
+    other.weight.data.zero_()
+    np.testing.assert_array_equal(model.weight.detach().numpy(), now)
+    model.load_state_dict(kept)
+    np.testing.assert_array_equal(model.weight.detach().numpy(), weight)
+
+
+def test_a_view_from_outside_is_written_in_loops_branches_and_programs():
+    base = md.zeros(3)
+    row = base[:2]
+
+    def body(c, x):
+        base[0].add_(x)
+        base.detach()[1:].add_(1.0)
+        return c, x
+
+    xs = md.tensor([1.0, 2.0])
+    md.scan(body, md.zeros(()), xs)
+    assert base.tolist() == [3.0, 2.0, 2.0]
+    step = md.jit(lambda: md.scan(body, md.zeros(()), xs))
+    step()
+    step()
+    assert base.tolist() == [9.0, 6.0, 6.0]
+    md.cond(md.tensor(True), lambda: base[2].add_(10.0), lambda: base[2].add_(20.0))
+    assert base.tolist() == [9.0, 6.0, 16.0]
+    add = md.jit(lambda: row.add_(1.0))
+    add()
+    add()
+    assert base.tolist() == [11.0, 8.0, 16.0] and row.tolist() == [11.0, 8.0]
+
+    def in_a_lane(r):
+        r = r * 1
+        r[0].add_(1.0)
+        r.view(-1)[1] = 5.0
+        return r
+
+    assert md.vmap(in_a_lane)(md.zeros((2, 2))).tolist() == [[1.0, 5.0]] * 2
+    assert md.grad(lambda x: (in_a_lane(x) ** 2).sum())(md.ones(2)).tolist() == [4.0, 0.0]
+
+
+def test_views_keep_nothing_alive():
+    x = md.zeros(100)
+    base, v = weakref.ref(x), x.view(10, 10)
+    row = v[3]
+    del x, v
+    gc.collect()
+    assert base() is None
+    row.add_(1.0)  # nobody else can see it
+    assert row.tolist() == [1.0] * 10
+    x = md.zeros(4)
+    for _ in range(100):
+        x = x.detach().view(2, 2).T.T.view(4)
+    assert len([*links(x)]) < 6
+
+
+def links(x):
+    of = x.of
+    while of is not None:
+        yield of
+        of = of[1]
