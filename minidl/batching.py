@@ -14,8 +14,9 @@ from typing import Any
 
 from minidl import tree
 from minidl.backends import using
-from minidl.context import Symbolic, interpreting, state
+from minidl.context import Symbolic, grad_mode, interpreting, state
 from minidl.dtypes import DType
+from minidl.primitives import table
 from minidl.primitives.core import Interpreter, Primitive
 from minidl.tape import count
 from minidl.tensors import Tensor, batch_call, bind, describe, home, promoted, scalar_payload, write_grad
@@ -102,6 +103,9 @@ class Level(Interpreter):
         """In-place update: of a tensor of this level, or of an outer one by a value that is the same for all lanes."""
         payload, node = self.lift(value)
         if target.xp is self:
+            if not state.grad and target.dtype.inexact:
+                with grad_mode(True):  # the derivative of before, also for who differentiates outside
+                    payload = self.call(table["instead"], (target.payload, payload), {})
             target.payload = payload
             if state.grad and target.leaf is None:
                 target.node = node

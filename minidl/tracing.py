@@ -119,7 +119,7 @@ class Trace(Interpreter):
         atoms = self._settle(primitive, payloads)
         found = primitive.infer(*atoms, **params)
         outs = tuple(Var(tuple(s), d) for s, d in found) if primitive.multiple else (Var(tuple(found[0]), found[1]),)
-        if self.quiet is not None and primitive.name != "stop":
+        if self.quiet is not None and primitive.name not in ("stop", "instead"):
             atoms = tuple(self._still(a) for a in atoms)
             self.quiet.update((v, v) for v in outs)
         self.equations.append(Equation(primitive, atoms, params, outs, user_line()))
@@ -219,7 +219,9 @@ class Trace(Interpreter):
         """Change the trace's view of an outside Tensor, or a Tensor of this trace in place."""
         payload, node = self.lift(value)
         if not state.grad or target.leaf is not None:
-            node = self.lift(target)[1]
+            before, node = self.lift(target)
+            if value.dtype.inexact and (self.parent is not None or self.body or (node is not None and target.leaf is None)):
+                payload = self.call(table["instead"], (before, payload), {})
         if target.xp is self:
             target.payload, target.node = payload, node
             return

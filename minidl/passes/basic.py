@@ -53,7 +53,7 @@ def inlined(graph: Graph) -> Graph:
     derivatives, in loops and branches too."""
     if "inlined" in graph.cache:
         return graph.cache["inlined"]
-    if all(e.primitive.name not in ("custom", "stop") for e in graph.walk()):
+    if all(e.primitive.name not in ("custom", "stop", "instead") for e in graph.walk()):
         graph.cache["inlined"] = graph
         return graph
     equations: list[Equation] = []
@@ -64,8 +64,8 @@ def inlined(graph: Graph) -> Graph:
     def take(found: Iterable[Equation], new: dict[Any, Any], rename: bool) -> None:
         for e in found:
             inputs = tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs)
-            if e.primitive.name == "stop":
-                new[e.outputs[0]] = inputs[0]
+            if e.primitive.name in ("stop", "instead"):
+                new[e.outputs[0]] = inputs[-1]
                 continue
             if e.primitive.name == "custom":
                 body = e.params["body"]

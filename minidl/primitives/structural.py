@@ -137,6 +137,10 @@ def _triangle(name: str) -> Primitive:
 tril, triu = _triangle("tril"), _triangle("triu")
 
 
+def _all_lanes(call: Any, size: int, xs: Any, batched: Any) -> list[Any]:
+    return [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
+
+
 def _batch_barrier(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
     x, after = xs
     return call("barrier", x if batched[0] else call("broadcast_to", x, shape=(size, *x.shape)), after)
@@ -153,6 +157,14 @@ barrier = Primitive(
 stop = Primitive(
     "stop", "x", infer=lambda x: (x.shape, x.dtype), promote="none", batch=lambda p, call, size, xs, batched, params: call("stop", *xs),
     decompose=lambda xp, x: x,
+)  # fmt: skip
+
+#: `value`, with the derivative of x: what a write to x under no_grad leaves in a trace for those who differentiate it later, as on the tape x keeps
+#: its place. Programs do without it.
+instead = Primitive(
+    "instead", "x value", infer=lambda x, value: (value.shape, value.dtype), promote="none", decompose=lambda xp, x, value: value,
+    batch=lambda p, call, size, xs, batched, params: call("instead", *_all_lanes(call, size, xs, batched)),
+    vjps=(lambda xp, g: g, None), jvps=(lambda xp, t: t, None),
 )  # fmt: skip
 
 
@@ -178,8 +190,7 @@ def _concat_jvp(xp: Any, t: Any, index: int, shapes: Any, axis: int) -> Any:
 
 
 def _batch_concat(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-    return call("concat", *full, axis=params["axis"] + 1)
+    return call("concat", *_all_lanes(call, size, xs, batched), axis=params["axis"] + 1)
 
 
 concat = Primitive("concat", "*xs", "axis", infer=_infer_concat, vjps=(_concat_vjp,), jvps=(_concat_jvp,), batch=_batch_concat, check_first=True)

@@ -318,6 +318,7 @@ MOVED = "float64 float32 complex128 int64"
 row("reshape", (2, 3), REAL, MOVED, shape=(3, 2), exact=True)
 row("barrier", ((2, 3), (4,)), REAL, MOVED, exact=True)
 row("stop", (2, 3), NOT_ZERO, "float64 float32", call=lambda x: ns.stop(ns.sign(x)), exact=True)
+row("instead", (2, 3), REAL, "float64 float32", call=lambda x: ns.instead(x, ns.stop(x)), exact=True)
 row("permute", (2, 3, 4), REAL, MOVED, axes=(2, 0, 1), exact=True)
 row("broadcast_to", (3, 1), REAL, MOVED, shape=(2, 3, 4))
 row("flip", (2, 3), REAL, MOVED, axes=(0, 1), exact=True)
