@@ -1,24 +1,35 @@
 """What a traced function may depend on besides its arguments: a walk over the names it uses, as guard expressions and as places of tensors.
 
 The walk starts from a function's closure, globals and defaults and from Modules and optimizers among its arguments, and goes through Modules,
-optimizers, other objects of the user's classes (those attributes that the code names), containers, and the functions and methods that they call.
-Every number, flag, string and Tensor found gives a guard term, and so does the identity of everything else.
+optimizers, the user's other objects, classes and modules (those attributes that the code names, also where they are not there yet), containers, and
+the functions and methods that they call. Every number, flag, string and Tensor found gives a guard term, and so does the identity of everything else.
 
-Promises: the inside of what the walk does not understand is left out; a Tensor that the trace read but the walk did not reach makes the program
-unusable for a second call (it is traced again), never stale.
+Promises: the inside of what the walk does not understand is left out (of NumPy arrays beyond BYTES, of dicts with thousands of entries, of what is
+found by a name that is computed); a Tensor that the trace read but the walk did not reach makes the program unusable for a second call (it is traced
+again), never stale.
 """
 
 from __future__ import annotations
 
+import array
+import copy
 import functools
+import sys
 import types
 import weakref
+from collections import deque
 from typing import Any
+
+import numpy as np
 
 from minidl.tensors import Tensor
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000
+#: The size of the largest NumPy array whose contents are guarded.
+BYTES = 4096
+#: Methods that syntax calls, so that no code names them.
+_CALLED = "__call__ __getitem__ __len__ __iter__ __contains__ __bool__ __getattr__ __enter__ __add__ __radd__ __mul__ __rmul__ __matmul__ __get__"
 _HERE = __name__.partition(".")[0]
 
 
@@ -29,7 +40,9 @@ def stateful(x: Any) -> bool:
 
 def walkable(x: Any) -> bool:
     """Whether x is an object of a class of the user's, whose attributes are guarded where the traced code names them."""
-    return hasattr(x, "__dict__") and not isinstance(x, type) and not _library(type(x)) and type(x).__module__ != "builtins"
+    if not hasattr(x, "__dict__"):
+        return hasattr(type(x), "__slots__") and _users(type(x))
+    return not isinstance(x, type) and not _library(type(x)) and type(x).__module__ != "builtins"
 
 
 def same(a: Any, b: Any) -> bool:
@@ -51,12 +64,15 @@ class Walk:
         self.boxes: dict[int, Any] = {}  # id → dict or list
         self.weak: list[Any] = []  # Modules and optimizers among the arguments, which the guards do not keep alive
         self.owned: set[int] = set()  # the boxes that belong to Modules and optimizers: what is stored there comes back from a program
-        self._inside = False
+        self._inside, self._ordered = False, True
         self.whole = True  # whether everything was looked at
         self._seen: set[int] = set()
         self._looked: set[Any] = set()
-        self._named = {"__call__"}  # attributes that the code seen so far mentions
+        self._named = set(_CALLED.split())  # attributes that the code seen so far mentions
+        self._asked: set[str] = set()  # those of them that may be absent where they are read
         self._objects: list[Any] = []  # whose classes and attributes are looked at once all names are known
+        self.absent: list[tuple[dict[str, Any], set[str]]] = []  # attributes of objects, and names that are not among them
+        self.fixed: list[tuple[Any, Any, Any, Any]] = []  # object, name, how to look at it, what it was: what no dict tells
 
     def bind(self, value: Any, prefix: str) -> str:
         """A name in env for a value."""
@@ -107,12 +123,12 @@ class Walk:
 
     def _enter(self, x: Any) -> None:
         if stateful(x):
-            before, self._inside = self._inside, True
-            self.box(vars(x))
-            self._inside = before
+            before, self._inside, self._ordered = (self._inside, self._ordered), True, hasattr(x, "forward")  # an optimizer's dicts are read by key
+            self.box(vars(x), False)
+            self._inside, self._ordered = before
             self._named.update(x.__minidl_state__)
             self._objects.append(x)
-        elif isinstance(x, (list, tuple)) or (isinstance(x, dict) and _small(x)):
+        elif isinstance(x, (list, tuple, deque)) or (isinstance(x, dict) and _small(x)):
             self.box(x)
             if walkable(x):  # of a class of the user's, which has attributes besides
                 self._objects.append(x)
@@ -122,11 +138,16 @@ class Walk:
             for f in vars(x).values():
                 if callable(f):
                     self.function(f)
-        elif walkable(x):
+        elif isinstance(x, (set, bytearray, array.array)) or (isinstance(x, np.ndarray) and x.nbytes <= BYTES):
+            how: Any = np.ndarray.tobytes if isinstance(x, np.ndarray) else copy.copy
+            text = ".tobytes()" if isinstance(x, np.ndarray) else ""
+            self.terms.append((f"{self.bind(x, 'B')}{text} == {self.bind(found := how(x), 'V')}", id(x), None))
+            self.fixed.append((x, None, how, found))
+        elif walkable(x) or (isinstance(x, type) and _users(x)):
             self._objects.append(x)
 
-    def box(self, x: Any) -> None:
-        """Guard the contents of a container."""
+    def box(self, x: Any, ordered: bool = True) -> None:
+        """Guard the contents of a container; ordered: and the order of a dict, which a loop over its values sees."""
         if id(x) in self._seen:
             return
         self._seen.add(id(x))
@@ -135,8 +156,11 @@ class Walk:
             self.boxes[id(x)] = x
             if self._inside:
                 self.owned.add(id(x))
-            self.terms.append((f"len({name}) == {len(x)}", id(x), None))
+            ordered = ordered and self._ordered and isinstance(x, dict) and len(x) > 1
+            self.terms.append((f"[*{name}] == {self.bind(list(x), 'V')}" if ordered else f"len({name}) == {len(x)}", id(x), None))
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
+            if k == "_transient" and not ordered and isinstance(x, dict):  # which buffers a checkpoint leaves out
+                continue
             text = f"{name}[{k!r}]" if isinstance(k, (str, int)) else f"{name}[{self.bind(k, 'K')}]"
             self.value(v, text, x, k, isinstance(x, tuple))
 
@@ -152,9 +176,11 @@ class Walk:
         while size != len(self._looked):
             size = len(self._looked)
             for x in list(self._objects):
-                own = {} if stateful(x) else vars(x)
+                kind = x if isinstance(x, type) else type(x)
+                own = {} if stateful(x) or kind is x else getattr(x, "__dict__", {})
+                slots = hasattr(kind, "__slots__")
                 for name in sorted(self._named):
-                    place = (id(x) if name in own else type(x), name)
+                    place = (id(x) if name in own or slots else kind, name)
                     if place in self._looked:
                         continue
                     self._looked.add(place)
@@ -162,16 +188,38 @@ class Walk:
                         self.boxes[id(own)] = own
                         self.value(own[name], f"{self.bind(own, 'B')}[{name!r}]", own, name)
                         continue
-                    holder = next((c for c in type(x).__mro__ if name in vars(c)), None)
-                    if holder is not None and not _library(holder):
-                        self._attribute(vars(holder)[name], f"{self.bind(holder, 'T')}.{name}")
+                    for holder in kind.__mro__:  # all of them, for super()
+                        if name in vars(holder) and not _library(holder):
+                            self._attribute(x, holder, name)
+        for x in self._objects:
+            if not stateful(x) and hasattr(x, "__dict__") and not isinstance(x, (type, types.FunctionType)):
+                kind, own = type(x), vars(x)
+                free = hasattr(kind, "__getattr__")
+                names = {n for n in self._named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
+                self.boxes[id(own)] = own
+                self.absent.append((own, names))
 
-    def _attribute(self, v: Any, text: str) -> None:
-        v = getattr(v, "fget", getattr(v, "__func__", v))  # a property; a static or class method
-        if isinstance(v, types.FunctionType) or hasattr(v, "__wrapped__"):
+    def _attribute(self, x: Any, holder: type, name: str) -> None:
+        raw = vars(holder)[name]
+        slot = isinstance(raw, types.MemberDescriptorType)
+        place = ("its", id(x) if slot else holder, name)
+        if place in self._looked:
+            return
+        self._looked.add(place)
+        v = getattr(raw, "fget", None) or getattr(raw, "__func__", raw)  # a property; a static or class method
+        plain = isinstance(v, types.FunctionType) or hasattr(v, "__wrapped__")
+        if slot and hasattr(x, name):
+            holder, raw = x, getattr(x, name)
+        elif not plain and (isinstance(v, type) or hasattr(type(v), "__get__")):
+            if _users(v) or _users(type(v)):  # a class inside a class; a descriptor
+                self._objects.append(v)
+            return
+        if plain:
             self._enter(v)
-        elif not isinstance(v, type) and not hasattr(type(v), "__get__"):
-            self.value(v, text)
+        if getattr(holder, name, None) is raw and (not plain or _users(holder)):
+            self.fixed.append((holder, name, lambda x: getattr(x, name, None), raw))
+            text = f"{self.bind(holder, 'T')}.{name}"
+            self.terms.append((f"{text} is {self.bind(raw, 'B')}", id(holder), name)) if plain else self.value(raw, text, holder, name)
 
     def _function(self, f: Any, root: bool = False) -> None:
         while isinstance(f, functools.partial):
@@ -192,6 +240,7 @@ class Walk:
         if id(f) in self._seen or (library and (not hasattr(f, "__wrapped__") or hasattr(f, "parameters"))):
             return
         self._seen.add(id(f))
+        self._objects += [f] * bool(vars(f) and not own)
         for cell in f.__closure__ or ():
             try:
                 self.value(cell.cell_contents, f"{self.bind(cell, 'C')}.cell_contents", fixed=own)
@@ -204,17 +253,36 @@ class Walk:
         if own:
             return
         space = self.bind(f.__globals__, "G")
-        read, mentioned = _names(f.__code__)
+        read, mentioned, asked, within = _names(f.__code__)
         self._named |= mentioned
+        self._asked |= asked
         for n in sorted(read):
             v = f.__globals__.get(n)
-            if n in f.__globals__ and not isinstance(v, (types.ModuleType, type)):
+            if n in f.__globals__ and (not isinstance(v, (types.ModuleType, type)) or (_users(v) and isinstance(v, type))):
                 self.value(v, f"{space}[{n!r}]", None)
+        for n, *path in sorted(within):
+            v = f.__globals__.get(n)
+            for name in path:
+                if not isinstance(v, types.ModuleType) or not _users(v) or name not in vars(v):
+                    break
+                own, v = vars(v), vars(v)[name]
+                if not isinstance(v, (types.ModuleType, type)):
+                    self.boxes[id(own)] = own
+                    self.value(v, f"{self.bind(own, 'B')}[{name!r}]", own, name)
 
 
 def _library(kind: type) -> bool:
     """Whether a class is minidl's own, which reads nothing that a user could change."""
     return f"{kind.__module__}.".startswith(f"{_HERE}.")
+
+
+def _users(x: Any) -> bool:
+    """Whether x is a class or a module that neither Python, nor minidl, nor an installed package defines."""
+    name = x.__module__ if isinstance(x, type) else x.__name__ if isinstance(x, types.ModuleType) else _HERE
+    root = str(name).partition(".")[0]
+    if root == _HERE or root in sys.stdlib_module_names:
+        return False
+    return "site-packages" not in str(getattr(sys.modules.get(name), "__file__", None))
 
 
 def _interesting(x: tuple) -> bool:
@@ -226,15 +294,26 @@ def _small(x: dict) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> tuple[frozenset[str], frozenset[str]]:
-    """The globals that a code object and those nested in it read, and all names that they mention (attributes, getattr's strings)."""
+def _names(code: types.CodeType) -> tuple[frozenset[Any], ...]:
+    """Of a code object and those nested in it: the globals that it reads, all names that it mentions (attributes, getattr's strings), those whose
+    absence it may survive, and the paths that begin with a global (`settings.rates`)."""
     import dis
 
-    read = {i.argval for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    mentioned = {*code.co_names, *(c for c in code.co_consts if isinstance(c, str) and c.isidentifier())}
+    paths: set[tuple[str, ...]] = set()
+    path: tuple[str, ...] = ()
+    for i in dis.get_instructions(code):
+        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            path = (i.argval,)
+        elif i.opname in ("LOAD_ATTR", "LOAD_METHOD") and path:
+            path = (*path, i.argval)
+        elif i.opname != "EXTENDED_ARG":
+            path = ()
+        paths.add(path)
+    strings = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    handles = getattr(code, "co_exceptiontable", True)
+    found: list[Any] = [{p[0] for p in paths if p}, strings.union(code.co_names), strings.union(code.co_names if handles else ())]
+    found.append({p for p in paths if len(p) > 1})
     for c in code.co_consts:
         if isinstance(c, types.CodeType):
-            inner = _names(c)
-            read |= inner[0]
-            mentioned |= inner[1]
-    return frozenset(read), frozenset(mentioned)
+            found = [a | b for a, b in zip(found, _names(c), strict=True)]
+    return tuple(map(frozenset, found))

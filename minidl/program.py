@@ -111,6 +111,7 @@ class Program:
                     )
                 # what the function changed in a plain container keeps that side effect, which happens once, and is no guard then
                 self.unguarded = {(k, key) for k, (box, before) in everything.items() if k not in snapshot for key in _changed(box, before)}
+                self.unguarded |= {(id(x), n) for x, n, how, old in walk.fixed if (now := how(x)) is not old and (n is not None or now != old)}
                 leaves, self.out_structure = tree.flatten(out)
                 self._finish(owner, t, leaves, stored, {k: len(before) for k, (_, before) in snapshot.items()})
                 self._settle_terms(t)
@@ -252,7 +253,7 @@ class Program:
                     self.dropped[self._leaf(leaf)] = lifted[-1][0].nbytes
         for box, key, value in stored:
             rebuilt = _source_of(tree.map(new, value), s)
-            if isinstance(box, list) and key >= lengths[id(box)]:
+            if not isinstance(box, dict) and key >= lengths[id(box)]:
                 self.stores.append(f"{s.name(box, 'B')}.append({rebuilt})")
                 continue
             where = f"{s.name(box, 'B')}[{repr(key) if isinstance(key, (str, int)) else s.name(key, 'K')}]"
@@ -378,6 +379,9 @@ class Program:
         """All guards, each once."""
         s = self.source
         walked = [text for text, box, key in self.walk.terms if (box, key) not in self.unguarded and (box, key) not in t.host_keys]
+        for own, names in self.walk.absent:
+            if left := frozenset(n for n in names if (id(own), n) not in self.unguarded):
+                walked.append(f"{s.name(own, 'B')}.keys().isdisjoint({s.name(left, 'V')})")
         terms = s.terms + walked + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         if t.defaulted:

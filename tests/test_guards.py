@@ -1,0 +1,229 @@
+"""What a jitted function finds by itself may change in any way that Python has: the next call computes what the function would, eagerly."""
+
+from __future__ import annotations
+
+import array
+import collections
+import dataclasses
+import enum
+import functools
+import sys
+import types
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+settings = types.ModuleType("settings_of_this_test")
+settings.rate, settings.weights = 2.0, [md.asarray(3.0)]
+exec("FACTOR = 5.0\ndef scaled(x): return x * FACTOR", settings.__dict__)
+
+
+class Config:
+    rate = 2.0
+    table: ClassVar[dict] = {"a": 3.0}
+
+    class inner:
+        depth = 1.0
+
+
+class Plain:
+    scale = 1.0
+
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+    def grown(self, x):
+        return x * self.scale
+
+    def __getitem__(self, i):
+        return self.items[i]
+
+    def __len__(self):
+        return len(self.items)
+
+
+class Child(Plain):
+    def grown(self, x):
+        return super().grown(x) + self.more
+
+
+class Slots:
+    __slots__ = ("a", "t")
+
+    def __init__(self):
+        self.a, self.t = 2.0, md.asarray(3.0)
+
+
+@dataclasses.dataclass(slots=True)
+class Data:
+    a: float = 2.0
+
+
+class Reads:
+    def __get__(self, x, kind=None):
+        return x.hidden
+
+
+class Described:
+    value = Reads()
+
+    def __init__(self):
+        self.hidden = 2.0
+
+
+class Elsewhere:
+    def __init__(self, inner):
+        self.__dict__["inner"] = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+
+class Kind(enum.Enum):
+    A, B = 1, 2
+
+
+def ordered():
+    d = {"a": md.asarray(1.0), "b": md.asarray(2.0)}
+    return (lambda x: functools.reduce(lambda y, v: y * 2 + v, d.values(), x)), lambda: d.update(a=d.pop("a"))
+
+
+def ordered_modules():
+    both = md.nn.ModuleDict({"a": md.nn.Tanh(), "b": md.nn.ReLU()})
+
+    def turn():
+        first = both["a"]
+        del both["a"]
+        both["a"] = first
+
+    return (lambda x: functools.reduce(lambda y, m: m(y) - 0.5, both.values(), x)), turn
+
+
+def case(make, read, change):
+    def build():
+        held = make()
+        return (lambda x: read(x, held)), (lambda: change(held))
+
+    return build
+
+
+N = types.SimpleNamespace
+CASES = {
+    "order of a dict": ordered,
+    "order of modules": ordered_modules,
+    "set": case(lambda: {1}, lambda x, s: x * len(s), lambda s: s.add(2)),
+    "set, as long": case(lambda: {1}, lambda x, s: x + (1 in s), lambda s: (s.add(2), s.discard(1))),
+    "deque": case(lambda: collections.deque([1.0]), lambda x, s: x * sum(s), lambda s: s.append(2.0)),
+    "deque of tensors": case(lambda: collections.deque([md.asarray(2.0), md.asarray(3.0)]), lambda x, s: x * s[0], lambda s: s.rotate()),
+    "array": case(lambda: array.array("d", [1.0]), lambda x, s: x * s[0], lambda s: s.append(s.pop() + 1)),
+    "bytes": case(lambda: bytearray(b"\1"), lambda x, s: x * s[0], lambda s: s.reverse() or s.insert(0, 3)),
+    "NumPy": case(lambda: np.ones(2), lambda x, s: x * float(s[0]), lambda s: s.fill(2.0)),
+    "NumPy, an attribute": case(lambda: N(a=np.ones(2)), lambda x, s: (x * md.asarray(s.a)).sum(), lambda s: s.a.fill(2.0)),
+    "slot": case(Slots, lambda x, s: x * s.a, lambda s: setattr(s, "a", 3.0)),
+    "slot with a tensor": case(Slots, lambda x, s: x * s.t, lambda s: setattr(s, "t", md.asarray(5.0))),
+    "slots of a dataclass": case(Data, lambda x, s: x * s.a, lambda s: setattr(s, "a", 3.0)),
+    "class": case(lambda: None, lambda x, s: x * Config.rate, lambda s: setattr(Config, "rate", Config.rate + 1)),
+    "container of a class": case(lambda: None, lambda x, s: x * Config.table["a"], lambda s: Config.table.update(a=Config.table["a"] + 1)),
+    "class in a class": case(lambda: None, lambda x, s: x * Config.inner.depth, lambda s: setattr(Config.inner, "depth", Config.inner.depth + 1)),
+    "class in a closure": case(lambda: type("C", (), {"a": 1.0, "__module__": __name__}), lambda x, s: x * s.a, lambda s: setattr(s, "a", 2.0)),
+    "member of an enum": case(lambda: N(kind=Kind.A), lambda x, s: x * 2 if s.kind is Kind.A else x, lambda s: setattr(s, "kind", Kind.B)),
+    "module": case(lambda: None, lambda x, s: x * settings.rate, lambda s: setattr(settings, "rate", settings.rate + 1)),
+    "container of a module": case(lambda: None, lambda x, s: x * settings.weights[0], lambda s: settings.weights.insert(0, md.asarray(7.0))),
+    "function of a module": case(lambda: None, lambda x, s: settings.scaled(x), lambda s: setattr(settings, "FACTOR", settings.FACTOR + 1)),
+    "attribute in front of the class's": case(Plain, lambda x, s: x * s.scale, lambda s: setattr(s, "scale", 3.0)),
+    "attribute in front of a method": case(Plain, lambda x, s: s.grown(x), lambda s: setattr(s, "grown", lambda x: x - 1)),
+    "attribute of super's method": case(lambda: Child(more=1.0, scale=2.0), lambda x, s: s.grown(x), lambda s: setattr(s, "scale", 3.0)),
+    "absent, getattr": case(Plain, lambda x, s: x * getattr(s, "later", 1.0), lambda s: setattr(s, "later", 3.0)),
+    "absent, hasattr": case(Plain, lambda x, s: x * 2 if hasattr(s, "later") else x, lambda s: setattr(s, "later", 3.0)),
+    "items": case(lambda: Plain(items=[1.0]), lambda x, s: x * s[0] + len(s), lambda s: s.items.insert(0, 4.0)),
+    "descriptor": case(Described, lambda x, s: x * s.value, lambda s: setattr(s, "hidden", 3.0)),
+    "of another object": case(lambda: Elsewhere(N(k=1.0)), lambda x, s: x * s.k, lambda s: setattr(s.inner, "k", 2.0)),
+    "UserDict": case(lambda: collections.UserDict(a=1.0), lambda x, s: x * s["a"], lambda s: s.update(a=2.0)),
+    "ChainMap": case(lambda: collections.ChainMap({}, {"a": 1.0}), lambda x, s: x * s["a"], lambda s: s.maps[1].update(a=2.0)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_changed_is_read_again(name):
+    f, change = CASES[name]()
+    compiled, x = md.jit(f), md.asarray(3.0)
+    before = f(x).tolist()
+    assert compiled(x).tolist() == compiled(x).tolist() == before
+    assert compiled.compiles == 1
+    change()
+    after = f(x).tolist()
+    assert after != before and compiled(x).tolist() == compiled(x).tolist() == after
+    assert compiled.compiles == 2
+
+
+def test_a_method_of_a_class_may_be_replaced(monkeypatch):
+    held = Plain()
+    compiled, x = md.jit(lambda x: held.grown(x)), md.asarray(3.0)
+    assert compiled(x).item() == 3.0
+    monkeypatch.setattr(Plain, "grown", lambda self, x: x - 1)
+    assert compiled(x).item() == 2.0
+
+
+def test_absent_and_caught():
+    held = N()
+
+    def f(x):
+        try:
+            return x * held.later
+        except AttributeError:
+            return x
+
+    compiled, x = md.jit(f), md.asarray(3.0)
+    assert compiled(x).item() == 3.0
+    held.later = 2.0
+    assert compiled(x).item() == 6.0
+
+
+def test_what_the_traced_code_changes_itself_happens_once_and_does_not_stop_it():
+    seen, queue, held, count = set(), collections.deque(), Plain(), np.zeros(1)
+
+    def f(x):
+        seen.add("f"), queue.append(1)
+        held.called = getattr(held, "called", 0) + 1
+        Config.calls = getattr(Config, "calls", 0) + 1
+        count[0] += 1
+        return x * 2.0
+
+    compiled, x = md.jit(f), md.asarray(3.0)
+    assert [compiled(x).item() for _ in range(3)] == [6.0] * 3
+    assert compiled.compiles == 1 and seen == {"f"} and len(queue) == held.called == Config.calls == count[0] == 1
+
+
+def test_what_the_code_does_not_name_is_no_reason_to_trace_again():
+    held = Plain(scale=2.0)
+    compiled, x = md.jit(lambda x: held.grown(x)), md.asarray(3.0)
+    for i in range(3):
+        compiled(x)
+        held.other, Config.other, settings.other = i, i, i
+    assert compiled.compiles == 1
+
+
+def test_a_queue_in_a_module_keeps_what_the_traced_code_puts_there():
+    class Remembers(md.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = collections.deque([md.zeros(()), md.zeros(())], maxlen=2)
+
+        def forward(self, x):
+            self.last.append(x + self.last[0])
+            return x * 2.0
+
+    compiled, plain = Remembers(), Remembers()
+    call = md.jit(compiled)
+    for i in range(4):
+        call(md.asarray(float(i))), plain(md.asarray(float(i)))
+        assert [t.item() for t in compiled.last] == [t.item() for t in plain.last]
+
+
+def test_python_itself_and_installed_packages_are_not_watched():
+    from minidl.guards import _users
+
+    assert _users(Config) and _users(settings) and not any(map(_users, (np, np.ndarray, sys, collections.deque, md, md.nn.Linear, 1.0)))
