@@ -102,6 +102,67 @@ def _interleaved(even: md.Tensor, odd: md.Tensor) -> md.Tensor:
     return md.concat([pairs, even[k:]], axis=0) if even.shape[0] > k else pairs
 
 
+# ---- x.at[index] ------------------------------------------------------------------------------------------------------------------------
+def subtract(at: Any, values: Any, **rules: Any) -> md.Tensor:
+    """Less the value; several values for one position are all taken away.
+
+    >>> md.ones(2).at[0].subtract(3.0).tolist()
+    [-2.0, 1.0]
+    """
+    return at.add(-md.asarray(values).to(at.x.dtype), **rules)
+
+
+def divide(at: Any, values: Any, **rules: Any) -> md.Tensor:
+    """Divided by the value; several values for one position all divide. Integers become floats, also where nothing is divided.
+
+    >>> md.ones(2).at[0].divide(4.0).tolist()
+    [0.25, 1.0]
+    """
+    return md.divide(at.x, md.ones_like(at.x).at[at.index].multiply(values, **rules))
+
+
+def power(at: Any, values: Any, **rules: Any) -> md.Tensor:
+    """To the power of the value; of several values for one position, to that of their product.
+
+    >>> md.tensor([3.0, 3.0]).at[0].power(2.0).tolist()
+    [9.0, 3.0]
+    """
+    return md.pow(at.x, md.ones_like(at.x).at[at.index].multiply(values, **rules))
+
+
+def apply(at: Any, func: Callable[[md.Tensor], md.Tensor], *, unique_indices: bool = False, mode: str | None = None, **rules: Any) -> md.Tensor:
+    """func(x) for an elementwise function of one tensor, of the elements there; n times for a position that is named n times. It differentiates as
+    func does, and is run on no other elements. unique_indices promises that no position is named twice, which saves the count of them.
+
+    >>> md.tensor([4.0, 4.0, 4.0]).at[[0, 2, 2]].apply(md.sqrt).tolist()
+    [2.0, 4.0, 1.4142135381698608]
+    """
+    rules["mode"] = mode
+    read = rules | {"mode": mode and "clip"}  # what is out of range is not written, so that anything may be read for it
+    first = at.get(**read)
+    once = at.set(func(first), **rules)
+    items = at.index if isinstance(at.index, tuple) else (at.index,)
+    if unique_indices or all(i is None or i is Ellipsis or isinstance(i, (int, slice)) or _dtype(i) is md.bool for i in items):
+        return once
+    hits = md.zeros_like(at.x, dtype=md.int32).at[at.index].add(1, **rules)
+    times = hits.at[at.index].get(**read)
+
+    def again(k: Any, x: md.Tensor) -> md.Tensor:
+        due = times > k
+        return x.at[at.index].set(md.where(due, func(md.where(due, x.at[at.index].get(**read), first)), x.at[at.index].get(**read)), **rules)
+
+    values, out = md.extend.seen(hits), once
+    if values is None:
+        return md.fori_loop(1, md.max(hits), again, once) if hits.size else once
+    for k in range(1, int(values[0].max(initial=0))):
+        out = again(k, out)
+    return out
+
+
+def _dtype(index: Any) -> Any:
+    return index.dtype if isinstance(index, md.Tensor) else None
+
+
 # ---- md.tree ----------------------------------------------------------------------------------------------------------------------------
 def structure(tree: Any) -> Any:
     """The structure of a pytree, without its leaves.
@@ -186,6 +247,7 @@ NAMES: dict[str, dict[str, Any]] = {
         "array": array, "jacobian": md.jacrev, "percentile": percentile, "top_k": top_k, "segment_sum": segment_sum,
         "associative_scan": associative_scan,
     },
+    "At": {"subtract": subtract, "divide": divide, "power": power, "apply": apply},
     "tree": {"structure": structure, "reduce": reduce, "transpose": transpose},
     "linalg": {"solve_triangular": solve_triangular, "cho_factor": cho_factor, "cho_solve": cho_solve},
 }  # fmt: skip

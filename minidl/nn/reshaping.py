@@ -32,8 +32,7 @@ class Flatten(Module):
         self.start_dim, self.end_dim = start_dim, end_dim
 
     def forward(self, input: md.Tensor) -> md.Tensor:
-        first, last = self.start_dim % input.ndim, self.end_dim % input.ndim
-        return input.reshape(input.shape[:first] + (math.prod(input.shape[first : last + 1]),) + input.shape[last + 1 :])
+        return md.flatten(input, self.start_dim, self.end_dim)
 
     def extra_repr(self) -> str:
         return f"start_dim={self.start_dim}, end_dim={self.end_dim}"

@@ -423,12 +423,33 @@ def _addressed(x: Tensor, index: Any) -> tuple[Any, ...]:
     return tuple(from_numpy(i, home(x.xp)) if isinstance(i, np.ndarray) and i.dtype.kind in "iu" else i for i in known)
 
 
+def _from_start(index: Any) -> Any:
+    """An index whose negative positions are beyond every end."""
+    items = index if isinstance(index, tuple) else (index,)
+    known = [np.asarray(i) if isinstance(i, (int, np.integer, list)) and not isinstance(i, bool) else i for i in items]
+    far = lambda i: ns.where(i < 0, 2**62, cast(i, dtypes.int64)) if isinstance(i, Tensor) else np.where(i < 0, 2**62, i)
+    whole = lambda i: i.dtype.is_integer if isinstance(i, Tensor) else isinstance(i, np.ndarray) and i.dtype.kind in "iu"
+    return tuple(far(i) if whole(i) else i for i in known)
+
+
+def _update(name: str, how: str, text: str) -> Any:
+    def update(
+        self: At, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: str | None = None,
+        wrap_negative_indices: bool = True,
+    ) -> Tensor:  # fmt: skip
+        return set_at(self.x, self.index if wrap_negative_indices else _from_start(self.index), values, how, bounds=mode)
+
+    update.__name__, update.__qualname__, update.__doc__ = name, f"At.{name}", text
+    return update
+
+
 class At:
     """`x.at[index]`: functional updates of the elements there; each method returns a new tensor.
 
     mode says what becomes of a position out of range, also eager: "drop" (or "fill") leaves that update out, "clip" takes the nearest element. None
     raises IndexError where positions can be looked at (eager on a CPU) and drops the update elsewhere, unless md.out_of_bounds says otherwise;
-    "promise_in_bounds" is JAX's word for it. Raises ValueError for another mode.
+    "promise_in_bounds" is JAX's word for it. Raises ValueError for another mode. wrap_negative_indices=False: a negative position is out of range,
+    too; indices_are_sorted and unique_indices change nothing. minidl.idioms has the rest of JAX's family: subtract, divide, power, apply.
 
     >>> md.zeros(2).at[[1, 7]].set(5.0, mode="drop").tolist()
     [0.0, 5.0]
@@ -442,30 +463,19 @@ class At:
     def __getitem__(self, index: Any) -> At:
         return At(self.x, index)
 
-    def get(self, *, mode: str | None = None, fill_value: Any = None) -> Tensor:
+    def get(
+        self, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: str | None = None, fill_value: Any = None,
+        wrap_negative_indices: bool = True,
+    ) -> Tensor:  # fmt: skip
         """The elements themselves. Out of range, "fill" (or "drop") reads fill_value, by default nan or an integer's extreme as md.take has it."""
-        rule = _bounds("at[].get", mode)
-        return getitem(self.x, self.index) if rule is None else _read(operand(self.x), _addressed(self.x, self.index), rule, fill_value)
+        rule, index = _bounds("at[].get", mode), self.index if wrap_negative_indices else _from_start(self.index)
+        return getitem(self.x, index) if rule is None else _read(operand(self.x), _addressed(self.x, index), rule, fill_value)
 
-    def set(self, value: Any, *, mode: str | None = None) -> Tensor:
-        """Replaced; of several values for one position the last."""
-        return set_at(self.x, self.index, value, "set", bounds=mode)
-
-    def add(self, value: Any, *, mode: str | None = None) -> Tensor:
-        """Plus the value; several values for one position add up."""
-        return set_at(self.x, self.index, value, "add", bounds=mode)
-
-    def multiply(self, value: Any, *, mode: str | None = None) -> Tensor:
-        """Times the value."""
-        return set_at(self.x, self.index, value, "mul", bounds=mode)
-
-    def min(self, value: Any, *, mode: str | None = None) -> Tensor:
-        """The smaller of the two."""
-        return set_at(self.x, self.index, value, "min", bounds=mode)
-
-    def max(self, value: Any, *, mode: str | None = None) -> Tensor:
-        """The larger of the two."""
-        return set_at(self.x, self.index, value, "max", bounds=mode)
+    set = _update("set", "set", "Replaced; of several values for one position the last.")
+    add = _update("add", "add", "Plus the value; several values for one position add up.")
+    multiply = mul = _update("multiply", "mul", "Times the value.")
+    min = _update("min", "min", "The smaller of the two.")
+    max = _update("max", "max", "The larger of the two.")
 
 
 def _mode(name: str, mode: str | None) -> None:

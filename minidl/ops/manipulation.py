@@ -87,9 +87,7 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     (2, 12)
     """
     x = operand(x)
-    if not x.ndim:
-        return ns.reshape(x, shape=(1,))
-    a, b = shapes.axis_index("flatten", start_axis, x.ndim), shapes.axis_index("flatten", end_axis, x.ndim)
+    a, b = (shapes.axis_index("flatten", axis, max(x.ndim, 1)) for axis in (start_axis, end_axis))
     if a > b:
         raise ValueError(f"flatten: start_axis {start_axis} lies after end_axis {end_axis}")
     return reshape(x, (*x.shape[:a], shapes.prod(x.shape[a : b + 1]), *x.shape[b + 1 :]))

@@ -219,6 +219,7 @@ Tensor.imag = property(ns.imag, doc="The imaginary part.")  # type: ignore[attr-
 Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
 Tensor.T = property(ops.transpose, doc="All axes reversed.")  # type: ignore[attr-defined]
 Tensor.at = property(At, doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor.")  # type: ignore[attr-defined]
+At.__getattr__ = lambda self, name: functools.partial(idiom({}, "At", f"x.at[index] has no method {name!r}", name), self)  # type: ignore[attr-defined]
 Tensor.dim = lambda self: self.ndim  # type: ignore[attr-defined]
 Tensor.numel = lambda self: int(self.size)  # type: ignore[attr-defined]
 Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Bytes of the elements.")  # type: ignore[attr-defined]

@@ -207,12 +207,14 @@ def _squares(x: Tensor) -> Tensor:
 def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
     """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any other p, the pth root of the sum of pth powers.
 
-    Derivative 0 at 0, and for p < 0, where one 0 makes the norm 0, at any 0.
+    Derivative 0 at 0, and for p < 0, where one 0 makes the norm 0, at any 0. 16-bit floats are summed in float32.
 
     >>> md.vector_norm(md.tensor([3.0, 4.0])).item()
     5.0
     """
     x = _floating(operand(x))
+    if x.dtype.bits == 16:
+        return cast(vector_norm(cast(x, dtypes.float32), axis=axis, keepdims=keepdims, ord=ord), x.dtype)
     if ord == 2:
         return ns.root(sum(_squares(x), axis, keepdims), p=2)
     if ord == 0:
@@ -223,7 +225,7 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
     if math.isinf(ord):
         return (max if ord > 0 else min)(size, axis, keepdims)
     if ord < 0:
-        none = all(ns.ne(size, 0.0), axis, True)
+        none = ns.logical_or(all(ns.ne(size, 0.0), axis, True), any(ns.isnan(size), axis, True))  # no 0, or what is no number whatever else there is
         powers = sum(ns.pow(ns.where(none, size, 1.0), float(ord)), axis, keepdims)
         return ns.where(none if keepdims else ns.reshape(none, shape=powers.shape), ns.pow(powers, 1.0 / ord), 0.0)
     if ord < 1:  # the slope at 0 is infinite on both sides; 0 lies between

@@ -11,6 +11,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.ops.common import Tensor, constant, describe, dtypes, home, ints, ns, operand, pairs, shown
+from minidl.ops.manipulation import pad
 from minidl.ops.reductions import mean
 from minidl.primitives.contraction import conv_sizes
 
@@ -110,6 +111,9 @@ def conv_transpose(
     )
     if min(sizes) < 1:
         raise ValueError(f"conv_transpose: {describe(x)} with weight {describe(w)} leaves spatial sizes {sizes}")
+    if any(e >= s for e, s in zip(extra, more["stride"], strict=True)):  # of that size an input has more windows: made without it, and moved there
+        full = conv_transpose(x, w, stride=more["stride"], dilation=more["dilation"], groups=groups)
+        return pad(full, ((0, 0), (0, 0), *((-lo, e - hi) for e, (lo, hi) in zip(extra, more["padding"], strict=True))))
     return ns.conv_dx(x, w, x_shape=(x.shape[0], w.shape[1] * groups, *sizes), **more, groups=groups)
 
 

@@ -68,7 +68,7 @@ def _inside(xp: Any, y: Any, tanh: bool) -> Any:
 def _gelu(xp: Any, x: Any, *, tanh: bool) -> Any:
     (y,) = wide(xp, x)
     y = _low(xp, y, tanh)
-    return narrow(xp, (_inside(xp, y, tanh) + 1.0) * y * 0.5, x)
+    return narrow(xp, (_inside(xp, y, tanh) + 1.0) * 0.5 * y, x)  # in this order the largest x is no infinity
 
 
 def _parts(xp: Any, x: Any, tanh: bool) -> tuple[Any, Any, Any, Any]:

@@ -72,9 +72,10 @@ sigmoid_dx = elementwise(
     "sigmoid_dx", "g y", lambda xp, c, y: xp.sigmoid_dx(c, y), lambda xp, c, g, y: c * g * (1.0 - y * 2.0), only="inexact",
     decompose=lambda xp, g, y: g * (y * (1.0 - y)),
 )  # fmt: skip
-#: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm.
+#: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm; 0 at infinity for p > 1.
 root = elementwise(
-    "root", "x", lambda xp, g, x, out, p: _where0(xp, xp.eq(out, 0.0), g / p * out / x), params="p", only="float", promote="float",
+    "root", "x", lambda xp, g, out, p: _where0(xp, xp.eq(out, 0.0), g * 0.5 / out if p == 2 else g / p * xp.pow(out, 1.0 - p)), params="p",
+    only="float", promote="float",
     decompose=lambda xp, x, p: xp.sqrt(x) if p == 2 else xp.pow(x, 1.0 / p),
 )  # fmt: skip
 

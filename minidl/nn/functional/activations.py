@@ -48,6 +48,8 @@ def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
         if input.ndim < 2 or weight.shape != (input.shape[1],):
             raise ValueError(f"prelu: weight {weight.shape} is one number or one for each channel of input {input.shape}")
         weight = weight.reshape((-1,) + (1,) * (input.ndim - 2))
+    elif not input.ndim:
+        weight = weight.reshape(())
     return md.where(input > 0, input, input * weight)
 
 
@@ -261,7 +263,7 @@ def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
     >>> md.nn.functional.glu(md.tensor([3.0, 0.0])).tolist()
     [1.5]
     """
-    if input.ndim == 0 or input.shape[dim] % 2:
+    if not -input.ndim <= dim < input.ndim or input.shape[dim] % 2:
         raise ValueError(f"glu: axis {dim} of shape {input.shape} must have an even size")
     first, second = md.split(input, input.shape[dim] // 2, axis=dim)
     return first * md.sigmoid(second)

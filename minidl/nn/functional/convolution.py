@@ -162,11 +162,13 @@ def conv_transpose3d(
 
 
 # ---- windows as columns ---------------------------------------------------------------------------------------------------------------
-def _blocks(size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
+def _blocks(
+    name: str, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any
+) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
     """How many windows there are along each axis, and for each place in the window the slice of the padded image that it meets."""
     counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, d, p, t in zip(size, kernel, dilation, padding, stride, strict=True))
     if min(counts) < 1:
-        raise ValueError(f"unfold: windows of {tuple(kernel)} do not fit an image of {tuple(size)}")
+        raise ValueError(f"{name}: windows of {tuple(kernel)} do not fit an image of {tuple(size)}")
     h, w = (
         [slice(i * d, i * d + (c - 1) * t + 1, t) for i in range(k)] for k, d, c, t in zip(kernel, dilation, counts, stride, strict=True)
     )
@@ -183,7 +185,7 @@ def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Siz
     """
     x, single = batched("unfold", input, 2)
     kernel, dilation, pad, stride = (per_axis("unfold", v, 2) for v in (kernel_size, dilation, padding, stride))
-    counts, places = _blocks(x.shape[2:], kernel, dilation, pad, stride)
+    counts, places = _blocks("unfold", x.shape[2:], kernel, dilation, pad, stride)
     x = md.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
     out = md.stack([x[:, :, a, b] for a, b in places], axis=2).reshape((x.shape[0], x.shape[1] * len(places), math.prod(counts)))
     return out[0] if single else out
@@ -202,10 +204,10 @@ def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size 
         raise ValueError(f"fold: expected [N, C * kh * kw, windows] or the same without N, got shape {input.shape}")
     x = input[None] if input.ndim == 2 else input
     size, kernel, dilation, pad, stride = (per_axis("fold", v, 2) for v in (output_size, kernel_size, dilation, padding, stride))
-    counts, places = _blocks(size, kernel, dilation, pad, stride)
+    counts, places = _blocks("fold", size, kernel, dilation, pad, stride)
     if x.shape[1] % len(places) or x.shape[2] != math.prod(counts):
         raise ValueError(f"fold: {input.shape} does not hold {math.prod(counts)} windows of {kernel} of an image of {size}")
-    columns = x.reshape((x.shape[0], -1, len(places), *counts))
+    columns = x.reshape((x.shape[0], x.shape[1] // len(places), len(places), *counts))
     full = (*columns.shape[:2], size[0] + 2 * pad[0], size[1] + 2 * pad[1])
     out = md.zeros(full, dtype=x.dtype, backend=x.backend, device=x.device)
     for i, (a, b) in enumerate(places):

@@ -52,11 +52,14 @@ def cross_entropy(
     """-log of the probability that softmax(input) gives to the target class.
 
     input [N, C, ...] (or [C]) unnormalised; target integers [N, ...], or class probabilities of input's shape; weight [C]. The mean is weighted and
-    leaves out targets equal to ignore_index. Raises ValueError for other shapes, IndexError for a class out of range (eager on a CPU).
+    leaves out targets equal to ignore_index. Raises ValueError for other shapes and a
+    label_smoothing outside 0 to 1, IndexError for a class out of range (eager on a CPU).
 
     >>> round(cross_entropy(md.zeros((1, 2)), md.asarray([1])).item(), 4)
     0.6931
     """
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"cross_entropy: label_smoothing is between 0 and 1, not {label_smoothing}")
     axis = 0 if input.ndim == 1 else 1
     n = input.shape[axis]
     if not (target.dtype.inexact or weight is not None or label_smoothing):
@@ -76,7 +79,7 @@ def cross_entropy(
         if weight is not None:
             target = target * _along(weight, input.ndim, axis)
         loss = -md.sum(logp * target, axis=axis)
-        return md.sum(loss) / max(int(loss.size), 1) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+        return reduced("cross_entropy", loss, reduction)
     loss = nll_loss(logp, target, weight, ignore_index, "none" if label_smoothing else reduction)
     if not label_smoothing:
         return loss

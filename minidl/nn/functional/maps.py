@@ -155,11 +155,13 @@ def pairwise_distance(x1: md.Tensor, x2: md.Tensor, p: float = 2.0, eps: float =
 
 
 def cosine_similarity(x1: md.Tensor, x2: md.Tensor, dim: int = 1, eps: float = 1e-8) -> md.Tensor:
-    """<x1, x2> / (|x1| |x2|) along dim, each norm being at least eps.
+    """<x1, x2> / (|x1| |x2|) along dim, each norm being at least eps; the two are broadcast first.
 
     >>> md.nn.functional.cosine_similarity(md.tensor([[1.0, 0.0]]), md.tensor([[0.0, 2.0]])).tolist()
     [0.0]
     """
+    if x1.shape != x2.shape:
+        x1, x2 = md.broadcast_arrays(x1, x2)
     a, b = (md.vector_norm(x, axis=dim, keepdims=True) for x in (x1, x2))
     return md.sum((x1 / md.where(a > eps, a, eps)) * (x2 / md.where(b > eps, b, eps)), axis=dim)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import minidl as md
@@ -52,6 +53,12 @@ def _blend(running: md.Tensor, new: md.Tensor, momentum: float | md.Tensor) -> N
     running.assign(running * (1 - momentum) + new * momentum)
 
 
+def _per_channel(name: str, input: md.Tensor, **given: md.Tensor | None) -> None:
+    for what, t in given.items():
+        if t is not None and (input.ndim < 2 or t.shape != (input.shape[1],)):
+            raise ValueError(f"{name}: {what} of shape {t.shape} for input [N, C, ...] of shape {input.shape}; one number for each channel is wanted")
+
+
 @own_dtype
 def batch_norm(
     input: md.Tensor,
@@ -72,11 +79,14 @@ def batch_norm(
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are needed unless training=True")
+    _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     axes = (0, *range(2, input.ndim))
     shape = (1, input.shape[1]) + (1,) * (input.ndim - 2)
-    if training:
+    if training and not input.size:  # nothing says nothing of the distribution
+        centred, var = input, md.ones(shape, dtype=input.dtype, backend=input.backend, device=input.device)
+    elif training:
         n = input.size // max(input.shape[1], 1)
-        if n < 2:
+        if n == 1:
             raise ValueError(f"batch_norm: more than one value per channel is needed in training, got shape {input.shape}")
         mean = md.mean(input, axis=axes, keepdims=True)
         centred = input - mean
@@ -114,9 +124,10 @@ def instance_norm(
     """
     if not use_input_stats:
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    _per_channel("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     n, c, *spatial = input.shape
     flat = input.reshape((1, n * c, *spatial))
-    if input.size // max(n * c, 1) < 2:
+    if math.prod(spatial) == 1:
         raise ValueError(f"instance_norm: more than one value per channel is needed in training, got shape {input.shape}")
     stats = (None, None)
     if running_mean is not None and running_var is not None:
@@ -144,7 +155,10 @@ def group_norm(
     """
     if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
         raise ValueError(f"group_norm: the channels of shape {input.shape} cannot be split into {num_groups} groups")
+    _per_channel("group_norm", input, weight=weight, bias=bias)
     n, c = input.shape[:2]
+    if input.size == num_groups:
+        raise ValueError(f"group_norm: more than one value per group is needed, got shape {input.shape} and {num_groups} groups")
     out = md.layer_norm(input.reshape((n, num_groups, input.size // max(n * num_groups, 1))), eps=eps).reshape(input.shape)
     shape = (1, c) + (1,) * (input.ndim - 2)
     out = out if weight is None else out * weight.reshape(shape)
@@ -161,7 +175,9 @@ def local_response_norm(input: md.Tensor, size: int, alpha: float = 1e-4, beta: 
     """
     if input.ndim < 3:
         raise ValueError(f"local_response_norm: expected [N, C, ...], got shape {input.shape}")
-    rows = (input * input).reshape((input.shape[0], 1, input.shape[1], -1))
+    rows = (input * input).reshape((input.shape[0], 1, input.shape[1], math.prod(input.shape[2:])))
+    if not input.size:
+        return input * 1.0
     rows = md.pad(rows, ((0, 0), (0, 0), (size // 2, (size - 1) // 2), (0, 0)))
     mean = md.avg_pool(rows, (size, 1), stride=1).reshape(input.shape)
     return input / md.pow(mean * alpha + k, beta)

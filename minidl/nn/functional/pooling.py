@@ -12,6 +12,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.functional.convolution import Size, batched, per_axis
+from minidl.nn.functional.losses import seen
 
 __all__ = [
     "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
@@ -187,7 +188,11 @@ def avg_pool3d(
 
 
 def lp_pool(n: int, input: md.Tensor, norm_type: float, kernel_size: Size, stride: Size | None = None, ceil_mode: bool = False) -> md.Tensor:
-    """(Σ x^p over each window of the last n axes)^(1/p) for p = norm_type, with gradient 0 where the sum is 0."""
+    """(Σ x^p over each window of the last n axes)^(1/p) for p = norm_type, with gradient 0 where the sum is 0; for inf and -inf the largest and the
+    smallest |x|."""
+    if math.isinf(norm_type):
+        sign = 1 if norm_type > 0 else -1
+        return sign * max_pool(n, sign * md.abs(input), kernel_size, stride, 0, 1, ceil_mode)
     window = per_axis("kernel_size", kernel_size, n)
     mean = avg_pool(n, md.pow(input, float(norm_type)), kernel_size, stride, 0, ceil_mode)
     zero = mean == 0
@@ -345,7 +350,11 @@ def max_unpool(
     n: int, input: md.Tensor, indices: md.Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0,
     output_size: Sequence[int] | None = None,
 ) -> md.Tensor:  # fmt: skip
-    """Zeros, but the values of input at the places that max_pool's return_indices gave; output_size decides where several sizes are possible."""
+    """Zeros, but the values of input at the places that max_pool's return_indices gave; output_size decides where several sizes are possible.
+
+    Raises ValueError for sizes that do not fit, IndexError for a place outside the output (on a CPU, where values can be looked at; elsewhere such a
+    value is dropped).
+    """
     if input.shape != indices.shape:
         raise ValueError(f"max_unpool{n}d: input {input.shape} and indices {indices.shape} differ in shape")
     x, single = batched(f"max_unpool{n}d", input, n)
@@ -358,10 +367,14 @@ def max_unpool(
             raise ValueError(f"max_unpool{n}d: output_size {tuple(output_size)} is not within a stride of {size}")
         size = given
     lead, area = x.shape[:2], math.prod(size)
-    rows = math.prod(lead)
-    place = indices.reshape((rows, -1)) + md.arange(rows, backend=x.backend, device=x.device)[:, None] * area
-    out = md.zeros((rows * area,), dtype=x.dtype, backend=x.backend, device=x.device)
-    out = out.at[place.reshape((-1,))].set(x.reshape((-1,))).reshape((*lead, *size))
+    flat = (math.prod(lead), math.prod(x.shape[2:]))
+    like = {"backend": x.backend, "device": x.device}
+    places = indices.reshape(flat)
+    values = seen(places)
+    if values is not None and values.size and not 0 <= values.min() <= values.max() < area:
+        raise IndexError(f"max_unpool{n}d: indices hold {values.min()} to {values.max()}; the output of {size} has places 0 to {area - 1}")
+    row = md.arange(flat[0], **like)[:, None]
+    out = md.zeros((flat[0], area), dtype=x.dtype, **like).at[row, places].set(x.reshape(flat), mode="drop").reshape((*lead, *size))
     return out[0] if single else out
 
 

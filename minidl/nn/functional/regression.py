@@ -61,12 +61,14 @@ def huber_loss(
 ) -> md.Tensor:
     """(input - target)²/2 within delta of the target, and beyond it the tangent line (P. Huber, Annals of Mathematical Statistics 35, 1964).
 
-    Raises ValueError where the shapes of input, target and weight (if given) differ, and for another reduction.
+    Raises ValueError where the shapes of input, target and weight (if given) differ, for a delta of 0 or less, and for another reduction.
 
     >>> md.nn.functional.huber_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0]), reduction="none").tolist()
     [0.5, 3.5]
     """
     same_shape("huber_loss", input, target)
+    if delta <= 0:
+        raise ValueError(f"huber_loss: delta must be positive, not {delta}")
     d = md.abs(input - target)
     near = md.clip(d, 0.0, delta)
     loss = near * (d - near * 0.5)
@@ -76,11 +78,14 @@ def huber_loss(
 
 
 def smooth_l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", beta: float = 1.0) -> md.Tensor:
-    """huber_loss / beta; |input - target| for beta 0.
+    """huber_loss / beta; |input - target| for beta 0. Raises ValueError as huber_loss, and for a negative beta.
 
     >>> md.nn.functional.smooth_l1_loss(md.tensor([1.0, 4.0]), md.tensor([0.0, 0.0]), reduction="none").tolist()
     [0.5, 3.5]
     """
+    same_shape("smooth_l1_loss", input, target)
+    if beta < 0:
+        raise ValueError(f"smooth_l1_loss: beta must not be negative, not {beta}")
     if beta == 0:
         return l1_loss(input, target, reduction)
     return huber_loss(input, target, reduction, beta) / beta

@@ -55,9 +55,10 @@ def _part(x: md.Tensor, axis: int, start: int, stop: int) -> md.Tensor:
 
 
 def _extended(x: md.Tensor, axis: int, before: int, after: int, mode: str) -> md.Tensor:
-    if before < 0 or after < 0:
-        n = x.shape[axis]
-        x = _part(x, axis, max(-before, 0), n - max(-after, 0))
+    if before < 0 or after < 0:  # what is cropped can be seen in a mirror still, and not from the other side
+        if mode != "circular":
+            x, before, after = _extended(x, axis, max(before, 0), max(after, 0), mode), min(before, 0), min(after, 0)
+        x = _part(x, axis, max(-before, 0), max(x.shape[axis] - max(-after, 0), 0))
         before, after = max(before, 0), max(after, 0)
     if not (before or after):
         return x
