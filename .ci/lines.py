@@ -1,16 +1,16 @@
 """The table of lines per Python file, and the promise that gives minidl its name: a small core.
 
-The core is minidl/ without its satellites (SATELLITES: they use public names only, which tests/test_layering.py proves; but kernels that a satellite
-brings for its own primitives, in files on_<backend>.py, may use what that backend is written with), plus backends/. The goal is 6,000 lines; the core
-is larger than that today, so what is enforced is a ceiling, a little above the count. It comes down with the core, and is raised only for a reason
-that stands here.
+The core is minidl/ without its satellites (SATELLITES: they use public names only, which tests/test_layering.py proves; but what a satellite has for
+one backend, in a file on_<backend>.py, may use what that backend is written with), plus backends/. The goal is 6,000 lines; the core is larger than
+that today, so what is enforced is a ceiling, a little above the count. It comes down with the core, and is raised only for a reason that stands
+here.
 
 It had come to 31,400: 17,500 and the graph compilers made 24,000; the whole Array API with linear algebra, Fourier transforms and distributions
 6,000 more; quick eager calls 500; the contest of backend="auto" 350; complex numbers in four libraries 150; training steps that go part by part 250;
 numbers of updates that are no tensors 150. Then linear algebra, Fourier transforms, random numbers, the gradient suite, the report of a profile,
 pictures and the demo left, because they need no private name: 3,100 less. What has come since: rules of one's own in loops, vmap and jit, state that
 lies with another engine, scans whose sums are products behind the loop, and fewer passes over memory on NumPy and torch. Then the primitives of
-linear algebra and Fourier transforms followed their functions, with their kernels: 1,500 less.
+linear algebra and Fourier transforms followed their functions, with their kernels, and what writes a graph down as NumPy's text or a picture: 2,000 less.
 Exits with 1 above the ceiling.
 """
 
@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 28_390
+CEILING = 27_910
 SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms".split()
 ROOT = Path(__file__).resolve().parent.parent
 

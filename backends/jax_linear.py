@@ -104,11 +104,6 @@ def dot_general(x: Any, y: Any, *, contract: Any, batch: Any) -> Any:
     return to(out, x.dtype)
 
 
-@kernel
-def dot_int8(x: Any, y: Any) -> Any:
-    return lax.dot_general(x, y, (((1,), (1,)), ((), ())), preferred_element_type=np.dtype(np.int32))
-
-
 def _conv(x: Any, w: Any, numbers: Any, **how: Any) -> Any:
     if (not is_float(x) and x.dtype.kind != "c") or is_half(x):
         how["preferred_element_type"] = _accumulator(x)

@@ -627,7 +627,7 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
     return (x.clone() if out is None else out).scatter_add_(axis, i.clamp(0, last), torch.where((i >= 0) & (i <= last), u, none))
 
 
-for _name in ("affine", "dot_general", "dot_int8", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
+for _name in ("affine", "dot_general", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
 for _name in ("relu_dx", "gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
     KERNELS[_name] = getattr(composites, _name)

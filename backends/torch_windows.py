@@ -152,14 +152,6 @@ def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(b, x, w.t())
 
 
-def dot_int8(x: Tensor, y: Tensor) -> Tensor:
-    """torch's product on the CPU; on CUDA it takes multiples of 8 only, so there the exact product of floats."""
-    if not x.is_cuda and x.numel() and y.numel():
-        return torch._int_mm(x, y.t())
-    wide = torch.float32 if x.shape[1] <= 2**24 // 2**14 else torch.float64
-    return torch.mm(x.to(wide), y.to(wide).t()).to(torch.int32)
-
-
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
 def _convolution(
     x: Tensor, w: Tensor, stride: Ints, pad: Ints, dilation: Ints, groups: int, transposed: bool = False, more: Ints = (), bias: Tensor | None = None

@@ -70,7 +70,7 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
 
     kernels: a package whose modules on_numpy, on_torch, … (by the names of backends; none is needed) have a function of the primitive's name that
     computes it there, in the library's own arrays; on_numba has lowerings, see minidl.backends.numba_lower. They are imported with their backend.
-    What they do not compute is decomposed.
+    What they do not compute is decomposed. A primitive with kernels and without rules has no derivative.
 
     Raises ValueError for a primitive without a decomposition, unless it has kernels and a batching rule, and for rules of one of several results.
 
@@ -87,7 +87,7 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
         raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no {what}")
     if primitive.multiple and primitive.differentiable:
         raise ValueError(f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules")
-    if primitive.decompose and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
+    if not kernels and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
         primitive.inline = True  # everybody but a backend sees the decomposition
     if primitive.batch is None:
         primitive.batch = _by_decomposition

@@ -6,6 +6,7 @@ tracing and passes return a new one.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
@@ -153,15 +154,11 @@ class Graph:
 
     def to_dot(self) -> str:
         """The graph in the dot language of Graphviz."""
-        from minidl.diagram import to_dot
-
-        return to_dot(self)
+        return importlib.import_module("minidl.draw").to_dot(self)  # by name: these rooms stand above the graph, which works without them
 
     def to_svg(self) -> str:
         """The graph as an SVG picture, drawn without any other program."""
-        from minidl.diagram import to_svg
-
-        return to_svg(self)
+        return importlib.import_module("minidl.draw").to_svg(self)
 
     _repr_svg_ = to_svg
 
@@ -187,9 +184,7 @@ class Graph:
             return (c,)
         <BLANKLINE>
         """
-        from minidl.backends.numpy_source import python_source
-
-        return python_source(self, name, inputs, larger)
+        return importlib.import_module("minidl.deploy.on_numpy").python_source(self, name, inputs, larger)
 
     def expand(self, keep: Container[str] = (), larger: Sequence[Graph] = ()) -> Graph:
         """The graph with decompositions in place of those primitives that have one and are not in `keep`; for whoever writes it in another language.

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "diagram", "stopwatch"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "stopwatch"),
     ("backends",),
     ("tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
@@ -105,8 +105,8 @@ def test_a_backend_knows_nothing_above_the_graph(module):
 
 
 @pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] in SATELLITES and m.rpartition(".")[2].startswith("on_")])
-def test_kernels_of_a_satellite_belong_to_one_backend(module):
-    """They may import what that backend may, and of the satellite each other."""
+def test_what_a_satellite_has_for_one_backend_is_a_file_of_its_own(module):
+    """Kernels, or the text of a program: it may import what that backend may, and its like."""
     home, _, name = module.rpartition(".")
     for target, line in of_minidl(module, everywhere=True):
         assert target.partition(".")[0] in BACKENDS_MAY_IMPORT or target.startswith(f"{home}.on_"), f"{SOURCES[module]}:{line} imports {target}"

@@ -9,7 +9,7 @@ from domains import ROWS
 import minidl as md
 from minidl.backends import get
 from minidl.backends.numpy_backend import KERNELS
-from minidl.backends.numpy_source import Definitions
+from minidl.deploy.on_numpy import Definitions
 from minidl.testing.checks import from_arrays, study
 
 CASES = [pytest.param(r, t, id=f"{r}-{t}") for r in ROWS for t in r.dtypes if t not in ("float16", "bfloat16")]

@@ -6,7 +6,6 @@ Matrix times matrix on one backend and dtype takes generated straight-line code;
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permu
 from minidl.ops.manipulation import diagonal
 from minidl.tape import count, kind_of
 
-__all__ = ["affine", "dot", "einsum", "matmul", "matmul_int8", "outer", "tensordot", "vecdot"]
+__all__ = ["affine", "dot", "einsum", "matmul", "outer", "tensordot", "vecdot"]
 
 
 def _matmul(x: Any, y: Any) -> Tensor:
@@ -106,23 +105,6 @@ def tensordot(x: Any, y: Any, /, *, axes: int | Sequence[Any] = 2) -> Tensor:
     if len(left) != len(right) or any(x.shape[a] != y.shape[b] for a, b in zip(left, right, strict=True)):
         raise ValueError(f"tensordot: axes {left} of {describe(x)} and {right} of {describe(y)} differ in number or size")
     return ns.dot_general(x, y, contract=(left, right), batch=((), ()))
-
-
-def matmul_int8(x: Any, weight: Any, /) -> Tensor:
-    """x @ weightᵀ for 8-bit integers x [..., k] and weight [n, k], added up in 32 bits: int32 [..., n], exact for k up to 131,071.
-
-    The product of a quantized layer; torch and XLA have instructions of the processor for it. No derivative. Raises ValueError for other dtypes and
-    sizes that differ.
-
-    >>> md.matmul_int8(md.full((1, 300), 127, dtype=md.int8), md.full((1, 300), 127, dtype=md.int8)).tolist()
-    [[4838700]]
-    """
-    x = operand(x)
-    weight = operand(weight, x)
-    if x.ndim in (0, 2):
-        return ns.dot_int8(x, weight)
-    lead = x.shape[:-1]
-    return reshaped(ns.dot_int8(reshaped(x, (math.prod(lead), x.shape[-1])), weight), (*lead, weight.shape[0]))
 
 
 def affine(x: Any, w: Any, b: Any = None, /) -> Tensor:

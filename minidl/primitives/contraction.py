@@ -1,4 +1,4 @@
-"""Products: dot_general and convolution, bilinear primitives whose rules are each other, so that they are closed under every order; and dot_int8."""
+"""Products: dot_general and convolution, bilinear primitives whose rules are each other, so that they are closed under every order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import int8, int32
 from minidl.primitives.core import Primitive
 
 Axes = tuple[tuple[int, ...], tuple[int, ...]]
@@ -73,34 +72,6 @@ def _batch_dot(primitive: Any, call: Any, size: int, xs: Any, batched: Any, para
 
 
 dot_general = Primitive("dot_general", "x y", "contract batch", infer=_infer_dot, vjps=(_dot_x, _dot_y), jvps=("linear", "linear"), batch=_batch_dot)
-
-
-def _infer_dot_int8(x: Any, y: Any) -> Any:
-    if x.dtype is not int8 or y.dtype is not int8:
-        raise TypeError(f"matmul_int8: {shapes.show(x)} with rows {shapes.show(y)}: both must be int8; quantize or cast them first")
-    if len(x.shape) != 2 or len(y.shape) != 2 or x.shape[1] != y.shape[1]:
-        raise ValueError(f"matmul_int8: {shapes.show(x)} with rows {shapes.show(y)}: want i8[m,k] and i8[n,k]")
-    return (x.shape[0], y.shape[0]), int32
-
-
-def _wide_dot(xp: Any, x: Any, y: Any) -> Any:
-    return xp.dot_general(xp.cast(x, dtype=int32), xp.cast(y, dtype=int32), contract=((1,), (1,)), batch=((), ()))
-
-
-def _batch_dot_int8(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    (x, y), k = xs, xs[0].shape[-1]
-    if all(batched):
-        wide = (call("cast", a, dtype=int32) for a in xs)
-        return call("dot_general", *wide, contract=((2,), (2,)), batch=((0,), (0,)))
-    rows = call("reshape", x if batched[0] else y, shape=(size * (x if batched[0] else y).shape[1], k))
-    if batched[0]:
-        return call("reshape", call("dot_int8", rows, y), shape=(size, x.shape[1], y.shape[0]))
-    out = call("reshape", call("dot_int8", x, rows), shape=(x.shape[0], size, y.shape[1]))
-    return call("permute", out, axes=(1, 0, 2))
-
-
-#: x yᵀ for two matrices of 8-bit integers, added up in 32 bits: what a quantized layer computes, for which processors have instructions.
-dot_int8 = Primitive("dot_int8", "x y", infer=_infer_dot_int8, batch=_batch_dot_int8, decompose=_wide_dot, promote="none", check_first=True)
 
 
 def _infer_affine(x: Any, w: Any, b: Any) -> Any:

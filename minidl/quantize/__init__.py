@@ -19,10 +19,11 @@ from __future__ import annotations
 
 from minidl.quantize.layers import QuantizedConv, QuantizedEmbedding, QuantizedLinear
 from minidl.quantize.observing import Observed
+from minidl.quantize.product import matmul_int8
 from minidl.quantize.rounding import dequantize, fake_quantize, quantize, scale_of
 from minidl.quantize.workflow import convert, dynamic, prepare
 
 __all__ = [
-    "Observed", "QuantizedConv", "QuantizedEmbedding", "QuantizedLinear", "convert", "dequantize", "dynamic", "fake_quantize", "prepare", "quantize",
-    "scale_of",
+    "Observed", "QuantizedConv", "QuantizedEmbedding", "QuantizedLinear", "convert", "dequantize", "dynamic", "fake_quantize", "matmul_int8",
+    "prepare", "quantize", "scale_of",
 ]  # fmt: skip

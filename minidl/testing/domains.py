@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-import minidl.fft  # noqa: F401  its primitives have rows here
+import minidl.fft
+import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, its primitive has rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
 from minidl.linalg import phases
