@@ -10,8 +10,8 @@ It had come to 31,400: 17,500 and the graph compilers made 24,000; the whole Arr
 numbers of updates that are no tensors 150. Then linear algebra, Fourier transforms, random numbers, the gradient suite, the report of a profile,
 pictures and the demo left, because they need no private name: 3,100 less. What has come since: rules of one's own in loops, vmap and jit, state that
 lies with another engine, scans whose sums are products behind the loop, and fewer passes over memory on NumPy and torch. Then the primitives of
-linear algebra and Fourier transforms followed their functions, with their kernels, as did what writes a graph down as NumPy's text or a picture: 2,000
-less.
+linear algebra and Fourier transforms followed their functions, with their kernels, and what writes a graph down as NumPy's text or a picture left:
+2,000 less.
 Exits with 1 above the ceiling.
 """
 

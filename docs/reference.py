@@ -81,8 +81,9 @@ def entries(module: types.ModuleType) -> Iterator[tuple[str, Any]]:
 
 def signature(name: str, value: Any, method: bool = False) -> str:
     """`softmax(x, /, axis=-1)`; annotations are left to the docstring, which says more. A method is shown without the object it belongs to."""
-    if getattr(value, "__module__", "") == "minidl.ops.elementwise" and name in _TABLE:  # whose own is filled in at the first call
-        return f"{name}({', '.join(table[_TABLE[name][0]].args)}, /)"
+    own = inspect.unwrap(value) if inspect.isroutine(value) else value
+    if getattr(own, "__module__", "") == "minidl.ops.elementwise" and own.__name__ in _TABLE:  # whose own is filled in at the first call
+        return f"{name}({', '.join(table[_TABLE[own.__name__][0]].args[method:])}, /)"
     try:
         found = inspect.signature(value)
     except (TypeError, ValueError):
