@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _collects = gc.isenabled()
-gc.disable()  # what follows makes thousands of objects that all stay: one look at them in the end costs less than fifteen on the way
+gc.disable()  # what follows makes thousands of objects that all stay: no look at them on the way, nor in the end
 try:
     from minidl import autograd, dtypes, ops, tree
     from minidl.autograd import enable_grad, is_grad_enabled, no_grad
@@ -52,6 +52,9 @@ try:
     from minidl.tensors import Tensor
 finally:
     if _collects:
+        if not gc.get_freeze_count():  # what is frozen stays so; else the two together only put what is young among the old
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 if TYPE_CHECKING:

@@ -261,12 +261,15 @@ assert np.random.rand() == want
 """)
 
 
-@pytest.mark.parametrize("on", [True, False])
-def test_the_collector_is_as_it_was_when_importing_fails_and_when_it_does_not(on):
+@pytest.mark.parametrize("on, frozen", [(True, False), (False, False), (True, True)])
+def test_the_collector_is_as_it_was_when_importing_fails_and_when_it_does_not(on, frozen):
     python(f"""
 import gc, sys
 if not {on}:
     gc.disable()
+if {frozen}:
+    gc.freeze()
+before = gc.get_freeze_count()
 sys.modules["minidl.ops"] = None
 try:
     import minidl
@@ -278,5 +281,5 @@ assert gc.isenabled() is {on}
 for name in [n for n in sys.modules if n.startswith("minidl")]:
     del sys.modules[name]
 import minidl
-assert gc.isenabled() is {on}
+assert gc.isenabled() is {on} and gc.get_freeze_count() == before and (before > 0) is {frozen}
 """)

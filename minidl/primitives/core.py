@@ -25,6 +25,7 @@ Rule = Callable[..., Any]
 Aval = Any  # anything with .shape and .dtype
 Inferred = tuple[tuple[int, ...], DType]
 table: dict[str, Primitive] = {}
+_KNOWN = frozenset(("out", "out0", "out1", "out2", "index", "shapes", "out_shape"))  # what any rule may ask for
 
 
 def parameters(f: Any) -> tuple[str, ...]:
@@ -102,11 +103,10 @@ class Primitive:
         names = parameters(rule)
         if names[:1] != ("xp",) or len(names) < 2:
             raise ValueError(f"primitive {self.name}: a rule's arguments are (xp, g, residuals...), not {names}")
-        known = {*self.args, *self.params, "out", "out0", "out1", "out2", "index", "shapes", "out_shape"}
-        known |= {f"{a}_{what}" for a in self.args for what in ("shape", "dtype")}
-        known |= {"shared"} if self.shared and rule is not self.shared else set()
         for n in names[2:]:
-            if n not in known:
+            if n in self.args or n in self.params or n in _KNOWN or (n == "shared" and self.shared and rule is not self.shared):
+                continue
+            if not (n.endswith(("_shape", "_dtype")) and n[:-6] in self.args):
                 raise ValueError(f"primitive {self.name}: a rule asks for {n!r}, which is no argument, output or param of it")
         return names[2:]
 
