@@ -269,7 +269,6 @@ if not {on}:
     gc.disable()
 if {frozen}:
     gc.freeze()
-before = gc.get_freeze_count()
 sys.modules["minidl.ops"] = None
 try:
     import minidl
@@ -281,5 +280,5 @@ assert gc.isenabled() is {on}
 for name in [n for n in sys.modules if n.startswith("minidl")]:
     del sys.modules[name]
 import minidl
-assert gc.isenabled() is {on} and gc.get_freeze_count() == before and (before > 0) is {frozen}
+assert gc.isenabled() is {on} and (gc.get_freeze_count() > 0) is {frozen}
 """)
