@@ -312,6 +312,12 @@ class Nodes:
             got = iter(self.back(*residuals, *full))
             return [None if hole else Tensor(g := home(next(got)), xp, xp.dtype_of(g)) for hole in program.back_holes]
 
+        def raw(cts: list[Any]) -> list[Any] | None:
+            if engine.crosses or state.strong is not program.strong or state.interpreter is not None:
+                return None
+            got = iter(self.back(*residuals, *(_zeros(xp, program.graph.outputs[i]) if c is None else c for i, c in zip(order, cts, strict=True))))
+            return [None if hole else next(got) for hole in program.back_holes]
+
         def jvp(tangents: list[Any]) -> list[Any]:
             from minidl.transforms import _push, alias
 
@@ -321,7 +327,7 @@ class Nodes:
                 start[p] = alias(start[p])
             return _push(replay(start), [start[p] for p, _ in moved], [t for _, t in moved])
 
-        return tape.opaque_nodes(xp, "jit", parents, len(order), vjp, jvp)
+        return tape.opaque_nodes(xp, "jit", parents, len(order), vjp, jvp, raw)
 
 
 def _zeros(xp: Any, like: Any) -> Any:

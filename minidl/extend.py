@@ -6,7 +6,7 @@
     home, get_backend, Backend                        where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
-    whole, loop                                       several operations, and the steps of a loop, that are one program where that pays
+    whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
     recorded                                          where the time of a call goes
@@ -42,12 +42,12 @@ from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns
 from minidl.tensors import home as below
 from minidl.tracing import persistent
-from minidl.whole import whole
+from minidl.whole import fused, whole
 
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
-    "define", "describe", "elementwise", "expect", "from_numpy", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns", "operand",
-    "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "storing", "streams", "table", "whole",
+    "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns",
+    "operand", "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "storing", "streams", "table", "whole",
 ]  # fmt: skip
 
 

@@ -328,23 +328,26 @@ class Opaque:
     """A node kind made for one call whose derivative is a function: jitted programs, loops, checkpoint, custom rules.
 
     vjp(cotangents) -> one cotangent or None per parent; jvp(tangents) -> one tangent or None per output. Both on Tensors; lists may hold None.
-    `tracked` tells vjp whether its own work must be recorded.
+    `tracked` tells vjp whether its own work must be recorded. raw: vjp on payloads, where that may be asked for; None here and now.
     """
 
-    __slots__ = ("jvp", "n", "name", "outputs", "vjp")
+    __slots__ = ("jvp", "n", "name", "outputs", "raw", "vjp")
     one = None
 
-    def __init__(self, name: str, n: int, outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]):
-        self.name, self.n, self.outputs, self.vjp, self.jvp = name, n, outputs, vjp, jvp
+    def __init__(self, name: str, n: int, outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any], raw: Callable[..., Any] | None = None):
+        self.name, self.n, self.outputs, self.vjp, self.jvp, self.raw = name, n, outputs, vjp, jvp, raw
 
     def pull(self, node: Node, g: list, pending: dict, heap: list) -> None:
         xp = node[2]
-        wrap = _wrapper(xp)
-        with _on(xp):
-            found = self.vjp([None if c is None else wrap(c, None) for c in g], tracked=False)
+        found = None if self.raw is None else self.raw(g)
+        if found is None:
+            wrap = _wrapper(xp)
+            with _on(xp):
+                found = self.vjp([None if c is None else wrap(c, None) for c in g], tracked=False)
+            found = [d if d is None else xp.lift(d)[0] if d.xp is not xp else d.payload for d in found]
         for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
             if d is not None and parent is not None:
-                deposit(parent, xp.lift(d)[0] if d.xp is not xp else d.payload, pending, heap, xp)
+                deposit(parent, d, pending, heap, xp)
 
     def pull_tensors(self, node: Node, g: list, ns: Any, wrap: Any) -> list[Any]:
         return self.vjp(g, tracked=True)
@@ -382,9 +385,11 @@ class Projection:
         return tangents[0][self.i] if tangents[0] is not None else None
 
 
-def opaque_nodes(xp: Any, name: str, parents: Sequence[Node | None], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Node]:
+def opaque_nodes(
+    xp: Any, name: str, parents: Sequence[Node | None], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any], raw: Any = None
+) -> list[Node]:
     """The nodes of the outputs of a call with its own derivative."""
-    node: Node = [next(count), Opaque(name, len(parents), outputs, vjp, jvp), xp, *parents]
+    node: Node = [next(count), Opaque(name, len(parents), outputs, vjp, jvp, raw), xp, *parents]
     return [[next(count), Projection(i), xp, node] for i in range(outputs)]
 
 

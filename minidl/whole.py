@@ -3,6 +3,9 @@
 A random draw is a dozen operations or more. Eager on jax the first one of each shape would be as many compilations, a twentieth of a second each,
 and building a network would take longer than training it. So there it is traced and compiled once for each signature, and called from then on.
 
+Elsewhere a small operation costs more in Python than in its kernel. A composition that is called again and again with small tensors of the same kind
+is then jitted, forwards and backwards (`fused`).
+
 Promises: the values are those of the function under jit; traces, vmap and derivatives see the operations, as everywhere else.
 """
 
@@ -10,16 +13,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from inspect import CO_VARARGS
 from typing import Any, TypeVar
 
 from minidl import tree
 from minidl.backends import using
-from minidl.context import state
+from minidl.context import at_once, busy, state
 from minidl.dtypes import DType
+from minidl.graph import Graph
 from minidl.tensors import Tensor
 from minidl.tracing import subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
+_CALLS = 2  # of one kind before it is compiled: tensors whose shapes are new each time never are
+_SMALL = 2**16  # bytes; for larger tensors kernels cost more than Python, and programs keep memory for them
 
 
 @functools.lru_cache(maxsize=1024)
@@ -57,3 +64,49 @@ def whole(f: F) -> F:
         return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:])(*(x.payload for x in data))
 
     return call  # type: ignore[return-value]
+
+
+def fused(f: F) -> F:
+    """f(*data, /, *static), of Tensors or None, and of hashable arguments that a program is made for (f(*tensors) has none), as one program and one
+    node of the tape, where the backend compiles at once and the Tensors are small. f reads nothing but its arguments.
+
+    >>> @md.extend.fused
+    ... def scaled(x, bias, /, by):
+    ...     return x * by if bias is None else x * by + bias
+    >>> [scaled(md.tensor(2.0), None, n).item() for n in (1, 2, 2, 2, 2)]
+    [2.0, 4.0, 4.0, 4.0, 4.0]
+    """
+    count = None if f.__code__.co_flags & CO_VARARGS else f.__code__.co_posonlyargcount
+    known: dict[Any, Any] = {}
+
+    @functools.wraps(f)
+    def call(*args: Any) -> Any:
+        data, static = (args, ()) if count is None else (args[:count], args[count:])
+        if busy[0] and not at_once():
+            return f(*args)
+        xp = getattr(data[0], "xp", None)
+        key: list[Any] = [xp, *map(repr, static)]
+        for x in data:
+            if x is None:
+                key.append(x)
+            elif isinstance(x, Tensor) and x.xp is xp:
+                key += (x.payload.shape, x.dtype, x.node is None)
+            else:
+                return f(*args)
+        kind = tuple(key)
+        found = known.get(kind, 0)
+        if found.__class__ is int:
+            if len(known) > 512:
+                known.clear()
+            found = known[kind] = found + 1 if found < _CALLS else _made(f, data, static)
+        return f(*args) if found is None or found.__class__ is int else found(*data)
+
+    return call  # type: ignore[return-value]
+
+
+def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...]) -> Callable[..., Any] | None:
+    from minidl.jitting import jit
+
+    if data[0].xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
+        return None
+    return jit(lambda *given: f(*given, *static))  # type: ignore[no-any-return]

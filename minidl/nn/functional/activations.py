@@ -190,7 +190,8 @@ def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return _elu(input, _SELU[0], 1.0) * _SELU[1]
 
 
-def _elu(x: md.Tensor, alpha: float, inner: float) -> md.Tensor:
+@md.extend.fused
+def _elu(x: md.Tensor, /, alpha: float, inner: float) -> md.Tensor:
     below = md.where(x > 0, 0.0, x)  # so that the branch not taken cannot overflow
     return md.where(x > 0, x, md.expm1(below * inner) * alpha)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import minidl as md
 from minidl.nn.functional.precision import own_dtype
@@ -80,27 +81,43 @@ def batch_norm(
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are needed unless training=True")
     _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    axes = (0, *range(2, input.ndim))
-    shape = (1, input.shape[1]) + (1,) * (input.ndim - 2)
     if training and not input.size:  # nothing says nothing of the distribution
-        centred, var = input, md.ones(shape, dtype=input.dtype, backend=input.backend, device=input.device)
-    elif training:
+        shape = (1, input.shape[1]) + (1,) * (input.ndim - 2)
+        return _scaled(input, md.ones(shape, dtype=input.dtype, backend=input.backend, device=input.device), weight, bias, eps)
+    if training:
         n = input.size // max(input.shape[1], 1)
         if n == 1:
             raise ValueError(f"batch_norm: more than one value per channel is needed in training, got shape {input.shape}")
-        mean = md.mean(input, axis=axes, keepdims=True)
-        centred = input - mean
-        var = md.mean(centred * centred, axis=axes, keepdims=True)
+        out, mean, var = _by_batch(input, weight, bias, eps)
         if running_mean is not None and running_var is not None:
             with md.no_grad():
-                _blend(running_mean, mean.detach().reshape((-1,)), momentum)
-                _blend(running_var, (var.detach() * (n / (n - 1))).reshape((-1,)), momentum)
-    else:
-        assert running_mean is not None and running_var is not None
-        centred, var = input - running_mean.reshape(shape), running_var.reshape(shape)
+                _blend(running_mean, mean, momentum)
+                _blend(running_var, var * (n / (n - 1)), momentum)
+        return out
+    assert running_mean is not None and running_var is not None
+    return _by_running(input, running_mean, running_var, weight, bias, eps)
+
+
+@md.extend.fused
+def _by_running(x: md.Tensor, mean: md.Tensor, var: md.Tensor, weight: Any, bias: Any, /, eps: float) -> md.Tensor:
+    shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
+    return _scaled(x - mean.reshape(shape), var.reshape(shape), weight, bias, eps)
+
+
+@md.extend.fused
+def _by_batch(x: md.Tensor, weight: Any, bias: Any, /, eps: float) -> tuple[md.Tensor, md.Tensor, md.Tensor]:
+    """x normalised by itself, and by which mean and (biased) variance of each channel."""
+    axes = (0, *range(2, x.ndim))
+    mean = md.mean(x, axis=axes, keepdims=True)
+    centred = x - mean
+    var = md.mean(centred * centred, axis=axes, keepdims=True)
+    return _scaled(centred, var, weight, bias, eps), mean.detach().reshape((-1,)), var.detach().reshape((-1,))
+
+
+def _scaled(centred: md.Tensor, var: md.Tensor, weight: Any, bias: Any, eps: float) -> md.Tensor:
     scale = md.rsqrt(var + eps)
-    out = centred * (scale if weight is None else scale * weight.reshape(shape))
-    return out if bias is None else out + bias.reshape(shape)
+    out = centred * (scale if weight is None else scale * weight.reshape(var.shape))
+    return out if bias is None else out + bias.reshape(var.shape)
 
 
 @own_dtype

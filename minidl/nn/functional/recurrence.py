@@ -89,8 +89,13 @@ def _cell(mode: str, input: md.Tensor, state: State, w_ih: md.Tensor, w_hh: md.T
     if w_ih.shape != (GATES[mode] * hidden, input.shape[-1]) or any(s.shape != (*input.shape[:-1], hidden) for s in state):
         shapes = ", ".join(str(s.shape) for s in state)
         raise ValueError(f"{mode} cell: input {input.shape} and state {shapes} do not fit weights {w_ih.shape} and {w_hh.shape}")
+    return _whole_cell(input, state[0], state[1] if len(state) > 1 else None, w_ih, w_hh, b_ih, b_hh, mode)
+
+
+@md.extend.fused
+def _whole_cell(input: md.Tensor, h: md.Tensor, c: Any, w_ih: md.Tensor, w_hh: md.Tensor, b_ih: Any, b_hh: Any, /, mode: str) -> State:
     steps = Steps(mode, {"ih": w_ih, "hh": w_hh, "bias_ih": b_ih, "bias_hh": b_hh})
-    return _move(mode, steps.fixed, steps.project(input), state)
+    return _move(mode, steps.fixed, steps.project(input), (h,) if c is None else (h, c))
 
 
 def lstm_cell(

@@ -210,7 +210,8 @@ def _taps(old: int, new: int, step: float, align: bool, cubic: bool) -> list[tup
     return [(np.asarray([min(max(b + offset, 0), old - 1) for b in base]), np.asarray(weight)) for offset, weight in taps]
 
 
-def _smooth(x: md.Tensor, axis: int, old: int, new: int, step: float, align: bool, cubic: bool) -> md.Tensor:
+@md.extend.fused
+def _smooth(x: md.Tensor, /, axis: int, old: int, new: int, step: float, align: bool, cubic: bool) -> md.Tensor:
     """Linear or cubic interpolation along one axis."""
     total: Any = None
     for place, weight in _taps(old, new, step, align, cubic):

@@ -8,6 +8,7 @@ Promises: everything may stand in a jitted step; a gradient that is not clipped 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,11 +39,20 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
     p = float(norm_type)
     if not leaves:
         return md.asarray(0.0)
-    norms = [md.linalg.vector_norm(x, ord=p) for x in leaves]
-    total = md.linalg.vector_norm(md.stack(norms), ord=p)
+    total = _total(p)(*leaves)
     if error_if_nonfinite and not _known(md.isfinite(total)):
         raise RuntimeError(f"clip: the norm of order {p} of the gradients is {total.item()}; error_if_nonfinite=False clips by it all the same")
     return total
+
+
+@functools.lru_cache(16)
+def _total(p: float) -> Any:
+    return md.extend.fused(lambda *xs: md.linalg.vector_norm(md.stack([md.linalg.vector_norm(x, ord=p) for x in xs]), ord=p))
+
+
+@md.extend.fused
+def _times(scale: md.Tensor, *xs: md.Tensor) -> list[md.Tensor]:
+    return [x * scale.to(x.dtype) for x in xs]
 
 
 def _known(finite: md.Tensor) -> bool:
@@ -68,7 +78,8 @@ def clip_by_global_norm(grads: Any, max_norm: float | md.Tensor, norm_type: floa
 
 def _scaled(grads: Any, max_norm: Any, total: md.Tensor) -> Any:
     scale = md.minimum(max_norm / (total + 1e-6), 1.0)
-    return md.tree.map(lambda g: g * scale.to(g.dtype), grads)
+    leaves, structure = md.tree.flatten(grads)
+    return md.tree.unflatten(structure, _times(scale, *leaves))
 
 
 def clip_by_value(grads: Any, clip_value: float) -> Any:
