@@ -17,7 +17,7 @@ from minidl.context import autocasting, grad_mode, state
 from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor
 from minidl.tracing import innermost
-from minidl.transforms import _push, alias, as_constant, with_node
+from minidl.transforms import _push, alias, as_constant, twin, with_node
 
 #: Streams of random numbers that `checkpoint` replays: each has `key`, the Tensor of its state, and `restore(key)`.
 streams: list[Any] = []
@@ -44,7 +44,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
         def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
             start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
-            a, k = tree.unflatten(structure, start)
+            a, k = tree.unflatten(structure, [twin(t) for t in start])
             with grad_mode(True), autocasting(block):
                 return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
 

@@ -13,7 +13,7 @@ from minidl.control.bodies import aval
 from minidl.custom_rules import Rule, apply_custom, attach, in_body, node_of, pushed, transposed
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
-from minidl.transforms import as_constant, zeros_like
+from minidl.transforms import as_constant, twin, zeros_like
 
 
 def _conj(g: Any) -> Any:
@@ -135,7 +135,7 @@ class custom_vjp(_Custom):
     def _reverse(self, leaves: Sequence[Any], args: Sequence[Any], outs: Sequence[Any], structure: Any, res: Any, cts: Sequence[Any]) -> list[Any]:
         """What bwd says, flat: one cotangent or None for each leaf."""
         full = [zeros_like(o) if c is None and isinstance(o, Tensor) else _conj(c) for o, c in zip(outs, cts, strict=True)]
-        found = self.rules[1](res, tree.unflatten(structure, full))
+        found = self.rules[1](res, tree.unflatten(structure, [twin(c) for c in full]))
         if not isinstance(found, tuple) or len(found) != len(args):
             raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
         flat = [g for a, g in zip(args, found, strict=True) for g in tree.matched("custom_vjp: bwd's cotangent", g, a)]
@@ -146,7 +146,7 @@ class custom_vjp(_Custom):
         args = tree.unflatten(structure, leaves)
         fwd = self.rules[0]
         with grad_mode(False):
-            out, residuals = fwd(*tree.unflatten(structure, bare))
+            out, residuals = fwd(*tree.unflatten(structure, [twin(t) for t in bare]))
         outs, out_structure = tree.flatten(out)
 
         def pull(res: Any, cts: list[Any]) -> list[Any]:
@@ -216,9 +216,9 @@ class custom_jvp(_Custom):
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         with grad_mode(False):
-            out = self.f(*tree.unflatten(structure, bare))
+            out = self.f(*tree.unflatten(structure, [twin(t) for t in bare]))
         outs, out_structure = tree.flatten(out)
-        move = lambda start, full: self._moved(tree.unflatten(structure, start), tree.unflatten(structure, full))[1]
+        move = lambda start, full: self._moved(tree.unflatten(structure, start), tree.unflatten(structure, [twin(t) for t in full]))[1]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         return tree.unflatten(out_structure, attach("custom_jvp", leaves, outs, *pushed(bare, move)))
 

@@ -149,11 +149,12 @@ class Rule:
             t = Trace(state.interpreter, self.home)
             args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(aval, self.extra)))
             t.view.update((id(e), (v.payload, None)) for e, v in zip(self.extra, more, strict=True))
+            inputs = [v.payload for v in (*args, *more)]
             with interpreting(t), grad_mode(deep):
                 payloads = [t.lift(o)[0] for o in f(*args)]
             t.closed = True
             places = [*range(len(more)), *(self._place(e[0]) for e in t.captured.values())]
-            inputs = [v.payload for v in (*args, *more)] + [e[1] for e in t.captured.values()]
+            inputs += [e[1] for e in t.captured.values()]
             graph = self.graphs[kind, deep] = None if t.written else finish(t.equations, inputs, payloads, kind)
             if graph is not None:
                 graph.cache["extra"] = places

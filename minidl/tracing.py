@@ -430,9 +430,9 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
     only read, and their final values are the last outputs."""
     inner = Trace(state.interpreter)
     inner.body = True
-    args = [Tensor(Var(tuple(s), d), inner, d) for s, d in avals]
+    symbols = [Var(tuple(s), d) for s, d in avals]
     with interpreting(inner):
-        leaves, structure = tree.flatten(f(*args))
+        leaves, structure = tree.flatten(f(*(Tensor(v, inner, v.dtype) for v in symbols)))
         payloads = [inner.lift(asarray_here(v))[0] for v in leaves]
         written = list(inner.written.values())
         payloads += [inner.lift(t)[0] for t in written]
@@ -441,7 +441,7 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
         raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
     changed = [inner.captured[id(t)][1] for t in written]
     extra = [e for k, e in inner.captured.items() if k not in inner.written]
-    graph = finish(inner.equations, [a.payload for a in args] + changed + [e[1] for e in extra], payloads, "body")
+    graph = finish(inner.equations, symbols + changed + [e[1] for e in extra], payloads, "body")
     return graph, [e[0] for e in extra], structure, written
 
 

@@ -54,6 +54,11 @@ def alias(t: Tensor) -> Tensor:
     return Tensor(payload, xp, t.dtype, tape.alias_node(xp, node if state.grad else None))
 
 
+def twin(t: Any) -> Any:
+    """Another Tensor of the same value and node, for code that may store something in it: a transform goes on from what it was."""
+    return Tensor(t.payload, t.xp, t.dtype, t.node) if isinstance(t, Tensor) else t
+
+
 def stop_gradient(x: Any) -> Any:
     """The same values (of every tensor in a pytree), through which no derivative flows.
 
@@ -85,10 +90,10 @@ def _tensors(name: str, values: Sequence[Any]) -> list[Tensor]:
 
 
 def _aliased(name: str, args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-    """The arguments with every float tensor (and number) replaced by an alias, and those aliases."""
+    """The arguments with every float tensor (and number) replaced by an alias, and those aliases, which nobody changes."""
     leaves, structure = tree.flatten(list(args))
     aliases = [alias(t) for t in _tensors(name, leaves)]
-    return tree.unflatten(structure, aliases), aliases
+    return tree.unflatten(structure, [twin(a) for a in aliases]), aliases
 
 
 def _run(f: Function, args: Sequence[Any], kwargs: dict[str, Any], aliases: Sequence[Tensor]) -> Any:
@@ -203,8 +208,8 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
     chosen, aliases = _aliased("vjp", primals)
     out = _run(f, chosen, {}, aliases)
     out, aux = out if has_aux else (out, None)
-    outs, structure = tree.flatten(out)
-    in_structure = tree.flatten(chosen)[1]
+    leaves, structure = tree.flatten(out)
+    outs, in_structure = [twin(o) for o in leaves], tree.flatten(chosen)[1]
 
     def pull(cotangent: Any) -> tuple[Any, ...]:
         cts, s = tree.flatten(cotangent)
@@ -282,7 +287,8 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     """
     chosen, aliases = _aliased("linearize", primals)
     out = _run(f, chosen, {}, aliases)
-    outs, structure = tree.flatten(out)
+    leaves, structure = tree.flatten(out)
+    outs = [twin(o) for o in leaves]
 
     def push(*tangents: Any) -> Any:
         given = _tensors("linearize", tree.leaves(list(tangents)))
