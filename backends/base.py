@@ -89,7 +89,7 @@ class Backend:
     # conversions: each backend says these for itself
     def asarray(self, value: np.ndarray, dtype: DType) -> Any:
         """A native array with a copy of the data."""
-        raise NotImplementedError
+        raise NotImplementedError(f"backend {self.name!r} is missing the required asarray")
 
     def adopt(self, value: np.ndarray) -> Any:
         """A native array of NumPy data that nobody writes to again: shares its memory where the library can. Needs no scope."""
@@ -98,7 +98,7 @@ class Backend:
 
     def to_numpy(self, native: Any) -> np.ndarray:
         """The data as a NumPy array; may share memory."""
-        raise NotImplementedError
+        raise NotImplementedError(f"backend {self.name!r} is missing the required to_numpy")
 
     def scalar(self, value: Any, dtype: DType) -> Any:
         """A native 0-d array of a Python scalar."""
@@ -106,11 +106,11 @@ class Backend:
 
     def dtype_of(self, native: Any) -> DType:
         """The minidl dtype of a native array."""
-        raise NotImplementedError
+        raise NotImplementedError(f"backend {self.name!r} is missing the required dtype_of")
 
     def is_native(self, value: Any) -> bool:
         """Whether this is an array of the backend's own library."""
-        raise NotImplementedError
+        raise NotImplementedError(f"backend {self.name!r} is missing the required is_native")
 
     def devices(self) -> tuple[str, ...]:
         """The devices that this library can use here."""

@@ -77,7 +77,7 @@ class Level(Interpreter):
                 again = LOOPS.get(primitive.name)
                 out: Any = bind(primitive, inner, params) if again is None else again(inner, params)
             elif primitive.batch is None:
-                raise NotImplementedError(f"{primitive.name}: no batching rule")
+                raise NotImplementedError(f"vmap: primitive {primitive.name} has no batching rule; give it one, or pass it to md.extend.define")
             else:
                 inner, _ = promoted(primitive, inner, self.parent or self.home)
                 out = primitive.batch(primitive, batch_call(self.parent), self.size, inner, batched, params)

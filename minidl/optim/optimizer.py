@@ -138,7 +138,7 @@ class Optimizer(Hooked):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         """The parameter and its state after one step along grad. Changes nothing; what it does not return of the state stays as it is."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is missing the required _update")
 
     def _apply(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         """`_update` in the direction that is asked for; of complex tensors, on real and imaginary parts, as PyTorch does."""

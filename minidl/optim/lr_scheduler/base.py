@@ -86,7 +86,7 @@ class LRScheduler:
 
     def get_lr(self) -> list[Any]:
         """The next rate of each group; called by step()."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is missing the required get_lr")
 
     def get_last_lr(self) -> list[Any]:
         """The rates that the last step() set."""
