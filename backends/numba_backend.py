@@ -30,8 +30,9 @@ from minidl.backends.numpy_memory import empty as memory
 from minidl.backends.reuse import VIEWS, narrow_places
 from minidl.dtypes import DType
 from minidl.emit import load
-from minidl.fusion import Region, expand, multiplied, regions, swapped
+from minidl.fusion import Region, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
+from minidl.lowering import expand, multiplied, swapped
 from minidl.recompute import products, recompute
 from minidl.shapes import describe
 

@@ -25,8 +25,8 @@ from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, static
-from minidl.fusion import expand, multiplied, swapped
 from minidl.graph import Atom, Equation, Graph, Var
+from minidl.lowering import expand, multiplied, swapped
 from minidl.passes import inlined
 
 Array = np.ndarray

@@ -26,8 +26,8 @@ from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
-from minidl.fusion import multiplied
 from minidl.graph import Equation, Graph
+from minidl.lowering import multiplied
 from minidl.passes import inlined
 from minidl.shapes import prod
 

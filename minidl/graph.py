@@ -197,7 +197,7 @@ class Graph:
         >>> graph.expand(larger=larger).outputs[0].shape
         (3 * n,)
         """
-        from minidl.fusion import expand
+        from minidl.lowering import expand
         from minidl.sizes import sized
 
         return sized(self, larger, self.inputs[0].shape[0], keep) if larger else expand(self, keep)

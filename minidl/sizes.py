@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
-from minidl.fusion import expand
 from minidl.graph import Equation, Graph, Literal, Var
+from minidl.lowering import expand
 
 
 class Size(int):

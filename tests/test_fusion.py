@@ -10,8 +10,9 @@ from hypothesis import given
 import minidl as md
 from minidl.backends.numpy_backend import make
 from minidl.dtypes import complex128, float16, float32, float64
-from minidl.fusion import Region, _unchanged, default_elementwise, expand, multiplied, regions, spread
+from minidl.fusion import Region, default_elementwise, regions, spread
 from minidl.graph import Equation, Graph, Literal, Var
+from minidl.lowering import _unchanged, expand, multiplied
 from minidl.nn import functional as F
 from minidl.primitives.core import table
 from minidl.recompute import recompute

@@ -7,7 +7,8 @@ import pytest
 
 import minidl as md
 from minidl.backends import get, hot
-from minidl.fusion import Region, expand, regions
+from minidl.fusion import Region, regions
+from minidl.lowering import expand
 
 ROWS, N = 64, 512
 

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "recompute", "sizes", "stopwatch"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "sizes", "stopwatch"),
     ("backends",),
     ("tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
 BACKENDS = ("numpy", "numba", "torch", "jax")
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "recompute", "sizes", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "lowering", "recompute", "sizes", "backends"}
 
 
 def sources() -> dict[str, Path]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import minidl as md
 from minidl.backends import get
-from minidl.fusion import swapped
+from minidl.lowering import swapped
 from minidl.passes import check
 
 SIZES = 2, 3, 4

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import minidl as md
-from minidl.fusion import demanded, expand, regions
+from minidl.fusion import demanded, regions
 from minidl.graph import Var
+from minidl.lowering import expand
 from minidl.nn import functional as F
 from minidl.passes import simplify
 from minidl.recompute import recompute

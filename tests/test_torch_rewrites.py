@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 import minidl as md  # noqa: E402
 from minidl.backends import get, torch_composites  # noqa: E402
 from minidl.dtypes import float32  # noqa: E402
-from minidl.fusion import _Recorder as Recorder  # noqa: E402
 from minidl.graph import Graph, Literal, Var  # noqa: E402
+from minidl.lowering import Recorder  # noqa: E402
 
 SHAPE = (2, 3, 5, 4)  # batch, heads, length, width
 

@@ -21,8 +21,8 @@ from minidl.backends.numpy_backend import KERNELS
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
 from minidl.emit import emit
-from minidl.fusion import expand
 from minidl.graph import Equation, Graph, Literal, letters
+from minidl.lowering import expand
 from minidl.sizes import sized
 
 _PACKAGE = "minidl.backends."
