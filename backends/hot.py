@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.lowering import Recorder
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
 from minidl.shapes import broadcast
@@ -36,11 +36,10 @@ def put(graph: Graph) -> Graph:
             continue
         rest, sign, (g, i, axis) = found
         row = tuple(1 if a == axis else n for a, n in enumerate(e.outputs[0].shape))
-        at = _spread(equations, i, row, e)
-        u = _spread(equations, g, row, e)
-        if sign < 0:
-            u = _add(equations, "neg", (u,), {}, e)
-        equations += rest
+        xp = Recorder(e.where)
+        at, u = (x if isinstance(x, Var) and x.shape == row else xp.broadcast_to(x, shape=row) for x in (i, g))
+        u = xp.neg(u) if sign < 0 else u
+        equations += [*xp.recorded, *rest]
         base = rest[-1].outputs[0] if rest else e.inputs[0]
         equations.append(Equation(table["put_along"], (base, at, u), {"axis": axis, "mode": "add"}, e.outputs, e.where))
     return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
@@ -88,15 +87,3 @@ def _hot(choice: Equation | None, out: Var, made: dict[Var, Equation]) -> tuple[
 
 def _fits(x: Atom, row: tuple[int, ...]) -> bool:
     return len(x.shape) <= len(row) and broadcast(x.shape, row) == row
-
-
-def _spread(equations: list[Equation], x: Atom, row: tuple[int, ...], e: Equation) -> Atom:
-    return x if isinstance(x, Var) and x.shape == row else _add(equations, "broadcast_to", (x,), {"shape": row}, e)
-
-
-def _add(equations: list[Equation], name: str, inputs: tuple[Atom, ...], params: dict[str, Any], e: Equation) -> Var:
-    shape, dtype = table[name].infer(*inputs, **params)
-    out = Var(tuple(shape), dtype)
-    equations.append(Equation(table[name], inputs, params, (out,), e.where))
-    return out
-
