@@ -80,7 +80,7 @@ def test_a_donated_argument_that_two_results_read(backend):
 
 def test_scratch_memory_that_is_alive_at_once_lies_apart():
     get("numba")
-    module = sys.modules["minidl.backends.numba_backend"]
+    module = sys.modules["minidl.backends.numba_plan"]
     rng = np.random.default_rng(0)
     for _ in range(50):
         blocks = []
@@ -297,12 +297,12 @@ def test_the_scratch_memory_of_a_transformers_step_on_numba(monkeypatch):
     from benchmarks.workloads import training, transformer
 
     get("numba")
-    module = sys.modules["minidl.backends.numba_backend"]
+    module = sys.modules["minidl.backends.numba_plan"]
     monkeypatch.setattr(module, "kernels", lambda sources: [0] * len(sources))
     monkeypatch.setattr(module, "kernel", lambda source: 0)
     task = transformer.task()
     net, optimizer, _ = training.minidl_step(task, Way("numpy", False))
     with md.use_backend("numpy"):
         graph = md.jit(training.step_of(md, net, optimizer, task)).lower(md.tensor(task.x), md.tensor(task.y))
-    plan = module.Plan(graph, module.NumbaBackend.fuse_least, module.NumbaBackend.fuse_most)
+    plan = module.Plan(graph, get("numba").fuse_least, get("numba").fuse_most)
     assert plan.arena <= 28e6

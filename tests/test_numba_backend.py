@@ -17,7 +17,7 @@ numba = pytest.importorskip("numba")
 from test_fusion import graphs  # noqa: E402
 
 from minidl import dtypes  # noqa: E402
-from minidl.backends import get, numba_backend, numba_conv, numba_emit, numba_kernels, numba_lower  # noqa: E402
+from minidl.backends import get, numba_backend, numba_conv, numba_emit, numba_kernels, numba_lower, numba_plan  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
@@ -167,9 +167,7 @@ def test_arguments_of_every_layout(backend):
 
 
 def test_the_slow_way_to_addresses_gives_the_same(backend, monkeypatch):
-    from minidl.backends import numba_backend as module
-
-    monkeypatch.setattr(module, "_layout_is_known", lambda: False)
+    monkeypatch.setattr(numba_backend, "_layout_is_known", lambda: False)
     program = backend.compile(graph_of(chain, (3, 5), (5,)))
     assert "addresses" in program.__source__
     args = np.full((3, 5), 0.5, np.float32), np.ones(5, np.float32)
@@ -241,8 +239,8 @@ def test_costly_operations_behind_costly_ones_run_in_passes_of_their_own(backend
     args[0][2, 5], args[1][3, 7] = np.nan, np.inf
     single = backend.compile(graph_of(build, *[(7, 613)] * 2))(*args)
     monkeypatch.setattr(backend, "fuse_least", 1)
-    monkeypatch.setattr(numba_backend, "threads", lambda: lanes)
-    monkeypatch.setattr(numba_backend.Plan, "share", 1e-9)
+    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
     fused = backend.compile(graph_of(build, *[(7, 613)] * 2))
     assert len(fused.listing) == 1
     for a, b in zip(fused(*args), single, strict=True):
@@ -260,10 +258,11 @@ def test_regions_of_any_graph_give_what_its_equations_give(lanes, case):
     single = backend.compile(want)(*args)
     backend.fuse_least = 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_backend, "threads", lambda: lanes)
-        patch.setattr(numba_backend.Plan, "share", 1e-9)
-        patch.setattr(numba_backend, "_LARGE", 1)
-        patch.setattr(numba_backend, "LEAST", 1)  # scratch memory may lie where results will
+        patch.setattr(numba_plan, "threads", lambda: lanes)
+        patch.setattr(numba_plan.Plan, "share", 1e-9)
+        patch.setattr(numba_plan, "_LARGE", 1)
+        for module in (numba_plan, numba_backend):  # scratch memory may lie where results will
+            patch.setattr(module, "LEAST", 1)
         fused = backend.compile(graph)
     first = fused(*args)
     fused(*(a + 1 for a in args))
