@@ -19,8 +19,9 @@ from minidl.backends import hot, numpy_control
 from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
-from minidl.backends.numpy_helpers import turned
-from minidl.backends.numpy_kernels import EAGER, KERNELS, NOISY, SILENT, STEPS, add_at_slice, matmul, put_along_into
+from minidl.backends.numpy_helpers import NOISY, SILENT, turned
+from minidl.backends.numpy_kernels import EAGER, KERNELS, STEPS, add_at_slice
+from minidl.backends.numpy_linear import matmul, put_along_into
 from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType, float32

@@ -1,4 +1,4 @@
-"""What the NumPy kernels share: half precision computed in float32, and selections that do not branch."""
+"""What the NumPy kernels share: their tables, half precision computed in float32, and selections that do not branch."""
 
 from __future__ import annotations
 
@@ -10,6 +10,28 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray
+Kernel = Callable[..., Any]
+#: Kernels by the names of primitives: those that never warn, and those that may.
+SILENT: dict[str, Kernel] = {}
+NOISY: dict[str, Kernel] = {}
+
+
+def silent(f: Kernel) -> Kernel:
+    """Register a kernel that never warns."""
+    SILENT[f.__name__.rstrip("_")] = f
+    return f
+
+
+def noisy(f: Kernel) -> Kernel:
+    """Register a kernel that may warn."""
+    NOISY[f.__name__.rstrip("_")] = f
+    return f
+
+
+@functools.cache
+def zero_of(dtype: np.dtype) -> Array:
+    """A 0-d array, which NumPy takes faster than a number."""
+    return np.zeros((), dtype)
 
 
 def is_half(dtype: np.dtype) -> bool:

@@ -12,62 +12,36 @@ import functools
 import itertools
 import operator
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import numpy_special, numpy_windows
+from minidl.backends import numpy_linear, numpy_special, numpy_windows  # noqa: F401  they register kernels, or have them
 from minidl.backends.numpy_complex import COMPLEX, complex_pow
-from minidl.backends.numpy_helpers import blocks, bounded, in_chunks, is_half, select, turned, where, widened
+from minidl.backends.numpy_helpers import NOISY, SILENT, Kernel, blocks, bounded, in_chunks, is_half, noisy, select, silent, where, widened, zero_of
 from minidl.backends.numpy_windows import padded
 from minidl.dtypes import DType
 from minidl.graph import Equation
 
 Array = np.ndarray
-Kernel = Callable[..., Any]
 
-#: NumPy functions that are the primitive, and never warn.
-SILENT: dict[str, Kernel] = {}
-SILENT.update(
-    neg=np.negative, floor=np.floor, ceil=np.ceil, trunc=np.trunc, conj=np.conjugate, real=np.real,
-    isnan=np.isnan, isinf=np.isinf, isfinite=np.isfinite, signbit=np.signbit, logical_not=np.logical_not, bitwise_invert=np.invert,
-    logical_and=np.logical_and, logical_or=np.logical_or, logical_xor=np.logical_xor, bitwise_and=np.bitwise_and, bitwise_or=np.bitwise_or,
-    bitwise_xor=np.bitwise_xor, shift_left=np.left_shift, shift_right=np.right_shift, eq=np.equal, ne=np.not_equal, copysign=np.copysign,
-    where=where, barrier=lambda x, after: x,
-)  # fmt: skip
-
-#: NumPy functions that are the primitive, and may warn (comparisons do for a bfloat16 nan).
-NOISY: dict[str, Kernel] = {}
+# ---- NumPy's functions that are the primitive, many by the same name -------------------------------------------------------------------------
+for _name in "floor ceil trunc conj real isnan isinf isfinite signbit logical_not logical_and logical_or logical_xor copysign".split():
+    SILENT[_name] = getattr(np, _name)
+SILENT.update((n, getattr(np, n)) for n in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_invert"))
+SILENT.update(neg=np.negative, shift_left=np.left_shift, shift_right=np.right_shift, eq=np.equal, ne=np.not_equal)
+SILENT.update(where=where, barrier=lambda x, after: x)
+for _name in """exp expm1 log log1p log2 log10 sqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh abs square add remainder maximum
+minimum fmax fmin atan2 hypot logaddexp""".split():
+    NOISY[_name] = getattr(np, _name)
+NOISY.update(sub=np.subtract, mul=np.multiply, div=np.divide)
+NOISY.update(lt=np.less, le=np.less_equal, gt=np.greater, ge=np.greater_equal)  # comparisons warn for a bfloat16 nan
 NOISY.update(
-    exp=np.exp, expm1=np.expm1, log=np.log, log1p=np.log1p, log2=np.log2, log10=np.log10, sqrt=np.sqrt, sin=np.sin, cos=np.cos, tan=np.tan,
-    asin=np.arcsin, acos=np.arccos, atan=np.arctan, sinh=np.sinh, cosh=np.cosh, tanh=np.tanh, asinh=np.arcsinh, acosh=np.arccosh,
-    atanh=np.arctanh, abs=np.abs, square=np.square, add=np.add, sub=np.subtract, mul=np.multiply, div=np.divide,
-    remainder=np.remainder, maximum=np.maximum, minimum=np.minimum, fmax=np.fmax, fmin=np.fmin,
-    atan2=np.arctan2, hypot=np.hypot, logaddexp=np.logaddexp, lt=np.less, le=np.less_equal, gt=np.greater,
-    ge=np.greater_equal,
     erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
     polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
     max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
 )  # fmt: skip
-
-
-def silent(f: Kernel) -> Kernel:
-    """Register a kernel that never warns."""
-    SILENT[f.__name__.rstrip("_")] = f
-    return f
-
-
-def noisy(f: Kernel) -> Kernel:
-    """Register a kernel that may warn."""
-    NOISY[f.__name__.rstrip("_")] = f
-    return f
-
-
-@functools.cache
-def _zero(dtype: np.dtype) -> Array:
-    return np.zeros((), dtype)
 
 
 @functools.cache
@@ -79,7 +53,7 @@ def _number(value: int, dtype: np.dtype) -> Array:
 def sign(x: Array, out: Array | None = None) -> Array:
     """np.sign, without the sign that ml_dtypes leaves a zero in bfloat16."""
     found = np.sign(x, out=out)
-    return found if x.dtype.kind != "V" else np.add(found, _zero(x.dtype), out=out)
+    return found if x.dtype.kind != "V" else np.add(found, zero_of(x.dtype), out=out)
 
 
 # ---- elementwise ----------------------------------------------------------------------------------------------------------------------
@@ -127,7 +101,7 @@ def sigmoid(x: Array, out: Array | None = None) -> Array:
 
 @noisy
 def relu(x: Array, out: Array | None = None) -> Array:
-    zero = _zero(x.dtype)
+    zero = zero_of(x.dtype)
     if x.size < 4096 or x.dtype.char not in "fd":
         return np.maximum(x, zero, out=out)
     found = np.clip(x, zero, np.inf, out=out)  # see bounded; + 0.0 for the sign
@@ -136,7 +110,7 @@ def relu(x: Array, out: Array | None = None) -> Array:
 
 @noisy
 def relu_dx(g: Array, out: Array) -> Array:
-    return select(np.greater(out, 0), g, _zero(g.dtype), np.empty_like(g))
+    return select(np.greater(out, 0), g, zero_of(g.dtype), np.empty_like(g))
 
 
 @noisy
@@ -164,12 +138,12 @@ def pow_(x: Array, y: Array) -> Array:
     if np.asarray(y).dtype.kind != "i":
         return np.power(x, y)
     negative = np.less(y, 0)
-    return np.where(negative, _zero(x.dtype), np.power(x, np.where(negative, _zero(x.dtype), y)))
+    return np.where(negative, zero_of(x.dtype), np.power(x, np.where(negative, zero_of(x.dtype), y)))
 
 
 @noisy
 def xlogy(x: Array, y: Array) -> Array:
-    return np.where((x == 0) & ~np.isnan(y), _zero(x.dtype), x * np.log(y))
+    return np.where((x == 0) & ~np.isnan(y), zero_of(x.dtype), x * np.log(y))
 
 
 @noisy
@@ -181,7 +155,7 @@ def clip(x: Array, lo: Array, hi: Array) -> Array:
 def cast(x: Array, *, dtype: DType) -> Array:
     target = dtype.numpy
     if dtype is dtypes.bool_:
-        return np.not_equal(x, _zero(x.dtype))
+        return np.not_equal(x, zero_of(x.dtype))
     if x.dtype.kind == "c" and not dtype.is_complex:
         x = x.real
     if not dtype.is_integer or x.dtype.kind in "iub":
@@ -193,7 +167,7 @@ def cast(x: Array, *, dtype: DType) -> Array:
         np.less(x, float(bounds.min)),
         np.greater_equal(x, 2.0 ** (dtype.bits - (dtype.kind == "int"))),
     )  # a float holds max + 1 exactly, not max
-    kept = np.where(low | high | np.isnan(x), _zero(x.dtype), x).astype(target)
+    kept = np.where(low | high | np.isnan(x), zero_of(x.dtype), x).astype(target)
     return np.where(high, target.type(bounds.max), np.where(low, target.type(bounds.min), kept))
 
 
@@ -286,14 +260,14 @@ SILENT.update(any=_reduction(np.logical_or), all=_reduction(np.logical_and))
 def _shift(x: Array, axis: Any) -> tuple[Array, Array]:
     """The maximum along axis, and x minus it wherever that is finite, so that exp cannot overflow; elsewhere x itself."""
     high = np.maximum.reduce(x, axis=axis, keepdims=True, initial=-np.inf)
-    return high, x - np.where(np.isfinite(high), high, _zero(x.dtype))
+    return high, x - np.where(np.isfinite(high), high, zero_of(x.dtype))
 
 
 @noisy
 @widened
 def logsumexp(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
     high, shifted = _shift(x, axis)
-    out = np.log(np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)) + np.where(np.isfinite(high), high, _zero(x.dtype))
+    out = np.log(np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)) + np.where(np.isfinite(high), high, zero_of(x.dtype))
     return out if keepdims else np.squeeze(out, axis)
 
 
@@ -314,7 +288,7 @@ def softmax(x: Array, *, axis: int) -> Array:
 def log_softmax(x: Array, *, axis: int) -> Array:
     high, shifted = _shift(x, axis)
     if np.isinf(high).any():
-        shifted = np.where(high == np.inf, np.where(np.isnan(x), x, np.where(x == np.inf, _zero(x.dtype), x.dtype.type(-np.inf))), shifted)
+        shifted = np.where(high == np.inf, np.where(np.isnan(x), x, np.where(x == np.inf, zero_of(x.dtype), x.dtype.type(-np.inf))), shifted)
     total = np.add.reduce(np.exp(shifted), axis=axis, keepdims=True)
     shifted -= np.log(np.where(total == 0, np.ones((), x.dtype), total))
     return shifted
@@ -410,140 +384,7 @@ def triu(x: Array, *, k: int) -> Array:
     return np.triu(x, k)
 
 
-# ---- indexing -------------------------------------------------------------------------------------------------------------------------
-@silent
-def gather(x: Array, i: Array) -> Array:
-    """By whole runs of memory: of a permuted array along the axis that was moved to the front, and the result is permuted as well."""
-    order = sorted(range(x.ndim), key=lambda a: -abs(x.strides[a]))
-    i, at = i.astype(np.intp, copy=False), order.index(0)
-    out = np.take(x.transpose(order), i, axis=at, mode="clip")
-    place = {a: k if k < at else k + i.ndim - 1 for k, a in enumerate(order)}
-    return out.transpose(*range(at, at + i.ndim), *(place[a] for a in range(1, x.ndim)))
-
-
-_AT = {"add": np.add.at, "mul": np.multiply.at, "min": np.minimum.at, "max": np.maximum.at}
-
-
-@noisy
-def scatter(x: Array, u: Array, *indices: Array, mode: str) -> Array:
-    if mode in ("add", "mul") and is_half(x.dtype):
-        return scatter(x.astype(np.float32), u.astype(np.float32), *indices, mode=mode).astype(x.dtype)
-    lead, rest = x.shape[: len(indices)], x.shape[len(indices) :]
-    row: Array = np.zeros((), np.intp)
-    inside: Array = np.ones((), bool)
-    for i, n in zip(indices, lead, strict=True):
-        inside = inside & (i >= 0) & (i < n)
-        row = row * n + i.astype(np.intp)
-    if not u.size:
-        return x.copy()
-    width = functools.reduce(operator.mul, rest, 1)
-    out, row = x.copy().reshape(-1, width), row.reshape(-1)
-    u = u.reshape(row.size, width)
-    if not inside.all():
-        row, u = row[inside.reshape(-1)], u[inside.reshape(-1)]
-    if mode == "set":
-        out[row] = u
-    elif mode == "add":  # np.add.at is five times faster along one axis
-        np.add.at(out.reshape(-1), (row[:, None] * width + np.arange(width)).reshape(-1), u.reshape(-1))
-    else:
-        _AT[mode](out, row, u)
-    return out.reshape(x.shape)
-
-
-def _along(i: Array, axis: int) -> list[Array]:
-    """Indices for all axes: i at axis, and the position itself elsewhere."""
-    return [i if a == axis else np.arange(n).reshape((n,) + (1,) * (i.ndim - a - 1)) for a, n in enumerate(i.shape)]
-
-
-@silent
-def take_along(x: Array, i: Array, *, axis: int) -> Array:
-    return x[tuple(_along(np.minimum(np.maximum(i, _zero(i.dtype)), x.shape[axis] - 1), axis))]
-
-
-@noisy
-def put_along(x: Array, i: Array, u: Array, *, axis: int, mode: str) -> Array:
-    return scatter(x, u, *_along(i, axis), mode=mode)
-
-
-def put_along_into(x: Array, i: Array, u: Array, *, axis: int, mode: str, out: Array) -> Array:
-    """put_along of floats into out, which may be x itself."""
-    if out is not x:
-        np.copyto(out, x)
-    inside = (i >= 0) & (i < x.shape[axis])
-    at = tuple(np.broadcast_to(a, i.shape)[inside] for a in _along(i, axis))
-    if i.shape[axis] == 1:
-        out[at] += u[inside]
-    else:
-        np.add.at(out, at, u[inside])
-    return out
-
-
-# ---- linear algebra -------------------------------------------------------------------------------------------------------------------
-Axes = tuple[tuple[int, ...], tuple[int, ...]]
-
-
-@functools.lru_cache(4096)
-def dot_plan(contract: Axes, batch: Axes, x_ndim: int, y_ndim: int) -> Callable[[Array, Array], Array]:
-    """How to do one kind of dot_general: one np.matmul of transposed and regrouped views."""
-    if x_ndim == y_ndim == 2 and not batch[0] and len(contract[0]) == 1:
-        return _MATMUL[contract[0][0], contract[1][0]]
-    x_free = tuple(i for i in range(x_ndim) if i not in contract[0] and i not in batch[0])
-    y_free = tuple(i for i in range(y_ndim) if i not in contract[1] and i not in batch[1])
-    x_axes, y_axes = batch[0] + x_free + contract[0], batch[1] + contract[1] + y_free
-    n, m, k = len(batch[0]), len(x_free), len(contract[0])
-
-    def dot(x: Array, y: Array) -> Array:
-        x, y = x.transpose(x_axes), y.transpose(y_axes)
-        xs, ys = x.shape, y.shape
-        lead, rows, columns = xs[:n], xs[n : n + m], ys[n + k :]
-        if not k:
-            return x.reshape(lead + rows + (1,) * len(columns)) * y.reshape(lead + (1,) * m + columns)
-        size = functools.partial(functools.reduce, operator.mul)
-        inner = size(xs[n + m :], 1)
-        out = np.matmul(x.reshape(*lead, size(rows, 1), inner), y.reshape(*lead, inner, size(columns, 1)))
-        return out.reshape(lead + rows + columns)
-
-    return dot
-
-
-def matmul(x: Array, y: Array, out: Array | None = None, room: Array | None = None) -> Array:
-    """np.matmul of two matrices. room: memory for the transpose of the result, as `turned` prefers it where the rows of y.T lie in one piece."""
-    if x.dtype.char != "f" or not y.flags.f_contiguous or not turned(len(x), y.shape[1], len(y)) or y.dtype != x.dtype:
-        return np.matmul(x, y, out=out)
-    found = np.matmul(y.T, x.T, out=room).T
-    if out is None:
-        return np.ascontiguousarray(found)
-    np.copyto(out, found)
-    return out
-
-
-_MATMUL: dict[tuple[int, int], Callable[[Array, Array], Array]] = {
-    (1, 0): matmul,
-    (0, 0): lambda x, y: np.matmul(x.T, y),
-    (1, 1): lambda x, y: matmul(x, y.T),
-    (0, 1): lambda x, y: np.matmul(x.T, y.T),
-}
-
-
-@noisy
-def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -> Array:
-    dot = dot_plan(contract, batch, x.ndim, y.ndim)
-    return widened(dot)(x, y) if is_half(x.dtype) else dot(x, y)
-
-
-@noisy
-def affine(x: Array, w: Array, b: Array) -> Array:
-    out = dot_general(x, w, contract=((x.ndim - 1,), (1,)))
-    return np.add(out, b, out=out)
-
-
-@noisy
-def conv_affine(x: Array, w: Array, b: Array, **params: Any) -> Array:
-    out = numpy_windows.conv(x, w, **params)
-    return np.add(out, b.reshape(-1, *(1,) * (x.ndim - 2)), out=out)
-
-
-KERNELS = SILENT | NOISY
+KERNELS = SILENT | NOISY  # those of numpy_linear among them
 
 
 def kernel_of(equation: Equation) -> Kernel | None:

@@ -17,6 +17,8 @@ import keyword
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from minidl.backends.numpy_backend import KERNELS
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
@@ -134,14 +136,14 @@ class Definitions:
             module = _module(_ENTRY)
             found = module.kernels.get(name)
             own = name + "_" if keyword.iskeyword(name) or hasattr(builtins, name) else name
-            if found is None and name not in module.defined and own not in module.defined:  # a library's, beside its primitive
+            if getattr(np, KERNELS[name].__name__, None) is KERNELS[name]:
+                own = f"np.{KERNELS[name].__name__}"
+            elif found is None and name not in module.defined and own not in module.defined:  # of another file, or a library's beside its primitive
                 own = name
                 self._define(KERNELS[name].__module__, own)
             elif found is None:
                 own = own if own in module.defined else name
                 self._define(_ENTRY, own)
-            elif (text := ast.unparse(found)).startswith("np."):
-                own = text
             elif isinstance(found, ast.Attribute):  # another file's function, by its own name
                 own = found.attr
                 self._need(_ENTRY, found)
