@@ -199,6 +199,7 @@ def _complex_sigmoid(x: Tensor) -> Tensor:
 
 
 COMPLEX["sigmoid"] = _complex_sigmoid
+COMPLEX["neg"] = lambda x: torch.view_as_complex(torch.neg(torch.view_as_real(x.resolve_conj())))  # torch's of many takes them from 0, which is +0
 COMPLEX["round"] = lambda x: torch.complex(torch.round(x.real), torch.round(x.imag))
 
 

@@ -301,7 +301,7 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
 _WORDS = {
     "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
     "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
-    "split_size_or_sections": ("sizes",),
+    "split_size_or_sections": ("sizes",), "interpolation": ("method",),
 }  # fmt: skip
 _MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "unbiased": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),

@@ -26,7 +26,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None) -> md.Tenso
         raise ValueError(f"div: rounding_mode must be None, 'floor' or 'trunc', not {rounding_mode!r}")
     if rounding_mode == "trunc":
         if md.result_type(input, other).inexact:
-            return md.trunc(md.divide(input, other))
+            return md.trunc(md.stop_gradient(md.divide(input, other)))  # no slope of it times one that may be infinite
         down = md.floor_divide(input, other)  # exact; a quotient of floats would not be
         return md.where((down < 0) & (down * other != input), down + 1, down)
     return md.divide(input, other) if rounding_mode is None else md.floor_divide(input, other)
@@ -37,9 +37,9 @@ def fmod(input: md.Tensor, other: Any) -> md.Tensor:
     if not md.result_type(input, other).inexact:
         r = md.remainder(input, other)
         return md.where((r != 0) & ((r < 0) != (input < 0)), r - other, r)  # the smallest integer has no absolute value
-    x = input.to(md.result_type(input, other))
-    size = md.abs(other) if isinstance(other, md.Tensor) else builtins.abs(other)
-    return md.where(md.signbit(x), -md.remainder(-x, size), md.remainder(x, size))
+    x, y = (md.asarray(v).to(md.result_type(input, other)) for v in (input, other))
+    sign, turned = (md.where(md.signbit(v), -1.0, 1.0).to(v.dtype) for v in (x, y))  # factors, since a branch not taken may have an infinite slope
+    return sign * md.remainder(sign * x, turned * y)
 
 
 def frac(input: md.Tensor) -> md.Tensor:
@@ -177,8 +177,30 @@ def rad2deg(input: md.Tensor) -> md.Tensor:
 
 
 def complex(real: md.Tensor, imag: md.Tensor) -> md.Tensor:
-    """The complex numbers of these real and imaginary parts: real + imag * 1j, whose real part is nan where imag is infinite or nan."""
-    return real + imag * 1j
+    """The complex numbers of these real and imaginary parts, which keep infinities, nan and the signs of zeros. Raises TypeError for complex ones.
+
+    >>> md.complex(md.tensor(1.0), md.tensor(-2.0)).item()
+    (1-2j)
+    """
+    real, imag = md.asarray(real), md.asarray(imag)
+    dtype = md.result_type(real, imag, 1.0)
+    if dtype.is_complex:
+        raise TypeError(f"complex: the parts are real numbers, not {real.dtype.name} and {imag.dtype.name}; add z and w * 1j")
+    return _joined(*md.broadcast_arrays(real.to(dtype), imag.to(dtype)))
+
+
+@md.custom_jvp
+def _joined(real: md.Tensor, imag: md.Tensor) -> md.Tensor:
+    a, b = md.abs(real), md.abs(imag)
+    near = md.isfinite(b)  # a product with 1j has its real part from 0 * b, and a sum takes the sign of zeros away: neither is met here
+    z = md.where(near, a + md.where(near, b, 0.0) * 1j, a + md.where(md.isnan(b), builtins.complex(0, math.nan), builtins.complex(0, math.inf)))
+    z = md.where(md.signbit(imag), md.conj(z), z)
+    return md.where(md.signbit(real), -md.conj(z), z)
+
+
+@_joined.defjvp
+def _joined_jvp(primals: Any, tangents: Any) -> Any:
+    return _joined(*primals), tangents[0] + tangents[1] * 1j
 
 
 def view_as_real(input: md.Tensor) -> md.Tensor:

@@ -23,14 +23,14 @@ def array(object: Any, dtype: Any = None, copy: bool = True) -> md.Tensor:
     return md.asarray(object, dtype=dtype, copy=True if copy else None)
 
 
-def percentile(a: Any, q: Any, axis: Any = None, keepdims: bool = False) -> md.Tensor:
+def percentile(a: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear") -> md.Tensor:
     """md.quantile of q / 100, which may be a Tensor.
 
     >>> md.percentile(md.tensor([1.0, 2.0, 3.0]), 50).item()
     2.0
     """
     q = [v / 100 for v in q] if isinstance(q, (list, tuple)) else q / 100
-    return md.quantile(a, q, axis=axis, keepdims=keepdims)
+    return md.quantile(a, q, axis=axis, keepdims=keepdims, method=method)
 
 
 def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:

@@ -166,8 +166,12 @@ def unbind(input: md.Tensor, dim: int = 0) -> tuple[md.Tensor, ...]:
 
 
 def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
-    """`length` elements of an axis from `start` on."""
-    return input[(slice(None),) * axis_of("narrow", input, dim) + (slice(start, start + length),)]
+    """`length` elements of an axis from `start` on. Raises IndexError where there are not so many."""
+    axis = axis_of("narrow", input, dim)
+    start = start + input.shape[axis] if start < 0 else start
+    if not 0 <= start <= start + length <= input.shape[axis]:
+        raise IndexError(f"narrow: {length} elements from {start} on of an axis of {input.shape[axis]}; shape {input.shape}")
+    return input[(slice(None),) * axis + (slice(start, start + length),)]
 
 
 def select(input: md.Tensor, dim: int, index: int) -> md.Tensor:
@@ -365,12 +369,15 @@ def bincount(input: md.Tensor, weights: md.Tensor | None = None, minlength: int 
 
 
 def histc(input: md.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> md.Tensor:
-    """How many elements lie in each of so many intervals of equal width from min to max (of the elements where both are 0)."""
+    """How many elements lie in each of so many intervals of equal width from min to max (of the elements where both are the same)."""
     x = ravel(input)
-    if min == max:
-        min, max = builtins.float(md.min(x)), builtins.float(md.max(x))
-        min, max = (min, max) if min < max else (min - 1, max + 1)
-    place = md.clip(md.floor((x - min) * (bins / (max - min))), 0, bins - 1).to(md.int64)
-    inside = (x >= min) & (x <= max)
+    low: Any = min
+    high: Any = max
+    if min == max and x.size:
+        low, high = md.min(x), md.max(x)
+        alike = (low == high).to(x.dtype)
+        low, high = low - alike, high + alike
+    place = md.clip(md.floor((x - low) * (bins / (high - low))), 0, bins - 1).to(md.int64) if x.size else x.to(md.int64)
+    inside = (x >= low) & (x <= high)
     zeros = md.zeros(bins, dtype=input.dtype, backend=input.backend, device=input.device)
     return zeros.at[md.where(inside, place, 0)].add(inside.to(input.dtype))

@@ -19,7 +19,7 @@ import numpy as np
 
 import minidl as md
 import minidl.linalg.factors
-from minidl import Tensor, broadcast_to, concat, diagonal, dtypes, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
+from minidl import Tensor, broadcast_to, concat, dtypes, matmul, matrix_transpose, outer, tensordot, vecdot, vector_norm
 from minidl.extend import axes_tuple, axis_index, cast, check_all, constant, create, cut, describe, expect, home, ns, operand, seen
 
 __all__ = [
@@ -490,13 +490,22 @@ def norm(x: Any, /, ord: Any = None, axis: int | tuple[int, ...] | None = None, 
     return md.moveaxis(out, (-2, -1), (rows, columns)) if keepdims else out
 
 
+def diagonal(x: Any, /, *, offset: int = 0) -> Tensor:
+    """The elements x[..., i, i + offset] of the last two axes, as a new last axis.
+
+    >>> md.linalg.diagonal(md.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
+    [1.0, 4.0]
+    """
+    return md.diagonal(x, offset=offset, axis1=-2, axis2=-1)
+
+
 def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
     """The sum of a diagonal of the last two axes.
 
     >>> md.linalg.trace(md.tensor([[1.0, 2.0], [3.0, 4.0]])).item()
     5.0
     """
-    return md.sum(md.diagonal(x, offset=offset), -1, dtype=dtype)
+    return md.sum(diagonal(x, offset=offset), -1, dtype=dtype)
 
 
 def cross(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:

@@ -443,8 +443,9 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
 
 
 @viewing
-def diagonal(x: Any, /, *, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
-    """The elements x[..., i, i + offset] of two axes, as a new last axis. It is one strided slice of the flattened axes.
+def diagonal(x: Any, /, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    """The elements x[i, i + offset, ...] of two axes, the first two by default, as a new last axis; md.linalg.diagonal has those of the
+    last two. It is one strided slice of the flattened axes.
 
     Raises ValueError for one axis twice, IndexError for an axis that x does not have.
 

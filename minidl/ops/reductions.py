@@ -350,11 +350,20 @@ def diff(x: Any, /, *, axis: int = -1, n: int = 1, prepend: Any = None, append: 
     return x
 
 
-def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:
+#: What a method of quantile makes of a place between two elements.
+_PLACES: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "linear": lambda p, floor, ceil, nearest: p, "lower": lambda p, floor, ceil, nearest: floor(p), "higher": lambda p, floor, ceil, nearest: ceil(p),
+    "nearest": lambda p, floor, ceil, nearest: nearest(p), "midpoint": lambda p, floor, ceil, nearest: (floor(p) + ceil(p)) * 0.5,
+}  # fmt: skip
+
+
+def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False, *, method: str = "linear") -> Tensor:
     """The q-quantiles over axes, interpolated linearly between the two nearest elements; nan if there is one. q: a number in [0, 1], or several,
     which become the first axis of the result. The gradient goes to the elements at these places in stable order, and to a q that is a float Tensor.
+    method: "linear", or of the two elements the "lower", the "higher", the "nearest", or their mean, "midpoint".
 
-    Raises ValueError for q outside [0, 1], where it can be looked at (elsewhere it is clipped, see md.out_of_bounds), or an empty axis.
+    Raises ValueError for another method, an empty axis, or q outside [0, 1], where it can be looked at (elsewhere it is clipped, see
+    md.out_of_bounds).
 
     >>> md.quantile(md.tensor([1.0, 2.0, 3.0, 4.0]), 0.5).item()
     2.5
@@ -362,7 +371,9 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
     from minidl.ops.indexing import take
     from minidl.ops.manipulation import cut, moveaxis, stack
 
-    x = _floating(operand(x))
+    if method not in _PLACES:
+        raise ValueError(f"quantile: method is one of {', '.join(_PLACES)}, not {method!r}")
+    x, between = _floating(operand(x)), _PLACES[method]
     many = (q.ndim == 1) if isinstance(q, Tensor) else hasattr(q, "__len__")
     symbolic = isinstance(q, Tensor) and q.ndim <= 1 and (q.node is not None or not eager_on_cpu(q))
     levels = [] if symbolic else [float(v) for v in (q if many else (q,))]
@@ -382,13 +393,14 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False) -> Te
         last = cut(ordered, a, n - 1, n)  # nan sorts last
         if symbolic:
             place = ns.mul(reshaped(ns.clip(cast(q, v.dtype), 0, 1), (shapes.prod(q.shape), *(1,) * (v.ndim - a - 1))), n - 1)
+            place = between(place, ns.floor, ns.ceil, ns.round)
             low, part = ns.floor(place), ns.sub(place, ns.floor(place))
             ends = [take(ordered, reshaped(cast(e, dtypes.int64), (shapes.prod(q.shape),)), axis=a) for e in (low, ns.ceil(place))]
             mixed = ns.add(ns.mul(ends[0], ns.sub(1, part)), ns.mul(ends[1], part))
             return moveaxis(ns.where(ns.isnan(last), last, ns.where(ns.gt(part, 0), mixed, ends[0])), a, -1)
         outs = []
         for level in levels:
-            place = level * (n - 1)
+            place = between(level * (n - 1), math.floor, math.ceil, round)
             low = int(place)
             part = place - low
             out = cut(ordered, a, low, low + 1)

@@ -155,8 +155,8 @@ imag = elementwise(
 conj = elementwise("conj", "x", lambda xp, g: xp.conj(g), jvps=(lambda xp, t: xp.conj(t),), only="numeric")
 
 
-for _unusual in (acos, expm1, log1p, sigmoid, sign, tan, tanh):  # libraries miss some complex values, so these take no straight line
-    _unusual.fast = ("ordered" if _unusual is sign else "float", "dt")
+for _unusual in (acos, expm1, log1p, neg, sigmoid, sign, tan, tanh):  # libraries miss some complex values, so these take no straight line
+    _unusual.fast = ("ordered" if _unusual in (neg, sign) else "float", "dt")
 
 
 def _bool(_: DType) -> DType:
@@ -256,7 +256,7 @@ hypot = elementwise(
 
 
 def _logaddexp_part(xp: Any, g: Any, mine: Any, other: Any, out: Any) -> Any:
-    tie = xp.eq(mine, other)  # also at two equal infinities, where the difference is nan
+    tie = xp.logical_and(xp.eq(mine, other), xp.isinf(mine))  # where the difference is nan
     part = xp.where(tie, g * 0.5, g * xp.sigmoid(mine - other))
     return _where0(xp, xp.eq(out, -math.inf), part)
 

@@ -177,5 +177,5 @@ def orthogonal(key: Tensor, n: int, shape: Shape = (), dtype: Any = None, m: int
 @whole
 def _orthogonal(key: Tensor, /, tall: tuple[int, ...], dtype: DType, turned: bool) -> Tensor:
     q, r = md.linalg.qr(standard(key, tall, dtypes.float64))
-    q = ns.mul(q, md.expand_dims(ns.copysign(1.0, md.diagonal(r)), -2))
+    q = ns.mul(q, md.expand_dims(ns.copysign(1.0, md.diagonal(r, axis1=-2, axis2=-1)), -2))
     return cast(md.matrix_transpose(q) if turned else q, dtype)
