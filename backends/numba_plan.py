@@ -28,7 +28,8 @@ from minidl.shapes import describe
 
 Ref = tuple["Storage", int]
 ALIGN = 64
-_LARGE, _MANY = 1 << 16, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
+_LARGE = 1 << 16  # bytes of scratch memory from which on a kernel that writes over it is worth having
+_SIZED, _MANY = 1 << 12, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
 _ROWS, _PART = 64, 1 << 19  # rows of a product that are worth a call of BLAS, and bytes of them that a loop waits for
 _OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which serves where they are small
 
@@ -274,7 +275,7 @@ class Plan:
                 s.last = i
         every = dict.fromkeys(a[0] for _, args in self.calls for a in args if not isinstance(a, int))
         blocks = [s for s in every if s.base == 0]
-        large = sorted((s for s in blocks if s.nbytes >= _LARGE), key=lambda s: -s.nbytes)[:_MANY]
+        large = sorted((s for s in blocks if s.nbytes >= _SIZED), key=lambda s: -s.nbytes)[:_MANY]
         late = [s for s in every if s.base > len(self.inputs) and s.exact >= LEAST and not self.inner]
         top = _by_size(large, sorted(late, key=lambda s: s.first or 0))
         return _in_turn([s for s in blocks if s not in set(large)], top)

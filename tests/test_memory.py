@@ -132,6 +132,22 @@ def test_numbas_scratch_memory_lies_where_a_result_will(late):
             np.testing.assert_allclose(g, v, rtol=1e-3, atol=1e-2)
 
 
+def test_small_scratch_memory_lies_where_large_was():
+    """Eight values that are alive together take the place of a product that was read before, not a place above it."""
+    x, w, a = (Var((256, 256), float32) for _ in range(3))
+    v, small, out = Var((256, 16), float32), Var((256,), float32), Var((256, 128), float32)
+    sums = [Var((256, 16), float32) for _ in range(8)]
+    lines = [("dot_general", (x, w), {"contract": ((1,), (0,)), "batch": ((), ())}, a), ("max", (a,), {"axis": (1,), "keepdims": False}, small)]
+    lines += [("cumsum", (b,), {"axis": 1, "reverse": False}, c) for b, c in zip([v, *sums], sums, strict=False)]
+    run = get("numba").compile(program((x, w, v), *lines, ("concat", tuple(sums), {"axis": 1}, out), outputs=(small, out)))
+    assert run.plan.arena < a.nbytes + sums[0].nbytes
+    x, w = np.random.default_rng(0).normal(size=(2, 256, 256)).astype(np.float32)
+    v = want = np.random.default_rng(1).normal(size=(256, 16)).astype(np.float32)
+    parts = [want := np.cumsum(want, 1) for _ in sums]
+    for got, wanted in zip(run(x, w, v), ((x @ w).max(1), np.concatenate(parts, 1)), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-2)
+
+
 def test_numba_writes_over_scratch_memory_that_dies():
     """Between a product and a running sum a loop needs no memory for its result besides that of its operand."""
     x, w, a, b, out = (Var((256, 256), float32) for _ in range(5))
