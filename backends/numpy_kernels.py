@@ -191,14 +191,30 @@ def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Arr
     return out
 
 
+def _mixed(k0: int, k1: int, a: int, b: int) -> tuple[int, int]:
+    """Threefry on Python's numbers."""
+    keys, most = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA), 2**32 - 1
+    a, b = (a + k0) & most, (b + k1) & most
+    for i in range(5):
+        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
+            a = (a + b) & most
+            b = (b << r & most | b >> (32 - r)) ^ a
+        a, b = (a + keys[(i + 1) % 3]) & most, (b + keys[(i + 2) % 3] + i + 1) & most
+    return a, b
+
+
 def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
     """Threefry, into arrays of the shape to which the words broadcast."""
     shape = out0.shape
+    if out0.size <= 8:  # keys: sixty calls cost more than their arithmetic
+        for i, given in enumerate(np.broadcast(k0, k1, x0, x1)):
+            out0.flat[i], out1.flat[i] = _mixed(*map(int, given))
+        return
     keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
     added = [(keys[(i + 1) % 3], np.add(keys[(i + 2) % 3], np.uint32(i + 1))) for i in range(5)]
-    k0, k1, x0, x1, *more = (np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
+    k0, k1, x0, x1, *more = (v if out0.size <= _BLOCK else np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
     spare = np.empty(min(out0.size, _BLOCK), np.uint32)
-    for part in blocks(shape, _BLOCK):
+    for part in blocks(shape, _BLOCK) if out0.size > _BLOCK else (...,):
         a, b = np.add(x0[part], k0[part], out=out0[part]), np.add(x1[part], k1[part], out=out1[part])
         high = spare[: a.size].reshape(a.shape)
         for i in range(5):

@@ -21,7 +21,7 @@ from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, add_at_slice, caster, slices
-from minidl.backends.torch_memory import Plan, Result, sole
+from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
 from minidl.dtypes import DType, float32
@@ -317,12 +317,13 @@ class TorchBackend(Backend):
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:
-    """For each adam_step and sgd_step the memory of its results: None where an operand was given and dies there, so that it is written over."""
+    """For each adam_step and sgd_step what copies an array for its result: None where it was given and dies there, so that it is written over."""
     found: dict[Equation, tuple] = {}
     for i, e in enumerate(graph.equations):
         if e.primitive.name in ("adam_step", "sgd_step"):
             free = [a in reuse.given and reuse.dies(i, e, a) for a in e.inputs[: len(e.outputs)]]
-            found[e] = tuple(None if f else Result(v.shape, NATIVE[v.dtype]) for f, v in zip(free, e.outputs, strict=True))
+            copies = (torch.clone if v.nbytes < LARGE else Result(v.shape, NATIVE[v.dtype]).copy for v in e.outputs)
+            found[e] = tuple(None if f else copy for f, copy in zip(free, copies, strict=True))
     return found
 
 

@@ -52,6 +52,10 @@ class Result:
         blocks.append((base, base.untyped_storage()))
         return out
 
+    def copy(self, x: Tensor) -> Tensor:
+        """The values of x in such memory."""
+        return self().copy_(x)
+
 
 class Plan:
     """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result.

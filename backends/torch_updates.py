@@ -70,9 +70,9 @@ class AdamStep:
 
 def adam_step(
     p: Tensor, mean: Tensor, square: Tensor, grad: Tensor, keep: Number, less: Number, decay: Number, more: Number, root: Number, eps: Number,
-    size: Number, *, into: tuple[Callable[[], Tensor] | None, ...],
+    size: Number, *, into: tuple[Callable[[Tensor], Tensor] | None, ...],
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    """into: what gives memory for each result; None where the operand may be written over."""
+    """into: what makes a copy of each array for its result; None where the array may be written over."""
     f, g, i, r, e, z = (_number(x) for x in (keep, less, more, root, eps, size))
     rate, shrink = z * r, 0.0
     if rate and math.isfinite(rate):
@@ -82,7 +82,7 @@ def adam_step(
         mean = mean + (grad - mean) * less
         square = square * decay + grad * grad * more
         return p * keep - mean / (square.sqrt() / root + eps) * size, mean, square
-    p, mean, square = (x if new is None else new().copy_(x) for x, new in zip((p, mean, square), into, strict=True))
+    p, mean, square = (x if copy is None else copy(x) for x, copy in zip((p, mean, square), into, strict=True))
     _kernel(  # type: ignore[misc]
         [p], [grad], [mean], [square], [], [_late], lr=rate, beta1=1.0 - g, beta2=1.0 - i, weight_decay=shrink, eps=e * r, amsgrad=False,
         maximize=False,
@@ -98,14 +98,14 @@ class SgdStep:
 
 
 def sgd_step(
-    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Number, rate: Number, *, into: tuple[Callable[[], Tensor] | None, ...]
+    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Number, rate: Number, *, into: tuple[Callable[[Tensor], Tensor] | None, ...]
 ) -> tuple[Tensor, ...]:
     """into: as in adam_step. The kernel takes a momentum of 0 to say that there is no buffer."""
     multiple = _number(momentum)
     if not multiple or not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
         buffer = buffer * momentum + grad
         return p - buffer * rate, buffer
-    p, buffer = (x if new is None else new().copy_(x) for x, new in zip((p, buffer), into, strict=True))
+    p, buffer = (x if copy is None else copy(x) for x, copy in zip((p, buffer), into, strict=True))
     _sgd_kernel(  # type: ignore[misc]
         [p], [grad], [buffer], weight_decay=0.0, momentum=multiple, lr=_number(rate), dampening=0.0, nesterov=False, maximize=False,
         is_first_step=False,

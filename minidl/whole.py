@@ -43,7 +43,8 @@ def _program(f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...],
 
 
 def whole(f: F) -> F:
-    """f(*data, /, *static), of Tensors and of hashable arguments that a program is made for: one program where the backend wants that.
+    """f(*data, /, *static), of Tensors and of hashable arguments that a program is made for: one program where the backend wants that, and elsewhere
+    as fused.
 
     >>> @md.extend.whole
     ... def power(x, /, n):
@@ -51,13 +52,15 @@ def whole(f: F) -> F:
     >>> power(md.tensor(2.0), 3).item()
     8.0
     """
-    count = f.__code__.co_posonlyargcount
+    count, again = f.__code__.co_posonlyargcount, fused(f)
 
     @functools.wraps(f)
     def call(*args: Any) -> Any:
         data = args[:count]
         xp = getattr(data[0], "xp", None)
-        if not getattr(xp, "compiles_operations", False) or state.interpreter is not None or state.autocast is not None:
+        if not getattr(xp, "compiles_operations", False):
+            return again(*args)
+        if state.interpreter is not None or state.autocast is not None:
             return f(*args)
         if not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
             return f(*args)
@@ -109,4 +112,7 @@ def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...])
 
     if data[0].xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
         return None
-    return jit(lambda *given: f(*given, *static))  # type: ignore[no-any-return]
+    made = jit(lambda *given: f(*given, *static))
+    made.explain(*data)
+    large = any(v.nbytes >= _SMALL for e in made.programs[0].graph.walk() for v in e.outputs)
+    return None if large else made  # type: ignore[no-any-return]

@@ -144,3 +144,33 @@ def test_hooks_and_strong_zeros():
         out = bad(v).sum()
         with md.strong_zero():
             assert (md.autograd.grad(out, v)[0].numpy() == 0).all()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_draws_are_the_same_as_operations_and_as_a_program(backend):
+    key = md.random.key(md.tensor(7, backend=backend))
+    for draw in (lambda: md.random.normal(key, (3, 5)), lambda: md.random.bernoulli(key, 0.3, (9,)), lambda: md.random.split(key, 3)):
+        first, *others = (draw().numpy() for _ in range(5))
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+    md.random.manual_seed(3)
+    drawn = [md.random.uniform(md.random.default_generator.next_key(md.zeros((), backend=backend)), (2,)).numpy() for _ in range(6)]
+    assert len({d.tobytes() for d in drawn}) == 6
+    md.random.manual_seed(3)
+    with md.no_grad():
+        again = [md.random.uniform(md.random.default_generator.next_key(md.zeros((), backend=backend)), (2,)).numpy() for _ in range(6)]
+    np.testing.assert_array_equal(drawn, again)
+
+
+@pytest.mark.parametrize("shapes", [((), (), (), (8,)), ((2, 1), (2, 1), (1, 3), ()), ((), (), (), ()), ((0,), (), (), (0,))])
+def test_the_words_of_few_elements_are_those_of_many(shapes):
+    from minidl.backends import numpy_kernels
+
+    r = np.random.default_rng(0)
+    given = [r.integers(0, 2**32, s, dtype=np.uint32) for s in shapes]
+    shape = np.broadcast_shapes(*shapes)
+    few, many = [np.empty((*shape, n), np.uint32) for n in (1, 1)], [np.empty((*shape, 16), np.uint32) for _ in range(2)]
+    numpy_kernels.rounds(*(v[..., None] for v in given), *few)
+    numpy_kernels.rounds(*(v[..., None] for v in given), *many)
+    for a, b in zip(few, many, strict=True):
+        np.testing.assert_array_equal(np.broadcast_to(a, b.shape), b)

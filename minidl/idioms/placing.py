@@ -85,6 +85,11 @@ def _scattered(name: str, input: md.Tensor, dim: int, index: md.Tensor, src: Any
         src = src[tuple(slice(n) for n in index.shape)] if src.shape != index.shape else src
     else:
         src = md.full(index.shape, src, dtype=input.dtype, backend=input.backend, device=input.device)
+    if mode in ("add", "sum") and index.shape[:dim] + index.shape[dim + 1 :] == input.shape[:dim] + input.shape[dim + 1 :]:
+        usual = src.dtype is input.dtype is not md.bool and index.dtype.is_integer and index.size
+        known = md.extend.seen(index) if usual else None
+        if known and known[0].min() >= 0 and known[0].max() < input.shape[dim]:
+            return md.extend.ns.put_along(input, index.to(md.int64), src, axis=dim, mode="add")
     place = input.at[_along(input, dim, index)]
     return getattr(place, "set" if mode is None else _MODES[mode])(src)
 

@@ -59,6 +59,8 @@ def create(primitive: str, xp: Any, dtype: DType, **params: Any) -> Tensor:
     fits(primitive, params.get("shape") or (params.get("size", 1),), dtype)
     if traced():
         return bind(table[primitive], (), {**params, "dtype": dtype})
+    if not xp.needs_scope:
+        return Tensor(getattr(xp, primitive)(**params, dtype=dtype), xp, dtype)
     with xp.scope():
         return Tensor(getattr(xp, primitive)(**params, dtype=dtype), xp, dtype)
 

@@ -292,6 +292,11 @@ def _plain(item: Any) -> bool:
     return item is None or item is Ellipsis or isinstance(item, (int, slice, np.integer))
 
 
+def _rows(x: Tensor, index: Any) -> bool:
+    """Whether an index is one tensor of positions along the first axis that can be looked at: then there is nothing to plan."""
+    return isinstance(index, Tensor) and index.dtype.is_integer and x.ndim > 0 and eager_on_cpu(index)
+
+
 def getitem(x: Any, index: Any, /) -> Tensor:
     """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a
     value; where PyTorch calls it a view, what is stored in it in place is stored in x as well.
@@ -308,6 +313,8 @@ def getitem(x: Any, index: Any, /) -> Tensor:
             zeros, i = (0,) * len(rest), index % n
             row = ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim)
             return mark(ns.reshape(row, shape=tuple(rest)), x, (None, (index,), {}))
+        if _rows(x, index):
+            return ns.gather(x, wrapped(index, 0, x.shape[0])[0])
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
             kept = int(deciding(index, "indexing with a mask", _KEEP))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
@@ -373,6 +380,9 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str 
         whole = broadcast_to(value, (kept, *x.shape))
         return _combine(x, ns.reshape(whole, shape=x.shape), mode) if kept else fresh(x)
     rule = _bounds("set_at", bounds)
+    if rule is None and _rows(x, one := index[0] if isinstance(index, tuple) and len(index) == 1 else index):
+        updates = _fitted(value, (*one.shape, *x.shape[1:]))
+        return ns.scatter(x, updates, wrapped(one, 0, x.shape[0])[0], mode=mode)
     plan = Plan(x, index if rule is None else _addressed(x, index))
     if not plan.axes:
         part_shape = _cut_shape(plan)
