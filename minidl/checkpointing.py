@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl import tape, tree
-from minidl.autograd import pullback
+from minidl.autograd import pullback, set_grad_enabled
 from minidl.context import autocasting, grad_mode, state
 from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor
@@ -46,8 +46,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
             a, k = tree.unflatten(structure, [twin(t) for t in start])
             with grad_mode(True), autocasting(block):
-                return f(*a, **k), [t for t, n in zip(start, nodes, strict=True) if n is not None]
+                results = f(*a, **k)
+                left.append(state.grad)
+            return results, [t for t, n in zip(start, nodes, strict=True) if n is not None]
 
+        left: list[bool] = []
         born = next(tape.count)
         live = [i for i, t in enumerate(leaves) if node_of(t) is not None]
         fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
@@ -56,6 +59,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
+        tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         like = next((o for o in outs if isinstance(o, Tensor) and o.dtype.inexact), None)
         if like is None or not (live or outside):
@@ -96,7 +100,11 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             out = dict(zip(floats, _push([results[i] for i in floats], [*aliases, *more], given), strict=True))
             return [out.get(i) for i in range(len(results))]
 
-        return tree.unflatten(out_structure, attach("checkpoint", sources, outs, vjp, jvp))
+        made = attach("checkpoint", sources, outs, vjp, jvp)
+        made = [m if follows else o for m, o, follows in zip(made, outs, tracked, strict=True)]
+        if not left[0]:  # what f says of all that comes behind it
+            set_grad_enabled(False)
+        return tree.unflatten(out_structure, made)
 
     return wrapped
 

@@ -37,15 +37,15 @@ def at_once() -> bool:
 
 
 class setting:
-    """Another value for a setting of this thread inside the block."""
+    """Another value for a setting of this thread inside the block. Raises RuntimeError where what a trace runs leaves a grad mode behind."""
 
-    __slots__ = ("before", "lasting", "name", "value")
+    __slots__ = ("before", "grad", "lasting", "name", "value")
 
     def __init__(self, name: str, value: Any):
         self.name, self.value = name, value
 
     def __enter__(self) -> Any:
-        self.before, self.lasting = getattr(state, self.name), state.lasting
+        self.before, self.lasting, self.grad = getattr(state, self.name), state.lasting, state.grad
         setattr(state, self.name, self.value)
         _count(1)
         return self.value
@@ -55,6 +55,13 @@ class setting:
         if self.name == "grad" and state.lasting is not self.lasting:  # a statement in the block ends with it
             record_from_now(self.before, self.lasting)
         _count(-1)
+        if self.name == "interpreter" and (left := state.grad) is not self.grad and hasattr(self.value, "quiet"):
+            record_from_now(self.grad, self.lasting)
+            if error[0] is None:
+                raise RuntimeError(
+                    f"jit: the traced function left md.set_grad_enabled({left}) behind, which would happen only once; use it as a block,"
+                    " with md.set_grad_enabled(...):"
+                )
 
 
 def record_from_now(on: bool, lasting: bool, step: int = 0) -> None:

@@ -32,6 +32,17 @@ def _fitted(who: str, g: Any, what: str, like: Any) -> Tensor | None:
     raise ValueError(f"{who} returned {describe(g) if isinstance(g, Tensor) else 'a ' + type(g).__name__} for {what} {describe(like)}")
 
 
+def _tensors(outs: Sequence[Any]) -> list[Any]:
+    """Those results that are arrays; others are none of an equation's."""
+    return [o for o in outs if isinstance(o, Tensor)]
+
+
+def _in_their_places(found: Sequence[Any], outs: Sequence[Any], others: bool = True) -> list[Any]:
+    """The outs with other tensors in the places of theirs; others: with what is no tensor, else None in its place."""
+    left = iter(found)
+    return [next(left) if isinstance(o, Tensor) else o if others else None for o in outs]
+
+
 class _Custom:
     """What functions with rules of their own share: eager, a call becomes a node of the tape; inside a trace or vmap it becomes an equation, whose
     rules are there for whoever differentiates what was traced (a loop, a level outside)."""
@@ -87,19 +98,18 @@ class _Custom:
     def _recorded(self, leaves: list[Any], structure: Any) -> Any:
         """The call as an equation. None where it changes a tensor, or reads a tracked one besides arguments that nobody differentiates: then f is its
         own rule."""
-        given = [t for t in leaves if isinstance(t, Tensor)]
+        given = _tensors(leaves)
 
         def fill(ts: Sequence[Any]) -> Any:
             left = iter(ts)
             return tree.unflatten(structure, [next(left) if isinstance(t, Tensor) else t for t in leaves])
 
         rule = Rule(type(self).__name__, given)
-        out_structure: list[Any] = []
+        result: list[Any] = []
 
         def value(*ts: Any) -> list[Any]:
-            outs, found = tree.flatten(self.f(*fill(ts)))
-            out_structure.append(found)
-            return [asarray_here(o) for o in outs]
+            result[:] = tree.flatten(self.f(*fill(ts)))
+            return _tensors(result[0])
 
         rule.functions["value"] = value, [aval(t) for t in given]
         if not rule.graph("value"):
@@ -110,7 +120,9 @@ class _Custom:
         if not in_body() and all(node_of(t) is None for t in given) and any(node_of(t) is not None for t in rule.extra):
             return None
         rule.open = False
-        return tree.unflatten(out_structure[0], apply_custom([*given, *rule.extra], {"body": rule.graph("value"), "rule": rule})[: rule.n_out])
+        outs, form = result
+        found = apply_custom([*given, *rule.extra], {"body": rule.graph("value"), "rule": rule})[: rule.n_out]
+        return tree.unflatten(form, _in_their_places(found, outs))
 
 
 class custom_vjp(_Custom):
@@ -165,15 +177,14 @@ class custom_vjp(_Custom):
 
         def forward(*ts: Any) -> list[Any]:
             out, res = fwd(*fill(ts))
-            outs, kept["outs"] = tree.flatten(out)
+            kept["outs"], kept["out structure"] = tree.flatten(out)
             kept["res"], kept["structure"] = tree.flatten(res)
-            return [asarray_here(o) for o in outs] + [r for r in kept["res"] if isinstance(r, Tensor)]
+            return _tensors(kept["outs"]) + _tensors(kept["res"])
 
         def backward(*ts: Any) -> list[Any]:
-            left = iter(ts)
-            res = tree.unflatten(kept["structure"], [next(left) if isinstance(r, Tensor) else r for r in kept["res"]])
-            cts = list(left)
-            found = self._reverse(leaves, fill([t for t in leaves if isinstance(t, Tensor)]), cts, kept["outs"], res, cts)
+            n = len(_tensors(kept["res"]))
+            res, cts = tree.unflatten(kept["structure"], _in_their_places(ts[:n], kept["res"])), _in_their_places(ts[n:], kept["outs"], False)
+            found = self._reverse(leaves, fill(_tensors(leaves)), cts, kept["out structure"], res, cts)
             found = [g for t, g in zip(leaves, found, strict=True) if isinstance(t, Tensor)]
             rule.back = [i for i, g in enumerate(found) if isinstance(g, Tensor)]
             return [found[i] for i in rule.back]
@@ -225,7 +236,7 @@ class custom_jvp(_Custom):
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> bool:
         def push(*ts: Any) -> list[Any]:
             outs, moved = self._moved(fill(ts[: rule.n]), fill(ts[rule.n :]))
-            return [zeros_like(asarray_here(o)) if m is None else m for o, m in zip(outs, moved, strict=True)]
+            return [zeros_like(o) if m is None else m for o, m in zip(outs, moved, strict=True) if isinstance(o, Tensor)]
 
         rule.functions["push"] = push, rule.functions["value"][1] * 2
         return bool(rule.graph("push"))

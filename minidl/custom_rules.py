@@ -150,7 +150,7 @@ class Rule:
             args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(aval, self.extra)))
             t.view.update((id(e), (v.payload, None)) for e, v in zip(self.extra, more, strict=True))
             inputs = [v.payload for v in (*args, *more)]
-            with interpreting(t), grad_mode(deep):
+            with grad_mode(deep), interpreting(t):
                 payloads = [t.lift(o)[0] for o in f(*args)]
             t.closed = True
             places = [*range(len(more)), *(self._place(e[0]) for e in t.captured.values())]

@@ -92,17 +92,12 @@ class Program:
         everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
         snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:
-            with interpreting(t), grad_mode(mode := state.grad):
+            with grad_mode(state.grad), interpreting(t):
                 try:
                     out = f(*full[0], **full[1])
                 except Exception as error:
                     note_line(error, getattr(f, "__name__", "the function"))
                     raise
-                if state.grad is not mode:
-                    raise RuntimeError(
-                        f"jit: the traced function left md.set_grad_enabled({state.grad}) behind, which would happen only once; use it as a block,"
-                        " with md.set_grad_enabled(...):"
-                    )
                 stored = self._changes(snapshot, t)
                 if any(leaf.born > t.born and hook in leaf.hooks for leaf, hook in t.hooked):
                     raise RuntimeError(

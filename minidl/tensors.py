@@ -198,8 +198,8 @@ class Tensor:
         return Removal(hooks, hook)
 
     def retain_grad(self) -> None:
-        """Let `.grad` of this result of an operation, too, be what backward passes from now on accumulate there (a leaf's always is). Raises
-        RuntimeError for a tensor that does not require grad."""
+        """Let `.grad` of this result of an operation, too, be what backward passes from now on accumulate there (a leaf's always is): the gradient of
+        what it holds by then, also where it was changed in place. Raises RuntimeError for a tensor that does not require grad."""
         if self.leaf is None:
             number: int = self.node[0] if self.node is not None else 0
             if number in kept:
@@ -226,6 +226,7 @@ class Tensor:
 
         Raises RuntimeError for a leaf that requires grad outside no_grad, ValueError for another shape, TypeError for another dtype.
         """
+        before = self.node
         if value.shape != self.shape or value.dtype is not self.dtype:
             kind = ValueError if value.shape != self.shape else TypeError
             raise kind(f"in-place: {describe(value)} cannot be stored in {describe(self)}; shape and dtype of a tensor do not change")
@@ -248,6 +249,11 @@ class Tensor:
             self.payload = value.payload
             if self.leaf is None and state.grad:  # under no_grad the tape does not notice
                 self.node = value.node
+        if before is not None and before[0] in kept and self.node is not before:  # retain_grad follows
+            held = kept.pop(before[0])
+            if self.node is not None:
+                self.retain_grad()
+                kept[self.node[0]] = held
         return self
 
     __hash__ = object.__hash__

@@ -1,0 +1,171 @@
+"""Grad mode, hooks and rules of one's own, as state: what a traced or checkpointed body leaves behind, what follows a tensor that is changed in
+place, and what a function may return besides tensors."""
+
+import numpy as np
+import pytest
+import torch
+
+import minidl as md
+
+
+@pytest.fixture(autouse=True)
+def recording():
+    yield
+    md.set_grad_enabled(True)
+
+
+def bare(x):
+    y = x * 3
+    md.set_grad_enabled(False)
+    return y, y * 2
+
+
+TRACED = {
+    "jit": lambda x: md.jit(bare)(x),
+    "cond in jit": lambda x: md.jit(lambda x: md.cond(x > 0, bare, lambda x: (x, x), x))(x),
+    "scan in jit": lambda x: md.jit(lambda x: md.scan(lambda c, _: (bare(c)[1], None), x, None, length=2)[0])(x),
+    "checkpoint in jit": lambda x: md.jit(lambda x: md.checkpoint(bare)(x))(x),
+    "trace": lambda x: md.trace(bare)(x),
+}
+
+
+@pytest.mark.parametrize("where", TRACED)
+def test_a_grad_mode_that_a_traced_body_leaves_behind_is_an_error(where):
+    x = md.tensor(2.0, requires_grad=True)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"jit: the traced function left md.set_grad_enabled\(False\) behind"):
+            TRACED[where](x)
+        assert md.is_grad_enabled() and (x * 2).requires_grad
+
+
+def test_a_grad_mode_that_a_body_takes_back_is_none():
+    def body(x):
+        y = x * 3
+        md.set_grad_enabled(False)
+        z = y * 2
+        md.set_grad_enabled(True)
+        return y + z
+
+    for f in (body, md.jit(body), md.checkpoint(body), md.jit(lambda x: md.cond(x > 0, body, lambda x: x, x))):
+        assert md.grad(f)(md.tensor(2.0)).item() == 3.0
+        assert md.jvp(f, (md.tensor(2.0),), (md.tensor(1.0),))[1].item() == 3.0
+
+
+def test_a_checkpointed_function_leaves_the_mode_that_it_would_leave_by_itself():
+    x = md.tensor(2.0, requires_grad=True)
+    y, z = md.checkpoint(bare)(x)
+    assert not md.is_grad_enabled()
+    md.set_grad_enabled(True)
+    assert y.requires_grad and not z.requires_grad
+    y.backward()
+    assert x.grad.item() == 3.0 and md.is_grad_enabled()
+
+    def fails(x):
+        md.set_grad_enabled(False)
+        raise ValueError
+
+    for f in (md.checkpoint(fails), md.jit(fails), md.trace(fails)):
+        with pytest.raises(ValueError):
+            f(x)
+        assert md.is_grad_enabled()
+
+
+def plain(t, y):
+    y.exp_()
+
+
+def operator(t, y):
+    y *= 5
+    y += 1
+
+
+def element(t, y):
+    y[0] = 7.0
+
+
+def view(t, y):
+    y[0].mul_(4.0)
+
+
+def unrecorded(t, y):
+    with t.no_grad():
+        y.mul_(3.0)
+
+
+@pytest.mark.parametrize("write", [plain, operator, element, view, unrecorded], ids=lambda f: f.__name__)
+def test_retain_grad_follows_what_is_changed_in_place(write):
+    found = []
+    for t in (torch, md):
+        x = t.tensor([1.0, 2.0], requires_grad=True)
+        y = x * 2
+        y.retain_grad()
+        seen = []
+        y.register_hook(lambda g, seen=seen: seen.append(g.tolist()))
+        (y * y).sum().backward(retain_graph=True)
+        write(t, y)
+        (y * 3).sum().backward()
+        found.append((y.grad.tolist(), x.grad.tolist(), seen))
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-5)
+    np.testing.assert_allclose(found[0][2], found[1][2], rtol=1e-5)  # a hook stays where it was registered
+
+
+def test_retain_grad_follows_inside_a_program():
+    def f(x):
+        y = x * 2
+        y.retain_grad()
+        y.exp_()
+        (y * 3).sum().backward()
+        return y.grad * 1.0
+
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    assert md.jit(f)(x).tolist() == [3.0, 3.0]
+    from minidl.tensors import kept
+
+    assert not kept
+
+
+class Several(md.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x, "label", None, 3, x.shape, x + 1
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        (x,) = ctx.saved_tensors
+        return gradients[0] * 2 * x + gradients[-1]
+
+
+def of_several(x):
+    a, label, nothing, three, shape, b = Several.apply(x)
+    assert label == "label" and nothing is None and three == 3 and shape == x.shape
+    return (a * three + b * 2).sum()
+
+
+def of_vjp(x):
+    out, (name, number) = ruled(x)
+    assert (name, number) == ("name", 1.5)
+    return (out * number).sum()
+
+
+ruled = md.custom_vjp(lambda x: (x * x, ("name", 1.5)))
+ruled.defvjp(lambda x: ((x * x, ("name", 1.5)), x), lambda x, g: (g[0] * 2 * x,))
+
+
+def of_jvp(x):
+    out, name = pushed(x)
+    assert name == "name"
+    return out.sum()
+
+
+pushed = md.custom_jvp(lambda x: (x * x, "name"))
+pushed.defjvp(lambda p, t: ((p[0] * p[0], "name"), (2 * p[0] * t[0], None)))
+
+
+@pytest.mark.parametrize("f, want", [(of_several, [8.0, 14.0]), (of_vjp, [3.0, 6.0]), (of_jvp, [2.0, 4.0])], ids=["Function", "vjp", "jvp"])
+def test_functions_with_rules_may_return_what_is_no_tensor(f, want):
+    x = md.tensor([1.0, 2.0])
+    looped = lambda x: md.scan(lambda c, _: (c, f(c)), x, None, length=1)[1].sum()
+    for way in (md.grad(f), md.jit(md.grad(f)), md.grad(md.jit(f)), md.jit(md.grad(looped)), md.grad(lambda x: md.vmap(f)(x[None]).sum())):
+        assert way(x).tolist() == want
