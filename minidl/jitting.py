@@ -173,6 +173,11 @@ class Jitted:
         failing = old.why(args, kwargs)
         if failing:
             warnings.warn(f"jit: traced again because {'; '.join(failing)}", JitWarning, stacklevel=4)
+        elif found := [now for before, now in zip(old.frozen, new.frozen, strict=False) if before != now]:
+            raise RuntimeError(
+                f"jit: the function reads host data, as {found[0][0]}, that has changed, but a program keeps what it held when it was traced; "
+                "make it an argument or a Tensor"
+            )
         elif str(old.graph) != str(new.graph):
             import difflib
 
@@ -256,7 +261,8 @@ def jit(
     the caller must not read them again (donate_argnums, JAX's word, adds to them).
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
-    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one.
+    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if a NumPy array
+    that the function reads did: the program holds this as it was.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.
 
     >>> double = md.jit(lambda x: x * 2.0)

@@ -24,7 +24,7 @@ from minidl.guards import Walk, same, stateful, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
-from minidl.tensors import Tensor, scalar_payload
+from minidl.tensors import Tensor, describe, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
 
 MISS = object()
@@ -110,6 +110,9 @@ class Program:
                 leaves, self.out_structure = tree.flatten(out)
                 self._finish(owner, t, leaves, stored, {k: len(before) for k, (_, before) in snapshot.items()})
                 self._settle_terms(t)
+                if owner.always:  # what was read of host data, which the program holds as it was
+                    held = [x for k, x in t.constants.items() if k in t.captured]
+                    self.frozen = [(describe(x), t.home.to_numpy(x.payload).tobytes()) for x in held]
         finally:
             t.forget()
             for leaf, hook in t.hooked:

@@ -169,3 +169,18 @@ def test_functions_with_rules_may_return_what_is_no_tensor(f, want):
     looped = lambda x: md.scan(lambda c, _: (c, f(c)), x, None, length=1)[1].sum()
     for way in (md.grad(f), md.jit(md.grad(f)), md.grad(md.jit(f)), md.jit(md.grad(looped)), md.grad(lambda x: md.vmap(f)(x[None]).sum())):
         assert way(x).tolist() == want
+
+
+def test_check_says_that_an_array_changed_which_a_program_holds():
+    array, numbers = np.ones(3, np.float32), [1.0, 2.0]
+    f = md.jit(lambda x: (x * array).sum() + md.asarray(array).sum() + numbers[0], check=True)
+    x = md.ones(3)
+    assert f(x).item() == f(x).item() == 7.0
+    array[0] = 5.0
+    with pytest.raises(RuntimeError, match=r"jit: the function reads host data, as f32\[3\], that has changed"):
+        f(x)
+    array[0] = 1.0
+    assert f(x).item() == 7.0
+    numbers[0] = 2.0  # a guard
+    with pytest.warns(md.JitWarning if hasattr(md, "JitWarning") else UserWarning, match="traced again"):
+        assert f(x).item() == 8.0

@@ -6,6 +6,7 @@ Promises: `update_parameters` may stand in a jitted step; the first update takes
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -28,7 +29,15 @@ def get_ema_avg_fn(decay: float = 0.999) -> Average:
     """
     if not 0 <= decay <= 1:
         raise ValueError(f"get_ema_avg_fn: decay must lie in [0, 1], got {decay}")
-    return lambda average, current, n: decay * average + (1 - decay) * current
+    return functools.partial(_ema, decay)
+
+
+def _ema(decay: float, average: md.Tensor, current: md.Tensor, n: Any) -> md.Tensor:
+    return decay * average + (1 - decay) * current
+
+
+def _equal(average: md.Tensor, current: md.Tensor, n: Any) -> md.Tensor:
+    return average + (current - average) / (n + 1).to(average.dtype)
 
 
 def get_swa_avg_fn() -> Average:
@@ -38,15 +47,12 @@ def get_swa_avg_fn() -> Average:
     >>> average(md.tensor(1.0), md.tensor(3.0), md.tensor(1)).item()
     2.0
     """
-    return lambda average, current, n: average + (current - average) / (n + 1).to(average.dtype)
+    return _equal
 
 
-def _multiple(average: Average) -> Callable[[list[md.Tensor], list[md.Tensor], md.Tensor], None]:
-    def update(averages: list[md.Tensor], current: list[md.Tensor], n: md.Tensor) -> None:
-        for a, c in zip(averages, current, strict=True):
-            a.assign(average(a, c, n).to(a.dtype))
-
-    return update
+def _each(average: Average, averages: list[md.Tensor], current: list[md.Tensor], n: md.Tensor) -> None:
+    for a, c in zip(averages, current, strict=True):
+        a.assign(average(a, c, n).to(a.dtype))
 
 
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[list[md.Tensor], list[md.Tensor], md.Tensor], None]:
@@ -57,7 +63,7 @@ def get_ema_multi_avg_fn(decay: float = 0.999) -> Callable[[list[md.Tensor], lis
     >>> averages[0].item()
     2.0
     """
-    return _multiple(get_ema_avg_fn(decay))
+    return functools.partial(_each, get_ema_avg_fn(decay))
 
 
 def get_swa_multi_avg_fn() -> Callable[[list[md.Tensor], list[md.Tensor], md.Tensor], None]:
@@ -68,7 +74,7 @@ def get_swa_multi_avg_fn() -> Callable[[list[md.Tensor], list[md.Tensor], md.Ten
     >>> averages[0].item()
     2.0
     """
-    return _multiple(get_swa_avg_fn())
+    return functools.partial(_each, _equal)
 
 
 class AveragedModel(nn.Module):
@@ -115,8 +121,8 @@ class AveragedModel(nn.Module):
                 pairs, buffers = pairs + buffers, []
             averages = [a.detach() for a, _ in pairs]
             current = [c.detach().to(backend=a.backend, device=a.device) for a, c in pairs]
-            update = self.multi_avg_fn or _multiple(self.avg_fn or get_swa_avg_fn())
-            update(new := [a.detach() for a in averages], current, self.n_averaged)
+            update = self.multi_avg_fn or functools.partial(_each, self.avg_fn or get_swa_avg_fn())
+            update(new := [a.clone() for a in averages], current, self.n_averaged)
             for (a, _), average, c in zip(pairs, new, current, strict=True):
                 a.assign(md.where(self.n_averaged == 0, c.to(a.dtype), average))
             for b, c in buffers:

@@ -26,10 +26,20 @@ class Generator:
 
     def __init__(self, seed: int = 0):
         self._seed = seed
+        self._start: Any = None  # the words that it starts from, where it is a copy
         self._keys: list[Tensor] = []  # one per backend that has drawn; `place` says which is up to date
         self.place = -1
         self._in_lanes: Any = weakref.WeakKeyDictionary()  # level of vmap -> the states of its lanes, from which loops inside it draw
         self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The seed, and the state of now if anything was drawn: a copy, or what a pickle holds, is a stream of its own from here on."""
+        with self._lock:
+            return {"seed": self._seed, "words": self._start if self.place < 0 else self._keys[self.place].numpy()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["seed"])  # type: ignore[misc]
+        self._start = state["words"]
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream anew from an integer seed."""
@@ -61,7 +71,8 @@ class Generator:
         i = next((i for i, k in enumerate(self._keys) if k.xp is backend), len(self._keys))
         if i != self.place:  # not what a trace records: the state moves before the program runs
             with md.eagerly():
-                now = words_of(self._seed) if self.place < 0 else self._keys[self.place].numpy()
+                start = words_of(self._seed) if self._start is None else self._start
+                now = start if self.place < 0 else self._keys[self.place].numpy()
                 moved = from_numpy(now, backend, dtypes.uint32)
                 if i < len(self._keys):
                     self._keys[i].assign(moved)
