@@ -240,8 +240,9 @@ def release(roots: Sequence[Node]) -> None:
         node = stack.pop()
         if node[1] not in (LEAF, RELEASED, ALIAS, PAST):
             stack.extend(tape.parents_of(node))
-            node[1] = RELEASED
-            del node[3:]
+            if node[1].__class__ is not tape.Held:
+                node[1] = RELEASED
+                del node[3:]
 
 
 def pullback(

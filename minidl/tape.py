@@ -416,6 +416,32 @@ class Hooked:
         return self.inner.push(node, tangents, ns, wrap)
 
 
+class Held:
+    """A kind whose node no pass releases: a pull or a push of a transform reads it as long as it lives."""
+
+    __slots__ = ("inner", "n")
+    one = None
+
+    def __init__(self, inner: Any):
+        self.inner, self.n = inner, inner.n
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        pull_of(self.inner)(node, g, pending, heap)
+
+
+def hold(roots: Sequence[Node | None], start: int) -> None:
+    """Keep the nodes that lead to these and are younger than the one of number `start`."""
+    stack = [n for n in roots if n is not None]
+    while stack:
+        node = stack.pop()
+        if node[0] < start and node[1].__class__ not in (_Special, Held):
+            stack.extend(parents_of(node))
+            node[1] = Held(node[1])
+
+
 def apply_hooks(hooks: Sequence[Callable[..., Any]], g: Any) -> Any:
     """Each hook may replace the gradient by returning another one. Hooks see cotangents as users do: conjugated."""
     conj = _tensor_layer().ns.conj if g.dtype.is_complex else lambda x: x
@@ -514,7 +540,8 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
                 beyond.extend(parents_of(node))
             continue
         kind = node[1]
-        if kind is RELEASED and rest is beyond:
+        if kind is RELEASED and (rest is beyond or all(node[0] > n for n in stop)):  # it is older than what it should lead to
+            tracked = tracked or rest is stack
             continue
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])
@@ -582,7 +609,7 @@ def pull_raw(
                 kind.pull_fused(node, g, pending, heap)
             else:
                 kind.pull(node, g, pending, heap)
-            if not retain and kind.__class__ is not _Special:
+            if not retain and kind.__class__ is not _Special and kind.__class__ is not Held:
                 node[1] = RELEASED
                 del node[3:]
         node = []

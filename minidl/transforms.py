@@ -217,8 +217,15 @@ def vjp(f: Function, *primals: Any, has_aux: bool = False) -> Any:
             raise ValueError("vjp: the cotangent's structure differs from the output's")
         return tuple(tree.unflatten(in_structure, leave(_pull("vjp", outs, cts, aliases), aliases, outer=True)))
 
-    value = leave(out, aliases)
-    return (value, pull, leave(aux, aliases)) if has_aux else (value, pull)
+    value, aux = _held(leave((out, aux), aliases), outs, aliases)
+    return (value, pull, aux) if has_aux else (value, pull)
+
+
+def _held(left: Any, outs: Sequence[Any], aliases: Sequence[Tensor]) -> Any:
+    """What leaves a transform whose tape is read again later: who differentiates it does not release that."""
+    if aliases and any(isinstance(t, Tensor) and t.node is not None for t in tree.leaves(left)):
+        tape.hold([o.node for o in outs if isinstance(o, Tensor)], max(a.node[0] for a in aliases))
+    return left
 
 
 def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Tensor]) -> list[Tensor]:
@@ -296,7 +303,7 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
             raise ValueError("linearize: the tangents' structure differs from the primals'")
         return tree.unflatten(structure, leave(_push(outs, aliases, given), aliases, outer=True))
 
-    return leave(out, aliases), push
+    return _held(leave(out, aliases), outs, aliases), push
 
 
 # ---- jacobians --------------------------------------------------------------------------------------------------------------------------

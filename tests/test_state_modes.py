@@ -184,3 +184,38 @@ def test_check_says_that_an_array_changed_which_a_program_holds():
     numbers[0] = 2.0  # a guard
     with pytest.warns(md.JitWarning if hasattr(md, "JitWarning") else UserWarning, match="traced again"):
         assert f(x).item() == 8.0
+
+
+def test_a_pull_can_be_called_again_whatever_was_differentiated_meanwhile():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    w = x * 2
+    for f in (
+        lambda v: (v * v).sum(),
+        lambda v: (v * v * w).sum(),
+        lambda v: (v * v * x).sum(),
+        lambda v: md.checkpoint(lambda q: md.sin(q) * q)(v).sum() * md.jit(lambda q: q.sum() * 2)(v) * x.sum(),
+    ):
+        w = x * 2
+        out, pull = md.vjp(f, x)
+        same, push = md.linearize(f, x)
+        first, moved = pull(md.tensor(1.0))[0].tolist(), push(md.ones(2)).item()
+        (w * 3).sum().backward()
+        out.backward()
+        same.backward()
+        assert pull(md.tensor(1.0))[0].tolist() == first and push(md.ones(2)).item() == moved
+        md.autograd.grad(out, x)
+        assert pull(md.tensor(1.0))[0].tolist() == first
+    y = x * x
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="already differentiated"):  # what no pull reads is released as ever
+        y.sum().backward()
+
+
+def test_a_gradient_past_a_released_value_needs_it_not():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    w = md.tensor([3.0, 4.0], requires_grad=True) ** 2
+    w.sum().backward()
+    y = x.detach().requires_grad_()
+    assert md.autograd.grad((y * w).sum(), y)[0].tolist() == [9.0, 16.0]
+    with pytest.raises(RuntimeError, match="already differentiated"):
+        (y * w).sum().backward()
