@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl import later
+from minidl import later, tape
 from minidl.backends import get as get_backend
 from minidl.backends import loaded
 from minidl.backends.base import Backend
@@ -31,6 +31,7 @@ from minidl.batching import lanes_around, per_lane, vmap
 from minidl.checkpointing import streams
 from minidl.context import interpreting
 from minidl.control.scans import loop
+from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
@@ -65,8 +66,8 @@ def home(like: Tensor | None = None) -> Backend:
 def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
     """A primitive of your own as a function of Tensors, on every backend: it has a derivative, a batching rule and a place in graphs like any other.
     Backends compute it by its decomposition, whose namespace xp has the functions of md.extend.table. What it has no rule for follows from that, too:
-    the derivative of one that is not elementwise and gives no rule at all, as those of several results must; and what vmap does without `batch`,
-    with the derivatives that are taken outside of the vmap.
+    the derivative of one that is not elementwise and gives no rule at all, as those of several results must; and what vmap does without `batch`, of
+    which the rules, where there are any, remain the derivative.
 
     kernels: a package whose modules on_numpy, on_torch, … (by the names of backends; none is needed) have a function of the primitive's name that
     computes it there, in the library's own arrays; on_numba has lowerings, see minidl.backends.numba_lower. They are imported with their backend.
@@ -105,7 +106,30 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
 
 
 def _by_decomposition(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: dict[str, Any]) -> Any:
-    return vmap(lambda *lanes: primitive.decompose(ns, *lanes, **params), in_axes=tuple(0 if b else None for b in batched))(*xs)  # type: ignore[misc]
+    axes = tuple(0 if b else None for b in batched)
+    value = vmap(lambda *lanes: primitive.decompose(ns, *lanes, **params), in_axes=axes)  # type: ignore[misc]
+    if not any((*primitive.vjps, *primitive.jvps)):
+        return value(*xs)
+    live = [i for i, x in enumerate(xs) if x.dtype.inexact and primitive.vjp(i) is not None]
+
+    def of_a_lane(g: Tensor, out: Tensor, *lanes: Tensor) -> Any:
+        xp = state.interpreter
+        payloads, (made,) = [xp.lift(x)[0] for x in lanes], [xp.lift(out)[0]]
+        node = tape.record(primitive, xp, payloads, [[] if i in live else None for i in range(len(lanes))], [made], params)
+        return tuple(node[1].pull_tensors(node, g, ns, lambda p, _: Tensor(p, xp, xp.dtype_of(p))))  # type: ignore[index]
+
+    def back(kept: Any, g: Tensor) -> tuple[Any, ...]:  # a rule is the plain transpose, and so conjugation is undone around it
+        plain = lambda t: ns.conj(t) if t.dtype.is_complex else t
+        found = dict(zip(live, map(plain, vmap(of_a_lane, in_axes=(0, 0, *axes))(plain(g), *kept)), strict=True))
+        return tuple(None if i not in found else found[i] if b else ns.sum(found[i], axis=(0,), keepdims=False) for i, b in enumerate(batched))
+
+    def forward(*lanes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        out = value(*lanes)
+        return out, (out, *lanes)
+
+    ruled = custom_vjp(value)
+    ruled.defvjp(forward, back)
+    return ruled(*xs)
 
 
 def recorded(f: Callable[..., Any], *args: Any, **kwargs: Any) -> tuple[list[tuple[str, float, int]], float, list[tuple[int, str, str]], bool]:

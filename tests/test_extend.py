@@ -189,3 +189,32 @@ def test_a_primitive_of_a_library_is_found_in_another_process():
     data = pickle.dumps(md.linalg and ex.table["svd"])
     code = f"import pickle\nprint(pickle.loads({data!r}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "<primitive svd>\n"
+
+
+@pytest.mark.parametrize("kind", ["float32", "complex64"])
+def test_rules_without_a_batching_rule_are_the_derivative_of_every_lane(kind):
+    primitive = md.extend.Primitive(
+        "of_two_rules", "x y i", "axis", infer=lambda x, y, i, *, axis: (x.shape, x.dtype), promote="none",
+        vjps=(lambda xp, g, out: g * 100.0 * out, lambda xp, g, y: xp.sum(g, axis=(0,), keepdims=True) * 7.0 * y, None),
+        decompose=lambda xp, x, y, i, axis: x * y,
+    )  # fmt: skip
+    f = md.extend.define(primitive)
+    try:
+        x = md.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).to(kind) * (1j if kind == "complex64" else 1)
+        y, i = md.tensor([2.0]).to(kind) * (1j if kind == "complex64" else 1), md.tensor([1, 2])
+
+        def loss(x, y):
+            out = f(x, y, i, axis=0)
+            return (md.real(out) * 3.0 + md.imag(out)).sum() if kind == "complex64" else out.sum()
+
+        lanes = lambda x, y: md.vmap(loss, in_axes=(0, None))(x, y).sum()
+        looped = lambda x, y: md.scan(lambda c, _: (c, lanes(x, y)), md.zeros(()), None, length=1)[1].sum()
+        one = [md.grad(loss, (0, 1))(row, y) for row in x]
+        want = [md.stack([g for g, _ in one]).numpy(), md.stack([h for _, h in one]).sum(0).numpy()]
+        for way in (md.grad(lanes, (0, 1)), md.jit(md.grad(lanes, (0, 1))), md.grad(md.jit(lanes), (0, 1)), md.jit(md.grad(looped, (0, 1)))):
+            for got, wanted in zip(way(x, y), want, strict=True):
+                np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-5)
+        each = md.vmap(md.grad(loss), in_axes=(0, None))
+        np.testing.assert_allclose(each(x, y).numpy(), want[0], rtol=1e-5)
+    finally:
+        del md.extend.table["of_two_rules"]
