@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import types
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from minidl.guards import Walk, same, stateful, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
-from minidl.tensors import Tensor, describe, scalar_payload
+from minidl.tensors import Tensor, describe, hooking, scalar_payload
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
 
 MISS = object()
@@ -109,6 +109,7 @@ class Program:
                 self.unguarded |= {(id(x), n) for x, n, how, old in walk.fixed if (now := how(x)) is not old and (n is not None or now != old)}
                 leaves, self.out_structure = tree.flatten(out)
                 self._finish(owner, t, leaves, stored, {k: len(before) for k, (_, before) in snapshot.items()})
+                self._guard_hooks(t)
                 self._settle_terms(t)
                 if owner.always:  # what was read of host data, which the program holds as it was
                     held = [x for k, x in t.constants.items() if k in t.captured]
@@ -373,6 +374,16 @@ class Program:
         tape.pull_raw(roots, results, None, True, lambda node, g: None)
         return seeds, [results[n[0]] for n, _, _ in nodes]
 
+    def _guard_hooks(self, t: Trace) -> None:
+        """The hooks of leaves, which ran while the backward pass was traced, are what they were."""
+        leaves = {leaf: None for tensor, _, _ in t.captured.values() if (leaf := tensor.leaf) is not None} | dict.fromkeys(t.grads)
+        inside = {id(hook) for _, hook in t.hooked}
+        held = [(leaf.hooks, [h for h in leaf.hooks if id(h) not in inside]) for leaf in leaves if leaf.born > t.born]
+        if held:
+            seen, s = self.source.name([-1], "H"), self.source
+            s.env.update(hooking=hooking, unhooked=_unhooked)
+            s.terms.append(f"(hooking[0] == {seen}[0] or unhooked({seen}, {s.name(held, 'H')}))")
+
     def _settle_terms(self, t: Trace) -> None:
         """All guards, each once."""
         s = self.source
@@ -440,6 +451,13 @@ def _changed(box: Any, before: Any) -> list[Any]:
     """The keys of a container that changed since; None for its length."""
     now, then = (box, before) if isinstance(box, dict) else (dict(enumerate(box)), dict(enumerate(before)))
     return [k for k in {**then, **now} if now.get(k, MISS) is not then.get(k, MISS)] + [None] * (len(now) != len(then))
+
+
+def _unhooked(seen: list[int], held: Sequence[tuple[list[Any], list[Any]]]) -> bool:
+    """Whether leaves have the hooks that they had; if so, that is seen until another one comes or goes."""
+    now, same = hooking[0], all(hooks == before for hooks, before in held)
+    seen[0] = now if same else -1
+    return same
 
 
 def number(xp: Any, value: Any, dtype: dtypes.DType) -> Any:

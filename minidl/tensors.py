@@ -34,6 +34,10 @@ from minidl.tape import LEAF, Hooked, Leaf, Node, leaf_node, record
 kept: dict[Any, Tensor | None] = {}
 
 
+#: Grows with every hook that comes to a leaf, or goes: programs look at hooks only when it has.
+hooking = [0]
+
+
 class Count(int):
     """A number of elements, which knows the shape that they are in."""
 
@@ -59,6 +63,7 @@ class Removal:
     def remove(self) -> None:
         """Take the hook away, if it is still there."""
         if self.hook in self.hooks:
+            hooking[0] += 1
             self.hooks.remove(self.hook)
         self.hooks = []
 
@@ -184,7 +189,7 @@ class Tensor:
             raise RuntimeError("register_hook: this tensor does not require grad")
         leaf = self.leaf
         if leaf is not None:
-            hooks = leaf.hooks
+            hooks, hooking[0] = leaf.hooks, hooking[0] + 1
             level = state.interpreter
             while level is not None:
                 if hasattr(level, "hooked"):  # a trace, which must know of what would happen only once

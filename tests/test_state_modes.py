@@ -215,3 +215,40 @@ def test_a_gradient_past_a_released_value_needs_it_not():
     assert md.autograd.grad((y * w).sum(), y)[0].tolist() == [9.0, 16.0]
     with pytest.raises(RuntimeError, match="already differentiated"):
         (y * w).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "silu", "hardswish", "relu6", "selu", "mish", "celu", "hardsigmoid", "hardtanh"])
+def test_inplace_stores_in_the_argument_as_in_pytorch(name):
+    found = []
+    for t in (torch, md):
+        x = t.tensor([[-1.0, 0.5], [2.0, -3.0]], requires_grad=True)
+        h = x * 1
+        out = getattr(t.nn.functional, name)(h[0], inplace=True)
+        (out.sum() + (h * 3).sum()).backward()
+        found.append((h.tolist(), out.tolist(), x.grad.tolist()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+    with pytest.raises(RuntimeError, match="leaf"):
+        getattr(md.nn.functional, name)(md.ones(2, requires_grad=True), inplace=True)
+    layer = md.nn.Sequential(md.nn.ReLU(inplace=True), md.nn.Dropout(0.5, inplace=True)).eval()
+    x = md.tensor([-1.0, 1.0])
+    assert md.jit(layer)(x).tolist() == x.tolist() == [0.0, 1.0]
+
+
+def test_a_program_notices_hooks_of_leaves_that_come_and_go():
+    w, other = md.tensor([1.0, 2.0], requires_grad=True), md.tensor([1.0], requires_grad=True)
+
+    @md.jit
+    def step():
+        w.grad = None
+        (w * w).sum().backward()
+        return w.grad * 1.0
+
+    assert step().tolist() == [2.0, 4.0]
+    handle = w.register_hook(lambda g: g * 10)
+    assert step().tolist() == step().tolist() == [20.0, 40.0]
+    other.register_hook(lambda g: g * 3)
+    compiles = step.compiles
+    assert step().tolist() == [20.0, 40.0] and step.compiles == compiles
+    handle.remove()
+    assert step().tolist() == [2.0, 4.0]

@@ -24,7 +24,7 @@ class _Dropout(Module):
         self.p, self.inplace = p, inplace
 
     def forward(self, input: md.Tensor) -> md.Tensor:
-        return type(self).function(input, self.p, self.training)
+        return type(self).function(input, self.p, self.training, self.inplace)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"

@@ -1,7 +1,7 @@
 """Activations as functions; all are names of minidl.nn.functional.
 
 At kinks and at infinity the values and derivatives follow minidl's convention table: relu'(0) is 0, silu(-inf) is 0, a softmax row of -inf is 0.
-`inplace` is accepted for PyTorch's sake and changes nothing: a function of minidl never writes to its argument.
+`inplace=True` stores the result in the argument besides, which saves no memory here: who reads the argument later reads what PyTorch has there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from minidl.nn.functional.precision import own_dtype
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
 
 
+def stored(out: md.Tensor, input: md.Tensor, inplace: bool) -> md.Tensor:
+    """The result; inplace: in the place of the input. Raises RuntimeError for a leaf that requires grad outside no_grad."""
+    return md.extend.store(input, out) if inplace and out is not input else out
+
+
 # ---- piecewise ------------------------------------------------------------------------------------------------------------------------
 def relu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     """max(input, 0), with derivative 0 at 0.
@@ -23,7 +28,7 @@ def relu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.relu(md.tensor([-1.0, 0.0, 2.0])).tolist()
     [0.0, 0.0, 2.0]
     """
-    return md.relu(input)
+    return stored(md.relu(input), input, inplace)
 
 
 def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = False) -> md.Tensor:
@@ -32,7 +37,7 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
     >>> md.nn.functional.leaky_relu(md.tensor([-1.0, 2.0]), 0.5).tolist()
     [-0.5, 2.0]
     """
-    return md.where(input > 0, input, input * negative_slope)
+    return stored(md.where(input > 0, input, input * negative_slope), input, inplace)
 
 
 @md.low_precision
@@ -60,9 +65,9 @@ def rrelu(input: md.Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, trai
     [2.0]
     """
     if not training:
-        return leaky_relu(input, (lower + upper) / 2)
+        return stored(leaky_relu(input, (lower + upper) / 2), input, inplace)
     key = md.random.default_generator.next_key(like=input)
-    return md.where(input > 0, input, input * md.random.uniform(key, input.shape, input.dtype, lower, upper))
+    return stored(md.where(input > 0, input, input * md.random.uniform(key, input.shape, input.dtype, lower, upper)), input, inplace)
 
 
 def threshold(input: md.Tensor, threshold: float, value: float, inplace: bool = False) -> md.Tensor:
@@ -71,7 +76,7 @@ def threshold(input: md.Tensor, threshold: float, value: float, inplace: bool = 
     >>> md.nn.functional.threshold(md.tensor([-1.0, 0.0, 2.0]), 1.0, -5.0).tolist()
     [-5.0, -5.0, 2.0]
     """
-    return md.where(input > threshold, input, value)
+    return stored(md.where(input > threshold, input, value), input, inplace)
 
 
 def hardshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
@@ -102,7 +107,7 @@ def relu6(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.relu6(md.tensor([-1.0, 3.0, 8.0])).tolist()
     [0.0, 3.0, 6.0]
     """
-    return md.clip(input, 0.0, 6.0)
+    return stored(md.clip(input, 0.0, 6.0), input, inplace)
 
 
 def hardtanh(input: md.Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> md.Tensor:
@@ -111,7 +116,7 @@ def hardtanh(input: md.Tensor, min_val: float = -1.0, max_val: float = 1.0, inpl
     >>> md.nn.functional.hardtanh(md.tensor([-1.0, 0.0, 2.0])).tolist()
     [-1.0, 0.0, 1.0]
     """
-    return md.clip(input, min_val, max_val)
+    return stored(md.clip(input, min_val, max_val), input, inplace)
 
 
 def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
@@ -120,7 +125,7 @@ def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardsigmoid(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return md.clip(input + 3.0, 0.0, 6.0) / 6.0
+    return stored(md.clip(input + 3.0, 0.0, 6.0) / 6.0, input, inplace)
 
 
 # ---- smooth ---------------------------------------------------------------------------------------------------------------------------
@@ -167,7 +172,7 @@ def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tenso
     >>> md.nn.functional.elu(md.tensor([0.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return _elu(input, alpha, 1.0)
+    return stored(_elu(input, alpha, 1.0), input, inplace)
 
 
 @own_dtype
@@ -177,7 +182,7 @@ def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tens
     >>> md.nn.functional.celu(md.tensor([0.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return _elu(input, alpha, 1.0 / alpha)
+    return stored(_elu(input, alpha, 1.0 / alpha), input, inplace)
 
 
 @own_dtype
@@ -187,7 +192,7 @@ def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.selu(md.tensor(1.0)).item(), 4)
     1.0507
     """
-    return _elu(input, _SELU[0], 1.0) * _SELU[1]
+    return stored(_elu(input, _SELU[0], 1.0) * _SELU[1], input, inplace)
 
 
 @md.extend.fused
@@ -227,7 +232,7 @@ def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardswish(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [-0.0, 0.0, 4.0]
     """
-    return _gated(input, lambda y: y * (y + 3.0) / 6.0, 3.0)
+    return stored(_gated(input, lambda y: y * (y + 3.0) / 6.0, 3.0), input, inplace)
 
 
 def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
@@ -236,7 +241,7 @@ def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.silu(md.tensor(1.0)).item(), 4)
     0.7311
     """
-    return _gated(input, lambda y: y * md.sigmoid(y), 1e3)
+    return stored(_gated(input, lambda y: y * md.sigmoid(y), 1e3), input, inplace)
 
 
 @own_dtype
@@ -246,7 +251,7 @@ def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.mish(md.tensor(1.0)).item(), 4)
     0.8651
     """
-    return _gated(input, lambda y: y * md.tanh(md.softplus(y)), 1e3)
+    return stored(_gated(input, lambda y: y * md.tanh(md.softplus(y)), 1e3), input, inplace)
 
 
 def gelu(input: md.Tensor, approximate: str = "none") -> md.Tensor:

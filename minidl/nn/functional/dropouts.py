@@ -1,7 +1,7 @@
 """Dropout and its kin as functions; all are names of minidl.nn.functional.
 
-The draws come from md.random.default_generator, so one seed gives the same masks on every backend, eager or traced. `inplace` is accepted for
-PyTorch's sake and changes nothing.
+The draws come from md.random.default_generator, so one seed gives the same masks on every backend, eager or traced. `inplace=True` stores the
+result in the argument besides.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import minidl as md
+from minidl.nn.functional.activations import stored
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
@@ -29,7 +30,7 @@ def dropout(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bo
     >>> md.nn.functional.dropout(md.ones(3), 0.5, training=False).tolist()
     [1.0, 1.0, 1.0]
     """
-    return _drop("dropout", input, p, training, input.shape)
+    return stored(_drop("dropout", input, p, training, input.shape), input, inplace)
 
 
 def _drop(name: str, input: md.Tensor, p: float, training: bool, shape: tuple[int, ...]) -> md.Tensor:
@@ -56,7 +57,7 @@ def dropout1d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: 
     >>> bool((y.max(axis=-1) == y.min(axis=-1)).all())
     True
     """
-    return _channels("dropout1d", input, p, training, 1)
+    return stored(_channels("dropout1d", input, p, training, 1), input, inplace)
 
 
 def dropout2d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
@@ -70,7 +71,7 @@ def dropout2d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: 
     """
     if input.ndim not in (3, 4):
         raise ValueError(f"dropout2d: expected [N, C, H, W] or [N, C, L], got shape {input.shape}")
-    return _drop("dropout2d", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2))
+    return stored(_drop("dropout2d", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2)), input, inplace)
 
 
 def dropout3d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
@@ -81,7 +82,7 @@ def dropout3d(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: 
     >>> md.nn.functional.dropout3d(md.ones((2, 3, 2, 2, 2)), 0.5).shape
     (2, 3, 2, 2, 2)
     """
-    return _channels("dropout3d", input, p, training, 3)
+    return stored(_channels("dropout3d", input, p, training, 3), input, inplace)
 
 
 _ALPHA = -1.7580993408473766  # -scale * alpha of selu: what selu tends to at -inf
@@ -103,7 +104,7 @@ def alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = False, inpl
     >>> md.nn.functional.alpha_dropout(md.ones(3), 0.5).tolist()
     [1.0, 1.0, 1.0]
     """
-    return _alpha("alpha_dropout", input, p, training, input.shape)
+    return stored(_alpha("alpha_dropout", input, p, training, input.shape), input, inplace)
 
 
 def feature_alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> md.Tensor:
@@ -112,4 +113,4 @@ def feature_alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = Fal
     >>> md.nn.functional.feature_alpha_dropout(md.ones((1, 2, 3)), 0.5).shape
     (1, 2, 3)
     """
-    return _alpha("feature_alpha_dropout", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2))
+    return stored(_alpha("feature_alpha_dropout", input, p, training, input.shape[:2] + (1,) * (input.ndim - 2)), input, inplace)
