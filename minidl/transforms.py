@@ -65,7 +65,14 @@ def stop_gradient(x: Any) -> Any:
     >>> md.grad(lambda x: x * md.stop_gradient(x))(3.0).item()
     3.0
     """
-    return tree.map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
+
+    def stopped(t: Any) -> Any:
+        if isinstance(t, Tensor):
+            t = t.detach()
+            t.of = None  # a value of its own, which is what JAX's users take it for
+        return t
+
+    return tree.map(stopped, x)
 
 
 def _argnums(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]:

@@ -330,3 +330,36 @@ def links(x):
     while of is not None:
         yield of
         of = of[1]
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_operators_on_a_piece_leave_the_whole_alone(backend, jit):
+    """Programs of those who know no views: a total that begins with the first row, a residual of another shape."""
+
+    def f(x):
+        total = x[0]
+        for row in x[1:]:
+            total += row
+        h = x.reshape(4, 3)
+        h *= 2.0
+        h -= 1.0
+        t = x.T
+        t /= 2.0
+        still = md.stop_gradient(x)
+        still += 1.0
+        return total, x + h.reshape(3, 4), t
+
+    with md.use_backend(backend):
+        total, residual, t = (md.jit(f) if jit else f)(md.tensor(A))
+    np.testing.assert_allclose(total.numpy(), A.sum(0), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(residual.numpy(), 3 * A - 1, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(t.numpy(), A.T / 2)
+
+
+def test_a_moving_average_over_the_values_of_state_dict():
+    model, average = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = average.weight.detach().numpy()
+    for a, m in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        a *= 0.5
+        a += m * 0.5
+    np.testing.assert_allclose(average.weight.detach().numpy(), 0.5 * before + 0.5 * model.weight.detach().numpy(), rtol=1e-6)

@@ -1,6 +1,7 @@
 """What a Tensor can do: operators, array functions as methods, conversion to Python and NumPy, in-place updates, moving between backends.
 
-Promises: `x op= v` and `x[i] = v` change this Tensor, and the one that it is a view of (minidl.ops.views), never another one; what needs values
+Promises: `x op= v` changes this Tensor alone; `x[i] = v` and the methods whose names end in _ change the one that it is a view of, too
+(minidl.ops.views); nothing changes another one; what needs values
 raises TypeError on a traced or batched tensor, and names the alternatives; PyTorch's `dim` and `keepdim` work where `axis` and `keepdims` do.
 """
 
@@ -90,10 +91,22 @@ def storing(f: Method) -> Method:
     return update
 
 
+def _updating(f: Method) -> Method:
+    """`x op= y`. A piece of another tensor is a value here, as in every library without views: `total = x[0]; total += x[1]` leaves x alone."""
+    stored = storing(f)
+
+    def update(self: Tensor, other: Any, /) -> Tensor:
+        if self.of is not None and self.of[2] is not None:
+            self.of = None
+        return stored(self, other)
+
+    return update
+
+
 for _name, _f in _BINARY.items():
     setattr(Tensor, f"__{_name}__", _f)
     setattr(Tensor, f"__r{_name}__", _f if _name in _COMMUTES else _reflected(_f))
-    setattr(Tensor, f"__i{_name}__", storing(_f))
+    setattr(Tensor, f"__i{_name}__", _updating(_f))
 for _name, _f in {"lt": ns.lt, "le": ns.le, "gt": ns.gt, "ge": ns.ge, "neg": ns.neg, "abs": ns.abs, "invert": ns.bitwise_invert}.items():
     setattr(Tensor, f"__{_name}__", _f)
 

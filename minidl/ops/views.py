@@ -1,8 +1,9 @@
 """What becomes of a write to a tensor that shows the elements of another: it reaches that other one, too.
 
 `detach`, an index without arrays, another shape, another order of axes, a piece: PyTorch and NumPy make views of memory of these. Here they are
-values, which stay as they were when their base changes. But what is stored in one, by whichever in-place operation, is stored in its base as well,
-at the same elements, and the operation starts from what the base holds by then. So nothing that is written is lost, eager, traced and mapped alike.
+values, which stay as they were when their base changes, and `y = x[0]; y += 1` changes y alone, as it does to those who know JAX. But what nobody
+writes who does not mean the base, `x[0].zero_()` and `x[0][1] = 2`, is stored in the base as well, at the same elements, and starts from what the
+base holds by then. So nothing that is written is lost, eager, traced and mapped alike. What `detach` gives is the same tensor to operators, too.
 
 A view knows in its slot `of`: a weak reference to its base, the base's own `of`, the step between the two (None for detach) and the base's shape.
 Promises: a base is not kept alive by a view; where PyTorch copies (a reshape behind a transpose) the write stays with the copy; a view through
