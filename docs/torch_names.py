@@ -138,7 +138,7 @@ DIFFERENT: dict[str, dict[str, str]] = {
     },
     "torch.Tensor": {
         "data": "values of now; writing to it in place writes to the tensor, and a later change of the tensor does not show in it",
-        "detach": "and views of all kinds (view, x[i], T): values of now, in which later changes of x do not show; `x[i].zero_()` and `x[i][j] = v` reach x, `y = x[i]; y += 1` does not",
+        "detach": "and views (view, x[i], T): values of now; `x[i].zero_()` and `x[i][j] = v` reach x, `y = x[i]; y += 1` does not",
         "device": "a string; `md.device(x.device).type` has its parts",
         "repeat": "repeats elements, as in the Array API; `x.tile(2, 3)` is PyTorch's repeat",
         "size": "the number of elements; called, as `x.size()` or `x.size(0)`, PyTorch's",
