@@ -285,9 +285,9 @@ def remainder(x: Tensor, y: Tensor) -> Tensor:
 @kernel
 def pow_(x: Tensor, y: Any) -> Tensor:
     """Integers: modulo 2**n, and 0 for a negative exponent."""
+    y = y if isinstance(y, Tensor) else torch.tensor(y, dtype=x.dtype, device=x.device)  # by a number torch computes some powers otherwise
     if x.is_floating_point():
         return torch.pow(x, y)
-    y = y if isinstance(y, Tensor) else torch.tensor(y, dtype=x.dtype, device=x.device)
     if x.is_complex():
         return _complex_pow(x, y)
     if x.dtype not in SIGNED:
