@@ -1,4 +1,4 @@
-"""PyTorch's names (JAX's: of_jax) for what minidl calls otherwise or composes: `md.cat`, `md.randn`, `x.masked_fill_(mask, v)`, `x.gather(1, index)`.
+"""PyTorch's names (JAX's: of_jax, NumPy's: of_numpy) for what minidl calls otherwise or composes: `md.cat`, `x.masked_fill_(mask, v)`.
 
 Array functions have the Array API's names. This room holds the others that PyTorch programs use, with PyTorch's arguments; it is loaded when the
 first of them is asked for, as a function (`md.cat`) or as a method (`x.expand(3, -1)`), and adds nothing that minidl could not do before: every one
@@ -10,7 +10,7 @@ is an alias or a few lines over the public names. Where one name means two thing
 [[7.0, 0.0], [7.0, 1.0]]
 """
 
-from minidl.idioms import creating, functions, of_jax, placing, shaping, training, writing
+from minidl.idioms import creating, functions, of_jax, of_numpy, placing, shaping, training, writing
 from minidl.idioms.absent import ABSENT
 from minidl.idioms.function import Function
 from minidl.idioms.names import ALIASES, attach
@@ -18,7 +18,10 @@ from minidl.idioms.names import ALIASES, attach
 _ROOMS = (creating, functions, placing, shaping, training)
 _FOUND = ALIASES | {_name: getattr(_room, _name) for _room in _ROOMS for _name in _room.__all__}
 #: Room -> name -> what it is there.
-NAMES = {**of_jax.NAMES, "md": of_jax.NAMES["md"] | _FOUND, "autograd": {"Function": Function, "functional": training.functional}, "Tensor": {}}
+NAMES = {
+    **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND,
+    "autograd": {"Function": Function, "functional": training.functional}, "Tensor": {},
+}  # fmt: skip
 ABSENT = {**of_jax.ABSENT, **ABSENT, "md": of_jax.ABSENT["md"] | ABSENT["md"]}
 __all__ = ["ABSENT", "METHODS", "NAMES"]  # which docs/torch_names.md lists
 globals().update(NAMES["md"])

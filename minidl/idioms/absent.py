@@ -41,7 +41,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "set_float32_matmul_precision": "md.full_precision and md.low_precision",
         "sparse_coo_tensor": "there are no sparse tensors; x.index_add and x.scatter_add take indices",
         "nonzero_static": "md.argwhere, outside jit",
-        "histogram": "md.histc, or md.bincount of md.bucketize",
         "multi_dot": "a @ b @ c",
         "stft": "md.fft.rfft of x.unfold(-1, n, hop) * window",
         "istft": "md.fft.irfft, added up with index_add",

@@ -37,7 +37,8 @@ def fmod(input: md.Tensor, other: Any) -> md.Tensor:
     if not md.result_type(input, other).inexact:
         r = md.remainder(input, other)
         return md.where((r != 0) & ((r < 0) != (input < 0)), r - other, r)  # the smallest integer has no absolute value
-    x, y = (md.asarray(v).to(md.result_type(input, other)) for v in (input, other))
+    dtype = md.result_type(input, other)
+    x, y = (v.to(dtype) if isinstance(v, md.Tensor) else md.asarray(v, dtype=dtype) for v in (input, other))
     sign, turned = (md.where(md.signbit(v), -1.0, 1.0).to(v.dtype) for v in (x, y))  # factors, since a branch not taken may have an infinite slope
     return sign * md.remainder(sign * x, turned * y)
 
@@ -272,16 +273,18 @@ def nan_to_num(input: md.Tensor, nan: float = 0.0, posinf: float | None = None, 
     return md.where(x == -math.inf, info.min if neginf is None else neginf, x)
 
 
-def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
-    """The sum of what is not nan."""
+def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> md.Tensor:
+    """The sum of what is not nan, also by NumPy's words axis and keepdims."""
     there = md.where(md.isnan(input), 0.0, input) if input.dtype.inexact else input
-    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+    dim = dim if axis is None else axis
+    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
 
 
-def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
-    """The mean of what is not nan; nan where all is."""
-    axis = tuple(dim) if isinstance(dim, list) else dim
-    return nansum(input, dim, keepdim) / md.sum(~md.isnan(input), axis=axis, keepdims=keepdim).to(input.dtype)
+def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> md.Tensor:
+    """The mean of what is not nan; nan where all is. Also by NumPy's words axis and keepdims."""
+    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
+    total = nansum(input, dim, keepdim)
+    return total / md.sum(~md.isnan(input), axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim).to(total.dtype)
 
 
 def trapezoid(y: md.Tensor, x: md.Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> md.Tensor:

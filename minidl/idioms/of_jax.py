@@ -267,8 +267,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "make_jaxpr": "print(md.trace(f)(x))",
         "ensure_compile_time_eval": "md.eagerly()",
         "block_until_ready": "x.numpy() or x.item() waits",
-        "nanmax": "md.max(md.where(md.isnan(x), -md.inf, x))",
-        "nanmin": "md.min(md.where(md.isnan(x), md.inf, x))",
         "segment_max": "md.full(n, -md.inf).at[ids].max(x)",
         "segment_min": "md.full(n, md.inf).at[ids].min(x)",
     },

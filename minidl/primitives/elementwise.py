@@ -72,10 +72,14 @@ sigmoid_dx = elementwise(
     "sigmoid_dx", "g y", lambda xp, c, y: xp.sigmoid_dx(c, y), lambda xp, c, g, y: c * g * (1.0 - y * 2.0), only="inexact",
     decompose=lambda xp, g, y: g * (y * (1.0 - y)),
 )  # fmt: skip
+def _root_rule(xp: Any, g: Any, x: Any, out: Any, p: float) -> Any:
+    dead = xp.logical_or(xp.eq(out, 0.0), xp.isinf(x)) if p > 1 and p != 2 else xp.eq(out, 0.0)
+    return _where0(xp, dead, g * 0.5 / out if p == 2 else g / p * out / x)
+
+
 #: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm; 0 at infinity for p > 1.
 root = elementwise(
-    "root", "x", lambda xp, g, out, p: _where0(xp, xp.eq(out, 0.0), g * 0.5 / out if p == 2 else g / p * xp.pow(out, 1.0 - p)), params="p",
-    only="float", promote="float",
+    "root", "x", _root_rule, params="p", only="float", promote="float",
     decompose=lambda xp, x, p: xp.sqrt(x) if p == 2 else xp.pow(x, 1.0 / p),
 )  # fmt: skip
 
