@@ -17,13 +17,16 @@ from typing import Any
 
 import torch
 
+from minidl.backends.torch_kernels import NATIVE
+from minidl.backends.torch_memory import Result
 from minidl.emit import load
-from minidl.graph import Graph, subgraphs
+from minidl.graph import Equation, Graph, subgraphs
 
 Tensor = torch.Tensor
 Program = Callable[..., tuple]
 Kinds = Sequence[tuple[tuple[int, ...], torch.dtype]]
 _aten = torch.ops.aten
+_KEPT = 2**20  # bytes of a result from which its memory is kept
 _MOST = 6000  # equations, loops unrolled: beyond, compiling takes minutes
 _lock = threading.Lock()  # torch's compiler keeps global state
 
@@ -116,13 +119,52 @@ def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.experimental.proxy_tensor import make_fx
 
+    kept = {} if device.type != "cpu" else _kept(graph)
+    n, given = len(inputs), [(r.shape, r.dtype) for r in kept.values()]
+
+    def flat(*args: Tensor) -> tuple:
+        outs = program(*args[:n])
+        for memory, k in zip(args[n:], kept, strict=True):
+            memory.copy_(outs[k])
+        return tuple(o for k, o in enumerate(outs) if k not in kept)
+
     with _lock, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of torch's parts about each other
         with FakeTensorMode(allow_non_fake_inputs=True):
-            fakes: list[Any] = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in inputs]
-            traced = make_fx(lambda *args: tuple(program(*args)), decomposition_table=_RIGHT, _allow_non_fake_inputs=True)(*fakes)
+            fakes: list[Any] = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in (*inputs, *given)]
+            traced = make_fx(flat, decomposition_table=_RIGHT, _allow_non_fake_inputs=True)(*fakes)
         made = standalone_compile(traced, fakes, dynamic_shapes="from_graph")
-    return _guarded(made, inputs, graph.name)
+
+    def run(*args: Tensor) -> tuple:
+        memory = [r() for r in kept.values()]
+        outs = list(made(*args, *memory))
+        for k, m in zip(kept, memory, strict=True):
+            outs.insert(k, m)
+        return tuple(outs)
+
+    return _guarded(run if kept else made, inputs, graph.name)
+
+
+def _kept(graph: Graph) -> dict[int, Result]:
+    """Memory for the large results, by their numbers, that a loop over their elements makes and that nothing else reads. Inductor's own goes back to
+    the system when the caller drops the result, or not, as the heap happens to lie: then each call pays a page fault for every 4 KB, or none."""
+    made = {v: e for e in graph.equations for v in e.outputs}
+    found, read = {}, {a for e in graph.equations for a in e.inputs}
+    for k, v in enumerate(graph.outputs):
+        e = made.get(v)  # type: ignore[arg-type]
+        if e is None or v in read or graph.outputs.count(v) > 1 or e.outputs[0].nbytes < _KEPT:
+            continue
+        if getattr(e.primitive, "elementwise", False) or _outer(e):
+            found[k] = Result(e.outputs[0].shape, NATIVE[e.outputs[0].dtype])
+    return found
+
+
+def _outer(e: Equation) -> bool:
+    """Whether a product is one of each row with each row."""
+    if e.primitive.name != "dot_general":
+        return False
+    (x, _), (contract, _) = e.inputs, e.params["contract"]
+    return all(x.shape[a] == 1 for a in contract)
 
 
 # ---- CUDA graphs ----------------------------------------------------------------------------------------------------------------------
