@@ -35,6 +35,7 @@ _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds
 ROUNDS, _MOST = 5, 20
 _AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
 _DROP = (2.0, 1.5, 1.5, 1.5, 1.2)  # times the best: who is dropped after each round, the last for all that follow
+_TIE = 1.05  # times the best within which more rounds may tell
 _NEAR = 1.01  # times the best within which the inputs' own backend is taken: nearer than two measurements of one program
 _CLOSE, _REACH = 1.25, 4.0  # times the winner: who is timed again in a later process; who is, where the winner's time changed by as much as _CLOSE
 _ULPS, _DRAWS, _ROOM = 4, 3, 4.0  # how far inputs are moved, how often, and how much more than the largest movement seen is allowed
@@ -237,7 +238,9 @@ class Contest:
             limit = _DROP[min(turn, len(_DROP) - 1)] * min(best.values())
             going = [k for k in going if best[k] <= limit]
             spent = time.perf_counter() - start
-            if len(going) == 1 or spent >= max(_TIMING, Auto.budget / 4) or (spent >= _TIMING and turn + 1 >= ROUNDS):
+            if turn + 1 >= ROUNDS and spent >= _TIMING:  # as long again for those between whom it is close
+                going = [k for k in going if best[k] <= _TIE * min(best.values())]
+            if len(going) == 1 or spent >= max(_TIMING, Auto.budget / 4) or (turn + 1 >= ROUNDS and spent >= 2 * _TIMING):
                 break
         for k, t in best.items():
             self.rows[k].call = t
@@ -303,17 +306,25 @@ class Candidate:
             handed(o, self.engine.xp, self.home)
         return watch.seconds() / count
 
+    def _settle(self, seconds: float) -> None:
+        """Let a round have as many calls of so many seconds as fill it, if it has fewer."""
+        self.calls = max(1, self.calls, min(_AHEAD if self.heirs else 1000, round(_ROUND / max(seconds, 1e-9))))
+
     def seconds(self) -> float:
-        """Seconds a call, over as many calls as fill a round; the first round finds out how many. Where that is more than one, a call that does not
-        count goes before: others ran meanwhile, and one that finds neither its code nor its data in a cache may take half as long again."""
+        """Seconds a call, over as many calls as fill a round, which the rounds find out: the first calls, whose memory the system has yet to give,
+        may take ten times as long as others. Where that is more than one, a call that does not count goes before: others ran meanwhile, and one that
+        finds neither its code nor its data in a cache may take half as long again."""
         if not self.calls:
             self.kept = self.once()
-            self.calls = max(1, min(_AHEAD if self.heirs else 1000, round(_ROUND / max(self._loop(1), 1e-9))))
+            first = self._loop(1)
+            self._settle(first if first > _ROUND else min(first, self._loop(1), self._loop(1)))
         if self.calls > 1:
             self._loop(1)
         if len(self.heirs) == len(self.used):
             try:
-                return self._loop(self.calls)
+                found = self._loop(self.calls)
+                self._settle(found)
+                return found
             except Exception:
                 if not self.heirs:
                     raise
