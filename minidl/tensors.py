@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 
@@ -223,8 +224,7 @@ class Tensor:
         """The same values without a place on the tape. What is stored in the result in place is stored in this tensor as well."""
         interp = state.interpreter if busy[0] else None
         out = Tensor(self.payload, self.xp, self.dtype) if interp is None else interp.detach(self)
-        out.of = origin(self, None)
-        return out
+        return view(out, self, None)
 
     def assign(self, value: Tensor) -> Tensor:
         """Give this Tensor another value of the same shape and dtype, in place; the heart of `x += y`, `x[i] = y` and optimizers.
@@ -272,17 +272,19 @@ class Tensor:
         def __getattr__(self, name: str) -> Any: ...
 
 
-def origin(base: Tensor, step: Any) -> tuple[Any, ...]:
-    """What a view of a tensor remembers, see minidl.ops.views."""
+def view(out: Tensor, base: Tensor, step: Any) -> Tensor:
+    """Say of a new tensor that it shows elements of another, by a step of minidl.ops.views; returns it."""
     above = base.of
     if above is not None:
-        if step is None is above[2] and above[0]() is not None:
-            return above  # detached twice
+        if step is None is above[2] and above[0]() is not None:  # detached twice
+            out.of = above
+            return out
         alive = above
         while alive is not None and alive[0]() is None:
             alive = alive[1]
         above = above if alive is not None else None  # else nobody can see what is written there
-    return weakref.ref(base), above, step, base.shape
+    out.of = ref(base), above, step, base.payload.shape
+    return out
 
 
 def home(xp: Any) -> Any:

@@ -37,7 +37,7 @@ from minidl.ops.common import (
     values,
 )  # fmt: skip
 from minidl.ops.manipulation import broadcast_to
-from minidl.ops.views import mark
+from minidl.tensors import view
 
 _KEEP = "use md.where(mask, x, other), which keeps all elements, or index with md.nonzero(mask), called outside the traced function"
 
@@ -312,14 +312,15 @@ def getitem(x: Any, index: Any, /) -> Tensor:
                 raise _out_of_bounds(index, 0, n)
             zeros, i = (0,) * len(rest), index % n
             row = ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim)
-            return mark(ns.reshape(row, shape=tuple(rest)), x, (None, (index,), {}))
+            return view(ns.reshape(row, shape=tuple(rest)), x, ("index", index))
         if _rows(x, index):
-            return ns.gather(x, wrapped(index, 0, x.shape[0])[0])
+            out = ns.gather(x, wrapped(index, 0, x.shape[0])[0])
+            return out if index.ndim else view(out, x, ("index", index))
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
             kept = int(deciding(index, "indexing with a mask", _KEEP))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
         out = _read(x, index, None)
-        return mark(out, x, (None, (index,), {})) if all(map(_plain, index if isinstance(index, tuple) else (index,))) else out
+        return view(out, x, ("index", index)) if all(map(_plain, index if isinstance(index, tuple) else (index,))) else out
     except Exception as error:
         raise refused(getitem, error, x, index) from None
 

@@ -29,8 +29,7 @@ from minidl.ops.common import (
     scalar_type,
     shown,
 )  # fmt: skip
-from minidl.ops.views import mark
-from minidl.ops.views import view as viewing
+from minidl.tensors import view as shows
 
 __all__ = [
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose",
@@ -39,7 +38,14 @@ __all__ = [
 ]  # fmt: skip
 
 
-@viewing
+def _shaped(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return shows(ns.reshape(x, shape=shape), x, ("reshape", shape))
+
+
+def _ordered(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return shows(ns.permute(x, axes=axes), x, ("permute", axes))
+
+
 def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
     """x in another shape of as many elements, in row-major order; one size may be -1. Raises ValueError where the number does not fit.
 
@@ -55,8 +61,8 @@ def reshape(x: Any, /, shape: Any, *, copy: bool | None = None) -> Tensor:
                 raise ValueError(f"reshape: {describe(x)} with {x.size} elements does not fit shape {sizes}")
             sizes = tuple((x.size // known if known else 0) if s == -1 else s for s in sizes)
         elif sizes == x.shape:
-            return fresh(x)
-        return ns.reshape(x, shape=shapes.size_tuple("reshape", sizes))
+            return shows(fresh(x), x, ("reshape", sizes))
+        return _shaped(x, shapes.size_tuple("reshape", sizes))
     except Exception as error:
         raise refused(reshape, error, x, shape, copy=copy) from None
 
@@ -68,14 +74,9 @@ def view(x: Any, /, *shape: Any) -> Tensor:
     1065353216
     """
     if len(shape) == 1 and isinstance(shape[0], DType):
-        return bits(operand(x), shape[0])
+        x = operand(x)
+        return shows(ns.bitcast(x, dtype=shape[0]), x, ("bits", shape[0]))
     return reshape(x, shape[0] if len(shape) == 1 else shape)
-
-
-@viewing
-def bits(x: Tensor, dtype: DType) -> Tensor:
-    """The same bits as another dtype."""
-    return ns.bitcast(x, dtype=dtype)
 
 
 def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
@@ -93,7 +94,6 @@ def flatten(x: Any, /, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     return reshape(x, (*x.shape[:a], shapes.prod(x.shape[a : b + 1]), *x.shape[b + 1 :]))
 
 
-@viewing
 def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     """x with its axes in the given order. Raises ValueError for what is no permutation.
 
@@ -103,7 +103,7 @@ def permute_dims(x: Any, /, axes: Sequence[int]) -> Tensor:
     try:
         x = operand(x)
         order = tuple(shapes.axis_index("permute_dims", a, x.ndim) for a in axes)
-        return ns.permute(x, axes=order)
+        return _ordered(x, order)
     except Exception as error:
         raise refused(permute_dims, error, x, axes) from None
 
@@ -120,7 +120,6 @@ def matrix_transpose(x: Any, /) -> Tensor:
     return swapaxes(x, -1, -2)
 
 
-@viewing
 def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     """Two axes exchanged.
 
@@ -131,10 +130,9 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
     order = list(range(x.ndim))
     a, b = shapes.axis_index("swapaxes", axis1, x.ndim), shapes.axis_index("swapaxes", axis2, x.ndim)
     order[a], order[b] = b, a
-    return ns.permute(x, axes=tuple(order))
+    return _ordered(x, tuple(order))
 
 
-@viewing
 def transpose(x: Any, /, *axes: Any) -> Tensor:
     """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy).
 
@@ -144,13 +142,12 @@ def transpose(x: Any, /, *axes: Any) -> Tensor:
     try:
         x = operand(x)
         if not axes or axes == (None,):
-            return ns.permute(x, axes=tuple(reversed(range(x.ndim))))
+            return _ordered(x, tuple(reversed(range(x.ndim))))
         return permute_dims(x, axes[0]) if len(axes) == 1 else swapaxes(x, *axes)
     except Exception as error:
         raise refused(transpose, error, x, *axes) from None
 
 
-@viewing
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int], /) -> Tensor:
     """Axes moved to other places, the rest in order. Raises ValueError for unequal or repeated axes.
 
@@ -164,10 +161,9 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     order = [a for a in range(x.ndim) if a not in src]
     for d, s in sorted(zip(dst, src, strict=True)):
         order.insert(d, s)
-    return ns.permute(x, axes=tuple(order))
+    return _ordered(x, tuple(order))
 
 
-@viewing
 def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
     """New axes of size one at these places of the result.
 
@@ -180,7 +176,7 @@ def expand_dims(x: Any, /, axis: int | Sequence[int] = 0) -> Tensor:
         given = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
         for place in sorted(shapes.axes_tuple("expand_dims", given, len(sizes) + len(given))):
             sizes.insert(place, 1)
-        return ns.reshape(x, shape=tuple(sizes))
+        return _shaped(x, tuple(sizes))
     except Exception as error:
         raise refused(expand_dims, error, x, axis) from None
 
@@ -296,7 +292,7 @@ def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     a = shapes.axis_index("unstack", axis, x.ndim)
     rest = shapes.reduced(x.shape, (a,), False)
     lead = (slice(None),) * a
-    return tuple(mark(ns.reshape(cut(x, a, i, i + 1), shape=rest), x, (None, ((*lead, i),), {})) for i in range(x.shape[a]))
+    return tuple(shows(ns.reshape(cut(x, a, i, i + 1), shape=rest), x, ("index", (*lead, i))) for i in range(x.shape[a]))
 
 
 def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
@@ -321,7 +317,7 @@ def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         raise ValueError(f"split: sizes {tuple(sizes)} do not add up to {n}, axis {a} of {describe(x)}")
     out, start = [], 0
     for s in sizes:
-        out.append(mark(cut(x, a, start, start + s), x, (None, ((*(slice(None),) * a, slice(start, start + s)),), {})))
+        out.append(shows(cut(x, a, start, start + s), x, ("index", (*(slice(None),) * a, slice(start, start + s)))))
         start += s
     return tuple(out)
 
@@ -442,7 +438,6 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     return ns.pad(x, widths=both, value=value)
 
 
-@viewing
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The elements x[i, i + offset, ...] of two axes, the first two by default, as a new last axis; md.linalg.diagonal has those of the
     last two. It is one strided slice of the flattened axes.
@@ -457,9 +452,10 @@ def diagonal(x: Any, /, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> T
     if a == b:
         raise ValueError(f"diagonal: axis1 and axis2 are both {a}")
     rest = [i for i in range(x.ndim) if i not in (a, b)]
-    x = permuted(x, (*rest, a, b))
+    base, x = x, permuted(x, (*rest, a, b))
     rows, cols = x.shape[-2:]
     count = max(0, min(rows, cols - offset) if offset >= 0 else min(rows + offset, cols))
     flat = ns.reshape(x, shape=(*x.shape[:-2], rows * cols))
     start = min(offset if offset >= 0 else -offset * cols, rows * cols)
-    return cut(flat, flat.ndim - 1, start, start + (count - 1) * (cols + 1) + 1 if count else start, cols + 1)
+    out = cut(flat, flat.ndim - 1, start, start + (count - 1) * (cols + 1) + 1 if count else start, cols + 1)
+    return shows(out, base, ("diagonal", (offset, a, b)))

@@ -24,10 +24,10 @@ from minidl.ops.common import busy, cast, describe, fresh, from_numpy, home, ns,
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.namespace import VERSIONS
-from minidl.ops.views import settle, view
+from minidl.ops.views import settle
 from minidl.primitives.core import parameters
 from minidl.tape import Node, count, crossed, deposit
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, view
 
 Method = Callable[..., Any]
 
@@ -91,14 +91,16 @@ def storing(f: Method) -> Method:
     return update
 
 
-def _updating(f: Method) -> Method:
-    """`x op= y`. A piece of another tensor is a value here, as in every library without views: `total = x[0]; total += x[1]` leaves x alone."""
-    stored = storing(f)
+def _updating(f: Method, operator: bool = True) -> Method:
+    """`x op= y`, or the method for it. A piece of another tensor is a value to operators, as in every library without views: `total = x[0];
+    total += x[1]` leaves x alone."""
 
     def update(self: Tensor, other: Any, /) -> Tensor:
-        if self.of is not None and self.of[2] is not None:
-            self.of = None
-        return stored(self, other)
+        if self.of is not None:
+            if operator and self.of[2] is not None:
+                self.of = None
+            settle(self)
+        return store(self, f(self, other))
 
     return update
 
@@ -253,14 +255,13 @@ def _scaled(name: str, f: Method) -> Method:
 
 for _name, _f in {"add": ns.add, "sub": ns.sub}.items():
     setattr(Tensor, _name, _scaled(_name, _f))
-    setattr(Tensor, _name + "_", storing(getattr(Tensor, _name)))
+    setattr(Tensor, _name + "_", _scaled(_name + "_", _updating(_f, operator=False)))
 
 
 @attach("contiguous")
-@view
 def contiguous(self: Tensor) -> Tensor:
     """The same values: PyTorch's tensor itself, or a copy where the order of axes was changed."""
-    return fresh(self)
+    return view(fresh(self), self, ("contiguous", None))
 
 
 @attach("copy_")

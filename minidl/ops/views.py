@@ -12,44 +12,47 @@ detach writes past the tape.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
-from minidl.backends import get
-from minidl.context import grad_mode, interpreting
-from minidl.ops.common import Tensor, ns, reshaped, state
-from minidl.tensors import origin
-
-F = TypeVar("F", bound=Callable[..., Any])
-_WHOLE = {"reshape", "expand_dims", "contiguous"}  # what keeps all elements in their order
-_ORDERS = {"permute_dims", "swapaxes", "transpose", "moveaxis"}  # what keeps all elements
-
-
-def mark(view: Tensor, base: Tensor, step: Any) -> Tensor:
-    """Say of a new tensor that it shows elements of another. step: (function, further arguments, their names), where None is the function of an
-    index; None for detach."""
-    view.of = origin(base, step)
-    return view
-
-
-def view(f: F) -> F:
-    """A function whose result shows elements of its first argument."""
-
-    @functools.wraps(f)
-    def viewing(x: Any, /, *args: Any, **params: Any) -> Any:
-        out = f(x, *args, **params)
-        return mark(out, x, (f, args, params)) if isinstance(x, Tensor) else out
-
-    return viewing  # type: ignore[return-value]
+from minidl.context import grad_mode
+from minidl.ops.common import Tensor, fresh, ns, reshaped, state
+from minidl.tensors import view
 
 
 def _again(base: Tensor, step: Any) -> Tensor:
-    from minidl.ops.indexing import getitem
+    """The view of a base."""
+    from minidl.ops import indexing, manipulation
 
-    return base.detach() if step is None else (step[0] or getitem)(base, *step[1], **step[2])
+    if step is None:
+        return base.detach()
+    kind, how = step
+    if kind == "index":
+        return indexing.getitem(base, how)
+    if kind == "diagonal":
+        return manipulation.diagonal(base, offset=how[0], axis1=how[1], axis2=how[2])
+    if kind == "contiguous":
+        return fresh(base)
+    return ns.bitcast(base, dtype=how) if kind == "bits" else getattr(ns, kind)(base, **{"axes" if kind == "permute" else "shape": how})
+
+
+def _put(base: Tensor, step: Any, value: Tensor) -> Tensor:
+    """The base with the value at the elements that the view shows."""
+    kind, how = step
+    if kind == "index":
+        from minidl.ops.indexing import set_at
+
+        return set_at(base, how, value)
+    if kind == "permute":
+        return ns.permute(value, axes=tuple(sorted(range(len(how)), key=how.__getitem__)))
+    if kind == "bits":
+        return ns.bitcast(value, dtype=base.dtype)
+    if kind == "diagonal":
+        n = int(base.size)
+        where = np.diagonal(np.arange(n).reshape(base.shape), *how).reshape(-1)
+        return reshaped(reshaped(base, (n,)).at[where].set(reshaped(value, (int(value.size),))), base.shape)
+    return reshaped(value, base.shape)
 
 
 def source(of: Any) -> Tensor | None:
@@ -58,7 +61,7 @@ def source(of: Any) -> Tensor | None:
     if base is not None:
         settle(base)
     elif of[1] is not None and (root := source(of[1])) is not None:
-        base = mark(_again(root, of[1][2]), root, of[1][2])
+        base = view(_again(root, of[1][2]), root, of[1][2])
     return base
 
 
@@ -88,44 +91,20 @@ def through(x: Tensor, value: Tensor) -> None:
         base.assign(value.detach() if of[2] is None else _put(base, of[2], value))
 
 
-def _put(base: Tensor, step: Any, value: Tensor) -> Tensor:
-    """The base with the value at the elements that the view shows."""
-    f, args, _ = step
-    if f is None:
-        from minidl.ops.indexing import set_at
-
-        return set_at(base, args[0], value)
-    if f.__name__ == "bits":
-        return ns.bitcast(value, dtype=base.dtype)
-    if f.__name__ in _WHOLE:
-        return reshaped(value, base.shape)
-    if f.__name__ in _ORDERS:
-        order = [n - 1 for n in _tried(np.empty(tuple(range(1, base.ndim + 1)), bool), step).shape]
-        return ns.permute(value, axes=tuple(np.argsort(order).tolist()))
-    n = int(base.size)  # a diagonal
-    flat = reshaped(base, (n,)).at[_tried(np.arange(n).reshape(base.shape), step).reshape(-1)]
-    return reshaped(flat.set(reshaped(value, (int(value.size),))), base.shape)
-
-
-def _tried(array: np.ndarray, step: Any) -> np.ndarray:
-    """What a step makes of a NumPy array, if possible without a copy."""
-    xp = get("numpy")
-    with interpreting(None):
-        return _again(Tensor(array, xp, xp.dtype_of(array)), step).payload
-
-
 def _copied(of: Any) -> bool:
     """Whether PyTorch, which minds the order in memory, copies at the last step."""
-    return of[1] is not None and of[2] is not None and of[2][0] is not None and not _layout(of)[1]
+    return of[1] is not None and of[2] is not None and of[2][0] in ("reshape", "contiguous") and _layout(of)[1]
 
 
 def _layout(of: Any) -> tuple[np.ndarray, bool]:
-    """A NumPy array that lies in memory as a view of PyTorch's would, and whether its last step copied nothing."""
-    base = np.empty(of[3], np.int8) if of[1] is None else _layout(of[1])[0]
-    if of[2] is None:
-        return base, True
-    if of[2][0] is None:
-        index = of[2][1][0] if isinstance(of[2][1][0], tuple) else (of[2][1][0],)
-        return base[tuple(0 if isinstance(k, Tensor) else k for k in index)], True
-    found = np.ascontiguousarray(base) if of[2][0].__name__ == "contiguous" else _tried(base, of[2])
-    return found, np.may_share_memory(found, base)
+    """A NumPy array that lies in memory as a view of PyTorch's would, and whether the last step copied it."""
+    base = found = np.empty(of[3], np.int8) if of[1] is None else _layout(of[1])[0]
+    kind, how = of[2] or ("bits", None)
+    if kind == "index":
+        found = base[tuple(0 if isinstance(k, Tensor) else k for k in (how if isinstance(how, tuple) else (how,)))]
+        found = found if isinstance(found, np.ndarray) else base[(slice(1),) * base.ndim].reshape(())
+    elif kind in ("reshape", "permute", "diagonal"):
+        found = {"reshape": np.reshape, "permute": np.transpose, "diagonal": np.diagonal}[kind](base, *(how if kind == "diagonal" else (how,)))
+    elif kind == "contiguous":
+        found = np.ascontiguousarray(base)
+    return found, not np.may_share_memory(found, base)
