@@ -109,7 +109,8 @@ def subtract(at: Any, values: Any, **rules: Any) -> md.Tensor:
     >>> md.ones(2).at[0].subtract(3.0).tolist()
     [-2.0, 1.0]
     """
-    return at.add(-md.asarray(values).to(at.x.dtype), **rules)
+    values = values.to(at.x.dtype) if isinstance(values, md.Tensor) else md.asarray(values, dtype=at.x.dtype)
+    return at.add(-values, **rules)
 
 
 def divide(at: Any, values: Any, **rules: Any) -> md.Tensor:

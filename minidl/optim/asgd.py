@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count, decayed
+from minidl.optim.optimizer import Optimizer, State, count, decayed, scalar
 
 
 class ASGD(Optimizer):
@@ -45,6 +45,7 @@ class ASGD(Optimizer):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         step, eta = state["step"] + 1, state["eta"]
+        eta = md.where(step == 1, scalar(group["lr"], eta), eta)  # a schedule may have changed it since the state was made
         p, grad = decayed(p, grad, group)
         p = p * (1 - group["lambd"] * eta).to(p.dtype) - grad * eta.to(p.dtype)
         average = state["ax"] + (p - state["ax"]) * state["mu"].to(p.dtype)

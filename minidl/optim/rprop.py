@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import minidl as md
-from minidl.optim.optimizer import Optimizer, State, count
+from minidl.optim.optimizer import Optimizer, State, count, scalar
 
 
 class Rprop(Optimizer):
@@ -45,7 +45,8 @@ class Rprop(Optimizer):
 
     def _update(self, p: md.Tensor, grad: md.Tensor, group: dict[str, Any], state: State) -> tuple[md.Tensor, State]:
         (shrink, grow), (smallest, largest) = group["etas"], group["step_sizes"]
-        kept, size = grad * state["prev"], state["step_size"]
+        first = state["step"] == 0  # the rate of now, which a schedule may have changed since the state was made
+        kept, size = grad * state["prev"], md.where(first, scalar(group["lr"], grad), state["step_size"])
         size = md.clip(md.where(kept > 0, size * grow, md.where(kept < 0, size * shrink, size)), smallest, largest)
         grad = md.where(kept < 0, 0.0, grad)
         return p - md.sign(grad) * size, {"step": state["step"] + 1, "prev": grad, "step_size": size}
