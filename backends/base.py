@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ class Backend:
     widens: bool = False  # whether native operators widen bfloat16 next to a Python number
 
     def __init__(self) -> None:
-        self.scalars: dict[tuple, Any] = {}  # Python scalar -> native 0-d array, filled by the tensor layer
+        self.scalars = Scalars(self)  # (Python scalar, class, dtype) -> native 0-d array, filled by the tensor layer
         self.numbers: dict[tuple, Any] = {}  # the same by native dtype, filled by `number`
         # The same functions with less in front of them, where a backend has such: `quick` may raise RuntimeError for no reason of the user's
         # (the general path is then taken) and enters its own scope, `bare` is for use inside scope().
@@ -154,6 +155,14 @@ class Backend:
             graph.cache[key] = load(source, env, graph.name)
         return graph.cache[key]
 
+    def pieces(self, x: Any, axis: int, ends: Sequence[int], drop: bool) -> Sequence[Any]:
+        """The slices of an array between these positions of an axis, without the axis if drop; they may show its memory."""
+        start, stop, found = [0] * x.ndim, list(x.shape), []
+        for start[axis], stop[axis] in itertools.pairwise(ends):
+            v = self.slice(x, start=tuple(start), stop=tuple(stop), step=(1,) * x.ndim)
+            found.append(self.reshape(v, shape=tuple(x.shape[:axis]) + tuple(x.shape[axis + 1 :])) if drop else v)
+        return found
+
     def expected(self, graph: Graph, mode: str | None = None) -> float:
         """About how many seconds compiling takes, where that is long: backend="auto" stays within its budget by it."""
         return 0.0
@@ -176,6 +185,22 @@ def brought(backend: str) -> dict[str, Any]:
     """The kernels by name that libraries have for a backend, beside the primitives that they define."""
     homes = {name: _beside(p.kernels, backend) for name, p in table.items() if p.kernels}
     return {name: getattr(module, name) for name, module in homes.items() if hasattr(module, name)}
+
+
+class Scalars(dict[Any, Any]):
+    """Native 0-d arrays of Python scalars. The two zeros of floats are equal as keys, and so are kept by their text."""
+
+    def __init__(self, backend: Backend):
+        self.backend = backend
+
+    def __missing__(self, key: tuple[Any, ...]) -> Any:
+        value, kind, dtype = key
+        if value != 0 or kind is not float or self.backend.needs_scope:
+            raise KeyError(key)
+        sign = repr(value), dtype
+        if sign not in self:
+            self[sign] = self.backend.scalar(value, dtype)
+        return self[sign]
 
 
 class Functions:

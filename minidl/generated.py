@@ -152,13 +152,12 @@ def generate_several(primitive: Primitive) -> Any:
     name, n, joins = primitive.name, len(primitive.args), primitive.joins
     env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set()}
     xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
-    first = joins[0] if joins else 0
-    lines = [f"def {name}({xs}, /, **params):", "    try:", f"        xp = x{first}.xp; dt = x{first}.dtype"]
-    lines.append(f"        if dt.fast_float and {_FREE}:")
+    leads = list(range(n)) if joins is None else list(joins) or [0]
+    lines = [f"def {name}({xs}, /, **params):", "    try:", f"        k = x{leads[0]}"]
+    lines += [f"        if k.__class__ is float or k.__class__ is int: k = x{i}" for i in leads[1:]]
+    lines += ["        xp = k.xp; dt = k.dtype", f"        if dt.fast_float and {_FREE}:"]
     for i in range(n):
-        if i == first:
-            lines.append(f"            a{i} = x{i}.payload; n{i} = x{i}.node")
-        elif joins is None or i in joins:
+        if i in leads:
             lines += [f"            c = x{i}.__class__", f"            if c is float or c is int: a{i} = xp.scalars[x{i}, c, dt]; n{i} = None"]
             lines.append(f"            elif x{i}.xp is xp and x{i}.dtype is dt: a{i} = x{i}.payload; n{i} = x{i}.node")
             lines.append("            else: raise TypeError")

@@ -196,11 +196,11 @@ def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Gr
 
 
 def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: Any, n: int, reverse: bool) -> tuple[Any, Any]:
-    from minidl.ops import stack
+    from minidl.ops import stack, unstack
 
-    state_now, ys = tree.unflatten(cs, carry), []
+    state_now, ys, rows = tree.unflatten(cs, carry), [], [unstack(t) for t in seq]
     for i in reversed(range(n)) if reverse else range(n):
-        state_now, y = f(state_now, tree.unflatten(xs, [t[i] for t in seq]))
+        state_now, y = f(state_now, tree.unflatten(xs, [row[i] for row in rows]))
         ys.append(y)
     same("scan", carry, tree.leaves(state_now))
     if reverse:

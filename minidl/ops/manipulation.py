@@ -3,6 +3,7 @@ stored in one that PyTorch calls a view reaches x as well (minidl.ops.views)."""
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from minidl import shapes
+from minidl.context import at_once, busy, state
 from minidl.dtypes import DType
 from minidl.errors import refused
 from minidl.ops.common import (
@@ -29,6 +31,7 @@ from minidl.ops.common import (
     scalar_type,
     shown,
 )  # fmt: skip
+from minidl.tape import opaque_nodes
 from minidl.tensors import view as shows
 
 __all__ = [
@@ -290,9 +293,37 @@ def unstack(x: Any, /, axis: int = 0) -> tuple[Tensor, ...]:
     """
     x = operand(x)
     a = shapes.axis_index("unstack", axis, x.ndim)
-    rest = shapes.reduced(x.shape, (a,), False)
     lead = (slice(None),) * a
-    return tuple(shows(ns.reshape(cut(x, a, i, i + 1), shape=rest), x, ("index", (*lead, i))) for i in range(x.shape[a]))
+    return tuple(shows(v, x, ("index", (*lead, i))) for i, v in enumerate(_pieces(x, a, (1,) * x.shape[a], True)))
+
+
+def _pieces(x: Tensor, a: int, sizes: Sequence[int], drop: bool) -> list[Tensor]:
+    """The parts of these sizes, which make up an axis, without the axis if drop. Eager they are one node of the tape, whose cotangent is put together
+    once, where slices would each be added to an array as large as x."""
+    xp, ends = x.xp, list(itertools.accumulate(sizes, initial=0))
+    if (busy[0] and not at_once()) or not hasattr(xp, "asarray") or xp.needs_scope:
+        cuts = (cut(x, a, *pair) for pair in itertools.pairwise(ends))
+        return [ns.reshape(v, shape=x.shape[:a] + x.shape[a + 1 :]) if drop else v for v in cuts]
+    natives = xp.pieces(x.payload, a, ends, drop)
+    nodes: Any = itertools.repeat(None)
+    if x.node is not None and x.dtype.inexact and natives and not (busy[0] and not state.grad):
+        shape, dtype = x.shape, x.dtype  # nodes do not keep x
+        lead, tail = shape[:a], shape[a + 1 :]
+
+        def together(on: Any, cts: Sequence[Any]) -> Any:
+            there = [i for i, c in enumerate(cts) if c is not None]
+            wide = [on.reshape(c, shape=(*lead, 1, *tail)) if drop and c is not None else c for c in cts]
+            if len(there) == 1:
+                at = {"start": (0,) * a + (ends[there[0]],) + (0,) * len(tail), "stop": (*lead, ends[there[0] + 1], *tail)}
+                return on.unslice(wide[there[0]], shape=shape, **at, step=(1,) * len(shape))
+            parts = (on.full(shape=(*lead, n, *tail), value=0, dtype=dtype) if c is None else c for c, n in zip(wide, sizes, strict=True))
+            return on.add(on.concat(*parts, axis=a), 0.0)  # as a sum of slices: no zero stays negative
+
+        nodes = opaque_nodes(
+            xp, "pieces", [x.node], len(natives), lambda cts, tracked: [together(ns, cts)], lambda ts: _pieces(ts[0], a, sizes, drop),
+            None if xp.widens and not x.dtype.fast else lambda cts: [together(xp.bare, cts)],
+        )  # fmt: skip
+    return [Tensor(v, xp, x.dtype, node) for v, node in zip(natives, nodes, strict=False)]
 
 
 def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
@@ -315,9 +346,9 @@ def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
         sizes = [min(sizes, n - i) for i in range(0, n, sizes)] or [0]
     if sum(sizes) != n or any(s < 0 for s in sizes):
         raise ValueError(f"split: sizes {tuple(sizes)} do not add up to {n}, axis {a} of {describe(x)}")
-    out, start = [], 0
-    for s in sizes:
-        out.append(shows(cut(x, a, start, start + s), x, ("index", (*(slice(None),) * a, slice(start, start + s)))))
+    out, start, lead = [], 0, (slice(None),) * a
+    for v, s in zip(_pieces(x, a, sizes, False), sizes, strict=True):
+        out.append(shows(v, x, ("index", (*lead, slice(start, start + s)))))
         start += s
     return tuple(out)
 
