@@ -165,7 +165,10 @@ def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     g = ns.conj(g) if g.dtype.is_complex else g
     interp = state.interpreter
     have = leaf.grad if interp is None else interp.read_grad(leaf)
-    write_grad(leaf, g if have is None else ns.add(have, g))
+    if have is None or interp is not None or have.node is not None or g.node is not None or have.xp is not g.xp:
+        write_grad(leaf, g if have is None else ns.add(have, g))
+    else:
+        have.payload = ns.add(have, g).payload
 
 
 def _arrive(node: Node, g: Any) -> None:
@@ -177,7 +180,10 @@ def _arrive(node: Node, g: Any) -> None:
         _accumulate(leaf, Tensor(g, xp, dtype))
         return
     new, have = conjugated(g, dtype, xp), leaf.grad
-    leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
+    if have is None or have.node is not None or have.xp is not xp:
+        leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
+    else:  # who holds the gradient sees it grow, as in PyTorch
+        have.payload = xp.add(have.payload, new)
 
 
 def backward(

@@ -54,11 +54,16 @@ def same(a: Any, b: Any) -> bool:
     return bool(repr(a) == repr(b) if isinstance(a, (float, complex)) else a == b)
 
 
+def based(x: Any) -> Tensor | None:
+    """The tensor that one is a view of, if it lives."""
+    return None if x.of is None else x.of[0]()
+
+
 class Walk:
     """Everything reachable: `terms` (guard expressions over `env`), `tensors` (id → where it is read), `boxes` (containers that may be written)."""
 
     def __init__(self) -> None:
-        self.env: dict[str, Any] = {"Tensor": Tensor, "same": same}
+        self.env: dict[str, Any] = {"Tensor": Tensor, "same": same, "based": based}
         self.terms: list[tuple[str, int | None, Any]] = []  # expression, and the container and key that it pins, if any
         self.tensors: dict[int, list[tuple[Tensor, str, Any, Any]]] = {}  # tensor, expression, container, key: once for each place
         self.boxes: dict[int, Any] = {}  # id → dict or list
@@ -113,6 +118,8 @@ class Walk:
             return
         if isinstance(x, Tensor):
             self.tensors.setdefault(id(x), []).append((x, text, box, key))
+            if (base := based(x)) is not None:  # a write to the view reaches it
+                self.value(base, f"based({text})", box, key)
         elif isinstance(x, _PLAIN) or (type(x) is tuple and not _interesting(x)):
             self.terms.append((self.equal(x, text), where, key))
         elif type(x) is types.MethodType:

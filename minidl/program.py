@@ -20,7 +20,7 @@ from minidl import dtypes, tape, tree
 from minidl.backends import default
 from minidl.context import DEFAULTS, grad_mode, interpreting, state
 from minidl.graph import Graph, Var
-from minidl.guards import Walk, same, stateful, walkable
+from minidl.guards import Walk, based, same, stateful, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
@@ -50,7 +50,7 @@ class _Source:
     """The guard text and environment of a program under construction."""
 
     def __init__(self) -> None:
-        self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "default": default}
+        self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "based": based, "default": default}
         self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion, "State": state}
         self.unpack: list[str] = []
         self.terms: list[str] = []

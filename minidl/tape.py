@@ -14,6 +14,7 @@ import contextlib
 import functools
 import importlib
 import itertools
+import math
 from _heapq import heappop, heappush  # what heapq makes public; its Python twin is not needed
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -277,7 +278,7 @@ def leaf_node(xp: Any) -> Node:
 
 def released_node(xp: Any) -> Node:
     """The node of a value whose graph was differentiated and released; any number of tensors may share it."""
-    return [next(count), RELEASED, xp]
+    return [-math.inf, RELEASED, xp]  # younger than all, since nobody knows what it led to
 
 
 #: Backends that a recorded value has come from or gone to (Tensor.to): a pass may then meet more than one.

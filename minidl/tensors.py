@@ -140,7 +140,7 @@ class Tensor:
                 raise RuntimeError(
                     f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
                 )
-            self.node = leaf_node(self.xp)
+            self.node, self.of = leaf_node(self.xp), None  # what is trained is a tensor of its own
         elif not on and self.node is not None:
             if self.leaf is None:
                 raise RuntimeError("requires_grad: only leaves can be switched off; use .detach() for the result of an operation")

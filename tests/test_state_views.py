@@ -363,3 +363,109 @@ def test_a_moving_average_over_the_values_of_state_dict():
         a *= 0.5
         a += m * 0.5
     np.testing.assert_allclose(average.weight.detach().numpy(), 0.5 * before + 0.5 * model.weight.detach().numpy(), rtol=1e-6)
+
+
+def test_what_is_loaded_or_copied_is_no_view():
+    net = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    x = md.tensor([[1.0, 2.0], [3.0, 5.0]])
+
+    def step(net, optimizer):
+        optimizer.zero_grad()
+        (net(x) ** 2).sum().backward()
+        optimizer.step()
+
+    first = md.optim.Adam(net.parameters())
+    step(net, first)
+    saved, state = first.state_dict(), net.state_dict()
+    before = [saved["state"][0]["exp_avg"].tolist(), state["1.running_mean"].tolist(), net[0].weight.grad.tolist()]
+    twin = copy.deepcopy(net)
+    twin[0].weight.grad.zero_()
+    twin.load_state_dict(state, assign=True)
+    twin[1].running_mean.add_(1.0)
+    second = md.optim.Adam(net.parameters())
+    second.load_state_dict(saved)
+    after = [first.state_dict()["state"][0]["exp_avg"].tolist(), net[1].running_mean.tolist(), net[0].weight.grad.tolist()]
+    assert after == before
+    step(net, second)
+    assert [saved["state"][0]["exp_avg"].tolist(), first.state_dict()["state"][0]["exp_avg"].tolist()] == before[:1] * 2
+
+    class Slow(md.optim.Optimizer):
+        def __init__(self, params):
+            super().__init__(params, {"lr": 1.0})
+
+        def _start(self, p, group):
+            return {"slow": p}
+
+        def _update(self, p, grad, group, state):
+            return p - grad, {"slow": state["slow"] * 0.5}
+
+    w = md.tensor([1.0], requires_grad=True)
+    slow = Slow([w])
+    for _ in range(2):
+        slow.zero_grad()
+        (w * 0.25).sum().backward()
+        slow.step()
+    assert w.tolist() == [0.5] and slow.state[w]["slow"].tolist() == [0.25]
+
+
+def test_parts_of_complex_numbers_cannot_be_written_in_place():
+    z = md.complex(md.ones(2), md.zeros(2))
+    for write in (lambda: z.real.mul_(2.0), lambda: z.imag.zero_(), lambda: md.view_as_real(z).__setitem__((..., 0), 5.0)):
+        with pytest.raises(RuntimeError, match=r"in-place: .* is a value of its own here.*md.complex\(real, imag\)"):
+            write()
+    part = md.complex(md.ones(2), md.zeros(2)).real  # of which the rest is gone
+    assert part.add_(1.0).tolist() == [2.0, 2.0] and z.tolist() == [1, 1]
+
+
+def test_who_holds_a_gradient_sees_it_grow():
+    for t in (torch, md):
+        w = t.tensor([1.0, 2.0], requires_grad=True)
+        (w * w).sum().backward()
+        g = w.grad
+        (w * 3).sum().backward()
+        assert g.tolist() == w.grad.tolist() == [5.0, 7.0]
+        g.zero_()
+        assert w.grad.tolist() == [0.0, 0.0]
+    (w * w).sum().backward(create_graph=True)
+    assert w.grad.requires_grad and not g.requires_grad
+
+
+def test_programs_find_the_base_of_a_view_that_they_write_to():
+    net, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    kept = net.state_dict()
+
+    def follow():
+        for a, b in zip(kept.values(), other.state_dict().values(), strict=True):
+            a.mul_(0.5).add_(b, alpha=0.5)
+
+    base = md.zeros(3)
+    row, step = base[:2], md.jit(follow)
+    add = md.jit(lambda: row.add_(1.0))
+    want = net.weight.detach().numpy()
+    for _ in range(3):
+        step()
+        add()
+        want = 0.5 * want + 0.5 * other.weight.detach().numpy()
+        base.add_(10.0)
+    assert step.compiles == add.compiles == 1
+    np.testing.assert_allclose(net.weight.detach().numpy(), want, rtol=1e-5)
+    assert base.tolist() == [33.0, 33.0, 30.0] and row.tolist() == [23.0, 23.0]
+    del base
+    add()
+    assert row.tolist() == [24.0, 24.0]  # of what the base held last nobody knows any more
+
+
+def test_what_is_trained_is_a_tensor_of_its_own():
+    x = md.ones(2)
+    w = x.detach().requires_grad_()
+    optimizer = md.optim.SGD([w], lr=0.5)
+
+    @md.jit
+    def step():
+        optimizer.zero_grad()
+        (w * w).sum().backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step()
+    assert step.compiles == 1 and x.tolist() == [1.0, 1.0] and w.tolist() == [0.0, 0.0]

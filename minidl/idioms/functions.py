@@ -206,7 +206,7 @@ def _joined_jvp(primals: Any, tangents: Any) -> Any:
 
 def view_as_real(input: md.Tensor) -> md.Tensor:
     """Real and imaginary parts in a last axis of two."""
-    return md.stack([md.real(input), md.imag(input)], axis=-1)
+    return md.extend.view(md.stack([md.real(input), md.imag(input)], axis=-1), input, ("part", "view_as_real(x)"))
 
 
 def view_as_complex(input: md.Tensor) -> md.Tensor:

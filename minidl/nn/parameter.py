@@ -35,7 +35,7 @@ class Parameter(md.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         copy = Parameter(self.detach(), self.requires_grad)
         if self.grad is not None:
-            copy.grad = self.grad.detach()
+            copy.grad = self.grad.detach().clone()
         return copy
 
 

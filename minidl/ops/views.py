@@ -28,6 +28,8 @@ def _again(base: Tensor, step: Any) -> Tensor:
     if step is None:
         return base.detach()
     kind, how = step
+    if kind == "part":
+        raise RuntimeError(f"in-place: {how} is a value of its own here, so that x would not change; make another x with md.complex(real, imag)")
     if kind == "index":
         return indexing.getitem(base, how)
     if kind == "diagonal":
@@ -40,6 +42,8 @@ def _again(base: Tensor, step: Any) -> Tensor:
 def _put(base: Tensor, step: Any, value: Tensor) -> Tensor:
     """The base with the value at the elements that the view shows."""
     kind, how = step
+    if kind == "part":
+        return _again(base, step)
     if kind == "index":
         from minidl.ops.indexing import set_at
 

@@ -150,7 +150,7 @@ class Optimizer(Hooked):
 
     def _begin(self, p: md.Tensor, group: dict[str, Any]) -> None:
         with md.no_grad():
-            self.state[p] = self._start(p.detach(), group)
+            self.state[p] = self._start(p.detach().clone(), group)
 
     # ---- stateful ---------------------------------------------------------------------------------------------------------------------------
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -210,7 +210,7 @@ class Optimizer(Hooked):
             if not isinstance(p, md.Tensor):
                 raise TypeError(f"{type(self).__name__}.init: only Tensors can be trained, not {type(p).__name__}")
             self._check_parameter(p)
-        return {i: self._start(p.detach(), group) for i, p in enumerate(leaves)}
+        return {i: self._start(p.detach().clone(), group) for i, p in enumerate(leaves)}
 
     def update(self, grads: Any, state: Mapping[int, State], params: Any, **settings: Any) -> tuple[Any, dict[int, State]]:
         """(new parameters, new state) after one step; a pure function, which can be jitted, mapped and differentiated.
@@ -297,7 +297,7 @@ class Optimizer(Hooked):
             return [self._loaded(name, v, p) for v in value]
         if value is None or isinstance(value, (bool, int, float)):
             return value if name not in self._dtypes else md.asarray(value, dtype=self._dtypes[name], backend=p.backend, device=p.device)
-        value = value.detach() if isinstance(value, md.Tensor) else value
+        value = value.detach().clone() if isinstance(value, md.Tensor) else value  # which a step changes, and not what was loaded
         return md.asarray(value).to(self._dtypes.get(name, p.dtype)).to(backend=p.backend, device=p.device)
 
     def __repr__(self) -> str:
