@@ -22,7 +22,7 @@ from minidl.control import run_graph
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
-from minidl.handover import _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
+from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
 from minidl.program import Program, number
 from minidl.tensors import Tensor
 
@@ -127,12 +127,16 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
     if engine.crosses and natives:  # a slot may have been read while a program of another thread was writing over it
         lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
-        given_over = {kind: list(dict.fromkeys(natives[i.text] for i in program.inputs if i.kind == kind)) for kind in ("argument", "state")}
-        lines += [f"    if {name}.__class__ not in taken: {name} = put({name})" for name in given_over["argument"]]
-        if given_over["state"]:  # which lies with the engine after the first call
-            names = _tuple(given_over["state"])
+        given_up = {program.inputs[k].text for k in program.donated}
+        state_names = list(dict.fromkeys(natives[i.text] for i in program.inputs if i.kind == "state"))
+        arguments = list(dict.fromkeys(i.text for i in program.inputs if i.kind == "argument"))
+        for k, text in enumerate(arguments):
+            test, how = ("not in taken", f"put({natives[text]})") if text in given_up else ("is not K", f"stay({k}, {text}, {natives[text]})")
+            lines.append(f"    if {natives[text]}.__class__ {test}: {natives[text]} = {how}")
+        if state_names:  # which lies with the engine after the first call
+            names = _tuple(state_names)
             lines.append(f"    if not taken.issuperset(map(type, {names})): {names} = map(put, {names})")
-        env.update(away=_held, turns=turns, look=look, put=way.put, taken=way.classes)
+        env.update(away=_held, turns=turns, look=look, put=way.put, taken=way.classes, K=way.native, stay=Stay(engine.xp, len(arguments)))
     mark = len(lines)
     if any(env.get(w.target) is flag for w in program.writes for flag in later.flags.values()):
         env["check"] = later.check

@@ -45,6 +45,8 @@ def handed(native: Any, have: Any, want: Any) -> Any:
 
 
 _owners: dict[type, Any] = {}
+#: Calls with one array after which it stays with the engine.
+OFTEN = 8
 
 
 def owner(native: Any) -> Any:
@@ -76,6 +78,39 @@ class Ways:
         if self.engine.takes_numpy and have.device == "cpu":
             return np.asarray(have.to_numpy(native))
         return handed(native, have, self.engine)
+
+
+class Stay:
+    """The arguments of one program that come again and again: after OFTEN calls with the same array a tensor's value lies with the engine, as state
+    does, and is handed over no more; after twice as many next time, if it was read at home meanwhile. Only where the engine's array shares the
+    memory: what somebody writes there from outside must be seen."""
+
+    __slots__ = ("engine", "last", "left", "put", "wait")
+
+    def __init__(self, engine: Any, count: int):
+        self.engine, self.put = engine, ways(engine).put
+        self.last, self.left, self.wait = [0] * count, [OFTEN] * count, [OFTEN] * count
+
+    def __call__(self, k: int, tensor: Tensor, native: Any) -> Any:
+        """What a program takes for a tensor, its argument number k, and what the slot of that holds."""
+        if id(native) != self.last[k]:
+            self.last[k], self.left[k] = id(native), self.wait[k]
+            return self.put(native)
+        self.left[k] -= 1
+        if self.left[k]:
+            return self.put(native)
+        self.wait[k] *= 2
+        have, engine = owner(native), self.engine
+        made = handed(native, have, engine)
+        if engine.device != "cpu" or engine.to_numpy(made).ctypes.data != have.to_numpy(native).ctypes.data:
+            return self.put(native)
+        with lock:
+            kind: Any = tensor.__class__  # its own, also where it is resident
+            twin = resident(kind, engine)
+            if twin is not None and slot(tensor) is native and id(tensor) not in _held:
+                store(tensor, made)
+                change_class(tensor, twin)
+        return made
 
 
 @functools.cache

@@ -610,3 +610,71 @@ def test_what_is_stored_as_it_came_is_not_copied_on_another_backend_either(home,
         x = double(x)  # may write over x where nobody else holds it
         assert kept.backend == home and kept.tolist() == b.tolist() == value.tolist() and a.tolist() == before.tolist()
         before, value = value, value * 2
+
+
+# ---- arguments that come again ----------------------------------------------------------------------------------------------------------------
+def calls(f, n, *args):
+    for _ in range(n):
+        out = f(*args)
+    return out
+
+
+@pytest.mark.parametrize("home, engine", CROSSING)
+def test_an_argument_that_comes_again_and_again_stays_with_the_engine(home, engine):
+    want = np.arange(1024, dtype=np.float32)
+    x, fresh = md.asarray(want, backend=home), get(home)
+    f = md.jit(lambda x, y, n: (x + y * n["k"]).sum(), backend=engine)
+    assert calls(f, handover.OFTEN, x, x, {"k": x}).backend == home and fresh.is_native(slot(x))
+    calls(f, 2, x, x, {"k": x})
+    assert not fresh.is_native(slot(x)), "one tensor under three names, too"
+    assert type(x) is not md.Tensor and x.__class__ is md.Tensor and x.shape == (1024,)
+    assert f(x, x, {"k": x}).item() == (want + want * want).sum()
+    twin = x.detach()
+    assert fresh.is_native(x.payload) and type(x) is md.Tensor and x.tolist() == want.tolist() == twin.tolist()
+    calls(f, handover.OFTEN + 2, x, x, {"k": x})
+    assert fresh.is_native(slot(x)), "what was read at home waits twice as long"
+    x.assign(x + 1.0)
+    assert f(x, x, {"k": x}).item() == pytest.approx(((want + 1) + (want + 1) ** 2).sum())
+
+
+@pytest.mark.parametrize("home, engine", [("numpy", "torch"), ("numpy", "jax"), ("torch", "jax"), ("torch", "numpy")])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_what_somebody_writes_to_shared_memory_is_seen(home, engine, aligned):
+    room = handover.ways(get("numpy")).put(np.zeros(64 + 16, np.float32))
+    start = -room.ctypes.data % 64 // 4 + (0 if aligned else 1)
+    source = room[start : start + 16]
+    x, f = md.from_dlpack(source, backend=home), md.jit(lambda x: x * 1.0, backend=engine)
+    for n in range(handover.OFTEN + 4):
+        source[:] = n
+        assert f(x).tolist() == [n] * 16
+    assert x.tolist() == [n] * 16
+
+
+@pytest.mark.parametrize("home, engine", [*CROSSING[:4], ("jax", "torch"), ("jax", "numba")])
+@pytest.mark.parametrize("where", ["home", "engine"])
+def test_what_stays_with_an_engine_is_given_up_like_anything_else(home, engine, where):
+    want = np.arange(1 << 16, dtype=np.float32)
+    x = md.asarray(want, backend=home)
+    before = x.detach()  # shows the same memory
+    f = md.jit(lambda x: x + 1.0, backend=engine)
+    calls(f, handover.OFTEN + 2, x)
+    after = x.detach() if where == "home" else None
+    got = md.jit(lambda x: x * 2.0, donate=(0,), backend=home if where == "home" else engine)(x)
+    assert np.array_equal(got.numpy(), want * 2) and np.array_equal(before.numpy(), want)
+    assert after is None or np.array_equal(after.numpy(), want)
+
+
+def test_a_thread_may_read_an_argument_that_comes_to_stay():
+    x, want = md.asarray(np.arange(64, dtype=np.float32), backend="numpy"), list(range(64))
+    stop, wrong = threading.Event(), []
+
+    def reads():
+        while not stop.is_set():
+            if x.tolist() != want:
+                wrong.append(1)
+
+    f = md.jit(lambda x: x * 2.0, backend="torch")
+    with running(stop, reads, reads):
+        for _ in range(3000):
+            assert f(x).tolist()[3] == 6.0
+    assert not wrong
