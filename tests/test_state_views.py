@@ -452,7 +452,7 @@ def test_programs_find_the_base_of_a_view_that_they_write_to():
     assert base.tolist() == [33.0, 33.0, 30.0] and row.tolist() == [23.0, 23.0]
     del base
     add()
-    assert row.tolist() == [24.0, 24.0]  # of what the base held last nobody knows any more
+    assert row.tolist() == [34.0, 34.0]  # the program holds it
 
 
 def test_what_is_trained_is_a_tensor_of_its_own():

@@ -210,9 +210,14 @@ for _name, _f in {"clamp": ops.clip, "unsqueeze": ops.expand_dims, "clone": ops.
     setattr(Tensor, _name, _method(_f))  # type: ignore[arg-type]
 Tensor.round = lambda self, *, decimals=0: ops.round(self * 10**decimals) / 10**decimals if decimals else ops.round(self)  # type: ignore[attr-defined]
 Tensor.flip = lambda self, *axis, **params: ops.flip(self, *(axis if len(axis) < 2 else (axis,)), **params)  # type: ignore[attr-defined]
-for _name, _f in {"real": ns.real, "imag": ns.imag}.items():
-    _step = "part", f"x.{_name}"
-    setattr(Tensor, _name, property(lambda self, f=_f, step=_step: view(f(self), self, step), doc=f"The {_name}{'inary' * (_name == 'imag')} part."))
+
+
+def _part(name: str, f: Method, doc: str) -> property:
+    return property(lambda self: view(f(self), self, ("part", f"x.{name}") if self.dtype.is_complex else ("contiguous", None)), doc=doc)
+
+
+Tensor.real = _part("real", ns.real, "The real part.")  # type: ignore[attr-defined]
+Tensor.imag = _part("imag", ns.imag, "The imaginary part.")  # type: ignore[attr-defined]
 Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
 Tensor.T = property(ops.transpose, doc="All axes reversed.")  # type: ignore[attr-defined]
 Tensor.at = property(At, doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor.")  # type: ignore[attr-defined]

@@ -103,12 +103,15 @@ def _copied(of: Any) -> bool:
 def _layout(of: Any) -> tuple[np.ndarray, bool]:
     """A NumPy array that lies in memory as a view of PyTorch's would, and whether the last step copied it."""
     base = found = np.empty(of[3], np.int8) if of[1] is None else _layout(of[1])[0]
-    kind, how = of[2] or ("bits", None)
+    step: Any = of[2] or ("bits", None)
+    kind, how = step
     if kind == "index":
         found = base[tuple(0 if isinstance(k, Tensor) else k for k in (how if isinstance(how, tuple) else (how,)))]
         found = found if isinstance(found, np.ndarray) else base[(slice(1),) * base.ndim].reshape(())
-    elif kind in ("reshape", "permute", "diagonal"):
-        found = {"reshape": np.reshape, "permute": np.transpose, "diagonal": np.diagonal}[kind](base, *(how if kind == "diagonal" else (how,)))
+    elif kind == "diagonal":
+        found = np.diagonal(base, *how)
+    elif kind in ("reshape", "permute"):
+        found = base.reshape(how) if kind == "reshape" else base.transpose(how)
     elif kind == "contiguous":
         found = np.ascontiguousarray(base)
     return found, not np.may_share_memory(found, base)
