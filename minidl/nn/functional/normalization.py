@@ -49,9 +49,8 @@ def rms_norm(input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tenso
     return out.to(input.dtype) if x is not input else out
 
 
-def _blend(running: md.Tensor, new: md.Tensor, momentum: float | md.Tensor) -> None:
-    new = new.to(running.dtype)
-    running.assign(running * (1 - momentum) + new * momentum)
+def _blended(running: md.Tensor, new: md.Tensor, momentum: Any) -> md.Tensor:
+    return running * (1 - momentum) + new.to(running.dtype) * momentum
 
 
 def _per_channel(name: str, input: md.Tensor, **given: md.Tensor | None) -> None:
@@ -88,11 +87,14 @@ def batch_norm(
         n = input.size // max(input.shape[1], 1)
         if n == 1:
             raise ValueError(f"batch_norm: more than one value per channel is needed in training, got shape {input.shape}")
-        out, mean, var = _by_batch(input, weight, bias, eps)
-        if running_mean is not None and running_var is not None:
+        known = running_mean is not None and running_var is not None
+        given = (running_mean, running_var) if known else (None, None)
+        number = isinstance(momentum, (int, float))  # and no Tensor, nor a number that changes from call to call of a traced function
+        out, *new = _by_batch(input, weight, bias, *given, None if number else momentum, eps, momentum if number else None)
+        if known:
             with md.no_grad():
-                _blend(running_mean, mean, momentum)
-                _blend(running_var, var * (n / (n - 1)), momentum)
+                for running, value in zip(given, new, strict=True):
+                    running.assign(value)  # type: ignore[union-attr]
         return out
     assert running_mean is not None and running_var is not None
     return _by_running(input, running_mean, running_var, weight, bias, eps)
@@ -105,13 +107,19 @@ def _by_running(x: md.Tensor, mean: md.Tensor, var: md.Tensor, weight: Any, bias
 
 
 @md.extend.fused
-def _by_batch(x: md.Tensor, weight: Any, bias: Any, /, eps: float) -> tuple[md.Tensor, md.Tensor, md.Tensor]:
-    """x normalised by itself, and by which mean and (biased) variance of each channel."""
-    axes = (0, *range(2, x.ndim))
+def _by_batch(
+    x: md.Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, rate: Any, /, eps: float, momentum: Any
+) -> tuple[Any, ...]:
+    """x normalised by itself, and the running statistics after it."""
+    axes, n = (0, *range(2, x.ndim)), x.size // x.shape[1]
     mean = md.mean(x, axis=axes, keepdims=True)
     centred = x - mean
     var = md.mean(centred * centred, axis=axes, keepdims=True)
-    return _scaled(centred, var, weight, bias, eps), mean.detach().reshape((-1,)), var.detach().reshape((-1,))
+    out, rate = _scaled(centred, var, weight, bias, eps), momentum if rate is None else rate
+    if running_mean is None:
+        return out, None, None
+    new = mean.detach().reshape((-1,)), var.detach().reshape((-1,)) * (n / (n - 1))
+    return out, *(_blended(old.detach(), value, rate) for old, value in zip((running_mean, running_var), new, strict=True))
 
 
 def _scaled(centred: md.Tensor, var: md.Tensor, weight: Any, bias: Any, eps: float) -> md.Tensor:
@@ -154,7 +162,7 @@ def instance_norm(
         with md.no_grad():
             for running, one in zip((running_mean, running_var), stats, strict=True):
                 assert one is not None
-                _blend(running, md.mean(one.reshape((n, c)), axis=0), momentum)
+                running.assign(_blended(running, md.mean(one.reshape((n, c)), axis=0), momentum))
     shape = (1, c) + (1,) * len(spatial)
     out = out if weight is None else out * weight.reshape(shape)
     return out if bias is None else out + bias.reshape(shape)
