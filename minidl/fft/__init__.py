@@ -17,7 +17,8 @@ from minidl import Tensor, dtypes
 from minidl.extend import axes_tuple, axis_index, cast, check_all, describe, ns, operand
 
 __all__ = [
-    "fft", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifftn", "ifftshift", "ihfft", "irfft", "irfftn", "rfft", "rfftfreq", "rfftn",
+    "fft", "fft2", "fftfreq", "fftn", "fftshift", "hfft", "ifft", "ifft2", "ifftn", "ifftshift", "ihfft", "irfft", "irfft2", "irfftn", "rfft",
+    "rfft2", "rfftfreq", "rfftn",
 ]  # fmt: skip
 
 _NORMS = ("backward", "ortho", "forward")
@@ -90,7 +91,7 @@ def _one(name: str, x: Tensor, n: int | None, axis: int, norm: str, inverse: boo
 
 
 # ---- complex ----------------------------------------------------------------------------------------------------------------------------
-def fft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def fft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """X[k] = sum over j of x[j] exp(-2πi jk/n) along an axis, x being cut off or filled with zeros to n points.
 
     norm says what is divided by n: the inverse ("backward"), this ("forward"), or both by its square root ("ortho").
@@ -102,7 +103,7 @@ def fft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwar
     return _one("fft", _complex(x), n, axis, norm, False)
 
 
-def ifft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def ifft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """The inverse of fft: x[j] = 1/n times the sum over k of X[k] exp(2πi jk/n).
 
     >>> import minidl as md
@@ -112,7 +113,7 @@ def ifft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwa
     return _one("ifft", _complex(x), n, axis, norm, True)
 
 
-def fftn(x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward") -> Tensor:
+def fftn(x: Any, /, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward") -> Tensor:
     """fft over several axes: all, or the last len(s), or those named; s: the number of points along each.
 
     >>> import minidl as md
@@ -124,7 +125,7 @@ def fftn(x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | Non
     return _transform("fftn", x, sizes, places, _norm("fftn", norm), False)
 
 
-def ifftn(x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward") -> Tensor:
+def ifftn(x: Any, /, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward") -> Tensor:
     """The inverse of fftn.
 
     >>> import minidl as md
@@ -137,7 +138,7 @@ def ifftn(x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | No
 
 
 # ---- real -------------------------------------------------------------------------------------------------------------------------------
-def rfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def rfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """fft of real numbers: the first n // 2 + 1 coefficients, of which the others are conjugates.
 
     >>> import minidl as md
@@ -147,7 +148,7 @@ def rfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwa
     return rfftn(x, s=None if n is None else (n,), axes=(axis,), norm=norm, _name="rfft")
 
 
-def irfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def irfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """The inverse of rfft: n real numbers (2 (m - 1) by default) from m = n // 2 + 1 coefficients. Imaginary parts of those that are real for
     real numbers, the first and for even n the last, are not read.
 
@@ -159,7 +160,7 @@ def irfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backw
 
 
 def rfftn(
-    x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward", _name: str = "rfftn"
+    x: Any, /, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward", _name: str = "rfftn"
 ) -> Tensor:
     """fftn of real numbers: rfft along the last of the axes, then fftn over the others.
 
@@ -179,7 +180,7 @@ def rfftn(
 
 
 def irfftn(
-    x: Any, /, *, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward", _name: str = "irfftn"
+    x: Any, /, s: Sequence[int] | None = None, axes: Sequence[int] | None = None, norm: str = "backward", _name: str = "irfftn"
 ) -> Tensor:
     """The inverse of rfftn; s: the sizes of the result along the axes, the last of them 2 (m - 1) by default.
 
@@ -202,7 +203,7 @@ def irfftn(
     return ns.irfft(x, axis=last, n=n, norm=norm)
 
 
-def hfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def hfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """The real fft of a signal whose values from n // 2 + 1 on are conjugates of the first ones; n is 2 (m - 1) by default.
 
     >>> import minidl as md
@@ -213,7 +214,7 @@ def hfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backwa
     return irfftn(ns.conj(x), s=None if n is None else (n,), axes=(axis,), norm=_SWAPPED[_norm("hfft", norm)], _name="hfft")
 
 
-def ihfft(x: Any, /, *, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
+def ihfft(x: Any, /, n: int | None = None, axis: int = -1, norm: str = "backward") -> Tensor:
     """The inverse of hfft: n // 2 + 1 complex numbers from n real ones.
 
     >>> import minidl as md
@@ -234,7 +235,7 @@ def _frequencies(name: str, n: Any, d: float, start: int, dtype: Any, backend: s
     return cast(ns.div(k, n * float(d)), want)
 
 
-def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def fftfreq(n: int, /, d: float = 1.0, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """The frequency of each coefficient of fft for n points at distance d: 0, 1, …, then the negative ones, over n d.
 
     >>> import minidl as md
@@ -245,7 +246,7 @@ def fftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, backend: str | None
     return ifftshift(_frequencies("fftfreq", n, d, -(n // 2), dtype, backend, device))
 
 
-def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def rfftfreq(n: int, /, d: float = 1.0, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
     """The frequency of each coefficient of rfft for n points at distance d.
 
     >>> import minidl as md
@@ -255,7 +256,7 @@ def rfftfreq(n: int, /, *, d: float = 1.0, dtype: Any = None, backend: str | Non
     return _frequencies("rfftfreq", _points("rfftfreq", n), d, 0, dtype, backend, device)
 
 
-def fftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
+def fftshift(x: Any, /, axes: int | Sequence[int] | None = None) -> Tensor:
     """Frequency 0 moved from the front to the middle of axes (all by default).
 
     >>> import minidl as md
@@ -267,7 +268,7 @@ def fftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     return md.roll(x, [x.shape[a] // 2 for a in places], axis=places)
 
 
-def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
+def ifftshift(x: Any, /, axes: int | Sequence[int] | None = None) -> Tensor:
     """What fftshift does, undone.
 
     >>> import minidl as md
@@ -277,6 +278,19 @@ def ifftshift(x: Any, /, *, axes: int | Sequence[int] | None = None) -> Tensor:
     x = operand(x)
     places = axes_tuple("ifftshift", axes, x.ndim)
     return md.roll(x, [-(x.shape[a] // 2) for a in places], axis=places)
+
+
+def _over_two(f: Any, name: str) -> Any:
+    def function(x: Any, /, s: Sequence[int] | None = None, axes: Sequence[int] = (-2, -1), norm: str = "backward") -> Tensor:
+        return f(x, s=s, axes=axes, norm=norm)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{f.__name__} over the last two axes, or those named, under the name that NumPy and PyTorch have for it."
+    function.__doc__ += f"\n\n>>> import minidl as md\n>>> md.fft.{name}(md.ones((2, 2))).shape\n{(2, 2)}\n"
+    return function
+
+
+fft2, ifft2, rfft2, irfft2 = (_over_two(f, f"{f.__name__[:-1]}2") for f in (fftn, ifftn, rfftn, irfftn))
 
 
 check_all(globals(), __all__)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
+from minidl.idioms import of_linalg
 
 _NONE = object()
 
@@ -250,7 +251,7 @@ NAMES: dict[str, dict[str, Any]] = {
     },
     "At": {"subtract": subtract, "divide": divide, "power": power, "apply": apply},
     "tree": {"structure": structure, "reduce": reduce, "transpose": transpose},
-    "linalg": {"solve_triangular": solve_triangular, "cho_factor": cho_factor, "cho_solve": cho_solve},
+    "linalg": {**of_linalg.NAMES, "solve_triangular": solve_triangular, "cho_factor": cho_factor, "cho_solve": cho_solve},
 }  # fmt: skip
 #: Room -> name -> what there is for it, in the message of an AttributeError.
 ABSENT: dict[str, dict[str, str]] = {
@@ -275,5 +276,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "map_with_path": "md.tree.map; the names of a Module's tensors are in named_parameters()",
         "leaves_with_path": "md.tree.leaves; the names of a Module's tensors are in named_parameters()",
     },
-    "linalg": {"lu_factor": "md.linalg.solve", "lu": "md.linalg.solve", "expm": "md.linalg.eigh for Hermitian matrices"},
+    "linalg": {"lu_factor": "md.linalg.solve", "lu": "md.linalg.solve"},
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import minidl as md
-from minidl.nn.functional.losses import hot
+from minidl.nn.functional.losses import hot, seen
 
 __all__ = ["bilinear", "cosine_similarity", "embedding", "embedding_bag", "linear", "one_hot", "pairwise_distance", "pdist"]
 
@@ -137,11 +137,16 @@ def embedding_bag(
 def one_hot(tensor: md.Tensor, num_classes: int = -1) -> md.Tensor:
     """int64 [*shape, num_classes] with a one at the place that each integer names; -1 takes the largest value plus one (not while tracing).
 
+    Raises IndexError for an integer that is no class, where values can be looked at; elsewhere it has no one.
+
     >>> md.nn.functional.one_hot(md.tensor([0, 2]), 3).tolist()
     [[1, 0, 0], [0, 0, 1]]
     """
     if num_classes < 0:
         num_classes = int(md.max(tensor).item()) + 1
+    values = seen(tensor)
+    if values is not None and values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise IndexError(f"one_hot: the tensor holds {values.min()} to {values.max()}; the classes are 0 to {num_classes - 1}")
     return hot(tensor, num_classes).to(md.int64)
 
 
