@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minidl.backends import numpy_control
 from minidl.dtypes import DType, from_numpy
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph
@@ -132,6 +133,15 @@ class Backend:
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """What must surround every call into the library; entered only where needs_scope is true."""
         return contextlib.nullcontext()
+
+    # loops and branches whose course Python decides, where a library's numbers can be asked for at once
+    def while_loop(self, *operands: Any, cond: Graph, body: Graph, **params: Any) -> tuple:
+        """body(consts, carry) → carry, as long as cond(consts, carry)."""
+        return numpy_control.while_loop(*operands, cond=self.callable(cond), body=self.callable(body), **params)
+
+    def cond(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
+        """The results of the branch that index (clipped) names."""
+        return self.callable(branches[min(max(int(index), 0), len(branches) - 1)])(*operands)
 
     # programs
     def spell(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:

@@ -142,15 +142,7 @@ class NumpyBackend(Backend):
         stacks = [np.empty((length, *v.shape), v.dtype.numpy) for v in body.outputs[n_carry:]]
         return numpy_control.scan(*operands, body=self.callable(body), n_carry=n_carry, length=length, stacks=stacks, **params)
 
-    @np.errstate(all="ignore")
-    def while_loop(self, *operands: Array, cond: Graph, body: Graph, **params: Any) -> tuple:
-        """body(consts, carry) → carry, as long as cond(consts, carry)."""
-        return numpy_control.while_loop(*operands, cond=self.callable(cond), body=self.callable(body), **params)
-
-    @np.errstate(all="ignore")
-    def cond(self, index: Array, *operands: Array, branches: tuple[Graph, ...]) -> tuple:
-        """The results of the branch that index (clipped) names."""
-        return self.callable(branches[min(max(int(index), 0), len(branches) - 1)])(*operands)
+    while_loop, cond = np.errstate(all="ignore")(Backend.while_loop), np.errstate(all="ignore")(Backend.cond)
 
     # programs
     def callable(self, graph: Graph) -> Kernel:

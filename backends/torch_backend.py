@@ -179,18 +179,6 @@ class TorchBackend(Backend):
             return (*carry, *empty)
         return (*carry, *map(torch.stack, zip(*(reversed(ys) if reverse else ys), strict=True)))
 
-    def while_loop(self, *operands: Tensor, cond: Graph, body: Graph, n_cond: int, n_body: int) -> tuple:
-        """body(consts, carry) → carry, as long as cond(consts, carry)."""
-        test, step = self.callable(cond), self.callable(body)
-        test_consts, consts, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-        while test(*test_consts, *carry)[0]:
-            carry = step(*consts, *carry)
-        return tuple(carry)
-
-    def cond(self, index: Tensor, *operands: Tensor, branches: tuple[Graph, ...]) -> tuple:
-        """The results of the branch that index (clipped) names."""
-        return self.callable(branches[min(max(int(index), 0), len(branches) - 1)])(*operands)
-
     # programs
     def callable(self, graph: Graph) -> Kernel:
         """The program in torch calls: results may show the memory of arguments and constants."""
