@@ -445,22 +445,43 @@ def _reduce(f: Callable[..., Any], on_bool: Callable[..., Any] | None = None) ->
     return call
 
 
+def _ordered(f: Callable[..., Any], start: float, whole: Callable[..., Any]) -> Callable[..., Any]:
+    """The largest or the smallest number, nan where one is among them: XLA's own reduction of thousands of numbers on a CPU (jax 0.10) loses it. Axes
+    side by side are one, since XLA is slow to reduce several by a function that it does not know."""
+
+    def step(x: Any, y: Any) -> Any:
+        return lax.select(lax.ne(x, x), x, f(x, y))
+
+    def call(x: Any, axis: Sequence[int]) -> Any:
+        if x.dtype.kind not in "fV":  # bfloat16 is of kind V
+            return whole(x, axis)
+        groups: list[list[int]] = []
+        for i in range(x.ndim):
+            near = bool(groups) and (i in axis) == (groups[-1][0] in axis)
+            groups = [*groups[:-1], [*groups[-1], i]] if near else [*groups, [i]]
+        merged = lax.reshape(x, [math.prod(x.shape[i] for i in g) for g in groups])
+        out = lax.reduce(merged, np.asarray(start, x.dtype), step, [k for k, g in enumerate(groups) if g[0] in axis])
+        return lax.reshape(out, [n for i, n in enumerate(x.shape) if i not in axis])
+
+    return call
+
+
 for _name, _f, _g in (
     ("sum", lax.reduce_sum, None), ("prod", lax.reduce_prod, None), ("any", lax.reduce_or, None), ("all", lax.reduce_and, None),
-    ("max", lax.reduce_max, lax.reduce_or), ("min", lax.reduce_min, lax.reduce_and),
+    ("max", _ordered(lax.max, -np.inf, lax.reduce_max), lax.reduce_or), ("min", _ordered(lax.min, np.inf, lax.reduce_min), lax.reduce_and),
 ):  # fmt: skip
     kernels[_name] = wide(_reduce(_f, _g)) if _name in ("sum", "prod") else _reduce(_f, _g)
 
 
-def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly.
+def _exponentials(x: Any, axis: tuple[int, ...], evenly: bool = True) -> tuple[Any, Any, Any]:
+    """(exp(x - max), its sum, the max), axes kept in the latter two; evenly: a row with +inf gives it all, evenly (else its sum is inf).
 
     Between the largest finite numbers inf - inf never arises. That is arithmetic alone, which XLA fuses with the reductions; a select would not be.
     """
     limit = np.finfo(x.dtype).max
     high = _keep(lax.reduce_max(x, axis), x, axis, True)
     low = lax.min(lax.max(high, const(-limit, high)), const(limit, high))
-    e = lax.exp(lax.sub(lax.min(x, const(limit, x)), shape_to(low, x.shape)))
+    e = lax.exp(lax.sub(lax.min(x, const(limit, x)) if evenly else x, shape_to(low, x.shape)))
     return e, _keep(lax.reduce_sum(e, axis), x, axis, True), high
 
 
@@ -469,7 +490,7 @@ def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
 def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if 0 in x.shape:
         return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
-    _, total, high = _exponentials(x, axis)
+    _, total, high = _exponentials(x, axis, evenly=False)
     out = lax.add(lax.log(total), high)
     return out if keepdims else lax.squeeze(out, axis)
 
@@ -495,6 +516,7 @@ def log_softmax(x: Any, *, axis: int) -> Any:
     _, total, high = _exponentials(x, (axis,))
     top = shape_to(lax.select(lax.eq(high, const(-np.inf, high)), const(0, high), high), x.shape)
     d = lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
+    total = lax.select(lax.eq(total, const(np.inf, total)), const(np.nan, total), total)  # from a nan that XLA's `minimum` on a CPU took for a number
     return lax.sub(d, shape_to(lax.log(_or_one(total)), x.shape))
 
 
@@ -505,9 +527,14 @@ def _arg(f: Callable[..., Any]) -> Callable[..., Any]:
         if x.dtype.kind == "b":
             x = to(x, np.int8)
         best = shape_to(_keep(f(x, (axis,)), x, (axis,), True), x.shape)
-        hit = lax.bitwise_or(lax.eq(x, best), isnan(x)) if is_float(x) else lax.eq(x, best)
-        place = lax.broadcasted_iota(_small_int(x.shape[axis]), x.shape, axis)
-        out = lax.reduce_min(lax.select(hit, place, const(x.shape[axis], place)), (axis,))
+        n = x.shape[axis]
+        place = lax.broadcasted_iota(_small_int(2 * n), x.shape, axis)
+        if is_float(x):  # a nan comes before what XLA's reduction, which may lose it, takes for the best
+            far = lax.select(lax.eq(x, best), lax.add(place, const(n, place)), const(2 * n, place))
+            out = lax.reduce_min(lax.select(isnan(x), place, far), (axis,))
+            out = lax.select(lax.ge(out, const(n, out)), lax.sub(out, const(n, out)), out)
+        else:
+            out = lax.reduce_min(lax.select(lax.eq(x, best), place, const(n, place)), (axis,))
         return _keep(to(out, I64), x, (axis,), keepdims)
 
     return call

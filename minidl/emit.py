@@ -80,12 +80,15 @@ def emit(
 
 
 def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
-    """Run a source text and return the function `name` that it defines; tracebacks will show its lines."""
+    """Run a source text and return the function `name` that it defines; tracebacks will show its lines. What env and Python call by that name they
+    still do: a user's function may be called `empty` or `range`."""
     filename = f"<minidl {name} {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     env.setdefault("__name__", "minidl.generated")  # whose functions it makes
+    before = {name: env[name]} if name in env else {}
     exec(compile(source, filename, "exec"), env)
-    function = env[name]
+    function = env.pop(name)
+    env.update(before)
     function.__source__ = source
     weakref.finalize(function.__code__, linecache.cache.pop, filename, None).atexit = False
     return function

@@ -310,3 +310,27 @@ def test_sigmoid_of_halves_is_rounded_once():
     want = (1 / (1 + np.exp(-x.numpy().astype(np.float64)))).astype(np.float16)
     for f in (md.sigmoid, md.jit(md.sigmoid)):
         np.testing.assert_allclose(f(x).numpy(), want, rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("shape", [(523, 8), (8, 4, 200)], ids=str)
+def test_no_size_loses_a_nan(shape, dtype):
+    """XLA's maximum in reductions on a CPU, of jax 0.10, gives the largest of the others from some thousand elements on."""
+    x = np.random.default_rng(0).normal(size=shape)
+    x[..., 1] = np.where(np.arange(shape[-2]) % 3 == 0, np.nan, x[..., 1])
+    x[..., 0] = np.where(np.arange(shape[-2]) % 3 == 1, np.inf, x[..., 0])
+    functions = {
+        "max": lambda x, a: md.max(x, axis=a), "min": lambda x, a: md.min(x, axis=a, keepdims=True), "all": lambda x, a: md.max(x),
+        "two": lambda x, a: md.min(x, axis=(0, -1)), "argmax": lambda x, a: md.argmax(x, axis=a), "argmin": lambda x, a: md.argmin(x, axis=a),
+        "logsumexp": lambda x, a: md.logsumexp(x, axis=a), "log_softmax": lambda x, a: md.log_softmax(x, axis=-1),
+        "softmax": lambda x, a: md.softmax(x, axis=-1),
+    }  # fmt: skip
+    run = md.jit(lambda x: [md.astype(f(x, a), md.float64) for f in functions.values() for a in (0, -1)])
+    found = {}
+    for backend in ("numpy", "jax"):
+        with md.use_backend(backend):
+            given = md.asarray(x, dtype=dtype)
+            found[backend] = [v.numpy() for v in (*run(given), md.astype(md.max(given, axis=0), md.float64))]
+    for got, want in zip(found["jax"], found["numpy"], strict=True):
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_allclose(got, want, rtol=0.1 if dtype == "bfloat16" else 1e-3, atol=0.02)

@@ -245,3 +245,18 @@ def test_a_constant_operand_in_a_loop(small):
     graph = md.trace(lambda x: md.where(x > 0, 1.0, 0.0) + md.sum(md.ones((6, 16)), axis=1, keepdims=True) * x)(md.ones((6, 16)))
     check(graph, [np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)])
     assert Literal(1.0, float32).shape == ()
+
+
+@pytest.mark.parametrize("name", ["empty", "float32", "bool", "range", "vecdot", "where_into", "setbufsize", "del_", "np"])
+def test_a_function_may_be_called_as_something_that_its_program_calls(name):
+    def f(x, y):
+        z = md.exp(-md.abs(x)) * 2.0 + y
+        w = md.softmax(z, axis=1) + md.sum(z, axis=1, keepdims=True)
+        mask = (z > 0.5) & (w < 900.0)
+        return w, mask, md.where(mask, z, 0.0), md.pad(md.ones((1, 700), dtype=md.bool), ((0, 3), (0, 0)))
+
+    x, y = map(md.asarray, np.random.default_rng(0).normal(size=(2, 700, 600)).astype(np.float32))
+    want = f(x, y[0])
+    f.__name__ = name
+    for got, expected in zip(md.jit(f)(x, y[0]), want, strict=True):
+        np.testing.assert_allclose(got.numpy(), expected.numpy(), rtol=1e-5)
