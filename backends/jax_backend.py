@@ -23,7 +23,9 @@ from jax.sharding import SingleDeviceSharding
 
 from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
 from minidl.backends.base import Backend, brought
-from minidl.backends.jax_kernels import kernels, pad_with, plus_zero
+from minidl.backends.jax_elementwise import plus_zero
+from minidl.backends.jax_helpers import kernels
+from minidl.backends.jax_kernels import pad_with
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph, Literal, Var

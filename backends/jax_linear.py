@@ -1,6 +1,6 @@
 """The primitives as plain lax code, continued: indexing, contractions, convolution and pooling.
 
-Promises: those of jax_kernels; besides, products of float32 are never rounded to TF32 or bfloat16 on the way, and duplicates of a "set" have
+Promises: those of jax_elementwise; besides, products of float32 are never rounded to TF32 or bfloat16 on the way, and duplicates of a "set" have
 one winner, the last, on every device.
 
 Method: max-pooling goes axis by axis over strided slices and keeps the winner's place, which XLA fuses; its gradient is then a comparison
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from minidl.backends.jax_kernels import I32, I64, const, is_float, is_half, kernel, kernels, shape_to, spread, to
+from minidl.backends.jax_helpers import I32, I64, const, is_float, is_half, kernel, kernels, shape_to, spread, to
 
 _HIGHEST = lax.Precision.HIGHEST
 

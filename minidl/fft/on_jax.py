@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from minidl.backends.jax_kernels import const, is_half, to
+from minidl.backends.jax_helpers import const, is_half, to
 
 
 def _scaled(x: Any, n: int, norm: str, inverse: bool) -> Any:

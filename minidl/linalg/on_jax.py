@@ -1,6 +1,6 @@
 """JAX: factorisations of matrices and systems of equations, in lax.
 
-Promises: as jax_kernels; a matrix without a factor gives nan all over.
+Promises: as jax_elementwise; a matrix without a factor gives nan all over.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from minidl.backends.jax_kernels import const, is_half, kernels, shape_to, to, wide
+from minidl.backends.jax_helpers import const, is_half, kernels, shape_to, to, wide
 
 
 # ---- linear algebra -------------------------------------------------------------------------------------------------------------------

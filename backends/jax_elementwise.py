@@ -1,0 +1,341 @@
+"""The primitives as plain lax code, one function each with the table's signature: functions of single elements.
+
+Promises: no function here starts a compilation, touches a setting of JAX or looks at a device; dtypes come out as the table says, given that
+64-bit types are on (the caller's business); values keep minidl's conventions where XLA's own differ (integer division by zero, NaN in
+casts and maxima, ties, rows of -inf). float16 and bfloat16 are computed in float32 wherever rounding would add up. XLA may multiply by the
+reciprocal of a divisor that it broadcasts (off by at most one more ulp).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax import lax
+from jax.extend.random import threefry2x32_p
+
+from minidl.backends import complex_values
+from minidl.backends.jax_helpers import binary, const, double, is_float, isnan, kernel, kernels, spread, to, wide
+from minidl.primitives import table
+
+_f: Callable[..., Any]
+
+
+def _only_float(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Integers are already round."""
+    return lambda x: f(x) if is_float(x) else x
+
+
+def _log_base(base: float) -> Callable[..., Any]:
+    scale = 1 / math.log(base)
+
+    def log(x: Any) -> Any:
+        if x.dtype.kind == "c":
+            z = kernels["log"](x)
+            return lax.complex(*(lax.mul(part, const(scale, part)) for part in (lax.real(z), lax.imag(z))))
+        if is_float(x) and x.dtype.itemsize < 8:  # in double, so that whole powers come out whole
+            return to(lax.mul(lax.log(to(x, np.float64)), const(scale, to(x, np.float64))), x.dtype)
+        return lax.div(lax.log(x), const(math.log(base), x))
+
+    return log
+
+
+_round = _only_float(lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
+for _name in "exp expm1 log log1p sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh square neg".split():
+    kernels[_name] = getattr(lax, _name)
+
+def _either(name: str) -> Callable[..., Any]:
+    f = kernels[name]
+    return lambda x: _complex[name](x) if x.dtype.kind == "c" else f(x)
+
+
+_TOOLS = {n: getattr(lax, {"absolute": "abs", "negative": "neg"}.get(n, n)) for n in "absolute negative sin cos atan2 log log1p".split()}
+_TOOLS |= {
+    "where": lax.select, "full": lambda like, value: const(value, like), "signbit": lambda x: kernels["signbit"](x),
+    "hypot": lambda x, y: kernels["hypot"](x, y),
+}  # fmt: skip
+
+
+def _split(x: Any) -> tuple[Any, Any]:
+    return lax.real(x), lax.imag(x)
+
+
+def _products(f: Any, g: Any, h: Any, k: Any) -> Callable[[Any], Any]:
+    """f(a) g(b) + i h(a) k(b): XLA's own lose the signs of zeros."""
+
+    def call(x: Any) -> Any:
+        a, b = _split(x)
+        return lax.complex(lax.mul(f(a), g(b)), lax.mul(h(a), k(b)))
+
+    return call
+
+
+_OWN = {
+    "sinh": _products(lax.sinh, lax.cos, lax.cosh, lax.sin), "cosh": _products(lax.cosh, lax.cos, lax.sinh, lax.sin),
+    "sin": _products(lax.sin, lax.cosh, lax.cos, lax.sinh), "cos": _products(lax.cos, lax.cosh, lambda a: lax.neg(lax.sin(a)), lax.sinh),
+    "atan": lambda x: lax.complex(*reversed(_split(lax.atanh(lax.complex(*reversed(_split(x))))))),
+}  # fmt: skip
+_complex = complex_values.kernels(_TOOLS, {name: _OWN.get(name, kernels[name]) for name in complex_values.TABLE}, _split, lax.complex)
+kernels.update({name: _either(name) for name in _complex})
+_logistic = wide(lax.logistic)
+
+
+def _sigmoid(x: Any) -> Any:
+    if x.dtype.kind != "c":
+        return _logistic(x)
+    right, one = lax.ge(lax.real(x), const(0, lax.real(x))), const(1, x)
+    z = _complex["exp"](lax.select(right, lax.neg(x), x))  # never overflows
+    return lax.div(lax.select(right, one, z), lax.add(z, one))
+
+
+_complex_pow = complex_values.raised(_TOOLS, lax.pow, _complex["log"], _complex["exp"], _split, lax.complex)
+
+for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
+    kernels[_name] = wide(_f)
+kernels |= {
+    "sigmoid": _sigmoid, "log2": _log_base(2.0), "log10": _log_base(10.0),
+    "floor": _only_float(lax.floor), "ceil": _only_float(lax.ceil),
+    "round": lambda x: lax.complex(_round(lax.real(x)), _round(lax.imag(x))) if x.dtype.kind == "c" else _round(x),
+    "trunc": _only_float(lambda x: lax.select(lax.lt(x, const(0, x)), lax.ceil(x), lax.floor(x))),
+    "abs": lambda x: x if x.dtype.kind in "bu" else kernels["hypot"](lax.real(x), lax.imag(x)) if x.dtype.kind == "c" else lax.abs(x),
+    "real": lambda x: lax.real(x) if x.dtype.kind == "c" else x,
+    "imag": lambda x: lax.imag(x) if x.dtype.kind == "c" else const(0, x),
+    "conj": lambda x: lax.conj(x) if x.dtype.kind == "c" else x,
+    "logical_not": lax.bitwise_not, "bitwise_invert": lax.bitwise_not,
+}  # fmt: skip
+
+
+kernels["lgamma"] = double(lax.lgamma)
+
+
+@kernel
+@double
+def digamma(x: Any) -> Any:
+    return lax.select(lax.eq(x, const(0, x)), copysign(const(np.inf, x), lax.neg(x)), lax.digamma(x))
+
+
+@kernel
+@double
+def polygamma(x: Any, *, n: int) -> Any:
+    """Reflected below 0 (DLMF 5.15.6), where the zeta function that lax sums does not reach."""
+    p = np.poly1d([1.0, 0.0])  # the n-th derivative of the cotangent, as a polynomial in it
+    for _ in range(n):
+        p = p.deriv() * np.poly1d([-1.0, 0.0, -1.0])
+    r = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
+    cot, derivative = lax.div(const(1, x), lax.tan(lax.mul(const(np.pi, x), r))), const(0, x)
+    for c in p.coeffs:
+        derivative = lax.add(lax.mul(derivative, cot), const(c, x))
+    sign, below = (-1) ** (n + 1), lax.lt(x, const(0, x))
+    at = lax.select(below, lax.sub(const(1, x), x), x)
+    right = lax.mul(const(sign * math.factorial(n), x), lax.zeta(const(n + 1, x), at))
+    right = lax.select(lax.eq(at, const(0, x)), const(sign * np.inf, x), lax.select(lax.eq(at, const(np.inf, x)), const(sign * 0.0, x), right))
+    left = lax.sub(lax.mul(const(-sign, x), right), lax.mul(const(np.pi ** (n + 1), x), derivative))
+    left = lax.select(lax.eq(r, const(0, x)), const(np.inf if n % 2 else np.nan, x), left)
+    return lax.select(below, left, right)
+
+
+@kernel
+def relu(x: Any) -> Any:
+    return lax.max(x, const(0, x))
+
+
+@kernel
+@wide
+def softplus(x: Any) -> Any:
+    return lax.add(lax.max(x, const(0, x)), lax.log1p(lax.exp(lax.neg(lax.abs(x)))))
+
+
+@kernel
+def sign(x: Any) -> Any:
+    if x.dtype.kind == "c":
+        return _complex_sign(x)
+    return lax.select(lax.eq(x, const(0, x)), const(0, x), lax.sign(x))  # sign(-0.) is +0, as in NumPy
+
+
+def _complex_sign(x: Any) -> Any:
+    """An infinite part hides a finite one."""
+    parts, whole = (lax.real(x), lax.imag(x)), lax.sign(x)
+    wild = [lax.eq(lax.abs(c), const(np.inf, c)) for c in parts]
+    unknown = lax.bitwise_or(lax.bitwise_or(*map(isnan, parts)), lax.bitwise_and(*wild))
+    out = []
+    for c, w, tame in zip(parts, wild, (lax.real(whole), lax.imag(whole)), strict=True):
+        hidden = lax.select(w, lax.sign(c), const(0, c))
+        tame = lax.select(lax.eq(x, const(0, x)), const(0, c), tame)
+        out.append(lax.select(unknown, const(np.nan, c), lax.select(lax.bitwise_or(*wild), hidden, tame)))
+    return lax.complex(*out)
+
+
+def _parts(test: Callable[[Any], Any], join: Callable[[Any, Any], Any], exact: bool) -> Callable[[Any], Any]:
+    def call(x: Any) -> Any:
+        if x.dtype.kind == "c":
+            return join(test(lax.real(x)), test(lax.imag(x)))
+        return test(x) if is_float(x) else lax.full(x.shape, exact, np.bool_)
+
+    return call
+
+
+kernels["isnan"] = _parts(isnan, lax.bitwise_or, False)
+kernels["isinf"] = _parts(lambda x: lax.eq(lax.abs(x), const(np.inf, x)), lax.bitwise_or, False)
+kernels["isfinite"] = _parts(lax.is_finite, lax.bitwise_and, True)
+
+
+@kernel
+def signbit(x: Any) -> Any:
+    if is_float(x):
+        x = lax.bitcast_convert_type(x, f"int{x.dtype.itemsize * 8}")
+    return lax.lt(x, const(0, x))
+
+
+def _bool_or(on_bool: Callable[..., Any], f: Callable[..., Any]) -> Callable[..., Any]:
+    return binary(lambda x, y: (on_bool if x.dtype.kind == "b" else f)(x, y))
+
+
+for _name in "sub div atan2 eq ne lt le gt ge shift_left nextafter".split():
+    kernels[_name] = binary(getattr(lax, _name))
+for _name, _f in {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor}.items():
+    kernels["logical_" + _name] = kernels["bitwise_" + _name] = binary(_f)
+kernels |= {
+    "add": _bool_or(lax.bitwise_or, lax.add), "mul": _bool_or(lax.bitwise_and, lax.mul),
+    "maximum": _bool_or(lax.bitwise_or, lax.max), "minimum": _bool_or(lax.bitwise_and, lax.min),
+    "shift_right": binary(lambda x, y: (lax.shift_right_arithmetic if x.dtype.kind == "i" else lax.shift_right_logical)(x, y)),
+}  # fmt: skip
+
+
+def _divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """Floored quotient and remainder, as Python and NumPy define them; integers give 0, 0 for a divisor of 0."""
+    zero = const(0, x)
+    if not is_float(x):
+        none = lax.eq(y, zero)
+        y = lax.select(none, const(1, y), y)
+        q, r = lax.div(x, y), lax.rem(x, y)
+        if x.dtype.kind == "i":
+            off = lax.bitwise_and(lax.ne(r, zero), lax.ne(lax.lt(r, zero), lax.lt(y, zero)))
+            q, r = lax.select(off, lax.sub(q, const(1, q)), q), lax.select(off, lax.add(r, y), r)
+        return lax.select(none, zero, q), lax.select(none, zero, r)
+    r = lax.rem(x, y)
+    q = lax.div(lax.sub(x, r), y)
+    off = lax.bitwise_and(lax.ne(r, zero), lax.ne(lax.lt(r, zero), lax.lt(y, zero)))
+    q = lax.select(off, lax.sub(q, const(1, q)), q)
+    r = lax.select(off, lax.add(r, y), lax.select(lax.eq(r, zero), kernels["copysign"](zero, y), r))
+    down = lax.floor(q)
+    q = lax.select(lax.gt(lax.sub(q, down), const(0.5, q)), lax.add(down, const(1, q)), down)
+    q = lax.select(lax.eq(q, zero), kernels["copysign"](zero, lax.div(x, y)), q)
+    inf = const(np.inf, x)
+    infinite = lax.bitwise_or(lax.eq(lax.abs(x), inf), lax.eq(lax.abs(y), inf))  # the floor of the quotient, as the Array API prefers
+    return lax.select(lax.eq(y, zero), lax.div(x, y), lax.select(infinite, lax.floor(lax.div(x, y)), q)), r
+
+
+kernels["floor_divide"] = binary(wide(lambda x, y: _divmod(x, y)[0]))
+kernels["remainder"] = binary(wide(lambda x, y: _divmod(x, y)[1]))
+
+
+@kernel
+@binary
+def pow_(x: Any, y: Any) -> Any:
+    if is_float(x):
+        return wide(lax.pow)(x, y)
+    if x.dtype.kind == "c":
+        return _complex_pow(x, y)
+    zero, one = const(0, x), const(1, x)
+    negative = lax.lt(y, zero)
+
+    def step(s: Any) -> Any:  # square and multiply, wrapping as integer products do
+        out, base, e = s
+        out = lax.select(lax.ne(lax.bitwise_and(e, one), zero), lax.mul(out, base), out)
+        return out, lax.mul(base, base), lax.shift_right_logical(e, one)
+
+    def more(s: Any) -> Any:
+        return lax.reduce_or(lax.ne(s[2], zero), tuple(range(len(x.shape))))
+
+    return lax.select(negative, zero, lax.while_loop(more, step, (one, x, lax.select(negative, zero, y)))[0])
+
+
+def _ignore_nan(f: Callable[..., Any]) -> Callable[..., Any]:
+    def call(x: Any, y: Any) -> Any:
+        if not is_float(x):
+            return f(x, y)
+        return lax.select(isnan(x), y, lax.select(isnan(y), x, f(x, y)))
+
+    return call
+
+
+kernels["fmax"] = binary(_ignore_nan(kernels["maximum"]))
+kernels["fmin"] = binary(_ignore_nan(kernels["minimum"]))
+
+
+@kernel
+@binary
+@wide
+def hypot(x: Any, y: Any) -> Any:
+    if x.dtype.itemsize == 4:  # double has room for the squares, and rounds once
+        x, y = to(x, np.float64), to(y, np.float64)
+        out = to(lax.sqrt(lax.add(lax.mul(x, x), lax.mul(y, y))), np.float32)
+        x, y = to(x, np.float32), to(y, np.float32)
+    else:
+        out = lax.abs(lax.complex(x, y))
+    inf = const(np.inf, x)
+    return lax.select(lax.bitwise_or(lax.eq(lax.abs(x), inf), lax.eq(lax.abs(y), inf)), inf, out)
+
+
+@kernel
+@binary
+@wide
+def logaddexp(x: Any, y: Any) -> Any:
+    apart = lax.add(lax.max(x, y), lax.log1p(lax.exp(lax.neg(lax.abs(lax.sub(x, y))))))
+    return lax.select(lax.eq(x, y), lax.add(x, const(math.log(2), x)), apart)
+
+
+@kernel
+@binary
+def copysign(x: Any, y: Any) -> Any:
+    return lax.select(lax.ne(signbit(x), signbit(y)), lax.neg(x), x)
+
+
+@kernel
+@binary
+def xlogy(x: Any, y: Any) -> Any:
+    zero = lax.eq(x, const(0, x))
+    return lax.select(lax.bitwise_and(zero, lax.eq(y, y)), const(0, x), lax.mul(x, lax.log(y)))
+
+
+@kernel
+@binary
+def where(cond: Any, x: Any, y: Any) -> Any:
+    return lax.select(cond, x, y)
+
+
+@kernel
+@binary
+def clip(x: Any, lo: Any, hi: Any) -> Any:
+    return lax.min(lax.max(x, lo), hi)
+
+
+@kernel
+def cast(x: Any, *, dtype: Any) -> Any:
+    if dtype.kind == "bool":
+        return x if x.dtype.kind == "b" else lax.ne(x, const(0, x))
+    if x.dtype.kind == "c" and not dtype.is_complex:
+        x = lax.real(x)
+    return to(x, dtype.numpy)  # XLA saturates and sends NaN to 0
+
+
+@kernel
+def bitcast(x: Any, *, dtype: Any) -> Any:
+    return lax.bitcast_convert_type(x, dtype.numpy)
+
+
+@kernel
+def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
+    words = spread(k0, k1, x0, x1)
+    if words[0].size < 16:
+        return tuple(threefry2x32_p.bind(*words))
+    rounds: Any = table["threefry2x32"].decompose
+    return rounds(None, *words)  # which XLA fuses with what reads it; jax's own is a subroutine, so the many draws of keys are compiled once
+
+
+def plus_zero(x: Any) -> Any:
+    """x + 0.0 for a constant 0.0, which XLA would drop and keep -0.0."""
+    zero = const(0, x)
+    return lax.select(lax.eq(x, zero), zero, x)
