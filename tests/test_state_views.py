@@ -3,6 +3,7 @@
 import copy
 import gc
 import pickle
+import random
 import weakref
 
 import numpy as np
@@ -469,3 +470,73 @@ def test_what_is_trained_is_a_tensor_of_its_own():
     for _ in range(3):
         step()
     assert step.compiles == 1 and x.tolist() == [1.0, 1.0] and w.tolist() == [0.0, 0.0]
+
+
+def some_view(t, r, v):
+    """A view of v, or v: by PyTorch's words, which both libraries have."""
+    shape = tuple(v.shape)
+    n, first, last = len(shape), shape[0] if shape else 0, shape[-1] if shape else 0
+    ways = [lambda: v[None], lambda: v[..., None], lambda: v.squeeze(), lambda: v.flatten(), lambda: v.contiguous()]
+    ways += [lambda: v.detach(), lambda: v.data]
+    if first:
+        i, stop = r.randrange(first), r.randint(0, first)
+        ways += [lambda: v[i], lambda: v[t.tensor(i)], lambda: v[i - first], lambda: v[i::2], lambda: v.narrow(0, i, 1)]
+        ways += [lambda: v[stop : stop + 2]]
+        ways += [lambda: v.unbind(0)[i], lambda: v.chunk(2)[-1], lambda: v.unsqueeze(n)]
+    if last:
+        j = r.randrange(last)
+        ways += [lambda: v[..., j], lambda: v.split(2, -1)[0], lambda: v.reshape(-1, last), lambda: v.view(last, -1)]
+    if n == 2:
+        ways += [lambda: v.T, lambda: v.diagonal(offset=r.choice([-1, 0, 1]))]
+    if n > 1:
+        ways += [lambda: v.permute(*r.sample(range(n), n)), lambda: v.swapaxes(0, -1)]
+    return r.choice(ways)()
+
+
+def some_write(t, r, v, w):
+    n = len(v.shape)
+    ways = [lambda: v.add_(1.5), lambda: v.mul_(-0.75), lambda: v.zero_(), lambda: v.fill_(0.25), lambda: v.neg_(), lambda: v.add_(w[1, 1] * 2)]
+    ways += [lambda: v.sub_(0.5, alpha=2), lambda: v.mul_(w[0, 1]), lambda: v.copy_(w.sum() * t.ones(tuple(v.shape)))]
+    if n:
+        ways += [lambda: v.__setitem__(..., 2.0)]
+        if v.shape[0]:
+            i = r.randrange(v.shape[0])
+            ways += [lambda: v.__setitem__(i, w[0, 0]), lambda: v.__setitem__(slice(i), w[0, 2])]
+    write = r.choice(ways)
+    if r.random() < 0.2:
+        with t.no_grad():
+            write()
+    else:
+        write()
+
+
+def some_program(t, seed, w):
+    """Writes through chains of views, some of them kept: what the base holds in the end, and its sum with weights."""
+    r = random.Random(seed)
+    x = w * 1.5 if seed % 2 else t.zeros(3, 4) + t.arange(12.0).view(3, 4) / 5
+    kept = []
+    for _ in range(r.randint(1, 6)):
+        v = r.choice([x, *kept]) if r.random() < 0.3 else x
+        for _ in range(r.randint(1, 4)):
+            v = some_view(t, r, v)
+        kept += [v] * (r.random() < 0.3)
+        some_write(t, r, v, w)
+    return (x * t.arange(1.0, 13.0).view(3, 4)).sum() + 0 * w.sum(), x
+
+
+@pytest.mark.parametrize("jitted, seeds", [(False, range(300)), (True, range(40))], ids=["eager", "jit"])
+def test_random_writes_through_views_do_what_they_do_in_pytorch(jitted, seeds):
+    ran = 0
+    for seed in seeds:
+        w = torch.tensor(A, requires_grad=True)
+        try:
+            out, x = some_program(torch, seed, w)
+            out.backward()
+        except RuntimeError:  # what PyTorch forbids: a view in another order, a residual that was written over
+            continue
+        ran += 1
+        f = md.value_and_grad(lambda v, seed=seed: some_program(md, seed, v), has_aux=True)
+        (_, mine), gradient = (md.jit(f) if jitted else f)(md.tensor(A))
+        np.testing.assert_allclose(mine.detach().numpy(), x.detach().numpy(), rtol=1e-4, atol=1e-5, err_msg=f"seed {seed}")
+        np.testing.assert_allclose(gradient.numpy(), w.grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=f"seed {seed}")
+    assert ran > len(seeds) // 3
