@@ -187,9 +187,15 @@ class JaxBackend(Backend):
         return tuple(_devices())
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Any:
-        """An array from another library by DLPack, sharing memory; where that does not start on 64 bytes, a copy, or ValueError if copy is False."""
+        """An array from another library by DLPack, sharing memory; where that does not start on 64 bytes, or its axes lie in an order that compiled
+        programs do not take, a copy, or an error if copy is False."""
         with _Scope():
-            return jax.device_put(jax.dlpack.from_dlpack(value, copy=copy), self.native_device)
+            native = jax.device_put(jax.dlpack.from_dlpack(value, copy=copy), self.native_device)
+            if native.format.layout.major_to_minor == tuple(range(native.ndim)):
+                return native
+            if copy is False:
+                raise BufferError("its axes lie in memory in another order than XLA's programs take")
+            return jax.device_put(np.ascontiguousarray(native), self.native_device)
 
     def synchronize(self) -> None:
         """Wait for every array that is still alive; JAX has no other way to ask for the whole device."""

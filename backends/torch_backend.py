@@ -132,6 +132,8 @@ class TorchBackend(Backend):
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Tensor:
         """A tensor that shares the memory of another library's array where the device is the same."""
+        if any(n < 0 for n in getattr(value, "strides", None) or ()):  # torch ends the process
+            raise BufferError("torch has no negative strides")
         return torch.from_dlpack(value).detach().to(self.torch_device)
 
     def synchronize(self) -> None:

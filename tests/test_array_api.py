@@ -86,6 +86,22 @@ def test_devices(backend):
         x.to_device(x.device, stream=1)
 
 
+@pytest.mark.parametrize("form", ["turned", "Fortran's", "every other", "repeated"])
+def test_memory_of_any_form_is_shared_or_copied(backend, form):
+    """torch ends the process where strides are negative, and compiled programs of jax refuse axes in another order."""
+    x = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    x = {"turned": x[::-1], "Fortran's": np.asfortranarray(x), "every other": x[:, ::2], "repeated": np.broadcast_to(x[0], (4, 6))}[form]
+    double = md.jit(lambda x: x * 2.0)
+    for read in (md.asarray, md.from_dlpack, lambda x: md.from_dlpack(x, copy=True), lambda x: md.asarray(x, copy=False)):
+        assert double(md.asarray(np.ascontiguousarray(x))).tolist() == (x * 2).tolist()
+        try:
+            found = read(x)
+        except ValueError as error:
+            assert "copy" in str(error) and read(np.ascontiguousarray(x)).shape == x.shape
+        else:
+            assert found.tolist() == x.tolist() and double(found).tolist() == (x * 2).tolist()
+
+
 def test_dlpack_there_and_back(backend):
     x = md.asarray([[1.0, 2.0], [3.0, 4.0]])
     assert tuple(x.__dlpack_device__()) == (1, 0)
