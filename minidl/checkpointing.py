@@ -15,7 +15,7 @@ from minidl import tape, tree
 from minidl.autograd import pullback, set_grad_enabled
 from minidl.context import autocasting, grad_mode, state
 from minidl.custom_rules import attach, node_of
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, twin, with_node
 
@@ -146,7 +146,7 @@ def _restore(journal: dict[int, Any]) -> None:
     with grad_mode(False):
         for target, value in list(journal.values()):
             if (t := target()) is not None:
-                t.assign(value)
+                assign_alone(t, value)
 
 
 def _rewind(streams: list[tuple[Any, Tensor]]) -> None:

@@ -42,7 +42,7 @@ def _operation(name: str, operands: str, indent: str) -> list[str]:
 
 def _environment(primitive: Primitive) -> dict[str, Any]:
     """The globals of a generated operation."""
-    own = {"P": primitive, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_, "new": object.__new__}
+    own = {"P": primitive, "space": ns, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_, "new": object.__new__}
     modes = {"busy": busy, "state": state, "at_once": at_once}
     return {"Tensor": Tensor, "count": count, "bind": bind, "record": record, "Count": Count, **modes, **own}
 
@@ -92,7 +92,7 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
             f"                {give(_node(primitive, (0, 1), env))}",
             f"            {give('record(P, xp, (a, b), (n, m), (out,), NONE)')}",
         ]
-    lines += ["    except Exception: pass", f"    return {name}(x, int(y)) if y.__class__ is Count else bind(P, (x, y), NONE)"]
+    lines += ["    except Exception: pass", f"    return space.{name}(x, int(y)) if y.__class__ is Count else bind(P, (x, y), NONE)"]
     return load("\n".join(lines) + "\n", env, name)
 
 

@@ -287,6 +287,15 @@ def view(out: Tensor, base: Tensor, step: Any) -> Tensor:
     return out
 
 
+def assign_alone(x: Tensor, value: Tensor) -> None:
+    """Assign to a tensor, and not to what it is a view of, which gets a value of its own."""
+    of, x.of = x.of, None
+    try:
+        x.assign(value)
+    finally:
+        x.of = of
+
+
 def home(xp: Any) -> Any:
     """The backend below all interpreters: where the program of a trace runs, and where constants without an operand are made."""
     while not hasattr(xp, "asarray"):

@@ -808,3 +808,10 @@ def test_log_softmax_at_places(backend):
         rows = md.vmap(md.grad(lambda v, i: md.log_softmax(v, at=i)))(t[:1], md.asarray([1])).numpy()
         soft = np.exp(whole[0])
         np.testing.assert_allclose(rows[0], np.array([0, 1, 0]) - soft, rtol=1e-12)
+
+
+def test_the_number_of_elements_is_a_number_to_operations(backend):
+    x = md.ones((2, 3))
+    for _ in range(2):
+        assert (x * x.size).tolist() == [[6.0] * 3] * 2 and (x * 3 / x.size).tolist() == [[0.5] * 3] * 2
+        assert (x - x.size).tolist() == [[-5.0] * 3] * 2 and (x + x.size).tolist() == [[7.0] * 3] * 2

@@ -540,3 +540,32 @@ def test_random_writes_through_views_do_what_they_do_in_pytorch(jitted, seeds):
         np.testing.assert_allclose(mine.detach().numpy(), x.detach().numpy(), rtol=1e-4, atol=1e-5, err_msg=f"seed {seed}")
         np.testing.assert_allclose(gradient.numpy(), w.grad.numpy(), rtol=1e-4, atol=1e-4, err_msg=f"seed {seed}")
     assert ran > len(seeds) // 3
+
+
+@pytest.mark.parametrize("how", ["plain", "scan", "while", "cond", "checkpoint"])
+def test_what_a_body_writes_last_to_a_base_stays_beside_its_views(how):
+    def f():
+        base = md.zeros(3)
+        row, x = base[:2], md.tensor(1.0, requires_grad=True)
+
+        def body(c):
+            row.fill_(1.0)
+            base.add_(10.0)
+            return c + base[0].detach() * x
+
+        if how == "scan":
+            total = md.scan(lambda c, _: (body(c), None), md.zeros(()), None, length=2)[0]
+        elif how == "while":
+            total = md.while_loop(lambda c: c < 20.0, body, md.zeros(()))
+        elif how == "cond":
+            total = md.cond(x > 0, body, lambda c: c, md.zeros(())) + md.cond(x > 0, body, lambda c: c, md.zeros(()))
+        elif how == "checkpoint":
+            total = md.checkpoint(lambda c: body(body(c)))(md.zeros(()))
+            total.backward()
+        else:
+            total = body(body(md.zeros(())))
+        return base, row, total.detach()
+
+    for run in (f, md.jit(f)):
+        base, row, total = run()
+        assert base.tolist() == [11.0, 11.0, 20.0] and row.tolist() == [1.0, 1.0] and total.item() == 22.0

@@ -15,7 +15,7 @@ from minidl.dtypes import DType, bool_
 from minidl.graph import Equation, Graph, Var
 from minidl.passes import inlined
 from minidl.primitives import table
-from minidl.tensors import Tensor, bind, describe, ns
+from minidl.tensors import Tensor, assign_alone, bind, describe, ns
 from minidl.tracing import asarray_here, subgraph, subgraph_writing
 from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
 
@@ -197,7 +197,7 @@ class Traced:
     def store(self, values: Sequence[Tensor]) -> None:
         """Write the final values of the changed tensors."""
         for t, v in zip(self.written, values, strict=True):
-            t.assign(v)
+            assign_alone(t, v)
 
 
 def one_bool(what: str, x: Tensor, integers: bool = False) -> None:

@@ -10,7 +10,7 @@ from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, holds, jvp_graph, node_of, one_bool, tensors, vjp_graph
 from minidl.dtypes import int64
 from minidl.graph import Graph, Var
-from minidl.tensors import Tensor, describe, ns
+from minidl.tensors import Tensor, assign_alone, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import zeros_like
 
@@ -75,7 +75,7 @@ def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], op
         graphs.append(Graph([*tr.graph.inputs[: len(given)], *rest], tr.graph.equations, [*after, *plain], "branch"))
     outs = apply_cond([ns.cast(index, dtype=int64), *given, *extra], {"branches": tuple(graphs)})
     for t, v in zip(changed, outs, strict=False):
-        t.assign(v)
+        assign_alone(t, v)
     return tree.unflatten(first.structure, outs[len(changed) :])
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from minidl.context import grad_mode
 from minidl.ops.common import Tensor, fresh, ns, reshaped, state
-from minidl.tensors import view
+from minidl.tensors import assign_alone, view
 
 
 def _again(base: Tensor, step: Any) -> Tensor:
@@ -76,12 +76,8 @@ def settle(x: Tensor) -> None:
         return
     base = source(of)
     if base is not None:
-        x.of = None  # the base has this value already
-        try:
-            with grad_mode(state.grad and x.leaf is None):
-                x.assign(_again(base, of[2]))
-        finally:
-            x.of = of
+        with grad_mode(state.grad and x.leaf is None):
+            assign_alone(x, _again(base, of[2]))
 
 
 def through(x: Tensor, value: Tensor) -> None:
