@@ -103,6 +103,23 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
         out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
         return out.reshape(lead + m + n)
 
+    if not bx and yn == 2 and cx == (xn - 1,):  # rows of more axes with a matrix: the same product with less around it
+
+        def rows(x: Tensor, y: Tensor) -> Tensor:
+            if not (_direct(x) and x.numel()):
+                return general(x, y)
+            y = y.t() if cy == (1,) else y
+            return torch.mm(x.reshape(-1, x.shape[-1]), y).reshape(*x.shape[:-1], y.shape[1])
+
+        return rows
+    if not bx and xn == yn > 2 and cx == cy == tuple(range(xn - 1)):  # what its gradient in the matrix is
+
+        def over_rows(x: Tensor, y: Tensor) -> Tensor:
+            if not (_direct(x) and x.numel() and y.numel()):
+                return general(x, y)
+            return torch.mm(x.reshape(-1, x.shape[-1]).t(), y.reshape(-1, y.shape[-1]))
+
+        return over_rows
     return general
 
 

@@ -140,3 +140,29 @@ def test_derivatives_of_jitted_loops_stay_where_their_tensors_are():
         twice = md.grad(lambda v, f=f: (md.grad(f)(v) * w).sum())(w)
         np.testing.assert_allclose(along.numpy(), twice.numpy(), rtol=1e-12)
         np.testing.assert_allclose(md.jvp(f, (w,), (w,))[1].item(), (md.grad(f)(w) * w).sum().item(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+@pytest.mark.parametrize("layer", [md.nn.LSTM, md.nn.GRU, md.nn.RNN])
+def test_a_layer_step_by_step_is_the_layer(backend, layer):
+    made = layer(3, 4, num_layers=2, bias=layer is not md.nn.RNN, dtype=md.float64)
+    made.to(backend=backend)
+    x = md.asarray(np.random.default_rng(0).normal(size=(6, 2, 3)), backend=backend).requires_grad_()
+    found = []
+    for whole in (True, False):
+        made.zero_grad()
+        out, state = made(x) if whole else (None, None)
+        if not whole:
+            rows, state = [], None
+            for row in x:
+                y, state = made(row[None], state)
+                rows.append(y)
+            out = md.concat(rows)
+        last = md.tree.leaves(state)
+        ((out * out).sum() + sum(v.sum() for v in last)).backward()
+        found.append([out, *last, *(p.grad for p in made.parameters()), x.grad])
+        x.grad = None
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-10, atol=1e-12)
+    with pytest.raises(TypeError, match="the carry changes"):
+        made(x[:1].to(md.float32), md.tree.map(lambda v: v.to(md.float32), state))

@@ -67,3 +67,23 @@ def test_float32_on_the_cpu_alone_is_turned():
             g = graph(md.ones(512, 128, dtype=dtype), md.ones(128, 10, dtype=dtype))
         texts[dtype] = get("torch").compile(g).__source__
     assert ("turned_mm" in texts["float32"]) == torch.backends.mkl.is_available() and "turned_mm" not in texts["float64"]
+
+
+@pytest.mark.parametrize("lead", [(2, 3), (2, 1, 3), (0, 3), (3, 0), (3,)])
+@pytest.mark.parametrize("sizes", [(4, 5), (1, 1), (4, 0), (0, 4)])
+@pytest.mark.parametrize("dtype", ["float64", "int64", "complex128", "bfloat16"])
+def test_rows_of_more_axes_with_a_matrix_and_what_its_gradient_is(lead, sizes, dtype):
+    (k, n), r = sizes, np.random.default_rng(0)
+    x, y, g = (r.integers(-4, 5, s).astype(np.float64) for s in ((*lead, k), (k, n), (*lead, n)))
+    dot = get("torch").dot_general
+    make = lambda v: torch.tensor(v).to(getattr(torch, dtype))
+    axes, last = tuple(range(len(lead))), len(lead)
+    turned = make(x.T).permute(*reversed(range(x.ndim)))  # the same values in another order in memory
+    for given in (make(x), turned):
+        for out, wanted in (
+            (dot(given, make(y), contract=((last,), (0,)), batch=((), ())), np.tensordot(x, y, 1)),
+            (dot(given, make(y).t().contiguous(), contract=((last,), (1,)), batch=((), ())), np.tensordot(x, y, 1)),
+            (dot(make(g), given, contract=(axes, axes), batch=((), ())), np.tensordot(g, x, (axes, axes))),
+        ):
+            assert out.dtype is getattr(torch, dtype) and tuple(out.shape) == wanted.shape
+            np.testing.assert_array_equal(out.to(torch.complex128).real.numpy(), wanted)
