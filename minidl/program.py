@@ -348,7 +348,10 @@ class Program:
                 self._guard_argument(tensor, place, t)
         changed = [*t.written.values(), *(x for x in {id(x): x for x, _ in self.reads}.values() if x.leaf in t.grads)]
         changed += [x for x, _, _ in t.captured.values() if x.leaf in t.grads]
-        for tensor, text in self.reads:  # what the code changes may not be another argument on another call
+        for tensor, text in self.reads:  # what the code changes may not be another argument on another call, nor show another tensor
+            if id(tensor) in t.written:
+                s.terms += [f"based({text}) is None"] if based(tensor) is None else []
+                self.reusable = self.reusable and based(tensor) is None
             kind = tensor.shape, tensor.dtype, tensor.node is None
             like = {id(x): x for x in changed if x is not tensor and (x.shape, x.dtype, x.node is None) == kind}
             s.terms += [f"{text} is not {self._where(x)}" for x in like.values()]

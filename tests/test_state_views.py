@@ -569,3 +569,19 @@ def test_what_a_body_writes_last_to_a_base_stays_beside_its_views(how):
     for run in (f, md.jit(f)):
         base, row, total = run()
         assert base.tolist() == [11.0, 11.0, 20.0] and row.tolist() == [1.0, 1.0] and total.item() == 22.0
+
+
+def test_programs_write_through_the_views_that_they_are_given():
+    add = md.jit(lambda v: v.add_(1.0))
+    x, y, z = md.zeros((3, 2)), md.zeros((3, 2)), md.zeros(2)
+    for v in (z, x[0], x[0], y[2], z, x[1]):
+        add(v)
+    assert x.tolist() == [[2.0] * 2, [1.0] * 2, [0.0] * 2] and y.tolist() == [[0.0] * 2, [0.0] * 2, [1.0] * 2] and z.tolist() == [2.0] * 2
+    both = md.jit(lambda v, w: (v.add_(1.0), w.sum())[1])
+    for i in range(3):
+        assert both(x[i], x).item() == both(x[i], x).item() - 2.0
+    assert x.tolist() == [[4.0] * 2, [3.0] * 2, [2.0] * 2]
+    read = md.jit(lambda v: v * 2)
+    for i in range(3):
+        read(x[i])
+    assert read.compiles == 1
