@@ -92,6 +92,15 @@ def test_histograms_of_nothing_and_of_traced_elements():
         np.testing.assert_array_equal(md.jit(lambda x: md.histc(x, bins=4))(md.tensor(a)).numpy(), want)
 
 
+def test_a_remainder_by_zero_curves_nowhere():
+    curve = md.grad(lambda x, y: md.grad(md.remainder, argnums=1)(x, y) + md.grad(md.remainder)(x, y), argnums=(0, 1))
+    assert [v.item() for v in curve(md.tensor(7.0), md.tensor(0.0))] == [0.0, 0.0]
+
+
+def test_integrals_of_nothing_are_zero():
+    assert md.trapezoid(md.zeros((0, 3)), dim=0).tolist() == [0.0, 0.0, 0.0]
+
+
 def test_no_more_is_taken_than_there_is():
     assert md.narrow(md.arange(5), 0, -2, 2).tolist() == [3, 4]
     with pytest.raises(IndexError, match="narrow: 3 elements from 3 on of an axis of 5"):

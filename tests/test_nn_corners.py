@@ -96,6 +96,16 @@ def test_pools_of_infinite_norm_are_those_of_sizes(p):
     (lambda: F.smooth_l1_loss(md.ones(2), md.ones(3)), r"smooth_l1_loss: input \(2,\) and target \(3,\)"),
     (lambda: F.glu(md.ones(2), dim=1), r"glu: axis 1 of shape \(2,\) must have an even size"),
     (lambda: F.fold(md.ones((1, 9, 1)), (2, 2), 3), "fold: windows of"),
+    (lambda: F.fold(md.ones((1, 4, 1)), (2, 2), -1), r"fold: windows of \(-1, -1\)"),
+    (lambda: F.unfold(md.ones((1, 2, 4, 4)), 1, dilation=-3), "unfold: windows of .* dilation"),
+    (lambda: nn.BatchNorm1d(2, eps=-1.0)(md.ones((3, 2))), "batch_norm: eps must not be negative"),
+    (lambda: nn.ZeroPad1d(-2)(md.ones((1, 2, 3))), "pad: widths .* crop more"),
+    (lambda: nn.ReflectionPad1d(-2)(md.ones((1, 2, 3))), r"pad: \(-2, -2\) crops more of shape"),
+    (lambda: nn.Unflatten(3, (2, 2))(md.ones((4, 4))), "Unflatten: axis 3 is out of range"),
+    (lambda: F.interpolate(md.ones((1, 2, 4, 4)), scale_factor=(0.5,)), "interpolate: scale_factor"),
+    (lambda: nn.ConvTranspose1d(1, 2, 2)(md.tensor(1.0), [4]), "ConvTranspose1d: expected"),
+    (lambda: nn.Transformer(4, 2, 1, 1, 4)(md.tensor(1.0), md.ones((1, 4))), "Transformer: src"),
+    (lambda: F.one_hot(md.tensor([0, 5]), 3), "one_hot: the tensor holds 0 to 5; the classes are 0 to 2"),
 ])  # fmt: skip
 def test_what_torch_refuses_is_refused_by_name(call, message):
     with pytest.raises((ValueError, IndexError), match=message):

@@ -290,7 +290,7 @@ def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: 
 def trapezoid(y: md.Tensor, x: md.Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> md.Tensor:
     """The integral by the rule of trapezoids along an axis, at the places x or dx apart."""
     n = y.shape[axis_of("trapezoid", y, dim)]
-    means = (narrow(y, dim, 1, n - 1) + narrow(y, dim, 0, n - 1)) / 2
+    means = (narrow(y, dim, min(n, 1), max(n - 1, 0)) + narrow(y, dim, 0, max(n - 1, 0))) / 2
     if x is None:
         return md.sum(means, axis=dim) * dx
     steps = md.diff(x, axis=dim if x.ndim > 1 else 0)

@@ -112,7 +112,7 @@ def nanquantile(a: Any, q: Any, axis: Axis = None, keepdims: bool = False, *, me
     x = _inexact(a)
     if method not in _BETWEEN:
         raise ValueError(f"nanquantile: method is one of {', '.join(_BETWEEN)}, not {method!r}")
-    axes = tuple(range(x.ndim)) if axis is None else tuple(v % max(x.ndim, 1) for v in (axis if isinstance(axis, tuple) else (axis,)))
+    axes = md.extend.axes_tuple("nanquantile", axis, x.ndim)
     rest = tuple(v for v in range(x.ndim) if v not in axes)
     kept = tuple(x.shape[v] for v in rest)
     flat = md.reshape(md.permute_dims(x, (*rest, *axes)), (*kept, math.prod(x.shape[v] for v in axes)))
@@ -163,7 +163,8 @@ def average(a: Any, axis: Axis = None, weights: Any = None, returned: bool = Fal
     if w.shape != x.shape:
         if not isinstance(axis, int) or w.shape != (x.shape[axis],):
             raise ValueError(f"average: weights of shape {w.shape} for {x.shape}: of its shape, or one for each place of the axis, are wanted")
-        w = md.reshape(w, tuple(n if v == axis % x.ndim else 1 for v, n in enumerate(x.shape)))
+        at = md.extend.axis_index("average", axis, x.ndim)
+        w = md.reshape(w, tuple(n if v == at else 1 for v, n in enumerate(x.shape)))
     w = md.broadcast_to(w.to(md.result_type(x, w)), x.shape)
     total = md.sum(w, axis=axis, keepdims=keepdims)
     out = md.sum(x * w, axis=axis, keepdims=keepdims) / total
@@ -310,12 +311,12 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     [3.0, 4.0, 5.0]
     """
     x = _inexact(f)
-    axes = tuple(range(x.ndim)) if axis is None else (axis,) if isinstance(axis, int) else axis
+    axes = md.extend.axes_tuple("gradient", axis, x.ndim)
     spacing = varargs or (1.0,)
     spacing = spacing * len(axes) if len(spacing) == 1 and not getattr(spacing[0], "ndim", 0) else spacing
     if len(spacing) != len(axes) or edge_order not in (1, 2):
         raise ValueError(f"gradient: {len(varargs)} distances for {len(axes)} axes and edge_order {edge_order}; one for each, and 1 or 2, are wanted")
-    outs = [_slope(x, a % x.ndim, h, edge_order) for a, h in zip(axes, spacing, strict=True)]
+    outs = [_slope(x, a, h, edge_order) for a, h in zip(axes, spacing, strict=True)]
     return outs[0] if len(outs) == 1 else outs
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import minidl as md
 from minidl.nn import functional as F
 from minidl.nn import init
-from minidl.nn.functional.convolution import Size, conv, conv_transpose, per_axis, same_sides
+from minidl.nn.functional.convolution import Size, batched, conv, conv_transpose, per_axis, same_sides
 from minidl.nn.module import Module
 from minidl.nn.parameter import blank
 
@@ -155,6 +155,7 @@ class _ConvTranspose(_Windows):
         """output_size: the spatial sizes wanted, among the `stride` many that the transpose may have."""
         assert not isinstance(self.padding, str)
         extra = self.output_padding
+        batched(type(self).__name__, input, self.n)
         if output_size is not None:
             wanted = tuple(output_size)[-self.n :]
             settings = zip(input.shape[-self.n :], self.kernel_size, self.stride, self.padding, self.dilation, strict=True)

@@ -41,7 +41,7 @@ class Flatten(Module):
 class Unflatten(Module):
     """Axis dim as several of these sizes, one of which may be -1.
 
-    Raises ValueError when called where the sizes do not multiply to the size of the axis, or more than one is -1.
+    Raises, when called, IndexError for an axis that there is not, ValueError where the sizes do not multiply to its size or more than one is -1.
 
     >>> Unflatten(1, (2, -1))(md.ones((4, 6))).shape
     (4, 2, 3)
@@ -52,7 +52,7 @@ class Unflatten(Module):
         self.dim, self.unflattened_size = dim, tuple(unflattened_size)
 
     def forward(self, input: md.Tensor) -> md.Tensor:
-        axis = self.dim % input.ndim
+        axis = md.extend.axis_index("Unflatten", self.dim, input.ndim)
         size, given = input.shape[axis], math.prod(s for s in self.unflattened_size if s != -1)
         sizes = tuple(size // max(given, 1) if s == -1 else s for s in self.unflattened_size)
         if math.prod(sizes) != size or sizes.count(-1) > 1:

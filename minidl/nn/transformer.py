@@ -277,6 +277,8 @@ class Transformer(Module):
         memory_is_causal: bool = False,
     ) -> md.Tensor:
         batch = 0 if self.batch_first else 1
+        if not 2 <= src.ndim == tgt.ndim <= 3:
+            raise ValueError(f"Transformer: src {src.shape} and tgt {tgt.shape} are both [length, batch, features], or both without a batch")
         if src.shape[-1] != self.d_model or tgt.shape[-1] != self.d_model or (src.ndim == 3 and src.shape[batch] != tgt.shape[batch]):
             raise ValueError(f"Transformer: src {src.shape} and tgt {tgt.shape} need {self.d_model} features and equal batches")
         memory = self.encoder(src, mask=src_mask, src_key_padding_mask=src_key_padding_mask, is_causal=src_is_causal)

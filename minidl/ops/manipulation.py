@@ -462,7 +462,7 @@ def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
     if any(w < 0 for p in both for w in p):
         start = tuple(max(-lo, 0) for lo, _ in both)
         stop = tuple(max(a, n + min(hi, 0)) for a, n, (_, hi) in zip(start, x.shape, both, strict=True))
-        if any(a > n for a, n in zip(start, x.shape, strict=True)):
+        if any(a > n + min(hi, 0) for a, n, (_, hi) in zip(start, x.shape, both, strict=True)):
             raise ValueError(f"pad: widths {both} crop more of {describe(x)} than there is")
         x = ns.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
         both = tuple((max(lo, 0), max(hi, 0)) for lo, hi in both)

@@ -180,7 +180,7 @@ add.fast, sub.fast = ("real", "dt"), ("ordered", "dt")  # as above: torch's sums
 mul = elementwise("mul", "x y", lambda xp, g, y: g * y, lambda xp, g, x: g * x)
 div = elementwise("div", "x y", lambda xp, g, y: g / y, lambda xp, g, y, out: -(g * out) / y, promote="float", only="inexact")
 floor_divide = elementwise("floor_divide", "x y", _zero, _zero_y, only="ordered")
-remainder = elementwise("remainder", "x y", lambda xp, g: g, lambda xp, g, x, y: -(g * xp.floor(x / y)), only="ordered")
+remainder = elementwise("remainder", "x y", lambda xp, g: g, lambda xp, g, x, y: -(g * xp.floor_divide(x, y)), only="ordered")
 
 
 def _pow_x(xp: Any, g: Any, x: Any, y: Any) -> Any:

@@ -166,6 +166,9 @@ def _blocks(
     name: str, size: Sequence[int], kernel: Any, dilation: Any, padding: Any, stride: Any
 ) -> tuple[tuple[int, ...], list[tuple[slice, ...]]]:
     """How many windows there are along each axis, and for each place in the window the slice of the padded image that it meets."""
+    if min(*kernel, *dilation, *stride) < 1 or min(padding) < 0:
+        settings = f"windows of {tuple(kernel)}, dilation {tuple(dilation)}, stride {tuple(stride)} and padding {tuple(padding)}"
+        raise ValueError(f"{name}: {settings}; at least 1, and 0 of padding, are wanted")
     counts = tuple((s + 2 * p - d * (k - 1) - 1) // t + 1 for s, k, d, p, t in zip(size, kernel, dilation, padding, stride, strict=True))
     if min(counts) < 1:
         raise ValueError(f"{name}: windows of {tuple(kernel)} do not fit an image of {tuple(size)}")

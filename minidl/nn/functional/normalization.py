@@ -72,11 +72,14 @@ def batch_norm(
 ) -> md.Tensor:
     """Normalise input [N, C, ...] per channel: by the batch in training (which updates the running statistics in place), by them otherwise.
 
-    S. Ioffe and C. Szegedy, ICML 2015. Raises ValueError for one value per channel in training, and without statistics otherwise.
+    S. Ioffe and C. Szegedy, ICML 2015. Raises ValueError for one value per channel in training, without statistics otherwise, and for
+    a negative eps.
 
     >>> md.nn.functional.batch_norm(md.tensor([[1.0], [3.0]]), None, None, training=True, eps=0.0).tolist()
     [[-1.0], [1.0]]
     """
+    if eps < 0:
+        raise ValueError(f"batch_norm: eps must not be negative, got {eps}")
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm: running_mean and running_var are needed unless training=True")
     _per_channel("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)

@@ -43,6 +43,8 @@ def pad(input: md.Tensor, pad: Sequence[int], mode: str = "constant", value: flo
         raise ValueError(f"pad: mode {mode!r} takes no value")
     if input.ndim > 1 and len(widths) > input.ndim - 1:
         raise ValueError(f"pad: mode {mode!r} pads the last {input.ndim - 1} axes of shape {input.shape} at most")
+    if any(min(before, 0) + min(after, 0) < -n for (before, after), n in zip(widths, reversed(input.shape), strict=False)):
+        raise ValueError(f"pad: {tuple(pad)} crops more of shape {input.shape} than there is")
     x = input
     for i, (before, after) in enumerate(widths):
         axis = x.ndim - 1 - i
@@ -161,6 +163,8 @@ def interpolate(
         sizes = (size,) * n if isinstance(size, int) else tuple(size)
     else:
         factors = (scale_factor,) * n if isinstance(scale_factor, (int, float)) else tuple(scale_factor)  # type: ignore[arg-type]
+        if len(factors) != n:
+            raise ValueError(f"interpolate: scale_factor {factors} for the spatial axes {spatial}: one number, or one for each, is wanted")
         sizes = tuple(math.floor(s * f) for s, f in zip(spatial, factors, strict=True))
         if not recompute_scale_factor:
             scales = tuple(float(f) for f in factors)  # type: ignore[arg-type]
