@@ -21,7 +21,8 @@ from minidl import dtypes
 from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
-from minidl.backends.torch_kernels import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, add_at_slice, caster, slices
+from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
+from minidl.backends.torch_kernels import add_at_slice, slices
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns

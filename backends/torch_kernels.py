@@ -1,408 +1,21 @@
-"""The primitives in PyTorch: torch's own functions where they mean what the table says, and the difference where they do not.
-
-Promises: results have exactly the dtype of the primitive's rule; arguments are never changed, but results may show their memory; the second
-operand of a function of two arrays may be a Python scalar, as derivative rules write it.
-
-torch has next to no arithmetic on uint16, uint32 and uint64. The same bits viewed as signed integers do it: sums, products and moves are the
-same modulo 2**n, and with the sign bit flipped the order is the same, too.
-"""
+"""The primitives in PyTorch, continued: reductions and what goes along one axis, structure and indexing. Promises: those of torch_elementwise."""
 
 from __future__ import annotations
 
 import functools
 import math
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from minidl import dtypes, shapes
-from minidl.backends import complex_values
 from minidl.backends import torch_composites as composites
 from minidl.backends import torch_windows as windows
-from minidl.backends.numpy_kernels import rounds
+from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_signed, early, kernel
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
-from minidl.dtypes import DType
-from minidl.primitives.core import table
 
 Tensor = torch.Tensor
-Kernel = Callable[..., Any]
 Axes = tuple[int, ...]
-
-NATIVE: dict[DType, torch.dtype] = {d: getattr(torch, d.name) for d in dtypes.all_dtypes}
-LOWEST = {s: torch.iinfo(s).min for s in SIGNED.values()}
-#: Every primitive's function by name.
-KERNELS: dict[str, Kernel] = {}
-
-
-# ---- unsigned integers ----------------------------------------------------------------------------------------------------------------
-def _ordered(x: Tensor, signed: torch.dtype) -> Tensor:
-    """Signed integers in the order of these unsigned ones; on signed ones, the way back."""
-    return x.view(signed).bitwise_xor(LOWEST[signed])
-
-
-def _as_signed(fn: Kernel, mode: str, args: tuple, params: dict) -> Any:
-    """fn on unsigned arrays. mode: "ring" for arithmetic modulo 2**n and moves, "order" for a choice of values, "rank" for an answer about
-    order, "same" for what does nothing to unsigned integers."""
-    if mode == "same":
-        return args[0]
-    some = next(a for a in args if isinstance(a, Tensor) and a.dtype in SIGNED)
-    dtype, signed = some.dtype, SIGNED[some.dtype]
-
-    def there(a: Any) -> Any:
-        if not isinstance(a, Tensor):
-            a = torch.tensor(a, dtype=dtype, device=some.device)
-        elif a.dtype is not dtype:
-            return a
-        return a.view(signed) if mode == "ring" else _ordered(a, signed)
-
-    out = fn(*map(there, args), **params)
-    if mode == "rank":
-        return out
-    return out.view(dtype) if mode == "ring" else _ordered(out, signed).view(dtype)
-
-
-def _late(fn: Kernel, mode: str) -> Kernel:
-    """A torch function that refuses unsigned integers: tried first, since a try costs nothing."""
-
-    def call(*args: Any) -> Any:
-        try:
-            return fn(*args)
-        except RuntimeError:
-            if not any(isinstance(a, Tensor) and a.dtype in SIGNED for a in args):
-                raise
-            return _as_signed(fn, mode, args, {})
-
-    return call
-
-
-def _early(mode: str) -> Callable[[Kernel], Kernel]:
-    """A kernel whose first array may be unsigned, where torch might accept it and be wrong, or is slow to refuse."""
-
-    def decorate(fn: Kernel) -> Kernel:
-        @functools.wraps(fn)
-        def call(x: Tensor, *more: Any, **params: Any) -> Any:
-            return fn(x, *more, **params) if x.dtype not in SIGNED else _as_signed(fn, mode, (x, *more), params)
-
-        return call
-
-    return decorate
-
-
-def kernel(fn: Kernel) -> Kernel:
-    """Register fn under its name."""
-    KERNELS[fn.__name__.rstrip("_")] = fn
-    return fn
-
-
-# ---- elementwise ----------------------------------------------------------------------------------------------------------------------
-#: How torch's functions do on unsigned integers: by a mode of _as_signed where they may refuse, or never meeting any.
-_MODES: dict[str, str | None] = dict.fromkeys(
-    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma div"
-    " signbit atan2 hypot logaddexp copysign nextafter xlogy logical_not logical_and logical_or logical_xor".split()
-)
-_MODES |= dict.fromkeys("neg square add sub mul where bitwise_and bitwise_or bitwise_xor bitwise_invert".split(), "ring")
-_MODES |= dict.fromkeys("maximum minimum fmax fmin".split(), "order") | dict.fromkeys("eq ne lt le gt ge".split(), "rank")
-_MODES |= dict.fromkeys("abs floor ceil round trunc".split(), "same")
-#: Functions that are the primitive as they stand, unsigned integers apart, and that take `out=`.
-PLAIN: dict[str, Kernel] = {n: getattr(torch, {"bitwise_invert": "bitwise_not"}.get(n, n)) for n in _MODES}
-
-
-#: The same as methods, which torch finds sooner: for those of one array.
-METHODS: dict[str, Kernel] = {n: getattr(Tensor, f.__name__) for n, f in PLAIN.items() if len(table[n].args) == 1}
-
-
-def _is_zero(a: Any) -> bool:
-    return a.__class__ is float and a == 0.0 and math.copysign(1.0, a) > 0
-
-
-def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
-    """torch.where, which branches on every element; where one side is 0, the bits of the other one with a mask do the same."""
-    kept = x if _is_zero(y) else y if _is_zero(x) else None
-    if kept.__class__ is Tensor and kept.numel() >= windows.MANY and kept.is_floating_point() and kept.shape == c.shape and not kept.is_cuda:
-        words, mask = windows.WORDS[kept.dtype.itemsize], c.view(torch.int8)
-        mask = mask.neg() if kept is x else mask.sub(1)
-        if out is None:
-            return torch.bitwise_and(kept.view(words), mask).view(kept.dtype)
-        torch.bitwise_and(kept.view(words), mask, out=out.view(words))
-        return out
-    return torch.where(c, x, y) if out is None else torch.where(c, x, y, out=out)
-
-
-def _dx(op: Any, steps: Kernel) -> Kernel:
-    """torch's derivative in one pass; by steps for complex numbers, which torch conjugates."""
-    call: Any = op.default
-    call = getattr(call, "_op", call)  # itself, without the Python in front of it
-
-    def dx(g: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
-        if y.is_complex():
-            return torch.mul(g, steps(y), out=out)
-        return call(g, y) if out is None else op.grad_input(g, y, grad_input=out)
-
-    return dx
-
-
-PLAIN["where"] = where
-PLAIN["tanh_dx"] = _dx(torch.ops.aten.tanh_backward, lambda y: 1.0 - y * y)
-PLAIN["sigmoid_dx"] = _dx(torch.ops.aten.sigmoid_backward, lambda y: y * (1.0 - y))
-_MODES.update(tanh_dx=None, sigmoid_dx=None)
-KERNELS.update((n, _late(PLAIN[n], mode) if mode else PLAIN[n]) for n, mode in _MODES.items())
-KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, relu=_late(torch.relu, "same"))
-
-
-@kernel
-def sign(x: Tensor) -> Tensor:
-    """torch.sign(nan) is 0; minidl's is nan."""
-    if x.is_floating_point():
-        return torch.where(x == x, torch.sign(x), x)
-    if x.is_complex():
-        return _complex_sign(x)
-    return (x != 0).to(x.dtype) if x.dtype in SIGNED else torch.sign(x)
-
-
-@kernel
-def softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)); from 40 on it is x itself in every float dtype (torch's usual threshold, 20, is too low for float64)."""
-    return torch._C._nn.softplus(x, 1.0, 40.0)
-
-
-@kernel
-def polygamma(x: Tensor, *, n: int) -> Tensor:
-    """(-1)**(n+1) n! zeta(n+1, x), since torch.polygamma(1, x) has a relative error of 1e-9; far out the leading term (n-1)! / x**n."""
-    if x.dtype in HALF:
-        return polygamma(x.float(), n=n).to(x.dtype)
-    near = torch.special.zeta(torch.full((), n + 1.0, dtype=x.dtype, device=x.device), x).mul_(float(math.factorial(n)))
-    out = torch.where(x > 1e17, x.pow(-n).mul_(float(math.factorial(n - 1))), near)
-    return out if n % 2 else out.neg_()
-
-
-# ---- complex numbers ------------------------------------------------------------------------------------------------------------------
-def _split(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.real, x.imag
-
-
-_TOOLS = {n: getattr(torch, n) for n in complex_values.TOOLS if n != "full"}
-_TOOLS["full"] = lambda like, value: torch.full((), value, dtype=like.dtype, device=like.device)
-#: Kernels for complex numbers where torch's function has other values than the standard's.
-COMPLEX = complex_values.kernels(_TOOLS, {n: PLAIN[n] for n in ("acos", "expm1", "log1p", "tan", "tanh")}, _split, torch.complex)
-
-
-_complex_pow = complex_values.raised(_TOOLS, torch.pow, torch.log, torch.exp, _split, torch.complex)
-
-
-def _complex_sigmoid(x: Tensor) -> Tensor:
-    """Of what does not overflow."""
-    right = x.real >= 0
-    z = torch.exp(torch.where(right, -x, x))
-    return torch.where(right, torch.ones_like(z), z) / (z + 1)
-
-
-COMPLEX["sigmoid"] = _complex_sigmoid
-COMPLEX["neg"] = lambda x: torch.view_as_complex(torch.neg(torch.view_as_real(x.resolve_conj())))  # torch's of many takes them from 0, which is +0
-COMPLEX["round"] = lambda x: torch.complex(torch.round(x.real), torch.round(x.imag))
-
-
-def _either(name: str) -> Kernel:
-    f, other = KERNELS[name], COMPLEX[name]
-    return functools.wraps(f)(lambda x: other(x) if x.is_complex() else f(x))
-
-
-KERNELS.update((name, _either(name)) for name in COMPLEX)
-
-
-def _by_parts(f: Kernel, plain: Kernel) -> Kernel:
-    """x + y or x - y: torch multiplies complex operands by a complex 1 first, which makes NaN of infinities."""
-
-    def call(x: Any, y: Any) -> Tensor:
-        like = x if x.__class__ is Tensor else y
-        if not like.is_complex():
-            return plain(x, y)
-        x, y = (v if isinstance(v, Tensor) else torch.full((), v, dtype=like.dtype, device=like.device) for v in (x, y))
-        return torch.view_as_complex(f(torch.view_as_real(x.resolve_conj()), torch.view_as_real(y.resolve_conj())))
-
-    return call
-
-
-#: Sums of numbers with a sign.
-SUMS = {name: _by_parts(PLAIN[name], PLAIN[name]) for name in ("add", "sub")}
-for _name, _f in SUMS.items():
-    COMPLEX[_name] = KERNELS[_name] = functools.wraps(PLAIN[_name])(_by_parts(PLAIN[_name], KERNELS[_name]))
-
-
-def _complex_sign(x: Tensor) -> Tensor:
-    """An infinite part hides a finite one."""
-    a, b = x.real, x.imag
-    wild, nan = torch.isinf(a) | torch.isinf(b), (a != a) | (b != b)
-    unknown = nan | (torch.isinf(a) & torch.isinf(b))
-
-    def part(c: Tensor, other: Tensor) -> Tensor:
-        return torch.where(unknown, math.nan, torch.where(wild, torch.where(torch.isinf(c), torch.sign(c), 0.0), other))
-
-    out = torch.sgn(x)
-    return torch.complex(part(a, out.real), part(b, out.imag))
-
-
-# ---- integers and division ------------------------------------------------------------------------------------------------------------
-def _divide_integers(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Floor quotient and remainder with 0 for a zero divisor. The native division traps on zero and on lowest / -1."""
-    dtype, zero = x.dtype, y == 0
-    if dtype is torch.uint64:
-        a, b = x.view(torch.int64), y.view(torch.int64)
-        large = b < 0  # 2**63 and more: the quotient is 0 or 1
-        safe = b.masked_fill(zero | large, 1)
-        half = torch.floor_divide(a.bitwise_right_shift(1).bitwise_and(2**63 - 1), safe).bitwise_left_shift(1)
-        q = half + (_ordered(a - half * safe, torch.int64) >= _ordered(safe, torch.int64))
-        q = torch.where(large, (_ordered(a, torch.int64) >= _ordered(b, torch.int64)).to(torch.int64), q)
-        q = torch.where(zero, 0, q)
-        return q.view(dtype), torch.where(zero, 0, a - q * b).view(dtype)
-    if dtype in SIGNED:
-        q, r = _divide_integers(x.to(torch.int64), y.to(torch.int64))
-        return q.to(dtype), r.to(dtype)
-    minus = y == -1 if dtype is not torch.uint8 else torch.zeros_like(zero)
-    safe = y.masked_fill(zero | minus, 1)
-    q = torch.where(minus, torch.neg(x), torch.floor_divide(x, safe))
-    return torch.where(zero, 0, q), torch.remainder(x, safe)
-
-
-@kernel
-def floor_divide(x: Tensor, y: Tensor) -> Tensor:
-    """Where an operand is infinite, the floor of the quotient; torch's is nan or -1 there."""
-    if not x.is_floating_point():
-        return _divide_integers(x, y)[0]
-    return torch.where(torch.isinf(x) | torch.isinf(y), torch.floor(x / y), torch.floor_divide(x, y))
-
-
-@kernel
-def remainder(x: Tensor, y: Tensor) -> Tensor:
-    """A zero remainder has the sign of the divisor."""
-    if not x.is_floating_point():
-        return _divide_integers(x, y)[1]
-    r = torch.remainder(x, y)
-    return torch.where(r == 0, torch.copysign(r, y), r)
-
-
-@kernel
-def pow_(x: Tensor, y: Any) -> Tensor:
-    """Integers: modulo 2**n, and 0 for a negative exponent."""
-    y = y if isinstance(y, Tensor) else torch.tensor(y, dtype=x.dtype, device=x.device)  # by a number torch computes some powers otherwise
-    if x.is_floating_point():
-        return torch.pow(x, y)
-    if x.is_complex():
-        return _complex_pow(x, y)
-    if x.dtype not in SIGNED:
-        return torch.pow(x, y) if x.dtype is torch.uint8 else torch.where(y < 0, 0, torch.pow(x, y.clamp(min=0)))
-    base, bits = x.view(SIGNED[x.dtype]), y.view(SIGNED[x.dtype])
-    out = torch.ones_like(base)
-    for i in range(x.dtype.itemsize * 8):
-        out = torch.where(bits.bitwise_right_shift(i).bitwise_and(1) == 1, out * base, out)
-        base = base * base
-    return out.view(x.dtype)
-
-
-@kernel
-def shift_left(x: Tensor, y: Tensor) -> Tensor:
-    signed = SIGNED.get(x.dtype)
-    return torch.bitwise_left_shift(x.view(signed), y.view(signed)).view(x.dtype) if signed else torch.bitwise_left_shift(x, y)
-
-
-@kernel
-def shift_right(x: Tensor, y: Tensor) -> Tensor:
-    """Arithmetic for signed integers, logical for unsigned ones."""
-    signed = SIGNED.get(x.dtype)
-    if not signed:
-        return torch.bitwise_right_shift(x, y)
-    if signed is not torch.int64:  # one step wider the sign bit is free
-        return torch.bitwise_right_shift(x.to(torch.int64), y.to(torch.int64)).to(x.dtype)
-    a, n = x.view(signed), y.view(signed)
-    low = torch.bitwise_right_shift(a.bitwise_right_shift(1).bitwise_and(2**63 - 1), n - 1)
-    return torch.where(n == 0, a, torch.where((n < 0) | (n > 63), 0, low)).view(x.dtype)
-
-
-@kernel
-def real(x: Tensor) -> Tensor:
-    return x.real
-
-
-@kernel
-def imag(x: Tensor) -> Tensor:
-    return x.imag if x.is_complex() else torch.zeros_like(x)
-
-
-@kernel
-def conj(x: Tensor) -> Tensor:
-    """In memory: torch's lazy conjugate cannot leave torch."""
-    return torch.conj_physical(x) if x.is_complex() else x
-
-
-@kernel
-@_early("order")
-def clip(x: Tensor, lo: Any, hi: Any) -> Tensor:
-    if isinstance(lo, Tensor) is not isinstance(hi, Tensor):
-        lo, hi = (b if isinstance(b, Tensor) else torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lo, hi))
-    return torch.clamp(x, lo, hi)
-
-
-def _saturate(x: Tensor, native: torch.dtype) -> Tensor:
-    """Float to integer: the nearest representable integer towards zero, nan to 0. The plain conversion wraps, or is undefined."""
-    low, high = torch.iinfo(native).min, torch.iinfo(native).max
-    if native not in (torch.int64, torch.uint64):
-        return x.to(torch.float64).nan_to_num(0.0, float(high), float(low)).clamp_(low, high).to(torch.int64).to(native)
-    x = x if x.dtype is torch.float64 else x.float()
-    over = x >= float(high + 1)  # high itself is no float
-    safe = torch.where(over | ~(x >= low), 0.0, x)
-    if native is torch.int64:
-        return torch.where(over, high, torch.where(x < low, low, safe.to(native)))
-    upper = safe >= 2.0**63
-    part = torch.where(upper, safe - 2.0**63, safe).to(torch.int64)
-    return torch.where(over, -1, torch.where(upper, part ^ LOWEST[torch.int64], part)).view(native)
-
-
-@functools.cache
-def caster(source: torch.dtype, target: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The function that converts arrays of one dtype to another."""
-    if source.is_complex and not target.is_complex:
-        if target is torch.bool:
-            return lambda x: x != 0
-        if target is source.to_real():
-            return lambda x: x.real.clone()  # a cast is new memory, in which programs put results; x.real alone is a view
-        return lambda x: caster(source.to_real(), target)(x.real)
-    if source.is_floating_point and not (target.is_floating_point or target.is_complex or target is torch.bool):
-        return lambda x: _saturate(x, target)
-    return lambda x: x.to(target)
-
-
-@kernel
-def cast(x: Tensor, *, dtype: DType) -> Tensor:
-    return caster(x.dtype, NATIVE[dtype])(x)
-
-
-@kernel
-def bitcast(x: Tensor, *, dtype: DType) -> Tensor:
-    return x.view(NATIVE[dtype])
-
-
-@kernel
-def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor, Tensor]:
-    """Threefry-2x32 with 20 rounds; on the CPU by NumPy in torch's own memory, as torch has no shifts of unsigned integers and takes twice as long.
-
-    Elsewhere on signed views, whose sums wrap alike; the right shift needs a mask. A compiler makes one loop of this.
-    Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011).
-    """
-    shape = shapes.broadcast(k0.shape, k1.shape, x0.shape, x1.shape)  # torch's own imports sympy, which changes the warning filters
-    if type(k0) is Tensor and k0.device.type == "cpu":
-        out = torch.empty(shape, dtype=torch.uint32), torch.empty(shape, dtype=torch.uint32)
-        rounds(*(v.numpy() for v in (k0, k1, x0, x1, *out)))
-        return out
-    k0, k1, x0, x1 = (a.view(torch.int32) for a in (k0, k1, x0, x1))
-    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    a, b = (x0 + k0).expand(shape), (x1 + k1).expand(shape)
-    for i in range(5):
-        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            a = a + b
-            b = (b << r | (b >> (32 - r)) & ((1 << r) - 1)) ^ a
-        a, b = a + keys[(i + 1) % 3], b + (keys[(i + 2) % 3] + (i + 1))
-    return a.view(torch.uint32), b.view(torch.uint32)
 
 
 # ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
@@ -422,7 +35,7 @@ def _first(shape: Axes, axis: Axes) -> Axes | None:
 
 
 @kernel
-@_early("ring")
+@early("ring")
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if not axis:
         return x  # to torch no axis means all axes
@@ -434,7 +47,7 @@ def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
 
 
 @kernel
-@_early("ring")
+@early("ring")
 def prod(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     for a in reversed(axis):
         x = torch.prod(x, a, keepdims, dtype=x.dtype)
@@ -454,12 +67,12 @@ def _cumulative(fn: Kernel) -> Kernel:
 
 
 KERNELS.update(
-    max=_early("order")(_over_axes(torch.amax)), min=_early("order")(_over_axes(torch.amin)), any=_over_axes(torch.any), all=_over_axes(torch.all),
-    argmax=_early("rank")(_position_of(torch.argmax)), argmin=_early("rank")(_position_of(torch.argmin)),
-    cumsum=_early("ring")(_cumulative(lambda x, a: torch.cumsum(x, a, dtype=x.dtype))),
-    cumprod=_early("ring")(_cumulative(lambda x, a: torch.cumprod(x, a, dtype=x.dtype))),
-    cummax=_early("order")(_cumulative(lambda x, a: torch.cummax(x, a).values)),
-    cummin=_early("order")(_cumulative(lambda x, a: torch.cummin(x, a).values)),
+    max=early("order")(_over_axes(torch.amax)), min=early("order")(_over_axes(torch.amin)), any=_over_axes(torch.any), all=_over_axes(torch.all),
+    argmax=early("rank")(_position_of(torch.argmax)), argmin=early("rank")(_position_of(torch.argmin)),
+    cumsum=early("ring")(_cumulative(lambda x, a: torch.cumsum(x, a, dtype=x.dtype))),
+    cumprod=early("ring")(_cumulative(lambda x, a: torch.cumprod(x, a, dtype=x.dtype))),
+    cummax=early("order")(_cumulative(lambda x, a: torch.cummax(x, a).values)),
+    cummin=early("order")(_cumulative(lambda x, a: torch.cummin(x, a).values)),
     cumlogsumexp=_cumulative(torch.logcumsumexp),
 )  # fmt: skip
 
@@ -472,7 +85,7 @@ def logsumexp(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
 
 
 @kernel
-@_early("rank")
+@early("rank")
 def argsort(x: Tensor, *, axis: int, descending: bool) -> Tensor:
     return torch.sort(x, dim=axis, descending=descending, stable=True).indices
 
@@ -523,8 +136,8 @@ def log_softmax_at(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
 KERNELS.update(
     barrier=lambda x, after: x, reshape=lambda x, *, shape: torch.reshape(x, shape), permute=lambda x, *, axes: torch.permute(x, axes),
     broadcast_to=lambda x, *, shape: x.expand(shape), concat=lambda *xs, axis: torch.cat(xs, axis),
-    flip=_early("ring")(lambda x, *, axes: torch.flip(x, axes)),
-    tril=_early("ring")(lambda x, *, k: torch.tril(x, k)), triu=_early("ring")(lambda x, *, k: torch.triu(x, k)),
+    flip=early("ring")(lambda x, *, axes: torch.flip(x, axes)),
+    tril=early("ring")(lambda x, *, k: torch.tril(x, k)), triu=early("ring")(lambda x, *, k: torch.triu(x, k)),
 )  # fmt: skip
 
 
@@ -584,7 +197,7 @@ def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 @kernel
-@_early("ring")
+@early("ring")
 def gather(x: Tensor, i: Tensor) -> Tensor:
     at = i.to(torch.int64).clamp(0, max(x.shape[0] - 1, 0))
     if at.ndim == 1:
@@ -595,7 +208,7 @@ def gather(x: Tensor, i: Tensor) -> Tensor:
 @kernel
 def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
     if x.dtype in SIGNED:
-        return _as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
+        return as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
     at = i.to(torch.int64).reshape(-1)
     rows = u.reshape(at.shape + x.shape[1:])
     out, at = _with_spare(x, at, 0)
@@ -612,13 +225,13 @@ def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
 
 
 @kernel
-@_early("ring")
+@early("ring")
 def take_along(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
     return torch.gather(x, axis, i.to(torch.int64).clamp(0, max(x.shape[axis] - 1, 0)))
 
 
 @kernel
-@_early("ring")
+@early("ring")
 def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Tensor | None = None) -> Tensor:
     """The sum (the only mode) of x and of u at the places i; a place outside gets what changes nothing. out: x itself, to be written over."""
     none = torch.zeros((), dtype=u.dtype, device=u.device)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from minidl.backends.torch_kernels import NATIVE
+from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_memory import Result
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
