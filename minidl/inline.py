@@ -38,7 +38,8 @@ class Name:
         raise Refused
 
     def __neg__(self) -> Name:
-        return self.assign(f"-{self.text}")
+        self.lines.append("f = xp.neg")  # an operator would be the library's own, and torch's loses the sign of complex zeros
+        return self.assign(f"f({self.text})")
 
 
 def _text(value: Any) -> str:

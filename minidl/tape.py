@@ -145,14 +145,15 @@ class Kind:
             lines += ["if f is not None and n in pending: return f(pending, n, g, r_start, r_stop, r_step)"]
         for k in range(self.n):
             self._source(k, env, lines)
-            d, add = "d", "add"
-            if lines[-1].startswith("d = t") and lines[-2].startswith(f"{lines[-1][4:]} = -"):  # to subtract is one step less, with the same bits
-                d, add = lines[-2].rpartition("= ")[2], "sub"
-                del lines[-2:]
+            d, add, first = "d", "add", "pending[n] = d"
+            if len(lines) > 2 and lines[-3] == "f = xp.neg" and lines[-2].startswith(f"{lines[-1][4:]} = f("):  # what is negated last
+                d, add = lines[-2].rpartition("(")[2][:-1], "sub"  # to subtract is one step less, with the same bits
+                first = f"f = xp.neg; pending[n] = f({d})"
+                del lines[-3:]
             lines += [
                 f"n = p{k}[0]",
-                f"if n in pending: f = xp.{add}; pending[n] = f(pending[n], {d.lstrip('-')})",
-                f"else: pending[n] = {d}; heappush(heap, p{k})",
+                f"if n in pending: f = xp.{add}; pending[n] = f(pending[n], {d})",
+                f"else: {first}; heappush(heap, p{k})",
             ]
         return load("def pull(node, g, pending, heap):\n" + "".join(f"    {x}\n" for x in lines), env, "pull")
 
