@@ -69,8 +69,7 @@ def cross_entropy(
             return md.sum(logp) / -logp.size
         if valid is None:
             return reduced("cross_entropy", -md.log_softmax(input, axis=axis, at=target), reduction)
-        loss = -md.log_softmax(input, axis=axis, at=md.where(valid, target, -1) if 0 <= ignore_index < n else target)
-        return md.sum(loss) / md.sum(valid.to(input.dtype)) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+        return _some_count(input, target, valid, axis, 0 <= ignore_index < n, reduction)
     logp = md.log_softmax(input, axis=axis)
     if target.dtype.is_float:
         same_shape("cross_entropy", input, target)
@@ -92,6 +91,13 @@ def cross_entropy(
     return md.sum(loss) / _count(target, valid, weight, n, axis, input.dtype)
 
 
+@md.extend.fused
+def _some_count(input: md.Tensor, target: md.Tensor, valid: md.Tensor, /, axis: int, hide: bool, reduction: str) -> md.Tensor:
+    """cross_entropy where not all targets count. hide: whether those that do not are classes."""
+    loss = -md.log_softmax(input, axis=axis, at=md.where(valid, target, -1) if hide else target)
+    return md.sum(loss) / md.sum(valid.to(input.dtype)) if reduction == "mean" else reduced("cross_entropy", loss, reduction)
+
+
 def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = None, ignore_index: int = -100, reduction: str = "mean") -> md.Tensor:
     """-input at the target class, for log-probabilities input [N, C, ...] (or [C]) and integer targets [N, ...]; mean and weight as cross_entropy.
 
@@ -103,7 +109,11 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     """
     axis = 0 if input.ndim == 1 else 1
     target, valid = _classes(input, target, axis, ignore_index)
-    valid = target != ignore_index if valid is None else valid
+    return _picked(input, target, target != ignore_index if valid is None else valid, weight, axis, ignore_index, reduction)
+
+
+@md.extend.fused
+def _picked(input: md.Tensor, target: md.Tensor, valid: md.Tensor, weight: Any, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
     n = input.shape[axis]
     at = hot(target, n, axis)
     if 0 <= ignore_index < n:
@@ -162,6 +172,11 @@ def binary_cross_entropy(input: md.Tensor, target: md.Tensor, weight: md.Tensor 
     0.6931
     """
     same_shape("binary_cross_entropy", input, target)
+    return _bce_reduced(input, target, weight, reduction)
+
+
+@md.extend.fused
+def _bce_reduced(input: md.Tensor, target: md.Tensor, weight: Any, /, reduction: str) -> md.Tensor:
     loss = _bce(input, target)
     return reduced("binary_cross_entropy", loss if weight is None else loss * weight, reduction)
 
