@@ -73,9 +73,18 @@ class Loops:
         self._axes()
         self._values()
         self._passes()
-        whole = self.count == 1 and not any(_turns(e) for e in region.equations)
-        full = (True,) * len(self.sizes)
-        self.over = {v: a for v, a in (over or {}).items() if whole and v in self.stores and self.flags[v] == self.flags[a] == full}
+        full, turns = (True,) * len(self.sizes), any(_turns(e) for e in region.equations)
+        last = {name: p for p in range(self.count) for name in self._loads(p)}  # the pass that reads a value last
+
+        def fits(v: Var, a: Var) -> bool:
+            return self.flags[v] == self.flags[a] == full and last.get(self.values[a].name, 0) <= self.values[v].stage
+
+        self.over = {v: a for v, a in (over or {}).items() if v in self.stores and not turns and fits(v, a)}
+        for v, a in self.over.items():
+            self.values[v].kept = self._place(f"x{self.atoms.index(a)}", v)  # one name for one memory
+        #: Into how many parts the outermost axis may be cut: not where rows lie along it, whose sums are read before those of other parts are there.
+        rows = any(x.reduces and v not in region.terminal for v, x in self.values.items())
+        self.most = 1 if rows and 0 in self.inner else self.sizes[0] // 2
         self.source = self._text()
 
     def duration(self) -> float:
@@ -332,6 +341,11 @@ class Loops:
             depth += 1
         return [*start, *lines, *_indent(loop, depth), *done]
 
+    def _loads(self, p: int) -> set[str]:
+        """The names of what a pass reads."""
+        loads = {q.name for x in self.needed.get(p, []) if self._fresh(x, p) for q in x.operands}
+        return loads | {q.name for x in self.reduced.get(p, []) for q in x.operands}
+
     def _fresh(self, x: _Value, p: int) -> bool:
         return not (x.stage < p and x in self.left.get(x.stage, ()))
 
@@ -346,8 +360,7 @@ class Loops:
 
     def _body(self, p: int, rows: list[_Value], register: str, watch: bool = False, slow: bool = False) -> list[str]:
         lines: list[str] = []
-        loads = {q.name for x in self.needed.get(p, []) if self._fresh(x, p) for q in x.operands}
-        loads |= {q.name for x in self.reduced.get(p, []) for q in x.operands}
+        loads = self._loads(p)
         for i, k in enumerate(self.inputs):
             x = self.values[k]
             if x.deps & self.inner and x.name in loads:

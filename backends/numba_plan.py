@@ -188,7 +188,7 @@ class Plan:
         self.over.update((v, a) for v, a in made.over.items() if a in self.given)
         for v, a in made.over.items():
             self.alias(v, self.at(a))
-        lanes = min(threads(), int(made.duration() // self.share), made.sizes[0] // 2) or 1
+        lanes = min(threads(), int(made.duration() // self.share), made.most) or 1
         stores = [self.at(v) if v in made.over else self.out(v) for v in made.stores]
         if inside and lanes == 1 and numba_linear.has_rows(inside.values()):
             self._in_parts(region, made, stores, inside)

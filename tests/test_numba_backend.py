@@ -16,6 +16,7 @@ numba = pytest.importorskip("numba")
 
 from test_fusion import graphs  # noqa: E402
 
+import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
 from minidl.backends import get, numba_backend, numba_conv, numba_emit, numba_kernels, numba_lower, numba_plan  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
@@ -245,6 +246,19 @@ def test_costly_operations_behind_costly_ones_run_in_passes_of_their_own(backend
     assert len(fused.listing) == 1
     for a, b in zip(fused(*args), single, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5) if a.ndim == 1 else np.testing.assert_array_equal(a, b)
+
+
+def test_threads_do_not_share_one_row(backend, monkeypatch):
+    """Whose largest element and sum are read before those of another thread's part are there: where all is one row, one thread makes it."""
+    x = np.random.default_rng(8).normal(size=(1, 613))
+    graph = md.trace(lambda x: (md.softmax(x, axis=1), (x - x.sum(axis=1, keepdims=True)).sum()))(md.tensor(x, backend="numpy"))
+    monkeypatch.setattr(numba_plan, "threads", lambda: 3)
+    monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    got, total = backend.compile(graph)(x)
+    e = np.exp(x - x.max())
+    np.testing.assert_allclose(got, e / e.sum(), rtol=1e-12)
+    np.testing.assert_allclose(total, (x - x.sum()).sum(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
