@@ -232,7 +232,7 @@ def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array)
 @silent
 def full(*, shape: tuple[int, ...], value: complex, dtype: DType) -> Array:
     out = np.empty(shape, dtype.numpy)
-    if value.__class__ is not complex and -65504 <= value <= 65504:
+    if isinstance(value, (int, float)) and -65504 <= value <= 65504:
         out.fill(value)
         return out
     with np.errstate(over="ignore", invalid="ignore"):  # a number may be larger than the dtype's largest, which makes it infinite
