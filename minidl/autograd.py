@@ -161,9 +161,11 @@ def _foreign(roots: Sequence[Node]) -> bool:
 
 
 def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
-    g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks else g
-    g = ns.conj(g) if g.dtype.is_complex else g
     interp = state.interpreter
+    if leaf.hooks:
+        g = tape.apply_hooks(leaf.hooks, g)
+        g = Tensor(g.payload, g.xp, g.dtype, g.node) if interp is None else g  # what a hook keeps does not grow
+    g = ns.conj(g) if g.dtype.is_complex else g
     have = leaf.grad if interp is None else interp.read_grad(leaf)
     if have is None or interp is not None or have.node is not None or g.node is not None or have.xp is not g.xp:
         write_grad(leaf, g if have is None else ns.add(have, g))
