@@ -585,3 +585,28 @@ def test_programs_write_through_the_views_that_they_are_given():
     for i in range(3):
         read(x[i])
     assert read.compiles == 1
+
+
+def test_what_is_stored_in_the_data_of_a_parameter_is_stored_in_it():
+    found = []
+    for t in (torch, md):
+        w = t.zeros(2, 2)
+        p = t.nn.Parameter(w)
+        t.nn.init.constant_(w, 3.0)
+        w[0].mul_(2.0)
+        optimizer = t.optim.SGD([p], lr=0.5)
+        (p * p).sum().backward()
+        optimizer.step()
+        w.add_(1.0)
+        with t.no_grad():
+            p.mul_(2.0)
+        w[1, 1] = 9.0
+        found.append((p.tolist(), w.tolist()))
+        assert p.requires_grad and not w.requires_grad
+    assert found[0] == found[1]
+    w = md.zeros(2)
+    first, second = nn.Parameter(w), nn.Parameter(w.clone())
+    step = md.jit(lambda: w.add_(1.0))
+    step()
+    step()
+    assert first.tolist() == [2.0, 2.0] and second.tolist() == [0.0, 0.0] and step.compiles == 1
