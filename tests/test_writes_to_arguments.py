@@ -26,9 +26,9 @@ def makes(x):
 
 def stores_in_views(x):
     part = x[1:]
-    part *= 2.0
+    part.mul_(2.0)
     column = x.reshape(3, 1)
-    column += 1.0
+    column.add_(1.0)
     return x * x
 
 
