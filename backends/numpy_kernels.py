@@ -230,7 +230,7 @@ def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array)
 
 # ---- creation -------------------------------------------------------------------------------------------------------------------------
 @silent
-def full(*, shape: tuple[int, ...], value: complex, dtype: DType) -> Array:
+def full(*, shape: tuple[int, ...], value: Any, dtype: DType) -> Array:
     out = np.empty(shape, dtype.numpy)
     if isinstance(value, (int, float)) and -65504 <= value <= 65504:
         out.fill(value)

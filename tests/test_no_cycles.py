@@ -68,7 +68,7 @@ def test_a_jitted_step_takes_the_state_that_was_loaded(monkeypatch):
         make = type(xp).compile
 
         def compile(self, graph, donate=(), mode=None):
-            compiled.append(len(donate))
+            compiled.extend([len(donate)] * (graph.name == "step"))  # draws of random numbers may become programs meanwhile
             return make(self, graph, donate, mode)
 
         monkeypatch.setattr(type(xp), "compile", compile)
