@@ -112,7 +112,10 @@ def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...])
 
     if data[0].xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
         return None
-    made = jit(lambda *given: f(*given, *static))
-    made.explain(*data)
+    made = jit(lambda *given: f(*given, *static), backend=data[0].xp.name)  # never a contest of backends
+    try:
+        made.explain(*data)
+    except Exception:  # whatever it was: the operations need none of it, or say it in the caller's terms
+        return None
     large = any(v.nbytes >= _SMALL for e in made.programs[0].graph.walk() for v in e.outputs)
     return None if large else made  # type: ignore[no-any-return]

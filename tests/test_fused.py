@@ -174,3 +174,21 @@ def test_the_words_of_few_elements_are_those_of_many(shapes):
     numpy_kernels.rounds(*(v[..., None] for v in given), *many)
     for a, b in zip(few, many, strict=True):
         np.testing.assert_array_equal(np.broadcast_to(a, b.shape), b)
+
+
+def test_no_backends_compete_for_it_and_what_cannot_be_compiled_stays_operations(monkeypatch):
+    from minidl import auto
+
+    monkeypatch.setattr(auto, "choose", lambda *args: pytest.fail("a contest"))
+    x, y = arguments()
+    with md.use_backend("auto"):
+        f, calls = counted()
+        for _ in range(4):
+            np.testing.assert_array_equal(f(x, y, 0.5, "")[0].detach().numpy(), plain(x, y, 0.5, "")[0].detach().numpy())
+    assert len(calls) == 3
+    g, calls = counted()
+    with monkeypatch.context() as patched:
+        patched.setattr(type(md.extend.get_backend("numpy")), "compile", lambda *args: 1 / 0)
+        for _ in range(4):
+            np.testing.assert_array_equal(g(x, y, 0.5, "")[0].detach().numpy(), plain(x, y, 0.5, "")[0].detach().numpy())
+    assert g(x, y, 0.5, "")[0].requires_grad
