@@ -13,6 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minidl as md
 
@@ -157,6 +159,20 @@ def test_what_changed_is_read_again(name):
     after = f(x).tolist()
     assert after != before and compiled(x).tolist() == compiled(x).tolist() == after
     assert compiled.compiles == 2
+
+
+@given(st.lists(st.sampled_from(sorted(CASES)), min_size=2, max_size=4, unique=True), st.lists(st.integers(0, 3), min_size=1, max_size=4))
+def test_any_changes_in_any_order(names, order):
+    reads, changes = zip(*(CASES[name]() for name in names), strict=True)
+
+    def f(x):
+        return functools.reduce(lambda y, read: md.tanh(read(y)) * 0.5 + y, reads, x)
+
+    compiled, x = md.jit(f), md.asarray(0.3)
+    for k in (None, *order):
+        if k is not None and k < len(changes):
+            changes[k]()
+        np.testing.assert_allclose(compiled(x).item(), f(x).item(), rtol=1e-6)
 
 
 def test_a_method_of_a_class_may_be_replaced(monkeypatch):
