@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import minidl as md
 from minidl.backends.numpy_backend import make
@@ -78,6 +79,46 @@ def test_random_programs_in_blocks(small, size):
     @given(graphs())
     def run(case):
         check(*case)
+
+    run()
+
+
+def _stored(x, index, value):
+    y = md.asarray(x, copy=True)
+    y[index] = value
+    return y
+
+
+#: Flags, choices that seldom hold, integers, parts and writes, which the graphs of tests/test_fusion.py have none of.
+STEPS = (
+    lambda x, y: md.where(x > 3.0, y, x), lambda x, y: md.where(x > 0.1, y * 2.0, 0.0), lambda x, y: x - 0.01 * md.sum(y, axis=1, keepdims=True),
+    lambda x, y: md.maximum(x, 0.5 * md.max(y, axis=0, keepdims=True)), lambda x, y: md.astype((x > 0.0) & (y < 1.0), md.float64) + y,
+    lambda x, y: md.astype(md.astype(md.clip(x, -9.0, 9.0) * 4.0, md.int8) + 3, md.float64) * 0.1 + y, lambda x, y: md.flip(x, axis=1) * y,
+    lambda x, y: md.concat([x[1:], y[:1]]), lambda x, y: md.exp(-md.abs(x)) - y, lambda x, y: md.softmax(x, axis=1) * y,
+    lambda x, y: _stored(x, (slice(None), 7), y[:, 3]), lambda x, y: _stored(x, slice(5, 300, 40), y[0]), lambda x, y: x.at[3:9].add(y[:6]),
+    lambda x, y: md.pad(x[:, 2:], ((0, 0), (0, 2)), value=1.5) + y, lambda x, y: md.sqrt(md.abs(x)) * 0.5 + y, lambda x, y: -x,
+)  # fmt: skip
+
+
+def test_random_programs_with_writes_and_choices_in_blocks(small):
+    small(1 << 19, 1 << 16)
+    x = np.random.default_rng(0).normal(size=(600, 64))
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+    @given(st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=10))
+    def run(steps):
+        def f(x, y):
+            made = [x, y]
+            for step, i, k in steps:
+                made.append(step(made[-1 - i % len(made)], made[-1 - k % len(made)]))
+            return made[-1], made[-2], md.sum(made[-1], axis=0), made[len(made) // 2]
+
+        given_ = md.asarray(x), md.asarray(x[::-1])
+        want, compiled = [o.numpy() for o in f(*given_)], md.jit(f)
+        for _ in range(2):
+            for got, expected in zip(compiled(*given_), want, strict=True):
+                np.testing.assert_allclose(got.numpy(), expected, rtol=1e-10, atol=1e-10)
+        assert given_[0].tolist() == x.tolist()
 
     run()
 
