@@ -29,6 +29,7 @@ from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persist
 
 MISS = object()
 _PLAIN = (bool, str, bytes, type(None))
+_SWITCH = (bool, str, type(None))  # of which there are few, so that programs for each are few
 
 
 class Input(NamedTuple):
@@ -194,13 +195,17 @@ class Program:
 
     # ---- what the traced code stored -----------------------------------------------------------------------------------------------------
     def _changes(self, snapshot: dict[int, tuple[Any, Any]], t: Trace) -> list[tuple[Any, Any, Any]]:
-        """(container, key, new value) for every tensor (or container of tensors) that was stored in a reachable container."""
+        """(container, key, new value) for every tensor (or container of tensors) that was stored in a reachable container, and for a switch that was
+        turned there: what a call does to it follows from what it finds, which is guarded."""
         out = []
         for box, before in snapshot.values():
             now = box.items() if isinstance(box, dict) else enumerate(box)
             old = before if isinstance(before, dict) else dict(enumerate(before))
             for k, v in now:
                 if k in old and v is old[k]:
+                    continue
+                if isinstance(v, _SWITCH) and isinstance(old.get(k, MISS), (*_SWITCH, Tensor)):
+                    out.append((box, k, v))
                     continue
                 leaves = tree.leaves(v) if isinstance(v, (dict, list, tuple)) else [v]
                 if not all(isinstance(x, Tensor) for x in leaves):
@@ -251,7 +256,7 @@ class Program:
                 if leaf not in t.grad_reads and g is not None:
                     self.dropped[self._leaf(leaf)] = lifted[-1][0].nbytes
         for box, key, value in stored:
-            rebuilt = _source_of(tree.map(new, value), s)
+            rebuilt = repr(value) if isinstance(value, _SWITCH) else _source_of(tree.map(new, value), s)
             if not isinstance(box, dict) and key >= lengths[id(box)]:
                 self.stores.append(f"{s.name(box, 'B')}.append({rebuilt})")
                 continue
