@@ -138,7 +138,7 @@ def polygamma(x: Any, *, n: int) -> Any:
 
 @kernel
 def relu(x: Any) -> Any:
-    return lax.max(x, const(0, x))
+    return lax.select(lax.le(x, const(0, x)), const(0, x), x)  # see _extreme
 
 
 @kernel
@@ -196,9 +196,17 @@ for _name in "sub div atan2 eq ne lt le gt ge shift_left nextafter".split():
     kernels[_name] = binary(getattr(lax, _name))
 for _name, _f in {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor}.items():
     kernels["logical_" + _name] = kernels["bitwise_" + _name] = binary(_f)
+
+
+def _extreme(f: Callable[..., Any], before: Callable[..., Any]) -> Callable[..., Any]:
+    """By comparisons: a sum or maximum that XLA fuses with its own `maximum` or `minimum` on a CPU loses a nan."""
+    return lambda x, y: lax.select(lax.bitwise_or(before(x, y), isnan(x)), x, y) if is_float(x) else f(x, y)
+
+
+_larger, _smaller = _extreme(lax.max, lax.ge), _extreme(lax.min, lax.le)
 kernels |= {
     "add": _bool_or(lax.bitwise_or, lax.add), "mul": _bool_or(lax.bitwise_and, lax.mul),
-    "maximum": _bool_or(lax.bitwise_or, lax.max), "minimum": _bool_or(lax.bitwise_and, lax.min),
+    "maximum": _bool_or(lax.bitwise_or, _larger), "minimum": _bool_or(lax.bitwise_and, _smaller),
     "shift_right": binary(lambda x, y: (lax.shift_right_arithmetic if x.dtype.kind == "i" else lax.shift_right_logical)(x, y)),
 }  # fmt: skip
 
@@ -309,7 +317,7 @@ def where(cond: Any, x: Any, y: Any) -> Any:
 @kernel
 @binary
 def clip(x: Any, lo: Any, hi: Any) -> Any:
-    return lax.min(lax.max(x, lo), hi)
+    return _smaller(_larger(x, lo), hi)
 
 
 @kernel

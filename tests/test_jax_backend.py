@@ -13,6 +13,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import minidl as md  # noqa: E402
+import minidl.nn.functional as F  # noqa: E402
 import minidl.primitives.contraction  # noqa: E402
 import minidl.primitives.elementwise  # noqa: E402
 import minidl.primitives.structural  # noqa: E402
@@ -334,3 +335,29 @@ def test_no_size_loses_a_nan(shape, dtype):
     for got, want in zip(found["jax"], found["numpy"], strict=True):
         np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
         np.testing.assert_allclose(got, want, rtol=0.1 if dtype == "bfloat16" else 1e-3, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(5000,), (4, 2600)], ids=str)
+def test_no_reduction_loses_a_nan_behind_an_operation_that_it_is_fused_with(shape):
+    """XLA's `maximum` and `minimum` do on a CPU, where a sum or an extreme reads them."""
+    x = np.linspace(-1, 1, int(np.prod(shape)), dtype=np.float32).reshape(shape)
+    x[..., 7] = np.nan
+    chosen = [
+        F.relu, F.relu6, F.hardtanh, lambda v: md.maximum(v, 0.5), lambda v: md.minimum(v * 2, v), lambda v: md.clip(v, -0.5, 0.5),
+        lambda v: md.fmax(v, v), lambda v: md.where(v > 0, v, 0.1 * v), F.softplus, lambda v: md.logaddexp(v, 0.0 * v),
+    ]  # fmt: skip
+    reductions = [md.sum, md.mean, md.max, md.min, md.prod, md.logsumexp, lambda v: md.sum(md.sum(v, axis=0)), lambda v: md.max(v, axis=-1)]
+    run = md.jit(lambda v: [r(f(v)) for f in chosen for r in reductions])
+    assert all(np.isnan(v.numpy()).all() for v in run(md.asarray(x, backend="jax")))
+
+
+def test_extremes_by_comparisons_are_those_of_numpy():
+    x = np.array([-np.inf, -2.0, -0.0, 0.0, 3.0, np.inf, np.nan], np.float32)
+    a, b = np.meshgrid(x, x)
+    for dtype in ("float32", "float64", "float16", "bfloat16", "int32"):
+        with np.errstate(all="ignore"):
+            p, q = (md.asarray(np.nan_to_num(v, posinf=9, neginf=-9) if dtype == "int32" else v, dtype=dtype, backend="numpy") for v in (a, b))
+        for f in (md.maximum, md.minimum, md.fmax, md.fmin, lambda v, w: md.clip(v, -1, 2) + 0 * w, lambda v, w: F.relu(v) + 0 * w):
+            want = f(p, q).numpy().astype(np.float64)
+            for g in (f, md.jit(f)):
+                np.testing.assert_array_equal(g(p.to(backend="jax"), q.to(backend="jax")).numpy().astype(np.float64), want)
