@@ -28,8 +28,16 @@ _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000
 #: The size of the largest NumPy array whose contents are guarded.
 BYTES = 4096
-#: Methods that syntax calls, so that no code names them.
-_CALLED = "__call__ __getitem__ __len__ __iter__ __contains__ __bool__ __getattr__ __enter__ __add__ __radd__ __mul__ __rmul__ __matmul__ __get__"
+_OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or".split()
+#: Methods that syntax calls, so that no code names them. Comparisons and texts are not among them: those of a dataclass read all that it holds, and
+#: a counter beside what the traced code reads would be a reason to trace again.
+_CALLED = frozenset(
+    f"__{name}__"
+    for name in (
+        *_OPERATORS, *(f"r{n}" for n in _OPERATORS), *(f"i{n}" for n in _OPERATORS),
+        *"call getitem len iter next reversed contains bool int float complex index neg pos abs invert round getattr missing enter exit get".split(),
+    )
+)  # fmt: skip
 _HERE = __name__.partition(".")[0]
 
 
@@ -73,7 +81,7 @@ class Walk:
         self.whole = True  # whether everything was looked at
         self._seen: set[int] = set()
         self._looked: set[Any] = set()
-        self._named = set(_CALLED.split())  # attributes that the code seen so far mentions
+        self._named = set(_CALLED)  # attributes that the code seen so far mentions
         self._asked: set[str] = set()  # those of them that may be absent where they are read
         self._objects: list[Any] = []  # whose classes and attributes are looked at once all names are known
         self.absent: list[tuple[dict[str, Any], set[str]]] = []  # attributes of objects, and names that are not among them

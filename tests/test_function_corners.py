@@ -105,3 +105,10 @@ def test_no_more_is_taken_than_there_is():
     assert md.narrow(md.arange(5), 0, -2, 2).tolist() == [3, 4]
     with pytest.raises(IndexError, match="narrow: 3 elements from 3 on of an axis of 5"):
         md.narrow(md.arange(5), 0, 3, 3)
+
+
+def test_fmod_by_a_number_stays_on_the_tensor_s_backend(backend):
+    with md.use_backend("torch" if backend == "numpy" else "numpy"):
+        x = md.tensor([5.0, -5.0], backend=backend)
+        for f in (lambda v: md.fmod(v, 3.0), md.jit(lambda v: md.fmod(v, 3.0)), md.vmap(lambda v: md.fmod(v, 3.0))):
+            assert f(x).backend == backend and f(x).tolist() == [2.0, -2.0]

@@ -243,3 +243,58 @@ def test_python_itself_and_installed_packages_are_not_watched():
     from minidl.guards import _users
 
     assert _users(Config) and _users(settings) and not any(map(_users, (np, np.ndarray, sys, collections.deque, md, md.nn.Linear, 1.0)))
+
+
+class Number:
+    def __init__(self):
+        self.value = 2.0
+
+    def __float__(self):
+        return self.value
+
+    def __neg__(self):
+        return -self.value
+
+    def __rtruediv__(self, other):
+        return other / self.value
+
+    def __sub__(self, other):
+        return self.value - other
+
+    def __next__(self):
+        return self.value
+
+    def __isub__(self, other):
+        return self.value - other
+
+
+def less(number):
+    number -= 1.0
+    return number
+
+
+@pytest.mark.parametrize(
+    "read", [float, lambda n: -n, lambda n: 1.0 / n, lambda n: n - 1.0, next, less], ids="float neg rtruediv sub next isub".split()
+)
+def test_methods_that_syntax_calls_are_looked_into(read):
+    number = Number()
+    f = md.jit(lambda x: x * read(number))
+    assert f(md.ones(())).item() == read(number)
+    number.value = 4.0
+    assert f(md.ones(())).item() == read(number)
+
+
+def test_a_counter_beside_what_is_read_is_no_reason_to_trace_again():
+    import dataclasses
+
+    @dataclasses.dataclass(order=True)
+    class State:
+        rate: float = 2.0
+        steps: int = 0
+
+    state = State()
+    f = md.jit(lambda x: x * state.rate)
+    for _ in range(4):
+        assert f(md.ones(())).item() == 2.0
+        state.steps += 1
+    assert f.compiles == 1

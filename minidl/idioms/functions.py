@@ -38,7 +38,8 @@ def fmod(input: md.Tensor, other: Any) -> md.Tensor:
         r = md.remainder(input, other)
         return md.where((r != 0) & ((r < 0) != (input < 0)), r - other, r)  # the smallest integer has no absolute value
     dtype = md.result_type(input, other)
-    x, y = (v.to(dtype) if isinstance(v, md.Tensor) else md.asarray(v, dtype=dtype) for v in (input, other))
+    x = input.to(dtype)
+    y = other.to(dtype) if isinstance(other, md.Tensor) else md.full((), other, dtype=dtype, backend=x.backend, device=x.device)
     sign, turned = (md.where(md.signbit(v), -1.0, 1.0).to(v.dtype) for v in (x, y))  # factors, since a branch not taken may have an infinite slope
     return sign * md.remainder(sign * x, turned * y)
 
