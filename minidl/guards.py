@@ -63,8 +63,22 @@ def same(a: Any, b: Any) -> bool:
 
 
 def based(x: Any) -> Tensor | None:
-    """The tensor that one is a view of, if it lives."""
-    return None if x.of is None else x.of[0]()
+    """The nearest tensor that lives of those that one is a view of."""
+    of = x.of
+    while of is not None:
+        if (base := of[0]()) is not None:
+            return base  # type: ignore[no-any-return]
+        of = of[1]
+    return None
+
+
+def steps(x: Any) -> tuple[Any, ...]:
+    """How one shows the elements of its `based`."""
+    found, of = [], x.of
+    while of is not None:
+        found.append(of[2:])
+        of = of[1] if of[0]() is None else None
+    return tuple(found)
 
 
 class Walk:

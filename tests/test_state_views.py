@@ -587,26 +587,59 @@ def test_programs_write_through_the_views_that_they_are_given():
     assert read.compiles == 1
 
 
-def test_what_is_stored_in_the_data_of_a_parameter_is_stored_in_it():
-    found = []
-    for t in (torch, md):
-        w = t.zeros(2, 2)
-        p = t.nn.Parameter(w)
-        t.nn.init.constant_(w, 3.0)
-        w[0].mul_(2.0)
-        optimizer = t.optim.SGD([p], lr=0.5)
-        (p * p).sum().backward()
-        optimizer.step()
-        w.add_(1.0)
-        with t.no_grad():
-            p.mul_(2.0)
-        w[1, 1] = 9.0
-        found.append((p.tolist(), w.tolist()))
-        assert p.requires_grad and not w.requires_grad
-    assert found[0] == found[1]
+def test_a_parameter_shares_nothing_with_what_it_was_made_of():
     w = md.zeros(2)
-    first, second = nn.Parameter(w), nn.Parameter(w.clone())
-    step = md.jit(lambda: w.add_(1.0))
-    step()
-    step()
-    assert first.tolist() == [2.0, 2.0] and second.tolist() == [0.0, 0.0] and step.compiles == 1
+    for made in (nn.Parameter(w), nn.Buffer(w)):
+        w.add_(1.0)
+        made.data.add_(5.0)
+        assert made.tolist() == [5.0, 5.0] and w.tolist() == [1.0, 1.0]
+        w.zero_()
+    step = md.jit(lambda d: d.add_(1.0))
+    for _ in range(3):
+        step(w)
+    assert step.compiles == 1 and w.tolist() == [3.0, 3.0]
+
+
+def test_programs_find_the_base_of_a_view_behind_views_that_are_gone():
+    p, model = md.ones((2, 2)), nn.Linear(2, 2)
+    reset = md.jit(lambda w: w.zero_())
+    reset(md.ones(2))
+    reset(p.T[0])
+    assert p.tolist() == [[0.0, 1.0], [0.0, 1.0]]
+    reset(p.reshape(-1)[1:][:2])
+    assert p.tolist() == [[0.0, 0.0], [0.0, 1.0]]
+    reset(p.data[1])
+    assert p.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    reset(model.weight.data[0][:2])
+    reset(model.bias.data[:2])
+    assert model.weight[0].tolist() == model.bias.tolist() == [0.0, 0.0]
+
+
+def test_a_view_stays_where_its_index_was():
+    def f(buf, ptr):
+        slots = []
+        for k in range(3):
+            slot = buf[ptr]
+            part = buf[ptr, :1]
+            rest = buf[ptr:, 1]
+            ptr += 1
+            slot.fill_(k + 1.0)
+            part.add_(0.5)
+            rest.sub_(1.0)
+            slots.append(slot)
+        return [s * 1 for s in slots]
+
+    def run(t, f):
+        buf, ptr = t.zeros(3, 2), t.tensor(0)
+        f(buf, ptr)
+        return buf.tolist(), ptr.tolist()
+
+    assert run(md, f) == run(torch, f)
+
+    def traced(buf, ptr):
+        for k in range(3):
+            slot = buf[ptr]
+            ptr += 1
+            slot.fill_(k + 1.0)
+
+    assert run(md, md.jit(traced)) == run(torch, traced)

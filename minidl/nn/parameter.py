@@ -8,17 +8,12 @@ from typing import Any
 import minidl as md
 
 
-def _filled_by(given: Any, made: md.Tensor) -> None:
-    """What is stored later in the tensor that was given, such as its initial values, is stored in the one that was made of it, too."""
-    if isinstance(given, md.Tensor) and given.of is None and given.node is None:
-        md.extend.view(given, made, None)
-
-
 class Parameter(md.Tensor):
     """A leaf Tensor that becomes part of `module.parameters()` when it is set as an attribute of a Module.
 
-    data: any Tensor, NumPy array or nested list; its values are taken over, its place on the tape is not. What is stored in this Tensor later by
-    in-place operations is stored in the Parameter as well. Raises RuntimeError for an integer dtype with requires_grad=True.
+    data: any Tensor, NumPy array or nested list; its values of now are taken over, its place on the tape is not. The two share nothing afterwards:
+    what is to be stored in the Parameter is stored in it or in its `data`, not in the argument. Raises RuntimeError for an integer dtype with
+    requires_grad=True.
 
     >>> Parameter(md.zeros(2)).requires_grad
     True
@@ -27,9 +22,8 @@ class Parameter(md.Tensor):
     __slots__ = ()
 
     def __init__(self, data: Any, requires_grad: bool = True):
-        given, data = data, (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
+        data = (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
         super().__init__(data.payload, data.xp, data.dtype)
-        _filled_by(given, self)
         if requires_grad:
             self.requires_grad_()
 
@@ -60,9 +54,8 @@ class Buffer(md.Tensor):
     __slots__ = ("persistent",)
 
     def __init__(self, data: Any, *, persistent: bool = True):
-        given, data = data, (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
+        data = (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
         super().__init__(data.payload, data.xp, data.dtype)
-        _filled_by(given, self)
         self.persistent = persistent
 
     def __reduce_ex__(self, protocol: Any) -> tuple:

@@ -292,6 +292,13 @@ def _plain(item: Any) -> bool:
     return item is None or item is Ellipsis or isinstance(item, (int, slice, np.integer))
 
 
+def _frozen(item: Any) -> Any:
+    """An entry of the index of a view, which stays what it is now when a tensor in it changes."""
+    if isinstance(item, slice):
+        return slice(*(k if k is None else operator.index(k) for k in (item.start, item.stop, item.step)))
+    return item if not isinstance(item, Tensor) else int(values(item, "indexing")) if eager_on_cpu(item) else fresh(item)
+
+
 def _rows(x: Tensor, index: Any) -> bool:
     """Whether an index is one tensor of positions along the first axis that can be looked at: then there is nothing to plan."""
     return isinstance(index, Tensor) and index.dtype.is_integer and x.ndim > 0 and eager_on_cpu(index)
@@ -315,12 +322,13 @@ def getitem(x: Any, index: Any, /) -> Tensor:
             return view(ns.reshape(row, shape=tuple(rest)), x, ("index", index))
         if _rows(x, index):
             out = ns.gather(x, wrapped(index, 0, x.shape[0])[0])
-            return out if index.ndim else view(out, x, ("index", index))
+            return out if index.ndim else view(out, x, ("index", _frozen(index)))
         if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and not index.ndim:  # all of x, or nothing
             kept = int(deciding(index, "indexing with a mask", _KEEP))
             return ns.broadcast_to(ns.reshape(x, shape=(1, *x.shape)), shape=(kept, *x.shape))
         out = _read(x, index, None)
-        return view(out, x, ("index", index)) if all(map(_plain, index if isinstance(index, tuple) else (index,))) else out
+        whole = index if isinstance(index, tuple) else (index,)
+        return view(out, x, ("index", tuple(map(_frozen, whole)))) if all(map(_plain, whole)) else out
     except Exception as error:
         raise refused(getitem, error, x, index) from None
 
