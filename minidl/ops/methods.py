@@ -199,7 +199,7 @@ for _name in ops.functions:  # type: ignore[has-type]
 
 
 def _variadic(f: Method) -> Method:
-    return lambda self, *sizes, **params: f(self, sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], int) else sizes, **params)
+    return lambda self, *sizes, **params: f(self, sizes[0] if len(sizes) == 1 and not isinstance(sizes[0], (int, np.integer)) else sizes, **params)
 
 
 for _name, _f in {  # type: ignore[assignment]
