@@ -162,15 +162,18 @@ def _foreign(roots: Sequence[Node]) -> bool:
 
 def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     interp = state.interpreter
-    if leaf.hooks:
-        g = tape.apply_hooks(leaf.hooks, g)
-        g = Tensor(g.payload, g.xp, g.dtype, g.node) if interp is None else g  # what a hook keeps does not grow
+    g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks else g
     g = ns.conj(g) if g.dtype.is_complex else g
     have = leaf.grad if interp is None else interp.read_grad(leaf)
     if have is None or interp is not None or have.node is not None or g.node is not None or have.xp is not g.xp:
-        write_grad(leaf, g if have is None else ns.add(have, g))
-    else:
+        new = g if have is None else ns.add(have, g)
+        payload, node = (new.payload, new.node) if interp is None else interp.lift(new)
+        write_grad(leaf, Tensor(payload, interp or new.xp, new.dtype, node))  # its own: others may have the cotangent, and it grows
+    elif have.of is None:
         have.payload = ns.add(have, g).payload
+    else:
+        with grad_mode(False):
+            have.add_(g)  # what it is a view of grows with it
 
 
 def _arrive(node: Node, g: Any) -> None:
@@ -178,10 +181,11 @@ def _arrive(node: Node, g: Any) -> None:
     leaf = node[3]
     xp = state.interpreter or node[2]
     dtype = xp.dtype_of(g)
-    if leaf.hooks or state.interpreter is not None:
+    have = leaf.grad
+    if leaf.hooks or state.interpreter is not None or (have is not None and have.of is not None):
         _accumulate(leaf, Tensor(g, xp, dtype))
         return
-    new, have = conjugated(g, dtype, xp), leaf.grad
+    new = conjugated(g, dtype, xp)
     if have is None or have.node is not None or have.xp is not xp:
         leaf.grad = Tensor(new if have is None else xp.add(have.payload, new), xp, dtype)
     else:  # who holds the gradient sees it grow, as in PyTorch
@@ -194,8 +198,9 @@ def backward(
     """Add the gradient of this tensor, or of several in one pass, to the `.grad` of every leaf that led to it.
 
     gradient: the cotangent, needed unless the tensor has one element; of several tensors as many, or None. create_graph: record the pass, so that
-    it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). Raises ValueError for another number of
-    gradients than of tensors, RuntimeError for an untracked tensor or a released graph.
+    it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). In eager code a `.grad` that is there grows
+    in place, seen by who holds it and in what it is a view of; with create_graph, and in a jitted function, another Tensor takes its place. Raises
+    ValueError for another number of gradients than of tensors, RuntimeError for an untracked tensor or a released graph.
 
     >>> import minidl as md
     >>> x = md.tensor([3.0], requires_grad=True)

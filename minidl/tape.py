@@ -419,7 +419,7 @@ class Hooked:
 
 
 class Held:
-    """A kind whose node no pass releases: a pull or a push of a transform reads it as long as it lives."""
+    """A kind whose node no pass releases: a pull or a push of a transform reads it as long as it lives, or it keeps nothing."""
 
     __slots__ = ("inner", "n")
     one = None
@@ -439,9 +439,13 @@ def hold(roots: Sequence[Node | None], start: int) -> None:
     stack = [n for n in roots if n is not None]
     while stack:
         node = stack.pop()
-        if node[0] < start and node[1].__class__ not in (_Special, Held):
+        kind = node[1]
+        if node[0] < start and kind.__class__ is not _Special:
+            if kind.__class__ is not Held:
+                node[1] = Held(kind)
+            elif kind.inner.__class__ is not Opaque:  # one may be held because it keeps nothing: what leads to it was not visited
+                continue
             stack.extend(parents_of(node))
-            node[1] = Held(node[1])
 
 
 def apply_hooks(hooks: Sequence[Callable[..., Any]], g: Any) -> Any:

@@ -214,7 +214,8 @@ class Tensor:
             def keep(g: Tensor) -> None:
                 if number in kept:  # else the tensor is gone, and with it who could ask
                     before = kept[number]
-                    kept[number] = g if before is None else before + g
+                    own = g if busy[0] and state.interpreter is not None else Tensor(g.payload, g.xp, g.dtype, g.node)
+                    kept[number] = own if before is None else before + g
 
             self.register_hook(keep)
             keep.number, kept[number] = number, None  # type: ignore[attr-defined]

@@ -104,3 +104,46 @@ def test_what_is_stored_in_a_part_is_stored_in_the_whole():
     c.zero_()
     np.testing.assert_allclose(x.numpy()[:, 0], a.numpy())
     assert (x.numpy()[:, 2] == 0).all()
+
+
+PASSES = {
+    "rows": lambda x: list(x),
+    "split": lambda x: x.split(1),
+    "chunk": lambda x: x.chunk(2),
+    "unstack": lambda x: md.unstack(x, axis=1),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("cut", PASSES)
+def test_each_part_may_have_a_pass_of_its_own(backend, cut):
+    x, y = data(backend), data(backend)
+    for row in PASSES[cut](x):
+        (row * row).sum().backward()
+    (y * y).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), y.grad.numpy(), rtol=1e-12)
+    found = [md.autograd.grad((row * row).sum(), x)[0] for row in PASSES[cut](x)]
+    np.testing.assert_allclose(sum(found).numpy(), y.grad.numpy(), rtol=1e-12)
+    rows = PASSES[cut](x)
+    for row in rows:
+        (row * row).sum().backward(create_graph=True, retain_graph=False)
+    np.testing.assert_allclose(x.grad.detach().numpy(), 2 * y.grad.numpy(), rtol=1e-12)
+
+
+def test_what_leads_to_parts_is_released_by_a_pass_and_held_by_a_transform():
+    w = data("numpy")
+    a, b = (w * w).chunk(2)
+    a.sum().backward()
+    with pytest.raises(RuntimeError, match="already differentiated"):
+        b.sum().backward()
+    out, pull = md.vjp(lambda v: sum((row * row).sum() for row in v * v), w.detach())
+    first, second = pull(md.ones_like(out)), pull(md.ones_like(out))
+    np.testing.assert_allclose(md.tree.leaves(first)[0].numpy(), md.tree.leaves(second)[0].numpy())
+
+    def inside(v):  # passes over what the transform differentiates, too
+        u = v * v
+        for row in u:
+            md.autograd.grad((row * row).sum(), v, retain_graph=True)
+        return sum((row * row).sum() for row in u)
+
+    np.testing.assert_allclose(md.grad(inside)(w.detach()).numpy(), 4 * w.detach().numpy() ** 3, rtol=1e-12)
