@@ -3,7 +3,7 @@
     ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
     define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
-                                                      says of one whose elements it shows
+                                                      says of one whose elements it shows, sever that it shows none
     home, get_backend, Backend                        where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
@@ -41,7 +41,7 @@ from minidl.ops.methods import store, storing
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_leading, elementwise
 from minidl.shapes import axes_tuple, axis_index, size_tuple
-from minidl.tensors import Tensor, bind, describe, from_numpy, ns, view
+from minidl.tensors import Tensor, bind, describe, from_numpy, ns, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
 from minidl.whole import fused, whole
@@ -49,7 +49,7 @@ from minidl.whole import fused, whole
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
     "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns",
-    "operand", "per_lane", "persistent", "recorded", "seen", "size_tuple", "store", "storing", "streams", "table", "view", "whole",
+    "operand", "per_lane", "persistent", "recorded", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "view", "whole",
 ]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.tensors import Tensor
+from minidl.tensors import Tensor, living
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000
@@ -66,8 +66,8 @@ def based(x: Any) -> Tensor | None:
     """The nearest tensor that lives of those that one is a view of."""
     of = x.of
     while of is not None:
-        if (base := of[0]()) is not None:
-            return base  # type: ignore[no-any-return]
+        if (base := living(of)) is not None:
+            return base
         of = of[1]
     return None
 
@@ -76,8 +76,8 @@ def steps(x: Any) -> tuple[Any, ...]:
     """How one shows the elements of its `based`."""
     found, of = [], x.of
     while of is not None:
-        found.append(of[2:])
-        of = of[1] if of[0]() is None else None
+        found.append(of[2:4])
+        of = of[1] if living(of) is None else None
     return tuple(found)
 
 

@@ -20,11 +20,11 @@ from minidl import dtypes, tape, tree
 from minidl.backends import default
 from minidl.context import DEFAULTS, grad_mode, interpreting, state
 from minidl.graph import Graph, Var
-from minidl.guards import Walk, based, same, stateful, walkable
+from minidl.guards import Walk, based, same, stateful, steps, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
-from minidl.tensors import Tensor, describe, hooking, scalar_payload
+from minidl.tensors import Tensor, describe, hooking, scalar_payload, sever
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
 
 MISS = object()
@@ -52,6 +52,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "based": based, "default": default}
+        self.env |= {"steps": steps, "sever": sever}
         self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion, "State": state}
         self.unpack: list[str] = []
         self.terms: list[str] = []
@@ -116,6 +117,9 @@ class Program:
                     held = [x for k, x in t.constants.items() if k in t.captured]
                     self.frozen = [(describe(x), t.home.to_numpy(x.payload).tobytes()) for x in held]
         finally:
+            for x, of, _ in reversed(t.severed):  # which the call does
+                x.of = of
+            t.severed.clear()
             t.forget()
             for leaf, hook in t.hooked:
                 if leaf.born > t.born and hook in leaf.hooks:
@@ -227,6 +231,7 @@ class Program:
         for v in leaves:
             if isinstance(v, (types.GeneratorType, types.CoroutineType)):
                 raise TypeError(f"jit: the function returned a {type(v).__name__}, which would run after the trace; return a list or a tuple")
+        self._bases(t)
         results = [asarray_here(v) if isinstance(v, (Tensor, Host)) else v for v in leaves]
         self.constants = [None if isinstance(v, Tensor) else v for v in results]
         tensors = [v for v in results if isinstance(v, Tensor)]
@@ -250,6 +255,9 @@ class Program:
             self.writes.append(Write(where, target.__class__, k))
             if target.leaf is None and (target.node is not None or t.view[key][1] is not None):
                 self.stores.append(f"{where}.node = N[{k}]")
+        outside = {id(x) for x, _ in self.reads} | t.captured.keys()
+        for x, cut in {id(x): (x, cut) for x, _, cut in t.severed if id(x) in outside}.values():
+            self.stores.append(f"sever({self._where(x)}, {cut})")
         for leaf, g in t.grads.items():
             if g is not t.grad_reads.get(leaf, MISS) and leaf.born > t.born:  # these numbers fall
                 self.stores.append(f"{self._leaf(leaf)}.grad = {'None' if g is None else new(g)}")
@@ -302,6 +310,28 @@ class Program:
         given_up = {f"a{n}" for n in owner.donate}
         self.donated = tuple(k for k, i in enumerate(self.inputs) if i.kind == "argument" and re.split(r"[.\[]", i.text)[0] in given_up)
 
+    def _bases(self, t: Trace) -> None:
+        """Of arguments that are written and show other tensors, these are read, too."""
+        from minidl.ops.views import copies, links_of
+
+        s, alone = self.source, {id(x) for x, _, _ in t.severed}
+        for x, of, _ in reversed(t.severed):
+            x.of = of
+        for tensor, text in self.reads:  # which grows
+            if id(tensor) not in t.written:
+                continue
+            base, how = based(tensor), steps(tensor)
+            if base is None:
+                s.terms.append(f"based({text}) is None")
+            elif id(base) in t.captured or id(base) in t.written:
+                s.terms.append(f"steps({text}) == {s.name(how, 'V')}")
+                self.reads.append((base, f"based({text})"))
+                self.reusable = self.reusable and not any(isinstance(k, Tensor) for k in tree.leaves(how))
+            elif id(tensor) in alone and how[0][0] is not None and not copies(links_of(tensor.of)[0]):  # an operator made it a tensor of its own
+                s.terms.append(f"({text}.of is None or {text}.of[2] is not None)")
+            else:
+                self.reusable = False
+
     def _where(self, target: Tensor) -> str:
         return next((text for tensor, text in self.reads if tensor is target), None) or self.source.name(target, "W")
 
@@ -325,7 +355,8 @@ class Program:
                 s.terms.append(f"{where} is None" if g is None else f"{where}.__class__ is Tensor and {where}.dtype is {s.name(g.dtype, 'D')}")
         for tensor, text in self.reads:  # also those that the traced code did not read
             self._guard_argument(tensor, text, t)
-        self.reusable = walk.whole
+        self.reusable = self.reusable and walk.whole
+        named: dict[int, str] = {}  # where state is found that moves
         for key, (tensor, var, node) in t.captured.items():
             places = [(p, (id(b), k)) for _, p, b, k in walk.tensors.pop(key, ()) if (id(b), k) not in self.unguarded]
             moving = [p for p, place in places if place in rewritten]
@@ -343,6 +374,7 @@ class Program:
                 elif key not in t.root.constants and all(tensor is not p for p in (*persistent, *flags.values())):
                     self.reusable = False
             s.terms += [f"{p} is {text}" for p in dict.fromkeys([*others, *(p for p, _ in places)]) if p != text]
+            named[key] = text
             inputs.append(var)
             read.append(Input(text, "argument" if key in arguments else "state"))
             s.native(text)
@@ -354,12 +386,12 @@ class Program:
         changed = [*t.written.values(), *(x for x in {id(x): x for x, _ in self.reads}.values() if x.leaf in t.grads)]
         changed += [x for x, _, _ in t.captured.values() if x.leaf in t.grads]
         for tensor, text in self.reads:  # what the code changes may not be another argument on another call, nor show another tensor
+            those = changed
             if id(tensor) in t.written:
-                s.terms += [f"based({text}) is None"] if based(tensor) is None else []
-                self.reusable = self.reusable and based(tensor) is None
+                those = [*changed, *(x for key, (x, _, _) in t.captured.items() if key not in t.root.constants)]
             kind = tensor.shape, tensor.dtype, tensor.node is None
-            like = {id(x): x for x in changed if x is not tensor and (x.shape, x.dtype, x.node is None) == kind}
-            s.terms += [f"{text} is not {self._where(x)}" for x in like.values()]
+            like = {id(x): x for x in those if x is not tensor and (x.shape, x.dtype, x.node is None) == kind}
+            s.terms += [f"{text} is not {named.get(id(x)) or self._where(x)}" for x in like.values()]
         for host, var in t.hosts.values():
             inputs.append(var)
             read.append(Input(host.text, "number"))

@@ -140,7 +140,8 @@ class Tensor:
                 raise RuntimeError(
                     f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
                 )
-            self.node, self.of = leaf_node(self.xp), None  # what is trained is a tensor of its own
+            self.node = leaf_node(self.xp)
+            sever(self)  # what is trained is a tensor of its own
         elif not on and self.node is not None:
             if self.leaf is None:
                 raise RuntimeError("requires_grad: only leaves can be switched off; use .detach() for the result of an operation")
@@ -273,19 +274,51 @@ class Tensor:
         def __getattr__(self, name: str) -> Any: ...
 
 
+#: How often the data of a tensor were taken away from its views, by its id, as long as it lives.
+_cuts: dict[int, int] = {}
+
+
 def view(out: Tensor, base: Tensor, step: Any) -> Tensor:
     """Say of a new tensor that it shows elements of another, by a step of minidl.ops.views; returns it."""
     above = base.of
     if above is not None:
-        if step is None is above[2] and above[0]() is not None:  # detached twice
+        if step is None is above[2] and living(above) is not None:  # detached twice
             out.of = above
             return out
-        alive = above
-        while alive is not None and alive[0]() is None:
-            alive = alive[1]
-        above = above if alive is not None else None  # else nobody can see what is written there
-    out.of = ref(base), above, step, base.payload.shape
+        gone, alive = 0, above
+        while alive is not None and living(alive) is None:
+            gone, alive = gone + 1, alive[1]
+        if alive is None:
+            above = None  # nobody can see what is written there
+        elif gone > 16:
+            from minidl.ops.views import folded
+
+            above = base.of = folded(above, alive)
+    out.of = ref(base), above, step, base.payload.shape, _cuts.get(id(base), 0)
     return out
+
+
+def living(of: Any) -> Tensor | None:
+    """The base at one step above a view, if it lives and was not given other data since."""
+    base: Tensor | None = of[0]()
+    return base if base is not None and _cuts.get(id(base), 0) == of[4] else None
+
+
+def sever(x: Tensor, cut: Any = False) -> None:
+    """Make of a view a tensor of its own. cut: and its own views end here; where it is the data that x is given instead, not if they are its own,
+    as for `x.data -= y`. A program does it again in every call."""
+    if isinstance(cut, Tensor):
+        cut = cut is not x and (cut.of is None or cut.of[2] is not None or living(cut.of) is not x)
+    level = state.interpreter if busy[0] else None
+    while level is not None:
+        if hasattr(level, "severed"):
+            level.severed.append((x, x.of, cut))
+        level = level.parent
+    x.of = None
+    if cut:
+        if id(x) not in _cuts:
+            weakref.finalize(x, _cuts.pop, id(x), None)
+        _cuts[id(x)] = _cuts.get(id(x), 0) + 1
 
 
 def assign_alone(x: Tensor, value: Tensor) -> None:

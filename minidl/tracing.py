@@ -73,6 +73,7 @@ class Trace(Interpreter):
         self.host_env: dict[str, Any] = {}
         self.host_keys: set[tuple[int, Any]] = set()
         self.hooked: list[tuple[tape.Leaf, Any]] = []  # hooks that were registered on leaves
+        self.severed: list[tuple[Tensor, Any, bool]] = []  # views that became tensors of their own, and what they were
         self.guards: list[str] = []
         self.asked: set[str] = set()  # the settings of the thread that the program depends on
 

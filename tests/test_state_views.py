@@ -643,3 +643,139 @@ def test_a_view_stays_where_its_index_was():
             slot.fill_(k + 1.0)
 
     assert run(md, md.jit(traced)) == run(torch, traced)
+
+
+def test_programs_that_change_views_are_kept_for_views_of_the_same_kind():
+    add, total = md.jit(lambda v: v.add_(1.0)), md.jit(lambda w, x: w.__iadd__(x))
+    p, q = md.zeros((3, 2)), md.zeros((3, 2))
+    for x, i in ((p, 0), (q, 0), (p, 1), (p, 0), (q, 1), (p, 1)):
+        add(x[i])
+    assert p.tolist() == [[2.0] * 2, [2.0] * 2, [0.0] * 2] and q.tolist() == [[1.0] * 2, [1.0] * 2, [0.0] * 2] and add.compiles == 2
+    for w in (p[0], p[1], q[2], md.ones(2)):
+        want = (w + 1).tolist()
+        assert total(w, md.ones(2)).tolist() == w.tolist() == want and w.of is None
+    assert total.compiles == 1 and p[0].tolist() == [2.0, 2.0]
+
+    def both(v):
+        v.add_(1.0)
+        v += 1.0  # from here on a tensor of its own
+        v.add_(5.0)
+
+    step, q = md.jit(both), md.zeros((2, 2))
+    for n in (1.0, 2.0, 3.0):
+        v = q[0]
+        step(v)
+        assert v.tolist() == [n + 6.0] * 2 and q.tolist() == [[n] * 2, [0.0] * 2]
+    assert step.compiles == 1
+    swap = md.jit(lambda x, y: (x.add_(1.0), y.mul_(2.0)))
+    for x, y in ((p[0], q[0]), (p[1], p[2]), (q[0], q[1]), (p[0], q[0]), (p[1], p[1])):
+        a, b = x.of[0](), y.of[0]()
+        want = [t.tolist() for t in (a, b)]
+        swap(x, y)
+        assert [t.tolist() for t in (a, b)] != want
+    assert p.tolist() == [[4.0] * 2, [8.0] * 2, [0.0] * 2] and q.tolist() == [[14.0] * 2, [0.0] * 2]
+
+
+def test_an_argument_that_is_written_is_not_taken_for_another_tensor_that_is_read():
+    c, d = md.ones(3), md.ones(3)
+    f = md.jit(lambda a: (a.add_(1.0), c.sum())[1])
+    assert [f(d).item(), f(c).item(), f(d).item(), f(c.detach()).item()] == [3.0, 6.0, 6.0, 9.0]
+    total = c[:2]
+
+    def step():
+        nonlocal total
+        total += 1.0
+
+    again = md.jit(step)
+    again()
+    again()
+    assert total.tolist() == [5.0, 5.0] and c.tolist() == [3.0] * 3
+
+
+def test_long_chains_of_views_are_read_and_written_in_little_time():
+    for keep in ([], None):
+        x = y = md.zeros((50, 40))
+        y = y.T.reshape(50, 40) if keep is None else y.view(40, 50).T
+        for i in range(1500):
+            y = (y[1:] if y.shape[0] > 2 else y.T if i % 3 else y.detach()) if i % 7 else y.T
+            if keep is not None:
+                keep.append(y)
+        y[0, 0] = 5.0
+        assert x.tolist() != [[0.0] * 40] * 50 if keep is not None else x.sum().item() == 0.0
+    found = []
+    for t in (torch, md):
+        w = t.tensor(A, requires_grad=True)
+        x = w * 2
+        v = x.view(4, 3)
+        for _ in range(10):
+            v = v.T.T[:, 1:].unsqueeze(0)[0, ..., None].squeeze(-1).T if v.shape[1] > 1 else v.view(1, -1)[:, :].T
+        v.mul_(3.0)
+        (x * x).sum().backward()
+        found.append((x.detach().numpy(), w.grad.numpy()))
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_other_data_leave_the_views_of_the_old_ones_behind():
+    def program(t):
+        w, ema = t.nn.Parameter(t.ones(2)), t.zeros(2) + 7
+        backup = w.data
+        w.data = ema
+        backup.mul_(0.5)
+        w.data.add_(1.0)
+        now = w.tolist()
+        newer = w.data
+        newer -= 0.5
+        w.data -= 0.5
+        newer.mul_(2.0)
+        w.data = backup
+        newer.zero_()
+        return now, w.tolist(), backup.tolist()
+
+    assert program(md) == program(torch)
+    w = md.ones(2)
+    row, w.data = w[0], md.zeros(2)
+    row.add_(2.0)
+    assert row.item() == 3.0 and w.tolist() == [0.0, 0.0]
+    w[0].add_(1.0)
+    assert w.tolist() == [1.0, 0.0]
+    swap = md.jit(lambda v: setattr(w, "data", v))
+    for n in (3.0, 4.0):
+        before = w.data
+        swap(md.full((2,), n))
+        before.add_(1.0)
+        assert w.tolist() == [n, n]
+        w.data.add_(0.0)
+    assert swap.compiles == 1
+
+
+def test_a_view_changed_without_the_tape_has_the_gradient_of_its_base():
+    found = []
+    for t in (torch, md):
+        x = t.tensor([[1.0, 2.0]], requires_grad=True)
+        b = x * 2
+        v = b[0]
+        b.mul_(3)
+        with t.no_grad():
+            v.add_(1)
+        (v * 1).sum().backward()
+        found.append((x.grad.tolist(), v.tolist(), b.tolist()))
+    assert found[0] == found[1]
+
+
+def test_what_pytorch_copies_does_not_follow_its_base():
+    def program(t):
+        x = t.zeros(2, 3)
+        flat, rows = x.T.reshape(-1), x.T.contiguous()[0]
+        x.add_(1)
+        flat.add_(1)
+        flat[0] = 5.0
+        rows.add_(1)
+        return [v.tolist() for v in (x, flat, rows)]
+
+    assert program(md) == program(torch)
+    add = md.jit(lambda v: v.add_(1.0))
+    x = md.zeros((2, 3))
+    for v in (x.T.reshape(-1), x.reshape(-1), x.T.reshape(-1), x.reshape(-1)):
+        add(v)
+    assert x.tolist() == [[2.0] * 3] * 2

@@ -10,7 +10,7 @@ from minidl.idioms.creating import key, shape_of
 
 
 def _set_data(self: md.Tensor, value: md.Tensor) -> None:
-    self.of = None  # no view from here on
+    md.extend.sever(self, cut=value)
     with md.no_grad():
         self.assign(value.detach())
 
@@ -98,7 +98,7 @@ def random_(self: md.Tensor, from_: int, to: int | None = None, *, generator: An
 
 def detach_(self: md.Tensor) -> md.Tensor:
     """This tensor without its place on the tape, in place."""
-    self.of = None  # no view from here on
+    md.extend.sever(self)
     with md.enable_grad():  # under no_grad an assignment leaves the tape alone
         return self.assign(self.detach())
 

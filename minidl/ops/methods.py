@@ -21,7 +21,7 @@ from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.views import settle
 from minidl.primitives.core import parameters
-from minidl.tensors import Tensor, view
+from minidl.tensors import Tensor, sever, view
 
 # ---- operators ------------------------------------------------------------------------------------------------------------------------
 _BINARY = {
@@ -79,8 +79,9 @@ def _updating(f: Method, operator: bool = True) -> Method:
     def update(self: Tensor, other: Any, /) -> Tensor:
         if self.of is not None:
             if operator and self.of[2] is not None:
-                self.of = None
-            settle(self)
+                sever(self)
+            else:
+                settle(self)
         return store(self, f(self, other))
 
     return update
