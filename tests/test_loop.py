@@ -166,3 +166,32 @@ def test_a_layer_step_by_step_is_the_layer(backend, layer):
         np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-10, atol=1e-12)
     with pytest.raises(TypeError, match="the carry changes"):
         made(x[:1].to(md.float32), md.tree.map(lambda v: v.to(md.float32), state))
+
+
+def test_settings_of_the_thread_make_another_body():
+    run = md.extend.loop(lambda table, total, i: (total + table[i], md.zeros(2)))
+    args = md.tensor([1.0, 2.0], dtype=md.float32), md.tensor(0.0, dtype=md.float32), md.tensor([0, 5])
+    for _ in range(2):
+        assert run(*args)[0].item() == 3.0
+        with md.out_of_bounds("fill"):
+            assert np.isnan(run(*args)[0].item())
+    assert run(*args)[1].dtype is md.float32
+    md.set_default_dtype(md.float64)
+    try:
+        assert run(*args)[1].dtype is md.float64
+    finally:
+        md.set_default_dtype(md.float32)
+    mixed = md.extend.loop(lambda k, total, x: (total, x + k))
+    args = md.tensor(1.0, dtype=md.float64), md.tensor(0.0), md.ones(2, dtype=md.float32)
+    assert mixed(*args)[1].dtype is md.float64
+    with md.strict_promotion(), pytest.raises(TypeError):
+        mixed(*args)
+    assert mixed(*args)[1].dtype is md.float64
+
+
+def test_errors_say_what_is_wrong():
+    for wrong in (lambda k, c, x: c, lambda k, c, x: (c, x, x)):
+        with pytest.raises(TypeError, match=r"scan: the function must return \(carry, y\)"):
+            md.extend.loop(wrong)((), md.tensor(0.0), md.ones(2))
+    with pytest.raises(ValueError, match="loop: xs has no tensor"):
+        md.extend.loop(lambda k, c, x: (c, x))((), md.tensor(0.0), ())

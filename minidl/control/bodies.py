@@ -1,6 +1,7 @@
 """The functions of loops and branches as graphs: traced, run on Tensors, and differentiated in either mode.
 
-Promises: a body is traced once; what each step would compute alike is computed in front of the loop, where that takes no more memory.
+Promises: a body is traced once; what each step would compute alike is computed in front of the loop, where that takes no more memory. What a body
+stores in its operands in place stays in the body, eager and traced; what it stores in a tensor from outside is stored there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from minidl.passes import inlined
 from minidl.primitives import table
 from minidl.tensors import Tensor, assign_alone, bind, describe, ns
 from minidl.tracing import asarray_here, subgraph, subgraph_writing
-from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
+from minidl.transforms import _push, alias, as_constant, here, twin, with_node, zeros_like
 
 Aval = tuple[tuple[int, ...], DType]
 
@@ -40,6 +41,14 @@ def eager(v: Any) -> Any:
     from minidl.ops import asarray
 
     return asarray(v)
+
+
+def own(x: Any) -> Any:
+    """A pytree with Tensors of their own, as a trace has them: what a body stores in its operands reaches nobody else, nor what is stored in its
+    results."""
+    if x.__class__ is tuple:
+        return tuple([own(v) for v in x])
+    return twin(x) if isinstance(x, Tensor) else tree.map(twin, x)
 
 
 def run_graph(graph: Graph, args: Sequence[Tensor]) -> list[Tensor]:

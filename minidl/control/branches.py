@@ -7,7 +7,7 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, bound, holds, jvp_graph, node_of, one_bool, tensors, vjp_graph
+from minidl.control.bodies import Traced, applied, aval, bound, holds, jvp_graph, node_of, one_bool, own, tensors, vjp_graph
 from minidl.dtypes import int64
 from minidl.graph import Graph, Var
 from minidl.tensors import Tensor, assign_alone, describe, ns
@@ -48,7 +48,7 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     """
     if state.interpreter is None:
         i = int(index)
-        return branches[min(max(i, 0), len(branches) - 1)](*operands)
+        return own(branches[min(max(i, 0), len(branches) - 1)](*own(operands)))
     return _switch("switch", asarray_here(index), branches, operands)
 
 
@@ -88,7 +88,7 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     2.0
     """
     if state.interpreter is None:
-        return true_fun(*operands) if holds("cond: the predicate", pred, integers=True) else false_fun(*operands)
+        return own((true_fun if holds("cond: the predicate", pred, integers=True) else false_fun)(*own(operands)))
     flag = asarray_here(pred)
     one_bool("cond: the predicate", flag, integers=True)
     return _switch("cond", flag, [false_fun, true_fun], operands)

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, bound, eager, holds, jvp_graph, node_of, run_graph, same, tensors, vjp_graph
+from minidl.control.bodies import Traced, applied, aval, bound, eager, holds, jvp_graph, node_of, own, run_graph, same, tensors, vjp_graph
 from minidl.control.branches import cond
 from minidl.control.scans import scan
 from minidl.dtypes import bool_, int64
@@ -164,11 +164,12 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     """
     carry, structure = tensors(init)
     if state.interpreter is None:
-        value = tree.unflatten(structure, carry)
-        while holds("while_loop: the condition", cond_fun(value)):
-            value = body_fun(value)
-            same("while_loop", carry, [eager(v) for v in tree.leaves(value)])
-        return value
+        now = own(tuple(carry))
+        while holds("while_loop: the condition", cond_fun(tree.unflatten(structure, own(now)))):
+            found, structure = tree.flatten(body_fun(tree.unflatten(structure, now)))
+            now = own(tuple([eager(v) for v in found]))
+            same("while_loop", carry, now)
+        return tree.unflatten(structure, now)
     avals = [aval(t) for t in carry]
     body = Traced("while_loop", lambda *c: body_fun(tree.unflatten(structure, c)), avals, carry)
     test = Traced("while_loop", lambda *c: cond_fun(tree.unflatten(structure, c)), avals, ())
@@ -197,6 +198,8 @@ def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init:
     like = next((t for t in tree.leaves((lower, upper, init)) if isinstance(t, Tensor)), None)
     place: Any = {} if like is None else {"backend": like.backend, "device": like.device}
     if isinstance(lower, int) and isinstance(upper, int):
-        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper, **place))[0] if upper > lower else init
+        if upper <= lower:
+            return own(init) if state.interpreter is None else init
+        return scan(lambda c, i: (body_fun(i, c), ()), init, arange(lower, upper, **place))[0]
     start = asarray_here(lower) if state.interpreter is not None else asarray(lower, **place)
     return while_loop(lambda s: s[0] < upper, lambda s: (s[0] + 1, body_fun(s[0], s[1])), (start, init))[1]

@@ -8,12 +8,15 @@ from typing import Any
 from minidl import tree
 from minidl.backends import using
 from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, same, tensors
+from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, own, same, tensors
 from minidl.control.halves import Split, split_body
+from minidl.dtypes import Defaults, StrictPromotion
 from minidl.graph import Graph
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import subgraph
 from minidl.transforms import zeros_like
+
+_PAIR = "scan: the function must return (carry, y)"
 
 
 def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -123,7 +126,7 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
             [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq],
         )
         ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
-        return init, tree.unflatten(structure.children[1], ys)
+        return tree.unflatten(c_structure, own(tuple(carry))), tree.unflatten(structure.children[1], ys)
     if state.interpreter is None:
         return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]
     k = len(carry)
@@ -131,7 +134,7 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     def body(*args: Tensor) -> Any:
         out = f(tree.unflatten(c_structure, args[:k]), tree.unflatten(x_structure, args[k:]))
         if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError("scan: the function must return (carry, y)")
+            raise TypeError(_PAIR)
         return out
 
     traced = Traced("scan", body, [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq], carry)
@@ -148,7 +151,8 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
     """md.scan of `step(constants, carry, x) -> (carry, y)`, which reads nothing but its arguments, as `run(constants, init, xs, reverse=False)`.
 
     Nobody's Python is in such a step, so it is traced once for each kind of arguments in eager code too, where the backend compiles at once; the loop
-    is then one node of the tape. xs has at least one tensor. Raises as md.scan does.
+    is then one node of the tape. xs has at least one tensor. Indices from data are not checked in the step, as under jit. Raises as md.scan does,
+    ValueError for xs without a tensor.
 
     >>> run = md.extend.loop(lambda decay, total, x: (total * decay + x, total))
     >>> last, before = run(md.tensor(0.5), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
@@ -161,10 +165,13 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
         parts = [tree.flatten(v) for v in (constants, init, xs)]
         (consts, _), (carry, c_structure), (seq, _) = parts
         operands = [*consts, *carry, *seq]
+        if not seq:
+            raise ValueError("loop: xs has no tensor, whose leading axis says how many steps there are; md.scan takes a length")
         xp = getattr(seq[0], "xp", None)
         usual = state.interpreter is None and state.autocast is None and all(isinstance(t, Tensor) and t.xp is xp for t in operands)
         if usual and hasattr(xp, "asarray") and len({t.shape[:1] for t in seq}) == 1 and all(seq[0].shape[:1]):
-            key = xp, *(s for _, s in parts), *(aval(t) for t in operands[: len(consts) + len(carry)]), *((t.shape[1:], t.dtype) for t in seq)
+            told = state.grad, state.strong, state.bounds, Defaults.floating, StrictPromotion.on
+            key = xp, *told, *(s for _, s in parts), *(aval(t) for t in operands[: len(consts) + len(carry)]), *((t.shape[1:], t.dtype) for t in seq)
             if key not in bodies:
                 if len(bodies) > 255:
                     bodies.clear()
@@ -185,7 +192,10 @@ def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Gr
 
     def body(*args: Tensor) -> Any:
         given = args[: ends[0]], args[ends[0] : ends[1]], args[ends[1] :]
-        return step(*(tree.unflatten(s, list(g)) for (_, s), g in zip(parts, given, strict=True)))
+        out = step(*(tree.unflatten(s, list(g)) for (_, s), g in zip(parts, given, strict=True)))
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(_PAIR)
+        return out
 
     avals = [*(aval(t) for leaves, _ in parts[:2] for t in leaves), *((t.shape[1:], t.dtype) for t in parts[2][0])]
     with using(xp):
@@ -198,10 +208,13 @@ def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Gr
 def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: Any, n: int, reverse: bool) -> tuple[Any, Any]:
     from minidl.ops import stack, unstack
 
-    state_now, ys, rows = tree.unflatten(cs, carry), [], [unstack(t) for t in seq]
+    state_now, ys, rows = tree.unflatten(cs, own(tuple(carry))), [], [own(unstack(t)) for t in seq]
     for i in reversed(range(n)) if reverse else range(n):
-        state_now, y = f(state_now, tree.unflatten(xs, [row[i] for row in rows]))
-        ys.append(y)
+        out = f(state_now, tree.unflatten(xs, [row[i] for row in rows]))
+        if not isinstance(out, tuple) or len(out) != 2:
+            raise TypeError(_PAIR)
+        state_now = own(out[0])
+        ys.append(own(out[1]))
     same("scan", carry, tree.leaves(state_now))
     if reverse:
         ys.reverse()
