@@ -177,8 +177,9 @@ def _laid(base: Any, step: Any) -> tuple[np.ndarray, bool]:
     step = step or ("bits", None)
     kind, how = step
     if kind == "index":
-        found = base[tuple(0 if isinstance(k, Tensor) else k for k in (how if isinstance(how, tuple) else (how,)))]
-        return (found if isinstance(found, np.ndarray) else base[(slice(1),) * base.ndim].reshape(())), False
+        key = tuple(0 if isinstance(k, Tensor) else k for k in (how if isinstance(how, tuple) else (how,)))
+        found = base[key]
+        return (found if isinstance(found, np.ndarray) else base[(*key, None)].reshape(())), False  # NumPy's numbers have no place in memory
     if kind == "contiguous":
         return (base, False) if base.flags.c_contiguous else (np.empty(base.shape, np.int8), True)
     if kind == "reshape":
