@@ -129,7 +129,8 @@ def through(x: Tensor, value: Tensor) -> None:
     if base is None:
         x.of = None
         return
-    settle(base)
+    if base.of is not None:
+        settle(base)
     grad, found = state.grad, []
     while base is not None:
         for link, between in zip(links, _between(links, base), strict=True):
