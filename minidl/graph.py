@@ -7,6 +7,7 @@ tracing and passes return a new one.
 from __future__ import annotations
 
 import importlib
+import numbers
 from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,13 @@ from minidl.context import Symbolic
 from minidl.dtypes import DType
 from minidl.primitives.core import table
 from minidl.shapes import describe
+
+
+def told(value: Any) -> Any:
+    """What tells a param from any other: 0.0 is not -0.0, 1 is not True, nan is itself, also inside tuples."""
+    if isinstance(value, tuple):
+        return *map(type, value), *map(told, value)
+    return repr(value) if isinstance(value, numbers.Number) and value.__class__ is not int else value
 
 
 class Var(Symbolic):

@@ -23,7 +23,7 @@ from typing import Any
 from minidl import tape
 from minidl.context import interpreting
 from minidl.dtypes import Defaults
-from minidl.graph import Graph, Var
+from minidl.graph import Graph, Var, told
 from minidl.tape import LEAF, Kind, Node
 from minidl.tracing import Trace, finish
 
@@ -80,13 +80,6 @@ def backward(root: Node, dtype: Any, retain: bool, arrive: Callable[[Node, Any],
     return True
 
 
-def _told(value: Any) -> Any:
-    """What tells a param from any other: 0.0 is not -0.0, 1 is not True, nan is itself, also inside tuples."""
-    if isinstance(value, tuple):
-        return *map(type, value), *map(_told, value)
-    return repr(value) if isinstance(value, (float, complex)) else value
-
-
 def _structure(root: Node, dtype: Any) -> tuple[list[Node], list[Any], tuple] | None:
     """The nodes below, their arrays (each once), and the key; None where something is no matter of structure."""
     xp = root[2]
@@ -112,7 +105,7 @@ def _structure(root: Node, dtype: Any) -> tuple[list[Node], list[Any], tuple] | 
             if shape is None:
                 form = r.__class__
                 if form is float or form is complex or (form is tuple and not _INT.issuperset(map(type, r))):
-                    r = _told(r)
+                    r = told(r)
                 key += (form, r)
                 continue
             place = places.get(id(r))

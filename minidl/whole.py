@@ -6,7 +6,8 @@ and building a network would take longer than training it. So there it is traced
 Elsewhere a small operation costs more in Python than in its kernel. A composition that is called again and again with small tensors of the same kind
 is then jitted, forwards and backwards (`fused`).
 
-Promises: the values are those of the function under jit; traces, vmap and derivatives see the operations, as everywhere else.
+Promises: the values are those of the function under jit, and of their own from the first call on; traces, vmap and derivatives see the operations,
+as everywhere else.
 """
 
 from __future__ import annotations
@@ -19,18 +20,21 @@ from typing import Any, TypeVar
 from minidl import tree
 from minidl.backends import using
 from minidl.context import at_once, busy, state
-from minidl.dtypes import DType
-from minidl.graph import Graph
+from minidl.dtypes import Defaults, DType, StrictPromotion
+from minidl.graph import Graph, told
 from minidl.tensors import Tensor
 from minidl.tracing import subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CALLS = 2  # of one kind before it is compiled: tensors whose shapes are new each time never are
+_EXACT = frozenset((int, bool, str, type(None)))
 _SMALL = 2**16  # bytes; for larger tensors kernels cost more than Python, and programs keep memory for them
 
 
 @functools.lru_cache(maxsize=1024)
-def _program(f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...], DType], ...], static: tuple[Any, ...]) -> Callable[..., Any]:
+def _program(
+    f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...], DType], ...], static: tuple[Any, ...], settings: tuple[Any, ...]
+) -> Callable[..., Any]:
     with using(xp):
         graph, constants, structure = subgraph(lambda *data: f(*data, *static), avals)
     run, fixed = xp.compile(graph), [c.payload for c in constants]
@@ -64,14 +68,16 @@ def whole(f: F) -> F:
             return f(*args)
         if not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
             return f(*args)
-        return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:])(*(x.payload for x in data))
+        settings = told(args[count:]), state.bounds, Defaults.floating, StrictPromotion.on
+        return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:], settings)(*(x.payload for x in data))
 
     return call  # type: ignore[return-value]
 
 
 def fused(f: F) -> F:
     """f(*data, /, *static), of Tensors or None, and of hashable arguments that a program is made for (f(*tensors) has none), as one program and one
-    node of the tape, where the backend compiles at once and the Tensors are small. f reads nothing but its arguments.
+    node of the tape, where the backend compiles at once and the Tensors are small. f reads nothing but its arguments. A program looks at no indices:
+    check those from data before the call. Raises TypeError for an argument that is not hashable.
 
     >>> @md.extend.fused
     ... def scaled(x, bias, /, by):
@@ -87,8 +93,12 @@ def fused(f: F) -> F:
         data, static = (args, ()) if count is None else (args[:count], args[count:])
         if busy[0] and not at_once():
             return f(*args)
-        xp = getattr(data[0], "xp", None)
-        key: list[Any] = [xp, *map(repr, static)]
+        xp = next((x.xp for x in data if isinstance(x, Tensor)), None)
+        if xp is None:
+            return f(*args)
+        key: list[Any] = [xp]
+        for v in static:
+            key += (v.__class__, v if v.__class__ in _EXACT else told(v))
         for x in data:
             if x is None:
                 key.append(x)
@@ -97,22 +107,32 @@ def fused(f: F) -> F:
             else:
                 return f(*args)
         kind = tuple(key)
-        found = known.get(kind, 0)
+        try:
+            found = known.get(kind, 0)
+        except TypeError:
+            raise TypeError(f"{f.__name__}: the arguments behind / are hashable, not {', '.join(type(v).__name__ for v in static)}") from None
         if found.__class__ is int:
             if len(known) > 512:
                 known.clear()
-            found = known[kind] = found + 1 if found < _CALLS else _made(f, data, static)
-        return f(*args) if found is None or found.__class__ is int else found(*data)
+            found = known[kind] = found + 1 if found < _CALLS else _made(f, data, static, xp)
+        return _own(f(*args)) if found is None or found.__class__ is int else found(*data)
 
     return call  # type: ignore[return-value]
 
 
-def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...]) -> Callable[..., Any] | None:
+def _own(out: Any) -> Any:
+    """What a program would return: no argument, and no view of one."""
+    if out.__class__ is Tensor:
+        return Tensor(out.payload, out.xp, out.dtype, out.node)
+    return tree.map(lambda v: Tensor(v.payload, v.xp, v.dtype, v.node) if isinstance(v, Tensor) else v, out)
+
+
+def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...], xp: Any) -> Callable[..., Any] | None:
     from minidl.jitting import jit
 
-    if data[0].xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
+    if xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
         return None
-    made = jit(lambda *given: f(*given, *static), backend=data[0].xp.name)  # never a contest of backends
+    made = jit(lambda *given: f(*given, *static), backend=xp.name)  # never a contest of backends
     try:
         made.explain(*data)
     except Exception:  # whatever it was: the operations need none of it, or say it in the caller's terms

@@ -192,3 +192,53 @@ def test_no_backends_compete_for_it_and_what_cannot_be_compiled_stays_operations
         for _ in range(4):
             np.testing.assert_array_equal(g(x, y, 0.5, "")[0].detach().numpy(), plain(x, y, 0.5, "")[0].detach().numpy())
     assert g(x, y, 0.5, "")[0].requires_grad
+
+
+class Named:
+    def __init__(self, value):
+        self.value = value
+
+    def __repr__(self):
+        return "Named()"
+
+
+def test_statics_are_told_apart_by_type_and_value():
+    f = md.extend.fused(lambda x, /, how: x * how.value)
+    one, five, x = Named(1.0), Named(5.0), md.ones(2)
+    for _ in range(4):
+        assert f(x, one).tolist() == [1.0, 1.0]
+        assert f(x, five).tolist() == [5.0, 5.0]
+    g = md.extend.fused(lambda x, /, pair: x * pair[0])
+    for value in (0.0, -0.0, 0, False, np.float32(0.0), np.float32(-0.0)):
+        for _ in range(4):
+            found = g(x, (value,))
+        assert str(found.tolist()[0]) == str((x * value).tolist()[0]) and found.dtype is (x * value).dtype
+    draws = md.extend.whole(lambda x, /, pair: x * pair[0])
+    with md.use_backend("jax"):
+        y = md.ones(2)
+        assert [str(draws(y, (v,)).tolist()[0]) for v in (0.0, -0.0, 0.0)] == ["0.0", "-0.0", "0.0"]
+
+
+def test_what_cannot_be_a_key_is_refused_by_name():
+    def scaled(x, /, by):
+        return x * float(by.sum())
+
+    with pytest.raises(TypeError, match="scaled: the arguments behind / are hashable, not ndarray"):
+        md.extend.fused(scaled)(md.ones(2), np.arange(2000.0))
+
+
+def test_none_may_come_first_and_alone():
+    f, x = md.extend.fused(lambda a, b, /, n: n if b is None else b * n), md.ones(2)
+    for _ in range(4):
+        assert f(None, None, 2) == 2
+        assert f(None, x, 2).tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("f", [lambda x, /: x, lambda x, /: x[0], lambda x, /: (x, x.reshape(4)), lambda x, /: x.T])
+def test_results_are_values_of_their_own_from_the_first_call_on(f):
+    call = md.extend.fused(f)
+    for _ in range(4):
+        x = md.ones((2, 2))
+        for v in md.tree.leaves(call(x)):
+            v.zero_()
+        assert x.tolist() == [[1.0, 1.0], [1.0, 1.0]]

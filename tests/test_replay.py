@@ -128,11 +128,11 @@ def test_numbers_alternate_over_one_structure(passes, values):
 
 
 def test_params_are_told_apart():
-    from minidl.replay import _told
+    from minidl.graph import told
 
     params = [(0.0,), (-0.0,), (0,), (False,), (1, 2), (1, True), ((1, 0.0),), ((1, -0.0),), 0j, -0.0j, None, "0"]
-    assert len({(p.__class__, _told(p)) for p in params}) == len(params)
-    assert _told((float("nan"),)) == _told((float("nan"),))
+    assert len({(p.__class__, told(p)) for p in params}) == len(params)
+    assert told((float("nan"),)) == told((float("nan"),))
 
 
 @pytest.mark.parametrize("where", ["capture", "run"])
