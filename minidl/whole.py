@@ -93,7 +93,8 @@ def fused(f: F) -> F:
         data, static = (args, ()) if count is None else (args[:count], args[count:])
         if busy[0] and not at_once():
             return f(*args)
-        xp = next((x.xp for x in data if isinstance(x, Tensor)), None)
+        xp = getattr(data[0], "xp", None) if data else None
+        xp = next((x.xp for x in data if isinstance(x, Tensor)), None) if xp is None else xp
         if xp is None:
             return f(*args)
         key: list[Any] = [xp]
