@@ -12,7 +12,7 @@ pictures and the demo left, because they need no private name: 3,100 less. What 
 lies with another engine, scans whose sums are products behind the loop, and fewer passes over memory on NumPy and torch. Then the primitives of
 linear algebra and Fourier transforms followed their functions, with their kernels, and what writes a graph down as NumPy's text or a picture left:
 2,000 less. What has come since: views that reach what they are of, as PyTorch's; compositions and recurrent layers that are one node of the tape;
-guards of what a program stores and of more containers; arguments that stay with another engine: 900 more.
+guards of what a program stores and of more containers; arguments that stay with another engine; programs that write to views: 1,200 more.
 Exits with 1 above the ceiling.
 """
 
@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 28_800
+CEILING = 29_040
 SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms".split()
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -279,7 +279,13 @@ _cuts: dict[int, int] = {}
 
 
 def view(out: Tensor, base: Tensor, step: Any) -> Tensor:
-    """Say of a new tensor that it shows elements of another, by a step of minidl.ops.views; returns it."""
+    """Say of a new tensor that it shows elements of another, by a step of minidl.ops.views; returns it.
+
+    >>> x = md.zeros(3)
+    >>> row = md.extend.view(md.getitem(x, 1), x, ("index", 1))
+    >>> row.add_(2.0).item(), x.tolist()
+    (2.0, [0.0, 2.0, 0.0])
+    """
     above = base.of
     if above is not None:
         if step is None is above[2] and living(above) is not None:  # detached twice
@@ -306,7 +312,14 @@ def living(of: Any) -> Tensor | None:
 
 def sever(x: Tensor, cut: Any = False) -> None:
     """Make of a view a tensor of its own. cut: and its own views end here; where it is the data that x is given instead, not if they are its own,
-    as for `x.data -= y`. A program does it again in every call."""
+    as for `x.data -= y`. A program does it again in every call.
+
+    >>> x = md.zeros(3)
+    >>> row = x[1]
+    >>> md.extend.sever(row)
+    >>> row.add_(2.0).item(), x.tolist()
+    (2.0, [0.0, 0.0, 0.0])
+    """
     if isinstance(cut, Tensor):
         cut = cut is not x and (cut.of is None or cut.of[2] is not None or living(cut.of) is not x)
     level = state.interpreter if busy[0] else None
