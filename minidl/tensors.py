@@ -391,7 +391,9 @@ def scalar_payload(xp: Any, value: Any, dtype: DType) -> Any:
             out = xp.scalar(in_range(value, dtype), dtype)
     else:
         out = xp.scalar(in_range(value, dtype), dtype)
-    if keep and len(xp.scalars) < 4096:
+    if keep:
+        if len(xp.scalars) >= 4096:  # numbers that are new each time, such as those of a schedule, must not keep others out
+            xp.scalars.clear()
         xp.scalars[key] = out
     return out
 

@@ -85,3 +85,16 @@ def test_statements_end_with_the_block_that_holds_them():
     with pytest.raises(ZeroDivisionError), md.no_grad(), md.enable_grad():
         raise ZeroDivisionError
     assert (x * 2.0).requires_grad and md.is_grad_enabled()
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_number_is_quick_after_thousands_of_others(backend, monkeypatch):
+    x = inputs(backend, tracked=False)[0]
+    for i in range(5000):
+        x * (i + 0.123)
+    1.5 / x
+    slow = []
+    general = tensors._bind
+    monkeypatch.setattr(tensors, "_bind", lambda p, args, params: slow.append(p.name) or general(p, args, params))
+    1.5 / x
+    assert not slow
