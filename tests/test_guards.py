@@ -285,8 +285,6 @@ def test_methods_that_syntax_calls_are_looked_into(read):
 
 
 def test_a_counter_beside_what_is_read_is_no_reason_to_trace_again():
-    import dataclasses
-
     @dataclasses.dataclass(order=True)
     class State:
         rate: float = 2.0

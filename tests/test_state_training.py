@@ -115,10 +115,8 @@ def late_buffer(t, jit):
     return r + fin(n)
 
 
-@program
-def added_group(t, jit):
-    n = net(t)
-    o = t.optim.SGD([n.a.weight], lr=0.1, momentum=0.9)
+def stepping(n, o, jit):
+    """The step that most of these programs train by."""
 
     @jit
     def step(x):
@@ -127,6 +125,16 @@ def added_group(t, jit):
         l.backward()
         o.step()
         return l
+
+    return step
+
+
+@program
+def added_group(t, jit):
+    n = net(t)
+    o = t.optim.SGD([n.a.weight], lr=0.1, momentum=0.9)
+
+    step = stepping(n, o, jit)
 
     r = []
     for i, x in enumerate(XS[:8]):
@@ -185,13 +193,7 @@ def loaded_between(t, jit):
     o = t.optim.Adam(n.parameters(), lr=0.05)
     sd = None
 
-    @jit
-    def step(x):
-        o.zero_grad()
-        l = (n(x) ** 2).mean()
-        l.backward()
-        o.step()
-        return l
+    step = stepping(n, o, jit)
 
     r = []
     for i, x in enumerate(XS[:9]):
@@ -232,13 +234,7 @@ def frozen(t, jit):
     n = net(t)
     o = t.optim.SGD(n.parameters(), lr=0.1, momentum=0.9)
 
-    @jit
-    def step(x):
-        o.zero_grad()
-        l = (n(x) ** 2).mean()
-        l.backward()
-        o.step()
-        return l
+    step = stepping(n, o, jit)
 
     r = []
     for i, x in enumerate(XS[:9]):
@@ -429,13 +425,7 @@ def modes(t, jit):
         n[3].bias.zero_()
     o = t.optim.SGD(n.parameters(), lr=0.1)
 
-    @jit
-    def step(x):
-        o.zero_grad()
-        l = (n(x) ** 2).mean()
-        l.backward()
-        o.step()
-        return l
+    step = stepping(n, o, jit)
 
     r = []
     for i, x in enumerate(XS[:8]):
@@ -481,13 +471,7 @@ def hooks(t, jit):
     h = n.a.weight.register_hook(lambda g: g * 2)
     o = t.optim.SGD(n.parameters(), lr=0.1)
 
-    @jit
-    def step(x):
-        o.zero_grad()
-        l = (n(x) ** 2).mean()
-        l.backward()
-        o.step()
-        return l
+    step = stepping(n, o, jit)
 
     r = []
     for i, x in enumerate(XS[:6]):

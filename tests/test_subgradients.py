@@ -50,6 +50,12 @@ def programs():
     return get
 
 
+def above(points, f, g, ys, at):
+    """For each point x and each y, whether the plane of value f and slope g at x lies above the function's value at y."""
+    short = f[:, None] + np.einsum("xi,xyi->xy", g, ys[None] - points[:, None]) - at[None]
+    return short > 1e-12 * (1 + np.abs(at[None]) + np.abs(f[:, None]))
+
+
 @pytest.mark.parametrize("name", CONVEX)
 def test_gradients_of_convex_functions_are_subgradients(name, backend, programs):
     @settings(deadline=None, max_examples=min(settings.default.max_examples, 8))
@@ -63,18 +69,19 @@ def test_gradients_of_convex_functions_are_subgradients(name, backend, programs)
             # every point is tried as y for every point as x, and a step to each side of it
             ys = np.concatenate([points, points + 1e-3 * rng.normal(size=points.shape), 4 * rng.normal(size=points.shape)])
             at = md.vmap(CONVEX[name])(md.tensor(ys)).numpy()
-            short = f[:, None] + np.einsum("xi,xyi->xy", g, ys[None] - points[:, None]) - at[None]
-            bad = short > 1e-12 * (1 + np.abs(at[None]) + np.abs(f[:, None]))
+            bad = above(points, f, g, ys, at)
             assert not bad.any(), f"{name} on {backend}, {mode}: at {points[bad.any(1)][0]} the gradient {g[bad.any(1)][0]} is no subgradient"
 
     check()
 
 
-def test_the_property_rejects_a_wrong_choice():
-    """What PyTensor and MyGrad do at ties: a full share for each of those that tie."""
-    x, y = np.zeros(2), np.ones(2)
-    full = np.ones(2)
-    assert x.max() + full @ (y - x) > y.max()
+@pytest.mark.parametrize("shares", [1.0, 0.4])
+def test_the_property_rejects_a_wrong_choice(shares):
+    """A full share for each of those that tie, as PyTensor and MyGrad have it, and shares that add up to less than one."""
+    tie, ys = np.zeros((1, 2)), np.array([[1.0, 1.0], [-1.0, -1.0]])
+    f, g = (v.numpy() for v in md.vmap(md.value_and_grad(md.max))(md.tensor(tie)))
+    assert not above(tie, f, g, ys, ys.max(1)).any()
+    assert above(tie, f, np.full((1, 2), shares), ys, ys.max(1)).any()
 
 
 @pytest.mark.parametrize("mode", ["eager", "jit"])

@@ -16,7 +16,12 @@ from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import subgraph
 from minidl.transforms import zeros_like
 
-_PAIR = "scan: the function must return (carry, y)"
+
+def _pair(out: Any) -> tuple[Any, Any]:
+    """What a step returned, if it is two things."""
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError("scan: the function must return (carry, y)")
+    return out
 
 
 def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -132,10 +137,7 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     k = len(carry)
 
     def body(*args: Tensor) -> Any:
-        out = f(tree.unflatten(c_structure, args[:k]), tree.unflatten(x_structure, args[k:]))
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(_PAIR)
-        return out
+        return _pair(f(tree.unflatten(c_structure, args[:k]), tree.unflatten(x_structure, args[k:])))
 
     traced = Traced("scan", body, [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq], carry)
     y_structure = traced.structure.children[1]
@@ -192,10 +194,7 @@ def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Gr
 
     def body(*args: Tensor) -> Any:
         given = args[: ends[0]], args[ends[0] : ends[1]], args[ends[1] :]
-        out = step(*(tree.unflatten(s, list(g)) for (_, s), g in zip(parts, given, strict=True)))
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(_PAIR)
-        return out
+        return _pair(step(*(tree.unflatten(s, list(g)) for (_, s), g in zip(parts, given, strict=True))))
 
     avals = [*(aval(t) for leaves, _ in parts[:2] for t in leaves), *((t.shape[1:], t.dtype) for t in parts[2][0])]
     with using(xp):
@@ -210,11 +209,9 @@ def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: An
 
     state_now, ys, rows = tree.unflatten(cs, own(tuple(carry))), [], [own(unstack(t)) for t in seq]
     for i in reversed(range(n)) if reverse else range(n):
-        out = f(state_now, tree.unflatten(xs, [row[i] for row in rows]))
-        if not isinstance(out, tuple) or len(out) != 2:
-            raise TypeError(_PAIR)
-        state_now = own(out[0])
-        ys.append(own(out[1]))
+        after, y = _pair(f(state_now, tree.unflatten(xs, [row[i] for row in rows])))
+        state_now = own(after)
+        ys.append(own(y))
     same("scan", carry, tree.leaves(state_now))
     if reverse:
         ys.reverse()

@@ -16,7 +16,7 @@ from minidl import dtypes, ops
 from minidl.context import at_once
 from minidl.errors import spelled
 from minidl.ops.common import busy, cast, fresh, ns, operand
-from minidl.ops.exchange import Method, _rebuild, attach, to  # noqa: F401  pickles that are older than exchange.py look for _rebuild here
+from minidl.ops.exchange import Method, attach, to
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.views import settle
