@@ -180,9 +180,13 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if not session.config.getoption("--ledger") or hasattr(session.config, "workerinput") or not _cells:
         return
+    import domains  # noqa: F401  brings the primitives of the packages beside the core, which the workers have imported and their parent has not
+
+    from minidl.backends import get
     from minidl.backends.numba_lower import object_mode
     from minidl.primitives import table
 
+    get("numba")  # and the kernels of those packages
     with LEDGER.open(newline="") as file:
         before = {(r["primitive"], r["backend"]): r for r in csv.DictReader(file)}
     with LEDGER.open("w", newline="") as file:
