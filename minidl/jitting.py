@@ -30,7 +30,11 @@ from minidl.settings import Auto
 
 
 class JitWarning(UserWarning):
-    """What md.jit(check=True) has to say."""
+    """What md.jit has to say of a function that it traces again and again, or with check=True each time."""
+
+
+#: How often a function may be traced before somebody is told (PyTorch's recompile_limit).
+MANY = 8
 
 
 class Jitted:
@@ -62,6 +66,8 @@ class Jitted:
         self.memory = memory
         self.programs: list[Program] = []
         self.compiles = 0  # how often the function was traced
+        self._told = inspect.isfunction(f) and f.__module__.startswith("minidl.")  # that it is traced again and again
+        self._once: str | None = None  # why the last program fits no other call
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}
         owner = weakref.ref(self)  # for nothing would free a jitted function that holds itself
@@ -123,14 +129,17 @@ class Jitted:
             if out is not MISS:  # another thread was here meanwhile
                 return out
             self.compiles += 1
+            if self.compiles > MANY and not (self._told or self.always):
+                self._tell(args, kwargs)
             program = Program(self, args, kwargs, state.grad)
             self._link(program, args, kwargs)
             if self.always:
                 if self.programs:
                     self._report(self.programs[0], program, args, kwargs)
                 self.programs = [program]
-            elif program.reusable:
+            elif program.once is None:
                 self._keep(program)
+            self._once = program.once
         out = program.call(args, kwargs)
         if out is MISS:
             changed = "; ".join(program.why(args, kwargs))
@@ -168,6 +177,18 @@ class Jitted:
         program.watched = [weakref.ref(x, gone) for x in program.weak]
         program.weak = []
 
+    def _tell(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        """Once, that the function is traced again and again, and why."""
+        self._told = True
+        why = [f"a program fits one call only: {self._once}"] if self._once else self.programs[0].why(args, kwargs) if self.programs else []
+        warnings.warn(
+            f"jit: {getattr(self, '__qualname__', 'the function')} is traced for the {self.compiles}th time, this time because "
+            f"{'; '.join(why) or 'a setting of the thread is another one'}. Each costs a compilation: make what changes a tensor or a number among "
+            "the arguments, pad to a few shapes, or call it without jit. md.jit(check=True) tells the reason each time",
+            JitWarning,
+            stacklevel=6,
+        )
+
     def _report(self, old: Program, new: Program, args: tuple, kwargs: dict[str, Any]) -> None:
         """check=True: say which guard fails, or that the program changed though none does."""
         failing = old.why(args, kwargs)
@@ -193,7 +214,7 @@ class Jitted:
         if program is None:
             program = Program(self, args, kwargs, state.grad)
             self._link(program, args, kwargs)
-            if program.reusable and not self.always:
+            if program.once is None and not self.always:
                 with self._lock:
                     self._keep(program)
         return Explanation(program)
@@ -261,6 +282,7 @@ def jit(
     the caller must not read them again (donate_argnums, JAX's word, adds to them).
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
+    A function that is traced for the ninth time says so in a JitWarning, once, with the guard that failed.
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if a NumPy array
     that the function reads did: the program holds this as it was.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.

@@ -24,6 +24,7 @@ from minidl.guards import Walk, based, same, stateful, steps, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
+from minidl.shapes import shown
 from minidl.tensors import Tensor, describe, hooking, scalar_payload, sever
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
 
@@ -79,7 +80,8 @@ class Program:
     watched: list[Any]
 
     def __init__(self, owner: Any, args: tuple, kwargs: dict[str, Any], grad: bool):
-        self.grad, self.reusable, self.strong, self.casting = grad, True, state.strong, state.autocast
+        self.grad, self.strong, self.casting = grad, state.strong, state.autocast
+        self.once: str | None = None  # why the program fits no other call, if so
         self.source = _Source()
         self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
         t = Trace()
@@ -312,8 +314,9 @@ class Program:
 
     def _bases(self, t: Trace) -> None:
         """Of arguments that are written and show other tensors, these are read, too."""
-        from minidl.ops.views import copies, links_of
+        from minidl.ops.views import apart, copies, links_of
 
+        self.source.env["apart"] = apart
         s, alone = self.source, {id(x) for x, _, _ in t.severed}
         for x, of, _ in reversed(t.severed):
             x.of = of
@@ -322,15 +325,18 @@ class Program:
                 continue
             base, how = based(tensor), steps(tensor)
             if base is None:
-                s.terms.append(f"based({text}) is None")
+                s.terms.append(f"apart({text})")
             elif id(base) in t.captured or id(base) in t.written:
                 s.terms.append(f"steps({text}) == {s.name(how, 'V')}")
                 self.reads.append((base, f"based({text})"))
-                self.reusable = self.reusable and not any(isinstance(k, Tensor) for k in tree.leaves(how))
-            elif id(tensor) in alone and how[0][0] is not None and not copies(links_of(tensor.of)[0]):  # an operator made it a tensor of its own
+                if any(isinstance(k, Tensor) for k in tree.leaves(how)):
+                    self.once = f"{text}, which is written to, shows elements that a tensor chose"
+            elif id(tensor) in alone and copies(links_of(tensor.of)[0]):  # PyTorch would have made it a tensor of its own, and an operator does
+                s.terms.append(f"apart({text})")
+            elif id(tensor) in alone and how[0][0] is not None:
                 s.terms.append(f"({text}.of is None or {text}.of[2] is not None)")
             else:
-                self.reusable = False
+                self.once = f"{text} shows another tensor and is written to"
 
     def _where(self, target: Tensor) -> str:
         return next((text for tensor, text in self.reads if tensor is target), None) or self.source.name(target, "W")
@@ -355,7 +361,8 @@ class Program:
                 s.terms.append(f"{where} is None" if g is None else f"{where}.__class__ is Tensor and {where}.dtype is {s.name(g.dtype, 'D')}")
         for tensor, text in self.reads:  # also those that the traced code did not read
             self._guard_argument(tensor, text, t)
-        self.reusable = self.reusable and walk.whole
+        if not walk.whole:
+            self.once = "it may read more than guards look at"
         named: dict[int, str] = {}  # where state is found that moves
         for key, (tensor, var, node) in t.captured.items():
             places = [(p, (id(b), k)) for _, p, b, k in walk.tensors.pop(key, ()) if (id(b), k) not in self.unguarded]
@@ -372,7 +379,7 @@ class Program:
                 if places:
                     s.terms.append(_node_term(text, tensor, s))
                 elif key not in t.root.constants and all(tensor is not p for p in (*persistent, *flags.values())):
-                    self.reusable = False
+                    self.once = f"it read {describe(tensor)} from where guards do not look"
             s.terms += [f"{p} is {text}" for p in dict.fromkeys([*others, *(p for p, _ in places)]) if p != text]
             named[key] = text
             inputs.append(var)
@@ -479,12 +486,20 @@ class Program:
         def word(m: re.Match[str]) -> str:
             value = s.env.get(m[0])
             value = value() if isinstance(value, weakref.ref) else value
-            return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or type(value).__name__
+            return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or getattr(value, "name", type(value).__name__)
 
-        terms = self.terms + [f"State.{k} == {v!r}" for k, v in self.asked.items()]
-        failing = [re.sub(r"^\((.*) is (V\d+) or same.*", lambda m: f"{m[1]} == {s.env[m[2]]!r}", t) for t in terms if not holds(t)]
-        failing = [re.sub(r"\bp\d+\b", lambda m: f"{texts[m[0]]}.payload" if m[0] in texts else m[0], t) for t in failing]
-        return [re.sub(r"\b[A-Z]\d{6,}\b", word, t) + " no longer holds" for t in failing]
+        def said(term: str) -> str:
+            term = next((part for part in term.split(" and ") if not holds(part)), term)
+            term = re.sub(r"^\((.*) is (V\d+) or same.*", lambda m: f"{m[1]} == {s.env[m[2]]!r}", term)
+            try:
+                now = f"; now it is {shown(eval(term.partition(' == ' if ' == ' in term else ' is ')[0], env))}"
+            except Exception:
+                now = ""
+            term = re.sub(r"^steps\((.*)\) == V\d+$", r"\1 shows the same elements of its base", term)
+            term = re.sub(r"\bp\d+\b", lambda m: f"{texts[m[0]]}.payload" if m[0] in texts else m[0], term)
+            return re.sub(r"\b[A-Z]\d{6,}\b", word, term) + f" no longer holds{now}"
+
+        return [said(t) for t in [*self.terms, *(f"State.{k} == {v!r}" for k, v in self.asked.items())] if not holds(t)]
 
 
 def _changed(box: Any, before: Any) -> list[Any]:

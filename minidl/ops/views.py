@@ -155,6 +155,12 @@ def copies(links: list[Any]) -> bool:
     return any(map(_copied, links))
 
 
+def apart(x: Tensor) -> bool:
+    """Whether a write to a tensor reaches no other one."""
+    links, base = links_of(x.of)
+    return base is None or copies(links)
+
+
 def _past(step: Any) -> bool:
     return step is None or (step[0] == "strided" and step[1].past)
 
