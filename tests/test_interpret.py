@@ -104,6 +104,35 @@ def test_wrong_use_says_so():
     assert (model(x) == before).all().item()  # no hook is left
 
 
+def test_examples_do_not_influence_each_other():
+    x = md.tensor(RNG.normal(size=(2, 4)))
+    cube, louder = lambda x: (x**3).sum(axis=1), md.concat([x[:1], x[1:] * 100.0])
+    assert np.array_equal(interpret.smooth_grad(cube, x)[0].numpy(), interpret.smooth_grad(cube, louder)[0].numpy())
+
+
+def test_a_map_is_of_what_the_layer_gave():
+    md.manual_seed(0)
+    maps = []
+    for inplace in (False, True):
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(inplace=inplace), nn.Flatten(), nn.Linear(144, 3)).eval()
+        model.load_state_dict(maps[0][1] if maps else model.state_dict())
+        maps.append((interpret.grad_cam(model, model[0], md.tensor(np.random.default_rng(2).normal(size=(2, 1, 8, 8)), dtype=md.float32), 1),
+                     model.state_dict()))  # fmt: skip
+    assert (maps[0][0] > 0).any().item() and (maps[0][0] == maps[1][0]).all().item()
+
+
+def test_targets_of_any_kind_of_integer():
+    f, x = lambda x: md.stack([x[:, 0] * 3.0, x[:, 1] ** 2], axis=1), md.tensor([[1.0, 2.0], [3.0, 4.0]])
+    want = interpret.saliency(f, x, md.tensor([1, 0])).tolist()
+    for target in ([1, 0], (1, 0), np.array([1, 0]), md.tensor([1, 0], dtype=md.int32)):
+        assert interpret.saliency(f, x, target).tolist() == want
+        assert abs(interpret.integrated_gradients(f, x, 0.0, target, return_delta=True)[1]).max().item() < 1e-5
+    assert interpret.saliency(f, x, np.int64(1)).tolist() == interpret.saliency(f, x, 1).tolist()
+    for target in (True, 1.0, "dog", md.tensor([1.0, 0.0]), [0.5, 0.5]):
+        with pytest.raises(TypeError, match="saliency: target is a class or one for each example, integers, and"):
+            interpret.saliency(f, x, target)
+
+
 def test_a_picture_can_be_opened(tmp_path):
     image = pytest.importorskip("PIL.Image")
     a = np.array([[1.0, -1.0], [0.0, 0.5]])

@@ -282,7 +282,7 @@ def test_names_sizes_and_weights_of_the_file(tmp_path):
     model = md.quantize.dynamic(nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)))
     small = export_onnx(model, (md.ones((1, 64)),), tmp_path / "small.onnx")
     held = {i.name: i.data_type for i in onnx.load(small).graph.initializer}
-    assert held["0.weight"] == held["2.weight"] == onnx.TensorProto.INT8 and small.stat().st_size < 0.35 * 4 * 2 * 64 * 64
+    assert held["0.weight_int8"] == held["2.weight_int8"] == onnx.TensorProto.INT8 and small.stat().st_size < 0.35 * 4 * 2 * 64 * 64
 
 
 # ---- what cannot be written -----------------------------------------------------------------------------------------------------------------

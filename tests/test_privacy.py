@@ -174,3 +174,66 @@ def test_private_training_learns_less_and_says_what_it_gave_away(backend):
                 step(x[positions], y[positions], weights)
             weights_after.append(model.weight.detach().numpy())
         assert step.accountant.steps == 2 and np.allclose(*weights_after, atol=1e-6)
+
+
+# ---- a step in parts and in pieces ---------------------------------------------------------------------------------------------------------
+def stepped(model, noise=0.0, **options):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return privacy.PrivateStep(
+        model, optim.SGD(trained, lr=1.0), nn.MSELoss(), **{"clip": 0.5, "noise": noise, "rate": 1.0, "n": 8, "key": md.random.key(0), **options}
+    )
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_frozen_parameters_have_no_share_in_the_norms(jit):
+    md.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+    model[0].requires_grad_(False)
+    x, y = md.tensor(RNG.normal(size=(8, 3)) * 5), md.tensor(RNG.normal(size=(8, 1)))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    step = stepped(model, jit=jit)
+
+    def alone(i):
+        """The clipped gradient of one example, by the tape."""
+        model.zero_grad()
+        F.mse_loss(model(x[i : i + 1]), y[i : i + 1]).backward()
+        flat = np.concatenate([p.grad.numpy().ravel() for p in model[2].parameters()])
+        model.zero_grad()
+        return flat * min(1, 0.5 / np.linalg.norm(flat))
+
+    want = sum(alone(i) for i in range(8)) / 8
+    step(x, y)
+    after = model.state_dict()
+    moved = np.concatenate([(before[k] - after[k]).numpy().ravel() for k in ("2.weight", "2.bias")])
+    assert np.allclose(moved, want, rtol=1e-10) and all((before[k] == after[k]).all().item() for k in ("0.weight", "0.bias"))
+    model[0].requires_grad_(True)  # and from now on they have
+    for p in model[2].parameters():
+        p.requires_grad_(False)
+    step(x, y)
+    assert all((after[k] == v).all().item() for k, v in model.state_dict().items())  # the optimizer has not got them
+    model.requires_grad_(False)
+    with pytest.raises(ValueError, match="PrivateStep: no parameter of the model requires grad"):
+        step(x, y)
+
+
+def test_a_step_that_goes_on_draws_new_noise(tmp_path):
+    def parts():
+        md.manual_seed(0)
+        model = nn.Linear(3, 1)
+        return model, stepped(model, noise=2.0, rate=0.5)
+
+    x, y = md.ones((4, 3)), md.ones((4, 1))
+    (one, straight), (other, first) = parts(), parts()
+    for _ in range(3):
+        straight(x, y)
+    first(x, y)
+    md.saving.save_checkpoint(tmp_path / "c.safetensors", model=other, step=first)
+    other, second = parts()
+    md.saving.load_checkpoint(tmp_path / "c.safetensors", model=other, step=second)
+    assert second.accountant.steps == 1
+    for _ in range(2):
+        second(x, y)
+    assert all((a == b).all().item() for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert second.accountant.epsilon(1e-5) == straight.accountant.epsilon(1e-5)
+    with pytest.raises(ValueError, match="the account was kept for noise and rate"):
+        stepped(nn.Linear(3, 1), noise=1.0).load_state_dict(second.state_dict())

@@ -9,6 +9,7 @@ import runpy
 
 import numpy as np
 import pytest
+import torch
 
 import minidl as md
 from minidl import nn, optim, quantize
@@ -31,6 +32,21 @@ def test_rounding_is_half_to_even_and_symmetric(backend):
     f = lambda y: (quantize.fake_quantize(y, md.tensor(0.01)) * md.tensor([1.0, 2.0, 3.0])).sum()
     for g in (md.grad(f), md.jit(md.grad(f)), lambda y: md.vjp(f, y)[1](md.tensor(1.0))[0]):
         assert g(y).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_the_rounding_in_training_is_torchs():
+    for scale in (0.02, 1 / 3):
+        x = np.append(EIGHT.normal(size=40) * 3, np.array([127.0, -127.0, 127.4, 127.6, -127.4, -128.0]) * scale).astype(np.float32)
+        theirs = torch.tensor(x, requires_grad=True)
+        out = torch.fake_quantize_per_tensor_affine(theirs, scale, 0, -127, 127)
+        out.sum().backward()
+        f = lambda v, scale=scale: quantize.fake_quantize(v, md.tensor(scale))
+        np.testing.assert_allclose(f(md.asarray(x)).numpy(), out.detach().numpy(), rtol=1e-6)
+        assert np.array_equal(md.grad(lambda v, f=f: f(v).sum())(md.asarray(x)).numpy(), theirs.grad.numpy())
+    weight = numbers(50, 5)  # the largest of each row is 127 scales, more or less by a rounding: it is trained like the others
+    scale = quantize.scale_of(weight, 1)
+    assert (md.grad(lambda v: quantize.fake_quantize(v, scale).sum())(weight) == 1).all().item()
+    assert quantize.scale_of(md.tensor([1e-44, 0.0])).item() == 1.0
 
 
 # ---- integer arithmetic ------------------------------------------------------------------------------------------------------------------
@@ -56,16 +72,46 @@ def test_layers_compute_what_their_integers_say(backend, per_channel):
     linear, conv, embedding = nn.Linear(12, 5), nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.Embedding(9, 4)
     x, image, words = numbers(7, 12), numbers(2, 4, 8, 8), md.tensor([[1, 2, 8], [0, 0, 3]])
     q = quantize.QuantizedLinear(linear, per_channel)
-    assert q.weight.dtype is md.int8 and q.scale.size == (5 if per_channel else 1)
+    assert q.weight_int8.dtype is md.int8 and q.scale.size == (5 if per_channel else 1)
     xs = np.abs(x.numpy()).max(1, keepdims=True) / 127
     xi = np.clip(np.rint(x.numpy() / xs), -127, 127)
-    want = (xi @ q.weight.numpy().astype(np.float64).T) * xs * q.scale.numpy().reshape(-1) + linear.bias.detach().numpy()
+    want = (xi @ q.weight_int8.numpy().astype(np.float64).T) * xs * q.scale.numpy().reshape(-1) + linear.bias.detach().numpy()
     for f in (q, md.jit(q)):
         assert np.allclose(f(x).numpy(), want, atol=1e-5)
     assert abs(q(x) - linear(x)).max().item() < 0.05
     assert abs(quantize.QuantizedConv(conv, per_channel)(image) - conv(image)).max().item() < 0.05
     assert abs(quantize.QuantizedEmbedding(embedding, per_channel)(words) - embedding(words)).max().item() < 0.03
-    assert np.array_equal(q.dequantized().numpy(), (q.weight.to(md.float32) * q.scale).numpy())
+    assert np.array_equal(q.weight.numpy(), (q.weight_int8.to(md.float32) * q.scale).numpy())
+
+
+@pytest.mark.parametrize("dtype", [md.float16, md.bfloat16])
+def test_sums_that_half_precision_does_not_hold(dtype):
+    linear, conv = nn.Linear(600, 3), nn.Conv2d(32, 3, 5)
+    x, image = md.abs(numbers(2, 600)), md.abs(numbers(1, 32, 6, 6))
+    for layer, data, small in ((linear, x, quantize.QuantizedLinear), (conv, image, quantize.QuantizedConv)):
+        with md.no_grad():
+            layer.weight.assign(md.abs(layer.weight))  # so that the sums of integers are above 65,504
+        want = layer(data).detach().numpy()
+        q = small(layer.to(dtype))
+        for scale in (None, quantize.scale_of(data).to(dtype)):
+            q.input_scale = scale
+            got = q(data.to(dtype))
+            assert got.dtype is dtype and np.allclose(got.to(md.float32).numpy(), want, rtol=0.02)
+
+
+def test_a_weight_that_something_else_computes_with_is_what_its_integers_stand_for():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words = nn.Embedding(20, 8)
+
+        def forward(self, x):
+            return F.linear(self.words(x), self.words.weight)
+
+    model, words = Tied().eval(), md.tensor([[0, 5, 19]])
+    small = quantize.dynamic(model)
+    assert list(small.state_dict()) == ["words.weight_int8", "words.scale"]
+    assert abs(small(words) - model(words)).max().item() < 0.2 < abs(model(words)).max().item()
 
 
 def test_backends_agree_to_the_bit_on_static_integers():
@@ -75,7 +121,7 @@ def test_backends_agree_to_the_bit_on_static_integers():
     for name in ("numpy", "numba", "torch", "jax"):
         q = quantize.QuantizedLinear(layer, input_scale=md.tensor(0.03125)).to(backend=name)
         x = md.tensor(np.random.default_rng(3).normal(size=(4, 16)).astype(np.float32), backend=name)
-        results.append(md.matmul_int8(quantize.quantize(x, q.input_scale), q.weight).numpy())
+        results.append(md.matmul_int8(quantize.quantize(x, q.input_scale), q.weight_int8).numpy())
     assert all(np.array_equal(r, results[0]) for r in results)
 
 

@@ -7,7 +7,7 @@ behind: no gradient on a parameter, no hook on a Module, no tape.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,7 +17,7 @@ from minidl import nn
 
 F = TypeVar("F", bound=Callable[..., Any])
 Model = Callable[[md.Tensor], md.Tensor]
-Target = int | md.Tensor | None
+Target = int | Sequence[int] | md.Tensor | None
 
 
 def _values(method: F) -> F:
@@ -31,8 +31,21 @@ def _values(method: F) -> F:
     return call  # type: ignore[return-value]
 
 
+def _chosen(name: str, target: Any) -> int | md.Tensor | None:
+    """The target as an int or a tensor of integers."""
+    if isinstance(target, np.integer):
+        return int(target)
+    if isinstance(target, (list, tuple, np.ndarray)):
+        target = md.asarray(target)
+    whole = target.dtype.kind in ("int", "uint") if isinstance(target, md.Tensor) else type(target) in (int, type(None))
+    if not whole:
+        raise TypeError(f"{name}: target is a class or one for each example, integers, and {target!r} came")
+    return target
+
+
 def _score(name: str, f: Model, target: Target) -> Callable[[md.Tensor], md.Tensor]:
     """x → the sum over the batch of the score of each example's target."""
+    target = _chosen(name, target)
 
     def score(x: md.Tensor) -> md.Tensor:
         out = f(x)
@@ -63,7 +76,8 @@ def saliency(f: Model, x: md.Tensor, target: Target = None) -> md.Tensor:
     """The size of the derivative of each example's score in each of its inputs, of x's shape.
 
     f: inputs [N, ...] to scores [N, classes] (target: a class, or one for each example) or [N]. Source: K. Simonyan et al., Deep inside convolutional
-    networks (2014). Raises ValueError for other outputs and targets, IndexError for a class that there is not.
+    networks (2014). Raises ValueError for other outputs and targets, TypeError for targets that are no integers, IndexError for a class that there is
+    not.
 
     >>> import minidl as md
     >>> saliency(lambda x: x[:, 0] * 2.0 - x[:, 1], md.tensor([[5.0, 1.0]])).tolist()
@@ -121,7 +135,7 @@ def integrated_gradients(
 
 def _scores(name: str, f: Model, x: md.Tensor, target: Target) -> md.Tensor:
     """The score of each example."""
-    out = f(x)
+    out, target = f(x), _chosen(name, target)
     if out.ndim == 1 or target is None:
         return out.reshape((-1,))
     return out[:, target] if isinstance(target, int) else md.take_along_axis(out, target[:, None], axis=1)[:, 0]
@@ -131,7 +145,7 @@ def _scores(name: str, f: Model, x: md.Tensor, target: Target) -> md.Tensor:
 def smooth_grad(
     f: Model, x: md.Tensor, target: Target = None, samples: int = 25, noise: float = 0.15, key: md.Tensor | None = None
 ) -> md.Tensor:
-    """The mean gradient around x: at `samples` points with normal noise of standard deviation `noise` times the range of x.
+    """The mean gradient around x: at `samples` points with normal noise of standard deviation `noise` times the range of its example.
 
     key: of md.random (default: key(0)), so that the result is reproducible, and the same on every backend. Other arguments as of saliency. Source:
     D. Smilkov et al., SmoothGrad: removing noise by adding noise (2017). Raises ValueError for samples < 1, and what saliency raises.
@@ -144,7 +158,8 @@ def smooth_grad(
         raise ValueError(f"smooth_grad: samples must be at least 1, got {samples}")
     score = _score("smooth_grad", f, target)
     keys = md.random.split(md.random.key(0) if key is None else key, samples).to(backend=x.backend, device=x.device)
-    spread = (md.max(x) - md.min(x)) * noise
+    inner = tuple(range(1, x.ndim))
+    spread = (md.max(x, axis=inner, keepdims=True) - md.min(x, axis=inner, keepdims=True)) * noise
 
     def add(total: md.Tensor, k: md.Tensor) -> tuple[md.Tensor, None]:
         return total + md.grad(score)(x + spread * md.random.normal(k, x.shape, x.dtype)), None
@@ -173,7 +188,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: md.Tensor, target: Target = 
         seen: list[md.Tensor] = []
 
         def hook(module: Any, args: Any, out: md.Tensor) -> md.Tensor:
-            seen.append(out)
+            seen.append(out.detach().clone())  # a layer that comes after may write over it
             return out if offset is None else out + offset
 
         handle = layer.register_forward_hook(hook)
@@ -185,7 +200,7 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: md.Tensor, target: Target = 
     _, found = with_offset(None)
     if len(found) != 1:
         raise ValueError(f"grad_cam: the model runs the layer {type(layer).__name__} {len(found)} times; once is wanted")
-    maps = found[0].detach()
+    maps = found[0]
     if maps.ndim < 3:
         raise ValueError(f"grad_cam: the layer's output has shape {maps.shape}; [N, channels, *spatial] is wanted")
     gradient = md.grad(lambda offset: with_offset(offset)[0])(md.zeros_like(maps))

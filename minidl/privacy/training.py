@@ -17,8 +17,9 @@ class PrivateStep:
     """step(x, y, weights): one update with the private mean gradient of a batch; the mean loss of its examples is returned, which is not private.
 
     model: a Module whose layers treat each example by itself (ValueError for batch normalisation in training, which mixes them). loss(output, target)
-    of a batch of one. clip, noise: as in private_gradient. rate, n: how batches are sampled (PoissonSampler), for the account and the divisor;
-    `step.accountant.epsilon(delta)` says what was given away. key: of the noise, md.random. jit: compile the update.
+    of a batch of one. clip, noise: as in private_gradient, over the parameters that require grad when the step is taken (ValueError where none does).
+    rate, n: how batches are sampled (PoissonSampler), for the account and the divisor; `step.accountant.epsilon(delta)` says what was given away.
+    key: of the noise, md.random. jit: compile the update. A training that goes on keeps state_dict(), without which its noise would come again.
 
     >>> import minidl as md
     >>> from minidl import nn, optim, privacy
@@ -41,22 +42,29 @@ class PrivateStep:
                 raise ValueError(f"PrivateStep: {name or type(module).__name__} mixes the examples of a batch; use GroupNorm or LayerNorm instead")
         self.model, self.optimizer, self.accountant, self.key, self.number = model, optimizer, Accountant(noise, rate), key, 0
 
-        def one(model: nn.Module, x: Any, y: Any) -> md.Tensor:
-            x, y = md.tree.map(lambda a: a[None], (x, y))
-            return loss(model(x), y)
-
-        gradient = private_gradient(one, clip, noise, rate * n)
-
         def update(key: md.Tensor, x: Any, y: Any, weights: md.Tensor) -> md.Tensor:
+            leaves, structure = md.tree.flatten(model)
+            trained = [p for p in leaves if p.requires_grad]
+            if not trained:
+                raise ValueError("PrivateStep: no parameter of the model requires grad")
+
+            def one(trained: list[md.Tensor], x: Any, y: Any) -> md.Tensor:
+                x, y = md.tree.map(lambda a: a[None], (x, y))
+                given = iter(trained)  # what is frozen has no share in the norms
+                whole = md.tree.unflatten(structure, [next(given) if p.requires_grad else p for p in leaves])
+                return loss(whole(x), y)
+
             with md.no_grad():  # of the gradients themselves there will be no derivative
-                found = gradient(key, model, x, y, weights=weights)
-            for p, g in zip(md.tree.leaves(model), md.tree.leaves(found), strict=True):
-                p.grad = g if p.requires_grad else None
-            optimizer.step()
+                found = private_gradient(one, clip, noise, rate * n)(key, trained, x, y, weights=weights)
             for p in model.parameters():
                 p.grad = None
+            for p, g in zip(trained, found, strict=True):
+                p.grad = g
+            optimizer.step()
+            for p in trained:
+                p.grad = None
             with md.no_grad():
-                losses = md.vmap(one, in_axes=(None, 0, 0))(model, x, y)
+                losses = md.vmap(one, in_axes=(None, 0, 0))(trained, x, y)
                 return (losses * weights).sum() / md.maximum(weights.sum(), md.full_like(weights.sum(), 1.0))
 
         self._update = md.jit(update) if jit else update
@@ -69,3 +77,12 @@ class PrivateStep:
         self.number += 1
         self.accountant.step()
         return out
+
+    def state_dict(self) -> dict[str, Any]:
+        """The number of steps, by which the noise is drawn, and the account."""
+        return {"number": self.number, "accountant": self.accountant.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after a saved step. Raises ValueError where the account was kept for another noise or rate."""
+        self.accountant.load_state_dict(state["accountant"])
+        self.number = int(state["number"])

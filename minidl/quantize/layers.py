@@ -2,6 +2,7 @@
 
 Promises: products of integers are exact: matrix products add up in 32 bits, convolutions in floats that hold every sum; an input is rounded by
 `input_scale` where there is one (static), else by its own largest value, one scale for each row (dynamic). Weights are buffers: nothing is trained.
+`weight` is what the integers stand for, in floats, for whoever computes with a layer's weight (a head that is tied to an embedding).
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ from typing import Any
 
 import minidl as md
 from minidl import nn
-from minidl.quantize.rounding import quantize, scale_of
+from minidl.quantize.rounding import dequantize, quantize, scale_of
 
 _EXACT = 2**24 // 2**14  # so many products of two int8 add up to integers that float32 holds
 
 
 class _Quantized(nn.Module):
-    """int8 weight, float scale (which broadcasts against it) and bias; input_scale, a number, or None."""
+    """weight_int8, float scale (which broadcasts against it) and bias; input_scale, a number, or None."""
 
-    weight: md.Tensor
+    weight_int8: md.Tensor
     scale: md.Tensor
     input_scale: Any
     bias: Any
@@ -29,16 +30,17 @@ class _Quantized(nn.Module):
         weight = layer.weight.detach()
         axes = tuple(i for i in range(weight.ndim) if i != channel)
         scale = scale_of(weight, axes)
-        self.register_buffer("weight", quantize(weight, scale))
+        self.register_buffer("weight_int8", quantize(weight, scale))
         self.register_buffer("scale", scale)
         self.register_buffer("input_scale", None if input_scale is None else input_scale.detach())
         bias = getattr(layer, "bias", None)
         self.register_buffer("bias", None if bias is None else bias.detach())
         self.training = False
 
-    def dequantized(self) -> md.Tensor:
+    @property
+    def weight(self) -> md.Tensor:
         """The weight as floats."""
-        return self.weight.to(self.scale.dtype) * self.scale
+        return dequantize(self.weight_int8, self.scale)
 
 
 class QuantizedLinear(_Quantized):
@@ -47,18 +49,19 @@ class QuantizedLinear(_Quantized):
     >>> import minidl as md
     >>> from minidl import nn
     >>> small = QuantizedLinear(nn.Linear(4, 2))
-    >>> small(md.ones((3, 4))).shape, small.weight.dtype
+    >>> small(md.ones((3, 4))).shape, small.weight_int8.dtype
     ((3, 2), minidl.int8)
     """
 
     def __init__(self, layer: nn.Module, per_channel: bool = True, input_scale: md.Tensor | None = None):
         super().__init__(layer, 0 if per_channel else None, input_scale)
-        self.out_features, self.in_features = self.weight.shape
+        self.out_features, self.in_features = self.weight_int8.shape
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        scale = self.input_scale if self.input_scale is not None else scale_of(x, -1)
-        out = md.matmul_int8(quantize(x, scale), self.weight).to(x.dtype) * scale * self.scale.reshape((-1,))
-        return out if self.bias is None else out + self.bias
+        wide = _wide(x)
+        scale = self.input_scale.to(wide.dtype) if self.input_scale is not None else scale_of(wide, -1)
+        out = md.matmul_int8(quantize(wide, scale), self.weight_int8).to(wide.dtype) * scale * self.scale.to(wide.dtype).reshape((-1,))
+        return (out if self.bias is None else out + self.bias.to(wide.dtype)).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, {_kind(self)}"
@@ -77,17 +80,18 @@ class QuantizedConv(_Quantized):
         self.stride, self.padding, self.dilation, self.groups = layer.stride, layer.padding, layer.dilation, layer.groups
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        n = self.weight.ndim - 2
-        scale = self.input_scale if self.input_scale is not None else scale_of(x, tuple(range(x.ndim - n - 1, x.ndim)))
-        wide = md.float32 if math.prod(self.weight.shape[1:]) <= _EXACT else md.float64
+        weight, wide = self.weight_int8, _wide(x)
+        n = weight.ndim - 2
+        scale = self.input_scale.to(wide.dtype) if self.input_scale is not None else scale_of(wide, tuple(range(x.ndim - n - 1, x.ndim)))
+        exact = md.float32 if math.prod(weight.shape[1:]) <= _EXACT else md.float64
         conv = (nn.functional.conv1d, nn.functional.conv2d, nn.functional.conv3d)[n - 1]
-        out = conv(quantize(x, scale).to(wide), self.weight.to(wide), None, self.stride, self.padding, self.dilation, self.groups)
+        out = conv(quantize(wide, scale).to(exact), weight.to(exact), None, self.stride, self.padding, self.dilation, self.groups)
         ones = (1,) * n
-        out = out.to(x.dtype) * scale * self.scale.reshape((-1, *ones))
-        return out if self.bias is None else out + self.bias.reshape((-1, *ones))
+        out = out.to(wide.dtype) * scale * self.scale.to(wide.dtype).reshape((-1, *ones))
+        return (out if self.bias is None else out + self.bias.to(wide.dtype).reshape((-1, *ones))).to(x.dtype)
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]} channels, kernel_size={self.weight.shape[2:]}, {_kind(self)}"
+        return f"{self.weight_int8.shape[0]} channels, kernel_size={self.weight_int8.shape[2:]}, {_kind(self)}"
 
 
 class QuantizedEmbedding(_Quantized):
@@ -102,10 +106,15 @@ class QuantizedEmbedding(_Quantized):
         super().__init__(layer, 0 if per_channel else None)
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        return self.weight[x].to(self.scale.dtype) * (self.scale[x] if self.scale.ndim and self.scale.size > 1 else self.scale.reshape((1,)))
+        return self.weight_int8[x].to(self.scale.dtype) * (self.scale[x] if self.scale.ndim and self.scale.size > 1 else self.scale.reshape((1,)))
 
     def extra_repr(self) -> str:
-        return f"{self.weight.shape[0]}, {self.weight.shape[1]}"
+        return f"{self.weight_int8.shape[0]}, {self.weight_int8.shape[1]}"
+
+
+def _wide(x: md.Tensor) -> md.Tensor:
+    """The input in a dtype that holds sums of products of integers, which 16 bits do not."""
+    return x.to(md.result_type(x.dtype, md.float32))
 
 
 def _kind(layer: _Quantized) -> str:

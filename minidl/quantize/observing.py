@@ -7,7 +7,7 @@ from typing import Any
 import minidl as md
 from minidl import nn
 from minidl.nn.computed import compute
-from minidl.quantize.rounding import LARGEST, fake_quantize, scale_of
+from minidl.quantize.rounding import fake_quantize, scale_of
 
 
 class Rounded:
@@ -58,7 +58,7 @@ class Observed(nn.Module):
 
     def scale(self) -> md.Tensor:
         """The scale of the inputs, as measured."""
-        return md.where(self.input_max > 0, self.input_max / LARGEST, 1.0)
+        return scale_of(self.input_max)
 
     def extra_repr(self) -> str:
         return f"aware={self.aware}"

@@ -12,14 +12,14 @@ LARGEST = 127
 
 
 def scale_of(x: md.Tensor, axis: int | tuple[int, ...] | None = None) -> md.Tensor:
-    """The scale with which the largest size along `axis` (kept with size 1; None: of all) becomes 127; 1 where all is 0.
+    """The scale with which the largest size along `axis` (kept with size 1; None: of all) becomes 127; 1 where all is 0, or too small for it.
 
     >>> import minidl as md
     >>> round(scale_of(md.tensor([0.0, -2.54])).item(), 4)
     0.02
     """
-    largest = md.max(md.abs(x), axis=axis, keepdims=axis is not None)
-    return md.where(largest > 0, largest / LARGEST, 1.0)
+    scale = md.max(md.abs(x), axis=axis, keepdims=axis is not None) / LARGEST
+    return md.where(scale > 0, scale, 1.0)
 
 
 def quantize(x: md.Tensor, scale: md.Tensor) -> md.Tensor:
@@ -43,7 +43,7 @@ def dequantize(q: md.Tensor, scale: md.Tensor) -> md.Tensor:
 
 
 def fake_quantize(x: md.Tensor, scale: md.Tensor) -> md.Tensor:
-    """x as it comes back from 8 bits; its derivative is 1 where x is within ±127 scales, and 0 beyond (the straight-through estimator).
+    """x as it comes back from 8 bits; its derivative is 1 where x rounds to within ±127 scales, and 0 beyond (the straight-through estimator).
 
     Source: Y. Bengio et al., Estimating or propagating gradients through stochastic neurons (2013).
 
@@ -53,5 +53,6 @@ def fake_quantize(x: md.Tensor, scale: md.Tensor) -> md.Tensor:
     [1.0, 0.0]
     """
     scale = md.stop_gradient(scale)
-    inside = md.clip(x, -LARGEST * scale, LARGEST * scale)
-    return inside + md.stop_gradient(md.clip(md.round(x / scale), -LARGEST, LARGEST) * scale - inside)
+    rounded = md.round(md.stop_gradient(x) / scale)
+    held = md.clip(rounded, -LARGEST, LARGEST) * scale
+    return held + md.where(md.abs(rounded) <= LARGEST, x - md.stop_gradient(x), 0.0)
