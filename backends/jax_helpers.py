@@ -68,7 +68,7 @@ def wide(f: Callable[..., Any]) -> Callable[..., Any]:
     def call(*xs: Any, **params: Any) -> Any:
         if not is_half(xs[0]):
             return f(*xs, **params)
-        return to(f(*(to(x, np.float32) for x in xs), **params), xs[0].dtype)
+        return to(f(*(to(x, np.float32) if is_half(x) else x for x in xs), **params), xs[0].dtype)
 
     return call
 

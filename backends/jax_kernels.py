@@ -54,15 +54,19 @@ for _name, _f, _g in (
     kernels[_name] = wide(_reduce(_f, _g)) if _name in ("sum", "prod") else _reduce(_f, _g)
 
 
-def _exponentials(x: Any, axis: tuple[int, ...], evenly: bool = True) -> tuple[Any, Any, Any]:
-    """(exp(x - max), its sum, the max), axes kept in the latter two; evenly: a row with +inf gives it all, evenly (else its sum is inf).
+def _below(x: Any, high: Any) -> Any:
+    """x less the maximum of its row, where that is an infinity 0 in its places and -inf elsewhere, and -inf in a row of that."""
+    top = shape_to(lax.select(lax.eq(high, const(-np.inf, high)), const(0, high), high), x.shape)
+    return lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
 
-    Between the largest finite numbers inf - inf never arises. That is arithmetic alone, which XLA fuses with the reductions; a select would not be.
+
+def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly.
+
+    The maximum may have lost a nan (see _ordered): the sum has it, whatever was taken away, and XLA fuses no other maximum with the sum.
     """
-    limit = np.finfo(x.dtype).max
     high = _keep(lax.reduce_max(x, axis), x, axis, True)
-    low = lax.min(lax.max(high, const(-limit, high)), const(limit, high))
-    e = lax.exp(lax.sub(lax.min(x, const(limit, x)) if evenly else x, shape_to(low, x.shape)))
+    e = lax.exp(_below(x, high))
     return e, _keep(lax.reduce_sum(e, axis), x, axis, True), high
 
 
@@ -71,7 +75,7 @@ def _exponentials(x: Any, axis: tuple[int, ...], evenly: bool = True) -> tuple[A
 def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if 0 in x.shape:
         return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
-    _, total, high = _exponentials(x, axis, evenly=False)
+    _, total, high = _exponentials(x, axis)
     out = lax.add(lax.log(total), high)
     return out if keepdims else lax.squeeze(out, axis)
 
@@ -95,10 +99,17 @@ def log_softmax(x: Any, *, axis: int) -> Any:
     if 0 in x.shape:
         return x
     _, total, high = _exponentials(x, (axis,))
-    top = shape_to(lax.select(lax.eq(high, const(-np.inf, high)), const(0, high), high), x.shape)
-    d = lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
-    total = lax.select(lax.eq(total, const(np.inf, total)), const(np.nan, total), total)  # from a nan that XLA's `minimum` on a CPU took for a number
-    return lax.sub(d, shape_to(lax.log(_or_one(total)), x.shape))
+    return lax.sub(_below(x, high), shape_to(lax.log(_or_one(total)), x.shape))
+
+
+@kernel
+@wide
+def log_softmax_at(x: Any, i: Any, *, axis: int) -> Any:
+    _, total, high = _exponentials(x, (axis,))
+    inside = lax.bitwise_and(lax.ge(i, const(0, i)), lax.lt(i, const(x.shape[axis], i)))
+    mine = kernels["take_along"](x, lax.expand_dims(lax.select(inside, i, const(0, i)), (axis,)), axis=axis)
+    out = lax.squeeze(lax.sub(_below(mine, high), lax.log(_or_one(total))), (axis,))
+    return lax.select(inside, out, const(0, out))
 
 
 def _arg(f: Callable[..., Any]) -> Callable[..., Any]:
