@@ -198,12 +198,12 @@ for _name, _f in {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwi
     kernels["logical_" + _name] = kernels["bitwise_" + _name] = binary(_f)
 
 
-def _extreme(f: Callable[..., Any], before: Callable[..., Any]) -> Callable[..., Any]:
-    """By comparisons: a sum or maximum that XLA fuses with its own `maximum` or `minimum` on a CPU loses a nan."""
-    return lambda x, y: lax.select(lax.bitwise_or(before(x, y), isnan(x)), x, y) if is_float(x) else f(x, y)
+def _extreme(f: Callable[..., Any], behind: Callable[..., Any]) -> Callable[..., Any]:
+    """By comparisons: a sum or maximum that XLA fuses with its own `maximum` or `minimum` on a CPU loses a nan. (In this order as quick as those.)"""
+    return lambda x, y: lax.select(lax.bitwise_and(lax.bitwise_not(behind(x, y)), lax.eq(y, y)), x, y) if is_float(x) else f(x, y)
 
 
-_larger, _smaller = _extreme(lax.max, lax.ge), _extreme(lax.min, lax.le)
+_larger, _smaller = _extreme(lax.max, lax.lt), _extreme(lax.min, lax.gt)
 kernels |= {
     "add": _bool_or(lax.bitwise_or, lax.add), "mul": _bool_or(lax.bitwise_and, lax.mul),
     "maximum": _bool_or(lax.bitwise_or, _larger), "minimum": _bool_or(lax.bitwise_and, _smaller),

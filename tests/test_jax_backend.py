@@ -361,3 +361,33 @@ def test_extremes_by_comparisons_are_those_of_numpy():
             want = f(p, q).numpy().astype(np.float64)
             for g in (f, md.jit(f)):
                 np.testing.assert_array_equal(g(p.to(backend="jax"), q.to(backend="jax")).numpy().astype(np.float64), want)
+
+
+@pytest.mark.parametrize("n", [2, 3000])
+def test_softmax_and_its_kin_on_rows_with_infinities_and_nan(n):
+    """Values and gradients are those of NumPy's kernels, whichever maximum the sum of exponentials is fused with."""
+    big, inf, nan = np.finfo(np.float32).max, np.inf, np.nan
+    ends = [(0, 1), (nan, 1), (1, nan), (inf, 1), (-inf, 1), (inf, nan), (-inf, nan), (inf, -inf), (inf, inf), (-big, big), (nan, big)]
+    x = np.random.default_rng(0).normal(size=(len(ends) + 4, n)).astype(np.float32)
+    x[len(ends) :] = [[-inf], [inf], [nan], [-big]]
+    x[: len(ends), 0], x[: len(ends), -1] = np.transpose(ends)
+    functions = [
+        lambda x, i: md.softmax(x, axis=-1), lambda x, i: md.log_softmax(x, axis=-1), lambda x, i: md.logsumexp(x, axis=-1),
+        lambda x, i: md.log_softmax(x, axis=-1, at=i),
+    ]  # fmt: skip
+
+    def run(x, i):
+        values = [f(x, i) for f in functions]
+        return values, [md.grad(lambda x, f=f, v=v: md.sum(f(x, i) * md.cos(md.arange(1.0, 1.0 + len(v))).reshape(-1, *(1,) * (v.ndim - 1))))(x)
+                        for f, v in zip(functions, values, strict=True)]  # fmt: skip
+
+    found = {}
+    for backend in ("numpy", "jax"):
+        with md.use_backend(backend):
+            given = md.asarray(x), md.asarray([n - 1] * len(x))
+            with np.errstate(all="ignore"):
+                found[backend] = [v.numpy() for v in md.tree.leaves((run if backend == "numpy" else md.jit(run))(*given))]
+    for got, want in zip(found["jax"], found["numpy"], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+    row, place = md.asarray([[big, inf]], backend="jax"), md.asarray([1], backend="jax")
+    assert [f(row, place).numpy().ravel().tolist() for f in functions] == [[0, 1], [-inf, 0], [inf], [0]]
