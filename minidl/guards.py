@@ -4,9 +4,9 @@ The walk starts from a function's closure, globals and defaults and from Modules
 optimizers, the user's other objects, classes and modules (those attributes that the code names, also where they are not there yet), containers, and
 the functions and methods that they call. Every number, flag, string and Tensor found gives a guard term, and so does the identity of everything else.
 
-Promises: the inside of what the walk does not understand is left out (of NumPy arrays beyond BYTES, of dicts with thousands of entries, of what is
-found by a name that is computed); a Tensor that the trace read but the walk did not reach makes the program unusable for a second call (it is traced
-again), never stale.
+Promises: the inside of what the walk does not understand is left out (of dicts with thousands of entries, of what is found by a name that is computed
+but in attributes of the user's objects; of NumPy arrays beyond BYTES, which is said in a JitWarning); a Tensor that the trace read but the walk did
+not reach makes the program unusable for a second call (it is traced again), never stale.
 """
 
 from __future__ import annotations
@@ -14,10 +14,16 @@ from __future__ import annotations
 import array
 import copy
 import functools
+import gc
+import operator
 import sys
 import types
 import weakref
+from _thread import _local  # threading.local
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -27,10 +33,10 @@ from minidl.tensors import Tensor, living
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 _LIMIT = 20_000
 #: The size of the largest NumPy array whose contents are guarded.
-BYTES = 4096
+BYTES = 2**20
 _OPERATORS = "add sub mul matmul truediv floordiv mod divmod pow lshift rshift and xor or".split()
-#: Methods that syntax calls, so that no code names them. Comparisons and texts are not among them: those of a dataclass read all that it holds, and
-#: a counter beside what the traced code reads would be a reason to trace again.
+#: Methods that syntax calls, so that no code names them. Comparisons and texts are not among them but heard: those of a dataclass read all that it
+#: holds, and a counter beside what the traced code reads would be a reason to trace again.
 _CALLED = frozenset(
     f"__{name}__"
     for name in (
@@ -38,7 +44,13 @@ _CALLED = frozenset(
         *"call getitem len iter next reversed contains bool int float complex index neg pos abs invert round getattr missing enter exit get".split(),
     )
 )  # fmt: skip
+#: What code mentions that compares objects or makes texts of them; "==" stands for the operators.
+_ASKING = frozenset("== sorted sort min max index count remove str repr format print hash".split())
 _HERE = __name__.partition(".")[0]
+
+
+class JitWarning(UserWarning):
+    """What md.jit has to say of what it cannot see, of a function that it traces again and again, or with check=True each time."""
 
 
 def stateful(x: Any) -> bool:
@@ -60,6 +72,14 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, (tuple, list)):
         return len(a) == len(b) and all(map(same, a, b))
     return bool(repr(a) == repr(b) if isinstance(a, (float, complex)) else a == b)
+
+
+def current(x: ContextVar) -> Any:
+    """What a context variable holds, or LookupError."""
+    try:
+        return x.get()
+    except LookupError:
+        return LookupError
 
 
 def based(x: Any) -> Tensor | None:
@@ -84,21 +104,23 @@ def steps(x: Any) -> tuple[Any, ...]:
 class Walk:
     """Everything reachable: `terms` (guard expressions over `env`), `tensors` (id → where it is read), `boxes` (containers that may be written)."""
 
-    def __init__(self) -> None:
-        self.env: dict[str, Any] = {"Tensor": Tensor, "same": same, "based": based}
+    def __init__(self, env: dict[str, Any]) -> None:
+        self.env = env
         self.terms: list[tuple[str, int | None, Any]] = []  # expression, and the container and key that it pins, if any
         self.tensors: dict[int, list[tuple[Tensor, str, Any, Any]]] = {}  # tensor, expression, container, key: once for each place
         self.boxes: dict[int, Any] = {}  # id → dict or list
         self.weak: list[Any] = []  # Modules and optimizers among the arguments, which the guards do not keep alive
         self.owned: set[int] = set()  # the boxes that belong to Modules and optimizers: what is stored there comes back from a program
         self._inside, self._ordered = False, True
+        self.unwatched: list[str] = []  # what is too large to look at
         self.whole = True  # whether everything was looked at
         self._seen: set[int] = set()
         self._looked: set[Any] = set()
         self._named = set(_CALLED)  # attributes that the code seen so far mentions
+        self._open: set[Any] = set()  # objects, and names of classes, of which attributes are read by computed names; None: any may be
         self._asked: set[str] = set()  # those of them that may be absent where they are read
         self._objects: list[Any] = []  # whose classes and attributes are looked at once all names are known
-        self.absent: list[tuple[dict[str, Any], set[str]]] = []  # attributes of objects, and names that are not among them
+        self.absent: list[tuple[dict[str, Any], set[str], str]] = []  # attributes of objects, names that are not among them, and their text
         self.fixed: list[tuple[Any, Any, Any, Any]] = []  # object, name, how to look at it, what it was: what no dict tells
 
     def bind(self, value: Any, prefix: str) -> str:
@@ -167,11 +189,28 @@ class Walk:
             for f in vars(x).values():
                 if callable(f):
                     self.function(f)
-        elif isinstance(x, (set, bytearray, array.array)) or (isinstance(x, np.ndarray) and x.nbytes <= BYTES):
-            how: Any = np.ndarray.tobytes if isinstance(x, np.ndarray) else copy.copy
-            text = ".tobytes()" if isinstance(x, np.ndarray) else ""
-            self.terms.append((f"{self.bind(x, 'B')}{text} == {self.bind(found := how(x), 'V')}", id(x), None))
-            self.fixed.append((x, None, how, found))
+        elif isinstance(x, (np.ndarray, memoryview)):
+            if x.nbytes <= BYTES:
+                held = _bits(x)
+                whole = x.c_contiguous if isinstance(x, memoryview) else x.flags.c_contiguous  # then a bytearray looks at its memory, as it lies
+                self.terms.append((f"{self.bind(held, 'V')} == {self.bind(x, 'B')}{'' if whole else '.tobytes()'}", id(x), None))
+                self.fixed.append((x, None, _bits, held))
+            elif not isinstance(x, np.ndarray) or any(isinstance(a, np.ndarray) and a.flags.writeable for a in (x, x.base)):
+                self.unwatched.append(f"{type(x).__name__} {x.dtype if isinstance(x, np.ndarray) else x.format}{list(x.shape or ())}")
+        elif isinstance(x, (set, bytearray, array.array)):
+            was: Any = copy.copy(x)
+            self.terms.append((f"{self.bind(x, 'B')} == {self.bind(was, 'V')}", id(x), None))
+            self.fixed.append((x, None, copy.copy, was))
+        elif isinstance(x, weakref.ref):
+            self.terms.append((f"{self.bind(x, 'B')}() is {'None' if (there := x()) is None else 'not None'}", id(x), None))
+            self.value(there, f"{self.bind(x, 'B')}()") if isinstance(there, Tensor) else self._enter(there)
+        elif isinstance(x, ContextVar):
+            self.value(found := current(x), f"current({self.bind(x, 'B')})", x, "value")
+            self.fixed.append((x, "value", current, found))
+        elif isinstance(x, types.MappingProxyType):
+            self._enter(gc.get_referents(x)[0])
+        elif isinstance(x, (operator.attrgetter, operator.methodcaller)):
+            self._named.update(part for name in x.__reduce__()[1] if isinstance(name, str) for part in name.split("."))
         elif walkable(x) or (isinstance(x, type) and _users(x)):
             self._objects.append(x)
 
@@ -208,14 +247,23 @@ class Walk:
                 kind = x if isinstance(x, type) else type(x)
                 own = {} if stateful(x) or kind is x else getattr(x, "__dict__", {})
                 slots = hasattr(kind, "__slots__")
-                for name in sorted(self._named):
+                names = self._named | {"__init__", "__new__"} if kind is x else self._named
+                of_class = self._open and any((c.__module__, c.__qualname__) in self._open for c in kind.__mro__)
+                if of_class or id(x) in self._open or None in self._open:
+                    self._open |= set(map(id, own.values() if of_class else ()))
+                    held = ({n for n, v in vars(c).items() if n[:2] != "__" and not hasattr(v, "__get__")} for c in kind.__mro__ if _users(c))
+                    names = names.union(own, *held)
+                    if own and (id(own), None) not in self._looked:
+                        self._looked.add((id(own), None))
+                        self.terms.append((f"{self._own(x, own)}.keys() == {self.bind(set(own), 'V')}", id(own), None))
+                for name in sorted(names):
                     place = (id(x) if name in own or slots else kind, name)
                     if place in self._looked:
                         continue
                     self._looked.add(place)
                     if name in own:
                         self.boxes[id(own)] = own
-                        self.value(own[name], f"{self.bind(own, 'B')}[{name!r}]", own, name)
+                        self.value(own[name], f"{self._own(x, own)}[{name!r}]", own, name)
                         continue
                     for holder in kind.__mro__:  # all of them, for super()
                         if name in vars(holder) and not _library(holder):
@@ -226,7 +274,43 @@ class Walk:
                 free = hasattr(kind, "__getattr__")
                 names = {n for n in self._named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
                 self.boxes[id(own)] = own
-                self.absent.append((own, names))
+                self.absent.append((own, names, self._own(x, own)))
+
+    def _own(self, x: Any, own: dict[str, Any]) -> str:
+        """The text of an object's attributes, of which a threading.local has others in each thread."""
+        return f"vars({self.bind(x, 'B')})" if isinstance(x, _local) else self.bind(own, "B")
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear which methods run that no code names: what Python calls for comparisons and texts, what is called by a computed name. They are looked
+        into, too. (Where a profiler listens, all of them are taken to have run.)"""
+        latent: dict[int, tuple[Any, type, str]] = {}
+        asks = not self._named.isdisjoint(_ASKING)
+        for x, kind in [(o, c) for o in self._objects if not isinstance(o, type) for c in type(o).__mro__ if _users(c)]:
+            for name in vars(kind).keys() - self._named - {"__init__", "__new__", "__post_init__"}:
+                f = getattr(raw := vars(kind)[name], "fget", raw)
+                if isinstance(f, types.FunctionType) and (asks if name[:2] == "__" else self._open):
+                    latent[id(f.__code__)] = x, kind, name
+        heard = set(latent)
+        profile: Any = None
+        if latent and sys.getprofile() is None:
+            from cProfile import Profile  # which is written in C
+
+            profile = Profile(subcalls=False, builtins=False)
+            with suppress(ValueError):  # from Python 3.12 on another thread's profiler is in the way
+                profile.enable()
+        try:
+            yield
+        finally:
+            if profile is not None:
+                profile.disable()
+        if profile is not None and (entries := profile.getstats()):  # there is always one: the function that was traced
+            heard = {id(entry.code) for entry in entries}
+        if found := latent.keys() & heard:
+            for key in found:
+                self._attribute(*latent[key])
+            self._settle()
+            self.tensors = {k: places for k, places in self.tensors.items() if hasattr(places[0][0].xp, "asarray")}  # no symbols that were stored
 
     def _attribute(self, x: Any, holder: type, name: str) -> None:
         raw = vars(holder)[name]
@@ -282,7 +366,11 @@ class Walk:
         if own:
             return
         space = self.bind(f.__globals__, "G")
-        read, mentioned, asked, within = _names(f.__code__)
+        read, mentioned, asked, within, computed = _names(f.__code__)
+        kind = f.__qualname__.rpartition(".")[0]  # the class, or the function around this one
+        for name in computed:  # of a global (where that is a module nothing comes of it), of self and what it holds, or of anything
+            known = name in f.__globals__
+            self._open.add(id(f.__globals__[name]) if known else (f.__module__, kind) if kind[-1:] not in ("", ">") else None)
         self._named |= mentioned
         self._asked |= asked
         for n in sorted(read):
@@ -298,6 +386,10 @@ class Walk:
                 if not isinstance(v, (types.ModuleType, type)):
                     self.boxes[id(own)] = own
                     self.value(v, f"{self.bind(own, 'B')}[{name!r}]", own, name)
+
+
+def _bits(x: Any) -> bytearray:
+    return bytearray(x.tobytes())
 
 
 def _library(kind: type) -> bool:
@@ -322,15 +414,38 @@ def _small(x: dict) -> bool:
     return len(x) < 4096
 
 
+def _alone(rest: list[Any]) -> bool:
+    """Whether an argument is a constant by itself, which nothing before the call takes for something else."""
+    from dis import stack_effect
+
+    depth = 0
+    for i in rest[1:] if rest[0].opname == "LOAD_CONST" else ():
+        depth += stack_effect(i.opcode, i.arg)
+        if depth <= 0:
+            return depth < 0
+    return False
+
+
 @functools.lru_cache(maxsize=4096)
 def _names(code: types.CodeType) -> tuple[frozenset[Any], ...]:
     """Of a code object and those nested in it: the globals that it reads, all names that it mentions (attributes, getattr's strings), those whose
-    absence it may survive, and the paths that begin with a global (`settings.rates`)."""
+    absence it may survive, the paths that begin with a global (`settings.rates`), and what it reads attributes of by computed names."""
     import dis
 
     paths: set[tuple[str, ...]] = set()
     path: tuple[str, ...] = ()
-    for i in dis.get_instructions(code):
+    steps = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "PUSH_NULL", "CACHE")]
+    computed = set()
+    for k, i in enumerate(steps):
+        if i.opname == "LOAD_GLOBAL" and i.argval in ("getattr", "hasattr", "vars"):
+            end = k + 1
+            while steps[end + 1].opname == "LOAD_ATTR" and isinstance(steps[end].argval, str):
+                end += 1
+            if i.argval == "vars" or not _alone(steps[end + 1 :]):
+                computed.add(steps[k + 1].argval if steps[k + 1].opname == "LOAD_GLOBAL" else "")
+        elif i.argval == "__dict__":
+            computed.add("")
+    for i in steps:
         if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             path = (i.argval,)
         elif i.opname in ("LOAD_ATTR", "LOAD_METHOD") and path:
@@ -338,10 +453,11 @@ def _names(code: types.CodeType) -> tuple[frozenset[Any], ...]:
         elif i.opname != "EXTENDED_ARG":
             path = ()
         paths.add(path)
-    strings = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    asks = {"=="} if any(i.opname.startswith(("COMPARE", "CONTAINS", "FORMAT")) for i in steps) else set()
+    strings = asks | {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
     handles = getattr(code, "co_exceptiontable", True)
     found: list[Any] = [{p[0] for p in paths if p}, strings.union(code.co_names), strings.union(code.co_names if handles else ())]
-    found.append({p for p in paths if len(p) > 1})
+    found += [{p for p in paths if len(p) > 1}, computed]
     for c in code.co_consts:
         if isinstance(c, types.CodeType):
             found = [a | b for a, b in zip(found, _names(c), strict=True)]

@@ -24,14 +24,10 @@ from minidl.backends import automatic
 from minidl.calls import Engine, entry, link
 from minidl.context import busy, state
 from minidl.graph import Graph
+from minidl.guards import JitWarning
 from minidl.program import MISS, Program
 from minidl.rematerialize import budget
 from minidl.settings import Auto
-
-
-class JitWarning(UserWarning):
-    """What md.jit has to say of a function that it traces again and again, or with check=True each time."""
-
 
 #: How often a function may be traced before somebody is told (PyTorch's recompile_limit).
 MANY = 8
@@ -283,8 +279,11 @@ def jit(
     memory: a budget for the peak of memory above the inputs: a fraction of what it would be (0.5), bytes, or a text such as "500MB". Values are then
     computed again instead of kept, for more time; MemoryBudgetWarning says what was reached where that is not enough (see minidl.rematerialize).
     A function that is traced for the ninth time says so in a JitWarning, once, with the guard that failed.
-    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if a NumPy array
-    that the function reads did: the program holds this as it was.
+    Guards see what the function reads in closures, globals, containers, objects and NumPy arrays up to a megabyte (a larger one that can be
+    written to is named in a JitWarning). They do not see dicts of more than 4096 entries, globals()[name], objects that a call returns, extension
+    types, comparisons that a dict or a set makes, files, the environment, clocks and other libraries' random numbers: pass such as arguments.
+    check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if host data
+    that the function reads did.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.
 
     >>> double = md.jit(lambda x: x * 2.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from minidl import dtypes, tape, tree
 from minidl.backends import default
 from minidl.context import DEFAULTS, grad_mode, interpreting, state
 from minidl.graph import Graph, Var
-from minidl.guards import Walk, based, same, stateful, steps, walkable
+from minidl.guards import JitWarning, Walk, based, current, same, stateful, steps, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.rematerialize import rematerialize
@@ -53,7 +54,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "based": based, "default": default}
-        self.env |= {"steps": steps, "sever": sever}
+        self.env |= {"steps": steps, "sever": sever, "current": current}
         self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion, "State": state}
         self.unpack: list[str] = []
         self.terms: list[str] = []
@@ -85,20 +86,26 @@ class Program:
         self.source = _Source()
         self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
         t = Trace()
-        walk = Walk()
-        walk.env = self.source.env
-        self.walk = walk
+        self.walk = walk = Walk(self.source.env)
         full = self._arguments(owner, args, kwargs, t)
         if self.reads:
             t.settle_home(self.reads[0][0].xp)
         f = owner.__minidl_jitted__
         walk.function(f, root=True)
+        if walk.unwatched:
+            warnings.warn(
+                f"jit: what is stored later in the {', the '.join(walk.unwatched)} that {_name(f)} can read goes unseen, for they are too "
+                "large to look at in each call; make it a Tensor (md.asarray) or an argument, or set x.flags.writeable = False",
+                JitWarning,
+                stacklevel=6,
+            )
         everything = {k: (box, dict(box) if isinstance(box, dict) else list(box)) for k, box in walk.boxes.items()}
         snapshot = {k: v for k, v in everything.items() if k in walk.owned}
         try:
             with grad_mode(state.grad), interpreting(t):
                 try:
-                    out = f(*full[0], **full[1])
+                    with walk.listening():
+                        out = f(*full[0], **full[1])
                 except Exception as error:
                     note_line(error, getattr(f, "__name__", "the function"))
                     raise
@@ -435,9 +442,9 @@ class Program:
         """All guards, each once."""
         s = self.source
         walked = [text for text, box, key in self.walk.terms if (box, key) not in self.unguarded and (box, key) not in t.host_keys]
-        for own, names in self.walk.absent:
+        for own, names, text in self.walk.absent:
             if left := frozenset(n for n in names if (id(own), n) not in self.unguarded):
-                walked.append(f"{s.name(own, 'B')}.keys().isdisjoint({s.name(left, 'V')})")
+                walked.append(f"{text}.keys().isdisjoint({s.name(left, 'V')})")
         terms = s.terms + walked + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
         if t.defaulted:
@@ -486,7 +493,7 @@ class Program:
         def word(m: re.Match[str]) -> str:
             value = s.env.get(m[0])
             value = value() if isinstance(value, weakref.ref) else value
-            return {"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", None) or getattr(value, "name", type(value).__name__)
+            return str({"G": "globals", "C": "closure"}.get(m[0][0]) or getattr(value, "__name__", getattr(value, "name", type(value).__name__)))
 
         def said(term: str) -> str:
             term = next((part for part in term.split(" and ") if not holds(part)), term)

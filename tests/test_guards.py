@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import array
 import collections
+import contextvars
 import dataclasses
 import enum
 import functools
+import operator
 import sys
+import threading
 import types
+import weakref
 from typing import ClassVar
 
 import numpy as np
@@ -112,7 +116,75 @@ def case(make, read, change):
     return build
 
 
+class Compared:
+    def __init__(self, v=1):
+        self.v = v
+
+    def __eq__(self, other):
+        return self.v == other.v
+
+    def __lt__(self, other):
+        return self.v < other.v
+
+    def __hash__(self):
+        return 1
+
+    def __str__(self):
+        return "v" * self.v
+
+
+@dataclasses.dataclass(order=True)
+class Ordered:
+    v: int = 1
+
+
+class Computes:
+    label, ratio = "rate", 2.0
+
+    def __init__(self):
+        self.rate, self.hidden, self.inner = 2.0, 3.0, Plain(rate=5.0)
+
+    def read(self, x, name):
+        return x * getattr(self, name)
+
+    def read_inner(self, x, name):
+        return x * getattr(self.inner, name + "e")
+
+    def read_text(self, x, kind):
+        return x * sum(getattr(self, f"{k}te", 1.0) for k in (kind, kind))
+
+    def asked(self, x, name):
+        return x * 2 if hasattr(self, name) else x
+
+    def call(self, x, name):
+        return getattr(self, name)(x)
+
+    def grown(self, x):
+        return x * self.hidden
+
+    @property
+    def tripled(self):
+        return self.hidden * 3
+
+
 N = types.SimpleNamespace
+BOX, VARIABLE, UNSET = Computes(), contextvars.ContextVar("variable", default=2.0), contextvars.ContextVar("unset")
+
+
+def more(name):
+    return lambda held: setattr(held, name, getattr(held, name) + 1)
+
+
+def replaced(held):
+    held.of = md.asarray(7.0)
+    return held
+
+
+def weak(held):
+    held.ref = weakref.ref(held.of)
+    return held
+
+
 CASES = {
     "order of a dict": ordered,
     "order of modules": ordered_modules,
@@ -144,6 +216,40 @@ CASES = {
     "descriptor": case(Described, lambda x, s: x * s.value, lambda s: setattr(s, "hidden", 3.0)),
     "of another object": case(lambda: Elsewhere(N(k=1.0)), lambda x, s: x * s.k, lambda s: setattr(s.inner, "k", 2.0)),
     "UserDict": case(lambda: collections.UserDict(a=1.0), lambda x, s: x * s["a"], lambda s: s.update(a=2.0)),
+    "comparison": case(lambda: (Compared(), Compared()), lambda x, s: x * 2 if s[0] == s[1] else x, lambda s: more("v")(s[0])),
+    "order": case(lambda: (Compared(), Compared(2)), lambda x, s: x * 2 if s[0] < s[1] else x, lambda s: more("v")(s[0])),
+    "sorted": case(lambda: [Compared(), Compared(2)], lambda x, s: x * 2 if sorted(s)[0] is s[0] else x, lambda s: setattr(s[0], "v", 3)),
+    "among": case(lambda: (Compared(), [Compared()]), lambda x, s: x * 2 if s[0] in s[1] else x, lambda s: more("v")(s[0])),
+    "text": case(Compared, lambda x, s: x * len(str(s)), more("v")),
+    "text in a text": case(Compared, lambda x, s: x * len(f"{s}"), more("v")),
+    "dataclass, comparison": case(lambda: (Ordered(), Ordered()), lambda x, s: x * 2 if s[0] == s[1] else x, lambda s: more("v")(s[0])),
+    "dataclass, order": case(lambda: (Ordered(), Ordered(2)), lambda x, s: x * 2 if s[0] < s[1] else x, lambda s: more("v")(s[0])),
+    "computed name": case(Computes, lambda x, s: s.read(x, "rate"), more("rate")),
+    "computed name of a class's": case(Computes, lambda x, s: s.read(x, "ratio"), lambda s: setattr(s, "ratio", 4.0)),
+    "computed name, a property": case(Computes, lambda x, s: s.read(x, "tripled"), more("hidden")),
+    "computed name, further in": case(Computes, lambda x, s: s.read_inner(x, "rat"), lambda s: more("rate")(s.inner)),
+    "computed name, a text": case(Computes, lambda x, s: s.read_text(x, "ra"), more("rate")),
+    "computed name, absent": case(Computes, lambda x, s: s.asked(x, "later"), lambda s: setattr(s, "later", 1)),
+    "computed name, a method": case(Computes, lambda x, s: s.call(x, "grown"), more("hidden")),
+    "computed name of a global": case(lambda: ["rate"], lambda x, s: x * getattr(BOX, s[0]), lambda s: more("rate")(BOX)),
+    "computed name in a closure": case(Computes, lambda x, s: x * getattr(s, "".join(["ra", "te"])), more("rate")),
+    "vars": case(Computes, lambda x, s: x * vars(s)["".join(["ra", "te"])], more("rate")),
+    "__dict__": case(Computes, lambda x, s: x * s.__dict__["".join(["ra", "te"])], more("rate")),
+    "attrgetter": case(lambda: (N(a=N(b=2.0)), operator.attrgetter("a.b")), lambda x, s: x * s[1](s[0]), lambda s: more("b")(s[0].a)),
+    "methodcaller": case(lambda: (Plain(scale=2.0), operator.methodcaller("grown", 1.0)), lambda x, s: x * s[1](s[0]), lambda s: more("scale")(s[0])),
+    "large NumPy": case(lambda: np.ones(3000), lambda x, s: x * float(s[0]), lambda s: s.put(0, 2.0)),
+    "large NumPy, nan": case(lambda: np.full(3000, np.nan), lambda x, s: x if s[0] != s[0] else x + 1, lambda s: s.put(0, 2.0)),
+    "large NumPy, columns": case(lambda: np.ones((50, 60))[:, ::2], lambda x, s: x * float(s[1, 1]), lambda s: s.fill(2.0)),
+    "large NumPy, turned": case(lambda: np.ones((50, 60)).T, lambda x, s: x * float(s[1, 1]), lambda s: s.fill(2.0)),
+    "memoryview": case(lambda: bytearray(b"ab"), lambda x, s: x * memoryview(s)[0], lambda s: s.reverse()),
+    "memoryview, held": case(lambda: memoryview(bytearray(b"ab")), lambda x, s: x * s[0], lambda s: s.__setitem__(0, 99)),
+    "weakref": case(lambda: weak(N(of=Plain(scale=2.0))), lambda x, s: x * s.ref().scale, lambda s: more("scale")(s.of)),
+    "weakref, gone": case(lambda: weak(N(of=Plain())), lambda x, s: x * 2 if s.ref() is None else x, lambda s: delattr(s, "of")),
+    "weakref to a tensor": case(lambda: weak(N(of=md.asarray(2.0))), lambda x, s: x * s.ref(), lambda s: weak(replaced(s))),
+    "context": case(lambda: None, lambda x, s: x * VARIABLE.get(), lambda s: VARIABLE.set(VARIABLE.get() + 1)),
+    "context, unset": case(lambda: None, lambda x, s: x * UNSET.get(1.5), lambda s: UNSET.set(UNSET.get(1.5) + 1)),
+    "mapping proxy": case(lambda: (d := {"a": 1.0}, types.MappingProxyType(d)), lambda x, s: x * s[1]["a"], lambda s: s[0].update(a=2.0)),
+    "thread's own": case(lambda: weak(N(of=threading.local(), x=1)), lambda x, s: x * getattr(s.of, "v", 2.0), lambda s: setattr(s.of, "v", 3.0)),
     "ChainMap": case(lambda: collections.ChainMap({}, {"a": 1.0}), lambda x, s: x * s["a"], lambda s: s.maps[1].update(a=2.0)),
 }  # fmt: skip
 
@@ -296,3 +402,95 @@ def test_a_counter_beside_what_is_read_is_no_reason_to_trace_again():
         assert f(md.ones(())).item() == 2.0
         state.steps += 1
     assert f.compiles == 1
+
+
+def test_each_thread_and_context_has_its_own():
+    local, held = threading.local(), contextvars.ContextVar("held")
+    f = md.jit(lambda x: x * getattr(local, "v", 1.0) + held.get(0.0))
+
+    def elsewhere():
+        local.v = 5.0
+        held.set(2.0)
+        seen.append(f(md.ones(())).item())
+
+    seen = []
+    for v in (2.0, 3.0):
+        local.v = v
+        assert f(md.ones(())).item() == v
+        thread = threading.Thread(target=contextvars.Context().run, args=(elsewhere,))
+        thread.start()
+        thread.join()
+        assert f(md.ones(())).item() == v
+    assert seen == [7.0, 7.0] and f.compiles == 3
+
+
+def test_computed_names_of_modules_leave_objects_alone():
+    class Trainer:
+        loss, steps = "tanh", 0
+
+        def step(self, x):
+            return getattr(md.nn.functional, self.loss)(x) + getattr(self, "bias", 0.0)
+
+    trainer = Trainer()
+    f = md.jit(trainer.step)
+    for _ in range(3):
+        f(md.ones(()))
+        trainer.steps += 1
+    assert f.compiles == 1
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_a_method_that_ran_is_heard_also_under_a_profiler(compared):
+    a, b = Ordered(), Ordered()
+    f = md.jit(lambda x: x * 2 if (a if compared else a.v) == (b if compared else b.v) else x)
+    before = sys.getprofile()
+    sys.setprofile(lambda *_: None)
+    try:
+        assert f(md.ones(())).item() == 2.0
+    finally:
+        sys.setprofile(before)
+    a.v = 2
+    assert f(md.ones(())).item() == 1.0 and sys.getprofile() is before
+
+
+def test_a_trace_that_fails_leaves_no_profiler():
+    a, b = Ordered(), Ordered()
+
+    def f(x):
+        if a == b:
+            raise ValueError("no")
+        return x
+
+    with pytest.raises(ValueError, match="no"):
+        md.jit(f)(md.ones(()))
+    assert sys.getprofile() is None
+
+
+def test_an_array_too_large_to_look_at_is_named():
+    from minidl.guards import BYTES, JitWarning
+
+    large = np.ones(BYTES // 8 + 1)
+    with pytest.warns(JitWarning, match=rf"float64\[{BYTES // 8 + 1}\] that program can read goes unseen.*flags.writeable = False"):
+        md.jit(lambda x: x * float(large[0]))(md.ones(()))
+    large.flags.writeable = False
+    assert md.jit(lambda x: x * float(large[0]))(md.ones(())).item() == 1.0
+
+
+def test_what_a_comparison_stores_does_not_escape_into_guards():
+    class Counts:
+        def __init__(self):
+            self.seen, self.kept = 0, None
+
+        def __eq__(self, other):
+            self.seen += 1
+            self.kept = X[0] * 2.0
+            return True
+
+    X, a = [None], Counts()
+
+    def f(x):
+        X[0] = x
+        return x * 2 if a == a else x
+
+    compiled = md.jit(f)
+    assert [compiled(md.ones(())).item() for _ in range(3)] == [2.0] * 3

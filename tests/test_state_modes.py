@@ -172,8 +172,9 @@ def test_functions_with_rules_may_return_what_is_no_tensor(f, want):
 
 
 def test_check_says_that_an_array_changed_which_a_program_holds():
-    array, numbers = np.ones(2000, np.float32), [1.0, 2.0]  # too large for a guard
-    f = md.jit(lambda x: (x * array).sum() + md.asarray(array).sum() + numbers[0], check=True)
+    array, numbers = np.ones(2000, np.float32), [1.0, 2.0]
+    held = dict.fromkeys(range(5000), array)  # too many for guards
+    f = md.jit(lambda x: (x * held[1]).sum() + md.asarray(held[2]).sum() + numbers[0], check=True)
     x = md.ones(2000)
     assert f(x).item() == f(x).item() == 4001.0
     array[0] = 5.0
