@@ -180,6 +180,8 @@ def bitcast(x: Array, *, dtype: DType) -> Array:
 _ROTATIONS = [[(np.uint32(r), np.uint32(32 - r)) for r in rounds] for rounds in ((13, 15, 26, 6), (17, 29, 16, 24))]
 #: Elements that threefry takes at a time: three arrays of so many stay in a cache, and calls cost little beside the work.
 _BLOCK = 1 << 16
+#: So many words cost less as one integer of Python's than in sixty and more calls.
+_FEW = 256
 
 
 @silent
@@ -191,25 +193,38 @@ def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Arr
     return out
 
 
-def _mixed(k0: int, k1: int, a: int, b: int) -> tuple[int, int]:
-    """Threefry on Python's numbers."""
-    keys, most = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA), 2**32 - 1
-    a, b = (a + k0) & most, (b + k1) & most
+def _packed(v: Array, like: Array, ones: int) -> int:
+    """Words in one integer of Python's, each in 64 bits of it."""
+    if v.size == 1:
+        return int(v.item()) * ones
+    wide = np.empty(like.shape, "<u8")
+    wide[...] = v
+    return int.from_bytes(wide.tobytes(), "little")
+
+
+def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
+    """Threefry on words side by side in Python's integers: a sum needs no mask before the end, where it has 38 bits."""
+    n = out0.size
+    ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * n, "little")
+    mask = (ones << 32) - ones
+    c0, c1, a, b = (_packed(v, out0, ones) for v in (k0, k1, x0, x1))
+    keys = (c0, c1, c0 ^ c1 ^ 0x1BD11BDA * ones)
+    a, b = a + c0, b + c1 & mask
     for i in range(5):
         for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            a = (a + b) & most
-            b = (b << r & most | b >> (32 - r)) ^ a
-        a, b = (a + keys[(i + 1) % 3]) & most, (b + keys[(i + 2) % 3] + i + 1) & most
-    return a, b
+            a += b
+            high = b << r
+            b = ((high | high >> 32) ^ a) & mask
+        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + (i + 1) * ones & mask
+    for out, v in ((out0, a & mask), (out1, b)):
+        out[...] = np.frombuffer(v.to_bytes(8 * n, "little"), "<u4")[::2].reshape(out.shape)
 
 
 def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
     """Threefry, into arrays of the shape to which the words broadcast."""
     shape = out0.shape
-    if out0.size <= 8:  # keys: sixty calls cost more than their arithmetic
-        for i, given in enumerate(np.broadcast(k0, k1, x0, x1)):
-            out0.flat[i], out1.flat[i] = _mixed(*map(int, given))
-        return
+    if out0.size <= _FEW:
+        return _few_rounds(k0, k1, x0, x1, out0, out1)
     keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
     added = [(keys[(i + 1) % 3], np.add(keys[(i + 2) % 3], np.uint32(i + 1))) for i in range(5)]
     k0, k1, x0, x1, *more = (v if out0.size <= _BLOCK else np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
