@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from minidl.backends.torch_windows import HALF, SIGNED, unseen
 
 Tensor = torch.Tensor
 Axes = tuple[int, ...]
+_MANY = 2**16  # elements from which on places are looked at before they are used
 
 
 # ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
@@ -180,6 +182,21 @@ def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
 
 
 # ---- indexing -------------------------------------------------------------------------------------------------------------------------
+def _tried(f: Callable[..., Tensor], x: Tensor, i: Tensor, *more: Any) -> Tensor | None:
+    """f(x, i, …) of torch's, which complains of places outside on a CPU: then None, as where it would not, or where x is so large that to look first
+    costs less than an attempt."""
+    if x.is_cpu and not unseen(x) and not unseen(i) and x.numel() <= _MANY:
+        try:
+            return f(x, i, *more)
+        except (IndexError, RuntimeError):
+            pass
+    return None
+
+
+def _int64(i: Tensor) -> Tensor:
+    return i if i.dtype is torch.int64 else i.to(torch.int64)
+
+
 def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there. On a CPU
     they are looked at first: where all lie inside, nothing is added."""
@@ -196,21 +213,30 @@ def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return torch.cat((x, torch.zeros(shape, dtype=x.dtype, device=x.device)), axis), at
 
 
+def _rows(x: Tensor, at: Tensor) -> Tensor:
+    return torch.index_select(x, 0, at) if at.ndim == 1 else torch.index_select(x, 0, at.reshape(-1)).reshape(at.shape + x.shape[1:])
+
+
 @kernel
 @early("ring")
 def gather(x: Tensor, i: Tensor) -> Tensor:
-    at = i.to(torch.int64).clamp(0, max(x.shape[0] - 1, 0))
-    if at.ndim == 1:
-        return torch.index_select(x, 0, at)
-    return torch.index_select(x, 0, at.reshape(-1)).reshape(at.shape + x.shape[1:])
+    at = _int64(i)
+    found = _tried(_rows, x, at)
+    return _rows(x, at.clamp(0, max(x.shape[0] - 1, 0))) if found is None else found
+
+
+def _added(x: Tensor, at: Tensor, rows: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format).index_add_(0, at, rows)
 
 
 @kernel
 def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
     if x.dtype in SIGNED:
         return as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
-    at = i.to(torch.int64).reshape(-1)
+    at = _int64(i).reshape(-1)
     rows = u.reshape(at.shape + x.shape[1:])
+    if mode == "add" and (found := _tried(_added, x, at, rows)) is not None:
+        return found
     out, at = _with_spare(x, at, 0)
     if mode == "add":
         out.index_add_(0, at, rows)
@@ -227,17 +253,22 @@ def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
 @kernel
 @early("ring")
 def take_along(x: Tensor, i: Tensor, *, axis: int) -> Tensor:
-    return torch.gather(x, axis, i.to(torch.int64).clamp(0, max(x.shape[axis] - 1, 0)))
+    at = _int64(i)
+    found = _tried(lambda x, at: torch.gather(x, axis, at), x, at)
+    return torch.gather(x, axis, at.clamp(0, max(x.shape[axis] - 1, 0))) if found is None else found
 
 
 @kernel
 @early("ring")
 def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Tensor | None = None) -> Tensor:
     """The sum (the only mode) of x and of u at the places i; a place outside gets what changes nothing. out: x itself, to be written over."""
-    none = torch.zeros((), dtype=u.dtype, device=u.device)
-    none, i, last = none.neg() if u.is_floating_point() or u.is_complex() else none, i.to(torch.int64), x.shape[axis] - 1
+    i, last = _int64(i), x.shape[axis] - 1
     if last < 0:
         return x.clone()
+    if out is None and (found := _tried(lambda x, i: x.clone().scatter_add_(axis, i, u), x, i)) is not None:
+        return found
+    none = torch.zeros((), dtype=u.dtype, device=u.device)
+    none = none.neg() if u.is_floating_point() or u.is_complex() else none
     return (x.clone() if out is None else out).scatter_add_(axis, i.clamp(0, last), torch.where((i >= 0) & (i <= last), u, none))
 
 

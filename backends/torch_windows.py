@@ -225,6 +225,10 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
     if not w.numel():
         return g.new_zeros(x_shape)
     pad = _even(padding)
+    if g.dtype is torch.float64 and pad is not None and g.is_cpu and g.numel():  # twice as fast as a transposed convolution
+        x = g.new_empty(()).expand(x_shape)  # of which only the shape is read
+        mask, extra = [True, False, False], [0] * len(stride)
+        return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[0]
     sizes = x_shape[2:] if pad is not None else tuple(n + lo + hi for n, (lo, hi) in zip(x_shape[2:], padding, strict=True))
     inner = pad if pad is not None else (0,) * len(padding)
     # what the windows leave untouched at the end

@@ -14,9 +14,10 @@ from minidl import dtypes
 from minidl.backends import default
 from minidl.context import at_once, busy, state
 from minidl.emit import load, on_first_call
+from minidl.graph import Var
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.tape import count, kind_of, record
+from minidl.tape import count, kind_of
 from minidl.tensors import Count, Tensor, bind, ns
 
 _FREE = "(not busy[0] or at_once())"
@@ -45,7 +46,7 @@ def _environment(primitive: Primitive) -> dict[str, Any]:
     """The globals of a generated operation."""
     own = {"P": primitive, "space": ns, "NONE": {}, "int64": dtypes.int64, "bool_": dtypes.bool_, "new": object.__new__}
     modes = {"busy": busy, "state": state, "at_once": at_once}
-    return {"Tensor": Tensor, "count": count, "bind": bind, "record": record, "Count": Count, **modes, **own}
+    return {"Tensor": Tensor, "count": count, "bind": bind, "Count": Count, **modes, **own}
 
 
 def _give(dtype: str, node: str) -> str:
@@ -55,7 +56,7 @@ def _give(dtype: str, node: str) -> str:
 
 def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
     """The eager operation of an elementwise primitive with one or two arguments, as one straight-line function."""
-    name, env = primitive.name, _environment(primitive)
+    name, env = primitive.name, {**_environment(primitive), "maker": _makers(primitive)}
     give = functools.partial(_give, out_dtype)
     track = primitive.differentiable
     check = _CHECK[only]
@@ -91,7 +92,9 @@ def generate(primitive: Primitive, only: str, out_dtype: str) -> Any:
             "            elif a.shape == b.shape:",
             f"                if m is None: {give(_node(primitive, (0,), env))}",
             f"                {give(_node(primitive, (0, 1), env))}",
-            f"            {give('record(P, xp, (a, b), (n, m), (out,), NONE)')}",
+            "            apart = n is not None and a.shape != out.shape or m is not None and b.shape != out.shape",
+            "            make = maker((n is not None, m is not None), apart)",
+            f"            {give('None if make is None else make(xp, (out,), NONE, a, b, n, m)')}",
         ]
     lines += ["    except Exception: pass", f"    return space.{name}(x, int(y)) if y.__class__ is Count else bind(P, (x, y), NONE)"]
     return load("\n".join(lines) + "\n", env, name)
@@ -149,25 +152,36 @@ def _makers(primitive: Primitive) -> Any:
 
 
 def generate_several(primitive: Primitive) -> Any:
-    """The eager operation of a primitive of several arrays, or with several results, for floats of one dtype: `bind`, less what they do not need."""
+    """The eager operation of a primitive of several arrays, or with several results, for one dtype: `bind`, less what that does not need."""
     name, n, joins = primitive.name, len(primitive.args), primitive.joins
-    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set()}
+    env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set(), "Var": Var}
     xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
     leads = list(range(n)) if joins is None else list(joins) or [0]
     lines = [f"def {name}({xs}, /, **params):", "    try:", f"        k = x{leads[0]}"]
     lines += [f"        if k.__class__ is float or k.__class__ is int: k = x{i}" for i in leads[1:]]
-    lines += ["        xp = k.xp; dt = k.dtype", f"        if dt.fast_float and {_FREE}:"]
+    numbers = "dt.inexact or c is int and dt.fast_numeric"  # what no number of Python promotes
+    lines += [
+        "        xp = k.xp; dt = k.dtype",
+        f"        if dt.{'fast' if primitive.promote == 'same' and primitive.accepts is None else 'fast_float'} and {_FREE}:",
+    ]
     for i in range(n):
         if i in leads:
-            lines += [f"            c = x{i}.__class__", f"            if c is float or c is int: a{i} = xp.scalars[x{i}, c, dt]; n{i} = None"]
+            lines += [
+                f"            c = x{i}.__class__",
+                f"            if (c is float or c is int) and ({numbers}): a{i} = xp.scalars[x{i}, c, dt]; n{i} = None",
+            ]
             lines.append(f"            elif x{i}.xp is xp and x{i}.dtype is dt: a{i} = x{i}.payload; n{i} = x{i}.node")
             lines.append("            else: raise TypeError")
         else:
             want = "" if primitive.others is None else f" and x{i}.dtype is O"
             lines += [f"            if x{i}.xp is xp{want}: a{i} = x{i}.payload; n{i} = None", "            else: raise TypeError"]
     if primitive.check_first:  # once for shapes, dtypes and params
-        parts = ", ".join(f"a{i}.shape, x{i}.dtype" for i in range(n))
-        lines += [f"            key = ({parts}, *params.items())", "            if key not in seen:", f"                infer({xs}, **params)"]
+        types = ["dt" if i in leads else f"x{i}.dtype" for i in range(n)]
+        lines += [
+            f"            key = ({', '.join(f'a{i}.shape, {t}' for i, t in enumerate(types))}, *params.items())",
+            "            if key not in seen:",
+        ]
+        lines.append(f"                infer({', '.join(f'Var(a{i}.shape, {t})' for i, t in enumerate(types))}, **params)")
         lines += ["                if len(seen) > 1024: seen.clear()", "                seen.add(key)"]
     lines.append(f"            f = xp.quick.{name}; outs = f({payloads}, **params)")
     lines += [] if primitive.multiple else ["            outs = (outs,)"]
@@ -184,6 +198,37 @@ def generate_several(primitive: Primitive) -> Any:
         lines.append(f"            {_give('od', 'node')}")
     lines += ["    except Exception: pass", f"    return bind(P, ({xs},), params)"]
     return load("\n".join(lines) + "\n", env, name)
+
+
+def variadic(primitive: Primitive) -> Any:
+    """The eager operation of a primitive of any number of arrays in one dtype."""
+    infer, seen = primitive.infer, set[Any]()
+
+    def apply(*xs: Any, **params: Any) -> Any:
+        try:
+            xp, dt = xs[0].xp, xs[0].dtype
+            if dt.fast and (not busy[0] or at_once()) and not any(x.xp is not xp or x.dtype is not dt for x in xs):
+                payloads = [x.payload for x in xs]
+                shapes = tuple([a.shape for a in payloads])
+                key = (shapes, *params.items())
+                if key not in seen:
+                    infer(*xs, **params)
+                    if len(seen) > 1024:
+                        seen.clear()
+                    seen.add(key)
+                out, node = getattr(xp.quick, primitive.name)(*payloads, **params), None
+                live = [i for i, x in enumerate(xs) if x.node is not None]
+                if live and dt.inexact and state.grad:
+                    kind = kind_of(primitive, tuple(live), False, len(xs))
+                    known = {"shapes": shapes, **params}
+                    node = [next(count), kind, xp, *[xs[i].node for i in live], *[known[r] for r in kind.residuals]]
+                return Tensor(out, xp, dt, node)
+        except Exception:
+            pass
+        return bind(primitive, xs, params)
+
+    apply.__name__ = primitive.name
+    return apply
 
 
 def _general(primitive: Primitive) -> Any:
@@ -215,6 +260,8 @@ def operation(primitive: Primitive) -> Any:
         return on_first_call(partial(generate, primitive, *primitive.fast), name)
     if name in _STATIC:
         return on_first_call(partial(generate_static, primitive, *_STATIC[name]), name)
+    if primitive.variadic and primitive.promote == "same" and primitive.accepts is None and not primitive.multiple:
+        return variadic(primitive)
     return on_first_call(partial(generate_several, primitive), name) if _takes_floats(primitive) else _general(primitive)
 
 

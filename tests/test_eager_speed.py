@@ -353,3 +353,64 @@ def test_several_arrays_in_other_dtypes_take_the_general_way():
     assert md.affine(md.ones((2, 3), dtype=md.int32), md.ones((4, 3), dtype=md.int32), md.ones(4, dtype=md.int32)).tolist() == [[4] * 4] * 2
     with pytest.raises(RuntimeError, match="two backends"):
         md.affine(md.ones((2, 3), backend="numpy"), md.ones((4, 3), backend="torch"), md.ones(4, backend="numpy"))
+
+
+# ---- what torch is asked before anybody looks --------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("rows", [5, 40_000])  # few elements, and so many that places are looked at first
+@pytest.mark.parametrize("dtype", ["float32", "int64", "uint16", "bool", "complex64"])
+def test_places_outside_are_what_they_are_on_numpy(dtype, rows):
+    from minidl.backends import get
+
+    r = np.random.default_rng(1)
+    x = r.integers(0, 2, (rows, 2)).astype(dtype)
+    u = r.integers(0, 2, (6, 2)).astype(dtype)
+    homes = [get("numpy"), get("torch")]
+    d = getattr(md, dtype)
+    for places in ([0, 1, rows - 1, 1, 2, 0], [0, rows, 1, 1, 2, 0], [0, 1, -1, 1, 2, 0], [2**40, -(2**40), 0, 0, 0, 0]):
+        along = np.stack([places, places[::-1]], 1)
+        for call in (
+            lambda xp, x, u, i, j: xp.gather(x, i),
+            lambda xp, x, u, i, j: xp.gather(x, j),
+            lambda xp, x, u, i, j: xp.take_along(x, j, axis=0),
+            *((lambda xp, x, u, i, j: xp.put_along(x, j, u, axis=0, mode="add"),) if dtype != "bool" else ()),
+            *((lambda xp, x, u, i, j, m=m: xp.scatter(x, u, i, mode=m)) for m in ("add", "set")[dtype == "bool" :]),
+        ):
+            want, got = (
+                xp.to_numpy(call(xp, *(xp.asarray(a, d) for a in (x, u)), *(xp.asarray(np.asarray(a), md.int64) for a in (places, along))))
+                for xp in homes
+            )
+            np.testing.assert_array_equal(want, got)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_joining_on_the_straight_line_is_the_general_way(backend):
+    with md.use_backend(backend):
+        a, b, n = md.ones((2, 3)).requires_grad_(), md.zeros((2, 1)), md.ones((2, 1), dtype=md.int32)
+        with pytest.raises(ValueError, match="concat: shapes differ outside axis 1"):
+            md.concat((md.ones((0,)), a)[::-1], axis=1)
+        assert md.concat((a, n), axis=1).dtype is md.float32 and md.concat((n, n)).dtype is md.int32
+        with md.no_grad():
+            assert not md.concat((a, b), axis=1).requires_grad
+        assert not md.concat((n, n)).requires_grad
+        out = md.concat((a * a, b, a), axis=1)
+        (first,) = md.autograd.grad((out * out).sum(), a, create_graph=True)
+        (second,) = md.autograd.grad(first.sum(), a)
+        assert first.tolist() == [[6.0] * 3] * 2 and second.tolist() == [[14.0] * 3] * 2
+        assert md.jit(lambda a, b: md.concat((a, b), axis=1))(a, b).tolist() == md.concat((a, b), axis=1).tolist()
+        if backend == "torch":
+            with pytest.raises(RuntimeError, match="two backends"):
+                md.concat((b, md.ones((2, 1), backend="numpy")))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_numbers_among_several_arrays_promote_as_ever(backend):
+    with md.use_backend(backend):
+        i, x, yes = md.tensor([1, 2]), md.tensor([1.0, 2.0]), md.tensor([True, False])
+        assert md.where(yes, i, 1.5).dtype is md.float32 and md.where(yes, i, 3).tolist() == [1, 3]
+        assert md.where(yes, yes, 2).dtype is md.int64 and md.where(yes, x, 2).dtype is md.float32
+        big = md.tensor([1, 2], dtype=md.int8)
+        with pytest.raises(OverflowError):
+            md.where(yes, big, 300)
+        y = md.ones((3, 1)).requires_grad_()
+        (md.where(yes, y, x) * x).sum().backward()
+        assert y.grad.tolist() == [[1.0]] * 3

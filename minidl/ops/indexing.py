@@ -246,6 +246,8 @@ def _checked(i: np.ndarray, axis: int, n: int) -> np.ndarray:
         if i.wanted not in (0, n):
             raise IndexError(f"indexing: a mask with size {i.wanted} does not fit axis {axis} with size {n}")
         return i.view(np.ndarray)
+    if i.dtype == np.int64 and np.maximum.reduce(i.view(np.uint64), axis=None, initial=0) < n:
+        return i  # as unsigned numbers, negative ones are beyond every end
     if i.size:
         low, high = int(i.min()), int(i.max())
         if low < -n or high >= n:
@@ -517,6 +519,8 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None, mode: str | None =
     if axis is None and x.ndim != 1:
         raise ValueError(f"take: {describe(x)} has {x.ndim} axes; say which one with axis=")
     a = shapes.axis_index("take", 0 if axis is None else axis, x.ndim)
+    if a == 0 and mode is None and _rows(x, indices):
+        return ns.gather(x, wrapped(indices, 0, x.shape[0])[0])
     if mode is not None and not isinstance(indices, Tensor):
         indices = from_numpy(np.asarray(indices), home(x.xp))
     return _read(x, (*(slice(None),) * a, indices), mode)
