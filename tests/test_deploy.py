@@ -191,6 +191,17 @@ def test_structures_names_and_wrong_arguments(tmp_path):
         md.export(lambda a, b: (a, b), (md.ones((2,)), md.ones((3,))), tmp_path / "x.py", dynamic_batch=True)
 
 
+def test_one_tensor_as_two_arguments_and_namedtuples_as_tuples(tmp_path):
+    x = md.tensor([[1.0, 5.0, 3.0], [3.0, 4.0, 0.5]])
+    file, _ = md.export(lambda a, b: {"best": md.topk((a - b) * x, 2)}, (x, x), tmp_path / "best.py")
+    other = md.ones((2, 3))
+    got = runpy.run_path(str(file))["predict"]((x * 2).numpy(), other.numpy())["best"]
+    assert type(got) is tuple and all(np.array_equal(g, w.numpy()) for g, w in zip(got, md.topk((x * 2 - other) * x, 2), strict=True))
+    layer = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="the function returns Linear"):
+        md.export(lambda x: (layer, x), (x,), tmp_path / "bad.py")
+
+
 def test_loops_and_frozen_models_are_exported(tmp_path):
     w = md.random.normal(md.random.key(0), (3, 3)) * 0.5
 

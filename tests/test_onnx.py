@@ -32,6 +32,7 @@ def same(f, args, folder, more=None, tolerance=2e-6):
         want = [w.numpy() for w in md.tree.leaves(f(*(more or args)))]
     for g, w in zip(run(file, *(more or args)), want, strict=True):
         assert g.dtype == w.dtype and g.shape == w.shape
+        g, w = (v.astype(np.float64) if v.dtype == np.float16 else v for v in (g, w))
         np.testing.assert_allclose(g, w, rtol=tolerance, atol=tolerance * max(1.0, np.abs(w[np.isfinite(w)]).max(initial=0.0)))
     return [n.op_type for n in onnx.load(file).graph.node]
 
@@ -52,6 +53,8 @@ I, J, K = md.tensor([-7, 7, -8, 5, 0]), md.tensor([2, -2, 3, -5, 4]), md.tensor(
 M, T = normal(0, 3, 4, 5), normal(1, 2, 3, 6, 6)
 INF = float("inf")
 ENDS = md.tensor([1.0, -1.0, 0.0, 5.0, INF, -INF, INF - INF])
+LOW = md.tensor([-(2**31), -7, -1, 0, 1, 7, 2**31 - 1], dtype=md.int32)
+SIGNED = md.tensor([0.0, -0.0, 1.5, -2.5, INF, -INF, INF - INF, 1e30, 1e-30, -1e30])
 MASKED = md.tensor([[0.5, -INF, 2.0], [-INF, -INF, -INF], [1.0, 2.0, 3.0]])
 
 #: For each primitive that can be written: functions and arguments whose programs have it.
@@ -62,16 +65,22 @@ CASES: dict[str, list] = {
     **{n: [(getattr(md, n), U)] for n in "asin acos atanh".split()},
     "acosh": [(lambda x: md.acosh(x + 1.0), P)], "neg": [(lambda x: -x, X), (lambda i: -i, I), (lambda k: -k, K)], "trunc": [(md.trunc, X)],
     "softplus": [(F.softplus, X)],
-    "isnan": [(md.isnan, X / X)], "isinf": [(md.isinf, md.tensor([1.0, INF, -INF]))], "gelu": [(F.gelu, X), (lambda x: F.gelu(x, "tanh"), X)],
+    "isnan": [(md.isnan, X / X), (md.isnan, I)], "isinf": [(md.isinf, ENDS), (md.isinf, ENDS.to(md.float16)), (md.isinf, K)],
+    "gelu": [(F.gelu, X), (lambda x: F.gelu(x, "tanh"), X)],
     "add": [(lambda x, y: x + y, X, P), (lambda i, j: i + j, I, J), (lambda k: k + k, K), (lambda x: x + 1.5, M)],
     "sub": [(lambda x, y: x - y, X, P), (lambda k: 5 - k, K)], "mul": [(lambda x, y: x * y, X, P), (lambda k: k * k[::-1], K), (lambda i: i * 2, I)],
     "square": [(lambda i: i.to(md.int8) ** 2, I * 3), (md.square, X)],
     "div": [(lambda x, y: x / y, X, P)], "pow": [(lambda x, y: y**x, U, P), (lambda x: x**3, X)],
     "maximum": [(md.maximum, X, U)], "minimum": [(md.minimum, X, U)], "clip": [(lambda x: md.clip(x, -1.0, 2.0), X), (lambda i: md.clip(i, 0, 5), I),
     (lambda x: md.clip(x, 0.5), X)],
-    "remainder": [(lambda i, j: i % j, I, J), (lambda x, y: x % y, X, md.where(B, 0.7, -0.7))], "floor_divide": [(lambda i, j: i // j, I, J),
-    (lambda x: x // 0.75, X), (lambda x, y: x // y, ENDS[:, None], ENDS)],
-    "copysign": [(md.copysign, P, X)], "signbit": [(md.signbit, md.tensor([1.0, -0.0, 0.0, -2.0, INF, -INF]))],
+    "remainder": [(lambda i, j: i % j, I, J), (lambda x, y: x % y, X, md.where(B, 0.7, -0.7)), (lambda i, j: i % j, LOW[:, None], LOW)],
+    "floor_divide": [(lambda i, j: i // j, I, J),
+    (lambda x: x // 0.75, X), (lambda x, y: x // y, ENDS[:, None], ENDS), *((lambda i, j: i // j, v[:, None], v) for v in (LOW, LOW.to(md.int16), K)),
+    (lambda i: (i // 3, i // -1, i // 0), LOW)],
+    "atan2": [(md.atan2, SIGNED[:, None], SIGNED)], "hypot": [(md.hypot, SIGNED[:, None], SIGNED), (md.hypot, P * 1e30, P * 1e30)],
+    "logaddexp": [(md.logaddexp, ENDS[:, None], ENDS), (md.logaddexp, X[:, None], X)], "xlogy": [(md.xlogy, SIGNED[:, None], md.abs(SIGNED))],
+    "fmax": [(md.fmax, ENDS[:, None], ENDS), (md.fmax, I.to(md.int16), J.to(md.int16))], "fmin": [(md.fmin, ENDS[:, None], ENDS)],
+    "copysign": [(md.copysign, P, X)], "signbit": [(md.signbit, md.tensor([1.0, -0.0, 0.0, -2.0, INF, -INF])), (md.signbit, I), (md.signbit, K)],
     **{n: [(getattr(md, m), X, U)] for n, m in (("eq", "equal"), ("ne", "not_equal"), ("lt", "less"), ("le", "less_equal"), ("gt", "greater"),
                                                 ("ge", "greater_equal"))},
     "logical_and": [(md.logical_and, B, X < 1)], "logical_or": [(md.logical_or, B, X < 0)], "logical_xor": [(md.logical_xor, B, X < 1)],
@@ -105,6 +114,9 @@ CASES: dict[str, list] = {
     "log_softmax": [(lambda x: F.log_softmax(x, -1), MASKED)],
     "layer_norm": [(lambda x: F.layer_norm(x, (4, 5), md.ones((4, 5)) * 2, md.ones((4, 5))), M), (lambda x: F.layer_norm(x, (5,)), M)],
     "gather": [(lambda x, i: x[i], X, I), (lambda x, i: x[i, 1:], M, md.tensor([[2, -1], [0, 0]]))],
+    **{f"cum{n}": [(lambda x, f=f: (f(x, axis=1), f(x * 2, axis=0)), M), (f, X[:4])]
+       for n, f in (("prod", md.cumulative_prod), ("max", md.cumulative_max), ("min", md.cumulative_min), ("logsumexp", md.cumulative_logsumexp))},
+    "put_along": [(md.grad(lambda x: (md.take_along_axis(x, md.tensor([[[1, 1, 0, -1, 2]]]), axis=1) ** 2).sum()), M)],
     "take_along": [(lambda x: md.take_along_axis(x, md.argsort(x, axis=1), axis=1), M)],
     "scatter": [(lambda x: x.at[md.tensor([1, 0, 1])].add(1.0), M), (lambda x: x.at[md.tensor([0, 0])].max(9.0), M)],
     "unslice": [(lambda x: x.at[1].set(0.5), M), (lambda x: x.at[:, 1:3, -1].add(2.0), M)],
@@ -129,6 +141,37 @@ def test_each_operation(name, tmp_path):
 def test_narrow_integers_are_negated_around_their_ends(dtype, tmp_path):
     x = md.tensor([0, 1, 100, 127, 3], dtype=getattr(md, dtype))
     same(lambda v: (-v, -(v + v)), (x,), tmp_path)
+
+
+def test_dtypes_that_the_runtime_has_no_kernels_for(tmp_path):
+    """As onnxruntime computes them: bool, and integers of 8, 16 and unsigned 64 bits, also around their ends."""
+    b, c = md.tensor([True, False, True, False]), md.tensor([True, True, False, False])
+    two = (md.add, md.multiply, md.maximum, md.minimum, md.less, md.less_equal, md.greater, md.greater_equal, md.equal)
+    same(lambda b, c: ([f(b, c) for f in two], md.sort(b), md.argsort(b), b[None] @ c[:, None], md.isnan(b), md.signbit(b)), (b, c), tmp_path)
+    for name in ("int8", "int16", "uint8", "uint16", "uint32", "uint64"):
+        dtype = getattr(md, name)
+        top = md.iinfo(dtype).max
+        x, y = md.asarray(np.array([0, 1, 7, top], dtype=name)), md.asarray(np.array([3, 0, 2, 1], dtype=name))
+        z = -x if name.startswith("int") else x
+        parts = [lambda x, y: (md.sum(x), md.prod(x), md.cumulative_sum(x), md.where(x > y, x, y), md.maximum(x, y), md.relu(x), x // y, x % y)]
+        parts += [lambda x, y: (x[None] @ y[:, None],)] * (name not in ("uint32", "uint64")) + [lambda x, y: (y**y, md.sort(x))] * (name != "uint64")
+        for f in parts:
+            same(f, (x, y), tmp_path)
+            same(f, (z, y), tmp_path)
+
+
+def test_half_precision_at_its_ends(tmp_path):
+    x = md.tensor([6e4, -6e4, 100.0, -100.0, 11.0, INF, -INF, INF - INF, 0.0, -0.5])
+    for dtype in (md.float16, md.float64):
+        same(lambda x: (F.softplus(x), md.isinf(x), md.isfinite(x), md.isnan(x), md.logaddexp(x, x)), (x.to(dtype),), tmp_path, tolerance=1e-3)
+
+
+def test_signs_of_zeros_stay(tmp_path):
+    y = SIGNED[~md.isnan(SIGNED)]
+    x = y[:, None]
+    file = export_onnx(lambda x, y: (md.copysign(x, y), md.atan2(x, y)), (x, y), tmp_path / "f.onnx")
+    for got, want in zip(run(file, x, y), (md.copysign(x, y), md.atan2(x, y)), strict=True):
+        assert np.array_equal(np.signbit(got), np.signbit(want.numpy()))
 
 
 def test_small_numbers_keep_their_digits(tmp_path):
@@ -283,6 +326,13 @@ def test_names_sizes_and_weights_of_the_file(tmp_path):
     small = export_onnx(model, (md.ones((1, 64)),), tmp_path / "small.onnx")
     held = {i.name: i.data_type for i in onnx.load(small).graph.initializer}
     assert held["0.weight_int8"] == held["2.weight_int8"] == onnx.TensorProto.INT8 and small.stat().st_size < 0.35 * 4 * 2 * 64 * 64
+
+
+def test_one_tensor_as_two_arguments_and_as_a_constant(tmp_path):
+    x = md.tensor([[1.0, 2.0], [3.0, 4.0]])
+    file = export_onnx(lambda a, b: (a - b) * x, (x, x), tmp_path / "f.onnx")
+    other = md.ones((2, 2))
+    assert np.array_equal(run(file, x * 2, other)[0], ((x * 2 - other) * x).numpy())
 
 
 # ---- what cannot be written -----------------------------------------------------------------------------------------------------------------

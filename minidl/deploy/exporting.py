@@ -62,9 +62,9 @@ def export(
     """Write f, a Module or a function of tensors, to `path` (a Python file) and the .npz file beside it; returns both paths.
 
     args: a tuple of example arguments (pytrees of tensors of the numpy backend or another), which fix shapes and dtypes. The file's function `name`
-    takes NumPy arrays in the same places and returns NumPy arrays in f's structure, of tuples, lists and dicts. dynamic_batch: the first axis of
-    every array may then have any size; shapes are static otherwise. Constants have the names of the model's state_dict, and are those of now. To
-    compute what can be computed beforehand, export `md.freeze(model)`.
+    takes NumPy arrays in the same places and returns NumPy arrays in f's structure, of tuples (also for namedtuples), lists and dicts. dynamic_batch:
+    the first axis of every array may then have any size; shapes are static otherwise. Constants have the names of the model's state_dict, and are
+    those of now. To compute what can be computed beforehand, export `md.freeze(model)`.
 
     Raises ValueError for a Module in training mode, for a function that changes state, for a name that is none, for a function that depends on the
     number of examples in more than sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor, and for bfloat16, which
@@ -88,7 +88,7 @@ def export(
     graph, leaves, texts, names = made.graph, made.leaves, made.paths, made.names
     inner = [*(f"x{i}" if len(texts) > 1 else "x" for i in range(len(texts))), *(identifier(n) for n in names)]
     body = graph.to_python("_program", inner, made.larger)
-    result = md.tree.source(made.result, (f"out{i}" for i in range(len(graph.outputs))))
+    result = md.tree.source(_unnamed(made.result), (f"out{i}" for i in range(len(graph.outputs))))
     if result is None:
         raise TypeError(f"export: the function returns {made.result.kind.__name__}; return tensors in tuples, lists and dicts of str or int")
     shapes = [("n", *x.shape[1:]) if dynamic_batch else tuple(x.shape) for x in leaves]
@@ -110,6 +110,12 @@ def export(
     )  # fmt: skip
     _write(path, npz, text, made.constants())
     return path, npz
+
+
+def _unnamed(structure: Any) -> Any:
+    """The structure with tuples for namedtuples, whose classes the file has not."""
+    kind = tuple if structure.kind is not None and issubclass(structure.kind, tuple) else structure.kind
+    return type(structure)(kind, None if kind is tuple else structure.aux, tuple(map(_unnamed, structure.children)))
 
 
 def _write(path: Path, npz: Path, text: str, arrays: dict[str, Any]) -> None:

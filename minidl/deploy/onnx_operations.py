@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 import minidl as md
+from minidl.deploy.onnx_compositions import COMPOSITIONS, number
 from minidl.deploy.onnx_writer import Writer
 
-OPERATIONS: dict[str, Callable[..., Any]] = {}
+OPERATIONS: dict[str, Callable[..., Any]] = {**COMPOSITIONS}
 #: Integers for which runtimes have no arithmetic; it is done in int64 then, and what is too large wraps.
 _NARROW = (md.int8, md.int16, md.uint8, md.uint16, md.uint32)
 
@@ -28,10 +30,9 @@ def _named(**ops: str) -> None:
 
 _named(
     exp="Exp", log="Log", sqrt="Sqrt", sin="Sin", cos="Cos", tan="Tan", asin="Asin", acos="Acos", atan="Atan", sinh="Sinh", cosh="Cosh", tanh="Tanh",
-    asinh="Asinh", acosh="Acosh", atanh="Atanh", sigmoid="Sigmoid", softplus="Softplus", erf="Erf", relu="Relu", floor="Floor",
-    ceil="Ceil", round="Round", abs="Abs", sign="Sign", isnan="IsNaN", isinf="IsInf", logical_not="Not", div="Div", pow="Pow", maximum="Max",
-    minimum="Min", eq="Equal", lt="Less", le="LessOrEqual", gt="Greater", ge="GreaterOrEqual", logical_and="And", logical_or="Or",
-    logical_xor="Xor",
+    asinh="Asinh", acosh="Acosh", atanh="Atanh", sigmoid="Sigmoid", erf="Erf", floor="Floor",
+    ceil="Ceil", round="Round", abs="Abs", sign="Sign", logical_not="Not", div="Div", pow="Pow", maximum="Max", minimum="Min", eq="Equal", lt="Less",
+    le="LessOrEqual", gt="Greater", ge="GreaterOrEqual", logical_and="And", logical_or="Or", logical_xor="Xor",
 )  # fmt: skip
 for _name, _op, _bool in (("and", "BitwiseAnd", "And"), ("or", "BitwiseOr", "Or"), ("xor", "BitwiseXor", "Xor"), ("invert", "BitwiseNot", "Not")):
     OPERATIONS[f"bitwise_{_name}"] = lambda w, e, *xs, ops=(_op, _bool): w.node(ops[e.inputs[0].dtype is md.bool], *xs)
@@ -49,22 +50,24 @@ def _wrapping(op: str) -> Callable[..., Any]:
         dtype = e.outputs[0].dtype
         if dtype not in _NARROW:
             return w.node(op, x, y)
-        wide = w.node(op, w.cast(x, md.int64), w.cast(y, md.int64))
-        wide = w.node("BitwiseAnd", wide, w.scalar(2**dtype.bits - 1, md.int64))
-        if dtype.kind == "int":  # the upper half stands for the negative ones
-            low = w.node("Sub", wide, w.scalar(2**dtype.bits, md.int64))
-            wide = w.node("Where", w.node("Less", wide, w.scalar(2 ** (dtype.bits - 1), md.int64)), wide, low)
-        return w.cast(wide, dtype)
+        return _wrapped(w, w.node(op, w.cast(x, md.int64), w.cast(y, md.int64)), dtype)
 
     return write
 
 
+def _wrapped(w: Writer, wide: str, dtype: md.DType) -> str:
+    """Integers of 64 bits in a dtype, whose lower bits they keep."""
+    if dtype not in _NARROW:
+        return w.cast(wide, dtype)
+    wide = w.node("BitwiseAnd", wide, w.scalar(2**dtype.bits - 1, md.int64))
+    if dtype.kind == "int":  # the upper half stands for the negative ones
+        low = w.node("Sub", wide, w.scalar(2**dtype.bits, md.int64))
+        wide = w.node("Where", w.node("Less", wide, w.scalar(2 ** (dtype.bits - 1), md.int64)), wide, low)
+    return w.cast(wide, dtype)
+
+
 for _name, _op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul")):
     OPERATIONS[_name] = _wrapping(_op)
-
-
-def _number(w: Writer, e: Any, value: float) -> str:
-    return w.scalar(value, e.inputs[0].dtype)
 
 
 @_operation
@@ -74,88 +77,28 @@ def _neg(w: Writer, e: Any, x: str) -> str:
 
 
 @_operation
+def _relu(w: Writer, e: Any, x: str) -> str:
+    return x if e.inputs[0].dtype.kind == "uint" else w.node("Relu", x)
+
+
+@_operation
 def _square(w: Writer, e: Any, x: str) -> str:
     return OPERATIONS["mul"](w, e, x, x)
 
 
-@_operation
-def _rsqrt(w: Writer, e: Any, x: str) -> str:
-    return w.node("Reciprocal", w.node("Sqrt", x))
+def _number_of_two(name: str) -> Callable[..., Any]:
+    """The larger or smaller of two numbers, and of a number and nan the number."""
+
+    def write(w: Writer, e: Any, x: str, y: str) -> str:
+        either = OPERATIONS[name](w, e, x, y)
+        if not e.outputs[0].dtype.is_float:
+            return either
+        return w.node("Where", w.node("Equal", x, x), w.node("Where", w.node("Equal", y, y), either, x), y)
+
+    return write
 
 
-@_operation
-def _expm1(w: Writer, e: Any, x: str) -> str:
-    """tanh(x / 2) (exp(x) + 1), which keeps its digits near 0; the other form where that is inf."""
-    half = w.node("Tanh", w.node("Mul", x, _number(w, e, 0.5)))
-    grown = w.node("Exp", x)
-    near = w.node("Mul", half, w.node("Add", grown, _number(w, e, 1)))
-    return w.node("Where", w.node("Less", w.node("Abs", x), _number(w, e, 1)), near, w.node("Sub", grown, _number(w, e, 1)))
-
-
-@_operation
-def _log1p(w: Writer, e: Any, x: str) -> str:
-    """log(u) x / (u - 1) with u = 1 + x as rounded: the digits that u lost come back (W. Kahan's form)."""
-    one = _number(w, e, 1)
-    u = w.node("Add", x, one)
-    lost = w.node("Mul", w.node("Log", u), w.node("Div", x, w.node("Sub", u, one)))
-    large = w.node("Greater", u, w.scalar(float(np.finfo(e.inputs[0].dtype.numpy).max) / 4, e.inputs[0].dtype))
-    return w.node("Where", w.node("Equal", u, one), x, w.node("Where", large, w.node("Log", u), lost))
-
-
-@_operation
-def _log2(w: Writer, e: Any, x: str) -> str:
-    return w.node("Mul", w.node("Log", x), _number(w, e, 1 / math.log(2)))
-
-
-@_operation
-def _log10(w: Writer, e: Any, x: str) -> str:
-    return w.node("Mul", w.node("Log", x), _number(w, e, 1 / math.log(10)))
-
-
-@_operation
-def _trunc(w: Writer, e: Any, x: str) -> str:
-    return w.node("Mul", w.node("Sign", x), w.node("Floor", w.node("Abs", x)))
-
-
-@_operation
-def _isfinite(w: Writer, e: Any, x: str) -> str:
-    return w.node("Not", w.node("Or", w.node("IsNaN", x), w.node("IsInf", x)))
-
-
-@_operation
-def _signbit(w: Writer, e: Any, x: str) -> str:
-    zero = _number(w, e, 0)
-    return w.node("Or", w.node("Less", x, zero), w.node("Less", w.node("Reciprocal", x), zero))
-
-
-@_operation
-def _copysign(w: Writer, e: Any, x: str, y: str) -> str:
-    size = w.node("Abs", x)
-    return w.node("Where", _signbit(w, e, y), w.node("Neg", size), size)
-
-
-@_operation
-def _ne(w: Writer, e: Any, x: str, y: str) -> str:
-    return w.node("Not", w.node("Equal", x, y))
-
-
-@_operation
-def _remainder(w: Writer, e: Any, x: str, y: str) -> str:
-    if not e.outputs[0].dtype.is_float:
-        return w.node("Mod", x, y)
-    rest, zero = w.node("Mod", x, y, fmod=1), _number(w, e, 0)
-    other = w.node("Xor", w.node("Less", rest, zero), w.node("Less", y, zero))
-    wrong = w.node("And", other, _ne(w, e, rest, zero))
-    return w.node("Where", wrong, w.node("Add", rest, y), rest)
-
-
-@_operation
-def _floor_divide(w: Writer, e: Any, x: str, y: str) -> str:
-    whole = w.node("Div", w.node("Sub", x, _remainder(w, e, x, y)), y)
-    if not e.outputs[0].dtype.is_float:
-        return whole
-    plain = w.node("Floor", w.node("Div", x, y))  # the other form is nan for an x or y that is inf, and for y = 0
-    return w.node("Where", w.node("IsNaN", whole), plain, w.node("Round", whole))
+OPERATIONS["fmax"], OPERATIONS["fmin"] = _number_of_two("maximum"), _number_of_two("minimum")
 
 
 def _shifts(direction: str) -> Callable[..., Any]:
@@ -184,7 +127,7 @@ def _where(w: Writer, e: Any, c: str, x: str, y: str) -> str:
     dtype = e.outputs[0].dtype
     if dtype is md.bool:
         return w.node("Or", w.node("And", c, x), w.node("And", w.node("Not", c), y))
-    if dtype in _NARROW:
+    if dtype in (*_NARROW, md.uint64):
         return w.cast(w.node("Where", c, w.cast(x, md.int64), w.cast(y, md.int64)), dtype)
     return w.node("Where", c, x, y)
 
@@ -198,16 +141,6 @@ def _clip(w: Writer, e: Any, x: str, low: str, high: str) -> str:
 @_operation
 def _cast(w: Writer, e: Any, x: str, /) -> str:
     return w.cast(x, e.params["dtype"])
-
-
-@_operation
-def _gelu(w: Writer, e: Any, x: str) -> str:
-    if e.params["tanh"]:
-        cube = w.node("Mul", w.node("Mul", w.node("Mul", x, x), x), _number(w, e, 0.044715))
-        inner = w.node("Tanh", w.node("Mul", w.node("Add", x, cube), _number(w, e, math.sqrt(2 / math.pi))))
-    else:
-        inner = w.node("Erf", w.node("Div", x, _number(w, e, math.sqrt(2))))
-    return w.node("Mul", w.node("Mul", x, w.node("Add", inner, _number(w, e, 1))), _number(w, e, 0.5))
 
 
 # ---- creation and rearrangement -------------------------------------------------------------------------------------------------------------
@@ -359,7 +292,7 @@ def _reduces(op: str) -> Callable[..., Any]:
         p, dtype = e.params, e.inputs[0].dtype
         if not p["axis"]:
             return x
-        narrow = dtype in (*_NARROW, md.bool)
+        narrow = dtype in (*_NARROW, md.bool) or (dtype is md.uint64 and op in ("ReduceSum", "ReduceProd"))  # of which the lower bits are the same
         out = w.node(op, w.cast(x, md.int64) if narrow else x, w.ints(p["axis"]), keepdims=int(p["keepdims"]))
         return w.cast(out, e.outputs[0].dtype) if narrow else out
 
@@ -389,7 +322,9 @@ def _argsort(w: Writer, e: Any, x: str) -> str:
 
 @_operation
 def _cumsum(w: Writer, e: Any, x: str) -> str:
-    return w.node("CumSum", x, w.scalar(e.params["axis"], md.int64), reverse=int(e.params["reverse"]))
+    unsigned = e.inputs[0].dtype is md.uint64
+    out = w.node("CumSum", w.cast(x, md.int64) if unsigned else x, w.scalar(e.params["axis"], md.int64), reverse=int(e.params["reverse"]))
+    return w.cast(out, md.uint64) if unsigned else out
 
 
 def _rows(op: str, empty: float) -> Callable[..., Any]:
@@ -398,7 +333,7 @@ def _rows(op: str, empty: float) -> Callable[..., Any]:
     def write(w: Writer, e: Any, x: str) -> str:
         axis = e.params["axis"]
         high = w.node("ReduceMax", x, w.ints([axis]), keepdims=1)
-        return w.node("Where", w.node("Equal", high, _number(w, e, -math.inf)), _number(w, e, empty), w.node(op, x, axis=axis))
+        return w.node("Where", w.node("Equal", high, number(w, e, -math.inf)), number(w, e, empty), w.node(op, x, axis=axis))
 
     return write
 
@@ -428,6 +363,11 @@ def _take_along(w: Writer, e: Any, x: str, i: str) -> str:
     return w.node("GatherElements", x, _index(w, e.inputs[1], i), axis=e.params["axis"])
 
 
+@_operation
+def _put_along(w: Writer, e: Any, x: str, i: str, u: str) -> str:
+    return w.node("ScatterElements", x, _index(w, e.inputs[1], i), u, axis=e.params["axis"], reduction=e.params["mode"])
+
+
 _MODES = {"set": "none", "add": "add", "mul": "mul", "min": "min", "max": "max"}
 
 
@@ -435,6 +375,90 @@ _MODES = {"set": "none", "add": "add", "mul": "mul", "min": "min", "max": "max"}
 def _scatter(w: Writer, e: Any, x: str, u: str, i: str) -> str:
     places = w.node("Unsqueeze", w.cast(i, md.int64), w.ints([-1]))
     return w.node("ScatterND", x, places, u, reduction=_MODES[e.params["mode"]])
+
+
+# ---- running values -------------------------------------------------------------------------------------------------------------------------
+def _running(name: str, start: float) -> Callable[..., Any]:
+    """A value that each element along an axis changes: Scan, whose body is the primitive of two operands."""
+
+    def write(w: Writer, e: Any, x: str) -> str:
+        axis, backwards, v = e.params["axis"], int(e.params["reverse"]), e.inputs[0]
+        shape = [*v.shape[:axis], *v.shape[axis + 1 :]]
+        inside = Writer(w.onnx, w)
+        before, now = inside.fresh("before"), inside.fresh("now")
+        ends = {math.inf: md.iinfo(v.dtype).max, -math.inf: md.iinfo(v.dtype).min} if v.dtype.kind in ("int", "uint") else {}
+        after = OPERATIONS[name](inside, SimpleNamespace(inputs=(v, v), outputs=(v,), params={}), before, now)
+        body = w.onnx.helper.make_graph(
+            [*inside.nodes, w.onnx.helper.make_node("Identity", [after], [each := inside.fresh("each")])], inside.fresh("turn"),
+            [inside.info(n, v.dtype, shape) for n in (before, now)], [inside.info(n, v.dtype, shape) for n in (after, each)],
+        )  # fmt: skip
+        first = w.scalar(ends.get(start, start), v.dtype)
+        first = w.node("Expand", first, w.sizes(shape)) if shape else first
+        ways = {f"scan_{k}_{what}": [n] for k in ("input", "output") for what, n in (("axes", axis), ("directions", backwards))}
+        return w.node("Scan", first, x, outputs=2, body=body, num_scan_inputs=1, **ways)[1]
+
+    return write
+
+
+for _name, _each, _start in (
+    ("cumprod", "mul", 1.0), ("cummax", "maximum", -math.inf), ("cummin", "minimum", math.inf), ("cumlogsumexp", "logaddexp", -math.inf),
+):  # fmt: skip
+    OPERATIONS[_name] = _running(_each, _start)
+
+
+# ---- dtypes that runtimes have no kernels for -----------------------------------------------------------------------------------------------
+class _In64:
+    """A variable or number of an equation, as if it were one of 64 bits."""
+
+    dtype = md.int64
+
+    def __init__(self, atom: Any):
+        self.atom = atom
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.atom, name)
+
+
+def _widened(name: str, *dtypes: md.DType) -> None:
+    """These dtypes in int64; what has their dtype again keeps the lower bits."""
+    plain = OPERATIONS[name]
+
+    def write(w: Writer, e: Any, *xs: str) -> str:
+        dtype = e.inputs[0].dtype
+        if dtype not in dtypes:
+            return plain(w, e, *xs)
+        ins, outs = ([_In64(a) if a.dtype is dtype else a for a in atoms] for atoms in (e.inputs, e.outputs))
+        xs = tuple(w.cast(x, md.int64) if a.dtype is dtype else x for x, a in zip(xs, e.inputs, strict=True))
+        out = plain(w, SimpleNamespace(inputs=ins, outputs=outs, params=e.params), *xs)
+        return _wrapped(w, out, dtype) if e.outputs[0].dtype is dtype else out
+
+    OPERATIONS[name] = write
+
+
+for _name in ("maximum", "minimum", "floor_divide", "remainder"):
+    _widened(_name, md.int16, md.uint16)
+_widened("relu", md.int16)
+_widened("pow", md.int8, md.int16, md.uint8, md.uint16, md.uint32)
+_widened("argsort", md.bool, md.uint16, md.uint32)
+_widened("dot_general", md.bool, md.int8, md.int16, md.uint8, md.uint16)
+
+
+def _of_bools(name: str, op: str, negated: int | None = None) -> None:
+    """An operation of two Booleans as one of logic, the first or second of them negated."""
+    plain = OPERATIONS[name]
+
+    def write(w: Writer, e: Any, *xs: str) -> str:
+        if e.inputs[0].dtype is not md.bool:
+            return plain(w, e, *xs)
+        return w.node(op, *(w.node("Not", x) if i == negated else x for i, x in enumerate(xs)))
+
+    OPERATIONS[name] = write
+
+
+for _name, _op in (("add", "Or"), ("mul", "And"), ("maximum", "Or"), ("minimum", "And")):
+    _of_bools(_name, _op)
+for _name, _op, _negated in (("lt", "And", 0), ("le", "Or", 0), ("gt", "And", 1), ("ge", "Or", 1)):
+    _of_bools(_name, _op, _negated)
 
 
 # ---- loops and branches ---------------------------------------------------------------------------------------------------------------------

@@ -48,11 +48,12 @@ def program(who: str, f: Callable[..., Any], args: Any, dynamic_batch: bool) -> 
         found[:] = [out_structure]
         return outs
 
-    def examples(n: int) -> list[md.Tensor]:
-        return [md.zeros((n, *x.shape[1:]), dtype=x.dtype, backend=x.backend, device=x.device) for x in leaves]
+    def examples(n: int | None) -> list[md.Tensor]:  # new ones: one tensor may come as two arguments, or be a constant of the model as well
+        shapes = [x.shape if n is None else (n, *x.shape[1:]) for x in leaves]
+        return [md.zeros(s, dtype=x.dtype, backend=x.backend, device=x.device) for s, x in zip(shapes, leaves, strict=True)]
 
     batch = max(2, leaves[0].shape[0]) if dynamic_batch else 0  # not 1, which broadcasts
-    rows = [examples(batch + i) for i in range(3)] if dynamic_batch else [leaves]
+    rows = [examples(batch + i) for i in range(3)] if dynamic_batch else [examples(None)]
     if isinstance(f, Frozen):
         (graph, *larger), result = f.graphs(structure, rows)
     else:
