@@ -85,7 +85,7 @@ def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int =
     with np.errstate(all="ignore"):
         plain = get_backend("numpy").callable(graph)(*args)
         worst = [np.zeros(np.shape(v)) for v in plain]
-        shaken = _shaken()
+        shaken = _shaken(tuple(table.values()))
         shaken.rng = np.random.default_rng(seed)
         for _ in range(runs):
             for i, v in enumerate(shaken.callable(graph)(*map(shaken.move, args))):
@@ -95,9 +95,9 @@ def conditioning(graph: Graph, args: Sequence[Array], seed: int = 0, runs: int =
     return worst
 
 
-@functools.cache
-def _shaken() -> Any:
-    """NumPy with kernels that change each result by a relative STEP up or down, inside loops and branches too."""
+@functools.lru_cache(maxsize=1)
+def _shaken(primitives: tuple[Any, ...]) -> Any:
+    """NumPy with kernels that change each result by a relative STEP up or down, inside loops and branches too, for a table of these."""
 
     class Shaken(type(get_backend("numpy"))):  # type: ignore[misc]
         callable = Backend.callable
@@ -181,18 +181,19 @@ class Finding(NamedTuple):
 class Study:
     """A row at drawn arguments, with its reference: NumPy in float64 (complex128) on the same arguments.
 
-    `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`. In half
-    precision there is no second order, whose intermediate results leave the range of float16. Its checks raise AssertionError, with the numbers,
-    where a result is further from the reference than the budget in conditioned ulps.
+    `program` computes everything at once: outputs; their jvp; the vjp; the jvp and the vjp of that vjp. Its results come back by `names`. There is no
+    second order where order is 1, nor in half precision, as its intermediate results leave the range of float16. Its checks raise AssertionError,
+    with the numbers, where a result is further from the reference than the budget in conditioned ulps.
 
     >>> row = md.testing.Row("sin", ((2,),), (md.testing.interval(),))
     >>> md.testing.Study(row, "float64").args[0].shape
     (2,)
     """
 
-    def __init__(self, row: Row, dtype: str, seed: int = 0):
+    def __init__(self, row: Row, dtype: str, seed: int = 0, order: int = 2):
         self.row, self.dtype = row, dtype
         self.half = dtype in HALF
+        self.twice = order > 1 and not self.half
         self.args, rooms = row.draw(seed, dtype)
         self.moving = [i for i, r in enumerate(rooms) if r is not None and _inexact(self.args[i].dtype)]
         rng = np.random.default_rng(seed + 1)
@@ -214,7 +215,7 @@ class Study:
         out_kind = [np.result_type(outs[i].dtype, kind) if kind.kind == "c" and outs[i].dtype.kind == "c" else outs[i].dtype for i in self.floats]
         narrow = [kind if (dtype == "float32" or self.half) and k == np.float64 and row.name != "cast" else k for k in out_kind]
         self.gs = [direction(outs[i].shape, k).astype(k) for i, k in zip(self.floats, narrow, strict=True)]
-        self.us = [direction(self.args[i].shape, self.args[i].dtype).astype(self.args[i].dtype) for i in self.moving if not self.half]
+        self.us = [direction(self.args[i].shape, self.args[i].dtype).astype(self.args[i].dtype) for i in self.moving if self.twice]
         n, m = len(self.moving), len(self.floats)
         self.names = ["forward"] * len(outs) + (["jvp"] * m + ["vjp"] * n + ["second"] * (2 * len(self.us)) if n else [])
         if self.us:  # so that every element has the same weight in an inner product
@@ -254,7 +255,7 @@ class Study:
         def v(*xs: Any) -> Any:
             return vjp(f, *xs)[1](gs)
 
-        if self.half:
+        if not self.twice:
             return (*outs, *moved, *v(*xs))
         grads, pull = vjp(v, *xs)
         return (*outs, *moved, *grads, *jvp(v, xs, ts)[1], *pull(us))
@@ -342,10 +343,10 @@ class Study:
         """<g, jvp(t)> = <vjp(g), t>, and the same for the vjp as a function (order 2)."""
         got, worst = self._named(self.compiled(xp)(self.inputs)), 0.0
         scale = self._named([np.maximum(s, abs(w)) for s, w in zip(self.scales, self.want, strict=True)])
-        n = len(self.moving)
+        n = len(self.us)
         for left, right, a, b, sa, sb in (
             (self.gs, got["jvp"], got["vjp"], self.ts, scale["jvp"], scale["vjp"]),
-            (self.us, got["second"][:n], got["second"][n:], self.ts, scale["second"][:n], scale["second"][n:]),
+            (self.us, got["second"][:n], got["second"][n:], self.ts[:n], scale["second"][:n], scale["second"][n:]),
         ):
             unit = np.finfo(np.float64).eps * (
                 sum(np.sum(abs(x) * y) for x, y in zip(left, sa, strict=True)) + sum(np.sum(abs(x) * y) for x, y in zip(b, sb, strict=True))
@@ -366,19 +367,38 @@ class Study:
             for i, t in zip(self.moving, self.ts, strict=True):
                 inputs[i] = self.args[i] + h * t
             got = self._named(run(inputs))
-            out = _flat([got["forward"][i] for i in self.floats] + got["vjp"])
+            out = _flat([got["forward"][i] for i in self.floats] + got["vjp"] * self.twice)
             most.append(abs(out))
             return out
 
         most: list[Array] = []
         got, scale = self._named(run(self.inputs)), self._named(self.scales)
-        value = _flat([got["forward"][i] for i in self.floats] + got["vjp"])
-        noise = _flat([scale["forward"][i] for i in self.floats] + scale["vjp"]) + abs(value)
-        d, (fd, error) = _flat(got["jvp"] + got["second"][: len(self.moving)]), differences(at, np.finfo(np.float64).eps * noise)
+        value = _flat([got["forward"][i] for i in self.floats] + got["vjp"] * self.twice)
+        noise = _flat([scale["forward"][i] for i in self.floats] + scale["vjp"] * self.twice) + abs(value)
+        d, (fd, error) = _flat(got["jvp"] + got["second"][: len(self.us)]), differences(at, np.finfo(np.float64).eps * noise)
         off = abs(d - fd) - (10 * error + 1e-7 * np.maximum(abs(d), abs(fd)))
         assert k and not np.any(off > 0), f"{self.row}: derivative\n{d}\nfinite differences\n{fd}\nestimated error\n{error}"
         unseen = ~(error <= 1e-4 * abs(fd)) & ~(error <= 1e-8 * np.maximum(noise, np.max(most, axis=0)))
         assert not np.any(unseen), f"{self.row}: finite differences say too little: {fd[unseen]} with error {error[unseen]}"
+
+    def alike(self, xp: Any, close: float = 1e-7) -> None:
+        """Eager transforms, backward's raw pass, the pass that records itself, and lanes of vmap give what the compiled program gives."""
+        run, beside = self.compiled(xp), list(self.inputs)
+        for i, t in zip(self.moving, self.ts, strict=True):
+            beside[i] = self.args[i] + 0.3 * t
+        want, other = run(self.inputs), run(beside)
+        first = self.names.count("forward") + len(self.floats)
+        ways = {"eager": [to_array(v) for v in self.program(*from_arrays(self.inputs, xp))]}
+        raw, recorded = self.raw(xp)
+        for way, grads in (("backward", raw), ("create_graph", recorded)):
+            ways[way] = [*want[:first], *grads, *want[first + len(grads) :]]
+        lanes = vmap(self.program)(*from_arrays([np.stack(pair) for pair in zip(beside, self.inputs, strict=True)], xp))
+        ways |= {f"vmap, lane {k}": [to_array(v)[k] for v in lanes] for k in (0, 1)}
+        for way, got in ways.items():
+            for name, g, w, s in zip(self.names, got, other if way == "vmap, lane 0" else want, self.scales, strict=True):
+                with np.errstate(all="ignore"):
+                    same = (g == w) | (abs(g - w) <= close * np.maximum(abs(w), s)) | (np.isnan(g) & np.isnan(w))
+                assert np.all(same), f"{self.row}: the {name} of {way}\n{g}\nbut of the compiled program\n{w}"
 
     def batching(self, xp: Any, eager: bool, budget: float = BUDGET) -> Finding:
         """Every choice of batched arguments, forward and vjp, against a stack of single calls."""
@@ -471,8 +491,9 @@ def study(row: Row, dtype: str) -> Study:
 def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed: int = 0, step: float = 0.1) -> None:
     """Prove the derivatives of f at float64 (or complex128) tensors, where it is smooth within `step` (relative to 1 or to the element).
 
-    Along one random direction: jvp against finite differences, forward against reverse mode, and both again for the gradient (order 2).
-    Raises AssertionError with the numbers, TypeError for other dtypes.
+    Along one random direction: jvp against finite differences, forward against reverse mode, and both again for the gradient (order 2; with order 1
+    no second derivative is asked for). Then that eager transforms, backward() with and without create_graph, and vmap give what the compiled
+    program gives. Raises AssertionError with the numbers, TypeError for other dtypes and for a function without a float result.
 
     >>> import minidl as md
     >>> check_grad(md.sin, [md.tensor([1.0, 2.0], dtype=md.float64)])
@@ -488,10 +509,11 @@ def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed:
         return values, [step * np.maximum(1, abs(v)) for v in values]
 
     row = Row(getattr(f, "__name__", "function"), [x.shape for x in xs], [single] * len(xs), make=make, call=f)
-    s = Study(row, xs[0].dtype.name, seed)
-    s.differences(xs[0].xp)
-    if order > 1:
-        s.adjoint(xs[0].xp)
+    s = Study(row, xs[0].dtype.name, seed, order)
+    if not s.moving:
+        raise TypeError("check_grad: the function has no floating-point result, so there is no derivative to check")
+    for check in (s.differences, s.adjoint, s.alike):
+        check(xs[0].xp)
 
 
 def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: bool = False) -> dict[str, list[str]]:
