@@ -26,6 +26,7 @@ from minidl.backends.base import Backend, brought
 from minidl.backends.jax_elementwise import plus_zero
 from minidl.backends.jax_helpers import kernels
 from minidl.backends.jax_kernels import pad_with
+from minidl.backends.numpy_kernels import cast
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph, Literal, Var
@@ -158,8 +159,10 @@ class JaxBackend(Backend):
     # conversions
     def asarray(self, value: np.ndarray, dtype: DType) -> Any:
         """A copy on this device; XLA may take the memory of what it is given for its own, so it is given a private copy."""
-        with _Scope():
-            return jax.device_put(np.array(value, dtype.numpy, order="C"), self.native_device)
+        value = np.asarray(value)
+        with _Scope(), np.errstate(all="ignore"):
+            own = np.array(value, order="C") if value.dtype == dtype.numpy else np.asarray(cast(value, dtype=dtype), order="C")
+            return jax.device_put(own, self.native_device)
 
     def adopt(self, value: np.ndarray) -> Any:
         """The memory itself where this device is the CPU and the memory aligned to 64 bytes; XLA never writes to memory that is not its own."""

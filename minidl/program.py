@@ -283,12 +283,13 @@ class Program:
         tracked = [i for i, (_, n) in enumerate(lifted) if self.grad and n is not None and (i < len(tensors) or n[1] is not tape.LEAF)]
         self.released = [i for i in tracked if any(n[1] is tape.RELEASED for n in tape.above(lifted[i][1]))]
         tracked = [i for i in tracked if i not in self.released]
-        inputs, read, nodes = self._inputs(t, stored)
+        mark = len(t.equations)
+        live = [node for _, _, node in t.captured.values() if node is not None and self.grad]
+        back = self._backward(t, tracked, lifted, live) if tracked else None
+        inputs, read, nodes = self._inputs(t, stored)  # the pass may have read more
         self.xp = t.home
         s.env["X"] = t.home
         self.tracked, self.parents, self.n_out = tracked, [text for _, text, _ in nodes], len(outputs)
-        mark = len(t.equations)
-        back = self._backward(t, tracked, lifted, nodes) if tracked else None
         computed: list[Var] = []
         passed: list[Var] = []
         if back is not None:
@@ -301,7 +302,7 @@ class Program:
             passed = [v for v in residuals if v in given]
             tail = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs))
             self.back_graph = finish(tail.equations, tail.inputs, tail.outputs, "backward")
-            self.back_holes = [g is None for g in back[1]]
+            self.back_holes = [g is None for g in back[1]] + [True] * (len(nodes) - len(live))
         whole = dead_code(Graph(inputs, t.equations[:mark], [*outputs, *computed], _name(owner.__minidl_jitted__)))
         run = inlined(whole)
         graph = finish(run.equations, inputs, run.outputs, whole.name)
@@ -423,10 +424,10 @@ class Program:
     def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any]]:
         """Run the reverse pass symbolically: (cotangent symbols, cotangent of each tracked input or None)."""
         seeds = [Var(lifted[i][0].shape, lifted[i][0].dtype) for i in tracked]
-        results: dict[int, Any] = dict.fromkeys((n[0] for n, _, _ in nodes), None)
+        results: dict[int, Any] = dict.fromkeys((n[0] for n in nodes), None)
         roots = [(lifted[i][1], seed) for i, seed in zip(tracked, seeds, strict=True)]
         tape.pull_raw(roots, results, None, True, lambda node, g: None)
-        return seeds, [results[n[0]] for n, _, _ in nodes]
+        return seeds, [results[n[0]] for n in nodes]
 
     def _guard_hooks(self, t: Trace) -> None:
         """The hooks of leaves, which ran while the backward pass was traced, are what they were."""

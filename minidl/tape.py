@@ -541,7 +541,7 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
             continue
         seen[node[0]] = node
         if node[0] in stop:
-            tracked = tracked or (node[1] is ALIAS and node[3] is not None)
+            tracked = tracked or bool(parents_of(node))
             if through and node[1] is not ALIAS:
                 beyond.extend(parents_of(node))
             continue

@@ -246,14 +246,13 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
             raise ValueError(f"jvp: tangent {describe(t)} for primal {describe(a)}; they must agree in shape")
         t = t if t.dtype is a.dtype else ns.cast(t, dtype=a.dtype)
         known[a.node[0]] = t if on_tensors else payload_here(t)
-    if on_tensors:
-        with using(home(nodes[0][2] if nodes else aliases[0].xp)):
+    if nodes and on_tensors:
+        with using(home(nodes[0][2])):
             tape.push(nodes, known, ns, True)
-    else:
-        xp = level or (nodes[0][2] if nodes else None)
-        if xp is not None:
-            with tape.scope(xp):
-                tape.push(nodes, known, xp, False)
+    elif nodes:
+        xp = level or nodes[0][2]
+        with tape.scope(xp):
+            tape.push(nodes, known, xp, False)
     results = []
     for o in outs:
         if not isinstance(o, Tensor):

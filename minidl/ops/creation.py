@@ -123,15 +123,19 @@ def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
         raise ValueError("asarray: the nested lists are ragged: all lists of one depth must have the same length") from None
     if array.dtype == object:
         raise TypeError("asarray: the lists hold something that is no number, or integers beyond 64 bits")
+    if array.dtype.kind == "f" and (want is None or want.is_integer) and np.abs(array).max(initial=0.0) >= 2.0**63:
+        exact = np.asarray(data, object)
+        if all(isinstance(v, (int, np.integer)) for v in exact.flat):  # of which NumPy made floats, for want of a type that holds them
+            array, want = exact, want or dtypes.uint64
     leaf = _leaf(data)
     if want is None and (scalar_type(leaf) is not None or not array.size):
         kind = {"b": bool, "i": int, "f": float, "c": complex}.get(array.dtype.kind)
         want = dtypes.uint64 if kind is None else dtypes.of_scalar_type(kind)  # only integers beyond int64 come as uint64
-    if want is not None and want.is_integer and array.dtype.kind in "iu" and array.size:
+    if want is not None and want.is_integer and array.dtype.kind in "iuO" and array.size:
         info = np.iinfo(want.numpy)
         if int(array.min()) < info.min or int(array.max()) > info.max:
             raise OverflowError(f"asarray: a value does not fit {want.name}")
-    return from_numpy(array, xp, want)
+    return from_numpy(array.astype(want.numpy) if want is not None and array.dtype == object else array, xp, want)
 
 
 def _shared(data: Any, want: DType | None, xp: Any, copy: bool | None = None) -> Tensor:

@@ -74,7 +74,8 @@ sigmoid_dx = elementwise(
 )  # fmt: skip
 def _root_rule(xp: Any, g: Any, x: Any, out: Any, p: float) -> Any:
     dead = xp.logical_or(xp.eq(out, 0.0), xp.isinf(x)) if p > 1 and p != 2 else xp.eq(out, 0.0)
-    return _where0(xp, dead, g * 0.5 / out if p == 2 else g / p * out / x)
+    g, out = _where0(xp, dead, g), xp.where(dead, 1.0, out)  # rather than the quotient: derivatives of this text have no 0 / 0 either
+    return g * 0.5 / out if p == 2 else g / p * out / xp.where(dead, 1.0, x)
 
 
 #: The p-th root of x >= 0 that ends a norm: derivative 0 at 0, the subgradient of least norm; 0 at infinity for p > 1.

@@ -1,0 +1,102 @@
+"""What random programs found: compositions whose value or gradient was wrong, each shrunk to a few lines; and numbers on their way into arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+
+def f64(v):
+    return md.tensor(v, dtype=md.float64)
+
+
+X, T = [1.0, 2.0, 3.0], [0.3, 0.5, 0.7]
+
+
+# ---- checkpoint ---------------------------------------------------------------------------------------------------------------------------------
+def _closing(x):
+    """Its checkpointed part reads a value made of x, which comes in no argument."""
+    v = x[1]
+    return md.checkpoint(lambda a: v * v * a[0])(x)
+
+
+WAYS = {
+    "grad of grad": lambda f, x, t: md.grad(lambda x: (md.grad(f)(x) * t).sum())(x),
+    "grad of jvp": lambda f, x, t: md.grad(lambda x: md.jvp(f, (x,), (t,))[1])(x),
+    "jvp of grad": lambda f, x, t: md.jvp(md.grad(f), (x,), (t,))[1],
+    "grad of linearize": lambda f, x, t: md.grad(lambda x: md.linearize(f, x)[1](t))(x),
+    "jitted": lambda f, x, t: md.jit(md.grad(lambda x: md.jvp(f, (x,), (t,))[1]))(x),
+    "mapped": lambda f, x, t: md.vmap(md.grad(lambda x: md.jvp(f, (x,), (t,))[1]))(x[None])[0],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_checkpoint_that_closes_over_what_is_differentiated(way):
+    x, t = f64(X), f64(T)
+    want = [2 * X[1] * T[1], 2 * X[1] * T[0] + 2 * X[0] * T[1], 0.0]  # of x[1]**2 * x[0]
+    np.testing.assert_allclose(WAYS[way](_closing, x, t).numpy(), want, rtol=1e-14)
+
+
+def test_a_jitted_checkpoint_makes_its_index_again(backend):
+    f = md.jit(md.checkpoint(lambda a: (md.exp(a[[1]]) * a[np.array([0])]).sum()))
+    x, e = f64(X), np.exp(2.0)
+    for _ in range(2):
+        np.testing.assert_allclose(md.grad(f)(x).numpy(), [e, e, 0.0], rtol=1e-14)
+    if backend != "numba":
+        np.testing.assert_allclose(md.hessian(f)(x).numpy(), [[0.0, e, 0.0], [e, e, 0.0], [0.0, 0.0, 0.0]], rtol=1e-14)
+
+
+@pytest.mark.parametrize("inner", [md.jit, lambda f: f])
+def test_a_direction_that_a_jitted_function_does_not_read(inner):
+    def f(x):
+        v = x * x
+        return md.linearize(lambda y: md.checkpoint(inner(lambda a: (a * 2.0, v * 3.0)[1].sum()))(y), md.sin(x))[1](md.cos(x)) + (v * x).sum()
+
+    np.testing.assert_allclose(md.grad(f)(f64(X)).numpy(), [3.0, 12.0, 27.0], rtol=1e-14)
+
+
+def test_what_only_the_backward_pass_reads_is_read_on_each_call():
+    scale = f64(T)
+
+    def f(x):
+        y = x * 1.0
+        y.register_hook(lambda g: g * scale * f64([1.0, 10.0, 100.0]))
+        return (y * y).sum()
+
+    jitted = md.jit(f)
+    for _ in range(3):
+        x = f64(X).requires_grad_()
+        jitted(x).backward()
+        np.testing.assert_allclose(x.grad.numpy(), 2 * np.array(X) * scale.numpy() * [1, 10, 100], rtol=1e-14)
+        scale = scale + 1.0
+
+
+# ---- norms of nothing ---------------------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("f", [md.norm, md.std, lambda x: md.vector_norm(x, ord=3), lambda x: md.hypot(x[0], x[1])])
+@pytest.mark.parametrize("way", WAYS)
+def test_second_derivatives_of_norms_at_their_kink_are_zero_in_every_mode(way, f):
+    assert WAYS[way](f, f64([0.0, 0.0]), f64([1.0, 2.0])).tolist() == [0.0, 0.0]
+
+
+# ---- numbers ------------------------------------------------------------------------------------------------------------------------------------
+def test_integers_of_64_bits_keep_all_of_them(backend):
+    both = [0, 2**63 - 1, 2**63, 2**64 - 1, 2**53 + 1]  # NumPy makes floats of these
+    assert md.asarray(both, dtype="uint64").tolist() == both
+    found = md.asarray(both)
+    assert found.dtype is md.uint64 and found.tolist() == both
+    for dtype in ("int64", "uint64", "uint8", None):
+        with pytest.raises(OverflowError, match="does not fit"):
+            md.asarray([2**63, -1], dtype=dtype)
+    assert md.asarray([2.0**63, -1], dtype="int64").tolist() == [2**63 - 1, -1]  # a float among them
+    assert md.asarray([1e30, 1]).dtype is md.float32
+
+
+@pytest.mark.parametrize("make", [np.array, list])
+def test_floats_saturate_on_their_way_into_integers(backend, make):
+    values = make([1e20, np.nan, -1.0, 300.7, -np.inf])
+    assert md.asarray(values, dtype="int32").tolist() == [2**31 - 1, 0, -1, 300, -(2**31)]
+    assert md.asarray(values, dtype="uint8").tolist() == [255, 0, 0, 255, 0]
+    assert md.asarray(values, dtype="uint64").tolist() == [2**64 - 1, 0, 0, 300, 0]
+    assert md.asarray(values, dtype="float16").tolist()[0] == np.inf  # without a warning
