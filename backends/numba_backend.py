@@ -21,7 +21,7 @@ from minidl.backends.numba_kernels import machine
 from minidl.backends.numba_lower import LOWER, object_mode
 from minidl.backends.numba_plan import ALIGN, Plan, has_kernel
 from minidl.backends.numpy_backend import NumpyBackend
-from minidl.backends.numpy_memory import LEAST
+from minidl.backends.numpy_memory import LEAST, owned
 from minidl.backends.numpy_memory import empty as memory
 from minidl.dtypes import DType
 from minidl.emit import load
@@ -80,7 +80,7 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     arrays = ["scratch", *ins, *outs]
     env: dict[str, Any] = {
         "memory": memory, "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "run": machine(), "plan": plan,
-        "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
+        "owned": owned, "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
     }  # fmt: skip
 
     def dtype(d: DType) -> str:
@@ -94,7 +94,7 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     )
     # what may be overwritten in turn must own its memory: of anything else nobody knows who sees it
     for x in (f"x{i}" for i in plan.overwritten.values()):
-        checks += f"    if not ({x}.flags.owndata and {x}.flags.writeable):\n        {x} = {x}.copy()\n"
+        checks += f"    if not ({x}.flags.owndata and {x}.flags.writeable):\n        {x} = owned({x})\n"
     makes = ""
     for i, (y, v) in enumerate(zip(outs, graph.outputs, strict=True)):
         fresh = f"memory({v.shape!r}, {dtype(v.dtype)}, {v.nbytes})" if v.nbytes >= LEAST else f"empty({v.shape!r}, {dtype(v.dtype)})"
@@ -115,14 +115,15 @@ class NumbaBackend(NumpyBackend):
     """Eager operations are NumPy's; graphs are compiled.
 
     fuse_least: the number of elements from which a chain of elementwise equations becomes one kernel of its own. Below it the loop saves less than
-    its compilation costs (0.1 s), and kernels of single equations are shared by all programs. fuse_most: equations in one kernel.
+    its compilation costs (0.1 s), and kernels of single equations are shared by all programs. fuse_most: equations in one kernel,
+    enough for a loss of rows and its gradient, which then share their exponentials.
     """
 
     name = "numba"
     version = numba.__version__
     donates = True
     fuse_least = 4096
-    fuse_most = 24
+    fuse_most = 48
 
     def complete(self) -> None:
         """Libraries' lowerings, too."""

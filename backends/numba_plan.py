@@ -17,6 +17,7 @@ from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
 from minidl.backends.numba_lower import LOWER, move, shifted
+from minidl.backends.numpy_memory import ALIGN as APART
 from minidl.backends.numpy_memory import LEAST
 from minidl.backends.reuse import VIEWS, narrow_places
 from minidl.dtypes import DType
@@ -41,7 +42,8 @@ class Storage:
 
     def __init__(self, nbytes: int, base: int = 0):
         self.exact = nbytes  # what kernels write, for which an output must have room; nbytes is what scratch memory gives
-        self.nbytes = -(-max(nbytes, 1) // ALIGN) * ALIGN
+        unit = APART if nbytes >= LEAST else ALIGN
+        self.nbytes = -(-max(nbytes, 1) // unit) * unit
         self.base = base
         self.offset = self.users = 0  # users: how many variables lie in it
         self.first: int | None = None  # the calls between which scratch memory is alive

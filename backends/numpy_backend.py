@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_helpers import NOISY, SILENT, turned
 from minidl.backends.numpy_kernels import EAGER, KERNELS, STEPS, add_at_slice
 from minidl.backends.numpy_linear import matmul, put_along_into
-from minidl.backends.numpy_memory import LEAST, SMALL, aligned, empty
+from minidl.backends.numpy_memory import LEAST, SMALL, aligned, apart, empty, owned
 from minidl.backends.reuse import Reuse, narrow_places, with_copies
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, static
@@ -190,10 +191,10 @@ class _Lines:
 
     def checked(self, source: str, env: dict[str, Any]) -> str:
         """The source of the program; of an array that does not own its memory nobody knows who else sees it."""
-        env.update(reserve=_reserve, room=self.room)
+        env.update(reserve=_reserve, room=self.room, owned=owned)
         names = self.program.names()
         head, _, rest = source.partition("\n")
-        checks = (f"    if not ({n}.flags.owndata and {n}.flags.writeable): {n} = {n}.copy()" for n in (names[v] for v in self.written))
+        checks = (f"    if not ({n}.flags.owndata and {n}.flags.writeable): {n} = owned({n})" for n in (names[v] for v in self.written))
         return "\n".join([head, *checks, rest])
 
     def _line(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> tuple[str, Iterable[Atom], int]:
@@ -291,6 +292,19 @@ for _name, _kernel in SILENT.items():
     setattr(NumpyBackend, _name, staticmethod(_kernel))
 for _name, _kernel in (NOISY | EAGER).items():
     setattr(NumpyBackend, _name, staticmethod(quiet(_kernel)))
+
+
+def _full(*, shape: tuple[int, ...], value: Any, dtype: DType) -> Array:
+    """A large array lies on a boundary, as the state does that begins with zeros and that programs then write over."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < LEAST:
+        return KERNELS["full"](shape=shape, value=value, dtype=dtype)
+    out = apart(shape, dtype.numpy, nbytes)
+    out[...] = KERNELS["full"](shape=(), value=value, dtype=dtype)
+    return out
+
+
+NumpyBackend.full = staticmethod(_full)  # type: ignore[attr-defined]
 
 
 def make(device: str | None = None) -> NumpyBackend:

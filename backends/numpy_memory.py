@@ -3,8 +3,8 @@
 A fresh array of some megabytes costs more in page faults than an addition of its elements. A block is lent out while any array shows it, which its
 reference count says: views, DLPack capsules and asynchronous readers all hold a reference, so no memory in use is ever handed out again.
 
-Promises: arrays start on a 64-byte boundary; safe under threads and re-entrancy; no block is added while more than IDLE bytes lie idle, and what has
-not been asked for the longest goes first. Where reference counts say nothing (an interpreter without a global lock), every array is new.
+Promises: arrays start on a boundary of ALIGN bytes; safe under threads and re-entrancy; no block is added while more than IDLE bytes lie idle, and
+what has not been asked for the longest goes first. Where reference counts say nothing (an interpreter without a global lock), every array is new.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from collections import OrderedDict
 
 import numpy as np
 
-ALIGN = 64
+#: Arrays that begin at distances of 64 bytes or so, modulo 4096, hold each other up: a processor takes the read of one for the last write of another.
+ALIGN = 256
 #: Smaller arrays come from NumPy, whose own cache is as fast.
 LEAST = 1 << 17
 #: Bytes from which an array that comes from outside is given a boundary; below, copying it once more is as quick as the finding of one.
@@ -66,10 +67,45 @@ def aligned(value: np.ndarray) -> np.ndarray:
     >>> aligned(np.arange(6.0)).ctypes.data % ALIGN
     0
     """
-    memory = np.empty(value.nbytes + ALIGN, np.uint8)
-    out: np.ndarray = np.ndarray(value.shape, value.dtype, memory, -memory.ctypes.data % ALIGN)
+    out = apart(value.shape, value.dtype, value.nbytes)
     out[...] = value
     return out
+
+
+def apart(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
+    """An uninitialised array of so many bytes that starts on a boundary and alone shows its memory."""
+    memory = np.empty(nbytes + ALIGN, np.uint8)
+    return np.ndarray(shape, dtype, memory, -memory.ctypes.data % ALIGN)
+
+
+def owned(value: np.ndarray) -> np.ndarray:
+    """The array itself where nobody else can see its memory, for a program that writes over it; else a copy. A large one that `apart` made is the
+    only one to show its memory as long as the count of that says so: views hold it, too.
+
+    >>> x = aligned(np.zeros(LEAST))
+    >>> y = x[1:]
+    >>> owned(x) is x
+    False
+    >>> del y
+    >>> owned(x) is x
+    True
+    """
+    base = value.base
+    if value.nbytes < LEAST:
+        return value.copy()
+    if type(base) is np.ndarray and base.dtype == np.uint8 and base.flags.owndata and value.flags.writeable and value.flags.c_contiguous:
+        if sys.getrefcount(base) == _ALONE:
+            return value
+    return aligned(value)
+
+
+def _alone_count() -> int:
+    """The reference count of the memory of an array that alone shows it, and of one variable; 0 where that is not counted."""
+    array = aligned(np.zeros(1))
+    base = array.base
+    count = sys.getrefcount(base)
+    other = array[:]
+    return count if sys.getrefcount(base) == count + 1 and other.size else 0
 
 
 def _new(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,3 +133,6 @@ def trim(limit: int = 0) -> int:
                 del _blocks[size]
         _total = sum(size * len(blocks) for size, blocks in _blocks.items())
         return idle
+
+
+_ALONE = _alone_count() if _FREE else 0
