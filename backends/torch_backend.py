@@ -173,8 +173,8 @@ class TorchBackend(Backend):
         consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
         rows = [x.unbind(0) for x in operands[n_consts + n_carry :]]
         ys: list[tuple] = []
-        for i in reversed(range(length)) if reverse else range(length):
-            out = step(*consts, *carry, *[row[i] for row in rows])
+        for row in zip(*(r[::-1] if reverse else r for r in rows), strict=True) if rows else [()] * length:
+            out = step(*consts, *carry, *row)
             carry = out[:n_carry]
             ys.append(out[n_carry:])
         if not length:

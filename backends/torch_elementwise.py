@@ -129,13 +129,12 @@ def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
 
 def _dx(op: Any, steps: Kernel) -> Kernel:
     """torch's derivative in one pass; by steps for complex numbers, which torch conjugates."""
-    call: Any = op.default
-    call = getattr(call, "_op", call)  # itself, without the Python in front of it
+    call, into = (getattr(f, "_op", f) for f in (op.default, op.grad_input))  # itself, without the Python in front of it
 
     def dx(g: Tensor, y: Tensor, out: Tensor | None = None) -> Tensor:
         if y.is_complex():
             return torch.mul(g, steps(y), out=out)
-        return call(g, y) if out is None else op.grad_input(g, y, grad_input=out)
+        return call(g, y) if out is None else into(g, y, grad_input=out)
 
     return dx
 

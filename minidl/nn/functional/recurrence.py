@@ -18,21 +18,25 @@ Weights = dict[str, Any]  # ih, hh, and where there are any: bias_ih, bias_hh, h
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
 
 
+@md.extend.fused
+def _cut(hh: md.Tensor, bias_ih: Any, bias_hh: Any, hr: Any, /, mode: str) -> tuple[tuple[md.Tensor, ...], Any, Any, Any]:
+    """The weights of each gate, the bias of the inputs, that of a GRU which comes late, and the projection of h."""
+    rows, bias, late = hh.shape[0] // GATES[mode], bias_ih, None
+    if bias is not None and mode == "GRU":  # whose reset gate lies between the two biases of n
+        bias, late = bias + md.concat((bias_hh[: 2 * rows], md.zeros_like(bias_hh[2 * rows :].detach()))), bias_hh[2 * rows :]
+    elif bias is not None:
+        bias = bias + bias_hh
+    return tuple(w.T for w in md.split(hh, rows)), bias, late, None if hr is None else hr.T
+
+
 class Steps:
     """What the steps of one layer in one direction read. Weights are cut into gates once, for cutting each step's result costs more, above all
     backwards."""
 
     def __init__(self, mode: str, weights: Weights):
-        self.mode, rows = mode, weights["hh"].shape[0] // GATES[mode]
-        self.rows, self.ih, late = rows, weights["ih"], None
-        hh = [w.T for w in md.split(weights["hh"], rows)]
-        self.bias = weights.get("bias_ih")
-        if self.bias is not None and mode == "GRU":  # whose reset gate lies between the two biases of n
-            late = weights["bias_hh"]
-            self.bias, late = self.bias + md.concat((late[: 2 * rows], md.zeros_like(late[2 * rows :].detach()))), late[2 * rows :]
-        elif self.bias is not None:
-            self.bias = self.bias + weights["bias_hh"]
-        self.fixed = {"hh": hh, "late": late, "hr": None if weights.get("hr") is None else weights["hr"].T}
+        self.mode, self.rows, self.ih = mode, weights["hh"].shape[0] // GATES[mode], weights["ih"]
+        hh, self.bias, late, hr = _cut(weights["hh"], weights.get("bias_ih"), weights.get("bias_hh"), weights.get("hr"), mode)
+        self.fixed = {"hh": hh, "late": late, "hr": hr}
 
     def project(self, x: md.Tensor) -> tuple[md.Tensor, ...]:
         """What the inputs [..., inputs] add to each gate [..., hidden]."""
