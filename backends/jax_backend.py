@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, signature
 from operator import itemgetter
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -297,7 +298,7 @@ class JaxBackend(Backend):
         if pairs != _as_jax_pairs(graph, sorted(pairs.values())):
             order.sort(key=lambda k: pairs.get(k, len(graph.inputs)))
             outputs = [outputs[k] for k in order]
-        program = load(*emit(Graph(graph.inputs, graph.equations, outputs, graph.name), self.spell, self.literal), graph.name)
+        program = load(*emit(Graph(graph.inputs, _beside(graph.equations), outputs, graph.name), self.spell, self.literal), graph.name)
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
         with _Scope():
             jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)
@@ -310,6 +311,19 @@ class JaxBackend(Backend):
             return call
         back = itemgetter(*sorted(order, key=order.__getitem__))
         return lambda *natives: back(call(*natives))
+
+
+_MAX_BESIDE: Any = SimpleNamespace(name="max_beside", multiple=False)
+
+
+def _beside(equations: Sequence[Equation]) -> list[Equation]:
+    """With max_beside for each maximum of what a softmax or its like is taken of, over the same axis."""
+    kin = ("softmax", "log_softmax", "log_softmax_at", "logsumexp")
+    over = {e: (e.inputs[0], *np.ravel(e.params["axis"])) for e in equations if e.primitive.name in ("max", *kin)}
+    shared = {over[e] for e in over if e.primitive.name in kin}
+    return [
+        Equation(_MAX_BESIDE, e.inputs, e.params, e.outputs, e.where) if e.primitive.name == "max" and over[e] in shared else e for e in equations
+    ]
 
 
 def _plus_zero(e: Equation) -> int | None:

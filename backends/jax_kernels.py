@@ -72,6 +72,15 @@ def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
 
 @kernel
 @wide
+def max_beside(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """`max` in a program with a softmax of the same: the sum of exponentials, which XLA computes once, knows of a nan."""
+    _, total, high = _exponentials(x, axis)
+    out = lax.select(isnan(total), total, high)
+    return out if keepdims else lax.squeeze(out, axis)
+
+
+@kernel
+@wide
 def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
     if 0 in x.shape:
         return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
