@@ -136,6 +136,7 @@ class JaxBackend(Backend):
         self.takes_numpy = self.device == "cpu"
         self.placement = SingleDeviceSharding(device)
         self.raw = Namespace(self)
+        self._brought = jax.jit(lambda x: x, out_shardings=self.placement)
         self._constants: dict[tuple[bytes, DType], Any] = {}
         super().__init__()
         self.quick = _Scoped(self)
@@ -164,6 +165,10 @@ class JaxBackend(Backend):
         with _Scope(), np.errstate(all="ignore"):
             own = np.array(value, order="C") if value.dtype == dtype.numpy else np.asarray(cast(value, dtype=dtype), order="C")
             return jax.device_put(own, self.native_device)
+
+    def scalar(self, value: Any, dtype: DType) -> Any:
+        """A native 0-d array of a Python scalar, by way of a program: that takes a fifth of the time of a transfer."""
+        return self._brought(np.array(value, dtype.numpy))
 
     def adopt(self, value: np.ndarray) -> Any:
         """The memory itself where this device is the CPU and the memory aligned to 64 bytes; XLA never writes to memory that is not its own."""

@@ -229,8 +229,12 @@ class Walk:
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
             if k == "_transient" and not ordered and isinstance(x, dict):  # which buffers a checkpoint leaves out
                 continue
-            text = f"{name}[{k!r}]" if isinstance(k, (str, int)) else f"{name}[{self.bind(k, 'K')}]"
-            self.value(v, text, x, k, isinstance(x, tuple))
+            at = repr(k) if isinstance(k, (str, int)) else self.bind(k, "K")
+            if isinstance(x, dict) and type(x).__getitem__ is not dict.__getitem__:  # past what it makes of a value: here are those of items()
+                self.env["item"] = dict.__getitem__
+                self.value(v, f"item({name}, {at})", x, k)
+            else:
+                self.value(v, f"{name}[{at}]", x, k, isinstance(x, tuple))
 
     def function(self, f: Any, root: bool = False) -> None:
         """Guard what a function reads: closure, defaults, globals that its code names, and methods' objects."""

@@ -494,3 +494,20 @@ def test_what_a_comparison_stores_does_not_escape_into_guards():
 
     compiled = md.jit(f)
     assert [compiled(md.ones(())).item() for _ in range(3)] == [2.0] * 3
+
+
+def test_a_dict_that_reads_in_its_own_way():
+    """Its entries are guarded as they lie in it: what its class makes of one is a new object each time, and no reason to trace again."""
+
+    class Doubling(dict):
+        def __getitem__(self, key):
+            return [2.0 * dict.__getitem__(self, key)]
+
+    settings = Doubling(scale=1.5)
+    f = md.jit(lambda x: x * settings["scale"][0])
+    x = md.ones(2)
+    assert [f(x).tolist() for _ in range(3)] == [[3.0, 3.0]] * 3
+    assert f.compiles == 1
+    dict.__setitem__(settings, "scale", 2.0)
+    assert f(x).tolist() == [4.0, 4.0]
+    assert f.compiles == 2

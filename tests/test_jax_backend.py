@@ -391,3 +391,15 @@ def test_softmax_and_its_kin_on_rows_with_infinities_and_nan(n):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
     row, place = md.asarray([[big, inf]], backend="jax"), md.asarray([1], backend="jax")
     assert [f(row, place).numpy().ravel().tolist() for f in functions] == [[0, 1], [-inf, 0], [inf], [0], [inf], [inf]]
+
+
+def test_scalars_keep_their_bits_and_64_bits():
+    """They come by way of a program."""
+    xp = md.asarray(0.0, backend="jax").xp
+    values = [(md.float32, -0.0), (md.float32, 1e-45), (md.float32, np.inf), (md.float64, 0.1), (md.float64, 5e-324), (md.bfloat16, 1.5)]
+    for dtype, value in [*values, (md.int64, 2**53 + 1), (md.bool, True), (md.complex128, 0.1 - 0j), (md.float32, np.nan)]:
+        with xp.scope():
+            got = xp.scalar(value, dtype)
+        assert np.asarray(got).tobytes() == np.array(value, dtype.numpy).tobytes()
+        assert xp.dtype_of(got) is dtype
+        assert got.sharding == xp.placement
