@@ -59,6 +59,18 @@ def twin(t: Any) -> Any:
     return Tensor(t.payload, t.xp, t.dtype, t.node) if isinstance(t, Tensor) else t
 
 
+def bound(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """f and its arguments, of which Modules and optimizers belong to f: they are not made again from their tensors, but themselves."""
+    if not any(hasattr(type(a), "__minidl_state__") for a in args):
+        return f, args
+
+    def g(*rest: Any, **kwargs: Any) -> Any:
+        left = iter(rest)
+        return f(*(a if hasattr(type(a), "__minidl_state__") else next(left) for a in args), **kwargs)
+
+    return g, tuple(a for a in args if not hasattr(type(a), "__minidl_state__"))
+
+
 def stop_gradient(x: Any) -> Any:
     """The same values (of every tensor in a pytree), through which no derivative flows.
 

@@ -122,3 +122,34 @@ def test_a_copied_training_goes_on_alike():
 
         step[n] = [once().item() for _ in range(3)]
     assert step[net] == step[again] and opt.param_groups[0]["params"][0] is again.layer.weight
+
+
+class Tied(nn.Module):
+    """A buffer, a piece of it, a piece of that behind one that is gone, and the whole by another name."""
+
+    def __init__(self, late):
+        super().__init__()
+        whole = md.zeros(2, 3)
+        if not late:
+            self.register_buffer("whole", whole)
+        self.register_buffer("row", whole[1])
+        self.register_buffer("last", whole.reshape(-1)[1:][4:])
+        self.register_buffer("same", whole.detach())
+        self.kept = nn.Buffer(whole[0])
+        if late:
+            self.register_buffer("whole", whole)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_copies_of_views_are_views_of_copies(backend, late):
+    net = Tied(late)
+    other = copy.deepcopy(copy.deepcopy(net))
+    for n in (other, net):
+        n.row.add_(1.0), n.last.add_(1.0), n.same.mul_(2.0)
+        assert n.whole.tolist() == [[0.0] * 3, [2.0, 2.0, 4.0]]
+    assert copy.deepcopy(net.row).add_(1.0).tolist() == [2.0] * 3 and net.whole.tolist() == other.whole.tolist()
+    behind_a_copy = copy.deepcopy([x := md.zeros(2, 3), x.permute(1, 0).reshape(-1)])
+    behind_a_copy[1].add_(1.0)
+    assert behind_a_copy[0].tolist() == [[0.0] * 3] * 2
+    recorded = (md.ones(2, requires_grad=True) * 2.0).detach()
+    assert copy.deepcopy(recorded).tolist() == [2.0, 2.0]

@@ -17,7 +17,7 @@ from minidl.graph import Equation, Graph, Var
 from minidl.passes import inlined
 from minidl.primitives import table
 from minidl.tensors import Tensor, assign_alone, bind, describe, ns
-from minidl.tracing import asarray_here, subgraph, subgraph_writing
+from minidl.tracing import asarray_here, innermost, subgraph, subgraph_writing
 from minidl.transforms import _push, alias, as_constant, here, twin, with_node, zeros_like
 
 Aval = tuple[tuple[int, ...], DType]
@@ -203,10 +203,29 @@ class Traced:
         self.extra_vars = tuple(needed)
         self.graph = Graph([*(v for v in self.graph.inputs if v not in fixed), *needed], kept, self.graph.outputs, "body")
 
+    def still(self) -> set[int]:
+        """The ids of the changed tensors that have no place on the tape afterwards, as they had none: what is written there came through no_grad.
+        None inside of another body, where nobody knows yet what will be differentiated."""
+        trace = innermost()
+        if trace is not None and (trace.body or trace.parent is not None):
+            return set()
+        before: set[Any] = set()
+        found = {v for v, t in zip(self.written_vars, self.written, strict=True) if node_of(t) is None}
+        constant = {v for v, t in zip(self.extra_vars, self.extra, strict=True) if node_of(t) is None}
+        while found != before:
+            live, before = set(self.graph.inputs) - found - constant, found
+            for e in self.graph.equations:
+                name = e.primitive.name
+                if name != "stop" and not live.isdisjoint(e.inputs[:1] if name == "instead" else e.inputs):
+                    live.update(e.outputs)
+            found = {v for v, o in zip(self.written_vars, self.outputs, strict=False) if v in found and o not in live}
+        return {id(t) for v, t in zip(self.written_vars, self.written, strict=True) if v in found}
+
     def store(self, values: Sequence[Tensor]) -> None:
         """Write the final values of the changed tensors."""
+        still = self.still()
         for t, v in zip(self.written, values, strict=True):
-            assign_alone(t, v)
+            assign_alone(t, v.detach() if id(t) in still else v)
 
 
 def one_bool(what: str, x: Tensor, integers: bool = False) -> None:

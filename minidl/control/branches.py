@@ -12,6 +12,7 @@ from minidl.dtypes import int64
 from minidl.graph import Graph, Var
 from minidl.tensors import Tensor, assign_alone, describe, ns
 from minidl.tracing import asarray_here
+from minidl.transforms import bound as with_modules
 from minidl.transforms import zeros_like
 
 
@@ -39,7 +40,7 @@ def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
-    """Call branches[index](*operands), index being clipped to the valid range.
+    """Call branches[index](*operands), index being clipped to the valid range. A Module among the operands is itself, as one that a branch finds.
 
     Raises TypeError where branches return different structures, shapes or dtypes.
 
@@ -48,12 +49,14 @@ def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) -
     """
     if state.interpreter is None:
         i = int(index)
-        return own(branches[min(max(i, 0), len(branches) - 1)](*own(operands)))
+        f, operands = with_modules(branches[min(max(i, 0), len(branches) - 1)], operands)
+        return own(f(*own(operands)))
     return _switch("switch", asarray_here(index), branches, operands)
 
 
-def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], operands: Sequence[Any]) -> Any:
-    given, structure = tensors(tuple(operands))
+def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], operands: tuple[Any, ...]) -> Any:
+    branches, (*_, rest) = zip(*(with_modules(f, operands) for f in branches), strict=True)
+    given, structure = tensors(rest)
     avals = [aval(t) for t in given]
     traced = [Traced(name, lambda *xs, f=f: f(*tree.unflatten(structure, xs)), avals, (), loop=False) for f in branches]
     first = traced[0]
@@ -74,13 +77,14 @@ def _switch(name: str, index: Tensor, branches: Sequence[Callable[..., Any]], op
         after = [final.get(id(t), rest[[id(e) for e in extra].index(id(t))]) for t in changed]
         graphs.append(Graph([*tr.graph.inputs[: len(given)], *rest], tr.graph.equations, [*after, *plain], "branch"))
     outs = apply_cond([ns.cast(index, dtype=int64), *given, *extra], {"branches": tuple(graphs)})
+    moved = {id(t) for tr in traced for t in tr.written if id(t) not in tr.still()}
     for t, v in zip(changed, outs, strict=False):
-        assign_alone(t, v)
+        assign_alone(t, v if id(t) in moved else v.detach())
     return tree.unflatten(first.structure, outs[len(changed) :])
 
 
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any) -> Any:
-    """true_fun(*operands) if pred else false_fun(*operands), as part of the graph when traced.
+    """true_fun(*operands) if pred else false_fun(*operands), as part of the graph when traced. A Module among the operands is itself.
 
     Raises TypeError for a predicate that is not one bool, and for branches whose results differ in structure, shapes or dtypes.
 
@@ -88,7 +92,8 @@ def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any],
     2.0
     """
     if state.interpreter is None:
-        return own((true_fun if holds("cond: the predicate", pred, integers=True) else false_fun)(*own(operands)))
+        f, operands = with_modules(true_fun if holds("cond: the predicate", pred, integers=True) else false_fun, operands)
+        return own(f(*own(operands)))
     flag = asarray_here(pred)
     one_bool("cond: the predicate", flag, integers=True)
     return _switch("cond", flag, [false_fun, true_fun], operands)

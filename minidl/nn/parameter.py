@@ -65,7 +65,9 @@ class Buffer(md.Tensor):
         return Buffer(self.detach(), persistent=self.persistent)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Buffer:
-        return self.__copy__()
+        out = super().__deepcopy__(memo)  # type: ignore[misc]
+        out.persistent = self.persistent
+        return out  # type: ignore[no-any-return]
 
 
 class _Uninitialized(md.Tensor):

@@ -151,6 +151,10 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
         out = memo[id(self)] = _twin(self, copy.deepcopy(self.payload, {}))
     if hasattr(self, "__dict__"):
         out.__dict__.update(copy.deepcopy(self.__dict__, memo))
+    if self.of is not None:
+        from minidl.ops.views import tie
+
+        tie(out, self, memo)
     if self.leaf is not None and self.leaf.grad is not None:
         out.grad = copy.deepcopy(self.leaf.grad, memo)
     return out

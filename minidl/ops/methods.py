@@ -20,6 +20,7 @@ from minidl.ops.exchange import Method, attach, to
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.views import settle
+from minidl.ops.views import storing as parts
 from minidl.primitives.core import parameters
 from minidl.tensors import Tensor, sever, view
 
@@ -181,8 +182,9 @@ def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
 
 @attach("__setitem__")
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
-    settle(self)
-    self.assign(set_at(self, index, value, "set"))
+    with parts:
+        settle(self)
+        self.assign(set_at(self, index, value, "set"))
 
 
 # ---- array functions as methods -------------------------------------------------------------------------------------------------------

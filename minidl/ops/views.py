@@ -15,14 +15,17 @@ as they were.
 
 from __future__ import annotations
 
+from _thread import RLock
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from minidl.context import grad_mode
 from minidl.ops.common import Tensor, fresh, ns, reshaped, state
-from minidl.tensors import assign_alone, living, sever
+from minidl.tensors import assign_alone, living, sever, view
 
+#: Held where parts of a tensor are stored: what threads store in different parts is all there.
+storing = RLock()
 #: How NumPy says that a reshape would copy, where it can.
 _SAY = {"copy": False} if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else {}
 
@@ -125,6 +128,11 @@ def settle(x: Tensor) -> None:
 
 def through(x: Tensor, value: Tensor) -> None:
     """Store in the bases of a view what is about to be stored in the view; in the highest first, which may refuse it."""
+    with storing:
+        _through(x, value)
+
+
+def _through(x: Tensor, value: Tensor) -> None:
     links, base = links_of(x.of)
     if base is None:
         x.of = None
@@ -148,6 +156,18 @@ def through(x: Tensor, value: Tensor) -> None:
     for base, value, grad in reversed(found):
         with grad_mode(grad):
             assign_alone(base, value)
+
+
+def tie(out: Tensor, x: Tensor, memo: dict[int, Any]) -> Tensor:
+    """Let the deep copy of a view be one of the copy of its base, for as long as somebody holds that."""
+    import copy
+
+    links, base = links_of(x.of)
+    if base is not None and (base.node is None or base.leaf is not None) and not copies(links):
+        view(out, copy.deepcopy(base, memo), links[-1][2])
+        for link in links[-2::-1]:
+            out.of = link[0], out.of, *link[2:]
+    return out
 
 
 def copies(links: list[Any]) -> bool:
