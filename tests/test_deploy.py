@@ -166,6 +166,22 @@ def test_an_exported_model_needs_numpy_alone(tmp_path, where):
     assert np.array_equal(np.load(tmp_path / "out.npy"), want)
 
 
+def test_kernels_of_libraries_are_exported_where_numpy_is_not_in_use(tmp_path):
+    script = """
+import sys
+import minidl as md
+f = lambda x: (md.linalg.inv(x @ x.T + md.eye(3)), md.linalg.cholesky(x @ x.T + md.eye(3)), md.abs(md.fft.rfft(x)))
+md.export(f, (md.asarray([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0], [3.0, 0.0, 1.0]]),), sys.argv[1])
+"""
+    path = tmp_path / "model.py"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True, env={**os.environ, "MINIDL_BACKEND": "torch"})
+    x = np.array([[1.0, 2.0, 3.0], [0.5, -1.0, 2.0], [3.0, 0.0, 1.0]], np.float32)
+    product = x @ x.T + np.eye(3, dtype=np.float32)
+    wanted = np.linalg.inv(product), np.linalg.cholesky(product), abs(np.fft.rfft(x))
+    for got, want in zip(runpy.run_path(str(path))["predict"](x), wanted, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-6)
+
+
 def test_structures_names_and_wrong_arguments(tmp_path):
     w = md.tensor([1.0, 2.0])
 

@@ -717,7 +717,7 @@ def test_programs_keep_no_tensor_that_was_replaced():
     stepped(opt)
     old = [weakref.ref(v) for v in opt.state[p].values()]
     saved = opt.state_dict()
-    saved["state"][0] = {**saved["state"][0], "exp_avg": md.ones(3)}
+    saved["state"][0] = {k: v for k, v in saved["state"][0].items() if k != "exp_avg"}
     opt.load_state_dict(saved)
     gc.collect()
     assert [r() is None for r in old] == [False, True, False] and opt not in programs.known
@@ -783,3 +783,19 @@ def test_hooks_round_saving_and_loading_are_torchs():
         opt.load_state_dict(state)
         found.append(seen)
     assert found[0] == found[1] and found[0][-1] == ("loaded", 0.1) and len(found[0]) == 6
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "Adafactor", "RMSprop"])
+def test_a_state_of_other_shapes_is_refused_and_changes_nothing(name):
+    def made(n):
+        model = md.nn.Linear(n, 2)
+        return model, getattr(md.optim, name)(model.parameters(), lr=0.1, **({"momentum": 0.9} if name in ("SGD", "RMSprop") else {}))
+
+    (model, other), (_, saved) = made(3), made(4)
+    saved.param_groups[0]["lr"] = 0.5
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ValueError, match=rf"{name}: the saved \w+ has shape \(.*\), and a parameter of shape \(2, 3\) wants \(.*\)"):
+        other.load_state_dict(saved.state_dict())
+    assert other.param_groups[0]["lr"] == 0.1 and all((a == b).all().item() for a, b in zip(before, model.parameters(), strict=True))
+    model(md.ones((2, 3))).sum().backward()
+    other.step()

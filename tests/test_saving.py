@@ -639,3 +639,25 @@ def test_every_optimizer_goes_on_from_a_checkpoint(tmp_path, name):
         v, again = make()
         v.requires_grad_(False).assign(md.saving.load_checkpoint(tmp_path / "x.safetensors", optimizer=again)["w"]).requires_grad_()
         np.testing.assert_allclose(run(v, again), run(w, optimizer), rtol=1e-12)
+
+
+def test_a_checkpoint_of_another_model_changes_nothing(tmp_path):
+    def parts(n):
+        model = md.nn.Linear(3, 2)
+        return model, md.optim.AdamW(md.nn.Linear(n, 2).parameters())
+
+    model, optimizer = parts(3)
+    md.saving.save_checkpoint(tmp_path / "c.safetensors", model=model, optimizer=optimizer)
+    model, optimizer = parts(4)
+    before = model.weight.detach().clone()
+    with pytest.raises(ValueError, match=r"the saved exp_avg has shape \(2, 3\), and a parameter of shape \(2, 4\)"):
+        md.saving.load_checkpoint(tmp_path / "c.safetensors", model=model, optimizer=optimizer)
+    assert (before == model.weight).all().item()
+
+
+def test_complex_values_are_not_cut_down_to_real_ones():
+    model = md.nn.Linear(2, 1)
+    with pytest.raises(RuntimeError, match="dtype mismatch for weight: the state has complex64, whose imaginary part the module's float32 loses"):
+        model.load_state_dict({"weight": md.ones((1, 2)) * 1j, "bias": md.zeros(1)})
+    model.load_state_dict({"weight": md.ones((1, 2)) * 1j, "bias": md.zeros(1)}, assign=True)
+    assert model.weight.dtype is md.complex64

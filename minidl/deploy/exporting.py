@@ -24,7 +24,7 @@ _FILE = '''"""{title}, for NumPy.
 {takes}
 and returns {result}.
 
-Needs NumPy and the file {npz} beside this one..
+Needs NumPy 2 and the file {npz} beside this one..
 
     from {stem} import {name}
     out = {name}({arguments})

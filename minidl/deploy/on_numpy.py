@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends import get
 from minidl.backends.numpy_backend import KERNELS
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
@@ -340,6 +341,7 @@ def python_source(graph: Graph, name: str | None = None, inputs: Sequence[str] =
     the text then holds for any number n of examples. Raises TypeError for a graph that computes in bfloat16, ValueError where `larger` differs in
     more than sizes that are linear in n.
     """
+    get("numpy")  # whose making adds the kernels of libraries, and which may not be in use here
     found = Definitions()
     speller = _Speller(found)
     if larger:

@@ -151,6 +151,9 @@ class State:
         for k, v in new.items():
             if not uninitialized(slots[k][0]) and v.shape != slots[k][0].shape:
                 problems.append(f"size mismatch for {k}: the state has {v.shape}, the module {slots[k][0].shape}.")
+            elif v.dtype.is_complex and not assign and not uninitialized(slots[k][0]) and not slots[k][0].dtype.is_complex:
+                kind = slots[k][0].dtype.name
+                problems.append(f"dtype mismatch for {k}: the state has {v.dtype.name}, whose imaginary part the module's {kind} loses.")
         after = [(module, hook) for module in modules for hook in module._state_hooks_of("load")]
         if problems or not after:
             self._complain(keys, problems, strict)

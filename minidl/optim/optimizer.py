@@ -256,7 +256,7 @@ class Optimizer(Hooked):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take over a saved state, PyTorch's too; tensors go to the dtype and backend of their parameter, in place where there are such already, so
-        that nothing is compiled again. Raises ValueError where the groups differ in size; then nothing is changed."""
+        that nothing is compiled again. Raises ValueError where the groups differ in size or a tensor in shape; then nothing is changed."""
         state_dict = self._replaced("load_pre", dict(state_dict))
         saved = state_dict["param_groups"]
         sizes, wanted = [len(g["params"]) for g in saved], [len(g["params"]) for g in self.param_groups]
@@ -268,6 +268,12 @@ class Optimizer(Hooked):
         state = {
             params[int(i)]: {k: self._loaded(k, v, params[int(i)]) for k, v in s.items() if v is not None} for i, s in state_dict["state"].items()
         }
+        for p, loaded in state.items():
+            for k, v in loaded.items():
+                kept = self.state.get(p, {}).get(k)
+                if isinstance(kept, md.Tensor) and isinstance(v, md.Tensor) and kept.shape != v.shape:
+                    name = type(self).__name__
+                    raise ValueError(f"{name}: the saved {k} has shape {v.shape}, and a parameter of shape {p.shape} wants {kept.shape}")
         for old, group in zip(saved, self.param_groups, strict=True):
             group.update({k: tuple(v) if type(v) is list else v for k, v in old.items() if k not in ("params", "param_names", *_EXECUTION)})
         same = [self._take_over(p, loaded) for p, loaded in state.items()]
