@@ -360,7 +360,10 @@ def write_grad(leaf: Leaf, value: Tensor | None) -> None:
 
 
 def mixed(name: str, a: Any, b: Any) -> None:
-    """Raise the error for operands on two backends."""
+    """Raise the error for operands on two backends, or of an interpreter that has gone."""
+    for xp in (a, b):
+        if not hasattr(xp, "asarray"):
+            xp.gone()
     raise RuntimeError(
         f"{name}: operands live on two backends, {a.name} ({a.device}) and {b.name} ({b.device}); move one with .to(backend={a.name!r})"
     )

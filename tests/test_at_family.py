@@ -97,3 +97,24 @@ def test_the_family_is_there_on_every_backend(backend):
     got = step(md.asarray([1.0, 2.0]), md.asarray([1, 1]))
     for a, b in zip(got, [[1, 0.125], [1, 16], [1, 16], [1, 0]], strict=True):
         np.testing.assert_allclose(a.numpy(), b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.parametrize("kind", [list, np.int8, np.int64, "tensor"])
+@pytest.mark.parametrize("mode", ["clip", "fill", "drop"])
+def test_negative_positions_that_do_not_count_from_the_end_are_jaxs(mode, kind, jitted):
+    jnp = jax.numpy
+    x, known = md.arange(3.0), jnp.arange(3.0)
+    for positions in ([-1, 1], [-5, 0], [0, -2, 2], [1, 5]):
+        index = positions if kind is list else md.asarray(positions) if kind == "tensor" else np.asarray(positions, kind)
+        for what, args in (("get", ()), ("set", (9.0,)), ("add", (9.0,))):
+            f = lambda x, index=index, what=what, args=args: getattr(x.at[index], what)(*args, mode=mode, wrap_negative_indices=False)
+            wanted = getattr(known.at[jnp.asarray(positions)], what)(*args, mode=mode, wrap_negative_indices=False)
+            np.testing.assert_array_equal((md.jit(f) if jitted else f)(x).numpy(), np.asarray(wanted))
+
+
+@pytest.mark.parametrize("index", [-2, [0, -2], "tensor"])
+def test_a_negative_position_out_of_range_is_named(index):
+    index = md.asarray([0, -2]) if index == "tensor" else index
+    with pytest.raises(IndexError, match="index -2 is out of bounds for axis 0 with size 3"):
+        md.zeros(3).at[index].set(1.0, wrap_negative_indices=False)

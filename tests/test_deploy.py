@@ -276,3 +276,29 @@ def test_a_report_says_size_time_and_accuracy():
     assert found.nbytes[1] < found.nbytes[0] and found.largest_difference < 1e-5 and abs(found.metric[0] - found.metric[1]) < 1e-5
     lines = str(found).splitlines()
     assert [line.split("  ")[0] for line in lines[1:]] == ["size", "time of a call", "metric", "largest difference"]
+
+
+class Named(nn.Module):
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        self.register_buffer(name, md.full((3, 3), 2.0))
+
+    def forward(self, x):
+        return md.where(md.softmax(md.matmul(x, self.get_buffer(self.name)), axis=-1) > 0.1, x, md.empty((2, 3)) * 0.0) + md.tanh(x).max()
+
+
+@pytest.mark.parametrize("name", ["where", "softmax", "np", "len", "empty", "lambda", "x", "out0", "_program"])
+def test_a_buffer_may_have_the_name_of_a_kernel(name, tmp_path):
+    net, x = Named(name).eval(), md.arange(6.0).reshape(2, 3)
+    file, _ = md.export(net, (x,), tmp_path / "model.py")
+    np.testing.assert_allclose(runpy.run_path(str(file))["predict"](x.numpy()), net(x).numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["np", "len", "_taken", "_program", "_constants", "zlib", "softmax", "lambda"])
+def test_a_name_that_the_file_needs_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="export: .*name"):
+        md.export(lambda x: md.softmax(x, axis=-1), (md.ones(3),), tmp_path / "model.py", name=name)
+    assert not list(tmp_path.iterdir())
+    file, _ = md.export(lambda x: md.tanh(x) + 1.0, (md.ones(3),), tmp_path / "model.py", name="tanh")
+    np.testing.assert_allclose(runpy.run_path(str(file))["tanh"](np.ones(3, np.float32)), np.tanh(np.float32(1.0)) + 1.0)

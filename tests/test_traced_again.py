@@ -83,3 +83,25 @@ def test_writes_behind_a_copy_are_one_program(write, middle):
     before = base.tolist()
     compiled(v := behind_a_copy(base))
     assert base.tolist() == before and compiled.compiles == 2
+
+
+def test_a_symbol_that_escaped_says_so_wherever_it_is_used():
+    kept, outside = [], md.ones(2, 3)
+    row = outside[0]
+
+    def f(x):
+        kept.extend([x[0], x * 2.0, row.detach()])
+        return x
+
+    md.jit(f)(outside)
+    for symbol in kept:
+        for use in (lambda s: s + 1.0, lambda s: md.ones(3) + s, lambda s: s.add_(1.0), lambda s: outside[0].copy_(s), lambda s: row.add_(s)):
+            with pytest.raises(RuntimeError, match="symbolic tensor was used after its trace ended"):
+                use(symbol)
+
+
+@pytest.mark.parametrize("transform", [md.jit, md.vmap], ids=["jit", "vmap"])
+def test_a_tensor_stays_on_its_backend_inside(transform):
+    pytest.importorskip("torch")
+    with pytest.raises(RuntimeError, match=r"to: inside md.jit, md.vmap or a loop's body a tensor stays .* move it to torch \(cpu\) before the call"):
+        transform(lambda x: x.to(backend="torch"))(md.ones((2, 3), backend="numpy"))

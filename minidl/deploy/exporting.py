@@ -7,10 +7,13 @@ constants that are not its own; the two files appear whole or not at all; only a
 
 from __future__ import annotations
 
+import functools
+import keyword
 import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from symtable import symtable
 from typing import Any
 
 import numpy as np
@@ -66,9 +69,9 @@ def export(
     the first axis of every array may then have any size; shapes are static otherwise. Constants have the names of the model's state_dict, and are
     those of now. To compute what can be computed beforehand, export `md.freeze(model)`.
 
-    Raises ValueError for a Module in training mode, for a function that changes state, for a name that is none, for a function that depends on the
-    number of examples in more than sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor, and for bfloat16, which
-    NumPy alone does not have.
+    Raises ValueError for a Module in training mode, for a function that changes state, for a name that is none or that the file needs itself, for a
+    function that depends on the number of examples in more than sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor,
+    and for bfloat16, which NumPy alone does not have.
 
     >>> import minidl as md, tempfile, runpy
     >>> from minidl import nn
@@ -82,11 +85,15 @@ def export(
     """
     path = Path(path)
     path = path if path.suffix == ".py" else path.with_name(path.name + ".py")
-    if not name.isidentifier() or not path.stem.isidentifier():
+    if not name.isidentifier() or keyword.iskeyword(name) or not path.stem.isidentifier():
         raise ValueError(f"export: {name!r} in {path.name!r} could not be imported; give a name and a file name of letters, digits and underscores")
     made = program("export", f, args, dynamic_batch)
     graph, leaves, texts, names = made.graph, made.leaves, made.paths, made.names
     inner = [*(f"x{i}" if len(texts) > 1 else "x" for i in range(len(texts))), *(identifier(n) for n in names)]
+    used = _used(symtable(graph.to_python("_program", [f"_in{i}" for i in range(len(inner))], made.larger), path.name, "exec"))
+    for i in range(len(inner)):  # a buffer may be called what a kernel is
+        while keyword.iskeyword(inner[i]) or inner[i] in used.union(inner[:i]):
+            inner[i] += "_"
     body = graph.to_python("_program", inner, made.larger)
     result = md.tree.source(_unnamed(made.result), (f"out{i}" for i in range(len(graph.outputs))))
     if result is None:
@@ -101,15 +108,24 @@ def export(
         checks.append(f"    if len({{{', '.join(f'len({own})' for own in inner[: len(leaves)])}}}) != 1:")
         checks.append(f'        raise ValueError("{name}: the first axes of the arguments differ in size")')
     takes = [f"    {t}: {x.dtype.name}[{', '.join(map(str, s))}]" for t, x, s in zip(texts, leaves, shapes, strict=True)]
-    text = _FILE.format(
-        title=getattr(f, "__name__", type(f).__name__), name=name, arguments=", ".join(dict.fromkeys(t.partition("[")[0] for t in texts)),
+    write = functools.partial(
+        _FILE.format, title=getattr(f, "__name__", type(f).__name__), arguments=", ".join(dict.fromkeys(t.partition("[")[0] for t in texts)),
         takes="\n".join(takes) or "    nothing", result=result, npz=npz.name, stem=path.stem, checks="\n".join(checks),
         program=body.replace("import numpy as np", "import zlib\nfrom pathlib import Path\n\nimport numpy as np", 1),
         outs="".join(f"out{i}, " for i in range(len(graph.outputs))),
         values=", ".join([*inner[: len(texts)], *(f"_constants[{n!r}]" for n in names)]),
     )  # fmt: skip
+    if name in _used(symtable(write(name="_"), path.name, "exec")):
+        raise ValueError(f"export: the file itself uses the name {name!r}; give its function another one")
+    text = write(name=name)
     _write(path, npz, text, made.constants())
     return path, npz
+
+
+def _used(table: Any) -> set[str]:
+    """The names that a module defines, or its functions find outside of themselves."""
+    own = {s.get_name() for s in table.get_symbols() if table.get_type() == "module" or s.is_global()}
+    return own.union(*map(_used, table.get_children()))
 
 
 def _unnamed(structure: Any) -> Any:

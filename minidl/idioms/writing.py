@@ -108,7 +108,10 @@ METHODS: dict[str, Any] = {
     **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, type_as, where, fill_diagonal_, normal_, uniform_, bernoulli_)},
     **{f.__name__: f for f in (exponential_, random_, detach_)},
     "type": type_,
-    "data": property(lambda self: self.detach(), _set_data, doc="The values of now; what is stored in them in place is stored in this tensor."),
+    "data": property(
+        lambda self: self.detach(), _set_data, doc="The values of now; what is stored in them in place is stored in this tensor. Setting it takes "
+        "over the values of another tensor, which shares nothing with this one afterwards.",
+    ),
     "H": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transpose of a matrix."),
     "mH": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transposes of the last two axes."),
     "is_cuda": property(lambda self: self.device.startswith("cuda"), doc="Whether the tensor lies on a CUDA device."),

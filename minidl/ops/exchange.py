@@ -277,7 +277,10 @@ def to(
     out = self
     if want is not have:
         if not hasattr(self.xp, "asarray") or traced():
-            raise RuntimeError(f"to: a traced tensor cannot move from {have.name} ({have.device}) to {want.name} ({want.device}); move it before")
+            raise RuntimeError(
+                f"to: inside md.jit, md.vmap or a loop's body a tensor stays where it is, on {have.name} ({have.device}); move it to {want.name} "
+                f"({want.device}) before the call"
+            )
         node = None
         if self.node is not None and state.grad:
             crossed.update((have, want))

@@ -44,11 +44,13 @@ _KEEP = "use md.where(mask, x, other), which keeps all elements, or index with m
 __all__ = ["getitem", "set_at", "take", "take_along_axis"]
 
 
+#: How far before the start negative positions are where they do not count from the end.
+_FAR = 2**61
 _OUT_OF_BOUNDS = "index {} is out of bounds for axis {} with size {}"
 
 
 def _out_of_bounds(index: int, axis: int, size: int) -> IndexError:
-    return IndexError(_OUT_OF_BOUNDS.format(index, axis, size))
+    return IndexError(_OUT_OF_BOUNDS.format(index + _FAR * (index < -_FAR // 2), axis, size))
 
 
 class Plan:
@@ -445,11 +447,12 @@ def _addressed(x: Tensor, index: Any) -> tuple[Any, ...]:
 
 
 def _from_start(index: Any) -> Any:
-    """An index whose negative positions are beyond every end."""
+    """An index whose negative positions are before every start."""
     items = index if isinstance(index, tuple) else (index,)
     known = [np.asarray(i) if isinstance(i, (int, np.integer, list)) and not isinstance(i, bool) else i for i in items]
-    far = lambda i: ns.where(i < 0, 2**62, cast(i, dtypes.int64)) if isinstance(i, Tensor) else np.where(i < 0, 2**62, i)
-    whole = lambda i: i.dtype.is_integer if isinstance(i, Tensor) else isinstance(i, np.ndarray) and i.dtype.kind in "iu"
+    wide = lambda i: cast(i, dtypes.int64) if isinstance(i, Tensor) else i.astype(np.int64)
+    far = lambda i: (ns if isinstance(i, Tensor) else np).where(i < 0, wide(i) - _FAR, wide(i))
+    whole = lambda i: i.dtype.kind == "int" if isinstance(i, Tensor) else isinstance(i, np.ndarray) and i.dtype.kind == "i"
     return tuple(far(i) if whole(i) else i for i in known)
 
 
