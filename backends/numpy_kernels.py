@@ -393,6 +393,13 @@ def unslice(x: Array, *, shape: tuple[int, ...], start: tuple[int, ...], stop: t
     return out
 
 
+@silent
+def paste(x: Array, v: Array, *, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> Array:
+    out = x.copy()
+    out[tuple(map(slice, start, stop, step))] = v
+    return out
+
+
 def add_at_slice(held: dict[int, Any], n: int, x: Array, start: tuple[int, ...], stop: tuple[int, ...], step: tuple[int, ...]) -> None:
     """held[n] += unslice(x), in place once the sum is one that was made here: held[~n] says of which that is so, in this pass alone."""
     total, mine = held[n], held.get(~n)

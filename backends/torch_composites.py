@@ -179,6 +179,8 @@ def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
     """torch's attention, and the logarithms of its rows' sums."""
     out, lse = _flash(_heads(q), _heads(k), _heads(v), 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+    if q.ndim == 4:
+        return out, lse
     return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
 

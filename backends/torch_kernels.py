@@ -161,6 +161,13 @@ def unslice(x: Tensor, *, shape: Axes, start: Axes, stop: Axes, step: Axes) -> T
     return out
 
 
+@kernel
+def paste(x: Tensor, v: Tensor, *, start: Axes, stop: Axes, step: Axes) -> Tensor:
+    out = x.clone(memory_format=torch.contiguous_format)
+    out[slices(start, stop, step)] = v
+    return out
+
+
 def add_at_slice(held: dict[int, Any], n: int, x: Tensor, start: Axes, stop: Axes, step: Axes) -> None:
     """held[n] += unslice(x), in place once the sum is one that was made here: held[~n] says of which that is so, in this pass alone."""
     total = held[n]

@@ -414,3 +414,38 @@ def test_numbers_among_several_arrays_promote_as_ever(backend):
         y = md.ones((3, 1)).requires_grad_()
         (md.where(yes, y, x) * x).sum().backward()
         assert y.grad.tolist() == [[1.0]] * 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_stored_in_a_slice(backend):
+    """paste: eager one call, traced its steps; nan around it stays where it is, and what was read before shows nothing."""
+    with md.use_backend(backend):
+        x = md.tensor([[1.0, float("nan"), -0.0], [float("inf"), 2.0, 3.0]], requires_grad=True)
+        v = md.tensor([7.0, 8.0, 9.0], requires_grad=True)
+
+        def f(x, v):
+            y = x * 1.0
+            before, row = y[1], y[0]
+            y[1] = v
+            y[-2, 1:] = v[:2] * v[1:]
+            return y * md.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), before * 1.0, row
+
+        want = f(x, v), md.grad(lambda x, v: f(x, v)[0].sum(), argnums=(0, 1))(x, v)
+        for other in (md.jit(f)(x, v), md.jit(md.grad(lambda x, v: f(x, v)[0].sum(), argnums=(0, 1)))(x, v)):
+            for a, b in zip(md.tree.leaves(want[len(other) == 2]), md.tree.leaves(other), strict=True):
+                np.testing.assert_array_equal(a.detach().numpy(), b.detach().numpy())
+        y, before, row = want[0]
+        assert y.tolist() == [[1.0, 112.0, 216.0], [28.0, 40.0, 54.0]] and before.tolist() == [float("inf"), 2.0, 3.0]
+        assert np.signbit(row.detach().numpy()).tolist() == [False, False, True] and np.isnan(row.detach().numpy()[1])
+        assert want[1][0].tolist() == [[1.0, 0.0, 0.0], [0.0] * 3] and want[1][1].tolist() == [4.0 + 16.0, 5.0 + 14.0 + 27.0, 6.0 + 24.0]
+        assert md.vmap(lambda v: f(x.detach(), v)[0])(md.stack([v.detach(), v.detach()]))[1].tolist() == y.tolist()
+        second = md.hessian(lambda v: f(x.detach(), v)[0].sum())(v.detach())
+        assert second.tolist() == [[0.0, 2.0, 0.0], [2.0, 0.0, 3.0], [0.0, 3.0, 0.0]]
+        assert md.jvp(lambda v: f(x.detach(), v)[0], (v.detach(),), (md.ones(3),))[1].tolist() == [[0.0, 30.0, 51.0], [4.0, 5.0, 6.0]]
+        with pytest.raises(IndexError, match="index 2 is out of bounds for axis 0 with size 2"):
+            x.detach()[2] = 1.0
+        with pytest.raises(ValueError, match="broadcast"):
+            x.detach()[0] = md.ones(2)
+        z = md.zeros((2, 0))
+        z[1] = 1.0
+        assert z.shape == (2, 0)

@@ -132,7 +132,10 @@ class Plan:
             part = ns.flip(part, axes=tuple(self.flips))
         if not self.sliced or part.shape == x.shape:
             return _combine(x, part, mode)
-        window = {"shape": x.shape, "start": tuple(self.start), "stop": tuple(self.stop), "step": tuple(self.step)}
+        window = {"start": tuple(self.start), "stop": tuple(self.stop), "step": tuple(self.step)}
+        if mode == "set":
+            return ns.paste(x, part, **window)
+        window["shape"] = x.shape
         wide = ns.unslice(part, **window)
         if mode == "add":
             return ns.add(x, wide)
@@ -308,6 +311,15 @@ def _rows(x: Tensor, index: Any) -> bool:
     return isinstance(index, Tensor) and index.dtype.is_integer and x.ndim > 0 and eager_on_cpu(index)
 
 
+def _row(x: Tensor, index: int) -> dict[str, tuple[int, ...]]:
+    """Where row `index` lies: the plan would say the same, later."""
+    n, *rest = x.payload.shape
+    if not -n <= index < n:
+        raise _out_of_bounds(index, 0, n)
+    zeros, i = (0,) * len(rest), index % n
+    return {"start": (i, *zeros), "stop": (i + 1, *rest), "step": (1,) * (len(rest) + 1)}
+
+
 def getitem(x: Any, index: Any, /) -> Tensor:
     """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a
     value; where PyTorch calls it a view, what is stored in it in place is stored in x as well.
@@ -317,13 +329,8 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     """
     try:
         x = operand(x)
-        if index.__class__ is int and x.ndim:  # a row: the plan would say the same, later
-            n, *rest = x.shape
-            if not -n <= index < n:
-                raise _out_of_bounds(index, 0, n)
-            zeros, i = (0,) * len(rest), index % n
-            row = ns.slice(x, start=(i, *zeros), stop=(i + 1, *rest), step=(1,) * x.ndim)
-            return view(ns.reshape(row, shape=tuple(rest)), x, ("index", index))
+        if index.__class__ is int and x.ndim:
+            return view(ns.reshape(ns.slice(x, **_row(x, index)), shape=x.shape[1:]), x, ("index", index))
         if _rows(x, index):
             out = ns.gather(x, wrapped(index, 0, x.shape[0])[0])
             return out if index.ndim else view(out, x, ("index", _frozen(index)))
@@ -393,6 +400,9 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str 
         whole = broadcast_to(value, (kept, *x.shape))
         return _combine(x, ns.reshape(whole, shape=x.shape), mode) if kept else fresh(x)
     rule = _bounds("set_at", bounds)
+    if index.__class__ is int and x.ndim and mode == "set" and rule is None:
+        window = _row(x, index)
+        return ns.paste(x, ns.reshape(_fitted(value, x.shape[1:]), shape=(1, *x.shape[1:])), **window)
     if rule is None and _rows(x, one := index[0] if isinstance(index, tuple) and len(index) == 1 else index):
         updates = _fitted(value, (*one.shape, *x.shape[1:]))
         return ns.scatter(x, updates, wrapped(one, 0, x.shape[0])[0], mode=mode)

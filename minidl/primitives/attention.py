@@ -64,15 +64,11 @@ def _joined(xp: Any, *parts: Any) -> Any:
     return xp.concat(*(xp.reshape(x, shape=(*x.shape[:-2], x.shape[-2] * x.shape[-1])) for x in parts), axis=len(parts[0].shape) - 2)
 
 
-def _parted(xp: Any, flat: Any, *like: Any) -> list[Any]:
-    """What _joined has joined."""
-    out, at, n = [], 0, len(flat.shape)
-    for shape in like:
-        size = shape[-2] * shape[-1]
-        part = xp.slice(flat, start=(0,) * (n - 1) + (at,), stop=(*flat.shape[:-1], at + size), step=(1,) * n)
-        out.append(xp.reshape(part, shape=(*flat.shape[:-1], *shape[-2:])))
-        at += size
-    return out
+def _parted(xp: Any, flat: Any, i: int, *like: Any) -> Any:
+    """Number i of what _joined has joined."""
+    lead, at = len(flat.shape) - 1, sum(shape[-2] * shape[-1] for shape in like[:i])
+    start, stop = (*(0,) * lead, at), (*flat.shape[:-1], at + like[i][-2] * like[i][-1])
+    return xp.reshape(xp.slice(flat, start=start, stop=stop, step=(1,) * (lead + 1)), shape=(*flat.shape[:-1], *like[i][-2:]))
 
 
 def _attention_grad(xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, o: Any, lse: Any, *, scale: float, causal: bool) -> Any:
@@ -125,7 +121,7 @@ def _mask_grad(xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, mask_shape: A
 
 
 def _part(i: int) -> Any:
-    return lambda xp, g, shared, q_shape, k_shape, v_shape: _parted(xp, shared, q_shape, k_shape, v_shape)[i]
+    return lambda xp, g, shared, q_shape, k_shape, v_shape: _parted(xp, shared, i, q_shape, k_shape, v_shape)
 
 
 attention = Primitive(
@@ -144,7 +140,7 @@ attention = Primitive(
 
 def _attention_second(xp: Any, c: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> tuple[Any, ...]:
     """Cotangents of g, q, k, v and of the scores: with c = (dq, dk, dv), <c, attention_grad> is <g, the tangent of attention along c>."""
-    dq, dk, dv = _parted(xp, c, q.shape, k.shape, v.shape)
+    dq, dk, dv = (_parted(xp, c, i, q.shape, k.shape, v.shape) for i in range(3))
     p = _weights(xp, q, k, mask, scale, causal)
     along = _scores_moved(xp, q, k, scale, dq, dk)
     moved, back = _softmax_moved(xp, p, along), _mm(xp, g, v, "rows")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minidl import shapes
+from minidl.dtypes import bool_
 from minidl.primitives.core import Primitive, structural
 
 # ---- creation: no array goes in, so batching never happens ----------------------------------------------------------------------------
@@ -108,6 +109,29 @@ slice = structural(
 unslice = structural(
     "unslice", "shape start stop step", _infer_unslice,
     lambda xp, g, start, stop, step: xp.slice(g, start=start, stop=stop, step=step), _batch_slice,
+)  # fmt: skip
+
+
+def _infer_paste(x: Any, v: Any, *, start: Any, stop: Any, step: Any) -> Any:
+    if tuple(v.shape) != _infer_slice(x, start=start, stop=stop, step=step)[0]:
+        raise ValueError(f"paste: {shapes.show(v)} does not fill the slice start {start}, stop {stop}, step {step} of {shapes.show(x)}")
+    return x.shape, x.dtype
+
+
+def _paste(xp: Any, x: Any, v: Any, **window: Any) -> Any:
+    inside = xp.unslice(xp.full(shape=v.shape, value=True, dtype=bool_), shape=x.shape, **window)
+    return xp.where(inside, xp.unslice(v, shape=x.shape, **window), x)
+
+
+def _paste_zeros(xp: Any, g: Any, v_shape: Any, start: Any, stop: Any, step: Any) -> Any:
+    return xp.paste(g, xp.full(shape=v_shape, value=0, dtype=xp.dtype_of(g)), start=start, stop=stop, step=step)
+
+
+#: x with v in the place of a slice.
+paste = Primitive(
+    "paste", "x v", "start stop step", infer=_infer_paste, decompose=_paste, check_first=True, inline=True,
+    vjps=(_paste_zeros, lambda xp, g, start, stop, step: xp.slice(g, start=start, stop=stop, step=step)),
+    jvps=(_paste_zeros, lambda xp, t, x_shape, start, stop, step: xp.unslice(t, shape=x_shape, start=start, stop=stop, step=step)),
 )  # fmt: skip
 
 

@@ -5,17 +5,42 @@ A key is a Tensor uint32[2]. The words of a draw are threefry2x32 of the key and
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 import minidl as md
 from minidl import DType, Tensor, dtypes
-from minidl.extend import cast, constant, create, describe, from_numpy, home, ns, size_tuple, whole
+from minidl.extend import cast, constant, create, describe, from_numpy, get_backend, home, ns, seen, size_tuple, whole
 
 Shape = tuple[int, ...] | list[int] | int
+F = TypeVar("F", bound=Callable[..., Any])
+_FEW = 2**12  # numbers for which NumPy's calls cost less than those of a library with more overhead, and the way there and back
+
+
+def exact(f: F) -> F:
+    """`whole` of f(key, …, /, [shape, …]), whose bits are the same on every backend: where operations run at once on a CPU, few numbers are drawn by
+    NumPy's program, whichever backend they are for."""
+    program, count = whole(f), f.__code__.co_posonlyargcount
+
+    @functools.wraps(f)
+    def call(*args: Any) -> Any:
+        key, xp = args[0], getattr(args[0], "xp", None)
+        if not hasattr(xp, "asarray") or isinstance(key.payload, np.ndarray) or getattr(xp, "compiles_operations", False):
+            return program(*args)
+        data, few = args[:count], len(args) == count or math.prod(args[count]) <= _FEW
+        usual = few and key.shape == (2,) and all(x.xp is xp and x.node is None for x in data)
+        found = seen(*data) if usual else None
+        if found is None:
+            return program(*args)
+        numpy = get_backend("numpy")
+        drawn = program(*(Tensor(v, numpy, x.dtype) for v, x in zip(found, data, strict=True)), *args[count:])
+        return md.tree.map(lambda t: from_numpy(t.payload, xp, t.dtype), drawn)
+
+    return call  # type: ignore[return-value]
 
 
 def words_of(seed: int) -> np.ndarray:
@@ -67,12 +92,12 @@ def words(key: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     return (a, b) if shape == (n,) else (ns.reshape(a, shape=shape), ns.reshape(b, shape=shape))
 
 
-@whole
+@exact
 def _split(key: Tensor, /, shape: tuple[int, ...]) -> Tensor:
     return md.stack(words(key, shape), axis=-1)
 
 
-@whole
+@exact
 def _folded(key: Tensor, number: Tensor, /) -> Tensor:
     return md.concat(ns.threefry2x32(_half(key, 0), _half(key, 1), 0, ns.cast(number, dtype=dtypes.uint32)), axis=0)
 
@@ -108,7 +133,7 @@ def row(keys: Tensor, i: int) -> Tensor:
     return ns.reshape(ns.slice(keys, start=(i, 0), stop=(i + 1, 2), step=(1, 1)), shape=(2,))
 
 
-@whole
+@exact
 def two(key: Tensor, /) -> tuple[Tensor, Tensor]:
     """Two independent keys."""
     pair = _split(key, (2,))

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from minidl import DType, Tensor, dtypes
-from minidl.extend import cast, constant, describe, from_numpy, home, ns, seen, whole
-from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two, words
+from minidl.extend import cast, constant, describe, from_numpy, home, ns, seen
+from minidl.random.keys import Shape, common, exact, float_dtype, parameter, size_of, two, words
 
 #: dtype → (bits drawn, bits of the fraction): a draw is an integer of so many bits divided by their number, which is exact.
 _FRACTION = {"float32": (32, 23), "float16": (16, 10), "bfloat16": (8, 7)}
@@ -32,7 +32,7 @@ def bits(key: Tensor, shape: Shape = (), dtype: Any = dtypes.uint32) -> Tensor:
     return _bits(key, size_of(shape), dtype)
 
 
-@whole
+@exact
 def _bits(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     a, b = words(key, shape)
     if dtype.bits == 64:
@@ -41,7 +41,7 @@ def _bits(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     return word if dtype.bits == 32 else ns.cast(ns.bitwise_and(word, 2**dtype.bits - 1), dtype=dtype)
 
 
-@whole
+@exact
 def unit(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     """Uniform on [0, 1), bit for bit as jax.random.uniform."""
     a, b = words(key, shape)
@@ -83,7 +83,7 @@ def _finite(dtype: DType, x: np.ndarray) -> np.ndarray:
         return np.isfinite(x.astype(dtype.numpy))
 
 
-@whole
+@exact
 def _between(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     """low + u * (high - low), in halves of u and of the span whose products are exact: so it is all the same whether a compiler contracts a product
     and a sum, as XLA does, which changes one float32 in 300 where decimal bounds put many of them midway between two floats."""
@@ -157,7 +157,7 @@ def randint(key: Tensor, shape: Shape | None, minval: Any, maxval: Any, dtype: A
     return _ranging(key, low, high, shape, dtype, any(v.dtype.bits == 64 for v in bounds))
 
 
-@whole
+@exact
 def _ranging(key: Tensor, low: Tensor, high: Tensor, /, shape: tuple[int, ...], dtype: DType, wide: bool) -> Tensor:
     """Between Tensors of int64; wide: there may be more than 2**31 integers between them."""
     keys, span = two(key), ns.sub(high, low)
@@ -190,12 +190,12 @@ def _numbers(key: Tensor, shape: tuple[int, ...], low: int, high: int, dtype: DT
     return _many(key, constant(at, (), span % 2**64, dtypes.uint64), constant(at, (), low % 2**64, dtypes.uint64), shape, dtype, span == 2**64)
 
 
-@whole
+@exact
 def _few(key: Tensor, span: Tensor, low: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     return cast(ns.add(cast(_narrow(two(key), shape, span), low.dtype), low), dtype)
 
 
-@whole
+@exact
 def _many(key: Tensor, span: Tensor, low: Tensor, /, shape: tuple[int, ...], dtype: DType, every: bool) -> Tensor:
     keys = two(key)
     out = ns.add(bits(keys[0], shape, dtypes.uint64) if every else _wide(keys, shape, span), low)
@@ -221,6 +221,6 @@ def bernoulli(key: Tensor, p: Any = 0.5, shape: Shape | None = None) -> Tensor:
     return bernoulli(key, from_numpy(np.asarray(p, np.float32), home(key)), shape)
 
 
-@whole
+@exact
 def _coins(key: Tensor, p: Tensor, /, shape: tuple[int, ...]) -> Tensor:
     return ns.lt(unit(key, shape, p.dtype), p)
