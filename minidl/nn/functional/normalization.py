@@ -184,11 +184,16 @@ def group_norm(
     if input.ndim < 2 or num_groups < 1 or input.shape[1] % num_groups:
         raise ValueError(f"group_norm: the channels of shape {input.shape} cannot be split into {num_groups} groups")
     _per_channel("group_norm", input, weight=weight, bias=bias)
-    n, c = input.shape[:2]
     if input.size == num_groups:
         raise ValueError(f"group_norm: more than one value per group is needed, got shape {input.shape} and {num_groups} groups")
-    out = md.layer_norm(input.reshape((n, num_groups, input.size // max(n * num_groups, 1))), eps=eps).reshape(input.shape)
-    shape = (1, c) + (1,) * (input.ndim - 2)
+    return _by_group(input, weight, bias, num_groups, eps)
+
+
+@md.extend.fused
+def _by_group(x: md.Tensor, weight: Any, bias: Any, /, groups: int, eps: float) -> md.Tensor:
+    n, c = x.shape[:2]
+    out = md.layer_norm(x.reshape((n, groups, x.size // max(n * groups, 1))), eps=eps).reshape(x.shape)
+    shape = (1, c) + (1,) * (x.ndim - 2)
     out = out if weight is None else out * weight.reshape(shape)
     return out if bias is None else out + bias.reshape(shape)
 
