@@ -146,7 +146,12 @@ def use_backend(name: str, device: str | None = None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def using(backend: Any) -> Iterator[Any]:
-    """Make new tensors on this backend instance inside the block, in this thread."""
+    """Make new tensors on this backend instance inside the block, in this thread.
+
+    >>> with md.extend.using(md.extend.get_backend("numpy")):
+    ...     md.ones(2).backend
+    'numpy'
+    """
     before = _choice.stack
     _choice.stack = (*before, backend)
     try:

@@ -268,7 +268,7 @@ def _reduction(ufunc: np.ufunc, widen: bool = False) -> Kernel:
     def kernel(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
         if widen and is_half(x.dtype):
             return reduce(x, axis=axis, keepdims=keepdims, dtype=np.float32).astype(x.dtype)
-        return reduce(x, axis=axis, keepdims=keepdims)
+        return reduce(x, axis=axis, keepdims=keepdims, dtype=x.dtype)  # NumPy would widen small integers
 
     return kernel
 
@@ -279,7 +279,7 @@ def _running(ufunc: np.ufunc, widen: bool = False) -> Kernel:
             return np.flip(kernel(np.flip(x, axis), axis=axis, reverse=False), axis)
         if widen and is_half(x.dtype):
             return ufunc.accumulate(x, axis=axis, dtype=np.float32).astype(x.dtype)
-        return ufunc.accumulate(x, axis=axis)
+        return ufunc.accumulate(x, axis=axis, dtype=x.dtype)
 
     return kernel
 

@@ -4,7 +4,7 @@
     define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
-    home, get_backend, Backend                        where they are
+    home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple                what arguments mean
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
@@ -25,7 +25,7 @@ import numpy as np
 
 from minidl import later, tape
 from minidl.backends import get as get_backend
-from minidl.backends import loaded
+from minidl.backends import loaded, using
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
@@ -49,7 +49,8 @@ from minidl.whole import fused, whole
 __all__ = [
     "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
     "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns",
-    "operand", "per_lane", "persistent", "recorded", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "view", "whole",
+    "operand", "per_lane", "persistent", "recorded", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "using", "view",
+    "whole",
 ]  # fmt: skip
 
 

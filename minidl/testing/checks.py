@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl import Graph, Tensor, autograd, dtypes, jit, jvp, trace, vjp, vmap
-from minidl.extend import Backend, from_numpy, get_backend, table
+from minidl.extend import Backend, from_numpy, get_backend, table, using
 from minidl.testing.domains import ROWS, Row, interval
 
 Array = np.ndarray
@@ -279,8 +279,7 @@ class Study:
 
     def compiled(self, xp: Any) -> Callable[[Sequence[Array]], list[Array]]:
         """The program under jit on a backend, from and to NumPy arrays."""
-        run = _programs(self)
-        return lambda inputs: [to_array(v) for v in run(*from_arrays(inputs, xp))]
+        return lambda inputs: [to_array(v) for v in _on(xp, _programs(self), inputs)]
 
     # ---- the checks -----------------------------------------------------------------------------------------------------------------------
     def compare(self, what: str, got: Sequence[Array], budget: float) -> list[Finding]:
@@ -297,18 +296,20 @@ class Study:
 
     def rule(self, xp: Any) -> None:
         """The shape and dtype rule gives what the kernels give, eager and compiled."""
-        eager = self.row.apply(*from_arrays(self.args, xp))
-        compiled = _programs(self)(*from_arrays(self.inputs, xp))
+        eager, compiled = _on(xp, self.row.apply, self.args), _on(xp, _programs(self), self.inputs)
         for e, r, w in zip(eager, compiled, trace(self.row.apply)(*from_arrays(self.args, xp)).outputs, strict=False):
-            same = e.shape == r.shape == tuple(w.shape) and e.dtype is r.dtype is w.dtype
-            assert same, f"{self.row} {self.dtype}: eager {e}, compiled {r}, rule {w}"
+            for t in (e, r):
+                with t.xp.scope():
+                    native = tuple(t.payload.shape), t.xp.dtype_of(t.payload)
+                assert t.xp is xp, f"{self.row} {self.dtype}: {t} is not on {xp}"
+                assert native == (t.shape, t.dtype) == (tuple(w.shape), w.dtype), f"{self.row} {self.dtype}: {t} holds {native}, rule {w}"
 
     def modes(self, xp: Any, eager: bool, budget: float = BUDGET) -> list[Finding]:
         """Compiled (and eager, and as the interpreted graph) against the reference."""
         got = self.compiled(xp)(self.inputs)
         found = self.compare("compiled", got, budget)
         if eager:
-            values = [to_array(v) for v in self.program(*from_arrays(self.inputs, xp))]
+            values = [to_array(v) for v in _on(xp, self.program, self.inputs)]
             found += [Finding("eager", max(f.ulp for f in self.compare("eager", values, budget)))]
             found += [Finding("interpreted", max(f.ulp for f in self.compare("interpreted", self.interpreted(xp), budget)))]
         return found
@@ -388,7 +389,7 @@ class Study:
             beside[i] = self.args[i] + 0.3 * t
         want, other = run(self.inputs), run(beside)
         first = self.names.count("forward") + len(self.floats)
-        ways = {"eager": [to_array(v) for v in self.program(*from_arrays(self.inputs, xp))]}
+        ways = {"eager": [to_array(v) for v in _on(xp, self.program, self.inputs)]}
         raw, recorded = self.raw(xp)
         for way, grads in (("backward", raw), ("create_graph", recorded)):
             ways[way] = [*want[:first], *grads, *want[first + len(grads) :]]
@@ -404,7 +405,7 @@ class Study:
         """Every choice of batched arguments, forward and vjp, against a stack of single calls."""
         inputs, choices, every, want, scales = self._lanes
         worst, run = 0.0, every if eager else jit(every)
-        got = [to_array(v) for v in run(*from_arrays(inputs, xp))] if choices else []
+        got = [to_array(v) for v in _on(xp, run, inputs)] if choices else []
         for i, (g, w, s) in enumerate(zip(got, want, scales, strict=True)):
             d = ulps(g, w, s, self._unit)
             if not d <= budget:
@@ -462,6 +463,12 @@ def _even(g: Array, v: Array) -> Array:
 def from_arrays(arrays: Sequence[Array], xp: Any) -> list[Tensor]:
     """Tensors with copies of NumPy data on a backend."""
     return [from_numpy(np.asarray(a), xp) for a in arrays]
+
+
+def _on(xp: Any, f: Callable[..., Any], arrays: Sequence[Array]) -> Any:
+    """f of copies on a backend, which is also where f makes tensors from nothing."""
+    with using(xp):
+        return f(*from_arrays(arrays, xp))
 
 
 def to_array(t: Tensor) -> Array:

@@ -273,10 +273,10 @@ row("take_along", ((2, 4), (2, 5)), (REAL, index(4)), axis=1, exact=True)
 row("put_along", ((4, 2), (3, 2), (3, 2)), (TAME, index(4), TAME), axis=0, mode="add")
 
 # ---- reductions and what runs along an axis ---------------------------------------------------------------------------------------------
-row("sum", (2, 3, 2), REAL, "float64 float32 complex128 int64", axis=(0, 2), keepdims=False)
+row("sum", (2, 3, 2), REAL, "float64 float32 complex128 int64 int8", axis=(0, 2), keepdims=False)
 row("sum", (2, 3), REAL, label="keepdims", axis=(1,), keepdims=True)
 for _keep in (False, True):
-    row("prod", (3, 4), TAME, "float64 float32 complex128", label="keepdims" * _keep, axis=(1,), keepdims=_keep)
+    row("prod", (3, 4), TAME, "float64 float32 complex128 int8", label="keepdims" * _keep, axis=(1,), keepdims=_keep)
     for _name in ("max", "min"):
         row(
             _name,
@@ -299,7 +299,7 @@ for _name in ("argmax", "argmin"):
     row(_name, (3, 4), REAL, "float64 float32 int64", axis=1, keepdims=False)
 for _reverse in (False, True):
     for _name, _domain, _types in (
-        ("cumsum", REAL, "float64 float32 complex128 int64"), ("cumprod", TAME, "float64 float32 complex128"),
+        ("cumsum", REAL, "float64 float32 complex128 int64 int8"), ("cumprod", TAME, "float64 float32 complex128 int8"),
         ("cumlogsumexp", REAL, "float64 float32"),
     ):  # fmt: skip
         row(_name, (3, 4), _domain, _types, label="reverse" * _reverse, axis=int(not _reverse), reverse=_reverse)
