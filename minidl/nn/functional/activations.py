@@ -125,7 +125,7 @@ def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardsigmoid(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return stored(md.clip(input + 3.0, 0.0, 6.0) / 6.0, input, inplace)
+    return stored(_wide(lambda x: md.clip(x + 3.0, 0.0, 6.0) / 6.0, input), input, inplace)
 
 
 # ---- smooth ---------------------------------------------------------------------------------------------------------------------------
@@ -223,7 +223,12 @@ def logsigmoid(input: md.Tensor) -> md.Tensor:
 
 def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> md.Tensor:
     """f(x), for an f that is x itself from `bound` on and 0 below -bound: there inf * 0 never arises, in the value or in a derivative."""
-    return md.where(x >= bound, x, f(md.clip(x, -bound, bound)))
+    return _wide(lambda x: md.where(x >= bound, x, f(md.clip(x, -bound, bound))), x)
+
+
+def _wide(f: Callable[[md.Tensor], md.Tensor], x: md.Tensor) -> md.Tensor:
+    """f(x) in float32 where x has 16 bits, whose products and sums would each be rounded, in every derivative once more."""
+    return f(x.to(md.float32)).to(x.dtype) if x.dtype in (md.float16, md.bfloat16) else f(x)
 
 
 def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
