@@ -61,13 +61,14 @@ def _below(x: Any, high: Any) -> Any:
 
 
 def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly.
+    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly. The sum of nothing but zeros is 1.
 
     The maximum may have lost a nan (see _ordered): the sum has it, whatever was taken away, and XLA fuses no other maximum with the sum.
     """
     high = _keep(lax.reduce_max(x, axis), x, axis, True)
     e = lax.exp(_below(x, high))
-    return e, _keep(lax.reduce_sum(e, axis), x, axis, True), high
+    total = _keep(lax.reduce_sum(e, axis), x, axis, True)
+    return e, lax.select(lax.eq(total, const(0, total)), const(1, total), total), high
 
 
 @kernel
@@ -82,33 +83,23 @@ def max_beside(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
 @kernel
 @wide
 def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    if 0 in x.shape:
-        return _keep(lax.log(lax.reduce_sum(lax.exp(x), axis)), x, axis, keepdims)
     _, total, high = _exponentials(x, axis)
     out = lax.add(lax.log(total), high)
     return out if keepdims else lax.squeeze(out, axis)
 
 
-def _or_one(total: Any) -> Any:
-    return lax.select(lax.eq(total, const(0, total)), const(1, total), total)
-
-
 @kernel
 @wide
 def softmax(x: Any, *, axis: int) -> Any:
-    if 0 in x.shape:
-        return x
     e, total, _ = _exponentials(x, (axis,))
-    return lax.div(e, shape_to(_or_one(total), x.shape))
+    return lax.div(e, shape_to(total, x.shape))
 
 
 @kernel
 @wide
 def log_softmax(x: Any, *, axis: int) -> Any:
-    if 0 in x.shape:
-        return x
     _, total, high = _exponentials(x, (axis,))
-    return lax.sub(_below(x, high), shape_to(lax.log(_or_one(total)), x.shape))
+    return lax.sub(_below(x, high), shape_to(lax.log(total), x.shape))
 
 
 @kernel
@@ -117,7 +108,7 @@ def log_softmax_at(x: Any, i: Any, *, axis: int) -> Any:
     _, total, high = _exponentials(x, (axis,))
     inside = lax.bitwise_and(lax.ge(i, const(0, i)), lax.lt(i, const(x.shape[axis], i)))
     mine = kernels["take_along"](x, lax.expand_dims(lax.select(inside, i, const(0, i)), (axis,)), axis=axis)
-    out = lax.squeeze(lax.sub(_below(mine, high), lax.log(_or_one(total))), (axis,))
+    out = lax.squeeze(lax.sub(_below(mine, high), lax.log(total)), (axis,))
     return lax.select(inside, out, const(0, out))
 
 

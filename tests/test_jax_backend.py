@@ -403,3 +403,32 @@ def test_scalars_keep_their_bits_and_64_bits():
         assert np.asarray(got).tobytes() == np.array(value, dtype.numpy).tobytes()
         assert xp.dtype_of(got) is dtype
         assert got.sharding == xp.placement
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_convolutions_of_few_channels_are_those_of_numpy(dtype):
+    """They go by the rows of the kernel on a CPU: strides, dilations, padding, a kernel of one column, a nan, derivatives of two orders."""
+    rng = np.random.default_rng(0)
+    cases = [
+        ((2, 3, 9, 8), (4, 3, 3, 2), {"stride": (2, 1), "padding": (1, 2)}), ((1, 1, 8, 5), (1, 1, 5, 1), {"dilation": (1, 2)}),
+        ((2, 2, 9, 7), (3, 2, 2, 3), {"dilation": (3, 2), "padding": (2, 0), "stride": (2, 2)}), ((2, 2, 6, 6), (2, 1, 3, 3), {"groups": 2}),
+    ]  # fmt: skip
+    given = [(rng.normal(size=a), rng.normal(size=b), how) for a, b, how in cases]
+    given[0][0][1, 2, 3, 3] = np.nan
+
+    def run(*pairs):
+        out = []
+        for (x, w), (_, _, how) in zip(pairs, given, strict=True):
+            loss = lambda x, w, how=how: md.sum(md.square(F.conv2d(x, w, **how)))
+            out += [F.conv2d(x, w, **how), *md.grad(loss, argnums=(0, 1))(x, w), md.vmap(lambda x, how=how, w=w: F.conv2d(x[None], w, **how))(x)]
+            out.append(md.jvp(lambda x, w=w, loss=loss: md.grad(loss, argnums=1)(x, w), (x,), (md.ones_like(x),))[1])
+        return out
+
+    found = {}
+    for backend in ("numpy", "jax"):
+        with md.use_backend(backend):
+            pairs = [tuple(md.asarray(a, dtype=dtype) for a in arrays) for *arrays, _ in given]
+            found[backend] = [v.numpy().astype(np.float64) for v in md.jit(run)(*pairs)]
+    tolerance = {"float16": 5e-2, "float32": 1e-4, "float64": 1e-10}[dtype]
+    for got, want in zip(found["jax"], found["numpy"], strict=True):
+        np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * 10)
