@@ -1,6 +1,7 @@
 """A graph for any number of examples: what is larger in the graphs that were traced for one and two examples more is an expression of n.
 
-Promises: a size is linear in the number of examples, or it is a ValueError; so are graphs that differ in more than sizes.
+Promises: a size is linear in the number of examples, or it is a ValueError, also where a program computes with it; so are graphs that differ in more
+than sizes.
 """
 
 from __future__ import annotations
@@ -31,16 +32,28 @@ def _grown(values: Sequence[Any], n: int, keep: Container[str]) -> Any:
         if not len(a) == len(b) == len(c):
             raise ValueError("one has more parts than the other")
         return tuple(_grown(parts, n, keep) for parts in zip(a, b, c, strict=True))
-    if {type(v) for v in values} == {int} and a != b:
+    if all(type(v) in (int, float) and v % 1 == 0 for v in values) and a != b:
         if c - b != b - a:
             raise ValueError(f"{a}, {b} and {c} for {n}, {n + 1} and {n + 2} examples, which is not linear in their number")
         out = Size(a)
-        out.per, out.rest = b - a, a - (b - a) * n
+        out.per = int(b - a)
+        out.rest = int(a) - out.per * n
         return out
     for i, v in enumerate((b, c), 1):
         if a is not v and a != v and not (a != a and v != v):
             raise ValueError(f"{a!r} for {n} examples, {v!r} for {n + i}")
     return a
+
+
+def _number(e: Equation, atoms: tuple[Any, ...], n: int, keep: Container[str]) -> Literal:
+    """A number in an equation, which may be a size, as where a mean divides."""
+    for i, a in enumerate(atoms):
+        if a.key() != atoms[0].key():
+            try:
+                return Literal(_grown([a.value for a in atoms], n, keep), a.dtype)
+            except ValueError:
+                raise ValueError(f"{e.primitive.name} by {atoms[0]!r} for {n} examples, by {a!r} for {n + i}") from None
+    return atoms[0]
 
 
 def sized(graph: Graph, larger: Sequence[Graph], n: int, keep: Container[str]) -> Graph:
@@ -52,12 +65,8 @@ def sized(graph: Graph, larger: Sequence[Graph], n: int, keep: Container[str]) -
     equations = []
     own = {v[0]: Var(_grown([w.shape for w in v], n, keep), v[0].dtype) for v in zip(*(g.variables() for g in graphs), strict=True)}
     for e, *others in zip(*(g.equations for g in graphs), strict=True):
-        for atoms in zip(e.inputs, *(f.inputs for f in others), strict=True):
-            for i, a in enumerate(atoms):
-                if isinstance(a, Literal) and a.key() != atoms[0].key():  # type: ignore[union-attr]
-                    raise ValueError(f"{e.primitive.name} by {atoms[0]!r} for {n} examples, by {a!r} for {n + i}")
+        inputs = [own[a[0]] if isinstance(a[0], Var) else _number(e, a, n, keep) for a in zip(e.inputs, *(f.inputs for f in others), strict=True)]
         params = {k: _grown([f.params[k] for f in (e, *others)], n, keep) for k in e.params}
-        inputs = tuple(own[a] if isinstance(a, Var) else a for a in e.inputs)
-        equations.append(Equation(e.primitive, inputs, params, tuple(own[v] for v in e.outputs), e.where))
+        equations.append(Equation(e.primitive, tuple(inputs), params, tuple(own[v] for v in e.outputs), e.where))
     outputs = [own[a] if isinstance(a, Var) else a for a in graph.outputs]
     return Graph([own[v] for v in graph.inputs], equations, outputs, graph.name)

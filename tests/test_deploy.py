@@ -201,7 +201,7 @@ def test_structures_names_and_wrong_arguments(tmp_path):
         md.export(both, (1.0,), tmp_path / "x.py")
     with pytest.raises(ValueError, match="could not be imported"):
         md.export(both, args, tmp_path / "my-model.py")
-    with pytest.raises(ValueError, match="4, 9 and 16 for 2, 3 and 4 examples, which is not linear in their number"):
+    with pytest.raises(ValueError, match="25, 36 and 49 for 5, 6 and 7 examples, which is not linear in their number"):
         md.export(lambda x: md.arange(x.shape[0] ** 2), (md.ones((2,)),), tmp_path / "x.py", dynamic_batch=True)
     with pytest.raises(ValueError, match=r"one first axis, and \(2,\), \(3,\) came"):
         md.export(lambda a, b: (a, b), (md.ones((2,)), md.ones((3,))), tmp_path / "x.py", dynamic_batch=True)
@@ -237,6 +237,18 @@ def test_loops_and_frozen_models_are_exported(tmp_path):
     assert np.allclose(got, net(inputs(6)).detach().numpy(), atol=1e-6) and "rsqrt" not in file.read_text()
 
 
+@pytest.mark.parametrize("name", ["sizes", "writes", "products", "positions", "numbers", "last", "nested", "running"])
+def test_sizes_follow_the_number_of_examples(name, tmp_path):
+    from test_onnx import SIZED, normal
+
+    file, _ = md.export(SIZED[name], (normal(0, 3, 4),), tmp_path / "sized.py", dynamic_batch=True)
+    predict = runpy.run_path(str(file))["predict"]
+    for n in (2, 4, 7):
+        x = normal(n, n, 4)
+        for got, want in zip(md.tree.leaves(predict(x.numpy())), md.tree.leaves(SIZED[name](x)), strict=True):
+            assert got.dtype == want.numpy().dtype and np.array_equal(got, want.numpy())
+
+
 def test_what_depends_on_the_number_of_examples_is_no_constant(tmp_path):
     """Neither what freeze would compute beforehand (zeros to begin with, a broadcast row), nor what the function makes of a size by itself."""
     cells = md.freeze(nn.LSTM(4, 5, batch_first=True).eval())
@@ -246,7 +258,7 @@ def test_what_depends_on_the_number_of_examples_is_no_constant(tmp_path):
         got = md.tree.leaves(runpy.run_path(str(file))["predict"](large.numpy()))
         assert all(np.allclose(g, w.detach().numpy(), atol=1e-6) for g, w in zip(got, md.tree.leaves(fast(large)), strict=True))
     weights = lambda x: x * md.asarray(np.full(x.shape[0], 0.5, np.float32))[:, None]
-    with pytest.raises(ValueError, match=r"export: the constant f32\[2\] depends on the number of examples"):
+    with pytest.raises(ValueError, match=r"export: the constant f32\[5\] depends on the number of examples"):
         md.export(weights, (md.ones((2, 3)),), tmp_path / "x.py", dynamic_batch=True)
     md.export(weights, (md.ones((2, 3)),), tmp_path / "x.py")
 

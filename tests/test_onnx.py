@@ -268,6 +268,31 @@ def test_a_model_for_any_number_of_examples(name, tmp_path):
     same(model, (examples(3),), tmp_path)
 
 
+#: Programs in which sizes that depend on the number of examples come in other places than the first axis.
+SIZED = {
+    "sizes": lambda x: (x.reshape(-1, 2), x.T, md.concat([x, x]), md.stack([x, x]), x[:, None] * x, md.repeat(x, 3, axis=0), md.flip(x), x[1:-1]),
+    "writes": lambda x: (x.at[0].add(1.0), x.at[1:, 1].set(0.0), x.at[-1].set(2.0), x.at[:-1].add(x[1:])), "products": lambda x: md.tril(x @ x.T),
+    "positions": lambda x: (x + md.arange(x.shape[0])[:, None], md.eye(x.shape[0]), md.argsort(x, axis=0), x[md.argmax(x, axis=1) % x.shape[0]]),
+    "numbers": lambda x: (x.mean(), x.mean(axis=0), x.std(axis=0), x * x.shape[0], x - 2 * x.shape[0], F.mse_loss(x, x[::-1]), x[:, :2].var(),
+                          md.full((2,), float(x.shape[0])), md.arange(x.shape[0]) // x.shape[0]),
+    "last": lambda x: (x[md.arange(x.shape[0]), md.argmax(x, axis=1) - 1], x[md.argmin(x, axis=1) % x.shape[0] - 1],
+                       md.take_along_axis(x, md.argsort(x), axis=1)),
+    "nested": lambda x: md.map(lambda r: md.concat([r, r]).reshape(-1) * r.mean() + r.shape[0], md.stack([x, x * 2.0, x - 1.0])),
+    "running": lambda x: (md.cumulative_prod(x, axis=1), md.cumulative_max(x, axis=0), md.scan(lambda c, r: (c + r, c), md.zeros(4), x)[1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_sizes_follow_the_number_of_examples(name, tmp_path):
+    for n in (2, 4, 7):
+        same(SIZED[name], (normal(0, 3, 4),), tmp_path, more=(normal(n, n, 4),))
+
+
+def test_no_examples_at_all(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)).eval()
+    same(lambda x: (model(x), md.cumulative_prod(model(x), axis=1)), (images(2),), tmp_path, more=(images(2)[:0],))
+
+
 ACTIVATIONS = """ReLU ReLU6 ELU SELU CELU SiLU Mish Hardswish Hardsigmoid Hardtanh Hardshrink Softshrink Tanhshrink LeakyReLU LogSigmoid PReLU
 Softsign Softmin GLU""".split()
 LINE, PLANE, SPACE = (3, 4, 8), (3, 4, 8, 8), (3, 2, 4, 4, 4)
@@ -354,9 +379,10 @@ def test_what_onnx_does_not_have_is_named(tmp_path, monkeypatch):
         with pytest.raises(error, match=text):
             export_onnx(f, (1.0,) if error is TypeError and "float" in text else (x,), tmp_path / "x.onnx")
     for f, text in (
-        (lambda x: x * md.asarray(np.ones(x.shape[0], np.float32))[:, None], r"the constant f32\[2\] depends on the number of examples"),
-        (lambda x: x * x.shape[0], r"in more than sizes: mul by 2\.0:f32 for 2 examples, by 3\.0"),
-        (lambda x: md.arange(x.shape[0] ** 2), "4, 9 and 16 for 2, 3 and 4 examples"),
+        (lambda x: x * md.asarray(np.ones(x.shape[0], np.float32))[:, None], r"the constant f32\[5\] depends on the number of examples"),
+        (lambda x: x * 0.1 * x.shape[0] ** 0.5, r"in more than sizes: mul by 2\.236\d+:f32 for 5 examples, by 2\.449"),
+        (lambda x: x * x.shape[0] ** 2, r"in more than sizes: mul by 25\.0:f32 for 5 examples, by 36\.0"),
+        (lambda x: md.arange(x.shape[0] ** 2), "25, 36 and 49 for 5, 6 and 7 examples"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
             export_onnx(f, (x,), tmp_path / "x.onnx", dynamic_batch=True)

@@ -70,8 +70,8 @@ def export(
     those of now. To compute what can be computed beforehand, export `md.freeze(model)`.
 
     Raises ValueError for a Module in training mode, for a function that changes state, for a name that is none or that the file needs itself, for a
-    function that depends on the number of examples in more than sizes (dynamic_batch); TypeError for a result that is no tuple, list, dict or tensor,
-    and for bfloat16, which NumPy alone does not have.
+    function that depends on the number of examples in more than sizes and whole multiples of them (dynamic_batch); TypeError for a result that is no
+    tuple, list, dict or tensor, and for bfloat16, which NumPy alone does not have.
 
     >>> import minidl as md, tempfile, runpy
     >>> from minidl import nn

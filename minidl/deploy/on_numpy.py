@@ -14,6 +14,8 @@ import importlib
 import inspect
 import itertools
 import keyword
+import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -352,7 +354,10 @@ def python_source(graph: Graph, name: str | None = None, inputs: Sequence[str] =
     main = _function(graph, speller, name or graph.name, inputs)
     if larger:
         head, _, rest = main.partition("\n")
-        main = f"{head}\n    n = {inputs[0] if inputs else graph.names()[graph.inputs[0]]}.shape[0]\n{rest}"
+        inner = ""
+        if any(re.search(r"\bn\b", body) for body in speller.bodies):  # nested programs that ask for n stand where it is
+            inner, speller.bodies = "".join(textwrap.indent(b.rstrip("\n"), "    ") + "\n\n" for b in speller.bodies), []
+        main = f"{head}\n    n = {inputs[0] if inputs else graph.names()[graph.inputs[0]]}.shape[0]\n{inner}{rest}"
     imports = sorted(found.imports | ({"from typing import NamedTuple"} if found.types else set()))
     parts = ["from __future__ import annotations\n\n" + "\n".join(imports)]
     parts += [_DTYPES.strip()] * found.types + [found.text(), *speller.bodies, '@np.errstate(all="ignore")\n' + main]

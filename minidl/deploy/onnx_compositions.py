@@ -206,4 +206,5 @@ def _floor_divide(w: Writer, e: Any, x: str, y: str) -> str:
 
 def _known(e: Any) -> bool:
     """Whether an integer divisor is in the program, and one that nothing is to be feared of."""
-    return getattr(e.inputs[1], "value", 0) not in (0, -1)
+    value = getattr(e.inputs[1], "value", 0)
+    return value not in (0, -1) and not hasattr(value, "per")

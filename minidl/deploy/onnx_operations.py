@@ -210,7 +210,7 @@ def _unslice(w: Writer, e: Any, x: str) -> str:
     p = e.params
     if any(s != 1 for s in p["step"]):
         raise NotImplementedError("export_onnx: ONNX has no operation that writes every other element, as x.at[::2] does; write at positions instead")
-    after = [0 if _same(stop, n) else n - stop for stop, n in zip(p["stop"], p["shape"], strict=True)]
+    after = [w.difference(n, stop) for stop, n in zip(p["stop"], p["shape"], strict=True)]
     return w.node("Pad", x, w.sizes([*p["start"], *after]), w.scalar(0, e.inputs[0].dtype))
 
 
@@ -394,8 +394,10 @@ def _running(name: str, start: float) -> Callable[..., Any]:
         )  # fmt: skip
         first = w.scalar(ends.get(start, start), v.dtype)
         first = w.node("Expand", first, w.sizes(shape)) if shape else first
-        ways = {f"scan_{k}_{what}": [n] for k in ("input", "output") for what, n in (("axes", axis), ("directions", backwards))}
-        return w.node("Scan", first, x, outputs=2, body=body, num_scan_inputs=1, **ways)[1]
+        ways = {f"scan_{k}_directions": [backwards] for k in ("input", "output")}
+        order = (axis, *range(axis), *range(axis + 1, v.ndim))  # Scan along another axis ends the process where there are no examples
+        made = w.node("Scan", first, _moved(w, x, order), outputs=2, body=body, num_scan_inputs=1, **ways)[1]
+        return _moved(w, made, tuple(sorted(range(v.ndim), key=order.__getitem__)))
 
     return write
 

@@ -70,7 +70,9 @@ class Writer:
         return root.known[key]
 
     def scalar(self, value: Any, dtype: md.DType) -> str:
-        """A number in a dtype."""
+        """A number in a dtype; it may be a size."""
+        if hasattr(value, "per"):
+            return self.cast(self.node("Squeeze", self.sizes((value,))), dtype)
         return self.constant(np.asarray(value).astype(dtype.numpy))
 
     def ints(self, values: Iterable[int]) -> str:
@@ -111,8 +113,17 @@ class Writer:
             return fixed
         if len(grown) > 1:
             raise ValueError(f"export_onnx: the program has a value of {grown[0]!r} times {grown[1]!r} parts; export it with dynamic_batch=False")
-        out: Any = type(grown[0])(fixed * int(grown[0]))
-        out.per, out.rest = fixed * grown[0].per, fixed * grown[0].rest
+        return self._sized(type(grown[0]), fixed * int(grown[0]), fixed * grown[0].per, fixed * grown[0].rest)
+
+    def difference(self, a: Any, b: Any) -> Any:
+        """One size less another, as a size."""
+        per = getattr(a, "per", 0) - getattr(b, "per", 0)
+        rest = getattr(a, "rest", a) - getattr(b, "rest", b)
+        return self._sized(type(a if hasattr(a, "per") else b), int(a) - int(b), per, rest) if per else rest
+
+    def _sized(self, kind: Any, value: int, per: int, rest: int) -> Any:
+        out = kind(value)
+        out.per, out.rest = per, rest
         return out
 
     # ---- programs ---------------------------------------------------------------------------------------------------------------------------

@@ -52,7 +52,9 @@ def program(who: str, f: Callable[..., Any], args: Any, dynamic_batch: bool) -> 
         shapes = [x.shape if n is None else (n, *x.shape[1:]) for x in leaves]
         return [md.zeros(s, dtype=x.dtype, backend=x.backend, device=x.device) for s, x in zip(shapes, leaves, strict=True)]
 
-    batch = max(2, leaves[0].shape[0]) if dynamic_batch else 0  # not 1, which broadcasts
+    batch = max(2, leaves[0].shape[0]) if dynamic_batch else 0  # not 1, which broadcasts, nor powers of 2, by which a mean does not divide
+    while dynamic_batch and any(b & (b - 1) == 0 for b in range(batch, batch + 3)):
+        batch += 1
     rows = [examples(batch + i) for i in range(3)] if dynamic_batch else [examples(None)]
     if isinstance(f, Frozen):
         (graph, *larger), result = f.graphs(structure, rows)
