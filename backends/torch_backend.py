@@ -22,7 +22,7 @@ from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
-from minidl.backends.torch_kernels import add_at_slice, slices
+from minidl.backends.torch_kernels import add_at_slice, short_rows, slices
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
@@ -297,8 +297,9 @@ class TorchBackend(Backend):
             return f"{a}[{_bind(env, 'index', slices(**params))}]"
         if name == "cast":
             return f"{_bind(env, 'cast', caster(NATIVE[x.dtype], NATIVE[params['dtype']]))}({a})"
-        long = name == "sum" and prod(x.shape[a] for a in params["axis"]) > 4096  # which the kernel adds up more accurately than torch.sum
-        if name in ("sum", "max", "min") and params["axis"] and x.dtype.inexact and not long:
+        # what the kernel adds up more accurately than torch.sum, or faster
+        own = name == "sum" and (prod(x.shape[a] for a in params["axis"]) > 4096 or short_rows(x.shape, params["axis"]))
+        if name in ("sum", "max", "min") and params["axis"] and x.dtype.inexact and not own:
             function = {"sum": torch.sum, "max": torch.amax, "min": torch.amin}[name]
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:

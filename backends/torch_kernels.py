@@ -17,6 +17,7 @@ from minidl.backends.torch_windows import HALF, SIGNED, unseen
 
 Tensor = torch.Tensor
 Axes = tuple[int, ...]
+_SINGLE = (torch.float32, torch.float64)
 _MANY = 2**16  # elements from which on places are looked at before they are used
 
 
@@ -36,11 +37,24 @@ def _first(shape: Axes, axis: Axes) -> Axes | None:
     return inner if len(axis) < len(shape) and rest <= 4096 else ()
 
 
+def short_rows(shape: Axes, axis: Axes) -> bool:
+    """Whether a sum is over rows so short, and of so many, that torch's loop over a row costs more than the sums of whole columns."""
+    return len(shape) - 1 in axis and 2 <= shape[-1] <= 4 and math.prod(shape) >= 2**14
+
+
 @kernel
 @early("ring")
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if not axis:
         return x  # to torch no axis means all axes
+    if x.is_cpu and x.dtype in _SINGLE and short_rows(x.shape, axis) and not unseen(x) and x.stride(-1) == 1:
+        first, second, *others = x.unbind(-1)
+        total = torch.add(first, second)
+        for column in others:
+            total.add_(column)
+        total.add_(0.0)  # no sum is a negative zero
+        out = sum_(total, axis=tuple(a for a in axis if a != x.ndim - 1), keepdims=keepdims)
+        return out.unsqueeze(-1) if keepdims else out
     if x.dtype is torch.float32 and not x.is_cuda and x.numel() > 4096 and (inner := _first(x.shape, axis)) is not None:
         if inner:  # two short sums, one after the other
             return torch.sum(torch.sum(x, inner, True), axis, keepdims)

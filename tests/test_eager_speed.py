@@ -449,3 +449,25 @@ def test_what_is_stored_in_a_slice(backend):
         z = md.zeros((2, 0))
         z[1] = 1.0
         assert z.shape == (2, 0)
+
+
+SHORT = [((6000, 3), (1,)), ((3, 4000, 2), (0, 2)), ((9000, 2), (0, 1)), ((4, 2000, 4), (-1,)), ((8192, 1, 4), (1, 2))]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("shape", "axis"), SHORT)
+def test_sums_over_many_short_rows(dtype, shape, axis):
+    """torch's loop over a short row costs more than the sums of whole columns; nan, infinities and zeros are those of NumPy."""
+    r = np.random.default_rng(2)
+    x = r.integers(-3, 4, shape).astype(dtype)
+    x[1], x[2:4] = -0.0, 0.0
+    x.reshape(-1)[[0, -1]] = np.nan, np.inf
+    for value in (x, x[::-1], np.asfortranarray(x)):
+        for keepdims in (False, True):
+            want = np.sum(value, axis=axis, keepdims=keepdims)
+            sum_it = lambda t, k=keepdims: md.sum(t, axis=axis, keepdims=k)
+            t = md.tensor(value, backend="torch", requires_grad=True)
+            for got in (sum_it(t), md.jit(sum_it)(t.detach())):
+                np.testing.assert_array_equal(got.detach().numpy(), want)
+                np.testing.assert_array_equal(np.signbit(got.detach().numpy()), np.signbit(want))
+    assert (md.grad(lambda t: md.sum(md.sum(t, axis=axis) * 2.0))(md.ones(shape, backend="torch")).numpy() == 2.0).all()
