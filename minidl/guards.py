@@ -19,7 +19,7 @@ import operator
 import sys
 import types
 import weakref
-from _thread import _local  # threading.local
+from _thread import _local, allocate_lock  # threading.local
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.mentions import mentions
 from minidl.tensors import Tensor, living
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
@@ -44,6 +45,7 @@ _CALLED = frozenset(
         *"call getitem len iter next reversed contains bool int float complex index neg pos abs invert round getattr missing enter exit get".split(),
     )
 )  # fmt: skip
+_ears = allocate_lock()  # who listens
 #: What code mentions that compares objects or makes texts of them; "==" stands for the operators.
 _ASKING = frozenset("== sorted sort min max index count remove str repr format print hash".split())
 _HERE = __name__.partition(".")[0]
@@ -117,7 +119,8 @@ class Walk:
         self._seen: set[int] = set()
         self._looked: set[Any] = set()
         self._named = set(_CALLED)  # attributes that the code seen so far mentions
-        self._open: set[Any] = set()  # objects, and names of classes, of which attributes are read by computed names; None: any may be
+        self._open: set[Any] = set()  # objects, and names of classes, of which attributes are read by computed names
+        self.given: set[int] = set()  # objects that functions have in their hands: arguments, closures, globals
         self._asked: set[str] = set()  # those of them that may be absent where they are read
         self._objects: list[Any] = []  # whose classes and attributes are looked at once all names are known
         self.absent: list[tuple[dict[str, Any], set[str], str]] = []  # attributes of objects, names that are not among them, and their text
@@ -142,6 +145,7 @@ class Walk:
         elif type(x) is types.MethodType:
             self._method(x, text, self.argument)
         else:
+            self.given.add(id(x))
             self.value(x, text)
 
     def _method(self, x: types.MethodType, text: str, guard: Any) -> None:
@@ -253,7 +257,7 @@ class Walk:
                 slots = hasattr(kind, "__slots__")
                 names = self._named | {"__init__", "__new__"} if kind is x else self._named
                 of_class = self._open and any((c.__module__, c.__qualname__) in self._open for c in kind.__mro__)
-                if of_class or id(x) in self._open or None in self._open:
+                if of_class or id(x) in self._open or ("given" in self._open and id(x) in self.given):
                     self._open |= set(map(id, own.values() if of_class else ()))
                     held = ({n for n, v in vars(c).items() if n[:2] != "__" and not hasattr(v, "__get__")} for c in kind.__mro__ if _users(c))
                     names = names.union(own, *held)
@@ -287,7 +291,7 @@ class Walk:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear which methods run that no code names: what Python calls for comparisons and texts, what is called by a computed name. They are looked
-        into, too. (Where a profiler listens, all of them are taken to have run.)"""
+        into, too. (Where a profiler of the user's listens they go unheard; where another thread does, all of them are taken to have run.)"""
         latent: dict[int, tuple[Any, type, str]] = {}
         asks = not self._named.isdisjoint(_ASKING)
         for x, kind in [(o, c) for o in self._objects if not isinstance(o, type) for c in type(o).__mro__ if _users(c)]:
@@ -295,21 +299,22 @@ class Walk:
                 f = getattr(raw := vars(kind)[name], "fget", raw)
                 if isinstance(f, types.FunctionType) and (asks if name[:2] == "__" else self._open):
                     latent[id(f.__code__)] = x, kind, name
-        heard = set(latent)
+        heard, free = set(latent), bool(latent) and _ears.acquire(False)
         profile: Any = None
-        if latent and sys.getprofile() is None:
+        if free and sys.getprofile() is None:
             from cProfile import Profile  # which is written in C
 
             profile = Profile(subcalls=False, builtins=False)
-            with suppress(ValueError):  # from Python 3.12 on another thread's profiler is in the way
+            with suppress(ValueError):  # a profiler of the user's is at work, from Python 3.12 on
                 profile.enable()
         try:
             yield
         finally:
             if profile is not None:
                 profile.disable()
-        if profile is not None and (entries := profile.getstats()):  # there is always one: the function that was traced
-            heard = {id(entry.code) for entry in entries}
+            if free:
+                _ears.release()
+                heard = set() if profile is None else {id(entry.code) for entry in profile.getstats()}
         if found := latent.keys() & heard:
             for key in found:
                 self._attribute(*latent[key])
@@ -361,6 +366,7 @@ class Walk:
         for cell in f.__closure__ or ():
             try:
                 self.value(cell.cell_contents, f"{self.bind(cell, 'C')}.cell_contents", fixed=own)
+                self.given.add(id(cell.cell_contents))
             except ValueError:  # an empty cell
                 continue
         for i, v in enumerate(f.__defaults__ or ()):
@@ -370,17 +376,24 @@ class Walk:
         if own:
             return
         space = self.bind(f.__globals__, "G")
-        read, mentioned, asked, within, computed = _names(f.__code__)
+        read, mentioned, asked, within, computed = mentions(f.__code__)
         kind = f.__qualname__.rpartition(".")[0]  # the class, or the function around this one
-        for name in computed:  # of a global (where that is a module nothing comes of it), of self and what it holds, or of anything
-            known = name in f.__globals__
-            self._open.add(id(f.__globals__[name]) if known else (f.__module__, kind) if kind[-1:] not in ("", ">") else None)
+        code, count = f.__code__, f.__code__.co_argcount + f.__code__.co_kwonlyargcount
+        for name in computed:  # of a global, of what a closure or an argument is, of self and what that holds
+            local = name.removeprefix(".")
+            if name[0] != ".":
+                self._open.add(id(f.__globals__.get(name)))
+            elif local in code.co_freevars:
+                self._open.update(map(id, gc.get_referents((f.__closure__ or ())[code.co_freevars.index(local)])))
+            elif local in code.co_varnames[:count]:
+                self._open.add((f.__module__, kind) if kind[-1:] not in ("", ">") and local == code.co_varnames[0] else "given")
         self._named |= mentioned
         self._asked |= asked
         for n in sorted(read):
             v = f.__globals__.get(n)
             if n in f.__globals__ and (not isinstance(v, (types.ModuleType, type)) or (_users(v) and isinstance(v, type))):
                 self.value(v, f"{space}[{n!r}]", None)
+                self.given.add(id(v))
         for n, *path in sorted(within):
             v = f.__globals__.get(n)
             for name in path:
@@ -416,53 +429,3 @@ def _interesting(x: tuple) -> bool:
 
 def _small(x: dict) -> bool:
     return len(x) < 4096
-
-
-def _alone(rest: list[Any]) -> bool:
-    """Whether an argument is a constant by itself, which nothing before the call takes for something else."""
-    from dis import stack_effect
-
-    depth = 0
-    for i in rest[1:] if rest[0].opname == "LOAD_CONST" else ():
-        depth += stack_effect(i.opcode, i.arg)
-        if depth <= 0:
-            return depth < 0
-    return False
-
-
-@functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> tuple[frozenset[Any], ...]:
-    """Of a code object and those nested in it: the globals that it reads, all names that it mentions (attributes, getattr's strings), those whose
-    absence it may survive, the paths that begin with a global (`settings.rates`), and what it reads attributes of by computed names."""
-    import dis
-
-    paths: set[tuple[str, ...]] = set()
-    path: tuple[str, ...] = ()
-    steps = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "PUSH_NULL", "CACHE")]
-    computed = set()
-    for k, i in enumerate(steps):
-        if i.opname == "LOAD_GLOBAL" and i.argval in ("getattr", "hasattr", "vars"):
-            end = k + 1
-            while steps[end + 1].opname == "LOAD_ATTR" and isinstance(steps[end].argval, str):
-                end += 1
-            if i.argval == "vars" or not _alone(steps[end + 1 :]):
-                computed.add(steps[k + 1].argval if steps[k + 1].opname == "LOAD_GLOBAL" else "")
-        elif i.argval == "__dict__":
-            computed.add("")
-    for i in steps:
-        if i.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            path = (i.argval,)
-        elif i.opname in ("LOAD_ATTR", "LOAD_METHOD") and path:
-            path = (*path, i.argval)
-        elif i.opname != "EXTENDED_ARG":
-            path = ()
-        paths.add(path)
-    asks = {"=="} if any(i.opname.startswith(("COMPARE", "CONTAINS", "FORMAT")) for i in steps) else set()
-    strings = asks | {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
-    handles = getattr(code, "co_exceptiontable", True)
-    found: list[Any] = [{p[0] for p in paths if p}, strings.union(code.co_names), strings.union(code.co_names if handles else ())]
-    found += [{p for p in paths if len(p) > 1}, computed]
-    for c in code.co_consts:
-        if isinstance(c, types.CodeType):
-            found = [a | b for a, b in zip(found, _names(c), strict=True)]
-    return tuple(map(frozenset, found))

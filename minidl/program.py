@@ -186,7 +186,7 @@ class Program:
                 hash(a)
             except TypeError:
                 raise TypeError(f"jit: an argument of type {kind.__name__} is neither a tensor, a number, a container nor hashable") from None
-            self.walk.value(a, text) if walkable(a) else s.terms.append(self.walk.equal(a, text))
+            self.walk.argument(a, text) if walkable(a) else s.terms.append(self.walk.equal(a, text))
             return a
         _, aux, children = found
         s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')}")

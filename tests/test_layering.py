@@ -26,7 +26,7 @@ EXTENSION = "extend"
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("dtypes", "shapes", "tree", "context", "settings", "precision"),
+    ("dtypes", "shapes", "tree", "context", "settings", "precision", "mentions"),
     ("primitives",),
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "sizes", "stopwatch"),
