@@ -106,3 +106,11 @@ def test_digits_are_the_published_ones_split_by_digit():
     sklearn = pytest.importorskip("sklearn.datasets")
     published = sklearn.load_digits()
     assert (md.data.digits_arrays()[0] == published.images).all() and (md.data.digits_arrays()[1] == published.target).all()
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(1, 3), slice(None, None, -2), slice(5, 2), slice(-2, 99)])
+def test_a_slice_of_tensors_is_that_of_each(part, backend):
+    numbers = np.arange(10).reshape(5, 2)
+    found = md.data.TensorDataset(md.asarray(numbers), md.asarray(numbers[:, 0]), numbers)[part]
+    assert type(found) is tuple
+    assert [np.asarray(t).tolist() for t in found] == [numbers[part].tolist(), numbers[part, 0].tolist(), numbers[part].tolist()]

@@ -360,3 +360,22 @@ def test_clipping_that_raises_by_a_value_says_so_where_there_is_none():
     with pytest.raises(TypeError, match=message):
         md.vmap(lambda x: nn.utils.get_total_norm([x], error_if_nonfinite=True))(md.ones(2, 3))
     assert step(md.ones(1)).item() == 4.0
+
+
+@pytest.mark.parametrize("make", [
+    lambda s, o: s.LambdaLR(o, lambda n: 0.9**n), lambda s, o: s.MultiplicativeLR(o, lambda n: 0.9), lambda s, o: s.MultiStepLR(o, [2, 9]),
+    lambda s, o: s.CyclicLR(o, 0.01, 0.1, 5, scale_fn=lambda n: 1 / n), lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 2),
+    lambda s, o: s.SequentialLR(o, [s.LinearLR(o), s.LambdaLR(o, lambda n: 0.9**n)], [5]), lambda s, o: s.OneCycleLR(o, 0.5, 40),
+])  # fmt: skip
+def test_a_schedule_goes_on_from_torchs_state(make):
+    theirs = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+    ours = optim.SGD([nn.Parameter(md.ones(1))], lr=0.1, momentum=0.9)
+    a, b = make(torch.optim.lr_scheduler, theirs), make(optim.lr_scheduler, ours)
+    for _ in range(7):
+        theirs.step()
+        a.step()
+    b.load_state_dict(a.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    for _ in range(9):
+        theirs.step(), a.step(), ours.step(), b.step()
+        assert abs(theirs.param_groups[0]["lr"] - ours.param_groups[0]["lr"]) < 1e-9

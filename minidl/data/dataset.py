@@ -75,10 +75,12 @@ def _checked(name: str, index: int, length: int) -> int:
 
 
 class TensorDataset(Dataset):
-    """Items are tuples of the slices of some tensors (or NumPy arrays, memmaps too) along their first axis. Raises ValueError for different lengths.
+    """Items are tuples of the slices of some tensors (or NumPy arrays, memmaps too) along their first axis; a slice of it, as in dataset[:100], is
+    the tuple of the tensors' slices. Raises ValueError for different lengths.
 
-    >>> TensorDataset(md.arange(3), md.arange(3) * 10)[2][1].item()
-    20
+    >>> dataset = TensorDataset(md.arange(3), md.arange(3) * 10)
+    >>> dataset[2][1].item(), dataset[1:][1].tolist()
+    (20, [10, 20])
     """
 
     def __init__(self, *tensors: Any):
@@ -86,7 +88,9 @@ class TensorDataset(Dataset):
             raise ValueError(f"TensorDataset: tensors of one length are wanted, got shapes {', '.join(str(tuple(t.shape)) for t in tensors)}")
         self.tensors = tensors
 
-    def __getitem__(self, index: int) -> tuple[Any, ...]:
+    def __getitem__(self, index: int | slice) -> tuple[Any, ...]:
+        if isinstance(index, slice):
+            return tuple(t[index] for t in self.tensors)
         index = _checked("TensorDataset", index, len(self))
         return tuple(_row(t, index) for t in self.tensors)
 

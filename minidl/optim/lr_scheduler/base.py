@@ -121,5 +121,5 @@ class LRScheduler:
         return {k: v for k, v in vars(self).items() if k not in self._hidden}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a saved state."""
-        vars(self).update(state_dict)
+        """Take over a saved state, PyTorch's too; functions stay those of this schedule."""
+        vars(self).update({k: v for k, v in state_dict.items() if k not in self._hidden})
