@@ -114,6 +114,14 @@ def _is_zero(a: Any) -> bool:
     return a.__class__ is float and a == 0.0 and math.copysign(1.0, a) > 0
 
 
+_UNFORESEEN = 2**14  # elements from which on branches that nobody foresees cost more than four passes over float32
+
+
+def _full_float32(c: Tensor, a: Any) -> bool:
+    """Whether this side of a choice is float32, for each element or one for all."""
+    return a.__class__ is Tensor and a.dtype is torch.float32 and (a.shape == c.shape or not a.ndim)
+
+
 def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
     """torch.where, which branches on every element; where one side is 0, the bits of the other one with a mask do the same."""
     kept = x if _is_zero(y) else y if _is_zero(x) else None
@@ -123,6 +131,13 @@ def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
         if out is None:
             return torch.bitwise_and(kept.view(words), mask).view(kept.dtype)
         torch.bitwise_and(kept.view(words), mask, out=out.view(words))
+        return out
+    if c.numel() >= _UNFORESEEN and c.is_cpu and not windows.unseen(c) and _full_float32(c, x) and _full_float32(c, y) and (x.ndim or y.ndim):
+        b = y.view(torch.int32)
+        chosen = torch.bitwise_xor(x.view(torch.int32), b).bitwise_and_(c.view(torch.int8).neg().to(torch.int32))
+        if out is None:
+            return chosen.bitwise_xor_(b).view(torch.float32)
+        torch.bitwise_xor(chosen, b, out=out.view(torch.int32))  # which may be x or y
         return out
     return torch.where(c, x, y) if out is None else torch.where(c, x, y, out=out)
 

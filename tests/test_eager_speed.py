@@ -471,3 +471,24 @@ def test_sums_over_many_short_rows(dtype, shape, axis):
                 np.testing.assert_array_equal(got.detach().numpy(), want)
                 np.testing.assert_array_equal(np.signbit(got.detach().numpy()), np.signbit(want))
     assert (md.grad(lambda t: md.sum(md.sum(t, axis=axis) * 2.0))(md.ones(shape, backend="torch")).numpy() == 2.0).all()
+
+
+def test_a_choice_among_many_floats_keeps_every_bit():
+    """Of so many elements torch's where is bit masks, whatever lies in memory how, also into one of its operands."""
+    torch = pytest.importorskip("torch")
+    from minidl.backends import get
+
+    choose, n = get("torch").quick.where, 140
+    g = torch.Generator().manual_seed(0)
+    odd = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0, 1e-45])
+    full = torch.where(torch.rand(n, n, generator=g) < 0.2, odd[torch.randint(0, 5, (n, n), generator=g)], torch.randn(n, n, generator=g))
+    numbers = [torch.tensor(v) for v in (-0.0, float("nan"), 2.0)]
+    bits = lambda t: t.contiguous().view(torch.int32)
+    for c in (full > 0, full.t() > 0):
+        for x in (full, full.t(), *numbers):
+            for y in (full.flip(0), full.flip(1).t(), *numbers):
+                want = bits(torch.where(c, x, y))
+                assert torch.equal(bits(choose(c, x, y)), want)
+                for out in (torch.empty(n, n), *(v.clone() for v in (x, y) if v.ndim)):
+                    a, b = (out if v.ndim and torch.equal(bits(v), bits(out)) else v for v in (x, y))
+                    assert torch.equal(bits(choose(c, a, b, out=out)), want)
