@@ -46,6 +46,7 @@ def moves(shape: tuple[int, ...]) -> Iterator[Step]:
             for keep in (False, True):
                 yield name, {"axis": some, "keepdims": keep}
     for a in axes:
+        yield from (("argmax", {"axis": a, "keepdims": keep}) for keep in (False, True))
         for start, stop, step in cuts(shape[a]):
             at = functools.partial(_at, a)
             window = {"start": at(start, (0,) * rank), "step": at(step, (1,) * rank)}

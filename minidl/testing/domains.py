@@ -308,7 +308,9 @@ for _reverse in (False, True):
     row("argsort", (3, 4), REAL, "float64 float32 int64", label="descending" * _reverse, axis=int(not _reverse), descending=_reverse)
 row("softmax", (3, 4), REAL, axis=1)
 row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
+row("log_softmax", (2, 3, 2), REAL, "float64", label="middle", floor=1.0, axis=1)
 row("log_softmax_at", ((3, 4), (3,)), (REAL, index(4)), floor=1.0, axis=1)
+row("log_softmax_at", ((2, 3, 2), (2, 2)), (REAL, index(3)), "float64", label="middle", floor=1.0, axis=1)
 row("log_softmax_at_dx", ((3,), (3, 4), (3,)), (REAL, REAL, index(4)), floor=1.0, axis=1)
 row("relu_dx", ((2, 3), (2, 3)), (REAL, NOT_ZERO))
 for _name in ("tanh_dx", "sigmoid_dx"):
