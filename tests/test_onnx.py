@@ -353,6 +353,24 @@ def test_names_sizes_and_weights_of_the_file(tmp_path):
     assert held["0.weight_int8"] == held["2.weight_int8"] == onnx.TensorProto.INT8 and small.stat().st_size < 0.35 * 4 * 2 * 64 * 64
 
 
+def test_names_that_the_user_gives(tmp_path):
+    model = nn.Linear(3, 2).eval()
+    file = export_onnx(model, (md.ones((1, 3)),), tmp_path / "f.onnx", input_names=["pixels"], output_names=["shape_1"], dynamic_batch=True)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    assert [v.name for v in (*session.get_inputs(), *session.get_outputs())] == ["pixels", "shape_1"]
+    x = normal(0, 4, 3)
+    np.testing.assert_allclose(session.run(["shape_1"], {"pixels": x.numpy()})[0], model(x).detach().numpy(), rtol=1e-5)
+    for names, text in (
+        ({"input_names": ["a", "b"]}, r"input_names: 1 different names are wanted, and \['a', 'b'\] came"),
+        ({"output_names": [""]}, "output_names: 1 different names"), ({"output_names": ["x"]}, "output_names: 'x' is the name of"),
+        ({"input_names": ["weight"]}, "input_names: 'weight' is the name of a constant"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            export_onnx(model, (md.ones((1, 3)),), tmp_path / "g.onnx", **names)
+    with pytest.raises(ValueError, match="export_onnx: the function returns no tensor"):
+        export_onnx(lambda x: None, (x,), tmp_path / "g.onnx")
+
+
 def test_one_tensor_as_two_arguments_and_as_a_constant(tmp_path):
     x = md.tensor([[1.0, 2.0], [3.0, 4.0]])
     file = export_onnx(lambda a, b: (a - b) * x, (x, x), tmp_path / "f.onnx")

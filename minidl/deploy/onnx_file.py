@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +28,25 @@ def _library() -> Any:
     return onnx
 
 
-def export_onnx(f: Callable[..., Any], args: Any, path: str | os.PathLike[str], *, dynamic_batch: bool = False) -> Path:
+def export_onnx(
+    f: Callable[..., Any], args: Any, path: str | os.PathLike[str], *, dynamic_batch: bool = False, input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+) -> Path:  # fmt: skip
     """Write f, a Module or a function of tensors, to `path` as an ONNX file (operator set 18), whole or not at all; returns the path.
 
     args: a tuple of example arguments (pytrees of tensors of any backend), which fix shapes and dtypes. dynamic_batch: the first axis of every array,
     "n" in the file, may then have any size. Inputs are named as in the files of md.export ("x", or "a", "b", …), results "out" or "out0", "out1", …
-    in the order of md.tree.leaves, constants as in the model's state_dict. Weights in 8 bits stay so, and their products are integers
-    (MatMulInteger). For what can be computed beforehand, export md.freeze(model).
+    in the order of md.tree.leaves, or as input_names and output_names say; constants as in the model's state_dict. Weights in 8 bits stay so, and
+    their products are integers (MatMulInteger). For what can be computed beforehand, export md.freeze(model).
 
     Results are the model's but for rounding. Four things are left to the runtime: an index out of range where minidl drops an update, nan in
     max, min, argmax and argmin (onnxruntime may lose it), sums and powers of integers beyond 2^53 (which it takes in floats), and dtypes for which it
     has no kernel (float64 convolutions in onnxruntime).
 
     Raises NotImplementedError that names the first operation which ONNX does not have; ValueError for a Module in training mode, for a function that
-    changes state, for one that depends on the number of examples in more than sizes (dynamic_batch), and for more than 2 GB; TypeError for arguments
-    that are no tensors and for complex numbers; ImportError without the onnx package.
+    changes state or returns no tensor, for one that depends on the number of examples in more than sizes and whole multiples of them (dynamic_batch),
+    for names that cannot stand, and for more than 2 GB; TypeError for arguments that are no tensors and for complex numbers; ImportError without the
+    onnx package.
 
     >>> import minidl as md, tempfile
     >>> from minidl import nn
@@ -72,14 +76,15 @@ def export_onnx(f: Callable[..., Any], args: Any, path: str | os.PathLike[str], 
     if sum(a.nbytes for a in constants.values()) > _LIMIT:
         raise ValueError("export_onnx: the constants have more than 2 GB, which one ONNX file cannot hold; md.export has no such limit")
     w = Writer(onnx)
-    inputs = [re.sub(r"\W+", "_", p).strip("_") for p in made.paths]
-    w.taken.update(inputs, constants)
+    inputs = _named("input_names", input_names, [re.sub(r"\W+", "_", p).strip("_") for p in made.paths], constants)
+    outputs = ["out"] if len(graph.outputs) == 1 else [f"out{i}" for i in range(len(graph.outputs))]
+    outputs = _named("output_names", output_names, outputs, (*constants, *inputs))
+    w.taken.update(inputs, outputs, constants)
     for name, a in constants.items():
         w.constant(a, name)
     if made.larger:
         w.sizes_known[1, 0] = w.node("Shape", inputs[0], start=0, end=1)
     found = w.write(graph, [*inputs, *constants])
-    outputs = ["out"] if len(found) == 1 else [f"out{i}" for i in range(len(found))]
     for name, own in zip(outputs, found, strict=True):
         w.nodes.append(onnx.helper.make_node("Identity", [own], [name]))
     used = set(_read(w.nodes))
@@ -97,6 +102,19 @@ def export_onnx(f: Callable[..., Any], args: Any, path: str | os.PathLike[str], 
     with md.saving.atomic(path) as partial:
         onnx.save_model(model, os.fspath(partial))
     return path
+
+
+def _named(what: str, given: Sequence[str] | None, own: list[str], taken: Container[str]) -> list[str]:
+    """The names that the user gave, or those of the file's own. Raises ValueError where they cannot stand in it."""
+    if given is None:
+        return own
+    names = [given] if isinstance(given, str) else list(given)
+    if len(names) != len(own) or len(set(names)) < len(names) or not all(isinstance(n, str) and n for n in names):
+        raise ValueError(f"export_onnx: {what}: {len(own)} different names are wanted, and {names!r} came")
+    for n in names:
+        if n in taken:
+            raise ValueError(f"export_onnx: {what}: {n!r} is the name of a constant or an input of the model; choose another")
+    return names
 
 
 def _read(nodes: Any) -> Iterator[str]:

@@ -62,6 +62,8 @@ def program(who: str, f: Callable[..., Any], args: Any, dynamic_batch: bool) -> 
         with md.no_grad():
             graph, *larger = [unchanging(who, md.trace(flat)(*xs)) for xs in rows]
         result = found[0]
+    if not graph.outputs:
+        raise ValueError(f"{who}: the function returns no tensor")
     for other in larger:
         for a, b in zip(graph.captured, other.captured, strict=False):
             if a is not b and not _equal(a, b):
