@@ -112,10 +112,10 @@ def select(c: Array, x: Array, y: Array, out: Array) -> Array:
     else:
         bits = _BITS[size]
         into, x, y = out.view(bits), x.view(bits), y.view(bits)
-        mask = np.negative(c.view(np.int8))  # all ones where c
         if y.ndim == 0 and not y:
-            np.bitwise_and(x, mask, out=into)
+            np.multiply(x, c.view(np.int8), out=into)
         else:
+            mask = np.negative(c.view(np.int8))  # all ones where c
             other = np.bitwise_xor(x, y)
             taken = np.bitwise_and(other, mask, out=other if other.shape == out.shape else None)
             np.bitwise_xor(taken, y, out=into)

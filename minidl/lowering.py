@@ -12,7 +12,11 @@ from typing import Any
 
 from minidl.context import interpreting
 from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.passes.rewriting import common
 from minidl.primitives.core import decomposed, table
+
+#: What two decompositions compute alike is kept from one to the other up to so many bytes and over so many equations: it costs memory, too.
+SHARED, NEAR = 1 << 16, 48
 
 
 class Recorder:
@@ -129,7 +133,8 @@ def _literal(value: Any, dtype: Any) -> Literal:
 def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation], bool] = lambda e: True) -> Graph:
     """The graph with decompositions in place of the primitives that have one, so that they can be fused.
 
-    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it).
+    Those named in keep stay whole, and so do equations that `choose` declines (too small to be worth it). What is small and computed alike by two
+    (the row sums of a loss and of its gradient) is computed once.
 
     >>> from minidl.dtypes import float32
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
@@ -143,6 +148,7 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     new: dict[Var, Atom] = {}
     fulls: dict[Atom, Any] = {}  # constant arrays
     inside = [0]  # how deep in decompositions
+    seen: dict[Any, Equation] = {}
 
     def pieces(equations: Iterable[Equation]) -> Iterator[Equation]:
         for e in equations:
@@ -153,8 +159,12 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
                     fulls[e.outputs[0]] = e.params["value"]
                 if inside[0] and (same := _unchanged(e, fulls)) is not None:
                     new[e.outputs[0]] = same
-                else:
+                elif max((v.nbytes for v in e.outputs), default=0) > SHARED:
                     yield e
+                elif (left := common(e, seen, new)) is not None:
+                    yield left
+                if len(seen) > NEAR:
+                    del seen[next(iter(seen))]
                 continue
             xp = Recorder(e.where)
             with interpreting(xp):
