@@ -166,6 +166,8 @@ KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, re
 def sign(x: Tensor) -> Tensor:
     """torch.sign(nan) is 0; minidl's is nan."""
     if x.is_floating_point():
+        if x.numel() >= windows.MANY and x.is_cpu and not windows.unseen(x) and not math.isnan(x.sum().item()):
+            return torch.sign(x)  # a sum costs less than a choice
         return torch.where(x == x, torch.sign(x), x)
     if x.is_complex():
         return _complex_sign(x)

@@ -492,3 +492,26 @@ def test_a_choice_among_many_floats_keeps_every_bit():
                 for out in (torch.empty(n, n), *(v.clone() for v in (x, y) if v.ndim)):
                     a, b = (out if v.ndim and torch.equal(bits(v), bits(out)) else v for v in (x, y))
                     assert torch.equal(bits(choose(c, a, b, out=out)), want)
+
+
+def test_the_sign_of_many_floats():
+    x = np.resize(np.array([1.5, -2.0, 0.0, -0.0, np.inf, -np.inf], np.float32), 5000)
+    for last in (1.0, np.nan):  # a sum tells nan from the others, or not: infinities of both signs are nan together
+        for value in (x, np.where(np.isinf(x), np.float32(1), x)):
+            value = np.append(value, np.float32(last))
+            got = md.sign(md.tensor(value, backend="torch")).numpy()
+            np.testing.assert_array_equal(got, np.sign(value))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_pixels_are_repeated_along_all_axes_at_once(backend):
+    with md.use_backend(backend):
+        x = md.reshape(md.arange(12.0), (1, 2, 2, 3))
+        for factors in ((2, 2), (1, 3), (2, 1), (1, 1)):
+            want = np.repeat(np.repeat(x.numpy(), factors[0], 2), factors[1], 3)
+            scaled = lambda v, f=factors: md.nn.functional.interpolate(v, scale_factor=f)
+            assert (scaled(x).numpy() == want).all() and (md.jit(scaled)(x).numpy() == want).all()
+            assert (md.grad(lambda v, s=scaled: md.sum(s(v)))(x).numpy() == factors[0] * factors[1]).all()
+        y = md.nn.functional.interpolate(x, scale_factor=1)
+        y += 1.0
+        assert x[0, 0, 0, 0].item() == 0.0

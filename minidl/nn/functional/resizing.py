@@ -174,6 +174,10 @@ def interpolate(
         from minidl.nn.functional.pooling import adaptive_avg_pool
 
         return adaptive_avg_pool(n, input, sizes)
+    if mode.startswith("nearest") and all(b % a == 0 and _step(a, b, s, False) == a / b for a, b, s in zip(spatial, sizes, scales, strict=True)):
+        apart = input.reshape((*input.shape[:2], *(v for a in spatial for v in (a, 1))))
+        wide = (*input.shape[:2], *(v for a, b in zip(spatial, sizes, strict=True) for v in (a, b // a)))
+        return md.broadcast_to(apart, wide).reshape((*input.shape[:2], *sizes))  # of all axes together: one copy
     x = input
     for axis, (old, new, scale) in enumerate(zip(spatial, sizes, scales, strict=True), start=2):
         step = _step(old, new, scale, bool(align_corners))
