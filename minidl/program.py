@@ -55,7 +55,7 @@ class _Source:
     def __init__(self) -> None:
         self.env: dict[str, Any] = {"Tensor": Tensor, "MISS": MISS, "LEAF": tape.LEAF, "same": same, "based": based, "default": default}
         self.env |= {"steps": steps, "sever": sever, "current": current}
-        self.env |= {"Defaults": dtypes.Defaults, "Strict": dtypes.StrictPromotion, "State": state}
+        self.env |= {"Defaults": dtypes.Defaults, "State": state}
         self.unpack: list[str] = []
         self.terms: list[str] = []
         self.natives: dict[str, str] = {}  # the expression of a tensor -> the name of its native array
@@ -447,7 +447,7 @@ class Program:
             if left := frozenset(n for n in names if (id(own), n) not in self.unguarded):
                 walked.append(f"{text}.keys().isdisjoint({s.name(left, 'V')})")
         terms = s.terms + walked + t.guards
-        terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Strict.on is {dtypes.StrictPromotion.on}")
+        terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Defaults.strict is {dtypes.Defaults.strict}")
         if t.defaulted:
             terms.append("default() is X")
         self.terms, self.asked = list(dict.fromkeys(terms)), {k: getattr(state, k) for k in sorted(t.asked)}

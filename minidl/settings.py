@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from minidl.context import setting
-from minidl.dtypes import Defaults, DType, StrictPromotion, canonical
+from minidl.dtypes import Defaults, DType, canonical
 
 
 class Auto:
@@ -60,12 +60,12 @@ def strict_promotion() -> Iterator[None]:
     Traceback (most recent call last):
     TypeError: ...
     """
-    before = StrictPromotion.on
-    StrictPromotion.on = True
+    before = Defaults.strict
+    Defaults.strict = True
     try:
         yield
     finally:
-        StrictPromotion.on = before
+        Defaults.strict = before
 
 
 @contextlib.contextmanager

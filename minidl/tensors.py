@@ -468,7 +468,7 @@ def promoted(primitive: Primitive, args: Sequence[Any], xp: Any) -> tuple[list[A
                 weak = kind if weak is None or _SCALARS.index(kind) > _SCALARS.index(weak) else weak
                 continue
         if i in joins:
-            if common is not None and common is not a.dtype and dtypes.StrictPromotion.on:
+            if common is not None and common is not a.dtype and dtypes.Defaults.strict:
                 raise TypeError(f"{primitive.name}: {common.short} with {a.dtype.short} under md.strict_promotion(); convert one with .to(...)")
             try:
                 common = a.dtype if common is None else dtypes.promote(common, a.dtype)

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from minidl import tree
 from minidl.backends import using
 from minidl.context import at_once, busy, state
-from minidl.dtypes import Defaults, DType, StrictPromotion
+from minidl.dtypes import Defaults, DType
 from minidl.graph import Graph, told
 from minidl.tensors import Tensor
 from minidl.tracing import subgraph
@@ -68,7 +68,7 @@ def whole(f: F) -> F:
             return f(*args)
         if not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
             return f(*args)
-        settings = told(args[count:]), state.bounds, Defaults.floating, StrictPromotion.on
+        settings = told(args[count:]), state.bounds, Defaults.floating, Defaults.strict
         return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:], settings)(*(x.payload for x in data))
 
     return call  # type: ignore[return-value]

@@ -113,7 +113,7 @@ def _globals() -> dict[str, Any]:
     if minidl is not None:
         backends, dtypes = sys.modules["minidl.backends"], sys.modules["minidl.dtypes"]
         found |= {"interpreter": minidl.state.interpreter, "count of interpreters": minidl.busy[0], "grad mode": minidl.state.grad}
-        found |= {"backends in use": backends._choice.stack, "default dtype": dtypes.Defaults.floating, "strict promotion": dtypes.StrictPromotion.on}
+        found |= {"backends in use": backends._choice.stack, "default dtype": dtypes.Defaults.floating, "strict promotion": dtypes.Defaults.strict}
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     if torch is not None and hasattr(torch, "get_default_dtype"):
         found |= {"torch default dtype": torch.get_default_dtype(), "torch grad mode": torch.is_grad_enabled()}

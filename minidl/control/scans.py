@@ -10,7 +10,7 @@ from minidl.backends import using
 from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, own, same, tensors
 from minidl.control.halves import Split, split_body
-from minidl.dtypes import Defaults, StrictPromotion
+from minidl.dtypes import Defaults
 from minidl.graph import Graph
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import subgraph
@@ -172,7 +172,7 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
         xp = getattr(seq[0], "xp", None)
         usual = state.interpreter is None and state.autocast is None and all(isinstance(t, Tensor) and t.xp is xp for t in operands)
         if usual and hasattr(xp, "asarray") and len({t.shape[:1] for t in seq}) == 1 and all(seq[0].shape[:1]):
-            told = state.grad, state.strong, state.bounds, Defaults.floating, StrictPromotion.on
+            told = state.grad, state.strong, state.bounds, Defaults.floating, Defaults.strict
             key = xp, *told, *(s for _, s in parts), *(aval(t) for t in operands[: len(consts) + len(carry)]), *((t.shape[1:], t.dtype) for t in seq)
             if key not in bodies:
                 if len(bodies) > 255:
