@@ -15,9 +15,10 @@ from minidl.backends import default
 from minidl.context import at_once, busy, state
 from minidl.emit import load, on_first_call
 from minidl.graph import Var
+from minidl.kinds import kind_of
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
-from minidl.tape import count, kind_of
+from minidl.tape import count
 from minidl.tensors import Count, Tensor, bind, ns
 
 _FREE = "(not busy[0] or at_once())"

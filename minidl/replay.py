@@ -24,7 +24,8 @@ from minidl import tape
 from minidl.context import interpreting
 from minidl.dtypes import Defaults
 from minidl.graph import Graph, Var, told
-from minidl.tape import LEAF, Kind, Node
+from minidl.kinds import Kind, Node
+from minidl.tape import LEAF
 from minidl.tracing import Trace, finish
 
 _PASSES = 2  # ordinary passes of a structure before it is compiled

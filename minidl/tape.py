@@ -1,8 +1,7 @@
 """The tape: what an operation leaves behind for differentiation, and the passes over it.
 
-A node is a flat list `[number, kind, xp, parents..., residuals...]`. Numbers fall (-1, -2, …), so a heap of nodes pops the newest first and the
-reverse pass needs no recursion. A kind knows the layout of its nodes and carries `pull`, straight-line code generated once per (primitive,
-tracked inputs, broadcast or not).
+A node is a flat list `[number, kind, xp, parents..., residuals...]`, as minidl.kinds has it. Numbers fall (-1, -2, …), so a heap of nodes pops the
+newest first and the reverse pass needs no recursion.
 
 Promises: the tape never knows what payloads are, so the raw pass over native arrays, over symbols (which captures) and over batches is one and
 the same code; `out` is kept as a payload, never as a Tensor, so there are no cycles; a pass releases each node behind it unless told to retain.
@@ -11,8 +10,6 @@ the same code; `out` is kept as a payload, never as a Tensor, so there are no cy
 from __future__ import annotations
 
 import contextlib
-import functools
-import importlib
 import itertools
 import math
 from _heapq import heappop, heappush  # what heapq makes public; its Python twin is not needed
@@ -21,207 +18,11 @@ from typing import Any
 
 from minidl.backends import using
 from minidl.context import autocasting, busy, state
-from minidl.emit import load
-from minidl.inline import written
+from minidl.kinds import OUTPUTS, Kind, Node, deposit, kind_of, tensor_layer, wrapper
 from minidl.primitives.core import Primitive
-from minidl.primitives.structural import unbroadcast
-from minidl.strong import corrected, strong
+from minidl.strong import strong
 
-Node = list
 count = itertools.count(-1, -1)  # next() on it is atomic
-_OUTPUTS = ("out", "out0", "out1", "out2")  # the results as rules name them; only the first one has derivatives
-
-
-class Kind:
-    """The layout and the code of one sort of node."""
-
-    __slots__ = ("broadcast", "fused", "live", "n", "one", "primitive", "pull", "residuals", "shared", "statics", "wide", "width")
-
-    def __init__(self, primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False):
-        self.primitive, self.live, self.broadcast, self.width, self.wide = primitive, live, broadcast, width, wide
-        self.n = len(live)
-        names: dict[str, None] = {}
-        self.shared = primitive.shared if any("shared" in primitive.needs[primitive.vjp(i)] for i in live) else None
-        for i in live:
-            for rule in (self.shared, primitive.vjp(i), primitive.jvp(i)):
-                names.update(dict.fromkeys(primitive.needs.get(rule, ())))
-            if primitive.jvp(i) == "linear":
-                names.update(dict.fromkeys(a for j, a in enumerate(primitive.args) if j != i))
-                names.update(dict.fromkeys(primitive.params))
-            if broadcast:
-                names[f"{primitive.args[i]}_shape"] = None
-        if broadcast:
-            names["out_shape"] = None
-        names.pop("index", None)
-        names.pop("shared", None)
-        self.residuals = tuple(names)
-        arrays = {*primitive.args, *_OUTPUTS}
-        self.statics = tuple(k + 1 for k, r in enumerate(self.residuals) if r not in arrays)
-        self.fused: dict[Any, Callable[..., Any]] = {}
-        self.pull: Callable[..., None] = self._pull_typed if wide else self._first
-        self.one: Callable[..., Any] | None = self._first_one if self.n == 1 and not wide and primitive.name != "slice" else None
-
-    def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
-        """All cotangents at once: what a backend that fuses compiles as one function."""
-        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), False)
-
-    def strong_rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
-        """rules with strong zeros."""
-        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), True)
-
-    def _cotangents(self, xp: Any, g: Any, values: dict[str, Any], zeros: bool) -> list[Any]:
-        p, out = self.primitive, []
-        if self.shared is not None:
-            values = {**values, "shared": self.shared(xp, g, *(values[n] for n in p.needs[self.shared]))}
-        for i in self.live:
-            rule = p.vjp(i)
-            needs = p.needs[rule]
-            args = [i if n == "index" else values[n] for n in needs]
-            d = corrected(xp, p, rule, g, needs, args, values) if zeros else rule(xp, g, *args)
-            out.append(unbroadcast(xp, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
-        return out
-
-    def pull_strong(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        """pull with strong zeros, in the general way: no code is generated for it."""
-        if self.wide:
-            return self._pull_typed(node, g, pending, heap)
-        xp = node[2]
-        key = xp, "strong"
-        if not getattr(xp, "fuses", False):
-            found = self.strong_rules(xp.bare, g, *node[3 + self.n :])
-        else:
-            call = self.fused.get(key) or self.fused.setdefault(key, xp.fuse(self.strong_rules, self.statics))
-            found = call(g, *node[3 + self.n :])
-        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
-            deposit(parent, d, pending, heap, xp)
-
-    def pull_fused(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        """pull as one dispatch, on backends for which a dispatch is dear."""
-        xp = node[2]
-        call = self.fused.get(xp)
-        if call is None:
-            call = self.fused[xp] = xp.fuse(self.rules, self.statics)
-        n = self.n
-        for parent, d in zip(node[3 : 3 + n], call(g, *node[3 + n :]), strict=True):
-            deposit(parent, d, pending, heap, xp)
-
-    def _pull_typed(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        """pull on untracked Tensors, which type every Python number: for dtypes that the backend's own operators would widen."""
-        wrap = _wrapper(node[2])
-        with using(node[2]):
-            found = self.pull_tensors(node, wrap(g, None), _tensor_layer().ns, lambda p, _: wrap(p, None))
-        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
-            deposit(parent, d.payload, pending, heap, node[2])
-
-    def _first(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        self.pull = self._generate()  # at first use: importing minidl makes a hundred kinds, a program uses a dozen
-        self.pull(node, g, pending, heap)
-
-    def _source(self, k: int, env: dict[str, Any], lines: list[str]) -> None:
-        """Lines that compute `d`, the cotangent of the k-th tracked input."""
-        p, i = self.primitive, self.live[k]
-        rule = p.vjp(i)
-        if self.shared is not None and k == 0:
-            env["shared"] = self.shared
-            lines.append(f"r_shared = shared(xp, {', '.join(('g', *(f'r_{n}' for n in p.needs[self.shared])))})")
-        names = ["g", *(i if n == "index" else f"r_{n}" for n in p.needs[rule])]
-        steps: list[str] = []
-        result = written(rule, names, steps, [f"r_{n}" for n in p.params])
-        if result is None:
-            env[f"rule{k}"] = rule
-            steps, result = [], f"rule{k}(xp, {', '.join(map(str, names))})"
-        lines += steps
-        lines.append(f"d = unbroadcast(xp, {result}, r_{p.args[i]}_shape)" if self.broadcast else f"d = {result}")
-
-    def _head(self) -> str:
-        parents = [f"p{k}" for k in range(self.n)]
-        return ", ".join(["_", "_", "xp", *parents, *(f"r_{r}" for r in self.residuals)]) + " = node"
-
-    def _generate(self) -> Callable[..., None]:
-        env: dict[str, Any] = {"heappush": heappush, "unbroadcast": unbroadcast}
-        lines = [self._head(), "xp = xp.bare"]
-        if self.primitive.name == "slice":  # so that a loop over the parts of x does not add up arrays as large as x
-            lines += ["n, f = p0[0], getattr(xp, 'add_at_slice', None)"]
-            lines += ["if f is not None and n in pending: return f(pending, n, g, r_start, r_stop, r_step)"]
-        for k in range(self.n):
-            self._source(k, env, lines)
-            d, add, first = "d", "add", "pending[n] = d"
-            if len(lines) > 2 and lines[-3] == "f = xp.neg" and lines[-2].startswith(f"{lines[-1][4:]} = f("):  # what is negated last
-                d, add = lines[-2].rpartition("(")[2][:-1], "sub"  # to subtract is one step less, with the same bits
-                first = f"f = xp.neg; pending[n] = f({d})"
-                del lines[-3:]
-            lines += [
-                f"n = p{k}[0]",
-                f"if n in pending: f = xp.{add}; pending[n] = f(pending[n], {d})",
-                f"else: {first}; heappush(heap, p{k})",
-            ]
-        return load("def pull(node, g, pending, heap):\n" + "".join(f"    {x}\n" for x in lines), env, "pull")
-
-    def _generate_one(self) -> Callable[..., Any]:
-        """pull for one tracked input, which returns its cotangent: the pass may then go straight on to the parent."""
-        env: dict[str, Any] = {"unbroadcast": unbroadcast}
-        lines = [self._head(), "xp = xp.bare"]
-        self._source(0, env, lines)
-        if lines[-1].startswith("d = "):
-            lines[-1] = "return " + lines[-1][4:]
-        return load("def one(node, g):\n" + "".join(f"    {x}\n" for x in lines), env, "one")
-
-    def _first_one(self, node: Node, g: Any) -> Any:
-        self.one = self._generate_one()
-        return self.one(node, g)
-
-    def values(self, node: Node, wrap: Callable[[Any, Any], Any] | None) -> dict[str, Any]:
-        """The residuals by name; wrap(payload, node) makes Tensors of those that are payloads."""
-        out = dict(zip(self.residuals, node[3 + self.n :], strict=True))
-        if wrap is not None:
-            parents = dict(zip(self.live, node[3 : 3 + self.n], strict=True))
-            for i, a in enumerate(self.primitive.args):
-                if a in out:
-                    out[a] = wrap(out[a], parents.get(i))
-            for a in _OUTPUTS:
-                if a in out:
-                    out[a] = wrap(out[a], None if a in _OUTPUTS[2:] else node)
-        return out
-
-    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
-        """One cotangent per parent, computed on Tensors."""
-        return self._cotangents(ns, g, self.values(node, wrap), state.strong)
-
-    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
-        """The output's tangent from those of the parents (None for zero); ns and wrap as in pull_tensors, wrap None for raw payloads."""
-        if self.wide and wrap is None:
-            make = _wrapper(node[2])
-            with using(node[2]):
-                found = self.push(node, [None if t is None else make(t, None) for t in tangents], _tensor_layer().ns, lambda p, _: make(p, None))
-            return found.payload
-        p, values, total, zeros = self.primitive, self.values(node, wrap), None, state.strong
-        for i, t in zip(self.live, tangents, strict=True):
-            if t is None:
-                continue
-            rule = p.jvp(i)
-            if rule == "linear":
-                names = tuple(a for j, a in enumerate(p.args) if j != i)
-                rule = functools.partial(_linear, p, i, {k: values[k] for k in p.params})
-            else:
-                names = p.needs[rule]
-            args = [i if n == "index" else values[n] for n in names]
-            d = corrected(ns, p, rule, t, names, args, values) if zeros else rule(ns, t, *args)
-            total = d if total is None else ns.add(total, d)
-        if self.broadcast and total is not None and tuple(total.shape) != values["out_shape"]:
-            total = ns.broadcast_to(total, shape=values["out_shape"])
-        return total
-
-
-def _linear(p: Primitive, i: int, params: dict[str, Any], xp: Any, t: Any, *others: Any) -> Any:
-    """The tangent of a primitive that is linear in argument i: itself with that argument replaced."""
-    out = getattr(xp, p.name)(*others[:i], t, *others[i:], **params)
-    return out[0] if p.multiple else out
-
-
-@functools.cache
-def kind_of(primitive: Primitive, live: tuple[int, ...], broadcast: bool, width: int, wide: bool = False) -> Kind:
-    """The kind of nodes that `primitive` leaves behind when these inputs are tracked."""
-    return Kind(primitive, live, broadcast, width, wide)
 
 
 class _Special:
@@ -343,7 +144,7 @@ class Opaque:
         xp = node[2]
         found = None if self.raw is None else self.raw(g)
         if found is None:
-            wrap = _wrapper(xp)
+            wrap = wrapper(xp)
             with _on(xp):
                 found = self.vjp([None if c is None else wrap(c, None) for c in g], tracked=False)
             found = [d if d is None else xp.lift(d)[0] if d.xp is not xp else d.payload for d in found]
@@ -356,7 +157,7 @@ class Opaque:
 
     def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
         if wrap is None:
-            wrap_raw = _wrapper(node[2])
+            wrap_raw = wrapper(node[2])
             with _on(node[2]):
                 outs = self.jvp([None if t is None else wrap_raw(t, None) for t in tangents])
             return [None if o is None else (node[2].lift(o)[0] if o.xp is not node[2] else o.payload) for o in outs]
@@ -450,7 +251,7 @@ def hold(roots: Sequence[Node | None], start: int) -> None:
 
 def apply_hooks(hooks: Sequence[Callable[..., Any]], g: Any) -> Any:
     """Each hook may replace the gradient by returning another one. Hooks see cotangents as users do: conjugated."""
-    conj = _tensor_layer().ns.conj if g.dtype.is_complex else lambda x: x
+    conj = tensor_layer().ns.conj if g.dtype.is_complex else lambda x: x
     for hook in list(hooks):
         new = hook(conj(g))
         g = g if new is None else conj(new)
@@ -465,7 +266,7 @@ def hooks_of(node: Node) -> Sequence[Callable[..., Any]]:
 def hooked(node: Node, g: Any) -> Any:
     """A raw cotangent after the hooks of its node."""
     xp = state.interpreter or node[2]
-    t = apply_hooks(hooks_of(node), _wrapper(xp)(g, None))
+    t = apply_hooks(hooks_of(node), wrapper(xp)(g, None))
     return t.payload if t.xp is xp else xp.lift(t)[0]
 
 
@@ -476,7 +277,7 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
         return None
     broadcast = primitive.elementwise and any(tuple(payloads[i].shape) != tuple(outs[0].shape) for i in live)
     kind = kind_of(primitive, live, broadcast, len(payloads), not xp.dtype_of(outs[0]).fast and getattr(xp, "widens", False))
-    names = {"out": outs[0], **dict(zip(_OUTPUTS[1:], outs, strict=False))}
+    names = {"out": outs[0], **dict(zip(OUTPUTS[1:], outs, strict=False))}
     values = []
     for r in kind.residuals:
         if r in names:
@@ -499,27 +300,6 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
 def pull_of(kind: Any) -> Callable[..., None]:
     """How a kind passes a raw cotangent on, in this thread."""
     return kind.pull_strong if state.strong and kind.__class__ is Kind else kind.pull
-
-
-def deposit(parent: Node, d: Any, pending: dict, heap: list, ns: Any) -> None:
-    """Add a cotangent to what waits for a node."""
-    n = parent[0]
-    if n in pending:
-        pending[n] = ns.add(pending[n], d)
-    else:
-        pending[n] = d
-        heappush(heap, parent)
-
-
-@functools.cache
-def _tensor_layer() -> Any:
-    return importlib.import_module("minidl.tensors")  # `minidl.tensor` as an attribute is the function
-
-
-def _wrapper(xp: Any) -> Callable[[Any, Any], Any]:
-    """Payload and node → Tensor, on this xp."""
-    make = _tensor_layer().Tensor
-    return lambda payload, node: make(payload, xp, xp.dtype_of(payload), node) if hasattr(payload, "shape") else payload
 
 
 def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False) -> tuple[list[Node], bool, set[int]]:
@@ -645,7 +425,7 @@ def pull_tensors(
             kind.pull(node, g, pending, heap)
         elif leads is None or node[0] in leads:
             with _home(node):
-                ds = kind.pull_tensors(node, g, ns, _wrapper(node[2]))
+                ds = kind.pull_tensors(node, g, ns, wrapper(node[2]))
             for parent, d in zip(node[3 : 3 + kind.n], ds, strict=True):
                 if parent is not None and d is not None:
                     deposit(parent, d, pending, heap, ns)
@@ -662,4 +442,4 @@ def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool
             incoming = [None if p is None else tangents.get(p[0]) for p in node[3 : 3 + node[1].n]]
             if any(t is not None for t in incoming):
                 with _home(node):
-                    tangents[node[0]] = node[1].push(node, incoming, ns if tracked else node[2], _wrapper(node[2]) if tracked else None)
+                    tangents[node[0]] = node[1].push(node, incoming, ns if tracked else node[2], wrapper(node[2]) if tracked else None)

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "sizes", "stopwatch"),
     ("backends",),
-    ("tape", "tensors", "generated", "later", "handover"),
+    ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
     ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "custom_rules", "checkpointing", "recording"),

@@ -14,9 +14,10 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
+from minidl.kinds import Node, deposit
 from minidl.ops.common import cast, describe, fresh, from_numpy, home, ns, state, traced, values
 from minidl.ops.namespace import VERSIONS
-from minidl.tape import Node, count, crossed, deposit
+from minidl.tape import count, crossed
 from minidl.tensors import Tensor
 
 Method = Callable[..., Any]

@@ -13,9 +13,10 @@ from minidl import shapes
 from minidl.context import at_once
 from minidl.emit import load
 from minidl.errors import checked
+from minidl.kinds import kind_of
 from minidl.ops.common import Tensor, busy, describe, dtypes, ns, operand, permuted, reshaped, state, table, traced
 from minidl.ops.manipulation import diagonal
-from minidl.tape import count, kind_of
+from minidl.tape import count
 
 __all__ = ["affine", "dot", "einsum", "matmul", "outer", "tensordot", "vecdot"]
 
