@@ -136,7 +136,7 @@ class JaxBackend(Backend):
         self.takes_numpy = self.device == "cpu"
         self.placement = SingleDeviceSharding(device)
         self.raw = Namespace(self)
-        self._brought = jax.jit(lambda x: x, out_shardings=self.placement)
+        self._brought = jax.jit(lambda x: lax.reshape(x, ()), out_shardings=self.placement)  # an array also under jax.disable_jit
         self._constants: dict[tuple[bytes, DType], Any] = {}
         super().__init__()
         self.quick = _Scoped(self)

@@ -403,6 +403,8 @@ def test_scalars_keep_their_bits_and_64_bits():
         assert np.asarray(got).tobytes() == np.array(value, dtype.numpy).tobytes()
         assert xp.dtype_of(got) is dtype
         assert got.sharding == xp.placement
+    with jax.disable_jit():
+        assert (md.asarray(3.25, backend="jax") * 7.5).payload.sharding == xp.placement
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
