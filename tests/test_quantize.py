@@ -99,6 +99,20 @@ def test_sums_that_half_precision_does_not_hold(dtype):
             assert got.dtype is dtype and np.allclose(got.to(md.float32).numpy(), want, rtol=0.02)
 
 
+def test_inputs_that_are_no_ordinary_floats(backend):
+    nan = float("nan")
+    for layer, x, place in ((nn.Linear(2, 3), md.tensor([[1.0, 2.0], [nan, 1.0]]), (1,)), (nn.Conv1d(1, 3, 1), md.tensor([[[1.0]], [[nan]]]), (1,))):
+        q = quantize.dynamic(layer, (nn.Linear, nn.Conv1d))
+        out = md.isnan(q(x))
+        assert out[place].all().item() and not out[0].any().item()  # what is no number does not become one, nor its neighbours nan
+        whole = md.ones(x.shape, dtype=md.int64)
+        assert q(whole).dtype is layer(whole).dtype is md.float32 and abs(q(whole) - layer(whole)).max().item() < 0.02
+        observed = quantize.prepare(layer)
+        assert observed(x[:0]).shape == layer(x[:0]).shape and observed.input_max.item() == 0
+    with pytest.raises(ValueError, match="prepare: the model has observed layers already"):
+        quantize.prepare(observed)
+
+
 def test_a_weight_that_something_else_computes_with_is_what_its_integers_stand_for():
     class Tied(nn.Module):
         def __init__(self):

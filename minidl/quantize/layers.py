@@ -42,6 +42,11 @@ class _Quantized(nn.Module):
         """The weight as floats."""
         return dequantize(self.weight_int8, self.scale)
 
+    def _wide(self, x: md.Tensor) -> tuple[md.Tensor, md.DType]:
+        """The input in a dtype that holds sums of products of integers, which 16 bits do not, and the dtype of the result, the float layer's."""
+        dtype = md.result_type(x.dtype, self.scale.dtype)
+        return x.to(md.result_type(dtype, md.float32)), dtype
+
 
 class QuantizedLinear(_Quantized):
     """A Linear layer by products of int8 that add up in 32 bits (md.matmul_int8).
@@ -58,10 +63,10 @@ class QuantizedLinear(_Quantized):
         self.out_features, self.in_features = self.weight_int8.shape
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        wide = _wide(x)
+        wide, dtype = self._wide(x)
         scale = self.input_scale.to(wide.dtype) if self.input_scale is not None else scale_of(wide, -1)
         out = md.matmul_int8(quantize(wide, scale), self.weight_int8).to(wide.dtype) * scale * self.scale.to(wide.dtype).reshape((-1,))
-        return (out if self.bias is None else out + self.bias.to(wide.dtype)).to(x.dtype)
+        return (out if self.bias is None else out + self.bias.to(wide.dtype)).to(dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, {_kind(self)}"
@@ -80,7 +85,7 @@ class QuantizedConv(_Quantized):
         self.stride, self.padding, self.dilation, self.groups = layer.stride, layer.padding, layer.dilation, layer.groups
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        weight, wide = self.weight_int8, _wide(x)
+        weight, (wide, dtype) = self.weight_int8, self._wide(x)
         n = weight.ndim - 2
         scale = self.input_scale.to(wide.dtype) if self.input_scale is not None else scale_of(wide, tuple(range(x.ndim - n - 1, x.ndim)))
         exact = md.float32 if math.prod(weight.shape[1:]) <= _EXACT else md.float64
@@ -88,7 +93,7 @@ class QuantizedConv(_Quantized):
         out = conv(quantize(wide, scale).to(exact), weight.to(exact), None, self.stride, self.padding, self.dilation, self.groups)
         ones = (1,) * n
         out = out.to(wide.dtype) * scale * self.scale.to(wide.dtype).reshape((-1, *ones))
-        return (out if self.bias is None else out + self.bias.to(wide.dtype).reshape((-1, *ones))).to(x.dtype)
+        return (out if self.bias is None else out + self.bias.to(wide.dtype).reshape((-1, *ones))).to(dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight_int8.shape[0]} channels, kernel_size={self.weight_int8.shape[2:]}, {_kind(self)}"
@@ -110,11 +115,6 @@ class QuantizedEmbedding(_Quantized):
 
     def extra_repr(self) -> str:
         return f"{self.weight_int8.shape[0]}, {self.weight_int8.shape[1]}"
-
-
-def _wide(x: md.Tensor) -> md.Tensor:
-    """The input in a dtype that holds sums of products of integers, which 16 bits do not."""
-    return x.to(md.result_type(x.dtype, md.float32))
 
 
 def _kind(layer: _Quantized) -> str:

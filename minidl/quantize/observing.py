@@ -46,7 +46,7 @@ class Observed(nn.Module):
             compute(layer, "weight", Rounded(per_channel))
 
     def forward(self, x: md.Tensor) -> md.Tensor:
-        if self.training or not self.aware:
+        if x.size and (self.training or not self.aware):
             with md.no_grad():
                 now = md.max(md.abs(x.detach()))
                 if self.aware:

@@ -19,7 +19,7 @@ def scale_of(x: md.Tensor, axis: int | tuple[int, ...] | None = None) -> md.Tens
     0.02
     """
     scale = md.max(md.abs(x), axis=axis, keepdims=axis is not None) / LARGEST
-    return md.where(scale > 0, scale, 1.0)
+    return md.where(scale == 0, 1.0, scale)  # nan stays nan
 
 
 def quantize(x: md.Tensor, scale: md.Tensor) -> md.Tensor:

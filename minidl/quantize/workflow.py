@@ -80,7 +80,7 @@ def prepare(model: nn.Module, aware: bool = False, per_channel: bool = True, ave
     """A copy of the model whose Linear and convolution layers measure their inputs: run typical data through it, then convert it.
 
     aware: the copy computes as if in 8 bits and is trained further (quantization-aware training), the ranges following the batches with momentum
-    `averaging`. Fold batch normalisation before, or leave it between the layers, in floats.
+    `averaging`. Fold batch normalisation before, or leave it between the layers, in floats. Raises ValueError for a model that was prepared already.
 
     >>> import minidl as md
     >>> from minidl import nn
@@ -92,6 +92,8 @@ def prepare(model: nn.Module, aware: bool = False, per_channel: bool = True, ave
     )
     """
     _check("prepare", model)
+    if any(isinstance(m, Observed) for m in model.modules()):
+        raise ValueError("prepare: the model has observed layers already; run data through it, or prepare the model that it was made of")
 
     def swap(module: nn.Module) -> nn.Module | None:
         if isinstance(module, (nn.Linear, *_CONVOLUTIONS)) and getattr(module, "padding_mode", "zeros") == "zeros":
