@@ -59,12 +59,15 @@ def moves(shape: tuple[int, ...]) -> Iterator[Step]:
         for low, high in ((1, 0), (0, 2), (1, 1)):
             for value in (0.0, 1.5):
                 yield "pad", {"widths": tuple((low, high) if i == a else (0, 0) for i in axes), "value": value}
-        for form in ("x y", "y x", "x x", "x y x", "parts", "turned", "empty"):
+        for form in ("x y", "y x", "x x", "x y x", "parts", "turned", "empty", "windows"):
             yield "concat", {"axis": a, "form": form}
     for to in ((2, *shape), tuple(2 if s == 1 else s for s in shape)):
         if to != shape:
             yield "broadcast_to", {"shape": to}
     if rank >= 2:
+        ones = (1,) * rank
+        yield "slice", {"start": tuple(min(1, n) for n in shape), "stop": shape, "step": ones}
+        yield "slice", {"start": (0,) * rank, "stop": tuple(max(n - 1, 0) for n in shape), "step": ones}
         for name, k in itertools.product(("tril", "triu"), (-1, 0, 1)):
             yield name, {"k": k}
     yield from (("neg", {}), ("add y", {}), ("add x", {}), ("mul 2", {}), ("where", {}))
@@ -95,10 +98,18 @@ class Program:
             first = lambda: self.make("slice", (v,), start=tuple(zero), stop=tuple(half), **whole)
             second = lambda: self.make("slice", (v,), start=tuple(mid), stop=tuple(end), **whole)
             half_none = half[:a] + [0] + half[a + 1 :]
+            b = (a + 1) % len(v.shape)
+            left, right = half[:], mid[:]
+            left[b], right[b] = max(half[b] - 1, 0), min(1, end[b])
+            windows = lambda: (
+                self.make("slice", (v,), start=tuple(zero), stop=tuple(left), **whole),
+                self.make("slice", (v,), start=tuple(right), stop=tuple(end), **whole),
+            )
             none = lambda: self.make("slice", (v,), start=tuple(zero), stop=tuple(half_none), **whole)
             parts = {
                 "x y": lambda: (v, other), "y x": lambda: (other, v), "x x": lambda: (v, v), "x y x": lambda: (v, other, v),
                 "parts": lambda: (first(), second()), "turned": lambda: (second(), first()), "empty": lambda: (none(), v),
+                "windows": windows,
             }[form]()  # fmt: skip
             return self.make("concat", parts, axis=a)
         if name in ("add y", "add x", "mul 2"):

@@ -139,6 +139,7 @@ row("pairwise distance 0", lambda x, y: F.pairwise_distance(x, y, eps=0.0), ([1.
 row("norm1 with a 0", lambda x: md.vector_norm(x, ord=1), ([0.0, -3.0],), 3.0, ([0.0, -1.0],), ([0.0, 0.0],))
 row("norm3(0)", lambda x: md.vector_norm(x, ord=3), ([0.0, 0.0],), 0.0, ([0.0, 0.0],))
 row("norm3 with a 0", lambda x: md.vector_norm(x, ord=3), ([0.0, 1.0],), 1.0, ([0.0, 1.0],), law="1")
+row("root 1.5 of inf", lambda x: md.extend.ns.root(x, p=1.5), (inf,), inf, (0.0,), law="3")
 row("norm.5(0)", lambda x: md.vector_norm(x, ord=0.5), ([0.0, 0.0],), 0.0, ([0.0, 0.0],), law="2")
 row("norm.5 with a 0", lambda x: md.vector_norm(x, ord=0.5), ([0.0, 1.0],), 1.0, ([0.0, 1.0],), law="2")
 row("norm_inf tie", lambda x: md.vector_norm(x, ord=inf), ([2.0, -2.0],), 2.0, ([0.5, -0.5],), ([0.0, 0.0],))
