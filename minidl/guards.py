@@ -302,9 +302,9 @@ class Walk:
         heard, free = set(latent), bool(latent) and _ears.acquire(False)
         profile: Any = None
         if free and sys.getprofile() is None:
-            from cProfile import Profile  # which is written in C
+            from _lsprof import Profiler  # what cProfile makes public
 
-            profile = Profile(subcalls=False, builtins=False)
+            profile = Profiler(subcalls=False, builtins=False)
             with suppress(ValueError):  # a profiler of the user's is at work, from Python 3.12 on
                 profile.enable()
         try:
