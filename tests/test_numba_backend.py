@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -434,3 +437,23 @@ def test_nothing_global_of_numba_changes(backend):
 def test_only_the_cpu():
     with pytest.raises(ValueError, match="backend numba: no device 'cuda:0'"):
         get("numba", "cuda:0")
+
+
+def test_kernels_on_disk_are_keyed_by_every_function_that_they_are_made_of(monkeypatch):
+    """Else a cache would survive a change of the source that made it."""
+    read = set()
+    plain = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.add(path.stem) or plain(path))
+    numba_kernels._stamp.__wrapped__()
+    todo = [v for name in numba_kernels._MODULES for v in vars(importlib.import_module(f"minidl.backends.{name}")).values()]
+    seen, homes = set(), set()
+    while todo:
+        f = todo.pop()
+        f = getattr(f, "py_func", getattr(f, "_defn", f))  # what numba compiles, and what its intrinsics are made of
+        if not isinstance(f, types.FunctionType) or f in seen or not {"minidl", "backends"} & set(Path(f.__code__.co_filename).parts):
+            continue
+        seen.add(f)
+        homes.add(Path(f.__code__.co_filename).stem)
+        todo += [f.__globals__[name] for name in f.__code__.co_names if name in f.__globals__]
+        todo += [cell.cell_contents for cell in f.__closure__ or ()]
+    assert len(seen) > 50 and homes <= read, homes - read
