@@ -311,7 +311,7 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
     """
     level = state.interpreter
     seen: dict[int, Node] = {}
-    stack, beyond = list(roots), list[Node]()  # what feeds the targets comes last: there a released node is no loss
+    stack, beyond = list(roots), list[Node]()  # what feeds the targets comes last
     stop = {t[0] for t in targets}
     tracked = False
     while stack or beyond:
@@ -320,14 +320,14 @@ def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False)
         if node[0] in seen:
             continue
         seen[node[0]] = node
-        if node[0] in stop:
+        kind = node[1]
+        if node[0] in stop and (not through or kind is not RELEASED):
             tracked = tracked or bool(parents_of(node))
-            if through and node[1] is not ALIAS:
+            if through and kind is not ALIAS:
                 beyond.extend(parents_of(node))
             continue
-        kind = node[1]
-        if kind is RELEASED and (rest is beyond or all(node[0] > n for n in stop)):  # it is older than what it should lead to
-            tracked = tracked or rest is stack
+        if kind is RELEASED and all(node[0] >= n for n in stop):  # it is what it should lead to, or older
+            tracked = tracked or (rest is stack and node[0] not in stop)
             continue
         if kind is RELEASED:
             RELEASED.pull(node, None, {}, [])

@@ -100,3 +100,15 @@ def test_floats_saturate_on_their_way_into_integers(backend, make):
     assert md.asarray(values, dtype="uint8").tolist() == [255, 0, 0, 255, 0]
     assert md.asarray(values, dtype="uint64").tolist() == [2**64 - 1, 0, 0, 300, 0]
     assert md.asarray(values, dtype="float16").tolist()[0] == np.inf  # without a warning
+
+
+# ---- the eager tape -----------------------------------------------------------------------------------------------------------------------------
+def test_a_released_input_that_may_lead_to_another_says_so():
+    """The gradient of what lies behind it would lack what flows through it."""
+    x = f64(X).requires_grad_()
+    y = x * x
+    z = x * 3.0 + y
+    (y * y).sum().backward()
+    np.testing.assert_allclose(md.autograd.grad((y * z).sum(), y, retain_graph=True)[0].numpy(), [5.0, 14.0, 27.0])
+    with pytest.raises(RuntimeError, match="already differentiated"):
+        md.autograd.grad((y * z).sum(), [y, x])
