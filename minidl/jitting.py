@@ -62,7 +62,7 @@ class Jitted:
         self.memory = memory
         self.programs: list[Program] = []
         self.compiles = 0  # how often the function was traced
-        self._told = inspect.isfunction(f) and f.__module__.startswith("minidl.")  # that it is traced again and again
+        self._told = inspect.isfunction(f) and str(f.__module__).startswith("minidl.")  # that it is traced again and again
         self._once: str | None = None  # why the last program fits no other call
         self._lock = threading.RLock()
         self._names: dict[int, str] = {}

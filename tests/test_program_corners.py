@@ -112,3 +112,9 @@ def test_a_released_input_that_may_lead_to_another_says_so():
     np.testing.assert_allclose(md.autograd.grad((y * z).sum(), y, retain_graph=True)[0].numpy(), [5.0, 14.0, 27.0])
     with pytest.raises(RuntimeError, match="already differentiated"):
         md.autograd.grad((y * z).sum(), [y, x])
+
+
+def test_a_function_of_no_module_can_be_jitted():
+    made = {"md": md}
+    exec("def f(x):\n    return md.sin(x)", made)  # as templates and notebooks make them
+    assert md.jit(made["f"])(f64(X)).tolist() == md.sin(f64(X)).tolist()
