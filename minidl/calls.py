@@ -138,6 +138,9 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
             lines.append(f"    if not taken.issuperset(map(type, {names})): {names} = map(put, {names})")
         env.update(away=_held, turns=turns, look=look, put=way.put, taken=way.classes, K=way.native, stay=Stay(engine.xp, len(arguments)))
     mark = len(lines)
+    if program.writes:  # a checkpoint looks at what changes; before the call, so that nothing is given away that it keeps
+        env["busy"], targets = busy, _constant([w.target for w in program.writes], env)
+        lines.append(f"    if busy[0] and State.journal is not None: any(map(State.journal.note, {targets}))")
     if any(env.get(w.target) is flag for w in program.writes for flag in later.flags.values()):
         env["check"] = later.check
         lines.append("    check()")

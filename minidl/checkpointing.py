@@ -17,7 +17,7 @@ from minidl.context import autocasting, grad_mode, state
 from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
-from minidl.transforms import _push, alias, as_constant, bound, twin, with_node
+from minidl.transforms import _push, alias, as_constant, bound, here, twin, with_node
 
 #: Streams of random numbers that `checkpoint` replays: each has `key`, the Tensor of its state, and `restore(key)`.
 streams: list[Any] = []
@@ -61,6 +61,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             out, aliases = run(fresh)
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
+        stored = [t for ref, _ in changed.values() if (t := ref()) is not None and (n := node_of(t)) is not None and n[0] < born]
+        outs, n_out = [*outs, *map(_now, stored)], len(outs)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
@@ -77,7 +79,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                     _restore(changed)
                     _rewind(before)
                     results, aliases = run(nodes)
-                    return tree.leaves(results), aliases
+                    return [*tree.leaves(results), *map(_now, stored)], aliases
                 finally:
                     _restore(undo)
                     _rewind(now)
@@ -105,11 +107,19 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
         made = attach("checkpoint", sources, outs, vjp, jvp)
         made = [m if follows else o for m, o, follows in zip(made, outs, tracked, strict=True)]
+        for t, m in zip(stored, made[n_out:], strict=True):
+            assign_alone(t, m)
         if not left[0]:  # what f says of all that comes behind it
             set_grad_enabled(False)
-        return tree.unflatten(out_structure, made)
+        return tree.unflatten(out_structure, made[:n_out])
 
     return wrapped
+
+
+def _now(t: Tensor) -> Tensor:
+    """What a tensor that others may change holds now, in the current context."""
+    payload, xp, node = here(t)
+    return Tensor(payload, xp, t.dtype, node)
 
 
 def _symbol(t: Any) -> Any:
@@ -129,7 +139,7 @@ class Journal(dict[int, Any]):
     def note(self, t: Tensor) -> None:
         """Keep what a Tensor is, which is about to change, in all journals of this level."""
         if self.level is state.interpreter and id(t) not in self:
-            self[id(t)] = weakref.ref(t), t.detach()
+            self[id(t)] = weakref.ref(t), _now(t)
         if self.outer is not None:
             self.outer.note(t)
 
@@ -146,9 +156,9 @@ def _journal() -> Iterator[Journal]:
 
 
 def _restore(journal: dict[int, Any]) -> None:
-    with grad_mode(False):
-        for target, value in list(journal.values()):
-            if (t := target()) is not None:
+    for target, value in list(journal.values()):
+        if (t := target()) is not None:
+            with grad_mode(t.leaf is None):  # which keeps its place on the tape
                 assign_alone(t, value)
 
 

@@ -372,6 +372,7 @@ class Program:
         if not walk.whole:
             self.once = "it may read more than guards look at"
         named: dict[int, str] = {}  # where state is found that moves
+        leaves: dict[int, str] = {}
         for key, (tensor, var, node) in t.captured.items():
             places = [(p, (id(b), k)) for _, p, b, k in walk.tensors.pop(key, ()) if (id(b), k) not in self.unguarded]
             moving = [p for p, place in places if place in rewritten]
@@ -393,6 +394,8 @@ class Program:
             inputs.append(var)
             read.append(Input(text, "argument" if key in arguments else "state"))
             s.native(text)
+            if node is not None and node[1] is tape.LEAF and (first := leaves.setdefault(node[0], text)) != text:
+                s.terms.append(f"{first}.node is {text}.node")  # two tensors of one leaf, as loops and branches make them
             if node is not None and self.grad:
                 tracked.append((node, text, var))
         for (tensor, place, box, key), *_ in walk.tensors.values():  # of which the code may have read the shape
@@ -427,7 +430,7 @@ class Program:
         results: dict[int, Any] = dict.fromkeys((n[0] for n in nodes), None)
         roots = [(lifted[i][1], seed) for i, seed in zip(tracked, seeds, strict=True)]
         tape.pull_raw(roots, results, None, True, lambda node, g: None)
-        return seeds, [results[n[0]] for n in nodes]
+        return seeds, [results.pop(n[0], None) for n in nodes]  # two tensors may share a leaf, whose gradient is all that reaches it
 
     def _guard_hooks(self, t: Trace) -> None:
         """The hooks of leaves, which ran while the backward pass was traced, are what they were."""

@@ -118,3 +118,115 @@ def test_a_function_of_no_module_can_be_jitted():
     made = {"md": md}
     exec("def f(x):\n    return md.sin(x)", made)  # as templates and notebooks make them
     assert md.jit(made["f"])(f64(X)).tolist() == md.sin(f64(X)).tolist()
+
+
+def _shared(x, f):
+    """f of x and of another tensor with its place on the tape, as the function of an eager loop or branch is handed one."""
+    return md.cond(md.asarray(True), lambda a: f(a, x), lambda a: a, x)
+
+
+def test_two_tensors_of_one_leaf_share_one_gradient(backend):
+    def both(a, b):
+        return a * 2.0 + b * 5.0
+
+    jitted = md.jit(both)
+    for _ in range(2):
+        x = f64(X).requires_grad_()
+        _shared(x, jitted).sum().backward()
+        assert x.grad.tolist() == [7.0] * 3
+        y, z = f64(X).requires_grad_(), f64(X).requires_grad_()  # a program for one leaf is none for two
+        jitted(y, z).sum().backward()
+        assert y.grad.tolist() == [2.0] * 3 and z.grad.tolist() == [5.0] * 3
+
+
+# ---- what a checkpointed function stores outside ------------------------------------------------------------------------------------------------
+def _stores(x, wrap):
+    w = x * 1.0
+
+    def b(a):
+        w[0] = a[1] * x[0]
+        w.mul_(a)
+        return a * 0.9
+
+    return wrap(b)(x * 2.0).sum() + (w * w).sum()
+
+
+def _stores_in_views(x, wrap):
+    w = x * 1.0
+    v = w[0]
+
+    def b(a):
+        v.mul_(a[1])
+        w[1].add_(a[0])
+        return a.sum()
+
+    return wrap(b)(md.sin(x)) + (w * w).sum() + v
+
+
+def _stores_twice(x, wrap):
+    w = x * 1.0
+    f = wrap(lambda a: (w.mul_(a), a * w)[1])
+    return (f(x) + f(md.cos(x)) * w).sum()
+
+
+def _stores_alone(x, wrap):
+    w = md.zeros(x.shape, dtype=x.dtype)
+    wrap(lambda a: (w.copy_(md.sin(a)), None)[1])(x)
+    return (w * w).sum()
+
+
+def _stores_inside_another(x, wrap):
+    w = x * 1.0
+    inner = wrap(lambda a: (w.mul_(a), a * a)[1])
+
+    def b(a):
+        u = inner(md.sin(a))
+        w.add_(u)
+        return u
+
+    return (wrap(b)(x) * w).sum()
+
+
+CHECKPOINTS = {
+    "plain": md.checkpoint,
+    "inside jit": lambda f: md.jit(md.checkpoint(f)),
+    "around jit": lambda f: md.checkpoint(md.jit(f)),
+}
+
+
+@pytest.mark.parametrize("f", [_stores, _stores_in_views, _stores_twice, _stores_alone, _stores_inside_another], ids=lambda f: f.__name__[1:])
+@pytest.mark.parametrize("where", CHECKPOINTS)
+def test_gradients_flow_through_what_a_checkpoint_stores_outside(where, f):
+    x, t = f64(X), f64(T)
+    for way in ("grad of grad", "grad of jvp", "jvp of grad"):
+        found, want = (WAYS[way](lambda x, wrap=wrap: f(x, wrap), x, t) for wrap in (CHECKPOINTS[where], lambda g: g))
+        np.testing.assert_allclose(found.numpy(), want.numpy(), rtol=1e-12)
+    want = md.grad(lambda x: f(x, lambda g: g))(x).numpy()
+    y = f64(X).requires_grad_()
+    f(y, CHECKPOINTS[where]).backward()
+    np.testing.assert_allclose(y.grad.numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(md.grad(md.jit(lambda x: f(x, CHECKPOINTS[where])))(x).numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(md.vmap(md.grad(lambda x: f(x, CHECKPOINTS[where])))(x[None])[0].numpy(), want, rtol=1e-12)
+
+
+def test_what_a_jitted_function_in_a_checkpoint_counts_is_counted_once(backend):
+    x, seen = md.tensor([[1.0, 2.0], [3.0, 5.0]], requires_grad=True), md.zeros(2)
+
+    def f(x):
+        seen.add_(x.detach().mean(0))
+        return (x * x).sum()
+
+    md.checkpoint(md.jit(f))(x).backward()
+    assert seen.tolist() == [2.0, 3.5]
+
+
+def test_a_leaf_that_a_checkpointed_function_updates_stays_a_leaf():
+    p = md.tensor([1.0, 2.0], requires_grad=True)
+
+    def f(a):
+        with md.no_grad():
+            p.mul_(2.0)
+        return (a * p).sum()
+
+    md.checkpoint(f)(p).backward()
+    assert p.is_leaf and p.tolist() == [2.0, 4.0] and p.grad.tolist() == [3.0, 6.0]
