@@ -498,6 +498,31 @@ def test_take(backend):
     same(md.take_along_axis(t, md.asarray(i), axis=1), np.take_along_axis(x, i, 1))
     same(md.take_along_axis(t, md.asarray([[1], [0], [-1]]), axis=1), np.take_along_axis(x, np.array([[1], [0], [-1]]), 1))
     same(md.take_along_axis(t, md.asarray([[2, 0, 1, 1]]), axis=0), np.take_along_axis(x, np.array([[2, 0, 1, 1]]), 0))
+    for f in (md.take_along_axis, md.jit(md.take_along_axis, static_argnames="axis")):
+        for shape in ((4, 3), (2, 3)):  # torch would cut the second off
+            with pytest.raises(ValueError, match="differ outside axis 1$"):
+                f(t, md.zeros(shape, dtype=md.int64), axis=1)
+
+
+def test_sums_and_products_of_small_integers_wrap_around_in_their_own_dtype(backend):
+    x = np.array([[100, 100, 3], [3, 4, 120]])
+
+    def every(*xs):
+        found = []
+        for v in xs:
+            found += [md.sum(v, axis=0, dtype=v.dtype), md.prod(v, axis=1, dtype=v.dtype), md.cumulative_sum(v, axis=1, dtype=v.dtype)]
+            found += [md.cumulative_prod(v, axis=1, dtype=v.dtype), md.einsum("ij->", v)]
+        return found
+
+    kinds = ("int8", "uint8", "int16", "int32", "uint32")
+    for f in (every, md.jit(every)) if backend != "jax" else (md.jit(every),):
+        found = iter(f(*(md.asarray(x.astype(k)) for k in kinds)))
+        for k in kinds:
+            v = x.astype(k)
+            for want in (v.sum(0, dtype=k), v.prod(1, dtype=k), v.cumsum(1, dtype=k), v.cumprod(1, dtype=k), v.sum(dtype=k)):
+                got = next(found)
+                assert got.dtype.name == str(got.numpy().dtype) == k
+                np.testing.assert_array_equal(got.numpy(), want)
 
 
 # ---- order ----------------------------------------------------------------------------------------------------------------------------
