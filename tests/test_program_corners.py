@@ -230,3 +230,40 @@ def test_a_leaf_that_a_checkpointed_function_updates_stays_a_leaf():
 
     md.checkpoint(f)(p).backward()
     assert p.is_leaf and p.tolist() == [2.0, 4.0] and p.grad.tolist() == [3.0, 6.0]
+
+
+LOOPS = {
+    "fori_loop": lambda b, x: md.fori_loop(0, 2, lambda i, q: b(q), x),
+    "while_loop": lambda b, x: md.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, b(c[1])), (md.asarray(0), x))[1],
+    "scan": lambda b, x: md.scan(lambda c, _: (b(c), None), x, None, length=2)[0],
+    "cond": lambda b, x: md.cond(x[0] < 1e3, lambda q: b(b(q)), lambda q: q, x),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_derivatives_outside_vmap_flow_through_what_a_loop_inside_stores(loop):
+    def f(x, loop):
+        w = x * 1.0
+
+        def b(q):
+            w.add_(x * x)
+            return q * 0.9
+
+        return loop(b, x).sum() + (w * w).sum()
+
+    rows = f64([X, T])
+    want = md.grad(lambda s: f(s[0], lambda b, x: b(b(x))) + f(s[1], lambda b, x: b(b(x))))(rows).numpy()
+    mapped = lambda s: md.vmap(lambda x: f(x, LOOPS[loop]))(s).sum()
+    np.testing.assert_allclose(md.grad(mapped)(rows).numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(md.jit(md.grad(mapped))(rows).numpy(), want, rtol=1e-12)
+    np.testing.assert_allclose(md.jvp(mapped, (rows,), (md.ones_like(rows),))[1].item(), want.sum(), rtol=1e-12)
+
+    def closing(p):  # what is stored comes from outside of the lanes
+        def g(x):
+            w = x * 1.0
+            LOOPS[loop](lambda q: (w.mul_(p), q)[1], x)
+            return (w * x).sum()
+
+        return md.vmap(g)(rows).sum()
+
+    np.testing.assert_allclose(md.grad(closing)(f64(T)).numpy(), 2 * np.array(T) * (rows.numpy() ** 2).sum(0), rtol=1e-12)

@@ -210,8 +210,8 @@ class Traced:
         if trace is not None and (trace.body or trace.parent is not None):
             return set()
         before: set[Any] = set()
-        found = {v for v, t in zip(self.written_vars, self.written, strict=True) if node_of(t) is None}
-        constant = {v for v, t in zip(self.extra_vars, self.extra, strict=True) if node_of(t) is None}
+        found = {v for v, t in zip(self.written_vars, self.written, strict=True) if not _tracked(t)}
+        constant = {v for v, t in zip(self.extra_vars, self.extra, strict=True) if not _tracked(t)}
         while found != before:
             live, before = set(self.graph.inputs) - found - constant, found
             for e in self.graph.equations:
@@ -226,6 +226,14 @@ class Traced:
         still = self.still()
         for t, v in zip(self.written, values, strict=True):
             assign_alone(t, v.detach() if id(t) in still else v)
+
+
+def _tracked(t: Any) -> bool:
+    """Whether a tensor has a place on a tape: that of this level or, below the lanes of a vmap, of one outside."""
+    if node_of(t) is not None or t.node is not None:
+        return True
+    lanes = getattr(t.payload, "inner", None)
+    return isinstance(lanes, Tensor) and _tracked(lanes)
 
 
 def one_bool(what: str, x: Tensor, integers: bool = False) -> None:
