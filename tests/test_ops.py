@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import pickle
 
@@ -833,6 +834,27 @@ def test_log_softmax_at_places(backend):
         rows = md.vmap(md.grad(lambda v, i: md.log_softmax(v, at=i)))(t[:1], md.asarray([1])).numpy()
         soft = np.exp(whole[0])
         np.testing.assert_allclose(rows[0], np.array([0, 1, 0]) - soft, rtol=1e-12)
+
+
+def test_the_largest_number_beside_infinity_has_no_part_in_a_softmax(backend):
+    big = np.finfo(np.float32).max
+    x = np.array(list(itertools.product((big, np.nextafter(big, np.float32(0)), np.inf, -np.inf, 1.0, -big, np.nan), repeat=3)), np.float32)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        high = x.max(1, keepdims=True)
+        low = np.where(high == -np.inf, 0, high)
+        below = np.where(x == low, 0, x - low)
+        total = np.exp(below).sum(1, keepdims=True)
+        soft, logs = np.exp(below) / np.where(total, total, 1), below - np.log(np.where(total, total, 1))
+    with md.use_backend(backend):
+        t = md.asarray(x)
+        for run in (lambda f: f, md.jit):
+            np.testing.assert_allclose(run(lambda v: md.softmax(v, axis=1))(t).numpy(), soft, rtol=1e-6)
+            np.testing.assert_allclose(run(lambda v: md.log_softmax(v, axis=1))(t).numpy(), logs, rtol=1e-6)
+            both = run(lambda v, i: (md.log_softmax(v, axis=1, at=i), md.grad(lambda v: md.log_softmax(v, axis=1, at=i).sum())(v)))
+            for k in range(3):
+                found, slope = both(t, md.full((len(x),), k))
+                np.testing.assert_allclose(found.numpy(), logs[:, k], rtol=1e-6)
+                np.testing.assert_allclose(slope.numpy(), np.where(high == -np.inf, 0, (np.arange(3) == k) - soft), rtol=1e-6, atol=1e-7)
 
 
 def test_the_number_of_elements_is_a_number_to_operations(backend):

@@ -7,7 +7,6 @@ are no special case.
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 from minidl import shapes
@@ -187,16 +186,11 @@ def _half(decompose: Any) -> Any:
     return widened
 
 
-def _shifted(xp: Any, x: Any, high: Any) -> Any:
-    """x less its maximum where that is finite, so that exp cannot overflow, and else x itself; and what was taken away."""
-    base = xp.where(xp.isfinite(high), high, 0.0)
-    return xp.sub(x, base), base
-
-
 @_half
 def _logsumexp(xp: Any, x: Any, dtype: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
-    shifted, base = _shifted(xp, x, xp.max(x, axis=axis, keepdims=True))
-    out = xp.add(xp.log(xp.sum(xp.exp(shifted), axis=axis, keepdims=True)), base)
+    high = xp.max(x, axis=axis, keepdims=True)
+    base = xp.where(xp.isfinite(high), high, 0.0)  # so that exp cannot overflow
+    out = xp.add(xp.log(xp.sum(xp.exp(xp.sub(x, base)), axis=axis, keepdims=True)), base)
     return out if keepdims else xp.reshape(out, shape=shapes.reduced(x.shape, axis, False))
 
 
@@ -235,31 +229,24 @@ def _log_softmax_jvp(xp: Any, t: Any, out: Any, axis: int) -> Any:
     return xp.where(_alive(xp, p, axis), d, 0.0)
 
 
-def _limit(dtype: Any) -> float:
-    return (2 - 2**-23) * 2.0**127 if dtype is float32 else sys.float_info.max
-
-
-def _exponentials(xp: Any, x: Any, dtype: Any, axis: int) -> tuple[Any, Any, Any, Any]:
-    """exp(x - low), its sum along the axis, low (the maximum, made finite) and the maximum itself, axes kept."""
-    # between the largest finite numbers, +inf less the maximum is 0 and everything else becomes 0 beside it: the limit
-    limit = _limit(dtype)
+def _exponentials(xp: Any, x: Any, axis: int) -> tuple[Any, Any, Any, Any]:
+    """x less the maximum, the exponentials of that, their sum along the axis, and the maximum, axes kept. A row with +inf gives it all, evenly."""
     high = xp.max(x, axis=(axis,), keepdims=True)
-    low = xp.clip(high, -limit, limit)
-    e = xp.exp(xp.sub(xp.clip(x, -math.inf, limit), low))
-    return e, xp.sum(e, axis=(axis,), keepdims=True), low, high
+    low = xp.where(xp.eq(high, -math.inf), 0.0, high)
+    shifted = xp.where(xp.eq(x, low), 0.0, xp.sub(x, low))  # never inf - inf
+    e = xp.exp(shifted)
+    return shifted, e, xp.sum(e, axis=(axis,), keepdims=True), high
 
 
 @_half
 def _softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
-    e, total, _, _ = _exponentials(xp, x, dtype, axis)
+    _, e, total, _ = _exponentials(xp, x, axis)
     return xp.div(e, xp.where(xp.eq(total, 0.0), 1.0, total))
 
 
 @_half
 def _log_softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
-    high = xp.max(x, axis=(axis,), keepdims=True)
-    shifted = xp.where(xp.eq(x, math.inf), 0.0, xp.where(xp.eq(high, math.inf), -math.inf, _shifted(xp, x, high)[0]))  # +inf takes all, evenly
-    total = xp.sum(xp.exp(shifted), axis=(axis,), keepdims=True)
+    shifted, _, total, _ = _exponentials(xp, x, axis)
     return xp.sub(shifted, xp.log(xp.where(xp.eq(total, 0.0), 1.0, total)))
 
 
@@ -298,7 +285,7 @@ def _log_softmax_at(xp: Any, x: Any, i: Any, *, axis: int) -> Any:
     if dtype.bits <= 16:
         return xp.cast(_log_softmax_at(xp, xp.cast(x, dtype=float32), i, axis=axis), dtype=dtype)
     row = tuple(1 if a == axis else s for a, s in enumerate(x.shape))
-    _, total, _, high = _exponentials(xp, x, dtype, axis)
+    _, _, total, high = _exponentials(xp, x, axis)
     inside = _inside(xp, x, i, axis)
     mine = xp.take_along(x, xp.reshape(xp.where(inside, i, 0), shape=row), axis=axis)
     d = xp.where(xp.eq(mine, high), 0.0, xp.sub(mine, high))  # never inf - inf
