@@ -23,7 +23,9 @@ from pathlib import Path
 
 GOAL = 6000
 CEILING = 29_040
-SATELLITES = "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms".split()
+SATELLITES = (
+    "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms inspection"
+).split()
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -39,7 +39,7 @@ CHAPTERS = {
     "minidl.ops.linear": "Products",
     "minidl.ops.windows": "Windows",
     "minidl.ops.composites": "Composites",
-    "minidl.ops.info": "Dtypes",
+    "minidl.inspection": "Dtypes",
     "minidl.transforms": "Transforms",
     "minidl.batching": "Transforms",
     "minidl.custom": "Transforms",

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+from math import e, inf, nan, pi
 from typing import TYPE_CHECKING, Any
 
 _collects = gc.isenabled()
@@ -45,8 +46,6 @@ try:
     from minidl.errors import checked, explained
     from minidl.graph import Graph
     from minidl.ops import *  # noqa: F403
-    from minidl.ops import namespace as _namespace
-    from minidl.ops.namespace import *  # noqa: F403
     from minidl.precision import autocast, full_precision, is_autocast_enabled, low_precision
     from minidl.settings import get_default_dtype, out_of_bounds, set_auto, set_default_dtype, strict_promotion, strong_zero
     from minidl.tensors import Tensor
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from minidl.checkpointing import checkpoint
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
     from minidl.custom import custom_jvp, custom_vjp
+    from minidl.inspection import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
     from minidl.jitting import explain, jit
     from minidl.profiling import profile
     from minidl.quantize import matmul_int8
@@ -70,10 +70,13 @@ if TYPE_CHECKING:
     from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
+__array_api_version__ = ops.exchange.VERSIONS[-1]
+newaxis = None
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
-    "deploy": "export freeze", "jitting": "explain jit", "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed",
+    "deploy": "export freeze", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
+    "jitting": "explain jit", "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed",
     "testing": "bisect parity", "tracing": "host trace", "train": "summary",
     "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
@@ -90,7 +93,7 @@ __all__ = [
     "linearize", "manual_seed", "map", "matmul_int8", "no_grad", "out_of_bounds", "profile", "scan", "set_auto", "set_backend", "set_default_dtype",
     "stop_gradient", "strict_promotion", "strong_zero", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend",
     "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__, "autocast", "full_precision", "is_autocast_enabled", "low_precision",
-    *_namespace.__all__,
+    "__array_api_version__", "__array_namespace_info__", "can_cast", "e", "finfo", "iinfo", "inf", "isdtype", "nan", "newaxis", "pi", "result_type",
 ]  # fmt: skip
 
 

@@ -16,11 +16,12 @@ from minidl.backends import BUILTIN, default, get, names
 from minidl.dtypes import DType
 from minidl.kinds import Node, deposit
 from minidl.ops.common import cast, describe, fresh, from_numpy, home, ns, state, traced, values
-from minidl.ops.namespace import VERSIONS
 from minidl.tape import count, crossed
 from minidl.tensors import Tensor
 
 Method = Callable[..., Any]
+#: Of the Array API; minidl follows the newest, and `x.__array_namespace__(api_version=...)` takes the older ones as well.
+VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12", "2025.12")
 
 
 def attach(name: str) -> Callable[[Method], Method]:

@@ -193,8 +193,8 @@ def _method(f: Method) -> Method:
 
 
 _NO_METHODS = {
-    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "can_cast", "concat", "einsum", "empty", "eye", "finfo", "from_dlpack", "full",
-    "getitem", "iinfo", "isdtype", "linspace", "meshgrid", "ones", "result_type", "set_at", "stack", "tensor", "where", "zeros",
+    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "concat", "einsum", "empty", "eye", "from_dlpack", "full", "getitem", "linspace",
+    "meshgrid", "ones", "set_at", "stack", "tensor", "where", "zeros",
 }  # fmt: skip
 for _name in ops.functions:  # type: ignore[has-type]
     if _name not in _NO_METHODS:
