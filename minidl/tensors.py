@@ -423,7 +423,11 @@ _SCALARS = (bool, int, float, complex)
 
 
 def scalar_type(value: Any) -> type | None:
-    """bool, int, float or complex for a weak Python scalar (np.float64 and np.complex128 are such); None for anything else."""
+    """bool, int, float or complex for a weak Python scalar (np.float64 and np.complex128 are such); None for anything else.
+
+    >>> md.extend.scalar_type(2.0), md.extend.scalar_type(md.tensor(2.0))
+    (<class 'float'>, None)
+    """
     for kind in _SCALARS:
         if isinstance(value, kind):
             return kind
