@@ -205,6 +205,9 @@ class Walk:
             was: Any = copy.copy(x)
             self.terms.append((f"{self.bind(x, 'B')} == {self.bind(was, 'V')}", id(x), None))
             self.fixed.append((x, None, copy.copy, was))
+            self._elements(x if isinstance(x, set) else ())
+        elif isinstance(x, frozenset):
+            self._elements(x)
         elif isinstance(x, weakref.ref):
             self.terms.append((f"{self.bind(x, 'B')}() is {'None' if (there := x()) is None else 'not None'}", id(x), None))
             self.value(there, f"{self.bind(x, 'B')}()") if isinstance(there, Tensor) else self._enter(there)
@@ -218,6 +221,12 @@ class Walk:
         elif walkable(x) or (isinstance(x, type) and _users(x)):
             self._objects.append(x)
 
+    def _elements(self, xs: Any) -> None:
+        """Look into what a set or the keys of a dict are; what they are is guarded already."""
+        for v in xs:
+            if not isinstance(v, (*_PLAIN, Tensor)) and (type(v) is not tuple or _interesting(v)):
+                self._enter(v)
+
     def box(self, x: Any, ordered: bool = True) -> None:
         """Guard the contents of a container; ordered: and the order of a dict, which a loop over its values sees."""
         if id(x) in self._seen:
@@ -230,6 +239,8 @@ class Walk:
                 self.owned.add(id(x))
             ordered = ordered and self._ordered and isinstance(x, dict) and len(x) > 1
             self.terms.append((f"[*{name}] == {self.bind(list(x), 'V')}" if ordered else f"len({name}) == {len(x)}", id(x), None))
+        if isinstance(x, dict):
+            self._elements(x)
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
             if k == "_transient" and not ordered and isinstance(x, dict):  # which buffers a checkpoint leaves out
                 continue
@@ -259,9 +270,9 @@ class Walk:
                 of_class = self._open and any((c.__module__, c.__qualname__) in self._open for c in kind.__mro__)
                 if of_class or id(x) in self._open or ("given" in self._open and id(x) in self.given):
                     self._open |= set(map(id, own.values() if of_class else ()))
-                    held = ({n for n, v in vars(c).items() if n[:2] != "__" and not hasattr(v, "__get__")} for c in kind.__mro__ if _users(c))
-                    names = names.union(own, *held)
-                    if own and (id(own), None) not in self._looked:
+                    members = (m for c in kind.__mro__ if _users(c) for m in vars(c).items())
+                    names = names.union(own, (n for n, v in members if n[:2] != "__" and (_slot(v) or not hasattr(v, "__get__"))))
+                    if own is getattr(x, "__dict__", None) and (id(own), None) not in self._looked:
                         self._looked.add((id(own), None))
                         self.terms.append((f"{self._own(x, own)}.keys() == {self.bind(set(own), 'V')}", id(own), None))
                 for name in sorted(names):
@@ -291,7 +302,7 @@ class Walk:
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear which methods run that no code names: what Python calls for comparisons and texts, what is called by a computed name. They are looked
-        into, too. (Where a profiler of the user's listens they go unheard; where another thread does, all of them are taken to have run.)"""
+        into, too; all of them where a profiler of the user's or another thread listens."""
         latent: dict[int, tuple[Any, type, str]] = {}
         asks = not self._named.isdisjoint(_ASKING)
         for x, kind in [(o, c) for o in self._objects if not isinstance(o, type) for c in type(o).__mro__ if _users(c)]:
@@ -311,10 +322,12 @@ class Walk:
             yield
         finally:
             if profile is not None:
+                _end()
                 profile.disable()
+                codes = {id(entry.code) for entry in profile.getstats()}
+                heard = codes if id(_end.__code__) in codes else heard
             if free:
                 _ears.release()
-                heard = set() if profile is None else {id(entry.code) for entry in profile.getstats()}
         if found := latent.keys() & heard:
             for key in found:
                 self._attribute(*latent[key])
@@ -323,7 +336,7 @@ class Walk:
 
     def _attribute(self, x: Any, holder: type, name: str) -> None:
         raw = vars(holder)[name]
-        slot = isinstance(raw, types.MemberDescriptorType)
+        slot = _slot(raw)
         place = ("its", id(x) if slot else holder, name)
         if place in self._looked:
             return
@@ -403,6 +416,14 @@ class Walk:
                 if not isinstance(v, (types.ModuleType, type)):
                     self.boxes[id(own)] = own
                     self.value(v, f"{self.bind(own, 'B')}[{name!r}]", own, name)
+
+
+def _end() -> None:
+    """What a profile has heard that nothing turned off."""
+
+
+def _slot(x: Any) -> bool:
+    return isinstance(x, types.MemberDescriptorType)
 
 
 def _bits(x: Any) -> bytearray:
