@@ -351,6 +351,24 @@ def argsort(x: Array, *, axis: int, descending: bool) -> Array:
     return x.shape[axis] - 1 - np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)  # flipped twice: ties stay in index order
 
 
+@noisy
+def argtopk(x: Array, *, axis: int, k: int, largest: bool) -> Array:
+    """By a partition, in which k + 1 places tell the rows where their order is the only one; the others are sorted."""
+    rows, n = np.moveaxis(_sortable(x), axis, -1), x.shape[axis]
+    if 4 * k >= n:
+        return argsort(x, axis=axis, descending=largest).take(np.arange(k), axis)
+    kth = n - 1 - k if largest else k
+    some = np.argpartition(rows, kth, axis=-1)[..., slice(kth, None) if largest else slice(k + 1)]
+    values = np.take_along_axis(rows, some, -1)
+    order = np.argsort(values, axis=-1)
+    values = np.take_along_axis(values, order, -1)
+    places = np.take_along_axis(some, order[..., :0:-1] if largest else order[..., :k], -1)
+    sure = (values[..., :-1] < values[..., 1:]).all(-1)
+    if not sure.all():
+        places[~sure] = argsort(rows[~sure], axis=-1, descending=largest)[..., :k]
+    return np.moveaxis(places, -1, axis)
+
+
 # ---- structure ------------------------------------------------------------------------------------------------------------------------
 @silent
 def reshape(x: Array, *, shape: tuple[int, ...]) -> Array:

@@ -106,6 +106,20 @@ def argsort(x: Tensor, *, axis: int, descending: bool) -> Tensor:
     return torch.sort(x, dim=axis, descending=descending, stable=True).indices
 
 
+@kernel
+@early("rank")
+def argtopk(x: Tensor, *, axis: int, k: int, largest: bool) -> Tensor:
+    """torch's own, of k + 1, which tells the rows where its order is the only one (on CUDA looking would stop the queue); the others are sorted."""
+    if k >= x.shape[axis] or x.numel() < 1024 or x.dtype is torch.bool or not x.is_cpu or unseen(x):
+        return argsort(x, axis=axis, descending=largest).narrow(axis, 0, k)
+    rows = x.movedim(axis, -1)
+    high, places = torch.topk(rows, k + 1, largest=largest)
+    high, places = high if largest else high.flip(-1), places[..., :k]
+    if not (sure := (high[..., :-1] > high[..., 1:]).all(-1)).all():
+        places[~sure] = argsort(rows[~sure], axis=-1, descending=largest)[..., :k]
+    return places.movedim(-1, axis)
+
+
 def _to_repair(x: Tensor, axis: int, out: Tensor) -> bool:
     """Whether any row needs repair. A row of softmax is nan all over if it is at all, so one element of each is looked at; on CUDA looking
     would stop the queue, so the repair always runs."""

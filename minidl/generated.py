@@ -106,7 +106,7 @@ _STATIC = {
     **dict.fromkeys("sum prod cumsum cumprod reshape permute broadcast_to flip slice unslice pad tril triu".split(), ("number", "dt")),
     **dict.fromkeys("max min cummax cummin".split(), ("real", "dt")),
     **dict.fromkeys("root gelu logsumexp softmax log_softmax cumlogsumexp".split(), ("float", "dt")),
-    **dict.fromkeys("argmax argmin argsort".split(), ("real", "int64")), "cast": ("number", "dtype"),
+    **dict.fromkeys("argmax argmin argsort argtopk".split(), ("real", "int64")), "cast": ("number", "dtype"),
 }  # fmt: skip
 
 

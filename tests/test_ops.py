@@ -836,6 +836,47 @@ def test_log_softmax_at_places(backend):
         np.testing.assert_allclose(rows[0], np.array([0, 1, 0]) - soft, rtol=1e-12)
 
 
+@pytest.mark.parametrize("backend", [name for name in ("numpy", "torch") if name in BACKENDS])  # those with a kernel for it
+@given(st.data())
+def test_topk_is_the_first_of_a_stable_sort(backend, data):
+    shapes = hnp.array_shapes(max_dims=3, min_side=0, max_side=9), st.sampled_from([(1200,), (3, 400), (9, 25, 6)])
+    shape = data.draw(st.one_of(*shapes))
+    elements = [st.sampled_from([0.0, -0.0, 1.0, 2.0, -3.0, np.inf, -np.inf, np.nan]), st.floats(width=32), st.integers(-2, 2).map(float)]
+    a = data.draw(hnp.arrays(np.float32, shape, elements=data.draw(st.sampled_from(elements)), fill=st.nothing()))
+    dtype = data.draw(st.sampled_from([md.float32, md.float64, md.float16, md.bfloat16, md.int32, md.uint8, md.uint64, md.bool]))
+    axis = data.draw(st.integers(-len(shape), len(shape) - 1))
+    k, largest = data.draw(st.integers(0, shape[axis])), data.draw(st.booleans())
+    if dtype.kind not in "float":
+        a = np.abs(np.nan_to_num(a, posinf=7, neginf=8, nan=9) % 10)
+    with md.use_backend(backend):
+        x = md.asarray(a).astype(dtype)
+        keep = x.numpy().copy()
+        values, places = md.topk(x, k, axis, largest=largest)
+        want = np.take(md.argsort(x, axis, descending=largest).numpy(), np.arange(k), axis)
+        np.testing.assert_array_equal(places.numpy(), want)
+        assert places.dtype is md.int64 and values.dtype is dtype
+        np.testing.assert_array_equal(values.numpy().astype(np.float64), np.take_along_axis(x.numpy(), want, axis).astype(np.float64))
+        np.testing.assert_array_equal(x.numpy().astype(np.float64), keep.astype(np.float64))
+
+
+def test_topk_batched_and_differentiated(backend):
+    a = np.random.default_rng(3).integers(0, 12, (4, 100, 3)).astype(np.float32)
+    with md.use_backend(backend):
+        x = md.asarray(a)
+        for largest in (True, False):
+            want = md.argsort(x, axis=1, descending=largest).numpy()[:, :2]
+
+            def f(v, s=largest):
+                return md.topk(v, 2, 0, largest=s).indices, md.grad(lambda v: md.topk(v, 2, 0, largest=s).values.sum())(v)
+
+            for run in (lambda f: f, md.jit):
+                places, slope = run(md.vmap(f))(x)
+                np.testing.assert_array_equal(places.numpy(), want)
+                marks = np.zeros_like(a)
+                np.put_along_axis(marks, want, 1.0, 1)
+                np.testing.assert_array_equal(slope.numpy(), marks)
+
+
 def test_the_largest_number_beside_infinity_has_no_part_in_a_softmax(backend):
     big = np.finfo(np.float32).max
     x = np.array(list(itertools.product((big, np.nextafter(big, np.float32(0)), np.inf, -np.inf, 1.0, -big, np.nan), repeat=3)), np.float32)

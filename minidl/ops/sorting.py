@@ -53,13 +53,11 @@ def topk(x: Any, /, k: int, axis: int = -1, *, largest: bool = True) -> TopK:
     >>> md.topk(md.tensor([1.0, 3.0, 2.0]), 2).indices.tolist()
     [1, 2]
     """
-    from minidl.ops.manipulation import cut
-
     x = operand(x)
     a = shapes.axis_index("topk", axis, x.ndim)
     if not 0 <= k <= x.shape[a]:
         raise ValueError(f"topk: k is {k}; axis {a} of {describe(x)} has {x.shape[a]} elements")
-    places = cut(ns.argsort(x, axis=a, descending=largest), a, 0, k)
+    places = ns.argtopk(x, axis=a, k=k, largest=largest)
     return TopK(ns.take_along(x, places, axis=a), places)
 
 

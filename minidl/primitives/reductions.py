@@ -335,3 +335,21 @@ def _infer_argsort(x: Any, *, axis: int, descending: bool) -> Any:
 
 
 argsort = Primitive("argsort", "x", "axis descending", infer=_infer_argsort, batch=batch_reduction, promote="none", check_first=True)
+
+
+def _argtopk(xp: Any, x: Any, *, axis: int, k: int, largest: bool) -> Any:
+    places = xp.argsort(x, axis=axis, descending=largest)
+    stop = tuple(k if a == axis else n for a, n in enumerate(x.shape))
+    return xp.slice(places, start=(0,) * len(stop), stop=stop, step=(1,) * len(stop))
+
+
+def _infer_argtopk(x: Any, *, axis: int, k: int, largest: bool) -> Any:
+    if x.dtype.is_complex:
+        raise TypeError(f"topk: dtype {x.dtype.short} has no order; take abs or real first")
+    return (*x.shape[:axis], k, *x.shape[axis + 1 :]), index_dtype(x.dtype)
+
+
+#: The first k of argsort, which no library need sort the rest for.
+Primitive(
+    "argtopk", "x", "axis k largest", infer=_infer_argtopk, batch=batch_reduction, promote="none", decompose=_argtopk, check_first=True
+)  # fmt: skip

@@ -305,6 +305,7 @@ for _reverse in (False, True):
         row(_name, (3, 4), _domain, _types, label="reverse" * _reverse, axis=int(not _reverse), reverse=_reverse)
     for _name in ("cummax", "cummin"):
         row(_name, (3, 4), REAL, label="reverse" * _reverse, keep=apart, axis=int(not _reverse), reverse=_reverse)
+    row("argtopk", (3, 9), REAL, "float64 float32 int64", label="largest" * _reverse, axis=1, k=2, largest=_reverse)
     row("argsort", (3, 4), REAL, "float64 float32 int64", label="descending" * _reverse, axis=int(not _reverse), descending=_reverse)
 row("softmax", (3, 4), REAL, axis=1)
 row("log_softmax", (3, 4), REAL, floor=1.0, axis=0)
