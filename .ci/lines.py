@@ -24,7 +24,8 @@ from pathlib import Path
 GOAL = 6000
 CEILING = 29_040
 SATELLITES = (
-    "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms inspection"
+    "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms "
+    "inspection einstein jacobians"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

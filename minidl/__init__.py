@@ -61,13 +61,15 @@ if TYPE_CHECKING:
     from minidl.checkpointing import checkpoint
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
     from minidl.custom import custom_jvp, custom_vjp
+    from minidl.einstein import einsum
     from minidl.inspection import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
+    from minidl.jacobians import hessian, jacfwd, jacrev
     from minidl.jitting import explain, jit
     from minidl.profiling import profile
     from minidl.quantize import matmul_int8
     from minidl.random import manual_seed
     from minidl.tracing import host, trace
-    from minidl.transforms import grad, hessian, jacfwd, jacrev, jvp, linearize, stop_gradient, value_and_grad, vjp
+    from minidl.transforms import grad, jvp, linearize, stop_gradient, value_and_grad, vjp
 
 __version__ = "0.1.0"
 __array_api_version__ = ops.exchange.VERSIONS[-1]
@@ -75,10 +77,10 @@ newaxis = None
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
-    "deploy": "export freeze", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
-    "jitting": "explain jit", "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed",
+    "deploy": "export freeze", "einstein": "einsum", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
+    "jacobians": "hessian jacfwd jacrev", "jitting": "explain jit", "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed",
     "testing": "bisect parity", "tracing": "host trace", "train": "summary",
-    "transforms": "grad hessian jacfwd jacrev jvp linearize stop_gradient value_and_grad vjp",
+    "transforms": "grad jvp linearize stop_gradient value_and_grad vjp",
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 _SATELLITES = (
@@ -88,7 +90,7 @@ _SATELLITES = (
 
 __all__ = [
     "DType", "Graph", "Tensor", "autograd", "backends", "bfloat16", "bool", "checked", "checkpoint", "complex64", "complex128", "cond",
-    "custom_jvp", "custom_vjp", "dtypes", "eagerly", "enable_grad", "explain", "explained", "float16", "float32", "float64", "fori_loop",
+    "custom_jvp", "custom_vjp", "dtypes", "eagerly", "einsum", "enable_grad", "explain", "explained", "float16", "float32", "float64", "fori_loop",
     "get_default_dtype", "grad", "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp",
     "linearize", "manual_seed", "map", "matmul_int8", "no_grad", "out_of_bounds", "profile", "scan", "set_auto", "set_backend", "set_default_dtype",
     "stop_gradient", "strict_promotion", "strong_zero", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend",

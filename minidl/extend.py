@@ -5,7 +5,7 @@
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
     home, get_backend, using, Backend                 where they are
-    axis_index, axes_tuple, size_tuple, scalar_type   what arguments mean
+    axis_index, axes_tuple, size_tuple, scalar_type   what arguments mean; argument_numbers and inexact say it of a transform's
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
@@ -44,13 +44,14 @@ from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
+from minidl.transforms import argument_numbers, inexact
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Backend", "Primitive", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut",
-    "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "interpreting", "lanes_around", "loop", "ns",
-    "operand", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "using",
-    "view", "whole",
+    "WICHURA", "Backend", "Primitive", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant",
+    "create", "cut", "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "inexact", "interpreting",
+    "lanes_around", "loop", "ns", "operand", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing",
+    "streams", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Functional transforms on the one tape: grad, value_and_grad, vjp, jvp, linearize, jacobians, checkpoint and custom rules.
+"""Functional transforms on the one tape: grad, value_and_grad, vjp, jvp, linearize.
 
 Each puts a fresh alias node above its inputs, runs the function, and passes over what was recorded between the aliases and the outputs:
 backwards for grad and vjp, forwards for jvp. Fresh nodes are all that keeps nested differentiations apart (the perturbation confusion of
@@ -17,7 +17,6 @@ from minidl import tape, tree
 from minidl.autograd import constant, payload_here, pullback
 from minidl.backends import using
 from minidl.context import grad_mode, interpreting, state
-from minidl.dtypes import int64
 from minidl.tensors import Tensor, describe, home, ns
 
 Function = Callable[..., Any]
@@ -87,7 +86,12 @@ def stop_gradient(x: Any) -> Any:
     return tree.map(stopped, x)
 
 
-def _argnums(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]:
+def argument_numbers(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """Which of n positional arguments are meant. Raises ValueError for one that there is not.
+
+    >>> md.extend.argument_numbers("grad", (0, -1), 3)
+    (0, 2)
+    """
     nums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for i in nums:
         if not -n <= i < n:
@@ -95,7 +99,12 @@ def _argnums(name: str, argnums: int | Sequence[int], n: int) -> tuple[int, ...]
     return tuple(i % n for i in nums)
 
 
-def _tensors(name: str, values: Sequence[Any]) -> list[Tensor]:
+def inexact(name: str, values: Sequence[Any]) -> list[Tensor]:
+    """What a transform differentiates with respect to, as Tensors. Raises TypeError for what is neither float nor complex.
+
+    >>> md.extend.inexact("grad", [2.0])[0].dtype
+    minidl.float32
+    """
     out = []
     for v in values:
         if not isinstance(v, Tensor):
@@ -111,7 +120,7 @@ def _tensors(name: str, values: Sequence[Any]) -> list[Tensor]:
 def _aliased(name: str, args: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
     """The arguments with every float tensor (and number) replaced by an alias, and those aliases, which nobody changes."""
     leaves, structure = tree.flatten(list(args))
-    aliases = [alias(t) for t in _tensors(name, leaves)]
+    aliases = [alias(t) for t in inexact(name, leaves)]
     return tree.unflatten(structure, [twin(a) for a in aliases]), aliases
 
 
@@ -139,7 +148,7 @@ def value_and_grad(f: Function, argnums: int | Sequence[int] = 0, has_aux: bool 
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nums = _argnums("grad", argnums, len(args))
+        nums = argument_numbers("grad", argnums, len(args))
         chosen, aliases = _aliased("grad", [args[i] for i in nums])
         full = list(args)
         for i, a in zip(nums, chosen, strict=True):
@@ -290,7 +299,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)) or len(primals) != len(tangents):
         raise TypeError("jvp: primals and tangents are tuples of the same length")
     chosen, aliases = _aliased("jvp", primals)
-    given = _tensors("jvp", tree.leaves(list(tangents)))
+    given = inexact("jvp", tree.leaves(list(tangents)))
     if len(given) != len(aliases):
         raise ValueError("jvp: the tangents' structure differs from the primals'")
     out = _run(f, chosen, {}, aliases)
@@ -316,114 +325,9 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     outs = [twin(o) for o in leaves]
 
     def push(*tangents: Any) -> Any:
-        given = _tensors("linearize", tree.leaves(list(tangents)))
+        given = inexact("linearize", tree.leaves(list(tangents)))
         if len(given) != len(aliases):
             raise ValueError("linearize: the tangents' structure differs from the primals'")
         return tree.unflatten(structure, leave(_push(outs, aliases, given), aliases, outer=True))
 
     return _held(leave(out, aliases), outs, aliases), push
-
-
-# ---- jacobians --------------------------------------------------------------------------------------------------------------------------
-def _basis(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """For each tensor, the standard basis of all of them restricted to it: [total, *shape] with ones on its own rows."""
-    total = sum(t.size for t in tensors)
-    out, row = [], 0
-    for t in tensors:
-        with using(home(t.xp)):
-            rows = ns.reshape(ns.iota(size=total, dtype=int64), shape=(total, 1))
-            unit = ns.cast(ns.eq(rows, ns.add(ns.iota(size=int(t.size), dtype=int64), row)), dtype=t.dtype)
-            out.append(ns.reshape(unit, shape=(total, *t.shape)))
-        row += t.size
-    return out
-
-
-def _split_rows(columns: Tensor, owners: Sequence[Tensor], front: bool) -> list[Tensor]:
-    """Cut the basis axis (first) into blocks, one per owner, and give each the owner's shape."""
-    from minidl.ops import moveaxis, reshape
-
-    out, row = [], 0
-    for t in owners:
-        block = columns[row : row + t.size]
-        row += t.size
-        block = reshape(block, (*t.shape, *columns.shape[1:]))
-        if not front:
-            n, rest = len(t.shape), len(columns.shape) - 1
-            block = moveaxis(block, tuple(range(n)), tuple(range(rest, rest + n)))
-        out.append(block)
-    return out
-
-
-def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
-    """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs.
-
-    >>> md.jacfwd(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
-    [[2.0, 0.0], [0.0, 4.0]]
-    """
-    from minidl.batching import vmap
-
-    @functools.wraps(f)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nums = _argnums("jacfwd", argnums, len(args))
-        chosen = [args[i] for i in nums]
-        leaves, structure = tree.flatten(chosen)
-        leaves = _tensors("jacfwd", leaves)
-
-        def call(*xs: Any) -> Any:
-            full = list(args)
-            for i, a in zip(nums, tree.unflatten(structure, xs), strict=True):
-                full[i] = a
-            return f(*full, **kwargs)
-
-        moved = vmap(lambda ts: jvp(call, tuple(leaves), tuple(ts))[1])(_basis(leaves))
-
-        def assemble(columns: Tensor) -> Any:
-            nested = tree.unflatten(structure, _split_rows(columns, leaves, front=False))
-            return nested[0] if isinstance(argnums, int) else tuple(nested)
-
-        return tree.map(assemble, moved)
-
-    return wrapped
-
-
-def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
-    """The Jacobian by reverse mode: one pass for all outputs at once (vmapped); best where inputs outnumber outputs.
-
-    >>> md.jacrev(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
-    [[2.0, 0.0], [0.0, 4.0]]
-    """
-    from minidl.batching import vmap
-
-    @functools.wraps(f)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        nums = _argnums("jacrev", argnums, len(args))
-
-        def call(*chosen: Any) -> Any:
-            full = list(args)
-            for i, a in zip(nums, chosen, strict=True):
-                full[i] = a
-            return f(*full, **kwargs)
-
-        out, pull = vjp(call, *(args[i] for i in nums))
-        outs, structure = tree.flatten(out)
-        rows = vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
-        if holomorphic:
-            rows = tree.map(lambda g: ns.conj(g) if g.dtype.is_complex else g, rows)
-        leaves, in_structure = tree.flatten(rows)
-        blocks = [_split_rows(r, outs, front=True) for r in leaves]
-        per_out = []
-        for k in range(len(outs)):
-            nested = tree.unflatten(in_structure, [b[k] for b in blocks])
-            per_out.append(nested[0] if isinstance(argnums, int) else tuple(nested))
-        return tree.unflatten(structure, per_out)
-
-    return wrapped
-
-
-def hessian(f: Function, argnums: int | Sequence[int] = 0) -> Function:
-    """The matrix of second derivatives, forward over reverse.
-
-    >>> md.hessian(lambda x: (x * x * x).sum())(md.tensor([1.0, 2.0])).tolist()
-    [[6.0, 0.0], [0.0, 12.0]]
-    """
-    return jacfwd(jacrev(f, argnums), argnums)

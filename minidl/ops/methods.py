@@ -193,7 +193,7 @@ def _method(f: Method) -> Method:
 
 
 _NO_METHODS = {
-    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "concat", "einsum", "empty", "eye", "from_dlpack", "full", "getitem", "linspace",
+    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "concat", "empty", "eye", "from_dlpack", "full", "getitem", "linspace",
     "meshgrid", "ones", "set_at", "stack", "tensor", "where", "zeros",
 }  # fmt: skip
 for _name in ops.functions:  # type: ignore[has-type]
