@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import minidl as md
@@ -140,3 +141,18 @@ def test_complex_functions_and_empty_arrays_pass():
 def test_a_result_without_a_derivative_is_refused():
     with pytest.raises(TypeError, match="^check_grad: the function has no floating-point result"):
         check_grad(lambda x: x > 0.5, points())
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_functions_of_more_than_their_arguments_pass(backend):
+    with md.use_backend(backend):
+        x, layer, key = md.asarray(np.arange(1.0, 7.0).reshape(2, 3)), md.nn.Linear(3, 2).double(), md.random.key(0)
+        scale = md.asarray(np.array([2.0, -1.0, 0.5]))
+        check_grad(layer, [x])
+        check_grad(md.nn.BatchNorm1d(3).double(), [x])
+        check_grad(lambda x: {"a": md.sin(x * scale), "b": [x * md.random.normal(key, x.shape, dtype=md.float64), 3.0]}, [x])
+
+
+def test_random_results_are_refused():
+    with pytest.raises(ValueError, match="gives other results in each call"):
+        check_grad(lambda x: md.nn.functional.dropout(x, 0.5), [md.ones(30, dtype=md.float64)])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minidl import Graph, Tensor, autograd, dtypes, jit, jvp, trace, vjp, vmap
+from minidl import Graph, Tensor, autograd, dtypes, jit, jvp, trace, tree, vjp, vmap
 from minidl.extend import Backend, from_numpy, get_backend, table, using
 from minidl.testing.domains import ROWS, Row, interval
 
@@ -190,16 +190,15 @@ class Study:
     (2,)
     """
 
-    def __init__(self, row: Row, dtype: str, seed: int = 0, order: int = 2):
-        self.row, self.dtype = row, dtype
+    def __init__(self, row: Row, dtype: str, seed: int = 0, order: int = 2, home: Any = None):
+        self.row, self.dtype, self.home = row, dtype, home or get_backend("numpy")
         self.half = dtype in HALF
         self.twice = order > 1 and not self.half
         self.args, rooms = row.draw(seed, dtype)
         self.moving = [i for i, r in enumerate(rooms) if r is not None and _inexact(self.args[i].dtype)]
         rng = np.random.default_rng(seed + 1)
-        xp = get_backend("numpy")
         wide = [self._wide(a) for a in self.args]
-        outs = [to_array(o) for o in self.row.apply(*from_arrays(wide, xp))]
+        outs = [to_array(o) for o in self.row.apply(*from_arrays(wide, self.home))]
         self.floats = [i for i, o in enumerate(outs) if o.dtype.kind in "fc"]
         smooth = row.call is not None or table[row.name].differentiable
         if not (smooth and self.moving and self.floats):
@@ -223,8 +222,9 @@ class Study:
             self.us = [_even(u, v) for u, v in zip(self.us, self._reference()[len(outs) + m + n : len(outs) + m + 2 * n], strict=True)]
         self.inputs = [*self.args, *self.ts, *self.gs, *self.us]
         with_wide = [self._wide(a) for a in self.inputs]
-        self.graph = trace(self.program)(*from_arrays(with_wide, xp))
-        units = conditioning(self.graph, with_wide, seed)
+        self.graph = trace(self.program)(*from_arrays(with_wide, self.home))
+        read = [to_array(v) if isinstance(v, Tensor) else np.asarray(v) for v in self.graph.captured]
+        units = conditioning(self.graph, [*with_wide, *read], seed)
         self.scales = [np.maximum(s, row.floor) if n == "forward" else s for n, s in zip(self.names, units, strict=True)]
         self.want = self._reference()
         self.exact = row.exact and kind.kind != "c"
@@ -239,7 +239,7 @@ class Study:
 
     def _reference(self) -> list[Array]:
         inputs = [self._wide(a) for a in (*self.args, *self.ts, *self.gs, *self.us)]
-        return [to_array(v) for v in self.program(*from_arrays(inputs, get_backend("numpy")))]
+        return [to_array(v) for v in self.program(*from_arrays(inputs, self.home))]
 
     def program(self, *inputs: Any) -> tuple[Any, ...]:
         """Everything at once; see the class."""
@@ -393,8 +393,9 @@ class Study:
         raw, recorded = self.raw(xp)
         for way, grads in (("backward", raw), ("create_graph", recorded)):
             ways[way] = [*want[:first], *grads, *want[first + len(grads) :]]
-        lanes = vmap(self.program)(*from_arrays([np.stack(pair) for pair in zip(beside, self.inputs, strict=True)], xp))
-        ways |= {f"vmap, lane {k}": [to_array(v)[k] for v in lanes] for k in (0, 1)}
+        if not self.graph.written:  # lanes would store different values in one place
+            lanes = vmap(self.program)(*from_arrays([np.stack(pair) for pair in zip(beside, self.inputs, strict=True)], xp))
+            ways |= {f"vmap, lane {k}": [to_array(v)[k] for v in lanes] for k in (0, 1)}
         for way, got in ways.items():
             for name, g, w, s in zip(self.names, got, other if way == "vmap, lane 0" else want, self.scales, strict=True):
                 with np.errstate(all="ignore"):
@@ -480,7 +481,12 @@ def to_array(t: Tensor) -> Array:
 
 @functools.lru_cache(maxsize=16)
 def _programs(study: Study) -> Any:
-    return jit(study.program)
+    call = study.row.call  # where guards see what a user's function reads
+
+    def program(*inputs: Any) -> tuple[Any, ...]:
+        return study.program(*inputs) if study.row.call is call else ()
+
+    return jit(program)
 
 
 @functools.lru_cache(maxsize=16)
@@ -500,7 +506,8 @@ def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed:
 
     Along one random direction: jvp against finite differences, forward against reverse mode, and both again for the gradient (order 2; with order 1
     no second derivative is asked for). Then that eager transforms, backward() with and without create_graph, and vmap give what the compiled
-    program gives. Raises AssertionError with the numbers, TypeError for other dtypes and for a function without a float result.
+    program gives. Raises AssertionError with the numbers, TypeError for other dtypes and for a function without a float result, ValueError for one
+    whose results are others in each call.
 
     >>> import minidl as md
     >>> check_grad(md.sin, [md.tensor([1.0, 2.0], dtype=md.float64)])
@@ -515,8 +522,14 @@ def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed:
         values = [to_array(x.detach()) for x in xs]
         return values, [step * np.maximum(1, abs(v)) for v in values]
 
-    row = Row(getattr(f, "__name__", "function"), [x.shape for x in xs], [single] * len(xs), make=make, call=f)
-    s = Study(row, xs[0].dtype.name, seed, order)
+    @functools.wraps(f, updated=())
+    def call(*xs: Any) -> list[Tensor]:
+        return [out for out in tree.leaves(f(*xs)) if isinstance(out, Tensor)]
+
+    row = Row(getattr(f, "__name__", "function"), [x.shape for x in xs], [single] * len(xs), make=make, call=call)
+    s = Study(row, xs[0].dtype.name, seed, order, xs[0].xp)
+    if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(s.want, s._reference(), strict=True)):
+        raise ValueError("check_grad: the function gives other results in each call; let random numbers follow from a key, and state be an argument")
     if not s.moving:
         raise TypeError("check_grad: the function has no floating-point result, so there is no derivative to check")
     for check in (s.differences, s.adjoint, s.alike):
