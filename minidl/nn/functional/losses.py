@@ -109,19 +109,33 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     """
     axis = 0 if input.ndim == 1 else 1
     target, valid = _classes(input, target, axis, ignore_index)
-    return _picked(input, target, target != ignore_index if valid is None else valid, weight, axis, ignore_index, reduction)
+    if valid is None and input.size < _MANY:
+        valid = target != ignore_index
+    return _picked(input, target, valid, weight, axis, ignore_index, reduction)
+
+
+_MANY = 2**14  # scores from which on a comparison with each of them costs more than gather and its scatter
 
 
 @md.extend.fused
-def _picked(input: md.Tensor, target: md.Tensor, valid: md.Tensor, weight: Any, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
-    n = input.shape[axis]
-    at = hot(target, n, axis)
-    if 0 <= ignore_index < n:
-        at = md.logical_and(at, md.expand_dims(valid, axis=axis))
-    picked = md.where(at, input if weight is None else input * _along(weight, input.ndim, axis), 0.0)
-    if reduction == "mean":
-        return -md.sum(picked) / _count(target, valid, weight, n, axis, input.dtype)
-    return reduced("nll_loss", -md.sum(picked, axis=axis), reduction)
+def _picked(input: md.Tensor, target: md.Tensor, valid: Any, weight: Any, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
+    """valid: which targets count; None, where all do, asks for a gather."""
+    if valid is None:
+        losses = -md.squeeze(md.take_along_axis(input, md.expand_dims(target, axis=axis), axis=axis), axis=axis)
+        scale = None if weight is None else weight[target]
+    else:
+        at = hot(target, input.shape[axis], axis)
+        if 0 <= ignore_index < input.shape[axis]:
+            at = md.logical_and(at, md.expand_dims(valid, axis=axis))
+        picked = md.where(at, input, 0.0)
+        if weight is None and reduction == "mean":
+            return -md.sum(picked) / md.sum(valid.to(input.dtype))
+        losses = -md.sum(picked, axis=axis)
+        scale = None if weight is None else md.sum(md.where(at, _along(weight, input.ndim, axis), 0.0), axis=axis)
+    if scale is None:
+        return reduced("nll_loss", losses, reduction)
+    losses = losses * scale
+    return md.sum(losses) / md.sum(scale) if reduction == "mean" else reduced("nll_loss", losses, reduction)
 
 
 def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) -> tuple[md.Tensor, md.Tensor | None]:
