@@ -25,7 +25,7 @@ GOAL = 6000
 CEILING = 29_040
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms "
-    "inspection einstein jacobians"
+    "inspection einstein jacobians __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,6 +4,7 @@
     define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
+    Equation, Literal, Var                            what a md.Graph is made of
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, scalar_type   what arguments mean; argument_numbers and inexact say it of a transform's
     seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
@@ -35,6 +36,7 @@ from minidl.control.scans import loop
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
+from minidl.graph import Equation, Literal, Var
 from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
@@ -48,10 +50,10 @@ from minidl.transforms import argument_numbers, inexact
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Backend", "Primitive", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind", "cast", "check_all", "constant",
-    "create", "cut", "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "inexact", "interpreting",
-    "lanes_around", "loop", "ns", "operand", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing",
-    "streams", "table", "using", "view", "whole",
+    "WICHURA", "Backend", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind", "cast",
+    "check_all", "constant", "create", "cut", "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "inexact",
+    "interpreting", "lanes_around", "loop", "ns", "operand", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple",
+    "store", "storing", "streams", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

@@ -25,7 +25,11 @@ def told(value: Any) -> Any:
 
 
 class Var(Symbolic):
-    """A symbolic value: a shape and a dtype, told apart by identity."""
+    """A symbolic value: a shape and a dtype, told apart by identity.
+
+    >>> md.extend.Var((3,), md.float32)
+    f32[3]
+    """
 
     __slots__ = ("__weakref__", "dtype", "shape")
 
@@ -46,7 +50,11 @@ class Var(Symbolic):
 
 
 class Literal(Symbolic):
-    """A scalar constant of the program, with its dtype."""
+    """A scalar constant of the program, with its dtype.
+
+    >>> md.extend.Literal(2.0, md.float32)
+    2.0:f32
+    """
 
     __slots__ = ("dtype", "value")
     shape: tuple[int, ...] = ()
@@ -69,7 +77,11 @@ Atom = Var | Literal
 
 
 class Equation:
-    """One application of a primitive: outputs = primitive(*inputs, **params)."""
+    """One application of a primitive: outputs = primitive(*inputs, **params).
+
+    >>> md.trace(md.sin)(md.ones(3)).equations[0]
+    f32[3] = sin(f32[3])
+    """
 
     __slots__ = ("inputs", "outputs", "params", "primitive", "where")
 
@@ -206,9 +218,9 @@ class Graph:
         (3 * n,)
         """
         from minidl.lowering import expand
-        from minidl.sizes import sized
 
-        return sized(self, larger, self.inputs[0].shape[0], keep) if larger else expand(self, keep)
+        sized = importlib.import_module("minidl.deploy.sizes").sized if larger else None
+        return sized(self, larger, self.inputs[0].shape[0], keep) if sized else expand(self, keep)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The program on Tensors, in the current context: eagerly, inside jit, differentiated. One Tensor per input; returns a tuple.

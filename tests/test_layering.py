@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
-    "draw", "demo", "idioms", "inspection", "einstein", "jacobians",
+    "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision", "mentions"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "sizes", "stopwatch"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "stopwatch"),
     ("backends",),
     ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
@@ -38,11 +38,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("whole", "extend"),
     ("__init__",),
     SATELLITES,
-    ("__main__",),
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
 BACKENDS = ("numpy", "numba", "torch", "jax")
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "lowering", "recompute", "sizes", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "lowering", "recompute", "backends"}
 
 
 def sources() -> dict[str, Path]:
@@ -136,7 +135,7 @@ def test_satellites_use_public_names_only(module):
             assert not node.attr.startswith("_"), f"{SOURCES[module]}:{node.lineno} uses {ast.unparse(node)}"
 
 
-@pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] not in (*SATELLITES, "__main__")])
+@pytest.mark.parametrize("module", [m for m in SOURCES if m.partition(".")[0] not in SATELLITES])
 def test_the_core_never_imports_a_satellite(module):
     """Nor does it name one, but for the `__getattr__` that makes `md.nn` work without an import of its own."""
     for target, line in of_minidl(module, everywhere=True):

@@ -28,7 +28,6 @@ from minidl.dtypes import DType
 from minidl.emit import emit
 from minidl.graph import Equation, Graph, Literal, letters
 from minidl.lowering import expand
-from minidl.sizes import sized
 
 _PACKAGE = "minidl.backends."
 _ENTRY = _PACKAGE + "numpy_kernels"  # where kernels have their names
@@ -348,7 +347,7 @@ def python_source(graph: Graph, name: str | None = None, inputs: Sequence[str] =
     speller = _Speller(found)
     if larger:
         try:
-            graph = sized(graph, larger, graph.inputs[0].shape[0], KERNELS)
+            graph = graph.expand(KERNELS, larger)
         except ValueError as error:
             raise ValueError(f"to_python: the function depends on the number of examples in more than sizes: {error}") from None
     main = _function(graph, speller, name or graph.name, inputs)

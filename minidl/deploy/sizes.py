@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import Any
 
-from minidl.graph import Equation, Graph, Literal, Var
-from minidl.lowering import expand
+from minidl import Graph
+from minidl.extend import Equation, Literal, Var
 
 
 class Size(int):
@@ -59,7 +59,7 @@ def _number(e: Equation, atoms: tuple[Any, ...], n: int, keep: Container[str]) -
 def sized(graph: Graph, larger: Sequence[Graph], n: int, keep: Container[str]) -> Graph:
     """The graph for n examples with every size that differs in `larger`, traced for n + 1 and n + 2, as a Size, in the primitives of `keep` and what
     has no decomposition. Raises ValueError where they differ in more than sizes."""
-    graph, *more = graphs = [expand(g, keep) for g in (graph, *larger)]
+    graph, *more = graphs = [g.expand(keep) for g in (graph, *larger)]
     if any([e.primitive for e in graph.equations] != [e.primitive for e in g.equations] for g in more):
         raise ValueError("other operations")
     equations = []
