@@ -264,7 +264,7 @@ class Walk:
             size = len(self._looked)
             for x in list(self._objects):
                 kind = x if isinstance(x, type) else type(x)
-                own = {} if stateful(x) or kind is x else getattr(x, "__dict__", {})
+                own: dict[str, Any] = {} if stateful(x) or kind is x else getattr(x, "__dict__", {})
                 slots = hasattr(kind, "__slots__")
                 names = self._named | {"__init__", "__new__"} if kind is x else self._named
                 of_class = self._open and any((c.__module__, c.__qualname__) in self._open for c in kind.__mro__)
