@@ -46,8 +46,6 @@ _CALLED = frozenset(
     )
 )  # fmt: skip
 _ears = allocate_lock()  # who listens
-#: What code mentions that compares objects or makes texts of them; "==" stands for the operators.
-_ASKING = frozenset("== sorted sort min max index count remove str repr format print hash".split())
 _HERE = __name__.partition(".")[0]
 
 
@@ -242,7 +240,7 @@ class Walk:
         if isinstance(x, dict):
             self._elements(x)
         for k, v in x.items() if isinstance(x, dict) else enumerate(x):
-            if k == "_transient" and not ordered and isinstance(x, dict):  # which buffers a checkpoint leaves out
+            if isinstance(k, str) and k == "_transient" and not ordered:  # which buffers a checkpoint leaves out
                 continue
             at = repr(k) if isinstance(k, (str, int)) else self.bind(k, "K")
             if isinstance(x, dict) and type(x).__getitem__ is not dict.__getitem__:  # past what it makes of a value: here are those of items()
@@ -304,11 +302,10 @@ class Walk:
         """Hear which methods run that no code names: what Python calls for comparisons and texts, what is called by a computed name. They are looked
         into, too; all of them where a profiler of the user's or another thread listens."""
         latent: dict[int, tuple[Any, type, str]] = {}
-        asks = not self._named.isdisjoint(_ASKING)
         for x, kind in [(o, c) for o in self._objects if not isinstance(o, type) for c in type(o).__mro__ if _users(c)]:
             for name in vars(kind).keys() - self._named - {"__init__", "__new__", "__post_init__"}:
                 f = getattr(raw := vars(kind)[name], "fget", raw)
-                if isinstance(f, types.FunctionType) and (asks if name[:2] == "__" else self._open):
+                if isinstance(f, types.FunctionType) and (name[:2] == "__" or self._open):
                     latent[id(f.__code__)] = x, kind, name
         heard, free = set(latent), bool(latent) and _ears.acquire(False)
         profile: Any = None

@@ -58,8 +58,7 @@ def mentions(code: types.CodeType) -> tuple[frozenset[Any], ...]:
         else:
             path = ()
         paths.add(path)
-    asks = {"=="} if any(i.opname.startswith(("COMPARE", "CONTAINS", "FORMAT")) for i in steps) else set()
-    strings = asks | {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    strings = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
     handles = getattr(code, "co_exceptiontable", True)
     found: list[Any] = [{p[0] for p in paths if p}, strings.union(code.co_names), strings.union(code.co_names if handles else ())]
     found += [{p for p in paths if len(p) > 1}, computed]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import array
+import bisect
 import collections
 import contextvars
 import dataclasses
 import enum
 import functools
+import heapq
 import operator
 import sys
 import threading
@@ -490,6 +492,51 @@ def test_computed_names_of_slots_and_of_what_hides_an_attribute_of_the_class():
     assert f(md.ones(()), "rate").item() == 6.0
     plainly.rate = 5.0
     assert f(md.ones(()), "rate").item() == 15.0
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda a, b: heapq.nsmallest(1, [a, b])[0] is a,
+        lambda a, b: bisect.bisect_left([a], b) == 1,
+        operator.lt,
+        lambda a, b: "".join(map(str, [a])) == "1",
+    ],
+)
+def test_comparisons_and_texts_are_heard_whoever_asks(ask):
+    class Weighed:
+        def __init__(self, w):
+            self.w = w
+
+        def __lt__(self, other):
+            return self.w < other.w
+
+        def __str__(self):
+            return str(self.w)
+
+    a, b = Weighed(1), Weighed(2)
+    f = md.jit(lambda x: x * 2 if ask(a, b) else x)
+    assert f(md.ones(())).item() == 2.0
+    a.w, b.w = 2, 1
+    assert f(md.ones(())).item() == 1.0
+
+
+def test_comparisons_that_a_dict_makes_are_heard():
+    class Key:
+        def __init__(self, z):
+            self.z = z
+
+        def __hash__(self):
+            return 1
+
+        def __eq__(self, other):
+            return self.z == other.z  # so that nobody else may ask
+
+    key, held = Key(1), {Key(1): 3.0}
+    f = md.jit(lambda x: x * held.get(key, 1.0))
+    assert f(md.ones(())).item() == 3.0
+    key.z = 2
+    assert f(md.ones(())).item() == 1.0
 
 
 def test_while_another_thread_listens_all_methods_are_looked_into():

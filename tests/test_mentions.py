@@ -39,7 +39,6 @@ def test_where_names_are_computed(f, names):
     assert found(f) == names
 
 
-def test_what_is_read_and_what_asks():
+def test_what_is_read_and_what_is_mentioned():
     read, named, _, paths, _ = mentions((lambda x: HELD.rate * x.scale if "a" in x else getattr(x, "later", 0)).__code__)
-    assert "HELD" in read and {"rate", "scale", "later", "=="} <= named and ("HELD", "rate") in paths
-    assert "==" not in mentions((lambda x: x + 1).__code__)[1]
+    assert "HELD" in read and {"rate", "scale", "later"} <= named and ("HELD", "rate") in paths
