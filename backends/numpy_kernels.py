@@ -359,12 +359,9 @@ def argtopk(x: Array, *, axis: int, k: int, largest: bool) -> Array:
         return argsort(x, axis=axis, descending=largest).take(np.arange(k), axis)
     kth = n - 1 - k if largest else k
     some = np.argpartition(rows, kth, axis=-1)[..., slice(kth, None) if largest else slice(k + 1)]
-    values = np.take_along_axis(rows, some, -1)
-    order = np.argsort(values, axis=-1)
-    values = np.take_along_axis(values, order, -1)
-    places = np.take_along_axis(some, order[..., :0:-1] if largest else order[..., :k], -1)
-    sure = (values[..., :-1] < values[..., 1:]).all(-1)
-    if not sure.all():
+    some = np.take_along_axis(some, np.argsort(np.take_along_axis(rows, some, -1), axis=-1), -1)
+    values, places = np.take_along_axis(rows, some, -1), some[..., :0:-1] if largest else some[..., :k]
+    if not (sure := (values[..., :-1] < values[..., 1:]).all(-1)).all():
         places[~sure] = argsort(rows[~sure], axis=-1, descending=largest)[..., :k]
     return np.moveaxis(places, -1, axis)
 

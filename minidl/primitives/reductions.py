@@ -328,28 +328,21 @@ log_softmax_at_dx = Primitive(
 )  # fmt: skip
 
 
-def _infer_argsort(x: Any, *, axis: int, descending: bool) -> Any:
-    if x.dtype.is_complex:
-        raise TypeError(f"argsort: dtype {x.dtype.short} has no order; take abs or real first")
-    return x.shape, index_dtype(x.dtype)
+def _infer_order(name: str) -> Any:
+    def infer(x: Any, *, axis: int, k: int | None = None, **how: bool) -> Any:
+        if x.dtype.is_complex:
+            raise TypeError(f"{name}: dtype {x.dtype.short} has no order; take abs or real first")
+        return (*x.shape[:axis], x.shape[axis] if k is None else k, *x.shape[axis + 1 :]), index_dtype(x.dtype)
 
-
-argsort = Primitive("argsort", "x", "axis descending", infer=_infer_argsort, batch=batch_reduction, promote="none", check_first=True)
+    return infer
 
 
 def _argtopk(xp: Any, x: Any, *, axis: int, k: int, largest: bool) -> Any:
-    places = xp.argsort(x, axis=axis, descending=largest)
     stop = tuple(k if a == axis else n for a, n in enumerate(x.shape))
-    return xp.slice(places, start=(0,) * len(stop), stop=stop, step=(1,) * len(stop))
+    return xp.slice(xp.argsort(x, axis=axis, descending=largest), start=(0,) * len(stop), stop=stop, step=(1,) * len(stop))
 
 
-def _infer_argtopk(x: Any, *, axis: int, k: int, largest: bool) -> Any:
-    if x.dtype.is_complex:
-        raise TypeError(f"topk: dtype {x.dtype.short} has no order; take abs or real first")
-    return (*x.shape[:axis], k, *x.shape[axis + 1 :]), index_dtype(x.dtype)
-
-
-#: The first k of argsort, which no library need sort the rest for.
-Primitive(
-    "argtopk", "x", "axis k largest", infer=_infer_argtopk, batch=batch_reduction, promote="none", decompose=_argtopk, check_first=True
-)  # fmt: skip
+_order: dict[str, Any] = {"batch": batch_reduction, "promote": "none", "check_first": True}
+argsort = Primitive("argsort", "x", "axis descending", infer=_infer_order("argsort"), **_order)
+#: The first k of argsort, for which no library need sort the rest.
+Primitive("argtopk", "x", "axis k largest", infer=_infer_order("topk"), decompose=_argtopk, **_order)
