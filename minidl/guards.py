@@ -121,7 +121,7 @@ class Walk:
         self.given: set[int] = set()  # objects that functions have in their hands: arguments, closures, globals
         self._asked: set[str] = set()  # those of them that may be absent where they are read
         self._objects: list[Any] = []  # whose classes and attributes are looked at once all names are known
-        self.absent: list[tuple[dict[str, Any], set[str], str]] = []  # attributes of objects, names that are not among them, and their text
+        self.absent: list[tuple[Any, set[str], str]] = []  # attributes of objects and classes, names that are not among them, and their text
         self.fixed: list[tuple[Any, Any, Any, Any]] = []  # object, name, how to look at it, what it was: what no dict tells
 
     def bind(self, value: Any, prefix: str) -> str:
@@ -292,6 +292,10 @@ class Walk:
                 names = {n for n in self._named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
                 self.boxes[id(own)] = own
                 self.absent.append((own, names, self._own(x, own)))
+        for c in {c for x in self._objects for c in (x if isinstance(x, type) else type(x)).__mro__ if _users(c)}:
+            hidden = {n for n in self._named if n[:2] != "__" and n not in vars(c) and any(hasattr(b, n) for b in c.__bases__)}
+            if hidden:  # what a class inherits may get another one in front of it
+                self.absent.append((there := vars(c), hidden, self.bind(there, "B")))
 
     def _own(self, x: Any, own: dict[str, Any]) -> str:
         """The text of an object's attributes, of which a threading.local has others in each thread."""

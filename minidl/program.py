@@ -447,7 +447,7 @@ class Program:
         s = self.source
         walked = [text for text, box, key in self.walk.terms if (box, key) not in self.unguarded and (box, key) not in t.host_keys]
         for own, names, text in self.walk.absent:
-            if left := frozenset(n for n in names if (id(own), n) not in self.unguarded):
+            if left := frozenset(n for n in names if n not in own and (id(own), n) not in self.unguarded):
                 walked.append(f"{text}.keys().isdisjoint({s.name(left, 'V')})")
         terms = s.terms + walked + t.guards
         terms.append(f"Defaults.floating is {s.name(dtypes.Defaults.floating, 'D')} and Defaults.strict is {dtypes.Defaults.strict}")

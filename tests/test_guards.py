@@ -521,6 +521,27 @@ def test_comparisons_and_texts_are_heard_whoever_asks(ask):
     assert f(md.ones(())).item() == 1.0
 
 
+@pytest.mark.parametrize("base", [object, md.nn.Module])
+def test_what_a_class_inherits_may_be_replaced_in_it(base):
+    class Base(base):
+        rate, counted = 2.0, 0
+
+        def twice(self):
+            type(self).counted += 1  # which the traced function itself puts there
+            return 2.0
+
+    class Derived(Base):
+        pass
+
+    x = Derived()
+    f = md.jit(lambda y: y * x.twice() * x.rate)
+    assert f(md.ones(())).item() == f(md.ones(())).item() == 4.0
+    Derived.rate = 3.0
+    assert f(md.ones(())).item() == 6.0
+    Derived.twice = lambda self: 5.0
+    assert f(md.ones(())).item() == 15.0
+
+
 def test_comparisons_that_a_dict_makes_are_heard():
     class Key:
         def __init__(self, z):
