@@ -37,10 +37,6 @@ def _turned(a: Part, b: Part) -> Parts:
     return real, where(b == 0, b, where(unknown, where(r == 0, r, nan), r * sin(b)))
 
 
-def _exp(a: Part, b: Part) -> Parts:
-    return _turned(a, b)
-
-
 def _expm1(a: Part, b: Part) -> Parts:
     real, imag = _turned(a, b)
     return where((a == 0) & (b == 0), full(a, 0.0), real - full(a, 1.0)), imag
@@ -208,7 +204,7 @@ def _even(real: Part, imag: Part, a: Part, b: Part) -> Parts:
 
 #: primitive -> (symmetry, its signs, where a library is right, where a part is zero all the same, what is true elsewhere)
 TABLE: dict[str, tuple[Callable[..., Any], ...]] = {
-    "exp": (_upper, _mirrored, _finite_exp, _flat, _exp), "expm1": (_upper, _mirrored, _finite_expm1, _flat, _expm1),
+    "exp": (_upper, _mirrored, _finite_exp, _flat, _turned), "expm1": (_upper, _mirrored, _finite_expm1, _flat, _expm1),
     "log": (_upper, _above, _finite, _nowhere, _log), "log1p": (_upper, _above, _finite_log1p, _nowhere, _log1p),
     "sqrt": (_upper, _above, _finite, _nowhere, _sqrt), "acosh": (_upper, _above, _finite, _nowhere, _acosh),
     "acos": (_upper, _below, _finite, _nowhere, _acos), "asin": (_quadrant, _odd, _finite, _nowhere, _asin),
