@@ -78,6 +78,8 @@ row("silu(+-inf)", F.silu, ([-inf, inf],), [0.0, inf], ([0.0, 1.0],), law="3")
 row("gelu(+-inf)", F.gelu, ([-inf, inf],), [0.0, inf], ([0.0, 1.0],), law="3")
 row("gelu(+-inf), tanh", lambda x: F.gelu(x, approximate="tanh"), ([-inf, inf],), [0.0, inf], ([0.0, 1.0],), law="3")
 row("mish(+-inf)", F.mish, ([-inf, inf],), [0.0, inf], ([0.0, 1.0],), law="3")
+for _f in (F.silu, F.mish, F.hardswish):
+    row(f"{_f.__name__}(nan)", _f, (nan,), nan, (nan,), law="1")
 row("silu(0), gelu(0)", lambda x: F.silu(x) + F.gelu(x), (0.0,), 0.0, (1.0,), (0.5 + 0.7978845608028654,), ulp=2)
 row("sqrt(0)", md.sqrt, (0.0,), 0.0, (inf,))
 row("lgamma(0)", md.lgamma, (0.0,), inf, (-inf,))

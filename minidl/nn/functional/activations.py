@@ -222,8 +222,14 @@ def logsigmoid(input: md.Tensor) -> md.Tensor:
 
 
 def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> md.Tensor:
-    """f(x), for an f that is x itself from `bound` on and 0 below -bound: there inf * 0 never arises, in the value or in a derivative."""
-    return _wide(lambda x: md.where(x >= bound, x, f(md.clip(x, -bound, bound))), x)
+    """f(x), for an f that is 0 at 0, x itself from `bound` on and 0 up to -bound: there inf * 0 never arises, in the value or in a derivative. A nan
+    is between them, so that it has a derivative of nan."""
+
+    def gated(x: md.Tensor) -> md.Tensor:
+        above = x >= bound
+        return md.where(above, x, f(md.where(above | (x <= -bound), -0.0, x)))
+
+    return _wide(gated, x)
 
 
 def _wide(f: Callable[[md.Tensor], md.Tensor], x: md.Tensor) -> md.Tensor:
