@@ -13,8 +13,8 @@ lies with another engine, scans whose sums are products behind the loop, and few
 linear algebra and Fourier transforms followed their functions, with their kernels, and what writes a graph down as NumPy's text or a picture left:
 2,000 less. What has come since: views that reach what they are of, as PyTorch's; compositions and recurrent layers that are one node of the tape;
 guards of what a program stores and of more containers; arguments that stay with another engine; programs that write to views: 1,200 more.
-Inspection, einsum, Jacobians and sizes that grow left: 450 less; guards hear comparisons, texts and computed names, a function that is traced again and
-again says why, operations of several arrays run as straight lines, and top-k and short rows have quick kernels: 600 more.
+Inspection, einsum, Jacobians and sizes that grow left: 450 less; guards hear comparisons, texts and computed names, a function that is traced again
+and again says why, operations of several arrays run as straight lines, and top-k and short rows have quick kernels: 600 more.
 Exits with 1 above the ceiling.
 """
 
