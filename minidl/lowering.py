@@ -141,7 +141,7 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
     >>> graph = expand(Graph([x], [Equation(table["softmax"], (x,), {"axis": 1}, (y,))], [y]))
     >>> from minidl.fusion import regions
     >>> regions(graph)
-    [<region [8]x[4]: max clip clip sub exp sum eq where div>]
+    [<region [8]x[4]: max eq where eq sub where exp sum eq where div>]
     """
     if not any(_expandable(e, keep, choose) for e in graph.equations):
         return graph
