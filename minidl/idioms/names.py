@@ -60,7 +60,7 @@ ALIASES: dict[str, Any] = {
     "cfloat": md.complex64, "cdouble": md.complex128, "dtype": md.DType, "cat": cat, "concatenate": cat, "inference_mode": md.no_grad,
     "set_grad_enabled": md.autograd.set_grad_enabled,
     "absolute": md.abs, "arccos": md.acos, "arccosh": md.acosh, "arcsin": md.asin, "arcsinh": md.asinh, "arctan": md.atan, "arctan2": md.atan2,
-    "arctanh": md.atanh, "sub": md.subtract, "mul": md.multiply, "true_divide": md.divide, "neg": md.negative,
+    "arctanh": md.atanh, "sub": md.subtract, "mul": md.multiply, "true_divide": md.divide, "conjugate": md.conj, "neg": md.negative,
     "eq": md.equal, "ne": md.not_equal, "lt": md.less, "le": md.less_equal, "gt": md.greater, "ge": md.greater_equal,
     "bitwise_not": md.bitwise_invert, "fix": md.trunc, "bmm": md.matmul, "mv": md.matmul, "ger": md.outer, "vdot": md.vecdot,
     "permute": md.permute_dims, "unsqueeze": md.expand_dims, "clone": md.positive, "clamp": md.clip, "swapdims": md.swapaxes,

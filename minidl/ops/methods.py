@@ -157,7 +157,7 @@ for _name in """
 H abs_ absolute absolute_ acos_ acosh_ addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ adjoint allclose amax amin aminmax apply_
 arccos arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh arcsinh_ arctan arctan2 arctan2_ arctan_ arctanh arctanh_ argwhere as_strided asin_ asinh_
 atan2_ atan_ atanh_ baddbmm baddbmm_ bernoulli bernoulli_ bincount bitwise_and_ bitwise_not bitwise_not_ bitwise_or_ bitwise_xor_ bmm bucketize
-byte cdouble ceil_ cfloat char cholesky clamp_max clamp_max_ clamp_min clamp_min_ clip_ combinations copysign_ corrcoef cos_ cosh_ cov cross
+byte cdouble ceil_ cfloat char cholesky clamp_max clamp_max_ clamp_min clamp_min_ clip_ combinations conjugate copysign_ corrcoef cos_ cosh_ cov cross
 cross_entropy cummax cummin cumprod cumprod_ cumsum cumsum_ data data_ptr deg2rad deg2rad_ det detach_ diag diag_embed dist div div_ divide_
 element_size eq eq_ erf_ erfc_ erfinv_ exp2 exp2_ exp_ expand expand_as expm1_ exponential_ fill_diagonal_ fix fliplr flipud floor_ floor_divide_
 fmod fmod_ frac frac_ gather ge ge_ ger grad_fn gt gt_ heaviside_ histc histogram index_add index_add_ index_copy index_copy_ index_fill
