@@ -118,3 +118,19 @@ def test_a_negative_position_out_of_range_is_named(index):
     index = md.asarray([0, -2]) if index == "tensor" else index
     with pytest.raises(IndexError, match="index -2 is out of bounds for axis 0 with size 3"):
         md.zeros(3).at[index].set(1.0, wrap_negative_indices=False)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int32", "bool"])
+def test_no_imaginary_part_is_lost(dtype):
+    """As in PyTorch; what is complex takes real values."""
+    stores = (lambda x, v: x.__setitem__(0, v), lambda x, v: x.at[0].set(v), lambda x, v: x.at[[0, 1]].add(v), lambda x, v: x.__setitem__(x == 0, v))
+    for store in stores:
+        for value in (1j, md.tensor(1j)):
+            for run in (store, md.jit(store)):
+                x = md.zeros(3, dtype=getattr(md, dtype))
+                with pytest.raises(TypeError, match=r"indexing: c\d+\[\] does not fit"):
+                    run(x, value)
+                assert not x.any()
+    z = md.zeros(2, dtype=md.complex64)
+    z[0] = 2
+    assert z.at[1].set(1j).tolist() == [2, 1j]

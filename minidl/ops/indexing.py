@@ -381,13 +381,16 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str 
     bounds: what happens to a position out of range, as `mode` of x.at says it.
 
     Raises IndexError for what is no index, a mask that does not fit, and a position out of range (where it can be looked at, see
-    md.out_of_bounds), ValueError for a value that does not broadcast.
+    md.out_of_bounds), ValueError for a value that does not broadcast, TypeError for a complex one in a real x.
 
     >>> md.set_at(md.zeros(3), 1, 5.0).tolist()
     [0.0, 5.0, 0.0]
     """
     x = operand(x)
-    value = cast(value if isinstance(value, Tensor) else operand(value, x), x.dtype)
+    value = value if isinstance(value, Tensor) else operand(value, x)
+    if value.dtype.is_complex and not x.dtype.is_complex:
+        raise TypeError(f"indexing: {describe(value)} does not fit {describe(x)}; store md.real(value), or make x complex, x.to(md.complex64)")
+    value = cast(value, x.dtype)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
         if index.shape != x.shape[: index.ndim]:
             if all(m in (0, n) for m, n in zip(index.shape, x.shape, strict=False)):  # a mask of size 0 fits any axis, and chooses nothing
