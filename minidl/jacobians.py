@@ -42,6 +42,18 @@ def _split_rows(columns: Tensor, owners: Sequence[Tensor], front: bool) -> list[
     return out
 
 
+def _of_chosen(f: Function, nums: Sequence[int], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Function:
+    """f of the arguments at nums alone, the others being what they are."""
+
+    def call(*chosen: Any) -> Any:
+        full = list(args)
+        for i, a in zip(nums, chosen, strict=True):
+            full[i] = a
+        return f(*full, **kwargs)
+
+    return call
+
+
 def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
     """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs.
 
@@ -52,17 +64,11 @@ def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nums = argument_numbers("jacfwd", argnums, len(args))
-        chosen = [args[i] for i in nums]
-        leaves, structure = tree.flatten(chosen)
+        leaves, structure = tree.flatten([args[i] for i in nums])
         leaves = inexact("jacfwd", leaves)
-
-        def call(*xs: Any) -> Any:
-            full = list(args)
-            for i, a in zip(nums, tree.unflatten(structure, xs), strict=True):
-                full[i] = a
-            return f(*full, **kwargs)
-
-        moved = md.vmap(lambda ts: md.jvp(call, tuple(leaves), tuple(ts))[1])(_basis(leaves))
+        call = _of_chosen(f, nums, args, kwargs)
+        along = lambda ts: md.jvp(lambda *xs: call(*tree.unflatten(structure, xs)), tuple(leaves), tuple(ts))[1]
+        moved = md.vmap(along)(_basis(leaves))
 
         def assemble(columns: Tensor) -> Any:
             nested = tree.unflatten(structure, _split_rows(columns, leaves, front=False))
@@ -83,14 +89,7 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nums = argument_numbers("jacrev", argnums, len(args))
-
-        def call(*chosen: Any) -> Any:
-            full = list(args)
-            for i, a in zip(nums, chosen, strict=True):
-                full[i] = a
-            return f(*full, **kwargs)
-
-        out, pull = md.vjp(call, *(args[i] for i in nums))
+        out, pull = md.vjp(_of_chosen(f, nums, args, kwargs), *(args[i] for i in nums))
         outs, structure = tree.flatten(out)
         rows = md.vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
         if holomorphic:

@@ -426,6 +426,15 @@ def test_each_thread_and_context_has_its_own():
     assert seen == [7.0, 7.0] and f.compiles == 3
 
 
+def one_program(trainer):
+    """Whatever its counter says, which `step` does not read."""
+    f = md.jit(trainer.step)
+    for _ in range(3):
+        f(md.ones(()))
+        trainer.steps += 1
+    assert f.compiles == 1
+
+
 def test_computed_names_of_modules_leave_objects_alone():
     class Trainer:
         loss, steps = "tanh", 0
@@ -433,12 +442,7 @@ def test_computed_names_of_modules_leave_objects_alone():
         def step(self, x):
             return getattr(md.nn.functional, self.loss)(x) + getattr(self, "bias", 0.0)
 
-    trainer = Trainer()
-    f = md.jit(trainer.step)
-    for _ in range(3):
-        f(md.ones(()))
-        trainer.steps += 1
-    assert f.compiles == 1
+    one_program(Trainer())
 
 
 @pytest.mark.parametrize("within", [False, True])
@@ -597,12 +601,7 @@ def test_computed_names_of_what_a_loop_finds_leave_other_objects_alone():
         def step(self, x):
             return self.net(x)
 
-    trainer = Trainer()
-    f = md.jit(trainer.step)
-    for _ in range(3):
-        f(md.ones(()))
-        trainer.steps += 1
-    assert f.compiles == 1
+    one_program(Trainer())
 
 
 def test_a_trace_that_fails_leaves_no_profiler():

@@ -1,9 +1,6 @@
-"""A Module among the operands of a branch or of a checkpointed function is itself: its identity, hooks and attributes. Threads may store in parts."""
+"""A Module among the operands of a branch or of a checkpointed function is itself: its identity, hooks and attributes."""
 
 from __future__ import annotations
-
-import sys
-import threading
 
 import numpy as np
 import pytest
@@ -106,26 +103,3 @@ def test_what_a_body_stores_with_a_derivative_keeps_it(nested, jitted):
 
     f = md.grad((lambda x: md.cond(x.sum() > 0.0, doubled, lambda x: x.sum(), x)) if nested else doubled)
     assert (md.jit(f) if jitted else f)(md.tensor([1.0, 2.0])).tolist() == [128.0, 256.0]
-
-
-@pytest.mark.parametrize("name", ["index", "view", "copy"])
-def test_threads_that_store_in_rows_lose_nothing(name):
-    x, times = md.zeros(2, 500), 150
-
-    def work(i):
-        for _ in range(times):
-            if name == "index":
-                x[i] = x[i] + 1.0
-            elif name == "view":
-                x[i].add_(1.0)
-            else:
-                x[i, :].copy_(x[i] + 1.0)
-
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    try:
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
-        [t.start() for t in threads], [t.join() for t in threads]
-    finally:
-        sys.setswitchinterval(before)
-    assert x.tolist() == [[float(times)] * 500] * 2

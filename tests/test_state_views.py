@@ -4,6 +4,8 @@ import copy
 import gc
 import pickle
 import random
+import sys
+import threading
 import weakref
 
 import numpy as np
@@ -779,3 +781,26 @@ def test_what_pytorch_copies_does_not_follow_its_base():
     for v in (x.T.reshape(-1), x.reshape(-1), x.T.reshape(-1), x.reshape(-1)):
         add(v)
     assert x.tolist() == [[2.0] * 3] * 2
+
+
+@pytest.mark.parametrize("name", ["index", "view", "copy"])
+def test_threads_that_store_in_rows_lose_nothing(name):
+    x, times = md.zeros(2, 500), 150
+
+    def work(i):
+        for _ in range(times):
+            if name == "index":
+                x[i] = x[i] + 1.0
+            elif name == "view":
+                x[i].add_(1.0)
+            else:
+                x[i, :].copy_(x[i] + 1.0)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+        [t.start() for t in threads], [t.join() for t in threads]
+    finally:
+        sys.setswitchinterval(before)
+    assert x.tolist() == [[float(times)] * 500] * 2

@@ -19,8 +19,7 @@ from minidl.ops.common import busy, cast, fresh, ns, operand
 from minidl.ops.exchange import Method, attach, to
 from minidl.ops.indexing import At, getitem, set_at
 from minidl.ops.linear import matmul
-from minidl.ops.views import settle
-from minidl.ops.views import storing as parts
+from minidl.ops.views import parts, settle
 from minidl.primitives.core import parameters
 from minidl.tensors import Tensor, sever, view
 

@@ -25,7 +25,7 @@ from minidl.ops.common import Tensor, fresh, ns, reshaped, state
 from minidl.tensors import assign_alone, living, sever, view
 
 #: Held where parts of a tensor are stored: what threads store in different parts is all there.
-storing = RLock()
+parts = RLock()
 #: How NumPy says that a reshape would copy, where it can.
 _SAY = {"copy": False} if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else {}
 
@@ -128,7 +128,7 @@ def settle(x: Tensor) -> None:
 
 def through(x: Tensor, value: Tensor) -> None:
     """Store in the bases of a view what is about to be stored in the view; in the highest first, which may refuse it."""
-    with storing:
+    with parts:
         _through(x, value)
 
 
