@@ -17,7 +17,7 @@ from minidl.context import autocasting, grad_mode, state
 from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
-from minidl.transforms import _push, alias, as_constant, bound, here, twin, with_node
+from minidl.transforms import _push, alias, as_constant, here, twin, with_modules, with_node
 
 #: Streams of random numbers that `checkpoint` replays: each has `key`, the Tensor of its state, and `restore(key)`.
 streams: list[Any] = []
@@ -38,7 +38,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        f, args = bound(whole, args)
+        f, args = with_modules(whole, args)
         leaves, structure = tree.flatten((args, kwargs))
         if not state.grad:
             return f(*args, **kwargs)

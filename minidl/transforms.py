@@ -17,6 +17,7 @@ from minidl import tape, tree
 from minidl.autograd import constant, payload_here, pullback
 from minidl.backends import using
 from minidl.context import grad_mode, interpreting, state
+from minidl.guards import stateful
 from minidl.tensors import Tensor, describe, home, ns
 
 Function = Callable[..., Any]
@@ -58,16 +59,16 @@ def twin(t: Any) -> Any:
     return Tensor(t.payload, t.xp, t.dtype, t.node) if isinstance(t, Tensor) else t
 
 
-def bound(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+def with_modules(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
     """f and its arguments, of which Modules and optimizers belong to f: they are not made again from their tensors, but themselves."""
-    if not any(hasattr(type(a), "__minidl_state__") for a in args):
+    if not any(map(stateful, args)):
         return f, args
 
     def g(*rest: Any, **kwargs: Any) -> Any:
         left = iter(rest)
-        return f(*(a if hasattr(type(a), "__minidl_state__") else next(left) for a in args), **kwargs)
+        return f(*(a if stateful(a) else next(left) for a in args), **kwargs)
 
-    return g, tuple(a for a in args if not hasattr(type(a), "__minidl_state__"))
+    return g, tuple(a for a in args if not stateful(a))
 
 
 def stop_gradient(x: Any) -> Any:

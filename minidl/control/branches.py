@@ -12,8 +12,7 @@ from minidl.dtypes import int64
 from minidl.graph import Graph, Var
 from minidl.tensors import Tensor, assign_alone, describe, ns
 from minidl.tracing import asarray_here
-from minidl.transforms import bound as with_modules
-from minidl.transforms import zeros_like
+from minidl.transforms import with_modules, zeros_like
 
 
 def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
