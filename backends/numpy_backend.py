@@ -129,8 +129,12 @@ class NumpyBackend(Backend):
         return isinstance(value, self.array_types)
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Array:
-        """An array that shares the memory of another library's, where it can."""
-        return np.from_dlpack(value)
+        """An array that shares the memory of another library's, or of one of NumPy's subclasses, where it can."""
+        if not isinstance(value, self.array_types):
+            return np.from_dlpack(value)
+        if not value.dtype.isnative:
+            raise BufferError("its bytes are in another order than this machine's")
+        return np.asarray(value)
 
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """No floating-point warnings: for code that uses operators on arrays, such as a whole backward pass. Kernels need no scope."""

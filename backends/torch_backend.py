@@ -106,7 +106,7 @@ class TorchBackend(Backend):
         try:
             return native.numpy()
         except (RuntimeError, TypeError):  # on another device, or in a form that NumPy does not have
-            native = native.detach().cpu()
+            native = _plain(native).detach().cpu()
         if native.dtype is torch.bfloat16:
             return native.view(torch.int16).numpy().view(dtypes.bfloat16.numpy)
         return native.resolve_conj().resolve_neg().numpy()
@@ -132,7 +132,11 @@ class TorchBackend(Backend):
         return _devices()
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Tensor:
-        """A tensor that shares the memory of another library's array where the device is the same."""
+        """A tensor that shares the memory of another library's array, or of one of torch's, where the device is the same."""
+        if isinstance(value, Tensor):
+            if value.is_conj() or value.is_inference() or (copy is False and value.device != self.torch_device):
+                raise BufferError("it is on another device, one of inference_mode, or conjugated when it is read")
+            return _plain(value).detach().as_subclass(Tensor).to(self.torch_device)
         if any(n < 0 for n in getattr(value, "strides", None) or ()):  # torch ends the process
             raise BufferError("torch has no negative strides")
         return torch.from_dlpack(value).detach().to(self.torch_device)
@@ -402,6 +406,15 @@ def _flat_pools(graph: Graph) -> set[Equation]:
 
 for _name, _kernel in KERNELS.items():
     setattr(TorchBackend, _name, staticmethod(_kernel))
+
+
+def _plain(x: Tensor) -> Tensor:
+    """The tensor itself, if it is one whose elements lie in memory, of a dtype that minidl has. Raises TypeError for any other."""
+    if x.is_nested or x.layout is not torch.strided or x.is_meta:
+        raise TypeError("a torch tensor that is nested, sparse or without data has no elements in rows; convert it with .to_dense() first")
+    if x.dtype not in OURS:
+        raise TypeError(f"minidl has no dtype for torch's {x.dtype}; convert it with .dequantize() or .to() first")
+    return x
 
 
 def _devices() -> tuple[str, ...]:

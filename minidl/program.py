@@ -168,8 +168,8 @@ class Program:
         if isinstance(a, (*_PLAIN, complex)):
             s.terms.append(self.walk.equal(a, text))
             return a
-        if kind in (int, float):
-            s.terms.append(f"{text}.__class__ is {kind.__name__}")
+        if kind in (int, float, np.float64):  # the last is one of Python's floats, here as in operations
+            s.terms.append(f"{text}.__class__ is {s.name(kind, 'T')}")
             return Host(t, text, a)
         if isinstance(a, (np.ndarray, np.generic)):
             from minidl.ops import asarray
@@ -180,11 +180,13 @@ class Program:
             fresh = asarray(a)
             self.reads.append((fresh, name))
             return fresh
+        if hasattr(kind, "__dlpack__"):
+            raise TypeError(f"jit: expected a Tensor, a Python number or a NumPy array, got {shown(a)}; convert it with md.asarray")
         found = tree._children(a)
         if found is None:
             try:
                 hash(a)
-            except TypeError:
+            except (TypeError, ValueError):  # the latter for a memoryview
                 raise TypeError(f"jit: an argument of type {kind.__name__} is neither a tensor, a number, a container nor hashable") from None
             self.walk.argument(a, text) if walkable(a) else s.terms.append(self.walk.equal(a, text))
             return a

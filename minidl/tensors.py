@@ -438,17 +438,21 @@ def _array(value: Any, name: str, xp: Any) -> Tensor:
     """An operand that is no Tensor and no Python scalar: NumPy data becomes a Tensor on the same backend."""
     if isinstance(value, (np.ndarray, np.generic)):
         backend = xp if hasattr(xp, "asarray") else xp.home
-        return from_numpy(np.asarray(value), backend)
+        return from_numpy(value, backend)
     raise TypeError(f"{name}: expected a Tensor, a Python number or a NumPy array, got {shown(value)}; convert it with md.asarray")
 
 
 def from_numpy(value: np.ndarray, xp: Any, dtype: DType | None = None) -> Tensor:
-    """A Tensor with a copy of NumPy data, on the given backend.
+    """A Tensor with a copy of NumPy data, on the given backend. Raises TypeError for masked elements and for dtypes that minidl does not have.
 
     >>> import numpy
     >>> md.extend.from_numpy(numpy.ones(2), md.extend.home()).dtype
     minidl.float64
     """
+    if type(value) is not np.ndarray:
+        if np.ma.is_masked(value):
+            raise TypeError("the NumPy array has masked elements, which a tensor cannot have; say what they are: .filled(value)")
+        value = np.asarray(value)
     dtype = dtype or dtypes.from_numpy(value.dtype)
     with xp.scope():
         out = Tensor(xp.asarray(value, dtype), xp, dtype)

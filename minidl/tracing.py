@@ -311,7 +311,7 @@ class Host:
 
     def __init__(self, trace: Trace, text: str, value: Any):
         self.trace, self.text, self.value = trace, text, value
-        self.number = type(value)
+        self.number = float if isinstance(value, float) else type(value)
 
     def tensor(self, dtype: DType) -> Tensor:
         """A Tensor of the root trace that holds this number."""
@@ -320,7 +320,8 @@ class Host:
     def _guard(self) -> Any:
         """The number itself, which the program is then made for."""
         same = self.value and self.value == self.value  # neither a zero, which has a sign, nor nan
-        self.trace.guards.append(f"{self.text} == {_literal(self.value)}" if same else f"same({self.text}, {_literal(self.value)})")
+        now = f"float({self.text})" if self.number is float is not type(self.value) else self.text  # NumPy's floats are Python's
+        self.trace.guards.append(f"{now} == {_literal(self.value)}" if same else f"same({now}, {_literal(self.value)})")
         return self.value
 
     def __bool__(self) -> bool:
@@ -340,7 +341,8 @@ class Host:
 
 
 def _literal(value: Any) -> str:
-    return repr(value) if value == value and abs(value) != float("inf") else f"float('{value}')"
+    text = float.__repr__(value) if isinstance(value, float) else repr(value)
+    return text if value == value and abs(value) != float("inf") else f"float('{text}')"
 
 
 def _value(x: Any) -> Any:

@@ -21,6 +21,11 @@ def is_torch(x: Any) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def of_torch(x: Any) -> np.ndarray:
+    """The data of a tensor of torch, also where NumPy cannot read its memory as it is: on a device, in bfloat16, conjugated."""
+    return md.extend.get_backend("torch").to_numpy(x.detach())
+
+
 def host(items: list[Any]) -> Any:
     """default_collate with NumPy arrays in place of tensors (but on a device other than the CPU, tensors stay where they are)."""
     first = items[0]
@@ -29,9 +34,9 @@ def host(items: list[Any]) -> Any:
             return md.stack(items)
         return _stack([np.asarray(t, copy=False) if isinstance(t, md.Tensor) else t for t in items])
     if is_torch(first):
-        return _stack([t.detach().cpu().numpy() for t in items])
+        return _stack([of_torch(t) for t in items])
     if isinstance(first, (np.ndarray, np.generic)):
-        return _stack(items)
+        return _stack(items if type(first) is np.ndarray else [_plain(a) for a in items])
     if isinstance(first, (bool, int, float, complex)):
         return _numbers(items)
     if isinstance(first, Mapping):
@@ -62,6 +67,12 @@ def _stack(arrays: list[Any]) -> np.ndarray:
         raise ValueError(f"default_collate: items of different shapes {shapes}; {PAD}")
     # One concatenation and a reshape cost less than np.stack, which takes each array apart first.
     return np.concatenate(arrays).reshape(len(arrays), *shape) if shape else np.array(arrays)
+
+
+def _plain(a: Any) -> np.ndarray:
+    if np.ma.is_masked(a):
+        raise TypeError("default_collate: an item has masked elements, which a tensor cannot have; say what they are: .filled(value)")
+    return np.asarray(a)
 
 
 def _alike(items: list[Any], fits: bool) -> None:
@@ -115,10 +126,10 @@ def tensors(batch: Any, *, owned: bool = False, backend: str | None = None, devi
 
     def place(v: Any) -> Any:
         if is_torch(v):
-            v = v.detach().cpu().numpy()
+            v = of_torch(v)
         if isinstance(v, md.Tensor):
             return md.asarray(v, backend=backend, device=device)
-        if isinstance(v, np.ndarray) and v.dtype.kind in "biufcV":
+        if isinstance(v, (np.ndarray, np.generic)) and v.dtype.kind in "biufcV":
             if owned and v.size and v.flags.writeable and v.nbytes >= SHARED_FROM.get(backend or "", 0):
                 try:
                     return md.asarray(v, copy=False, backend=backend, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
-from minidl.data.collate import is_torch
+from minidl.data.collate import is_torch, of_torch
 from minidl.data.explaining import explain
 from minidl.data.randomness import Draws, draws, loading
 
@@ -22,7 +22,7 @@ class Picture:
         if isinstance(image, md.Tensor):
             self.tensor, self.home, self.device, image = True, image.backend, image.device, np.asarray(image, copy=False)
         elif is_torch(image):
-            self.tensor, image = True, image.detach().cpu().numpy()
+            self.tensor, image = True, of_torch(image)
         elif not isinstance(image, np.ndarray):
             if not hasattr(image, "__array_interface__"):
                 raise TypeError(f"transforms: an image is a NumPy array, a Tensor or a Pillow image, not {type(image).__name__}")

@@ -97,7 +97,7 @@ def operand(x: Any, like: Tensor | None = None, name: str = "") -> Tensor:
         dtype = dtypes.of_scalar_type(kind) if like is None else dtypes.promote_scalar(like.dtype, kind)
         return constant(xp, (), x, dtype)
     if isinstance(x, (np.ndarray, np.generic)):
-        return from_numpy(np.asarray(x), xp)
+        return from_numpy(x, xp)
     raise TypeError(f"{name}{': ' * bool(name)}expected a Tensor, a Python number or a NumPy array, got {shown(x)}; convert it with md.asarray")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from minidl import shapes
-from minidl.backends import get
+from minidl.backends import BUILTIN, get
 from minidl.dtypes import DType, canonical
 from minidl.ops.common import (
     Tensor,
@@ -81,8 +81,12 @@ def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: 
         return _from_list(data, want, xp)
     if copy is False:
         return _shared(data, want, xp, False)
-    if xp.is_native(data) and not isinstance(data, np.generic):
-        return from_numpy(xp.to_numpy(data), xp, want)
+    if isinstance(data, (np.ndarray, np.generic)):
+        return from_numpy(data, xp, want)
+    library = type(data).__module__.partition(".")[0]
+    for backend in (xp, get(library)) if library in BUILTIN else (xp,):  # which knows more of its library's arrays than NumPy does
+        if backend.is_native(data):
+            return from_numpy(backend.to_numpy(data), xp, want)
     if hasattr(data, "__array__") or hasattr(data, "__array_interface__") or hasattr(data, "__buffer__") or isinstance(data, memoryview):
         return from_numpy(np.asarray(data), xp, want)
     if hasattr(data, "__dlpack__"):
@@ -139,14 +143,14 @@ def _from_list(data: Any, want: DType | None, xp: Any) -> Tensor:
 
 
 def _shared(data: Any, want: DType | None, xp: Any, copy: bool | None = None) -> Tensor:
-    native = data if xp.is_native(data) else None
-    if native is None:
-        try:
-            with xp.scope():
-                native = xp.from_dlpack(data, False if copy is False else None)
-        except (AttributeError, TypeError, BufferError, RuntimeError, ValueError) as error:
-            what = type(data).__name__
-            raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {what} ({error}); use copy=True") from error
+    try:
+        if np.ma.is_masked(data) or getattr(data, "is_neg", bool)():
+            raise BufferError("it has masked elements, or torch negates it when it is read")
+        with xp.scope():
+            native = xp.from_dlpack(data, False if copy is False else None)
+    except (AttributeError, TypeError, BufferError, RuntimeError, ValueError) as error:
+        what = type(data).__name__
+        raise ValueError(f"asarray: the {xp.name} backend cannot share memory with this {what} ({error}); use copy=True") from error
     dtype = xp.dtype_of(native)
     if want is not None and want is not dtype:
         raise ValueError(f"asarray: {dtype.short} as {want.short} needs a copy, but copy=False")
