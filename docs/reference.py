@@ -31,15 +31,21 @@ from minidl.primitives import table  # noqa: E402
 #: The chapters of the page of `minidl` itself: the module that a name comes from → the title; the rest is under the last one.
 CHAPTERS = {
     "minidl.ops.creation": "Creation",
+    "minidl.arrays.grids": "Creation",
     "minidl.ops.elementwise": "Element by element",
+    "minidl.arrays.elementwise": "Element by element",
     "minidl.ops.reductions": "Reductions and running sums",
+    "minidl.arrays.statistics": "Reductions and running sums",
     "minidl.ops.manipulation": "Shape and order",
+    "minidl.arrays.shaping": "Shape and order",
     "minidl.ops.indexing": "Indexing",
     "minidl.ops.sorting": "Sorting and sets",
+    "minidl.arrays.sets": "Sorting and sets",
     "minidl.ops.linear": "Products",
+    "minidl.arrays.products": "Products",
     "minidl.einstein": "Products",
-    "minidl.ops.windows": "Windows",
-    "minidl.ops.composites": "Composites",
+    "minidl.arrays.windows": "Windows",
+    "minidl.arrays.composites": "Composites",
     "minidl.inspection": "Dtypes",
     "minidl.transforms": "Transforms",
     "minidl.jacobians": "Transforms",
@@ -144,7 +150,8 @@ _PRIMITIVE = {name: row[0] for name, row in _TABLE.items()} | {
 
 def derivative(name: str, value: Any) -> Iterator[str]:
     """Lines on the derivative of an array function, from the table of primitives and the conventions."""
-    primitive = table.get(_PRIMITIVE.get(name, name)) if getattr(value, "__module__", "").startswith(("minidl.ops", "minidl.linalg")) else None
+    of_arrays = getattr(value, "__module__", "").startswith(("minidl.ops", "minidl.arrays", "minidl.linalg"))
+    primitive = table.get(_PRIMITIVE.get(name, name)) if of_arrays else None
     if primitive is not None and not primitive.variadic:
         live = [a for i, a in enumerate(primitive.args) if primitive.vjps[i] is not None]
         if not live:

@@ -57,6 +57,14 @@ finally:
         gc.enable()
 
 if TYPE_CHECKING:
+    from minidl.arrays.composites import *  # noqa: F403
+    from minidl.arrays.elementwise import *  # noqa: F403
+    from minidl.arrays.grids import *  # noqa: F403
+    from minidl.arrays.products import *  # noqa: F403
+    from minidl.arrays.sets import *  # noqa: F403
+    from minidl.arrays.shaping import *  # noqa: F403
+    from minidl.arrays.statistics import *  # noqa: F403
+    from minidl.arrays.windows import *  # noqa: F403
     from minidl.batching import vmap
     from minidl.checkpointing import checkpoint
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
@@ -74,15 +82,26 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __array_api_version__ = ops.exchange.VERSIONS[-1]
 newaxis = None
+#: Array functions beside the core, by their rooms; those in the first row are no methods.
+_ARRAYS = {
+    "arrays.grids": "eye linspace meshgrid",
+    "arrays.composites": "gelu layer_norm scaled_dot_product_attention", "arrays.elementwise": "angle heaviside i0 polygamma",
+    "arrays.products": "dot outer tensordot vecdot", "arrays.shaping": "chunk repeat roll", "arrays.windows": "avg_pool conv conv_transpose max_pool",
+    "arrays.sets": "isin searchsorted unique_all unique_counts unique_inverse unique_values",
+    "arrays.statistics": "count_nonzero diff median norm quantile std var vector_norm",
+}  # fmt: skip
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
     "deploy": "export freeze", "einstein": "einsum", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
     "jacobians": "hessian jacfwd jacrev", "jitting": "explain jit", "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed",
     "testing": "bisect parity", "tracing": "host trace", "train": "summary",
-    "transforms": "grad jvp linearize stop_gradient value_and_grad vjp",
+    "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
+for _module, _names in list(_ARRAYS.items())[1:]:
+    for _name in _names.split():
+        setattr(Tensor, _name, ops.methods.Later(_name))
 _SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "train",
     "draw", "extend", "idioms",
@@ -94,7 +113,8 @@ __all__ = [
     "get_default_dtype", "grad", "hessian", "host", "int8", "int16", "int32", "int64", "is_grad_enabled", "jacfwd", "jacrev", "jit", "jvp",
     "linearize", "manual_seed", "map", "matmul_int8", "no_grad", "out_of_bounds", "profile", "scan", "set_auto", "set_backend", "set_default_dtype",
     "stop_gradient", "strict_promotion", "strong_zero", "switch", "trace", "tree", "uint8", "uint16", "uint32", "uint64", "use_backend",
-    "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__, "autocast", "full_precision", "is_autocast_enabled", "low_precision",
+    "value_and_grad", "vjp", "vmap", "while_loop", *ops.__all__, *" ".join(_ARRAYS.values()).split(), "autocast", "full_precision",
+    "is_autocast_enabled", "low_precision",
     "__array_api_version__", "__array_namespace_info__", "can_cast", "e", "finfo", "iinfo", "inf", "isdtype", "nan", "newaxis", "pi", "result_type",
 ]  # fmt: skip
 

@@ -318,7 +318,7 @@ def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, 
             other[own_word] = meaning(other.pop(word))
     if len(other) < len(params):
         raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
-    return other, "requires_grad" not in known and f.__module__ == "minidl.ops.creation" and other.pop("requires_grad", False)
+    return other, "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
 
 
 def spelled(f: F) -> F:

@@ -6,8 +6,8 @@
                                                       says of one whose elements it shows, sever that it shows none
     Equation, Literal, Var                            what a md.Graph is made of
     home, get_backend, using, Backend                 where they are
-    axis_index, axes_tuple, size_tuple, scalar_type   what arguments mean; argument_numbers and inexact say it of a transform's
-    seen, expect, describe, check_all                 what a function may look at, and the errors that it raises
+    axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
+    seen, deciding, expect, describe, check_all       what a function may look at, and the errors that it raises
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
@@ -37,7 +37,7 @@ from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.graph import Equation, Literal, Var
-from minidl.ops.common import cast, constant, create, default, eager_on_cpu, operand, state, values
+from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, operand, pairs, state, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.primitives import table
@@ -50,10 +50,10 @@ from minidl.transforms import argument_numbers, inexact
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Backend", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind", "cast",
-    "check_all", "constant", "create", "cut", "define", "describe", "elementwise", "expect", "from_numpy", "fused", "get_backend", "home", "inexact",
-    "interpreting", "lanes_around", "loop", "ns", "operand", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple",
-    "store", "storing", "streams", "table", "using", "view", "whole",
+    "WICHURA", "Backend", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind",
+    "cast", "check_all", "constant", "create", "cut", "deciding", "define", "describe", "elementwise", "expect", "from_numpy", "fused",
+    "get_backend", "home", "inexact", "interpreting", "lanes_around", "loop", "ns", "operand", "pairs", "per_lane", "persistent", "recorded",
+    "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

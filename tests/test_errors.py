@@ -70,7 +70,7 @@ AXES = [0, 1, -1, (0, 1), 5, -9]
 
 def functions() -> Iterator[tuple[str, Callable[..., Any]]]:
     """Every public array function, by its dotted name."""
-    for name in (*md.ops.__all__, "einsum"):
+    for name in (*md.ops.__all__, *" ".join(md._ARRAYS.values()).split(), "einsum"):
         yield name, getattr(md, name)
     for room in ("linalg", "random", "fft", "nn.functional"):
         module: Any = md

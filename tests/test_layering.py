@@ -19,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
-    "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "__main__",
+    "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"

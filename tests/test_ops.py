@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import itertools
 import math
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -704,9 +707,22 @@ def test_same_padding_and_pools(backend):
 
 # ---- what a tensor does ---------------------------------------------------------------------------------------------------------------
 def test_every_function_of_an_array_is_a_method():
-    missing = [n for n in ops.functions if not hasattr(md.Tensor, n) and n not in ops.methods._NO_METHODS]
-    assert not missing
-    assert all(getattr(md, n).__doc__ for n in ops.functions)
+    assert {m: sorted(importlib.import_module(f"minidl.{m}").__all__) for m in md._ARRAYS} == {m: n.split() for m, n in md._ARRAYS.items()}
+    functions = [*ops.functions, *" ".join(md._ARRAYS.values()).split()]
+    without = {*ops.methods._NO_METHODS, *md._ARRAYS["arrays.grids"].split()}
+    assert [n for n in functions if hasattr(md.Tensor, n) == (n in without)] in ([], ["where"])  # which PyTorch has as a method
+    assert all(getattr(md, n).__doc__ for n in functions)
+
+
+def test_importing_minidl_does_not_load_the_array_functions_beside_the_core():
+    code = """
+import sys, minidl as md
+x = md.ones((2, 2), requires_grad=True)
+assert not {m for m in sys.modules if m.startswith("minidl.arrays")}
+assert x.std(dim=0).tolist() == [0.0, 0.0] and md.Tensor.norm(x).item() == 2.0 and md.jit(lambda v: v.repeat(2).chunk(2)[0])(x).tolist() == [1.0] * 4
+assert md.std is sys.modules["minidl.arrays.statistics"].std and "minidl.arrays.windows" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_in_place(backend):

@@ -145,7 +145,11 @@ def values(x: Tensor, what: str) -> np.ndarray:
 
 def deciding(x: Tensor, name: str, instead: str) -> np.ndarray:
     """The values of a tensor on which the size of a result depends. Where there are none yet (traced or batched) it raises TypeError that says what
-    to do instead."""
+    to do instead.
+
+    >>> md.extend.deciding(md.ones(2), "nonzero", "md.where keeps all elements").tolist()
+    [1.0, 1.0]
+    """
     try:
         return values(x, name)
     except TypeError as error:
@@ -166,7 +170,12 @@ def _index(name: str, value: Any) -> int:
 
 
 def pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
-    """n pairs (before, after) from an integer, a pair for all axes, or one entry per axis (an integer or a pair)."""
+    """n pairs (before, after) from an integer, a pair for all axes, or one entry per axis (an integer or a pair). Raises TypeError and ValueError for
+    what is none of these.
+
+    >>> md.extend.pairs("pad", [1, (2, 3)], 2)
+    ((1, 1), (2, 3))
+    """
     if not isinstance(value, (tuple, list)):
         value = _index(name, value)
         return ((value, value),) * n
@@ -178,15 +187,7 @@ def pairs(name: str, value: Any, n: int) -> tuple[tuple[int, int], ...]:
     raise ValueError(f"{name}: {shown(value)} gives widths for {len(entries)} axes; {n} wanted")
 
 
-def ints(name: str, value: Any, n: int) -> tuple[int, ...]:
-    """n integers from one integer or a sequence of n."""
-    entries = tuple(_index(name, e) for e in value) if isinstance(value, (tuple, list)) else (_index(name, value),) * n
-    if len(entries) != n:
-        raise ValueError(f"{name}: {shown(value)} is neither an integer nor {n} of them")
-    return entries
-
-
 __all__ = [
     "Tensor", "bind", "busy", "cast", "choose", "constant", "create", "deciding", "default", "describe", "dtypes", "eager_on_cpu", "fits", "fresh",
-    "from_numpy", "home", "ints", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "shown", "state", "table", "traced", "values",
+    "from_numpy", "home", "ns", "operand", "pairs", "permuted", "reshaped", "scalar_type", "shown", "state", "table", "traced", "values",
 ]  # fmt: skip

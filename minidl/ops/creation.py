@@ -22,19 +22,17 @@ from minidl.ops.common import (
     create,
     deciding,
     dtypes,
-    fits,
     from_numpy,
     home,
     ns,
     operand,
-    reshaped,
     scalar_type,
     traced,
 )
 
 __all__ = [
-    "arange", "asarray", "empty", "empty_like", "eye", "from_dlpack", "full", "full_like", "linspace", "meshgrid", "ones", "ones_like", "tensor",
-    "tril", "triu", "zeros", "zeros_like",
+    "arange", "asarray", "empty", "empty_like", "from_dlpack", "full", "full_like", "ones", "ones_like", "tensor", "tril", "triu", "zeros",
+    "zeros_like",
 ]  # fmt: skip
 
 
@@ -273,62 +271,6 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     work = dtypes.int64 if whole else dtypes.float64
     steps = cast(create("iota", xp, dtypes.int64, size=size), work)
     return cast(ns.add(ns.mul(steps, step), start), want)
-
-
-def linspace(
-    start: Any, stop: Any, /, num: int, *, dtype: Any = None, endpoint: bool = True, backend: str | None = None, device: str | None = None
-) -> Tensor:
-    """num evenly spaced numbers from start to stop, stop itself included if endpoint. Computed in double precision and rounded once.
-
-    Raises ValueError for a negative num.
-
-    >>> md.linspace(0, 1, 5).tolist()
-    [0.0, 0.25, 0.5, 0.75, 1.0]
-    """
-    num = operator.index(num)
-    if num < 0:
-        raise ValueError(f"linspace: num is {num}; it must be at least 0")
-    is_complex = isinstance(start, complex) or isinstance(stop, complex)
-    want = canonical(dtype) if dtype is not None else dtypes.of_scalar_type(complex if is_complex else float)
-    i = create("iota", choose(backend, device), dtypes.int64, size=num)
-    gaps = num - 1 if endpoint else num
-    out = ns.add(ns.mul(cast(i, dtypes.complex128 if is_complex else dtypes.float64), (stop - start) / gaps if gaps > 0 else 0.0), start)
-    if endpoint and num > 1:
-        out = ns.where(ns.eq(i, num - 1), stop, out)
-    return cast(out, want)
-
-
-def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """Ones on the k-th diagonal, zeros elsewhere.
-
-    >>> md.eye(2).tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    xp = choose(backend, device)
-    n_rows, n_cols = shapes.size_tuple("eye", (n_rows, n_rows if n_cols is None else n_cols))
-    fits("eye", (n_rows, n_cols), canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
-    rows = create("iota", xp, dtypes.int64, size=n_rows)
-    cols = create("iota", xp, dtypes.int64, size=n_cols)
-    k = max(-n_rows, min(k, n_cols))  # further off there is no diagonal
-    on = ns.eq(ns.reshape(ns.add(rows, k), shape=(n_rows, 1)), cols)
-    return cast(on, canonical(dtype) if dtype is not None else dtypes.Defaults.floating)
-
-
-def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
-    """Coordinate grids of 1-d arrays; "xy" lets the second array run along the rows, "ij" the first. Raises ValueError for another indexing.
-
-    >>> x, y = md.meshgrid(md.arange(2), md.arange(3))
-    >>> x.tolist()
-    [[0, 1], [0, 1], [0, 1]]
-    """
-    if indexing not in ("xy", "ij"):
-        raise ValueError(f"meshgrid: indexing {indexing!r} is neither 'xy' nor 'ij'")
-    xs = [operand(a) for a in (arrays[0] if len(arrays) == 1 and isinstance(arrays[0], (list, tuple)) else arrays)]
-    order = [1, 0, *range(2, len(xs))] if indexing == "xy" and len(xs) > 1 else list(range(len(xs)))
-    shape = tuple(int(xs[i].size) for i in order)
-    return tuple(
-        ns.broadcast_to(reshaped(x, tuple(int(x.size) if a == i else 1 for a in order)), shape=shape) for i, x in enumerate(xs)
-    )  # fmt: skip
 
 
 def _triangle(name: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import later
 from minidl.errors import refused
-from minidl.ops.common import Tensor, cast, constant, dtypes, eager_on_cpu, fresh, home, ns, operand, scalar_type, shown, values
+from minidl.ops.common import Tensor, cast, dtypes, eager_on_cpu, fresh, ns, operand, scalar_type, shown, values
 
 _FLOAT, _SAME, _BOOL = "Integers become the default float.", "The dtype stays.", "The result is bool."
 
@@ -89,7 +89,7 @@ for _name, (_primitive, _what, _note) in _TABLE.items():
     _function.__module__ = __name__
     globals()[_name] = _function
 
-__all__ = [*_TABLE, "angle", "astype", "clip", "heaviside", "i0", "polygamma", "positive", "pow", "reciprocal", "where"]
+__all__ = [*_TABLE, "astype", "clip", "positive", "pow", "reciprocal", "where"]
 
 
 def pow(x: Any, y: Any, /) -> Tensor:
@@ -150,53 +150,6 @@ def positive(x: Any, /) -> Tensor:
     -2.0
     """
     return fresh(operand(x))
-
-
-def polygamma(x: Any, /, n: int) -> Tensor:
-    """The n-th derivative of digamma, n >= 0, element by element. Raises ValueError for a negative n.
-
-    >>> round(md.polygamma(md.tensor(1.0), 1).item(), 4)
-    1.6449
-    """
-    if not 0 <= n < 2**31:
-        raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0 (and less than 2**31)")
-    return ns.polygamma(x, n=n) if n else ns.digamma(x)
-
-
-def i0(x: Any, /) -> Tensor:
-    """The modified Bessel function of the first kind of order 0, element by element. Integers become the default float.
-
-    >>> md.i0(md.tensor(0.0)).item()
-    1.0
-    """
-    return ns.bessel_i(x, n=0)
-
-
-def angle(x: Any, /) -> Tensor:
-    """The argument of x in (-pi, pi], element by element: atan2(imag, real); for real x, pi below 0. Derivative 0 at 0.
-
-    >>> md.angle(md.tensor(2j)).item() == md.angle(md.tensor(1j)).item()
-    True
-    """
-    x = operand(x)
-    if x.dtype.is_complex:
-        return ns.atan2(ns.imag(x), ns.real(x))
-    x = x if x.dtype.inexact else cast(x, dtypes.Defaults.floating)
-    return ns.atan2(constant(home(x.xp), (), 0.0, x.dtype), x)
-
-
-def heaviside(x: Any, h: Any, /) -> Tensor:
-    """0 below 0, 1 above, h at 0, nan at nan, element by element; constant in x, so its derivative in x is 0. Raises TypeError for complex numbers.
-
-    >>> md.heaviside(md.tensor(-2.0), 0.5).item()
-    0.0
-    """
-    x = operand(x, h if isinstance(h, Tensor) else None)
-    x = cast(x, dtypes.promote(x.dtype, h.dtype) if isinstance(h, Tensor) else dtypes.promote_scalar(x.dtype, scalar_type(h) or float))
-    x = x if x.dtype.inexact else cast(x, dtypes.Defaults.floating)
-    if x.dtype.is_complex:
-        raise TypeError(f"heaviside: dtype {x.dtype.short} is not supported; it wants real numbers")
-    return ns.where(ns.eq(x, 0), h, ns.mul(ns.add(ns.sign(x), 1.0), 0.5))
 
 
 def where(condition: Any, x: Any = None, y: Any = None, /) -> Any:

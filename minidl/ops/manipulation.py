@@ -8,21 +8,15 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from minidl import shapes
 from minidl.context import at_once, busy, state
 from minidl.dtypes import DType
 from minidl.errors import refused
 from minidl.ops.common import (
     Tensor,
-    deciding,
     describe,
-    dtypes,
     fits,
     fresh,
-    from_numpy,
-    home,
     ns,
     operand,
     pairs,
@@ -35,9 +29,8 @@ from minidl.tape import Held, opaque_nodes
 from minidl.tensors import view as shows
 
 __all__ = [
-    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "chunk", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose",
-    "moveaxis", "pad", "permute_dims", "repeat", "reshape", "roll", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack",
-    "view",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
+    "pad", "permute_dims", "reshape", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "view",
 ]  # fmt: skip
 
 
@@ -354,20 +347,6 @@ def split(x: Any, /, sizes: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
     return tuple(out)
 
 
-def chunk(x: Any, /, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
-    """At most `chunks` pieces of equal size along an axis, the last may be smaller (as in PyTorch).
-
-    Raises ValueError for less than one piece.
-
-    >>> [c.tolist() for c in md.chunk(md.arange(5), 2)]
-    [[0, 1, 2], [3, 4]]
-    """
-    x = operand(x)
-    if chunks < 1:
-        raise ValueError(f"chunk: {chunks} chunks; at least 1 is wanted")
-    return split(x, max(1, -(-x.shape[shapes.axis_index("chunk", axis, x.ndim)] // chunks)), axis=axis)
-
-
 def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
     """The order of elements reversed along axes (all by default).
 
@@ -377,31 +356,6 @@ def flip(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
     x = operand(x)
     axes = shapes.axes_tuple("flip", axis, x.ndim)
     return ns.flip(x, axes=axes) if axes else fresh(x)
-
-
-def roll(x: Any, /, shift: int | Sequence[int], axis: int | Sequence[int] | None = None) -> Tensor:
-    """Elements moved on along axes, those that fall off coming back at the front (axis None: over the flattened array).
-
-    Raises ValueError where shifts and axes differ in number, IndexError for an axis that x does not have.
-
-    >>> md.roll(md.arange(4), 1).tolist()
-    [3, 0, 1, 2]
-    """
-    x = operand(x)
-    if axis is None:
-        return ns.reshape(roll(ns.reshape(x, shape=(int(x.size),)), shift, axis=0), shape=x.shape)
-    axes = tuple(axis) if isinstance(axis, (tuple, list)) else (axis,)
-    steps = tuple(map(operator.index, shift)) if isinstance(shift, (tuple, list)) else (operator.index(shift),) * len(axes)  # type: ignore[arg-type]
-    if len(steps) != len(axes):
-        raise ValueError(f"roll: {len(steps)} shifts for {len(axes)} axes")
-    out = fresh(x)
-    for s, given in zip(steps, axes, strict=True):
-        a = shapes.axis_index("roll", given, x.ndim)
-        n = x.shape[a]
-        if n and s % n:
-            k = n - s % n
-            out = ns.concat(cut(out, a, k, n), cut(out, a, 0, k), axis=a)
-    return out
 
 
 def tile(x: Any, /, repetitions: Any) -> Tensor:
@@ -417,34 +371,6 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     split = ns.reshape(x, shape=tuple(v for s in shape for v in (1, s)))
     wide = ns.broadcast_to(split, shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
-
-
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
-    """Each element repeated, along an axis or over the flattened array. repeats: one number for all elements, or one per element (1-d).
-
-    Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats under jit and vmap, where the size of the
-    result is unknown (a number, list or NumPy array works there too).
-
-    >>> md.repeat(md.stack([md.tensor(1), md.tensor(2)]), [2, 1]).tolist()
-    [1, 1, 2]
-    """
-    x = operand(x)
-    if axis is None:
-        x, axis = reshaped(x, (int(x.size),)), 0
-    a = shapes.axis_index("repeat", axis, x.ndim)
-    size = x.shape[a]
-    known = isinstance(repeats, Tensor)
-    counts = deciding(repeats, "repeat", "give the repeats as an integer or a list of integers") if known else np.asarray(repeats)
-    if counts.dtype.kind not in "iu" or counts.ndim > 1 or counts.size not in (1, size) or (counts < 0).any():
-        raise ValueError(f"repeat: {shown(repeats)} is no number of repeats; an integer of at least 0 is wanted, or one for each of {size} elements")
-    if counts.size != 1:
-        places = from_numpy(np.repeat(np.arange(size), counts), home(x.xp), dtypes.int64)
-        order = (a, *(i for i in range(x.ndim) if i != a))
-        return permuted(ns.gather(permuted(x, order), places), tuple(order.index(i) for i in range(x.ndim)))
-    n, lead, rest = int(counts.reshape(())), x.shape[: a + 1], x.shape[a + 1 :]
-    fits("repeat", (*lead, n, *rest), x.dtype)
-    wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, n, *rest))
-    return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
 
 
 def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:

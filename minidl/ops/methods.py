@@ -192,12 +192,23 @@ def _method(f: Method) -> Method:
 
 
 _NO_METHODS = {
-    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "concat", "empty", "eye", "from_dlpack", "full", "getitem", "linspace",
-    "meshgrid", "ones", "set_at", "stack", "tensor", "where", "zeros",
+    "arange", "asarray", "broadcast_arrays", "broadcast_shapes", "concat", "empty", "from_dlpack", "full", "getitem", "ones", "set_at", "stack",
+    "tensor", "where", "zeros",
 }  # fmt: skip
 for _name in ops.functions:  # type: ignore[has-type]
     if _name not in _NO_METHODS:
         setattr(Tensor, _name, _method(getattr(ops, _name)))
+
+
+class Later:
+    """An array function that a room beside the core has, as a method: found when it is first asked for."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, x: Tensor | None, owner: type) -> Any:
+        setattr(Tensor, self.name, _method(getattr(importlib.import_module("minidl"), self.name)))
+        return getattr(owner if x is None else x, self.name)
 
 
 def _variadic(f: Method) -> Method:

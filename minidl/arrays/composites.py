@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl import shapes
-from minidl.ops.common import Tensor, constant, describe, dtypes, home, ns, operand, reshaped
+import minidl as md
+from minidl import Tensor
+from minidl.extend import check_all, constant, describe, home, ns, operand
 
 __all__ = ["gelu", "layer_norm", "scaled_dot_product_attention"]
 
@@ -38,9 +39,9 @@ def layer_norm(x: Any, /, weight: Any = None, bias: Any = None, *, axes: int = 1
         raise ValueError(f"layer_norm: the last {axes} axes of {describe(x)}; at least one of those it has is wanted")
     given = weight if weight is not None else bias
     shape = x.shape[x.ndim - axes :] if given is None else operand(given, x).shape
-    dtype = x.dtype if x.dtype.inexact else dtypes.Defaults.floating
-    w = constant(home(x.xp), shape, 1.0, dtype) if weight is None else operand(weight, x)
-    b = constant(home(x.xp), shape, -0.0, dtype) if bias is None else operand(bias, x)
+    dtype = x.dtype if x.dtype.inexact else md.get_default_dtype()
+    w = constant(home(x), shape, 1.0, dtype) if weight is None else operand(weight, x)
+    b = constant(home(x), shape, -0.0, dtype) if bias is None else operand(bias, x)
     return ns.layer_norm(x, w, b, eps=float(eps))[0]
 
 
@@ -66,9 +67,9 @@ def scaled_dot_product_attention(
     mask: Any = 0.0
     if attn_mask is not None:
         mask = operand(attn_mask, q)
-        if mask.dtype is dtypes.bool_:
-            mask = ns.where(mask, constant(home(q.xp), (), 0.0, q.dtype), -math.inf)
-        mask = reshaped(mask, (1,) * (2 - mask.ndim) + mask.shape)
+        if mask.dtype is md.bool:
+            mask = ns.where(mask, constant(home(q), (), 0.0, q.dtype), -math.inf)
+        mask = ns.reshape(mask, shape=(1,) * (2 - mask.ndim) + mask.shape) if mask.ndim < 2 else mask
     lead = _leading(q, k, v)
     q, k, v = (x if x.shape[:-2] == lead else ns.broadcast_to(x, shape=(*lead, *x.shape[-2:])) for x in (q, k, v))
     scale = 1.0 / math.sqrt(max(q.shape[-1], 1)) if scale is None else float(scale)
@@ -77,6 +78,9 @@ def scaled_dot_product_attention(
 
 def _leading(*xs: Tensor) -> tuple[int, ...]:
     try:
-        return shapes.broadcast(*(x.shape[:-2] for x in xs))
+        return md.broadcast_shapes(*(x.shape[:-2] for x in xs))
     except ValueError:
         raise ValueError(f"attention: the leading axes of {', '.join(map(describe, xs))} do not broadcast") from None
+
+
+check_all(globals(), __all__)

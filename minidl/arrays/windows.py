@@ -7,15 +7,26 @@ strides, dilations and windows are an integer for all spatial axes or one per ax
 from __future__ import annotations
 
 import functools
+import math
+import operator
 from typing import Any
 
-from minidl import shapes
-from minidl.ops.common import Tensor, constant, describe, dtypes, home, ints, ns, operand, pairs, shown
-from minidl.ops.manipulation import pad
-from minidl.ops.reductions import mean
-from minidl.primitives.contraction import conv_sizes
+import minidl as md
+from minidl import Tensor
+from minidl.extend import check_all, constant, describe, home, ns, operand, pairs
 
 __all__ = ["avg_pool", "conv", "conv_transpose", "max_pool"]
+
+
+def ints(name: str, value: Any, n: int) -> tuple[int, ...]:
+    """n integers from one integer or a sequence of n."""
+    try:
+        entries = tuple(map(operator.index, value)) if isinstance(value, (tuple, list)) else (operator.index(value),) * n
+    except TypeError:
+        raise TypeError(f"{name}: integers are wanted, not {describe(value)}") from None
+    if len(entries) != n:
+        raise ValueError(f"{name}: {describe(value)} is neither an integer nor {n} of them")
+    return entries
 
 
 def _padding(name: str, padding: Any, sizes: Any, window: Any, stride: Any, dilation: Any) -> tuple[tuple[int, int], ...]:
@@ -25,10 +36,10 @@ def _padding(name: str, padding: Any, sizes: Any, window: Any, stride: Any, dila
         totals = [max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n) for n, k, s, d in zip(sizes, window, stride, dilation, strict=True)]
         return tuple((t // 2, t - t // 2) for t in totals)
     if isinstance(padding, str):
-        raise ValueError(f"{name}: padding {shown(padding)} is neither 'same' nor 'valid'")
+        raise ValueError(f"{name}: padding {describe(padding)} is neither 'same' nor 'valid'")
     both = pairs(name, padding, len(window)) if not _flat(padding, len(window)) else tuple((int(p), int(p)) for p in padding)
     if any(p < 0 for pair in both for p in pair):
-        raise ValueError(f"{name}: padding {shown(padding)} is negative; slice the input instead")
+        raise ValueError(f"{name}: padding {describe(padding)} is negative; slice the input instead")
     return both
 
 
@@ -113,14 +124,14 @@ def conv_transpose(
         raise ValueError(f"conv_transpose: {describe(x)} with weight {describe(w)} leaves spatial sizes {sizes}")
     if any(e >= s for e, s in zip(extra, more["stride"], strict=True)):  # of that size an input has more windows: made without it, and moved there
         full = conv_transpose(x, w, stride=more["stride"], dilation=more["dilation"], groups=groups)
-        return pad(full, ((0, 0), (0, 0), *((-lo, e - hi) for e, (lo, hi) in zip(extra, more["padding"], strict=True))))
+        return md.pad(full, ((0, 0), (0, 0), *((-lo, e - hi) for e, (lo, hi) in zip(extra, more["padding"], strict=True))))
     return ns.conv_dx(x, w, x_shape=(x.shape[0], w.shape[1] * groups, *sizes), **more, groups=groups)
 
 
 def _window(name: str, x: Tensor, window: Any) -> tuple[int, ...]:
     found = ints(f"{name}: window", window, len(window) if isinstance(window, (tuple, list)) else max(x.ndim - 2, 0))
     if not found:
-        raise ValueError(f"{name}: the window {shown(window)} has no axes in {describe(x)}; a tuple says which of the last axes it spans")
+        raise ValueError(f"{name}: the window {describe(window)} has no axes in {describe(x)}; a tuple says which of the last axes it spans")
     return found
 
 
@@ -149,23 +160,23 @@ def avg_pool(x: Any, /, window: Any, *, stride: Any = None, padding: Any = 0, co
     """
     x = operand(x)
     if not x.dtype.inexact:
-        x = ns.cast(x, dtype=dtypes.Defaults.floating)
+        x = ns.cast(x, dtype=md.get_default_dtype())
     window = _window("avg_pool", x, window)
     n = len(window)
     more = _settings("avg_pool", x, window, window if stride is None else stride, padding, 1)
     lead, spatial, both = x.shape[: x.ndim - n], x.shape[x.ndim - n :], more["padding"]
-    out = conv_sizes(spatial, window, more["stride"], both, more["dilation"])
+    out = tuple(max(0, (s + lo + hi - k) // step + 1) for s, k, step, (lo, hi) in zip(spatial, window, more["stride"], both, strict=True))
     if 0 in out:
         raise ValueError(f"avg_pool: the window {window} is larger than the padded input {describe(x)}")
     padded = any(p for pair in both for p in pair)
     if not padded and more["stride"] == window and all(s % k == 0 for s, k in zip(spatial, window, strict=True)):  # tiles: one reshape
         tiles = ns.reshape(x, shape=(*lead, *(v for s, k in zip(spatial, window, strict=True) for v in (s // k, k))))
-        return mean(tiles, tuple(len(lead) + 2 * i + 1 for i in range(n)))
+        return md.mean(tiles, tuple(len(lead) + 2 * i + 1 for i in range(n)))
     widths = ((0, 0),) * len(lead) + both
     total = _window_sum(ns.pad(x, widths=widths, value=0) if padded else x, window, more["stride"], out)
     if count_include_pad or not padded:
-        return ns.div(total, float(shapes.prod(window)))
-    ones = ns.pad(constant(home(x.xp), spatial, 1, x.dtype), widths=both, value=0)
+        return ns.div(total, float(math.prod(window)))
+    ones = ns.pad(constant(home(x), spatial, 1, x.dtype), widths=both, value=0)
     return ns.div(total, _window_sum(ones, window, more["stride"], out))
 
 
@@ -183,3 +194,6 @@ def _window_sum(x: Tensor, window: Any, stride: Any, out: Any) -> Tensor:
             total = part if total is None else ns.add(total, part)
         x = total  # type: ignore[assignment]
     return x
+
+
+check_all(globals(), __all__)
