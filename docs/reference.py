@@ -175,6 +175,8 @@ def members(value: Any) -> Iterator[str]:
     """Lines on the public methods and properties that a class defines itself, or takes from a class that has no entry of its own."""
     if not inspect.isclass(value):
         return
+    for name in md.__all__ if value is md.Tensor else ():
+        getattr(value, name, None)  # some methods are found when first asked for
     owners = [c for c in value.__mro__ if c is value or (c.__module__.startswith("minidl.") and c.__name__.startswith("_"))]
     names = {n: m for c in reversed(owners) for n, m in vars(c).items() if not n.startswith("_") and not inspect.isclass(m)}
     if value is md.Tensor:  # what is only another name is in torch_names.md

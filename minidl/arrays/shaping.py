@@ -74,7 +74,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         wanted = f"an integer of at least 0 is wanted, or one for each of {size} elements"
         raise ValueError(f"repeat: {describe(repeats)} is no number of repeats; {wanted}")
     if counts.size != 1:
-        return md.take(x, from_numpy(np.repeat(np.arange(size), counts), home(x), md.int64), axis=a)
+        places = from_numpy(np.repeat(np.arange(size), counts), home(x), md.int64)
+        return md.moveaxis(ns.gather(md.moveaxis(x, a, 0), places), 0, a)
     n, lead, rest = int(counts.reshape(())), x.shape[: a + 1], x.shape[a + 1 :]
     wide = md.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), (*lead, n, *rest))
     return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
