@@ -20,24 +20,25 @@ import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from minidl.backends import available, disk
-from minidl.calls import Engine, expendable
+import minidl as md
 from minidl.contest import Contest, Report, Row, short
-from minidl.graph import Graph, subgraphs
-from minidl.program import Program
-from minidl.settings import Auto
+from minidl.extend import Auto, Engine, disk
 
+if TYPE_CHECKING:
+    from minidl.program import Program
+
+available = md.backends
 CHECKS = 3  # measurements in different processes after which a choice stands
 _known: dict[str, Report] = {}
 
 
 # ---- what is remembered ---------------------------------------------------------------------------------------------------------------------
-def signature(graph: Graph) -> str:
+def signature(graph: md.Graph) -> str:
     """The text of a graph with those of the graphs inside it."""
-    inner = [signature(g) for e in graph.equations for g in subgraphs(e.params)]
-    return "\n".join([str(Graph(graph.inputs, graph.equations, graph.outputs)), *inner])
+    inner = [signature(g) for e in graph.equations for g in md.extend.subgraphs(e.params)]
+    return "\n".join([str(md.Graph(graph.inputs, graph.equations, graph.outputs)), *inner])
 
 
 def _version(name: str) -> str:
@@ -106,7 +107,7 @@ def choose(program: Program, natives: Sequence[Any]) -> tuple[Engine, Callable[.
                 _keep(key, chosen[2])
                 return chosen
             engine = Engine(home, row.backend, row.mode)
-            return engine, engine.compile(program.graph, (*program.donated, *expendable(program, engine))), report
+            return engine, engine.compile(program.graph, (*program.donated, *engine.expendable(program))), report
         except Exception as error:  # whatever a library that changed since may raise: the answer is to measure again
             print(f"minidl: auto: {row.name}, which was fastest before, fails now ({short(error)}); measuring again", file=sys.stderr)
     chosen = Contest(program, natives).decide()

@@ -35,6 +35,9 @@ class Engine:
     """A backend and its way of compiling, for the programs of a home backend.
 
     Raises ValueError that lists what there is for an unknown backend or mode, ImportError for a backend whose library is missing.
+
+    >>> md.extend.Engine(md.extend.get_backend("numpy"), "numpy")
+    numpy
     """
 
     def __init__(self, home: Any, name: str | None = None, mode: str | None = None):
@@ -43,7 +46,8 @@ class Engine:
         if mode is not None and mode not in self.xp.modes:
             there = f"it has {', '.join(map(repr, self.xp.modes))}, and None for its first choice" if self.xp.modes else "it has none but None"
             raise ValueError(f"jit: the {self.xp.name} backend has no mode {mode!r}; {there}")
-        self.crosses = ways(self.xp).native is not ways(home).native  # whether arrays change their library on the way
+        self.ways = ways(self.xp)
+        self.crosses = self.ways.native is not ways(home).native  # whether arrays change their library on the way
 
     def __repr__(self) -> str:
         return self.xp.name if self.mode is None else f"{self.xp.name} {self.mode}"
@@ -62,6 +66,19 @@ class Engine:
         return scoped
 
 
+    def expendable(self, program: Program) -> tuple[int, ...]:
+        """The inputs that are state which the program overwrites, where their memory may be used again.
+
+        Only on the CPU: an accelerator that runs out of memory may fail after it took the state. Not where a backward pass may ask for the old
+        values.
+        """
+        if not self.xp.donates or self.xp.device != "cpu" or program.tracked:
+            return ()
+        written = {w.target for w in program.writes}
+        found = tuple(k for k, i in enumerate(program.inputs) if i.kind == "state" and i.text in written and i.text.isidentifier())
+        return found if sum(program.graph.inputs[k].nbytes for k in found) >= WORTH else ()
+
+
 _WIDE = frozenset(("int64", "uint64", "float64", "complex128"))
 
 
@@ -74,26 +91,14 @@ def _beside(home: Any, name: str) -> Any:
         return get(name)
 
 
-def expendable(program: Program, engine: Engine) -> tuple[int, ...]:
-    """The inputs that are state which the program overwrites, where their memory may be used again.
-
-    Only on the CPU: an accelerator that runs out of memory may fail after it took the state. Not where a backward pass may ask for the old values.
-    """
-    if not engine.xp.donates or engine.xp.device != "cpu" or program.tracked:
-        return ()
-    written = {w.target for w in program.writes}
-    found = tuple(k for k, i in enumerate(program.inputs) if i.kind == "state" and i.text in written and i.text.isidentifier())
-    return found if sum(program.graph.inputs[k].nbytes for k in found) >= WORTH else ()
-
-
 def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = None) -> None:
     """Give the program its `call`: a function of (args, kwargs) that returns the result, or MISS where a guard fails; see `entry`.
 
-    run: the compiled graph, with `expendable` donated, where the caller has it already.
+    run: the compiled graph, with what is expendable donated, where the caller has it already.
     """
     s, natives = program.source, program.source.natives
     program.engine = engine
-    spare = expendable(program, engine)
+    spare = engine.expendable(program)
     stored = _stored_inputs(program, engine, spare)
     graph = program.graph
     left = [k for k in range(len(graph.outputs)) if k not in stored]
@@ -105,7 +110,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     path = "shape" if engine.crosses else engine.xp.shape_path
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
     env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
-    way = ways(engine.xp)
+    way = engine.ways
     values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]
     numbers = {f"h{k}": (i.text, graph.inputs[k].dtype) for k, i in enumerate(program.inputs) if i.kind == "number"}
     function = "run"
@@ -287,7 +292,7 @@ class Nodes:
         xp, order, places = program.xp, program.tracked, program.tracked_places
         residuals = [*outs[program.n_out :], *(natives[k] for k in program.passed)]
         home = (lambda a: handed(a, engine.xp, xp)) if engine.crosses else (lambda a: a)
-        put = ways(engine.xp).put if engine.crosses else (lambda a: a)
+        put = engine.ways.put if engine.crosses else (lambda a: a)
 
         def replay(inputs: list[Tensor]) -> list[Tensor]:
             """The call on Tensors, recorded equation by equation: for derivatives of derivatives, and forward mode."""

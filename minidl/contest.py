@@ -20,17 +20,19 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backends import available, get
-from minidl.calls import Engine, expendable
-from minidl.handover import handed, ways
-from minidl.program import Program
-from minidl.settings import Auto
+import minidl as md
+from minidl.extend import Auto, Engine, handed
+from minidl.extend import get_backend as get
 from minidl.stopwatch import Stopwatch
 
+if TYPE_CHECKING:
+    from minidl.program import Program
+
+available = md.backends
 _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds after which enough rounds are enough
 ROUNDS, _MOST = 5, 20
 _AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
@@ -251,14 +253,13 @@ class Candidate:
 
     def __init__(self, program: Program, natives: Sequence[Any], engine: Engine):
         self.engine, self.home, self.results = engine, program.xp, len(program.dtypes)
-        donated = (*program.donated, *expendable(program, engine))
+        donated = (*program.donated, *engine.expendable(program))
         self.graph = program.graph
         self.run = engine.compile(program.graph, donated)
         self.used = [(k, program.graph.inputs[k].dtype) for k in donated] if engine.xp.donates else []
         places = {w.target: w.output for w in program.writes}
         self.heirs = [(k, places[text]) for k, _ in self.used if (text := program.inputs[k].text) in places]  # inputs and what follows them
-        way = ways(engine.xp)
-        self.put, self.taken = way.put, way.classes
+        self.put, self.taken = engine.ways.put, engine.ways.classes
         kinds = [i.kind for i in program.inputs]
         self.inputs = [n if kind == "argument" else handed(n, self.home, engine.xp) for n, kind in zip(natives, kinds, strict=True)]
         self.calls = 0

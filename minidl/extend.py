@@ -4,7 +4,7 @@
     define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
-    Equation, Literal, Var                            what a md.Graph is made of
+    Equation, Literal, Var, subgraphs                 what a md.Graph is made of
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, describe, check_all       what a function may look at, and the errors that it raises
@@ -12,6 +12,7 @@
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
     recorded                                          where the time of a call goes
+    Engine, handed, Auto, disk                        who may run a jitted program, how arrays get there, and where what was measured is kept
     WICHURA                                           coefficients of the normal quantile
 
 Promises: these names stay. A function written with them runs eager, traced, batched and differentiated, on every backend, as minidl's own do.
@@ -25,23 +26,26 @@ from typing import Any
 import numpy as np
 
 from minidl import later, tape
+from minidl.backends import disk, loaded, using
 from minidl.backends import get as get_backend
-from minidl.backends import loaded, using
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
+from minidl.calls import Engine
 from minidl.checkpointing import streams
 from minidl.context import interpreting
 from minidl.control.scans import loop
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
-from minidl.graph import Equation, Literal, Var
+from minidl.graph import Equation, Literal, Var, subgraphs
+from minidl.handover import handed
 from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, operand, pairs, state, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_leading, elementwise
+from minidl.settings import Auto
 from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
@@ -50,10 +54,11 @@ from minidl.transforms import argument_numbers, inexact
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Backend", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index", "batch_leading", "bind",
-    "cast", "check_all", "constant", "create", "cut", "deciding", "define", "describe", "elementwise", "expect", "from_numpy", "fused",
-    "get_backend", "home", "inexact", "interpreting", "lanes_around", "loop", "ns", "operand", "pairs", "per_lane", "persistent", "recorded",
-    "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams", "table", "using", "view", "whole",
+    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index",
+    "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut", "deciding", "define", "describe", "disk", "elementwise", "expect",
+    "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around", "loop", "ns", "operand", "pairs", "per_lane",
+    "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams", "subgraphs", "table", "using", "view",
+    "whole",
 ]  # fmt: skip
 
 

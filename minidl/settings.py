@@ -11,7 +11,11 @@ from minidl.dtypes import Defaults, DType, canonical
 
 
 class Auto:
-    """What backend="auto" may do: measure, and for how many seconds a graph."""
+    """What backend="auto" may do: measure, and for how many seconds a graph.
+
+    >>> isinstance(md.extend.Auto.measure, bool) and md.extend.Auto.budget >= 0
+    True
+    """
 
     measure = os.environ.get("MINIDL_AUTO", "on").lower() not in ("off", "0", "no", "false")
     budget = float(os.environ.get("MINIDL_AUTO_BUDGET", 30.0))

@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
-    "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "__main__",
+    "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
+    "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -29,12 +30,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision", "mentions"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute", "stopwatch"),
+    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute"),
     ("backends",),
     ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
-    ("transforms", "program", "calls", "contest", "auto", "jitting", "control", "custom", "custom_rules", "checkpointing", "recording"),
+    ("transforms", "program", "calls", "jitting", "control", "custom", "custom_rules", "checkpointing", "recording"),
     ("whole", "extend"),
     ("__init__",),
     SATELLITES,
