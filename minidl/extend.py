@@ -4,7 +4,8 @@
     define, Primitive, elementwise, batch_leading     a primitive of your own
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
-    Equation, Literal, Var, subgraphs                 what a md.Graph is made of
+    Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, lifetimes and memory say
+                                                      how long values live, and how large they are together
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, describe, check_all       what a function may look at, and the errors that it raises
@@ -43,6 +44,7 @@ from minidl.handover import handed
 from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, operand, pairs, state, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
+from minidl.passes import dead_code, lifetimes, memory
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_leading, elementwise
 from minidl.settings import Auto
@@ -55,10 +57,10 @@ from minidl.whole import fused, whole
 
 __all__ = [
     "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index",
-    "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut", "deciding", "define", "describe", "disk", "elementwise", "expect",
-    "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around", "loop", "ns", "operand", "pairs", "per_lane",
-    "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams", "subgraphs", "table", "using", "view",
-    "whole",
+    "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise",
+    "expect", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around", "lifetimes", "loop", "memory",
+    "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams",
+    "subgraphs", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

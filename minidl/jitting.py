@@ -27,7 +27,6 @@ from minidl.context import busy, state
 from minidl.graph import Graph
 from minidl.guards import JitWarning
 from minidl.program import MISS, Program
-from minidl.rematerialize import budget
 from minidl.settings import Auto
 
 #: How often a function may be traced before somebody is told (PyTorch's recompile_limit).
@@ -297,7 +296,7 @@ def jit(
         raise ValueError(f"jit: backend='auto' tries every mode by itself; name the backend that has the mode {mode!r}")
     names = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
     if memory is not None:
-        budget(memory, 0)
+        importlib.import_module("minidl.rematerialize").budget(memory, 0)
     numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
 
     given_up = (*donate, *((donate_argnums,) if isinstance(donate_argnums, int) else donate_argnums))

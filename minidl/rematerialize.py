@@ -21,9 +21,10 @@ import warnings
 from collections import deque
 from collections.abc import Iterable
 
-from minidl.graph import Atom, Equation, Graph, Var, subgraphs
-from minidl.passes import dead_code, lifetimes, memory
-from minidl.primitives.core import table
+from minidl import Graph
+from minidl.extend import Equation, Literal, Var, dead_code, lifetimes, memory, subgraphs, table
+
+Atom = Var | Literal
 
 _ROUNDS = 16
 _STRETCHES = (32, 16, 8, 4, 2, 1)

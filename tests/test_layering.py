@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
     "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "__main__",
+    "rematerialize", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "precision", "mentions"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "rematerialize", "fusion", "lowering", "recompute"),
+    ("graph", "emit", "inline", "strong", "passes", "fusion", "lowering", "recompute"),
     ("backends",),
     ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),

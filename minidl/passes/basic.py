@@ -38,7 +38,13 @@ def check(graph: Graph) -> None:
 
 
 def dead_code(graph: Graph) -> Graph:
-    """Without the equations that no output needs."""
+    """Without the equations that no output needs.
+
+    >>> x = md.extend.Var((), md.float32)
+    >>> unread = md.extend.Equation(md.extend.table["sin"], (x,), {}, (md.extend.Var((), md.float32),))
+    >>> len(md.extend.dead_code(md.Graph([x], [unread], [x])).equations)
+    0
+    """
     needed = {v for v in graph.outputs if isinstance(v, Var)}
     keep = []
     for e in reversed(graph.equations):
@@ -92,6 +98,10 @@ def lifetimes(graph: Graph) -> tuple[dict[Var, Var], dict[Var, int]]:
     """For each variable the one whose memory it shows; and for those the number of the last equation that reads it, or a view of it.
 
     Inputs and outputs of the program live to its end.
+
+    >>> graph = md.trace(lambda x: md.sin(md.exp(x)))(md.ones(2))
+    >>> list(md.extend.lifetimes(graph)[1].values())
+    [2, 1, 2]
     """
     end = len(graph.equations)
     root = {v: v for v in graph.inputs}
@@ -109,7 +119,11 @@ def lifetimes(graph: Graph) -> tuple[dict[Var, Var], dict[Var, int]]:
 
 
 def memory(graph: Graph) -> list[int]:
-    """The estimated bytes alive while each equation runs, inputs not counted: values live from their equation to their last use."""
+    """The estimated bytes alive while each equation runs, inputs not counted: values live from their equation to their last use.
+
+    >>> md.extend.memory(md.trace(lambda x: md.sin(md.exp(x)))(md.ones(2)))
+    [8, 16]
+    """
     root, last = lifetimes(graph)
     inputs = set(graph.inputs)
     dies: dict[int, int] = {}
