@@ -27,7 +27,7 @@ GOAL = 6000
 CEILING = 29_220
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms "
-    "inspection einstein jacobians arrays auto contest stopwatch rematerialize __main__"
+    "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -14,7 +14,7 @@ class _State(_local):
     interpreter: Any = None  # the innermost trace or vmap of this thread; None when eager
     grad: bool = True  # whether operations are recorded on the tape
     lasting: bool = False  # whether they are not, by a statement that no block ends
-    autocast: Any = None  # which low dtype operations compute in, see minidl.precision
+    autocast: Any = None  # what says in which dtype an operation computes, see autocasting
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     bounds: str = "clip"  # what data outside an operation's domain does where it cannot be looked at
     journal: Any = None  # where in-place operations note what they change, while checkpoint looks
@@ -118,8 +118,23 @@ def hush(on: bool) -> tuple[Any, Any] | None:
 
 
 def autocasting(block: Any) -> contextlib.AbstractContextManager[Any]:
-    """Compute under an autocast setting (None: in the operands' own dtypes), in this thread."""
+    """Compute under what md.autocast sets (None: in the operands' own dtypes), in this thread.
+
+    >>> with md.autocast(), md.extend.autocasting(None):
+    ...     md.is_autocast_enabled()
+    False
+    """
     return setting("autocast", block)
+
+
+def cast_by() -> Any:
+    """What autocasting was given for the innermost block of this thread, whose `wanted(name, operands)` says in which dtype a primitive computes.
+
+    >>> with md.autocast(dtype=md.float16):
+    ...     md.extend.cast_by()
+    autocast(float16)
+    """
+    return state.autocast if busy[0] else None
 
 
 def ask(name: str) -> Any:

@@ -12,6 +12,7 @@
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
+    autocasting, cast_by                              the dtypes in which operations compute
     recorded                                          where the time of a call goes
     Engine, handed, Auto, disk                        who may run a jitted program, how arrays get there, and where what was measured is kept
     WICHURA                                           coefficients of the normal quantile
@@ -34,7 +35,7 @@ from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
 from minidl.calls import Engine
 from minidl.checkpointing import streams
-from minidl.context import interpreting
+from minidl.context import autocasting, cast_by, interpreting
 from minidl.control.scans import loop
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
@@ -56,11 +57,11 @@ from minidl.transforms import argument_numbers, inexact
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "axes_tuple", "axis_index",
-    "batch_leading", "bind", "cast", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise",
-    "expect", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around", "lifetimes", "loop", "memory",
-    "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple", "store", "storing", "streams",
-    "subgraphs", "table", "using", "view", "whole",
+    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "autocasting", "axes_tuple",
+    "axis_index", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define",
+    "describe", "disk", "elementwise", "expect", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around",
+    "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple",
+    "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

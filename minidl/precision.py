@@ -1,7 +1,8 @@
 """Autocast: the dtype that an operation computes in, chosen by what the operation is.
 
-One table decides it for every way of running: `bind`, through which each operation goes while any mode is on, asks for the operands' dtypes and casts
-them first. The cast is an operation like any other, so gradients arrive in the dtype of the parameter; a jitted function is traced for the setting.
+One table decides it for every way of running: `bind`, through which each operation goes while any mode is on, asks the block for the operands'
+dtypes and casts them first. The cast is an operation like any other, so gradients arrive in the dtype of the parameter; a jitted function is traced
+for the setting.
 
 Promises: while nobody is inside a block, no operation looks; float64, complex and integer operands are left alone; derivatives and batching rules run
 on what the forward pass used, whatever is set when they run.
@@ -14,9 +15,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl import dtypes, tree
-from minidl.context import autocasting, busy, state
-from minidl.dtypes import DType
+from minidl import DType, dtypes, tree
+from minidl.extend import autocasting, cast_by
 
 #: Contractions: their time is the hardware's, and they add up in float32 or better on every backend.
 LOW = frozenset("dot_general conv conv_dx conv_dw attention".split())
@@ -39,24 +39,22 @@ class Casting:
     def __repr__(self) -> str:
         return f"autocast({self.dtype.name}{f' on {self.device}' if self.device else ''})"
 
+    def wanted(self, name: str, operands: Sequence[Any]) -> DType | None:
+        """The dtype that the primitive of that name computes in inside the block, for tensors among these; None for their own."""
+        if not (name in LOW or name in FULL):
+            return None
+        found = [x for x in operands if hasattr(x, "dtype")]
+        if any(not x.dtype.is_float or x.dtype.bits > 32 for x in found):
+            return None
+        if self.device is not None and any(x.device.partition(":")[0] != self.device for x in found if hasattr(x, "device")):
+            return None
+        return self.dtype if name in LOW else dtypes.float32 if any(x.dtype.bits < 32 for x in found) else None
+
 
 @functools.cache  # one object for one setting, so that `is` compares them
 def casting(dtype: DType, device: str | None) -> Casting:
     """The setting for a dtype and device."""
     return Casting(dtype, device)
-
-
-def wanted(name: str, operands: Sequence[Any]) -> DType | None:
-    """The dtype that the primitive of that name computes in under the block of this thread, for tensors among these; None for their own."""
-    block = state.autocast
-    if block is None or not (name in LOW or name in FULL):
-        return None
-    found = [x for x in operands if hasattr(x, "dtype")]
-    if any(not x.dtype.is_float or x.dtype.bits > 32 for x in found):
-        return None
-    if block.device is not None and any(x.device.partition(":")[0] != block.device for x in found if hasattr(x, "device")):
-        return None
-    return block.dtype if name in LOW else dtypes.float32 if any(x.dtype.bits < 32 for x in found) else None
 
 
 class autocast(contextlib.ContextDecorator):
@@ -107,7 +105,7 @@ def is_autocast_enabled() -> bool:
     >>> is_autocast_enabled()
     False
     """
-    return state.autocast is not None
+    return cast_by() is not None
 
 
 def full_precision(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,10 +142,11 @@ def _with_inputs(like: str, f: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if not busy[0] or state.autocast is None:
+        block = cast_by()
+        if block is None:
             return f(*args, **kwargs)
         floats = [x for x in tree.leaves((args, kwargs)) if isinstance(getattr(x, "dtype", None), DType) and x.dtype.inexact]
-        dtype = wanted(like, floats)
+        dtype = block.wanted(like, floats)
         if dtype is not None:
             chosen = {id(x) for x in floats}
             args, kwargs = tree.map(lambda x: x.to(dtype) if id(x) in chosen else x, (args, kwargs))

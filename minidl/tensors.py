@@ -25,7 +25,6 @@ from minidl.context import autocasting, busy, interpreting, state
 from minidl.dtypes import DType
 from minidl.errors import between, name_it, own
 from minidl.graph import Var
-from minidl.precision import wanted
 from minidl.primitives import table
 from minidl.primitives.core import Primitive
 from minidl.shapes import describe, prod, show, shown
@@ -534,7 +533,7 @@ def _bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> 
         with contextlib.nullcontext() if home is None or state.interpreter is not None else using(home):
             return primitive.decompose(ns, *args, **params)  # type: ignore[misc]
     if busy[0] and state.autocast is not None:
-        dtype = wanted(primitive.name, args)
+        dtype = state.autocast.wanted(primitive.name, args)
         with autocasting(None):  # rules of batching and decompositions compute on what is decided here
             if dtype is not None:
                 args = [bind(table["cast"], (a,), {"dtype": dtype}) if isinstance(a, Tensor) and a.dtype is not dtype else a for a in args]

@@ -20,14 +20,14 @@ ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "train", "amp", "random", "linalg", "fft", "testing", "profiling",
     "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "rematerialize", "__main__",
+    "rematerialize", "precision", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
 
 #: Bottom first. A package stands for all its modules; every module of minidl has its place here.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("dtypes", "shapes", "tree", "context", "settings", "precision", "mentions"),
+    ("dtypes", "shapes", "tree", "context", "settings", "mentions"),
     ("primitives",),
     ("errors",),
     ("graph", "emit", "inline", "strong", "passes", "fusion", "lowering", "recompute"),
