@@ -95,8 +95,8 @@ _LATER = {
     "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
     "deploy": "export freeze", "einstein": "einsum", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
     "jacobians": "hessian jacfwd jacrev", "jitting": "explain jit", "precision": "autocast full_precision is_autocast_enabled low_precision",
-    "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed", "testing": "bisect parity", "tracing": "host trace", "train": "summary",
-    "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
+    "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed", "testing": "bisect parity", "tracing": "host trace",
+    "train": "summary", "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 for _module, _names in list(_ARRAYS.items())[1:]:
