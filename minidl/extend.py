@@ -8,7 +8,7 @@
                                                       how long values live, and how large they are together
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
-    seen, deciding, expect, describe, check_all       what a function may look at, and the errors that it raises
+    seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
@@ -42,7 +42,7 @@ from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.graph import Equation, Literal, Var, subgraphs
 from minidl.handover import handed
-from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, operand, pairs, state, values
+from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, fits, operand, pairs, state, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.passes import dead_code, lifetimes, memory
@@ -59,9 +59,9 @@ from minidl.whole import fused, whole
 __all__ = [
     "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "autocasting", "axes_tuple",
     "axis_index", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define",
-    "describe", "disk", "elementwise", "expect", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting", "lanes_around",
-    "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever", "size_tuple",
-    "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
+    "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting",
+    "lanes_around", "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever",
+    "size_tuple", "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

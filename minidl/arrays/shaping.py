@@ -10,7 +10,7 @@ import numpy as np
 
 import minidl as md
 from minidl import Tensor
-from minidl.extend import axis_index, check_all, cut, deciding, describe, from_numpy, home, ns, operand
+from minidl.extend import axis_index, check_all, cut, deciding, describe, fits, from_numpy, home, ns, operand
 
 __all__ = ["chunk", "repeat", "roll"]
 
@@ -77,7 +77,8 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         places = from_numpy(np.repeat(np.arange(size), counts), home(x), md.int64)
         return md.moveaxis(ns.gather(md.moveaxis(x, a, 0), places), 0, a)
     n, lead, rest = int(counts.reshape(())), x.shape[: a + 1], x.shape[a + 1 :]
-    wide = md.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), (*lead, n, *rest))
+    fits("repeat", (*lead, n, *rest), x.dtype)
+    wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, n, *rest))
     return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
 
 

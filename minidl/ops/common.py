@@ -44,7 +44,10 @@ def _memory() -> int:
 
 
 def fits(name: str, shape: tuple[int, ...], dtype: DType) -> None:
-    """Raise MemoryError for a result that no memory holds, before anything is allocated or traced."""
+    """Raise MemoryError for a result that no memory holds, before anything is allocated or traced.
+
+    >>> md.extend.fits("tile", (2, 3), md.float32)
+    """
     size = shapes.prod(shape)
     if size >> 32 and (nbytes := size * dtype.itemsize) > _memory():  # the first is quick
         raise MemoryError(f"{name}: {dtype.short}[{','.join(map(str, shape))}] would take {nbytes / 2**30:.3g} GiB, which no memory here holds")
