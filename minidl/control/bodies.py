@@ -12,6 +12,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.batching import LOOPS
 from minidl.context import grad_mode, state
+from minidl.control.reach import reached, those
 from minidl.dtypes import DType, bool_
 from minidl.graph import Equation, Graph, Var
 from minidl.passes import inlined
@@ -112,9 +113,9 @@ def applied(name: str, operands: Sequence[Tensor], params: dict[str, Any], vjp: 
     return [with_node(o, n) if o.dtype.inexact else o for o, n in zip(outs, made, strict=True)]
 
 
-def jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
-    """(inputs, tangents of the moving inputs) → (outputs, tangents of the float outputs)."""
-    key = ("jvp", tuple(moving), state.strong)
+def jvp_graph(graph: Graph, moving: Sequence[bool], wanted: Sequence[bool]) -> Graph:
+    """(inputs, tangents of the moving inputs) → (outputs, tangents of the wanted outputs)."""
+    key = ("jvp", tuple(moving), tuple(wanted), state.strong)
     if key not in graph.cache:
         n = len(graph.inputs)
 
@@ -123,27 +124,26 @@ def jvp_graph(graph: Graph, moving: Sequence[bool]) -> Graph:
             fresh = [alias(p) if m else p for p, m in zip(primals, moving, strict=True)]
             with grad_mode(True):
                 outs = run_graph(graph, fresh)
-            inexact = [o for o in outs if o.dtype.inexact]
-            moved = _push(inexact, [f for f, m in zip(fresh, moving, strict=True) if m], tangents)
-            return [as_constant(o) for o in outs] + moved
+            pushed = _push(those(outs, wanted), those(fresh, moving), tangents)
+            return [as_constant(o) for o in outs] + pushed
 
-        graph.cache[key] = derived(build, [aval(v) for v in graph.inputs] + [aval(v) for v, m in zip(graph.inputs, moving, strict=True) if m])
+        graph.cache[key] = derived(build, [aval(v) for v in (*graph.inputs, *those(graph.inputs, moving))])
     return graph.cache[key]
 
 
-def vjp_graph(graph: Graph, wanted: Sequence[bool]) -> Graph:
-    """(inputs, cotangents of the float outputs) → cotangents of the wanted inputs."""
-    key = ("vjp", tuple(wanted), state.strong)
+def vjp_graph(graph: Graph, wanted: Sequence[bool], used: Sequence[bool]) -> Graph:
+    """(inputs, cotangents of the used outputs) → cotangents of the wanted inputs."""
+    key = ("vjp", tuple(wanted), tuple(used), state.strong)
     if key not in graph.cache:
         n = len(graph.inputs)
 
         def build(*xs: Tensor) -> list[Tensor]:
             fresh = [alias(x) if w else x for x, w in zip(xs[:n], wanted, strict=True)]
             with grad_mode(True):
-                outs = [o for o in run_graph(graph, fresh) if o.dtype.inexact]
-            return _pull(outs, xs[n:], [f for f, w in zip(fresh, wanted, strict=True) if w])
+                outs = those(run_graph(graph, fresh), used)
+            return _pull(outs, xs[n:], those(fresh, wanted))
 
-        graph.cache[key] = derived(build, [aval(v) for v in graph.inputs] + [aval(v) for v in graph.outputs if v.dtype.inexact])
+        graph.cache[key] = derived(build, [aval(v) for v in (*graph.inputs, *those(graph.outputs, used))])
     return graph.cache[key]
 
 
@@ -213,11 +213,7 @@ class Traced:
         found = {v for v, t in zip(self.written_vars, self.written, strict=True) if not _tracked(t)}
         constant = {v for v, t in zip(self.extra_vars, self.extra, strict=True) if not _tracked(t)}
         while found != before:
-            live, before = set(self.graph.inputs) - found - constant, found
-            for e in self.graph.equations:
-                name = e.primitive.name
-                if name != "stop" and not live.isdisjoint(e.inputs[:1] if name == "instead" else e.inputs):
-                    live.update(e.outputs)
+            live, before = reached(self.graph, set(self.graph.inputs) - found - constant), found
             found = {v for v, o in zip(self.written_vars, self.outputs, strict=False) if v in found and o not in live}
         return {id(t) for v, t in zip(self.written_vars, self.written, strict=True) if v in found}
 

@@ -12,7 +12,7 @@ from minidl.dtypes import int64
 from minidl.graph import Graph, Var
 from minidl.tensors import Tensor, assign_alone, describe, ns
 from minidl.tracing import asarray_here
-from minidl.transforms import with_modules, zeros_like
+from minidl.transforms import with_modules
 
 
 def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -23,17 +23,17 @@ def apply_cond(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         return bound("cond", operands, params)
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        backs = tuple(vjp_graph(b, wanted) for b in branches)
-        full = [c if c is not None else zeros_like(v) for c, v in zip(cts, branches[0].outputs, strict=True) if v.dtype.inexact]
-        found = iter(apply_cond([*ins, *full], {"branches": backs}))
+        backs = tuple(vjp_graph(b, wanted, [c is not None for c in cts]) for b in branches)
+        found = iter(apply_cond([*ins, *(c for c in cts if c is not None)], {"branches": backs}))
         return [None] + [next(found) if w else None for w in wanted]
 
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
         moving = [t is not None for t in tangents[1:]]
-        both = tuple(jvp_graph(b, moving) for b in branches)
+        inexact = [v.dtype.inexact for v in branches[0].outputs]
+        both = tuple(jvp_graph(b, moving, inexact) for b in branches)
         found = apply_cond([*ins, *(t for t in tangents[1:] if t is not None)], {"branches": both})
         rest = iter(found[len(branches[0].outputs) :])
-        return [next(rest) if v.dtype.inexact else None for v in branches[0].outputs]
+        return [next(rest) if i else None for i in inexact]
 
     return applied("cond", operands, params, vjp, jvp)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ class Split(NamedTuple):
     Backward body: (const residuals), (cotangents of carry, sums for constants), (cotangents of ys, stacked residuals, x residuals)
     → (cotangents of carry, sums), (cotangents of xs, what else is stacked). reads: the numbers of the constants, stacked residuals and xs among them.
     summed: the constants whose cotangents are carried sums. totals: how the others' are made behind the loop, of `stacks`: the xs, the stacked
-    residuals, the cotangents of ys, and the ys of the backward loop.
+    residuals, the cotangents of ys, and the ys of the backward loop. used: the outputs that get cotangents. places: which values of the body are
+    stacked.
     """
 
     forward: Graph
@@ -31,23 +33,28 @@ class Split(NamedTuple):
     summed: list[int]
     totals: dict[int, Callable[[dict[Atom, Tensor]], Tensor]]
     stacks: list[Atom]
+    used: Sequence[bool]
+    places: list[int]
 
 
-def split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool], several: bool) -> Split:
-    """The two bodies of a scan with a derivative. several: whether there are steps to add up."""
+def split_body(
+    body: Graph, n_consts: int, n_carry: int, live: Sequence[bool], used: Sequence[bool], several: bool, whole: Split | None
+) -> Split:
+    """The two bodies of a scan with a derivative. several: whether there are steps to add up. whole: another one, whose forward body ran already and
+    is taken where it stacks what this one reads."""
     t = Trace(state.interpreter)
     args = [Tensor(Var(v.shape, v.dtype), t, v.dtype, None) for v in body.inputs]
     for a, on in zip(args, live, strict=True):
         if on:
             a.node = tape.alias_node(t, None)
-    wanted = [i for i, on in enumerate(live) if on]
+    wanted = [i for i, on in enumerate(live) if on and (not n_consts <= i < n_consts + n_carry or used[i - n_consts])]
     with interpreting(t), grad_mode(True):
         outs = run_graph(body, args)
         mark = len(t.equations)
-        inexact = [o for o in outs if o.dtype.inexact]
-        seeds: list[Any] = [Var(o.shape, o.dtype) for o in inexact]
+        ends = list(itertools.compress(outs, used))
+        seeds: list[Any] = [Var(o.shape, o.dtype) for o in ends]
         found: dict[int, Any] = dict.fromkeys(args[i].node[0] for i in wanted)
-        roots = [(o.node, s) for o, s in zip(inexact, seeds, strict=True) if o.node is not None]
+        roots = [(o.node, s) for o, s in zip(ends, seeds, strict=True) if o.node is not None]
         tape.pull_raw(roots, found, None, True, lambda node, g: None)
         grads = [found[args[i].node[0]] for i in wanted]
         grads = [t.full(shape=args[i].shape, value=0, dtype=args[i].dtype) if g is None else g for i, g in zip(wanted, grads, strict=True)]
@@ -56,22 +63,28 @@ def split_body(body: Graph, n_consts: int, n_carry: int, live: Sequence[bool], s
     consts, xs = inputs[:n_consts], inputs[n_consts + n_carry :]
     tail = finish(t.equations[mark:], (), grads, "backward")
     made: dict[Var, Any] = dict.fromkeys(seeds) | {v: e for e in tail.equations for v in e.outputs}
-    n, m = sum(live[:n_consts]), sum(live[: n_consts + n_carry])
+    n, m = sum(live[:n_consts]), sum(live[:n_consts]) + sum(used[:n_carry])
     own, carried, moved = dict(zip(wanted, tail.outputs[:n], strict=False)), tail.outputs[n:m], tail.outputs[m:]
     others = {*made, *consts, *xs}
     stacked = [v for v in _read(tail) if v not in others]
+    values = [*inputs, *(v for e in t.equations[:mark] for v in e.outputs)]
+    if whole is not None and {*stacked} <= {*(there := [values[i] for i in whole.places])}:
+        stacked = there
+    else:
+        whole = None
     stacks = [*xs, *stacked, *seeds[m - n :], *moved]
     totals, more = _totals(own, made, stacks) if several else ({}, [])
     summed = [i for i in own if i not in totals]
     adds = [Equation(table["add"], (Var(v.shape, v.dtype), own[i]), {}, (Var(v.shape, v.dtype),)) for i in summed for v in (inputs[i],)]
     tail = dead_code(Graph((), [*tail.equations, *adds], [*carried, *(e.outputs[0] for e in adds), *moved, *more]))
     read = _read(tail)
-    reads = tuple([k for k, v in enumerate(values) if v in read] for values in (consts, stacked, xs))
-    kept = [[values[k] for k in ks] for values, ks in zip((consts, stacked, xs), reads, strict=True)]
+    reads = tuple([k for k, v in enumerate(group) if v in read] for group in (consts, stacked, xs))
+    kept = [[group[k] for k in ks] for group, ks in zip((consts, stacked, xs), reads, strict=True)]
     given = [*kept[0], *seeds[: m - n], *(e.inputs[0] for e in adds), *seeds[m - n :], *kept[1], *kept[2]]
     backward = finish(tail.equations, given, tail.outputs, "backward")
-    forward = finish(t.equations[:mark], inputs, [*(o.payload for o in outs), *stacked], "body")
-    return Split(forward, backward, reads, summed, totals, [*stacks, *more])  # type: ignore[arg-type]
+    forward = finish(t.equations[:mark], inputs, [*(o.payload for o in outs), *stacked], "body") if whole is None else whole.forward
+    places = [values.index(v) for v in stacked]
+    return Split(forward, backward, reads, summed, totals, [*stacks, *more], used, places)  # type: ignore[arg-type]
 
 
 def _read(graph: Graph) -> dict[Var, None]:

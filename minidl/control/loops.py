@@ -13,6 +13,7 @@ from minidl import tree
 from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, eager, holds, jvp_graph, node_of, own, run_graph, same, tensors, vjp_graph
 from minidl.control.branches import cond
+from minidl.control.reach import asked, moved
 from minidl.control.scans import scan
 from minidl.dtypes import bool_, int64
 from minidl.graph import Equation, Graph, Literal, Var
@@ -32,21 +33,23 @@ def apply_while(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tens
         return bound("while_loop", operands, params)
     counting = _counting(cond, body, n_cond, n_body)
     k = len(operands) - n
+    live = moved(body, n_body, k, [t.dtype.inexact and node_of(t) is not None for t in operands[n_cond:]])
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         outs = outs if outs is not None else list(_loop(ins, counting, n_cond, n_body))
         trips, carry, consts = outs[0], ins[n:], ins[n_cond:n]
-        full = [c if c is not None else zeros_like(v) for c, v in zip(cts[1:], carry, strict=True) if v.dtype.inexact]
-        const_live = [i for i, c in enumerate(consts) if c.dtype.inexact]
-        found = _reverse_while(body, consts, carry, trips, full, const_live)
+        used = asked(body, n_body, k, live, cts[1:])
+        full = [c if c is not None else zeros_like(v) for c, v, u in zip(cts[1:], carry, used, strict=True) if u]
+        const_live = [i for i in range(n_body) if live[i]]
+        found = _reverse_while(body, consts, carry, trips, full, const_live, used)
         result: list[Any] = [None] * len(ins)
-        for i, g in zip([n + i for i, v in enumerate(carry) if v.dtype.inexact] + [n_cond + i for i in const_live], found, strict=True):
+        for i, g in zip([n + i for i in range(k) if used[i]] + [n_cond + i for i in const_live], found, strict=True):
             result[i] = g
         return result
 
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
-        moving = [ins[i].dtype.inexact for i in range(n_cond, len(ins))]
-        body2 = jvp_graph(body, moving)
+        moving = moved(body, n_body, k, [t is not None for t in tangents[n_cond:]])
+        body2 = jvp_graph(body, moving, moving[n_body:])
         ts = [tangents[n_cond + i] if tangents[n_cond + i] is not None else zeros_like(ins[n_cond + i]) for i, m in enumerate(moving) if m]
         tc = sum(moving[:n_body])
         floats = [i for i in range(k) if moving[n_body + i]]
@@ -101,10 +104,12 @@ def _counting(cond: Graph, body: Graph, n_cond: int, n_body: int) -> dict[str, A
     return body.cache[key][0]
 
 
-def _reverse_while(body: Graph, consts: list[Tensor], carry: list[Tensor], trips: Tensor, cts: list[Tensor], const_live: list[int]) -> list[Tensor]:
-    """Cotangents of the float carry and of the live constants, by bisection between stored states."""
+def _reverse_while(
+    body: Graph, consts: list[Tensor], carry: list[Tensor], trips: Tensor, cts: list[Tensor], const_live: list[int], used: list[bool]
+) -> list[Tensor]:
+    """Cotangents of the used carry and of the live constants, by bisection between stored states."""
     b = len(consts)
-    back = vjp_graph(body, [*(i in const_live for i in range(b)), *(v.dtype.inexact for v in carry)])
+    back = vjp_graph(body, [*(i in const_live for i in range(b)), *used], used)
 
     def put(buffer: Tensor, at: Tensor, value: Tensor) -> Tensor:
         return ns.scatter(buffer, ns.reshape(value, shape=(1, *value.shape)), ns.reshape(at, shape=(1,)), mode="set")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from minidl.backends import using
 from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, own, same, tensors
 from minidl.control.halves import Split, split_body
+from minidl.control.reach import asked, moved
 from minidl.dtypes import Defaults
 from minidl.graph import Graph
 from minidl.tensors import Tensor, describe, ns
@@ -31,27 +33,25 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     tracked = state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)
     if not tracked:
         return bound("scan", operands, params)
-    live = [t.dtype.inexact and (node_of(t) is not None or n_consts <= i < n_consts + n_carry) for i, t in enumerate(operands)]
+    live = moved(body, n_consts, n_carry, [t.dtype.inexact and node_of(t) is not None for t in operands])
+    n_out = len(body.outputs)
 
-    def split() -> Split:
-        key = ("scan", tuple(live), n_consts, n_carry, length > 1, state.strong)
+    def split(cts: Sequence[Any], first: Split | None = None) -> Split:
+        used = asked(body, n_consts, n_carry, live, cts)
+        key = ("scan", tuple(live), tuple(used), n_consts, n_carry, length > 1, state.strong)
         if key not in body.cache:
-            body.cache[key] = split_body(body, n_consts, n_carry, live, length > 1)
+            body.cache[key] = split_body(body, n_consts, n_carry, live, used, length > 1, first)
         return body.cache[key]
 
-    ran = split().forward
-    n_out = len(body.outputs)
-    carry = range(n_consts, n_consts + n_carry)
-    float_carry = [i for i in carry if operands[i].dtype.inexact]
+    whole = split(body.outputs)
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks = split()
-        outs = outs if outs is not None and forward is ran else apply_scan(ins, {**params, "body": forward})
-        cts = cts[:n_out]
-        seeds = cts + [None] * (n_out - len(cts))
-        full = [c if c is not None else zeros_like(o) for c, o in zip(seeds, outs[:n_out], strict=True) if o.dtype.inexact]
-        k, xs, stacked = len(float_carry), ins[n_consts + n_carry :], outs[n_out:]
+        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, _ = split(cts[:n_out], whole)
+        outs = outs if outs is not None and forward is whole.forward else apply_scan(ins, {**params, "body": forward})
+        full = [c if c is not None else zeros_like(o) for c, o, u in zip(cts[:n_out], outs[:n_out], used, strict=True) if u]
+        carry = [n_consts + i for i in range(n_carry) if used[i]]
+        k, xs, stacked = len(carry), ins[n_consts + n_carry :], outs[n_out:]
         given = [
             *(ins[i] for i in some_consts),
             *full[:k],
@@ -65,26 +65,27 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         ys = found[k + len(summed) :]
         stack = dict(zip(stacks, [*xs, *stacked, *full[k:], *ys], strict=True))
         result: list[Any] = [None] * len(ins)
-        for i, g in zip([*float_carry, *summed, *x_live], [*found[: k + len(summed)], *ys[: len(x_live)]], strict=True):
+        for i, g in zip([*carry, *summed, *x_live], [*found[: k + len(summed)], *ys[: len(x_live)]], strict=True):
             result[i] = g
         for i, total in totals.items():
             result[i] = total(stack)
         return result
 
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
-        moving = [t is not None or (i in carry and ins[i].dtype.inexact) for i, t in enumerate(tangents)]
-        body2 = jvp_graph(body, moving)
         n = len(ins)
+        moving = moved(body, n_consts, n_carry, [t is not None for t in tangents])
+        out = [*moving[n_consts : n_consts + n_carry], *(v.dtype.inexact for v in body.outputs[n_carry:])]
+        body2 = jvp_graph(body, moving, out)
         order = [*range(n), *(i for i in range(n) if moving[i])]
         ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
-        return _interleaved_scan(body, body2, ins, ts, order, moving, params)
+        return _interleaved_scan(body, body2, ins, ts, order, out, params)
 
-    outs = applied("scan", operands, {**params, "body": ran}, vjp, jvp)
+    outs = applied("scan", operands, {**params, "body": whole.forward}, vjp, jvp)
     return outs[:n_out]
 
 
 def _interleaved_scan(
-    body: Graph, body2: Graph, ins: list[Tensor], ts: list[Tensor], order: list[int], moving: list[bool], params: dict[str, Any]
+    body: Graph, body2: Graph, ins: list[Tensor], ts: list[Tensor], order: list[int], out: list[bool], params: dict[str, Any]
 ) -> list[Any]:
     """Run the jvp body: its inputs and outputs are put in the order consts, carry, xs / carry, ys that scan wants."""
     n_consts, n_carry = params["n_consts"], params["n_carry"]
@@ -93,7 +94,7 @@ def _interleaved_scan(
         return 0 if i < n_consts else 1 if i < n_consts + n_carry else 2
 
     position = sorted(range(len(order)), key=lambda k: (group(order[k]), k))
-    out_floats = [i for i, v in enumerate(body.outputs) if v.dtype.inexact]
+    out_floats = list(itertools.compress(range(len(out)), out))
     outs = [*range(len(body.outputs)), *out_floats]
     out_position = sorted(range(len(outs)), key=lambda k: (outs[k] >= n_carry, k))
     key = ("ordered", tuple(position), tuple(out_position))

@@ -1,0 +1,44 @@
+"""What of a body has a part in a derivative, so that what has none is left out: a zero in its place would be nan beside an infinity."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from minidl.graph import Graph
+
+
+def those(values: Sequence[Any], on: Sequence[bool]) -> list[Any]:
+    """The values for which there is True."""
+    return list(itertools.compress(values, on))
+
+
+def reached(graph: Graph, live: Iterable[Any]) -> set[Any]:
+    """These variables of a graph, and what has a derivative with respect to them."""
+    found = set(live)
+    for e in graph.equations:
+        name = e.primitive.name
+        if name != "stop" and not found.isdisjoint(e.inputs[:1] if name == "instead" else e.inputs):
+            found.update(v for v in e.outputs if v.dtype.inexact)
+    return found
+
+
+def moved(body: Graph, first: int, k: int, moving: Sequence[bool]) -> list[bool]:
+    """Which inputs of a loop's body move in some step, if these do in the first one; its carry are k inputs from the first on."""
+    now = list(moving)
+    live = reached(body, those(body.inputs, now))
+    after = [m or (first <= i < first + k and body.outputs[i - first] in live) for i, m in enumerate(now)]
+    return now if after == now else moved(body, first, k, after)
+
+
+def asked(body: Graph, first: int, k: int, live: Sequence[bool], cts: Sequence[Any]) -> list[bool]:
+    """Which outputs of a loop's body get a cotangent in some step, if these do in the last one; live: the inputs that have one."""
+    alive = reached(body, those(body.inputs, live))
+    into = [reached(body, [v]) if m else set() for v, m in zip(body.inputs[first : first + k], live[first:], strict=False)]
+    now: list[bool] = []
+    after = [c is not None and o in alive for c, o in zip(cts, body.outputs, strict=True)]
+    while now != after:
+        now = after
+        after = [u or (i < k and not into[i].isdisjoint(those(body.outputs, now))) for i, u in enumerate(now)]
+    return now
