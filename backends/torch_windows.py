@@ -201,7 +201,7 @@ def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
 def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x):
         return _carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    if not w.numel():  # for no channels torch has another shape, or an error
+    if not (w.numel() and x.numel()):  # for no channels torch has another shape, or an error; for an empty axis an error
         return x.new_zeros((x.shape[0], w.shape[0], *conv_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)))
     pad = _even(padding)
     if pad is None:
@@ -210,7 +210,7 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
 
 
 def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
-    if _indirect(x) or not w.numel():
+    if _indirect(x) or not (w.numel() and x.numel()):
         out = conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return _plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
     pad = _even(padding)
@@ -222,7 +222,7 @@ def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads,
 def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(g):
         return _carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    if not w.numel():
+    if 0 in x_shape or not (w.numel() and g.numel()):
         return g.new_zeros(x_shape)
     pad = _even(padding)
     if g.dtype is torch.float64 and pad is not None and g.is_cpu and g.numel():  # twice as fast as a transposed convolution

@@ -46,13 +46,15 @@ def index_select(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
 
 
 def masked_fill(input: md.Tensor, mask: md.Tensor, value: Any) -> md.Tensor:
-    """The value where the mask is True. Raises TypeError for a mask that is not of bools.
+    """The value where the mask is True. Raises TypeError for a mask that is not of bools, and for a value that the dtype would cut.
 
     >>> md.ones(2).masked_fill(md.tensor([True, False]), 0.0).tolist()
     [0.0, 1.0]
     """
     if mask.dtype is not md.bool:
         raise TypeError(f"masked_fill: the mask must be bool, not {mask.dtype.name}; compare it with 0")
+    if not input.dtype.is_complex and (value.dtype.is_complex if isinstance(value, md.Tensor) else isinstance(value, complex)):
+        raise TypeError(f"masked_fill: {value} in a tensor of {input.dtype.name} would be cut; make it complex, with .to(md.complex64)")
     if isinstance(value, md.Tensor):
         return md.where(mask, value.to(input.dtype), input)
     if isinstance(value, float) and not input.dtype.inexact:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
-from minidl.extend import storing
+from minidl.extend import store, storing
 from minidl.idioms.creating import key, shape_of
 
 
@@ -72,28 +72,28 @@ def fill_diagonal_(self: md.Tensor, fill_value: Any, wrap: bool = False) -> md.T
 
 def normal_(self: md.Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> md.Tensor:
     """Normal draws, in place."""
-    return self.assign((mean + std * md.random.normal(key(self, generator), self.shape, self.dtype)).to(self.dtype))
+    return store(self, (mean + std * md.random.normal(key(self, generator), self.shape, self.dtype)).to(self.dtype))
 
 
 def uniform_(self: md.Tensor, a: float = 0.0, b: float = 1.0, *, generator: Any = None) -> md.Tensor:
     """Uniform draws from [a, b), in place."""
-    return self.assign(md.random.uniform(key(self, generator), self.shape, self.dtype, a, b))
+    return store(self, md.random.uniform(key(self, generator), self.shape, self.dtype, a, b))
 
 
 def bernoulli_(self: md.Tensor, p: Any = 0.5, *, generator: Any = None) -> md.Tensor:
     """Ones with this probability, else zeros, in place."""
-    return self.assign(md.random.bernoulli(key(self, generator), p, self.shape).to(self.dtype))
+    return store(self, md.random.bernoulli(key(self, generator), p, self.shape).to(self.dtype))
 
 
 def exponential_(self: md.Tensor, lambd: float = 1.0, *, generator: Any = None) -> md.Tensor:
     """Exponential draws of this rate, in place."""
-    return self.assign((md.random.exponential(key(self, generator), self.shape, self.dtype) / lambd).to(self.dtype))
+    return store(self, (md.random.exponential(key(self, generator), self.shape, self.dtype) / lambd).to(self.dtype))
 
 
 def random_(self: md.Tensor, from_: int, to: int | None = None, *, generator: Any = None) -> md.Tensor:
     """Integers from 0, or from the first number, to below the last, in place."""
     low, high = (0, from_) if to is None else (from_, to)
-    return self.assign(md.random.randint(key(self, generator), self.shape, low, high).to(self.dtype))
+    return store(self, md.random.randint(key(self, generator), self.shape, low, high).to(self.dtype))
 
 
 def detach_(self: md.Tensor) -> md.Tensor:

@@ -376,6 +376,13 @@ def _placed(plan: Plan, n: int, shape: tuple[int, ...]) -> tuple[tuple[int, ...]
     return order, (*entries[: plan.together], *shape[:n], *entries[plan.together :])
 
 
+def fitting(name: str, value: Tensor, x: Tensor) -> Tensor:
+    """A value in the dtype of the tensor that it is stored in. Raises TypeError for a complex one in a real tensor."""
+    if value.dtype.is_complex and not x.dtype.is_complex:
+        raise TypeError(f"{name}: {describe(value)} does not fit {describe(x)}; store md.real(value), or make x complex, x.to(md.complex64)")
+    return cast(value, x.dtype)
+
+
 def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str | None = None) -> Tensor:
     """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added.
     bounds: what happens to a position out of range, as `mode` of x.at says it.
@@ -387,10 +394,7 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str 
     [0.0, 5.0, 0.0]
     """
     x = operand(x)
-    value = value if isinstance(value, Tensor) else operand(value, x)
-    if value.dtype.is_complex and not x.dtype.is_complex:
-        raise TypeError(f"indexing: {describe(value)} does not fit {describe(x)}; store md.real(value), or make x complex, x.to(md.complex64)")
-    value = cast(value, x.dtype)
+    value = fitting("indexing", value if isinstance(value, Tensor) else operand(value, x), x)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
         if index.shape != x.shape[: index.ndim]:
             if all(m in (0, n) for m, n in zip(index.shape, x.shape, strict=False)):  # a mask of size 0 fits any axis, and chooses nothing

@@ -15,12 +15,13 @@ import numpy as np
 from minidl import dtypes, ops
 from minidl.context import at_once
 from minidl.errors import spelled
-from minidl.ops.common import busy, cast, fresh, ns, operand
+from minidl.ops.common import busy, cast, fresh, ns, operand, state
 from minidl.ops.exchange import Method, attach, to
-from minidl.ops.indexing import At, getitem, set_at
+from minidl.ops.indexing import At, fitting, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.views import parts, settle
 from minidl.primitives.core import parameters
+from minidl.tape import RELEASED
 from minidl.tensors import Tensor, sever, view
 
 # ---- operators ------------------------------------------------------------------------------------------------------------------------
@@ -44,7 +45,9 @@ def _reflected(f: Method) -> Method:
 
 
 def store(self: Tensor, value: Tensor) -> Tensor:
-    """The value in this tensor, narrowed within a kind as PyTorch does: f32 += f64 stays f32. Raises TypeError for i64 += f32 and bool += i64.
+    """The value in this tensor, narrowed within a kind as PyTorch does: f32 += f64 stays f32. The result of an operation stays one.
+
+    Raises TypeError for i64 += f32 and bool += i64.
 
     >>> x = md.zeros(1)
     >>> md.extend.store(x, md.ones(1, dtype=md.float64)).dtype
@@ -52,6 +55,10 @@ def store(self: Tensor, value: Tensor) -> Tensor:
     """
     if value.dtype is not self.dtype and (value.dtype.kind == self.dtype.kind or not (value.dtype.inexact or self.dtype is dtypes.bool_)):
         value = cast(value, self.dtype)
+    node = self.node
+    if node is not None and value.node is None and state.grad and self.leaf is None and node[1] is not RELEASED:
+        if value.dtype is self.dtype and value.shape == self.shape:  # what it was has derivative 0 rather than none, as in PyTorch
+            value = ns.where(False, self, value)
     return self.assign(value)
 
 
@@ -183,7 +190,7 @@ def _divmod(self: Tensor, other: Any) -> tuple[Tensor, Tensor]:
 def _setitem(self: Tensor, index: Any, value: Any) -> None:
     with parts:
         settle(self)
-        self.assign(set_at(self, index, value, "set"))
+        store(self, set_at(self, index, value, "set"))
 
 
 # ---- array functions as methods -------------------------------------------------------------------------------------------------------
@@ -266,20 +273,22 @@ def contiguous(self: Tensor) -> Tensor:
 
 @attach("copy_")
 def copy_(self: Tensor, other: Any, /) -> Tensor:
-    """Take the values of another tensor, broadcast and cast to this one, in place. Data of another backend is moved."""
+    """Take the values of another tensor, broadcast and cast to this one, in place. Data of another backend is moved. Raises TypeError for complex
+    values of a real tensor."""
     other = operand(other, self)
     if other.xp is not self.xp and hasattr(other.xp, "asarray") and hasattr(self.xp, "asarray"):
         other = to(other, backend=self.xp.name, device=self.xp.device)
-    return self.assign(ops.broadcast_to(cast(other, self.dtype), self.shape))
+    return store(self, ops.broadcast_to(fitting("copy_", other, self), self.shape))
 
 
 @attach("fill_")
 def fill_(self: Tensor, value: Any, /) -> Tensor:
     """One value everywhere, in place."""
-    return self.assign(ops.full_like(self, value))
+    fitting("fill_", operand(value, self), self)
+    return store(self, ops.full_like(self, value))
 
 
 @attach("zero_")
 def zero_(self: Tensor) -> Tensor:
     """Zeros everywhere, in place."""
-    return self.assign(ops.zeros_like(self))
+    return store(self, ops.zeros_like(self))

@@ -230,12 +230,14 @@ fmin = elementwise("fmin", "x y", *_chosen(lambda xp, a, b: xp.logical_or(a < b,
 
 def _over_square(xp: Any, g: Any, top: Any, x: Any, y: Any) -> Any:
     r = xp.hypot(x, y)
-    return _where0(xp, xp.eq(r, 0.0), g * (top / r) / r)
+    far = xp.isinf(xp.maximum(xp.abs(x), xp.abs(y)))  # which nan is not, while hypot(inf, nan) is inf
+    return _where0(xp, xp.logical_or(xp.eq(r, 0.0), far), g * (top / r) / r)
 
 
 def _cosine(xp: Any, x: Any, y: Any) -> Any:
     r = xp.hypot(x, y)
-    return _where0(xp, xp.eq(r, 0.0), xp.div(x, r))
+    along = xp.logical_and(xp.isinf(x), xp.isfinite(y))
+    return _where0(xp, xp.eq(r, 0.0), xp.where(along, xp.sign(x), xp.div(x, r)))
 
 
 def _turned(xp: Any, g: Any, x: Any, y: Any, side: Any) -> Any:

@@ -19,7 +19,13 @@ def _infer_gather(x: Any, i: Any) -> Any:
         raise TypeError(f"gather: indices must be integers, not {i.dtype.short}")
     if not x.shape:
         raise IndexError(f"gather: {shapes.show(x)} has no axis to index")
-    return (*i.shape, *x.shape[1:]), x.dtype
+    return _read("gather", x, i, 0, (*i.shape, *x.shape[1:]))
+
+
+def _read(name: str, x: Any, i: Any, axis: int, shape: tuple[int, ...]) -> Any:
+    if x.shape[axis] == 0 and 0 not in shape:
+        raise IndexError(f"{name}: axis {axis} of {shapes.show(x)} is empty, so that {shapes.show(i)} has nothing to read there")
+    return shape, x.dtype
 
 
 def _flat_index(call: Any, i: Any, size: int, length: int) -> Any:
@@ -153,7 +159,7 @@ scatter = Primitive(
 def _infer_along(x: Any, i: Any, *, axis: int) -> Any:
     if len(i.shape) != len(x.shape) or any(a != b for k, (a, b) in enumerate(zip(x.shape, i.shape, strict=True)) if k != axis):
         raise ValueError(f"take_along_axis: {shapes.show(x)} and indices {shapes.show(i)} differ outside axis {axis}")
-    return i.shape, x.dtype
+    return _read("take_along_axis", x, i, axis, i.shape)
 
 
 def _batch_along(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
