@@ -222,10 +222,10 @@ def _chosen_nan(better: Any) -> tuple[Any, Any]:
     return (lambda xp, g, x, y: part(xp, g, x, y)), (lambda xp, g, x, y: part(xp, g, y, x))
 
 
-maximum = elementwise("maximum", "x y", *_chosen_nan(lambda xp, a, b: a > b), only="real")
-minimum = elementwise("minimum", "x y", *_chosen_nan(lambda xp, a, b: a < b), only="real")
-fmax = elementwise("fmax", "x y", *_chosen(lambda xp, a, b: xp.logical_or(a > b, xp.isnan(b))), only="real")
-fmin = elementwise("fmin", "x y", *_chosen(lambda xp, a, b: xp.logical_or(a < b, xp.isnan(b))), only="real")
+maximum = elementwise("maximum", "x y", *_chosen_nan(lambda xp, a, b: xp.gt(a, b)), only="real")
+minimum = elementwise("minimum", "x y", *_chosen_nan(lambda xp, a, b: xp.lt(a, b)), only="real")
+fmax = elementwise("fmax", "x y", *_chosen(lambda xp, a, b: xp.logical_or(xp.gt(a, b), xp.isnan(b))), only="real")
+fmin = elementwise("fmin", "x y", *_chosen(lambda xp, a, b: xp.logical_or(xp.lt(a, b), xp.isnan(b))), only="real")
 
 
 def _over_square(xp: Any, g: Any, top: Any, x: Any, y: Any) -> Any:
@@ -304,8 +304,8 @@ where = elementwise(
 )  # fmt: skip
 def _clip_x(xp: Any, g: Any, x: Any, lo: Any, hi: Any) -> Any:
     # an infinite bound bounds nothing: at an infinite x the derivative is the limit, 1
-    above = xp.logical_or(x > lo, xp.eq(lo, -math.inf))
-    below = xp.logical_or(x < hi, xp.eq(hi, math.inf))
+    above = xp.logical_or(xp.gt(x, lo), xp.eq(lo, -math.inf))
+    below = xp.logical_or(xp.lt(x, hi), xp.eq(hi, math.inf))
     return _where0(xp, xp.logical_not(xp.logical_and(above, below)), g)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 import minidl.fft
+import minidl.nn
 import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, its primitive has rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
@@ -444,6 +445,8 @@ row("pool_scatter", ((2, 3, 2), (2, 3, 2)), (REAL, fixed(np.full((2, 3, 2), 2)))
 for _tanh in (False, True):
     row("gelu", (2, 3), REAL, label="tanh" * _tanh, tanh=_tanh)
     row("gelu_dx", ((2, 3), (3,)), REAL, label="tanh" * _tanh, tanh=_tanh)
+row("silu", (2, 3), REAL)
+row("silu_dx", ((2, 3), (3,)), REAL)
 NORM = {"eps": 1e-5}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional import gates
 from minidl.nn.functional.precision import own_dtype
 
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
@@ -37,7 +38,7 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
     >>> md.nn.functional.leaky_relu(md.tensor([-1.0, 2.0]), 0.5).tolist()
     [-0.5, 2.0]
     """
-    return stored(md.where(input > 0, input, input * negative_slope), input, inplace)
+    return stored(input * md.where(input > 0, md.extend.operand(1.0, input), negative_slope), input, inplace)
 
 
 @md.low_precision
@@ -252,7 +253,7 @@ def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.silu(md.tensor(1.0)).item(), 4)
     0.7311
     """
-    return stored(_gated(input, lambda y: y * md.sigmoid(y), 1e3), input, inplace)
+    return stored(gates.silu(input), input, inplace)
 
 
 @own_dtype
