@@ -198,13 +198,12 @@ class JaxBackend(Backend):
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Any:
         """An array from another library by DLPack, sharing memory; where that does not start on 64 bytes, or its axes lie in an order that compiled
         programs do not take, a copy, or an error if copy is False."""
-        if isinstance(value, jax.core.Tracer):
-            return value
+        if isinstance(value, jax.Array):  # itself: by another object for its memory nobody could see that it is held
+            if isinstance(value, jax.core.Tracer) or not (value.weak_type or value.is_deleted() or value.sharding != self.placement):
+                return value
+            raise BufferError("it is weakly typed, deleted or placed elsewhere")
         with _Scope():
-            native = value if isinstance(value, jax.Array) else jax.dlpack.from_dlpack(value, copy=copy)
-            native = jax.device_put(native, self.native_device)
-            if native.weak_type:  # which would decide the dtype of what is made of it
-                native = lax.convert_element_type(native, native.dtype)
+            native = jax.device_put(jax.dlpack.from_dlpack(value, copy=copy), self.native_device)
             if native.format.layout.major_to_minor == tuple(range(native.ndim)):
                 return native
             if copy is False:

@@ -113,11 +113,16 @@ def test_float64_scalars_are_floats_among_the_arguments_of_jit_as_in_operations(
     assert [choose(md.ones(1), np.float64(s)).item() for s in (2.0, 0.0, 3.0, 0.0)] == [2.0, 1.0, 3.0, 1.0] and choose.compiles == 2
 
 
-def test_jax_arrays_keep_no_weak_type():
+def test_jax_arrays_keep_no_weak_type_and_are_not_given_away():
     jax = pytest.importorskip("jax")
+    weak, plain = jax.numpy.asarray(2.0), jax.numpy.arange(6.0)
     with md.use_backend("jax"):
-        x = md.asarray(jax.numpy.asarray(2.0), copy=False)
+        with pytest.raises(ValueError, match="cannot share"):
+            md.asarray(weak, copy=False)
+        x = md.from_dlpack(weak)
         assert not x.payload.weak_type and (x + x).dtype is x.dtype is md.float32 and (x * 1.5).dtype is md.float32
+        md.jit(lambda x: x * 3.0, donate=(0,))(md.asarray(plain, copy=False))
+        assert plain.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 def test_scalars_of_numpy_are_items_of_a_loader_like_arrays():
