@@ -18,7 +18,7 @@ from minidl.backends.torch_windows import HALF, SIGNED, unseen
 Tensor = torch.Tensor
 Axes = tuple[int, ...]
 _SINGLE = (torch.float32, torch.float64)
-_MANY = 2**16  # elements from which on places are looked at before they are used
+_MANY = 2**16  # elements from which on places are looked at before they are used; and of a sum that is taken in blocks
 
 
 # ---- reductions and what goes along one axis ------------------------------------------------------------------------------------------
@@ -58,6 +58,10 @@ def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if x.dtype is torch.float32 and not x.is_cuda and x.numel() > 4096 and (inner := _first(x.shape, axis)) is not None:
         if inner:  # two short sums, one after the other
             return torch.sum(torch.sum(x, inner, True), axis, keepdims)
+        if len(axis) == x.ndim and x.numel() >= _MANY and x.is_contiguous() and not unseen(x):  # as accurate in a tenth of the time
+            blocks, *rest = x.view(-1).split(x.numel() // 512 * 512)
+            total = torch.sum(blocks.view(-1, 512), 1).sum(dtype=torch.float64) + (rest[0].sum(dtype=torch.float64) if rest else 0.0)
+            return total.float().view((1,) * x.ndim if keepdims else ())
         return torch.sum(x, axis, keepdims, dtype=torch.float64).float()  # torch's own long sums are half as accurate as NumPy's
     return torch.sum(x, axis, keepdims, dtype=x.dtype)
 

@@ -103,6 +103,9 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
         out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
         return out.reshape(lead + m + n)
 
+    if bx == by == tuple(range(len(bx))) and len(cx) == 1 and xn == yn == len(bx) + 2:  # matrices side by side
+        nb = len(bx)
+        return lambda x, y: torch.matmul(x.mT if cx[0] == nb else x, y if cy[0] == nb else y.mT) if _direct(x) else general(x, y)
     if not bx and yn == 2 and cx == (xn - 1,):  # rows of more axes with a matrix: the same product with less around it
 
         def rows(x: Tensor, y: Tensor) -> Tensor:

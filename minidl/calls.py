@@ -15,9 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl import later, tape, tree
-from minidl.autograd import pullback
 from minidl.backends import get
-from minidl.context import busy, grad_mode, state
+from minidl.context import busy, state
 from minidl.control import run_graph
 from minidl.dtypes import DType
 from minidl.emit import load
@@ -289,6 +288,8 @@ class Nodes:
     def attach(self, natives: tuple, outs: tuple, parents: tuple) -> list[Any]:
         """The nodes of the tracked outputs of one call."""
         program, engine = self.program, self.engine
+        from minidl.transforms import again
+
         xp, order, places = program.xp, program.tracked, program.tracked_places
         residuals = [*outs[program.n_out :], *(natives[k] for k in program.passed)]
         home = (lambda a: handed(a, engine.xp, xp)) if engine.crosses else (lambda a: a)
@@ -299,27 +300,18 @@ class Nodes:
             run = run_graph(program.whole, inputs)
             return [run[i] for i in order]
 
-        def inputs(nodes: Sequence[Any]) -> list[Tensor]:
+        def inputs() -> list[Tensor]:
             out = [Tensor(home(p), xp, v.dtype) for p, v in zip(natives, program.graph.inputs, strict=True)]
-            for place_, node in zip(places, nodes, strict=True):
+            for place_, node in zip(places, parents, strict=True):
                 if place_ is not None:
                     out[place_].node = node
             return out
 
+        recorded, jvp = again("jit", replay, inputs, places)
+
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
             if tracked or state.strong is not program.strong:  # the compiled pass has the zeros of the forward one
-                from minidl.transforms import alias
-
-                start = inputs(parents)
-                with grad_mode(True):  # a pass over Tensors whose outcome is not differentiated runs under no_grad
-                    for p in places:
-                        if p is not None:  # inside vmap the parents' nodes belong to a level outside
-                            start[p] = alias(start[p])
-                    results = replay(start)
-                roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
-                used = [p for p in places if p is not None]
-                found = dict(zip(used, pullback("jit", roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
-                return [None if p is None else found[p] for p in places]
+                return recorded(cts, tracked)
             full = [put(_zeros(xp, program.graph.outputs[i]) if c is None else c.payload) for i, c in zip(order, cts, strict=True)]
             got = iter(self.back(*residuals, *full))
             return [None if hole else Tensor(g := home(next(got)), xp, xp.dtype_of(g)) for hole in program.back_holes]
@@ -329,15 +321,6 @@ class Nodes:
                 return None
             got = iter(self.back(*residuals, *(_zeros(xp, program.graph.outputs[i]) if c is None else c for i, c in zip(order, cts, strict=True))))
             return [None if hole else next(got) for hole in program.back_holes]
-
-        def jvp(tangents: list[Any]) -> list[Any]:
-            from minidl.transforms import _push, alias
-
-            start = inputs(parents)
-            moved = [(p, t) for p, t in zip(places, tangents, strict=True) if t is not None and p is not None]
-            for p, _ in moved:
-                start[p] = alias(start[p])
-            return _push(replay(start), [start[p] for p, _ in moved], [t for _, t in moved])
 
         return tape.opaque_nodes(xp, "jit", parents, len(order), vjp, jvp, raw)
 

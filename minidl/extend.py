@@ -10,6 +10,7 @@
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises
     whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
+    stands_for, at_once                               what a library's kernel computes in the place of several, and whether they run at once
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
     autocasting, cast_by                              the dtypes in which operations compute
@@ -35,7 +36,7 @@ from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
 from minidl.calls import Engine
 from minidl.checkpointing import streams
-from minidl.context import autocasting, cast_by, interpreting
+from minidl.context import at_once, autocasting, cast_by, interpreting
 from minidl.control.scans import loop
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
@@ -53,15 +54,15 @@ from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
-from minidl.transforms import argument_numbers, inexact
+from minidl.transforms import argument_numbers, inexact, stands_for
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "autocasting", "axes_tuple",
+    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting", "axes_tuple",
     "axis_index", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define",
     "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting",
     "lanes_around", "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever",
-    "size_tuple", "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
+    "size_tuple", "stands_for", "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
 ]  # fmt: skip
 
 

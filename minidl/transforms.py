@@ -16,7 +16,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.autograd import constant, payload_here, pullback
 from minidl.backends import using
-from minidl.context import grad_mode, interpreting, state
+from minidl.context import busy, grad_mode, interpreting, state
 from minidl.guards import stateful
 from minidl.tensors import Tensor, describe, home, ns
 
@@ -287,6 +287,58 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
             t = Tensor(t, xp, o.dtype)
         results.append(t)
     return results
+
+
+def again(
+    name: str, run: Callable[[list[Any]], Sequence[Tensor]], inputs: Callable[[], list[Any]], places: Sequence[int | None]
+) -> tuple[Callable[..., list[Any]], Callable[..., list[Tensor]]]:
+    """The vjp and jvp of an opaque node (minidl.tape) whose results are run(inputs()), by running it on Tensors once more; places: which input each
+    parent is of."""
+    used = [p for p in places if p is not None]
+
+    def vjp(cts: Sequence[Any], tracked: bool) -> list[Any]:
+        start = inputs()
+        with grad_mode(True):  # a pass over Tensors whose outcome is not differentiated runs under no_grad
+            for p in used:  # inside vmap the parents' nodes belong to a level outside
+                start[p] = alias(start[p])
+            results = run(start)
+        roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
+        found = dict(zip(used, pullback(name, roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
+        return [None if p is None else found[p] for p in places]
+
+    def jvp(tangents: Sequence[Any]) -> list[Tensor]:
+        start = inputs()
+        moved = [(p, t) for p, t in zip(places, tangents, strict=True) if t is not None and p is not None]
+        for p, _ in moved:
+            start[p] = alias(start[p])
+        return _push(run(start), [start[p] for p, _ in moved], [t for _, t in moved])
+
+    return vjp, jvp
+
+
+def stands_for(
+    f: Callable[..., Any], inputs: Sequence[Tensor | None], results: Sequence[Any], back: Callable[..., Sequence[Any] | None]
+) -> list[Tensor]:
+    """Native arrays that a kernel made of the inputs as Tensors: the first of what f(*inputs) is, a Tensor or a tuple of them. With their node on the
+    tape goes back(wanted, *cotangents): natives or None → one for each input (those not wanted may be None), or None to leave them to f, which
+    computes other derivatives and those of strong zeros. It may be called again; what it keeps nobody writes to.
+
+    >>> x = md.tensor([1.0, 2.0], requires_grad=True)
+    >>> a = x.payload
+    >>> (y,) = md.extend.stands_for(lambda v: v * v, (x,), [a * a], lambda wanted, g: [g * (a + a)])
+    >>> y.sum().backward()
+    >>> y.tolist(), x.grad.tolist()
+    ([1.0, 4.0], [2.0, 4.0])
+    """
+    xp = next(x.xp for x in inputs if x is not None)
+    kept, wanted = list(map(twin, inputs)), [x is not None and x.node is not None for x in inputs]
+    nodes: list[Any] = [None] * len(results)
+    if True in wanted and (not busy[0] or state.grad):
+        run = lambda start: (outs if isinstance(outs := f(*start), tuple) else (outs,))[: len(results)]
+        raw = lambda cts: None if state.strong or state.interpreter is not None else back(wanted, *cts)
+        vjp, jvp = again(f.__name__, run, lambda: list(map(twin, kept)), [k if w else None for k, w in enumerate(wanted)])
+        nodes = tape.opaque_nodes(xp, f.__name__, [None if x is None else x.node for x in inputs], len(results), vjp, jvp, raw)
+    return [Tensor(v, xp, xp.dtype_of(v), n) for v, n in zip(results, nodes, strict=True)]
 
 
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:

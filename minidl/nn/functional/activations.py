@@ -12,6 +12,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.functional import gates
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.precision import own_dtype
 
 _SELU = (1.6732632423543772848170429916717, 1.0507009873554804934193349852946)
@@ -38,7 +39,12 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
     >>> md.nn.functional.leaky_relu(md.tensor([-1.0, 2.0]), 0.5).tolist()
     [-0.5, 2.0]
     """
-    return stored(input * md.where(input > 0, md.extend.operand(1.0, input), negative_slope), input, inplace)
+    return stored(_leaky_relu(input, negative_slope), input, inplace)
+
+
+@by_kernel
+def _leaky_relu(x: md.Tensor, /, slope: Any) -> md.Tensor:
+    return x * md.where(x > 0, md.extend.operand(1.0, x), slope)
 
 
 @md.low_precision
@@ -126,7 +132,12 @@ def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardsigmoid(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [0.0, 0.5, 1.0]
     """
-    return stored(_wide(lambda x: md.clip(x + 3.0, 0.0, 6.0) / 6.0, input), input, inplace)
+    return stored(_hardsigmoid(input), input, inplace)
+
+
+@by_kernel
+def _hardsigmoid(x: md.Tensor, /) -> md.Tensor:
+    return _wide(lambda x: md.clip(x + 3.0, 0.0, 6.0) / 6.0, x)
 
 
 # ---- smooth ---------------------------------------------------------------------------------------------------------------------------
@@ -196,6 +207,7 @@ def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return stored(_elu(input, _SELU[0], 1.0) * _SELU[1], input, inplace)
 
 
+@by_kernel
 @md.extend.fused
 def _elu(x: md.Tensor, /, alpha: float, inner: float) -> md.Tensor:
     below = md.where(x > 0, 0.0, x)  # so that the branch not taken cannot overflow
@@ -208,8 +220,13 @@ def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md
     >>> round(md.nn.functional.softplus(md.tensor(0.0)).item(), 4)
     0.6931
     """
-    scaled = input if beta == 1 else input * beta
-    return md.where(scaled > threshold, input, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
+    return _softplus(input, beta, threshold)
+
+
+@by_kernel
+def _softplus(x: md.Tensor, /, beta: Any, threshold: Any) -> md.Tensor:
+    scaled = x if beta == 1 else x * beta
+    return md.where(scaled > threshold, x, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
 
 
 @own_dtype
@@ -219,7 +236,12 @@ def logsigmoid(input: md.Tensor) -> md.Tensor:
     >>> round(md.nn.functional.logsigmoid(md.tensor(0.0)).item(), 4)
     -0.6931
     """
-    return -md.softplus(-input)
+    return _logsigmoid(input)
+
+
+@by_kernel
+def _logsigmoid(x: md.Tensor, /) -> md.Tensor:
+    return -md.softplus(-x)
 
 
 def _gated(x: md.Tensor, f: Callable[[md.Tensor], md.Tensor], bound: float) -> md.Tensor:
@@ -244,7 +266,12 @@ def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardswish(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [-0.0, 0.0, 4.0]
     """
-    return stored(_gated(input, lambda y: y * (y + 3.0) / 6.0, 3.0), input, inplace)
+    return stored(_hardswish(input), input, inplace)
+
+
+@by_kernel
+def _hardswish(x: md.Tensor, /) -> md.Tensor:
+    return _gated(x, lambda y: y * (y + 3.0) / 6.0, 3.0)
 
 
 def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
@@ -263,7 +290,12 @@ def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.mish(md.tensor(1.0)).item(), 4)
     0.8651
     """
-    return stored(_gated(input, lambda y: y * md.tanh(md.softplus(y)), 1e3), input, inplace)
+    return stored(_mish(input), input, inplace)
+
+
+@by_kernel
+def _mish(x: md.Tensor, /) -> md.Tensor:
+    return _gated(x, lambda y: y * md.tanh(md.softplus(y)), 1e3)
 
 
 def gelu(input: md.Tensor, approximate: str = "none") -> md.Tensor:
@@ -283,7 +315,12 @@ def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
     """
     if not -input.ndim <= dim < input.ndim or input.shape[dim] % 2:
         raise ValueError(f"glu: axis {dim} of shape {input.shape} must have an even size")
-    first, second = md.split(input, input.shape[dim] // 2, axis=dim)
+    return _glu(input, dim)
+
+
+@by_kernel
+def _glu(x: md.Tensor, /, dim: int) -> md.Tensor:
+    first, second = md.split(x, x.shape[dim] // 2, axis=dim)
     return first * md.sigmoid(second)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 
 __all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
 
@@ -63,13 +64,7 @@ def cross_entropy(
     axis = 0 if input.ndim == 1 else 1
     n = input.shape[axis]
     if not (target.dtype.inexact or weight is not None or label_smoothing):
-        target, valid = _classes(input, target, axis, ignore_index)
-        if valid is None and reduction == "mean":
-            logp = md.log_softmax(input, axis=axis, at=target)
-            return md.sum(logp) / -logp.size
-        if valid is None:
-            return reduced("cross_entropy", -md.log_softmax(input, axis=axis, at=target), reduction)
-        return _some_count(input, target, valid, axis, 0 <= ignore_index < n, reduction)
+        return _of_classes(input, target, axis, ignore_index, reduction)
     logp = md.log_softmax(input, axis=axis)
     if target.dtype.is_float:
         same_shape("cross_entropy", input, target)
@@ -91,6 +86,17 @@ def cross_entropy(
     return md.sum(loss) / _count(target, valid, weight, n, axis, input.dtype)
 
 
+@by_kernel
+def _of_classes(input: md.Tensor, target: md.Tensor, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
+    target, valid = _classes(input, target, axis, ignore_index)
+    if valid is None and reduction == "mean":
+        logp = md.log_softmax(input, axis=axis, at=target)
+        return md.sum(logp) / -logp.size
+    if valid is None:
+        return reduced("cross_entropy", -md.log_softmax(input, axis=axis, at=target), reduction)
+    return _some_count(input, target, valid, axis, 0 <= ignore_index < input.shape[axis], reduction)
+
+
 @md.extend.fused
 def _some_count(input: md.Tensor, target: md.Tensor, valid: md.Tensor, /, axis: int, hide: bool, reduction: str) -> md.Tensor:
     """cross_entropy where not all targets count. hide: whether those that do not are classes."""
@@ -107,7 +113,11 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     >>> md.nn.functional.nll_loss(md.tensor([[-1.0, -2.0]]), md.tensor([1])).item()
     2.0
     """
-    axis = 0 if input.ndim == 1 else 1
+    return _of_logarithms(input, target, weight, 0 if input.ndim == 1 else 1, ignore_index, reduction)
+
+
+@by_kernel
+def _of_logarithms(input: md.Tensor, target: md.Tensor, weight: Any, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
     target, valid = _classes(input, target, axis, ignore_index)
     if valid is None and input.size < _MANY:
         valid = target != ignore_index

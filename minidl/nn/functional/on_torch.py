@@ -1,18 +1,43 @@
-"""PyTorch: SiLU and its derivative by torch's kernels, corrected where a value is infinite.
+"""PyTorch: the primitives of minidl.nn.functional.gates, corrected where a value is infinite; and for functions that run eagerly on the CPU, by its
+kernels forwards and backwards: activations, batch normalisation, LSTM layers, losses, pooling and lists of gradients (minidl.nn.functional.kernels).
 
-Promises: who may look at values does, on the CPU; elsewhere the argument is limited beforehand.
+Promises: who may look at values does, on the CPU; elsewhere the argument of a primitive is limited beforehand. Half precision, and what a kernel may
+get wrong (mish of -inf, an infinite cotangent where the derivative is 0, a kink), is no function's: found by looking, which is one quick pass.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 
 from minidl.backends.torch_composites import finite
 from minidl.backends.torch_windows import unseen
 
 Tensor = torch.Tensor
+_aten = torch.ops.aten
+_MANY = 2**20  # scores from which on nothing as large is kept for the backward pass
+_SOME = 2**14
+_FLOATS = (torch.float32, torch.float64)
+
+
+def _ours(*xs: Tensor | None) -> bool:
+    """Whether these are floats of one dtype on the CPU."""
+    first = xs[0]
+    assert first is not None
+    return first.dtype in _FLOATS and all(x is None or (x.dtype is first.dtype and x.__class__ is Tensor and not x.is_cuda) for x in xs)
+
+
+def _finite(x: Tensor) -> bool:
+    return math.isfinite(x.sum().item())
+
+
+# ---- primitives -------------------------------------------------------------------------------------------------------------------------------
 _FAR = 1e3
-_silu, _silu_backward = torch._C._nn.silu, torch.ops.aten.silu_backward.default
+_silu, _silu_backward = torch._C._nn.silu, _aten.silu_backward.default
 
 
 def silu(x: Tensor) -> Tensor:
@@ -33,3 +58,174 @@ def silu_dx(g: Tensor, x: Tensor) -> Tensor:
         if finite(found):
             return found
     return _silu_backward(g, x.clamp(-_FAR, _FAR))
+
+
+# ---- activations ------------------------------------------------------------------------------------------------------------------------------
+def _activation(
+    forward: Callable[..., Tensor], backward: Callable[..., Tensor], fits: Callable[..., bool] = lambda *params: True, look: bool = True
+) -> Callable[..., Any]:
+    """The kernel of a function of one array; fits: for which parameters, which are numbers; look: whether there is anything that it gets wrong."""
+
+    def kernel(tracked: bool, x: Tensor, *params: Any) -> Any:
+        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda):
+            return None
+        if params and not (all(p.__class__ in (float, int) for p in params) and fits(*params)):
+            return None
+        out = forward(x, *params)
+        if look and not _finite(out):
+            return None
+
+        def back(wanted: list[bool], g: Tensor) -> Any:
+            d = backward(g, x, *params)
+            return (d,) if not look or _finite(d) else None
+
+        return (out,), (), back
+
+    return kernel
+
+
+def _hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
+    """torch's derivatives at the kinks are those from inside, the table's those from outside."""
+    d = _aten.hardswish_backward(g, x)
+    for kink, slope in ((-3.0, 0.0), (3.0, 1.0)):
+        if np.equal(x.numpy(), kink).any():  # a tenth of the time of torch's
+            d = torch.where(x == kink, g * slope, d)
+    return d
+
+
+mish = _activation(torch.nn.functional.mish, _aten.mish_backward)
+hardswish = _activation(torch.nn.functional.hardswish, _hardswish_dx)
+hardsigmoid = _activation(  # whose own backward pass has a sixth in float32 alone
+    torch.nn.functional.hardsigmoid, lambda g, x: _aten.hardtanh_backward(g, x, -3.0, 3.0).div_(6.0)
+)
+logsigmoid = _activation(torch.nn.functional.logsigmoid, lambda g, x: torch.sigmoid(-x).mul_(g))
+glu = _activation(torch.nn.functional.glu, _aten.glu_backward)
+leaky_relu = _activation(
+    torch.nn.functional.leaky_relu, lambda g, x, slope: _aten.leaky_relu_backward(g, x, slope, False), math.isfinite, look=False
+)
+softplus = _activation(torch.nn.functional.softplus, _aten.softplus_backward, lambda beta, most: 0 < beta < math.inf and most <= 80)
+elu = _activation(
+    lambda x, alpha, inner: _aten.elu(x, alpha, 1.0, inner),
+    lambda g, x, alpha, inner: _aten.elu_backward(g, alpha, 1.0, inner, False, x),
+    lambda alpha, inner: math.isfinite(alpha) and 0 < inner < math.inf,
+)
+
+
+# ---- batch normalisation ----------------------------------------------------------------------------------------------------------------------
+def by_batch(
+    tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, rate: Tensor | None,
+    eps: float, momentum: Any,
+) -> Any:  # fmt: skip
+    """torch takes 0 for the inverse of a deviation of 0 where eps is 0."""
+    if rate is not None or eps <= 0 or not _ours(x, weight, bias, mean, var):
+        return None
+    if mean is not None and var is not None:  # which the kernel would write to
+        mean, var = mean.clone(), var.clone()
+    out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.0 if momentum is None else momentum, eps)
+    return (out,), (mean, var), _normal_back(x, weight, None, None, saved, True, eps)
+
+
+def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
+    if eps <= 0 or not _ours(x, mean, var, weight, bias):
+        return None
+    out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
+    back = _normal_back(x, weight, mean, var, saved, False, eps)
+
+    def reordered(wanted: list[bool], g: Tensor) -> Any:
+        if wanted[1] or wanted[2]:
+            return None
+        dx, dw, db, *_ = back([wanted[0], *wanted[3:]], g)
+        return dx, None, None, dw, db
+
+    return (out,), (), reordered
+
+
+def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor], training: bool, eps: float) -> Callable[..., Any]:
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        return *_aten.native_batch_norm_backward(g, x, weight, mean, var, *saved, training, eps, wanted[:3]), None, None, None
+
+    return back
+
+
+# ---- recurrent layers -------------------------------------------------------------------------------------------------------------------------
+def lstm(tracked: bool, x: Tensor, h: Tensor, c: Tensor, ih: Tensor, hh: Tensor, bias_ih: Any, bias_hh: Any, reverse: bool) -> Any:
+    """A layer in one direction by oneDNN, which looks at few of the shapes."""
+    biases, (n, size), rows = bias_ih is not None and bias_hh is not None, h.shape, (hh.shape[0],)
+    if x.dtype is not torch.float32 or not _ours(x, h, c, ih, hh, bias_ih, bias_hh) or not x.numel() or not torch.backends.mkldnn.is_available():
+        return None
+    b_ih, b_hh = (bias_ih, bias_hh) if biases else (hh.new_zeros(rows),) * 2
+    right = rows == b_ih.shape == b_hh.shape and ih.shape == (*rows, x.shape[2]) and hh.shape == (4 * size, size) and h.shape == c.shape
+    if not right or x.shape[1] != n:
+        return None
+    x = x.contiguous()
+    given = (x, ih, hh, b_ih, b_hh, h, c)
+    *results, space = _aten.mkldnn_rnn_layer(*given, reverse, [], 2, size, 1, True, False, False, tracked)
+
+    def back(wanted: list[bool], *cts: Tensor | None) -> Any:
+        found = _aten.mkldnn_rnn_layer_backward(*given, *results, *cts, reverse, 2, size, 1, True, True, False, [], False, space)
+        dx, d_ih, d_hh, d_b, _, dh, dc = found
+        return dx, dh, dc, d_ih, d_hh, d_b if biases else None, d_b if biases else None
+
+    return tuple(results), (), back
+
+
+# ---- losses -----------------------------------------------------------------------------------------------------------------------------------
+_REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+
+
+def _picked(logs: Tensor, target: Tensor, weight: Tensor | None, axis: int, ignore: int, reduction: str) -> Any:
+    """The loss of logarithms [N, C, ...] at the targets, and its backward pass; it raises for a class that there is not."""
+    shape, flat = logs.shape, target.dim() < 2
+    if target.shape != shape[:axis] + shape[axis + 1 :]:
+        raise ValueError
+    rows = logs if flat else logs.reshape(*shape[:2], -1, 1)
+    at = (target if flat else target.reshape(shape[0], -1, 1)).contiguous()
+    name = "nll_loss" if flat else "nll_loss2d"
+    how = weight, _REDUCTIONS[reduction], ignore
+    loss, total = getattr(_aten, f"{name}_forward")(rows, at, *how)
+
+    def back(g: Tensor) -> Tensor:
+        g = g if reduction != "none" or flat else g.reshape(at.shape)
+        return getattr(_aten, f"{name}_backward")(g, rows, at, *how, total).reshape(shape)
+
+    return loss.reshape(target.shape) if reduction == "none" else loss, back
+
+
+def of_logarithms(tracked: bool, logs: Tensor, target: Tensor, weight: Tensor | None, axis: int, ignore: int, reduction: str) -> Any:
+    if not _ours(logs, weight) or target.dtype is not torch.int64 or not target.numel():
+        return None
+    loss, back = _picked(logs, target, weight, axis, ignore, reduction)
+    return ((loss,), (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if _finite(loss) else None
+
+
+def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int, reduction: str) -> Any:
+    """Not for scores that memory does not hold twice easily, nor for infinite ones."""
+    if not _ours(x) or target.dtype is not torch.int64 or not 0 < x.numel() < _MANY:
+        return None
+    logs = torch.log_softmax(x, axis)
+    if not _finite(logs):
+        return None
+    loss, back = _picked(logs, target, None, axis, ignore, reduction)
+    return (loss,), (), lambda wanted, g: (_aten._log_softmax_backward_data(back(g), logs, axis, x.dtype), None)
+
+
+# ---- pooling ----------------------------------------------------------------------------------------------------------------------------------
+def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
+    """Few maxima: for many the primitive has quicker ways, and torch takes the last nan of a window."""
+    if x.dim() != 4 or not _ours(x) or not 0 < x.numel() <= _SOME:
+        return None
+    out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
+    if not _finite(out):
+        return None
+    return (out,), (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
+
+
+# ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------
+def norm(tracked: bool, *xs: Tensor) -> Any:
+    if tracked or not _ours(*xs) or not all(x.numel() for x in xs):
+        return None
+    return (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(xs)))),), (), None
+
+
+def times(tracked: bool, scale: Tensor, *xs: Tensor) -> Any:
+    return None if tracked or scale.dim() or not _ours(scale, *xs) else (torch._foreach_mul(list(xs), scale), (), None)

@@ -12,6 +12,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.functional.convolution import Size, batched, per_axis
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.losses import seen
 
 __all__ = [
@@ -62,12 +63,17 @@ def max_pool(
     if ceil_mode and (wide := _ceil_sides(x, window, stride, pad, dilation)) != tuple((p, p) for p in pad):
         x, sides = md.pad(x, ((0, 0), (0, 0), *wide), _lowest(x.dtype)), (0,) * n
     if not return_indices:
-        out = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation)
+        out = _maxima(x, window, stride, sides, dilation)
         return out[0] if single else out
     out, inside = md.max_pool(x, window, stride=stride, padding=sides, dilation=dilation, return_indices=True)
     starts = [md.arange(c, backend=x.backend, device=x.device) * s - p for c, s, p in zip(out.shape[2:], stride, pad, strict=True)]
     index = flat_positions(inside, starts, window, dilation, size)
     return (out[0], index[0]) if single else (out, index)
+
+
+@by_kernel
+def _maxima(x: md.Tensor, /, window: Any, stride: Any, padding: Any, dilation: Any) -> md.Tensor:
+    return md.max_pool(x, window, stride=stride, padding=padding, dilation=dilation)
 
 
 def flat_positions(inside: md.Tensor, starts: list[md.Tensor], window: Any, dilation: Any, size: Any) -> md.Tensor:

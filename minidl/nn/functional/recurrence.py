@@ -10,6 +10,7 @@ import functools
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.maps import linear
 
 __all__ = ["gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
@@ -85,6 +86,19 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
         w = weights["ih"], weights["hh"]
         new = _whole_cell(x[0], state[0], state[1] if len(state) > 1 else None, *w, weights.get("bias_ih"), weights.get("bias_hh"), mode)
         return new[0][None], new
+    if mode == "LSTM" and lengths is None and weights.get("hr") is None:
+        out, *last = _lstm(x, state[0], state[1], weights["ih"], weights["hh"], weights.get("bias_ih"), weights.get("bias_hh"), reverse)
+        return out, tuple(last)
+    return _sequence(mode, x, state, weights, reverse, lengths)
+
+
+@by_kernel
+def _lstm(x: md.Tensor, h: md.Tensor, c: md.Tensor, ih: md.Tensor, hh: md.Tensor, bias_ih: Any, bias_hh: Any, /, reverse: bool) -> State:
+    out, last = _sequence("LSTM", x, (h, c), {"ih": ih, "hh": hh, "bias_ih": bias_ih, "bias_hh": bias_hh}, reverse, None)
+    return out, *last
+
+
+def _sequence(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, lengths: md.Tensor | None) -> tuple[md.Tensor, State]:
     steps, inside = Steps(mode, weights), None
     if lengths is not None:
         inside = (md.arange(x.shape[0], backend=x.backend, device=x.device)[:, None] < lengths)[:, :, None]

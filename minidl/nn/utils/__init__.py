@@ -14,6 +14,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn import init
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.module import Module
 from minidl.nn.utils import fusion, parametrizations, parametrize, prune, rnn, stateless
 from minidl.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights, fuse_linear_bn_eval, fuse_linear_bn_weights
@@ -39,10 +40,15 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
     p = float(norm_type)
     if not leaves:
         return md.asarray(0.0)
-    total = _total(p)(*leaves)
+    total = _norm(*leaves) if p == 2.0 else _total(p)(*leaves)
     if error_if_nonfinite and not _known(md.isfinite(total)):
         raise RuntimeError(f"clip: the norm of order {p} of the gradients is {total.item()}; error_if_nonfinite=False clips by it all the same")
     return total
+
+
+@by_kernel
+def _norm(*xs: md.Tensor) -> md.Tensor:
+    return _total(2.0)(*xs)
 
 
 @functools.lru_cache(16)
@@ -50,6 +56,7 @@ def _total(p: float) -> Any:
     return md.extend.fused(lambda *xs: md.linalg.vector_norm(md.stack([md.linalg.vector_norm(x, ord=p) for x in xs]), ord=p))
 
 
+@by_kernel
 @md.extend.fused
 def _times(scale: md.Tensor, *xs: md.Tensor) -> list[md.Tensor]:
     return [x * scale.to(x.dtype) for x in xs]
@@ -79,7 +86,7 @@ def clip_by_global_norm(grads: Any, max_norm: float | md.Tensor, norm_type: floa
 def _scaled(grads: Any, max_norm: Any, total: md.Tensor) -> Any:
     scale = md.minimum(max_norm / (total + 1e-6), 1.0)
     leaves, structure = md.tree.flatten(grads)
-    return md.tree.unflatten(structure, _times(scale, *leaves))
+    return md.tree.unflatten(structure, list(_times(scale, *leaves)) if len(leaves) > 1 else [x * scale.to(x.dtype) for x in leaves])
 
 
 def clip_by_value(grads: Any, clip_value: float) -> Any:

@@ -1,0 +1,71 @@
+"""Functions of many operations that a kernel of their backend's library computes, forwards and backwards, where they run eagerly.
+
+Promises: traces, vmap, other derivatives than a first one backwards, strong zeros and whatever a kernel declines see the operations of the function,
+whose values the kernel's are but for rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import minidl as md
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@functools.cache
+def _kernel(name: str, xp: Any) -> Callable[..., Any] | None:
+    module = f"{__package__}.on_{xp.name}"
+    return getattr(importlib.import_module(module), name, None) if importlib.util.find_spec(module) else None
+
+
+def by_kernel(f: F) -> F:
+    """f(*data, /, *static), of Tensors or None, as one node of the tape where on_torch, … (by the names of backends) has a kernel of its name:
+    kernel(tracked, *arrays, *static) gives None where it does not compute f, or (results, others, back). f returns those Tensors, one of them or a
+    tuple; `others` have no derivative, and back is that of md.extend.stands_for.
+    """
+    plain = inspect.unwrap(f)
+    name, code = plain.__name__.lstrip("_"), plain.__code__
+    count = None if code.co_flags & inspect.CO_VARARGS else code.co_posonlyargcount
+
+    @functools.wraps(f)
+    def call(*args: Any) -> Any:
+        if not md.extend.at_once():
+            return f(*args)
+        data, static = args[:count], () if count is None else args[count:]
+        xp = next((x.xp for x in data if isinstance(x, md.Tensor)), None)
+        kernel = None if xp is None else _kernel(name, xp)
+        if kernel is None:
+            return f(*args)
+        arrays: list[Any] = []
+        tracked = False
+        for x in data:
+            if x is None:
+                arrays.append(None)
+            elif isinstance(x, md.Tensor) and x.xp is xp:
+                arrays.append(x.payload)
+                tracked = tracked or x.node is not None
+            else:
+                return f(*args)
+        try:
+            found = kernel(tracked, *arrays, *static)
+        except Exception:  # f says what is wrong in the caller's terms
+            found = None
+        if found is None:
+            return f(*args)
+        results, others, back = found
+        function: Any = f
+        if static:
+            function = lambda *data: f(*data, *static)
+            function.__name__ = name
+        out = md.extend.stands_for(function, data, results, back)
+        if not others and len(out) == 1:
+            return out[0]
+        return *out, *[None if v is None else md.Tensor(v, xp, xp.dtype_of(v)) for v in others]  # type: ignore[union-attr]
+
+    return call  # type: ignore[return-value]

@@ -1,0 +1,228 @@
+"""What torch's kernels compute eagerly has the values and derivatives of the operations that they stand for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl.nn import functional as F
+
+ACTIVATIONS = {
+    "silu": F.silu, "mish": F.mish, "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "logsigmoid": F.logsigmoid, "glu": F.glu,
+    "leaky": lambda x: F.leaky_relu(x, 0.3), "turned": lambda x: F.leaky_relu(x, -0.5), "flat": lambda x: F.leaky_relu(x, 0), "elu": F.elu,
+    "celu": lambda x: F.celu(x, 0.7), "selu": F.selu, "softplus": F.softplus, "sharp": lambda x: F.softplus(x, 2.0, 5.0),
+    "late": lambda x: F.softplus(x, 1.0, 1e3),
+}  # fmt: skip
+PLAIN = np.array([-3.0, -2.5, -0.0, 0.0, 0.4, 3.0, 1e-30, -7.0, 30.0, -90.0, 5.5, 2.5])
+ODD = np.array([np.inf, -np.inf, np.nan, 3.0, -3.0, 1e30, -1e30, 2e3, -2e3, 0.0, 1.0, -1.0])
+
+
+def on(backend, values, dtype=md.float32, tracked=True):
+    return md.asarray(np.asarray(values), backend=backend, dtype=dtype).requires_grad_(tracked)
+
+
+def by_torch(t):
+    return type(t.node[1]).__name__ == "Projection"
+
+
+def derivatives(f, backend, values, dtype, g=None):
+    x = on(backend, values, dtype)
+    y = f(x)
+    weights = on(backend, np.linspace(0.5, 2.0, y.size) if g is None else g, dtype, False)
+    with np.errstate(all="ignore"):
+        (first,) = md.autograd.grad(y, x, weights, retain_graph=True)
+        (again,) = md.autograd.grad(y, x, weights, create_graph=True)
+        (second,) = md.autograd.grad((again * again).sum(), x) if again.requires_grad else (x.detach() * 0.0,)
+    return y, [t.detach().numpy().astype(np.float64) for t in (y, first, again, second)]
+
+
+@pytest.mark.parametrize("dtype", [md.float32, md.float64, md.bfloat16], ids=lambda d: d.name)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_those_of_the_operations(name, dtype):
+    f, rtol = ACTIVATIONS[name], {32: 2e-6, 64: 1e-13, 16: 1e-2}[dtype.bits]
+    with np.errstate(all="ignore"):
+        for values in (PLAIN, ODD):
+            y, ours = derivatives(f, "torch", values, dtype)
+            assert by_torch(y) or values is ODD or dtype.bits == 16 or name in ("silu", "selu", "late"), "the kernel computed it"
+            for k, (mine, theirs) in enumerate(zip(ours, derivatives(f, "numpy", values, dtype)[1], strict=True)):
+                np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * (10 if k == 3 else 0.1))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_infinite_cotangent_meets_the_zeros_of_the_operations(name):
+    values, g = [-2e3, -3.0, -5.0, 3.0, 1.0, 2e3], [np.inf, -np.inf, np.nan, np.inf, 1.0, np.inf]
+    g = g[:3] if name == "glu" else g
+    with np.errstate(all="ignore"):
+        (_, first, again, _), (_, wanted, *_) = (derivatives(ACTIVATIONS[name], b, values, md.float32, g)[1] for b in ("torch", "numpy"))
+    np.testing.assert_allclose(first, wanted, rtol=2e-6)
+    np.testing.assert_allclose(again, wanted, rtol=2e-6)
+
+
+def test_transforms_see_the_operations():
+    x = on("torch", PLAIN, md.float64, False)
+    f = lambda v: F.mish(v).sum()
+    wanted = md.grad(f)(on("numpy", PLAIN, md.float64, False)).numpy()
+    t = md.ones_like(x)
+    for got in (
+        md.grad(f)(x), md.jit(md.grad(f))(x), md.vmap(md.grad(f))(x), md.jvp(F.mish, (x,), (t,))[1], md.linearize(F.mish, x)[1](t),
+    ):  # fmt: skip
+        np.testing.assert_allclose(got.numpy(), wanted, rtol=1e-13)
+    hessian = md.grad(lambda v: md.grad(f)(v).sum())(x).numpy()
+    np.testing.assert_allclose(md.jvp(md.grad(f), (x,), (t,))[1].numpy(), hessian, rtol=1e-12)
+    assert [e.primitive.name for e in md.trace(F.mish)(x).equations].count("tanh") == 1
+
+
+def test_the_tape_is_kept_released_and_hooked_as_ever():
+    x = on("torch", PLAIN)
+    with md.no_grad():
+        assert F.mish(x).node is None
+    assert F.mish(x.detach()).node is None
+    y, seen = F.mish(x), []
+    y.register_hook(lambda g: seen.append(g.tolist()) or g * 2.0)
+    x.register_hook(seen.append)
+    before = x.detach().numpy().copy()
+    y.sum().backward(retain_graph=True)
+    once = x.grad.numpy().copy()
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy(), once * 2)
+    assert seen[0] == [1.0] * x.size and len(seen) == 4
+    with pytest.raises(RuntimeError, match="released"):
+        y.sum().backward()
+    with md.no_grad():
+        z = F.mish(x)
+    y = F.mish(x)
+    with md.no_grad():
+        x.assign(x + 1.0)  # what the tape kept is what the operation saw
+    x.grad = None
+    y.sum().backward()
+    np.testing.assert_array_equal(x.grad.numpy() * 2, once)
+    np.testing.assert_array_equal(z.numpy(), F.mish(on("torch", before)).detach().numpy())
+
+
+def test_batch_normalisation():
+    r = np.random.default_rng(0)
+    for shape in ((6, 3), (4, 3, 2, 5)):
+        found = {}
+        for backend in ("torch", "numpy"):
+            layer = md.nn.BatchNorm1d(3) if len(shape) == 2 else md.nn.BatchNorm2d(3)
+            layer.to(backend=backend)
+            r = np.random.default_rng(0)
+            layer.load_state_dict({**layer.state_dict(), "weight": on(backend, r.normal(size=3), tracked=False)})
+            x, out = on(backend, r.normal(size=shape)), []
+            held, first = layer.running_var.detach(), layer.running_var.tolist()
+            for training in (True, True, False):
+                y = layer.train(training)(x)
+                assert backend == "numpy" or by_torch(y)
+                grads = md.autograd.grad((y * y * y).sum(), (x, layer.weight, layer.bias), create_graph=True)
+                second = md.autograd.grad(sum((g * g).sum() for g in grads), (x, layer.weight), retain_graph=True)
+                (y * y * y).sum().backward()
+                out += [y, *grads, *second, x.grad, layer.weight.grad, layer.bias.grad, layer.running_mean, layer.running_var]
+                out = [t.detach().numpy().copy() if isinstance(t, md.Tensor) else t for t in out]
+                x.grad = None
+                layer.zero_grad()
+            assert held.tolist() == first != layer.running_var.tolist(), "new statistics are another array"
+            found[backend] = out
+        for mine, theirs in zip(found["torch"], found["numpy"], strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    same = md.ones((4, 2), backend="torch")  # a deviation of 0, whose inverse torch takes for 0
+    assert np.isnan(F.batch_norm(same, None, None, training=True, eps=0.0).numpy()).all()
+    bare = F.batch_norm(on("torch", [[1.0], [3.0]]), None, None, training=True)
+    assert by_torch(bare) and np.allclose(bare.tolist(), [[-1], [1]], atol=1e-4)
+    mean, var = on("torch", [0.5]), on("torch", [2.0])  # statistics with a derivative
+    x = on("torch", [[1.0], [3.0]], tracked=False)
+    for g, wanted in zip(md.autograd.grad(F.batch_norm(x, mean, var, eps=1e-9).sum(), (mean, var)), (-1.41421, -0.53033), strict=True):
+        np.testing.assert_allclose(g.numpy(), [wanted], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("bias", "reverse"), [(True, True), (False, False)])
+def test_layers_of_lstm(bias, reverse):
+    found = []
+    for backend, dtype in (("torch", md.float32), ("numpy", md.float64)):
+        r = np.random.default_rng(1)
+        layer = md.nn.LSTM(3, 4, num_layers=2, bias=bias, bidirectional=reverse, batch_first=True)
+        layer.load_state_dict({k: on("numpy", r.normal(size=v.shape), tracked=False) for k, v in layer.state_dict().items()})
+        layer.to(backend=backend, dtype=dtype)
+        x = on(backend, r.normal(size=(2, 5, 3)), dtype)
+        start = [on(backend, r.normal(size=(2 * (1 + reverse), 2, 4)), dtype) for _ in range(2)]
+        out, (h, c) = layer(x, start)
+        grads = []
+        for loss in ((out * out).sum() + c[0].sum(), h.sum(), (c * c).sum()):  # results without influence, too
+            grads += md.autograd.grad(loss, (x, *start, *layer.parameters()), allow_unused=True, retain_graph=True)
+        first = md.autograd.grad((out * out).sum(), (x, layer.weight_hh_l0), create_graph=True)
+        second = md.autograd.grad(sum((g * g).sum() for g in first), (x, layer.weight_ih_l0))
+        found.append([t if t is None else t.detach().numpy() for t in (out, h, c, *grads, *first, *second)])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=2e-4)
+
+
+def test_what_is_wrong_is_said_in_the_terms_of_the_operations():
+    messages = []
+    for backend in ("torch", "numpy"):
+        layer = md.nn.LSTM(3, 4).to(backend=backend)
+        layer.weight_hh_l0 = md.nn.Parameter(md.zeros((16, 5), backend=backend))
+        with pytest.raises((ValueError, TypeError)) as error:
+            layer(md.ones((2, 1, 3), backend=backend))
+        messages.append((error.type, str(error.value)))
+    assert messages[0] == messages[1]
+
+
+def test_a_long_sum_in_blocks_is_as_accurate_as_in_float64():
+    r = np.random.default_rng(0)
+    for n in (2**16, 2**16 + 513, 300_001):
+        x = r.normal(size=n).astype(np.float32)
+        assert abs(md.asarray(x, backend="torch").sum().item() - x.sum(dtype=np.float64)) <= 2e-7 * np.abs(x).sum(dtype=np.float64) ** 0.5 * 40
+    assert md.asarray(x.reshape(1, -1), backend="torch").sum(keepdims=True).shape == (1, 1)
+    x[7] = np.nan
+    assert np.isnan(md.asarray(x, backend="torch").sum().item())
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_of_classes(reduction):
+    r = np.random.default_rng(0)
+    for shape, ignore in (((5, 4), -100), ((5, 4), 2), ((4,), -100), ((3, 4, 2), 1), ((2, 4, 3, 2), -100)):
+        scores, classes, weight = r.normal(size=shape), r.integers(0, 4, shape[:1] + shape[2:] if len(shape) > 1 else ()), r.random(4) + 0.1
+        found = {}
+        for backend in ("torch", "numpy"):
+            x, w = on(backend, scores, md.float64), on(backend, weight, md.float64)
+            t, out = md.asarray(classes, backend=backend), []
+            for loss, given in ((F.cross_entropy, None), (F.nll_loss, None), (F.nll_loss, w.detach()), (F.nll_loss, w)):
+                y = loss(x, t, given, ignore_index=ignore, reduction=reduction)
+                assert backend == "numpy" or by_torch(y)
+                more = md.autograd.grad(y, w, md.ones_like(y), retain_graph=True) if given is w else (None,)
+                first = md.autograd.grad(y, x, md.ones_like(y), create_graph=True)[0]
+                second = md.autograd.grad((first * first).sum(), x, allow_unused=True) if first.requires_grad else (None,)
+                out += [v if v is None else v.detach().numpy() for v in (y, first, *second, *more)]
+            found[backend] = out
+        for mine, theirs in zip(found["torch"], found["numpy"], strict=True):
+            np.testing.assert_allclose(0 if mine is None else mine, 0 if theirs is None else theirs, rtol=1e-12, atol=1e-15)
+    odd = on("torch", [[0.0, -np.inf, 1.0], [np.nan, 0.0, 1.0]])
+    (g,) = md.autograd.grad(F.cross_entropy(odd, md.tensor([0, -100], backend="torch")), odd)
+    (wanted,) = md.autograd.grad(F.cross_entropy(x := on("numpy", odd.tolist()), md.tensor([0, -100])), x)
+    np.testing.assert_allclose(g.numpy(), wanted.numpy(), rtol=1e-6)
+    for bad in (3, -1):
+        with pytest.raises(IndexError, match=f"holds class {bad}"):
+            F.cross_entropy(odd, md.tensor([0, bad], backend="torch"))
+
+
+def test_matrices_side_by_side_and_few_maxima():
+    r = np.random.default_rng(0)
+    a, b, image = r.normal(size=(2, 3, 4, 5)), r.normal(size=(2, 3, 5, 6)), r.integers(0, 3, (1, 2, 5, 6)).astype(float)
+    turn = lambda v: v.swapaxes(-1, -2)
+    for dtype in (np.float32, np.int32, np.complex64):
+        for x, y in ((a, b), (turn(turn(a).copy()), b), (a, turn(turn(b).copy())), (a[:, :, :0], b), (a[..., :0], b[:, :, :0])):
+            x, y = (10 * x).astype(dtype), (10 * y).astype(dtype)
+            np.testing.assert_allclose(md.matmul(md.asarray(x, backend="torch"), md.asarray(y, backend="torch")).numpy(), x @ y, rtol=2e-4, atol=1e-3)
+    found = []
+    for backend in ("torch", "numpy"):
+        x, y = on(backend, a, md.float64), on(backend, turn(b).copy(), md.float64)
+        loss = (md.matmul(x, md.swapaxes(y, -1, -2)) ** 3).sum()
+        v = on(backend, image, md.float64)  # with ties
+        pooled = [F.max_pool2d(v, 2), F.max_pool2d(v, 3, 1, 1), F.max_pool2d(v, (2, 3), ceil_mode=True), F.max_pool2d(v[0], 2, dilation=2)]
+        assert backend == "numpy" or by_torch(pooled[1])
+        grads = md.autograd.grad(loss, (x, y)) + sum((md.autograd.grad((p * p).sum(), v) for p in pooled), ())
+        odd = on(backend, np.where(image == 1.0, np.nan, image), md.float64)
+        grads += md.autograd.grad(F.max_pool2d(odd, 2).sum(), odd)
+        found.append([t.detach().numpy() for t in (*pooled, *grads)])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-11)
