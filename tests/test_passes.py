@@ -427,6 +427,9 @@ def windows(x, columns):
         (lambda x, y, i: windows(ns.exp(x), (0, 1)), "exp slice add unslice"),
         (lambda x, y, i: windows(ns.exp(x), (0, 2)), "exp slice unslice slice unslice add"),
         (lambda x, y, i: ns.reshape(ns.max(x, axis=(1,), keepdims=False), shape=(2, 1)), "max"),
+        (lambda x, y, i: ns.reshape(ns.max(x, axis=(1,), keepdims=True), shape=(2,)), "max"),
+        (lambda x, y, i: ns.reshape(ns.max(x, axis=(1,), keepdims=False), shape=(1, 2)), "max reshape"),
+        (lambda x, y, i: ns.reshape(ns.argmax(i, axis=1, keepdims=True), shape=(2,)), "argmax"),
     ],
 )
 def test_what_a_program_becomes(f, names):
