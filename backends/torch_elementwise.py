@@ -215,7 +215,8 @@ def polygamma(x: Tensor, *, n: int) -> Tensor:
         return polygamma(x.float(), n=n).to(x.dtype)
     near = torch.special.zeta(torch.full((), n + 1.0, dtype=x.dtype, device=x.device), x).mul_(float(math.factorial(n)))
     out = torch.where(x > 1e17, x.pow(-n).mul_(float(math.factorial(n - 1))), near)
-    return out if n % 2 else out.neg_()
+    nowhere = x == -math.inf if n % 2 else (x < 0) & (x == x.round())  # at poles where the limits from both sides differ
+    return torch.where(nowhere, math.nan, out if n % 2 else out.neg_())
 
 
 # ---- complex numbers ------------------------------------------------------------------------------------------------------------------

@@ -47,3 +47,18 @@ def test_special_functions_have_scipys_values(backend):
         for got, (name, (_, theirs, x)) in zip(found, CASES.items(), strict=True):
             assert got.backend == backend
             near(got.numpy(), theirs(x), name)
+
+
+def test_poles_of_the_gamma_functions(backend):
+    """Infinite where both sides agree, and at 0, with its sign; else nan."""
+    x, inf, nan = md.asarray([0.0, -0.0, -1.0, -4.0, np.inf, -np.inf], dtype=md.float64), np.inf, np.nan
+    run = lambda x: (ns.lgamma(x), ns.digamma(x), *(ns.polygamma(x, n=n) for n in (1, 2, 3)))
+    want = [inf] * 6, [-inf, inf, nan, nan, inf, nan], [*[inf] * 4, 0, nan], [-inf, -inf, nan, nan, 0, nan], [*[inf] * 4, 0, nan]
+    for found in (md.jit(run)(x), *([run(x)] if backend in ("numpy", "torch") else [])):
+        np.testing.assert_array_equal([f.numpy() for f in found], want)
+
+
+def test_whole_numbers_that_only_float64_holds_become_integers(backend):
+    x = np.array([2.0**53 - 1, 1 - 2.0**53, 2.0**40 + 1, 16777217.0, -16777219.0])
+    for run in (lambda x: x.to(md.int64), md.jit(lambda x: x.to(md.int64))):
+        assert run(md.asarray(x, dtype=md.float64)).tolist() == [int(v) for v in x]
