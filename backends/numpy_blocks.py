@@ -191,7 +191,7 @@ class Writer:
         for i, e in reversed(list(enumerate(self.region.equations))):
             out, kernel = e.outputs[0], into(e)
             home = self.home.get(out, out)
-            if kernel is None or home not in self.region.outputs or home in self.region.terminal or self.region.kind(out) != "FULL":
+            if kernel is None or home not in self.region.outputs or self.region.kind(out) != "FULL":
                 continue
             for a in e.inputs:
                 source = self.made.get(a) if isinstance(a, Var) and a not in self.region.outputs and self.last[self._root(a)] == i else None
@@ -472,7 +472,7 @@ def taken(region: Region, free: Callable[[Var], bool]) -> dict[Var, Var]:
     found: dict[Var, Var] = {}
     for i, e in enumerate(region.equations):
         out, kernel = e.outputs[0], into(e)
-        if out not in region.outputs or out in region.terminal or kernel is None or region.kind(out) != "FULL":
+        if out not in region.outputs or kernel is None or region.kind(out) != "FULL":
             continue
         for v in region.inputs:
             same = v.shape == out.shape and v.dtype is out.dtype and region.kind(v) == "FULL" and v not in found.values()

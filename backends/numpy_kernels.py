@@ -257,8 +257,7 @@ def full(*, shape: tuple[int, ...], value: Any, dtype: DType) -> Array:
 
 @silent
 def iota(*, size: int, dtype: DType) -> Array:
-    fits = dtype.is_integer and size <= 2 ** (dtype.bits - 1)
-    return np.arange(size, dtype=dtype.numpy) if fits else np.arange(size).astype(dtype.numpy)
+    return np.arange(size, dtype=dtype.numpy)  # an integer that is too large wraps around
 
 
 # ---- reductions and running sums ------------------------------------------------------------------------------------------------------

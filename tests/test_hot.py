@@ -55,6 +55,37 @@ def test_a_choice_that_others_read_stays():
     assert [e.primitive.name for e in hot.put(graph).equations] == [e.primitive.name for e in graph.equations]
 
 
+def _at(i):
+    return i[:, None] == md.arange(N)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z, i, g, m: md.where(m, g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] < md.arange(N), g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] != md.arange(N), g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] == md.arange(N) * 2, g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] == md.argmax(z, axis=0), g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(_at(i), g[:, None], 1.0) - z,
+        lambda z, i, g, m: md.where(_at(i), g[:, None], -0.0) - z,
+        lambda z, i, g, m: md.where(_at(i), z[:1], 0.0) - z,
+        lambda z, i, g, m: md.where(_at(i), g[:, None], 0.0) * z,
+        lambda z, i, g, m: md.where(_at(i), g[:, None], 0.0) - z[:1],
+        lambda z, i, g, m: (c := md.where(_at(i), g[:, None], 0.0)) - c,
+        lambda z, i, g, m: md.where(i.astype(md.int32)[:, None] == md.arange(N, dtype=md.int32), g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] == md.arange(N)[None] * md.ones((ROWS, 1), dtype=md.int64), g[:, None], 0.0) - z,
+        lambda z, i, g, m: md.where(i[:, None] == md.arange(ROWS)[:, None], g[:, None], 0.0) - z[:, 3:4],
+    ],
+)
+def test_what_only_looks_like_such_a_sum_stays(f):
+    rng = np.random.default_rng(0)
+    z, g, m = rng.normal(size=(ROWS, N)).astype(np.float32), rng.normal(size=ROWS).astype(np.float32), rng.random((ROWS, N)) < 0.5
+    args = [md.asarray(a) for a in (z, rng.integers(0, N, ROWS), g, m)]
+    assert not any(e.primitive.name == "put_along" for e in hot.put(md.trace(f)(*args)).equations)
+    np.testing.assert_array_equal(md.jit(f)(*args).numpy(), f(*args).numpy())
+
+
 @pytest.mark.parametrize("backend", ["numpy", "torch", "numba"])
 def test_a_loss_and_its_gradient_share_their_exponentials(backend):
     rng = np.random.default_rng(0)

@@ -8,10 +8,11 @@ import warnings
 import numpy as np
 import pytest
 
+import minidl as md
 from minidl import dtypes
 from minidl.backends.numpy_backend import make
 from minidl.backends.numpy_helpers import where
-from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8
+from minidl.dtypes import bfloat16, complex64, float16, float32, float64, int8, int32, int64, uint8
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.primitives.core import table
 
@@ -160,6 +161,25 @@ def test_max_pool_never_chooses_padding():
     out, index = xp.max_pool(x, window=(2,), stride=(1,), padding=((1, 1),), dilation=(1,))
     np.testing.assert_array_equal(out, [-inf, -inf, nan, nan, 5])
     assert index.tolist() == [1, 0, 1, 0, 0] and index.dtype == np.int64
+
+
+@pytest.mark.parametrize("letters", ["mk,nk->mn", "km,nk->mn"])
+def test_a_product_with_a_much_larger_matrix_is_made_the_other_way_round(letters):
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(8, 512)), rng.normal(size=(64, 512))
+    args = [md.asarray(a, dtype=md.float32, backend="numpy") for a in (x if letters[0] == "m" else x.T, w)]
+    graph = md.trace(lambda x, w: md.einsum(letters, x, w))(*args)
+    run = xp.compile(graph)
+    assert "matmul_turned" in run.__source__
+    np.testing.assert_allclose(run(*(a.payload for a in args))[0], x @ w.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [int8, uint8, int32, float16, bfloat16, float32, complex64], ids=lambda d: d.name)
+def test_counted_numbers_are_those_of_a_cast(dtype):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of the cast, where float16 ends
+        want = np.arange(70000).astype(dtype.numpy)
+    assert xp.iota(size=70000, dtype=dtype).tobytes() == want.tobytes()
 
 
 def test_half_precision_products_accumulate_in_float32():

@@ -23,9 +23,18 @@ SIZES = [(64, 16), (200, 48), (1 << 12, 1 << 10)]  # bytes: blocks of one row, b
 
 @pytest.fixture
 def small(monkeypatch, request):
-    """Blocks of a few elements, and pooled memory for arrays of any size."""
+    """Blocks of a few elements, and pooled memory for arrays of any size, in which what nobody wrote is easily told."""
+
+    def empty(shape, dtype, nbytes):
+        out = memory.empty(shape, dtype, nbytes)
+        out.reshape(-1).view(np.uint8)[...] = 0x5B
+        return out
+
+    backend = importlib.import_module("minidl.backends.numpy_backend")
     monkeypatch.setattr(memory, "LEAST", 0)
-    monkeypatch.setattr(importlib.import_module("minidl.backends.numpy_backend"), "LEAST", 0)
+    monkeypatch.setattr(backend, "LEAST", 0)
+    for module in (backend, blocks):
+        monkeypatch.setattr(module, "empty", empty)
 
     def choose(block, least):
         monkeypatch.setattr(blocks, "BLOCK", block)
@@ -166,6 +175,31 @@ def test_a_value_lies_where_an_output_will_unless_what_is_there_is_read_later(sm
     assert "for i0" in run.__source__ and ("t0 = " in run.__source__) is late
 
 
+@pytest.mark.parametrize("donated", [0, 1, 2])
+@pytest.mark.parametrize("f", [lambda c, x, y: md.where(c, x & y, y), lambda c, x, y: ~md.where(c, x & y, y)], ids=["made there", "made before"])
+def test_a_condition_that_dies_is_not_written_over_by_its_choice(small, donated, f):
+    """Where it seldom holds, the choice is written while it is read."""
+    small(1 << 16, 1 << 14)
+    args = [a < 0.01 + k / 4 for k, a in enumerate(np.random.default_rng(0).random((3, 1024, 64)))]
+    graph = md.trace(f)(*map(md.asarray, args))
+    run = xp.compile(graph, donate=(donated,))
+    assert "for i0" in run.__source__
+    np.testing.assert_array_equal(run(*(a.copy() for a in args))[0], interpreted(graph, args)[0])
+
+
+def test_a_loop_without_buffers_may_end_in_a_part_of_a_block(small):
+    small(*SIZES[1])
+    graph = md.trace(lambda x: md.exp(x * 2.0))(md.ones((61, 16)))
+    source = check(graph, [np.random.default_rng(0).normal(size=(61, 16)).astype(np.float32)]).__source__
+    assert "for i0" in source and "t0" not in source
+
+
+def test_what_shows_other_values_may_be_a_result_of_a_loop(small):
+    small(*SIZES[1])
+    f = lambda x: (y := md.exp(x * 2.0), y.reshape(61, 1, 16), md.broadcast_to(md.sum(y, axis=1, keepdims=True), (61, 16)))
+    check(md.trace(f)(md.ones((61, 16))), [np.random.default_rng(0).normal(size=(61, 16)).astype(np.float32)], 1e-5)
+
+
 def test_where_a_condition_seldom_holds():
     rng = np.random.default_rng(0)
     for share in (0, 0.001, 0.5, 1):
@@ -257,6 +291,21 @@ def test_idle_memory_is_bounded_and_can_be_given_back(monkeypatch):
         memory.empty((n,), f1, n)
     assert memory.trim(1 << 30) <= 5 << 20
     assert memory.trim() == 0
+
+
+def test_trim_takes_no_more_than_it_is_asked_for_and_nothing_that_is_in_use():
+    memory.trim()
+    n, f1 = 1 << 20, np.dtype(np.uint8)
+    lent, at = memory.empty((n,), f1, n), set()
+    for size in (n, 2 * n):  # idle, as soon as it is made
+        at.add(memory.empty((size,), f1, size).ctypes.data)
+    assert memory.trim(3 * n) == 3 * n and memory.trim(3 * n - 1) == 2 * n and memory.trim(1 << 30) == 2 * n
+    assert memory.empty((2 * n,), f1, 2 * n).ctypes.data in at
+    assert memory.trim() == 0
+    place = lent.ctypes.data
+    del lent
+    assert memory.trim(1 << 30) == n and memory.empty((n,), f1, n).ctypes.data == place
+    assert memory.trim() == 0 and not memory._blocks
 
 
 def test_threads_share_no_memory():

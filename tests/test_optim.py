@@ -109,6 +109,21 @@ def test_each_of_a_hundred_steps_equals_torchs(wide_torch, name, kwargs):
         np.testing.assert_allclose(np.concatenate([p.numpy().ravel() for p in params]), want[i], rtol=1e-11, atol=1e-12)
 
 
+def test_adafactor_keeps_rows_and_columns_of_each_matrix_of_a_stack(wide_torch):
+    start, move = np.random.default_rng(0).normal(size=(2, 3, 2, 4, 5))
+    found = []
+    for lib in (md, torch):
+        p = lib.asarray(start)
+        p.requires_grad = True
+        opt = lib.optim.Adafactor([p], lr=0.1)
+        for _ in range(3):
+            opt.zero_grad()
+            (p * lib.asarray(move)).sin().sum().backward()
+            opt.step()
+        found.append(p.detach().numpy())
+    np.testing.assert_allclose(*found, rtol=1e-11, atol=1e-12)
+
+
 GRIDS = {
     "SGD": {"momentum": [0.0, 0.9], "dampening": [0.0, 0.2], "weight_decay": [0.0, 0.1], "nesterov": [False, True], "maximize": [False, True]},
     "Adam": {"weight_decay": [0.0, 0.1], "amsgrad": [False, True], "maximize": [False, True], "decoupled_weight_decay": [False, True]},
