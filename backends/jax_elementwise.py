@@ -51,8 +51,21 @@ def _either(name: str) -> Callable[..., Any]:
     return lambda x: _complex[name](x) if x.dtype.kind == "c" else f(x)
 
 
-_TOOLS = {n: getattr(lax, {"absolute": "abs", "negative": "neg"}.get(n, n)) for n in "absolute negative sin cos atan2 log log1p".split()}
+def _atan2(y: Any, x: Any) -> Any:
+    """lax.atan2, but of two subnormal numbers, of which XLA makes zeros and so nan: their bits as integers lie at the same angle."""
+    if y.dtype.itemsize == 2:
+        return lax.atan2(y, x)
+    bits = [lax.bitcast_convert_type(v, f"int{v.dtype.itemsize * 8}") for v in (y, x)]
+    sizes = [lax.bitwise_and(b, const(np.iinfo(b.dtype).max, b)) for b in bits]
+    small = lax.lt(lax.bitwise_or(*sizes), const(1 << np.finfo(y.dtype).nmant, sizes[0]))
+    whole = [(s := to(n, y.dtype), lax.neg(s)) for n in sizes]
+    far = [lax.select(lax.lt(b, const(0, b)), *s[::-1]) for b, s in zip(bits, whole, strict=True)]
+    return lax.atan2(*(lax.select(small, a, b) for a, b in zip(far, (y, x), strict=True)))
+
+
+_TOOLS = {n: getattr(lax, {"absolute": "abs", "negative": "neg"}.get(n, n)) for n in "absolute negative sin cos log log1p".split()}
 _TOOLS |= {
+    "atan2": _atan2,
     "where": lax.select, "full": lambda like, value: const(value, like), "signbit": lambda x: kernels["signbit"](x),
     "hypot": lambda x, y: kernels["hypot"](x, y),
 }  # fmt: skip
@@ -192,7 +205,8 @@ def _bool_or(on_bool: Callable[..., Any], f: Callable[..., Any]) -> Callable[...
     return binary(lambda x, y: (on_bool if x.dtype.kind == "b" else f)(x, y))
 
 
-for _name in "sub div atan2 eq ne lt le gt ge shift_left nextafter".split():
+kernels["atan2"] = binary(_atan2)
+for _name in "sub div eq ne lt le gt ge shift_left nextafter".split():
     kernels[_name] = binary(getattr(lax, _name))
 for _name, _f in {"and": lax.bitwise_and, "or": lax.bitwise_or, "xor": lax.bitwise_xor}.items():
     kernels["logical_" + _name] = kernels["bitwise_" + _name] = binary(_f)

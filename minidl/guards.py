@@ -101,6 +101,20 @@ def steps(x: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Without a profiler of the user's that is written in Python: the list to which it appends a line at each call could be what is walked."""
+    profile = sys.getprofile()
+    written = isinstance(profile, (types.FunctionType, types.MethodType))
+    if written:
+        sys.setprofile(None)
+    try:
+        yield
+    finally:
+        if written:
+            sys.setprofile(profile)
+
+
 class Walk:
     """Everything reachable: `terms` (guard expressions over `env`), `tensors` (id → where it is read), `boxes` (containers that may be written)."""
 
@@ -249,6 +263,7 @@ class Walk:
             else:
                 self.value(v, f"{name}[{at}]", x, k, isinstance(x, tuple))
 
+    @unheard()
     def function(self, f: Any, root: bool = False) -> None:
         """Guard what a function reads: closure, defaults, globals that its code names, and methods' objects."""
         self._function(f, root)

@@ -22,7 +22,7 @@ from minidl import dtypes, tape, tree
 from minidl.backends import default
 from minidl.context import DEFAULTS, grad_mode, interpreting, state
 from minidl.graph import Graph, Var
-from minidl.guards import JitWarning, Walk, based, current, same, stateful, steps, walkable
+from minidl.guards import JitWarning, Walk, based, current, same, stateful, steps, unheard, walkable
 from minidl.later import flags
 from minidl.passes import dead_code, inlined
 from minidl.shapes import shown
@@ -515,6 +515,7 @@ class Program:
         return [said(t) for t in [*self.terms, *(f"State.{k} == {v!r}" for k, v in self.asked.items())] if not holds(t)]
 
 
+@unheard()
 def _changed(box: Any, before: Any) -> list[Any]:
     """The keys of a container that changed since; None for its length."""
     now, then = (box, before) if isinstance(box, dict) else (dict(enumerate(box)), dict(enumerate(before)))

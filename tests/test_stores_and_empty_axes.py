@@ -1,7 +1,9 @@
-"""What is stored in place of a result stays a result; what does not fit is refused by every store alike; empty axes are read alike everywhere."""
+"""What is stored in place of a result stays a result; what does not fit is refused by every store alike; empty axes and subnormal numbers are alike
+everywhere."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -106,3 +108,15 @@ def test_a_convolution_of_an_empty_axis_sees_its_padding():
             found.append([t.tolist() for t in (plain, moved, *grads(x, w, b), md.jit(f)(x, w, b))])
             assert plain.shape == moved.shape == (3, 4, 2)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_angles_of_subnormal_numbers_are_alike(dtype):
+    values = [0.0, -0.0, 1.0, -2.0, float("inf"), -float("inf"), float("nan")]
+    values += [1e-40, -1e-40, 3e-45] if dtype == "float32" else [1e-310, -1e-310, 5e-324]
+    y, x = np.array([(a, b) for a in values for b in values if not 0 < abs(a) < 1e-30 <= abs(b)], dtype).T
+    with md.use_backend("jax"):
+        got = md.atan2(md.asarray(y), md.asarray(x)).numpy()
+    want = np.arctan2(y, x)
+    assert np.allclose(got, want, rtol=1e-6, atol=0, equal_nan=True)
+    assert (np.signbit(got) == np.signbit(want))[~np.isnan(want)].all()
