@@ -77,6 +77,9 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
             if two_x:
                 return (lambda x, y: _mm(x.t(), y.t())) if two_y else (lambda x, y: _mm(x.t(), y))
             return (lambda x, y: _mm(x, y.t())) if two_y else _mm
+        if yn == 1:
+            return (lambda x, y: _mv(x.t(), y)) if cx == (0,) else _mv
+        return (lambda x, y: _mv(y, x)) if cy == (1,) else (lambda x, y: _mv(y.t(), x))
     if not cx:  # an outer product: broadcasting keeps it exact and in order
         px, py = (*bx, *fx), (*by, *fy)
         one_x, one_y = (1,) * len(fy), (1,) * len(fx)
@@ -148,6 +151,10 @@ def _mm(x: Tensor, y: Tensor) -> Tensor:
     if x.dtype is torch.float32 and y.shape[1] < 16 and not x.is_cuda and turns(x.shape[0], x.shape[1], y.shape[1]):
         return turned_mm(x, y)
     return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
+
+
+def _mv(x: Tensor, y: Tensor) -> Tensor:
+    return torch.mv(x, y) if _direct(x) else _integer_matmul(x, y[:, None])[:, 0]
 
 
 def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Tensor:
