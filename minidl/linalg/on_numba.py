@@ -20,10 +20,11 @@ from minidl.dtypes import DType, complex64, complex128, float32, float64, int32
 from minidl.graph import Equation
 
 _LETTER = {float32: "s", float64: "d", complex64: "c", complex128: "z"}
+_BLOCKS = 16  # rows of a system from which on BLAS, which works in blocks, is quicker than a loop
 
 
 # ---- without LAPACK ---------------------------------------------------------------------------------------------------------------------------
-def cholesky(plan: Any, e: Equation) -> None:
+def _small_cholesky(plan: Any, e: Equation) -> None:
     (x,), (v,) = e.inputs, e.outputs
     ref, d = widen(plan, x)
     t, w = stored(d), wide(d)
@@ -77,6 +78,20 @@ def triangular_solve(plan: Any, e: Equation) -> None:
             if not unit:
                 s = s / {w}(x0[(b*n + i)*n + i])
             x2[(b*n + i)*columns_ + c] = {t}(s)"""
+    n, columns = v.shape[-2:]
+    if min(v.shape) > 0 and n >= _BLOCKS and (blas := routine("cython_blas", _LETTER[d] + ("trsv" if columns == 1 else "trsm"))):
+        letters = "U" if p["lower"] else "L", "T" if p["transpose"] is (columns > 1) else "N", "U" if p["unit"] else "N"  # of the transposed matrix
+        side, *flags = (plan.raw(np.frombuffer(c.encode(), np.uint8)) for c in ("R", *letters))
+        width, length = (plan.raw(np.int32(k)) for k in (columns, n))
+        one = f"a[0] + b*{n * n * d.itemsize}", f"a[2] + b*{n * columns * d.itemsize}"
+        if columns == 1:
+            given, call = (blas, *flags, length, width), f"call8(a[3], (a[4], a[5], a[6], a[7], {one[0]}, a[7], {one[1]}, a[8]))"
+        else:
+            given = blas, side, *flags, width, length, plan.const(1.0, d)
+            call = f"call11(a[3], (a[4], a[5], a[6], a[7], a[8], a[9], a[10], {one[0]}, a[9], {one[1]}, a[8]))"
+        text = source(pointers(t, t, t), f"for i in range({full * n * columns}):\n    x2[i] = x1[i]\nfor b in range({full}):\n    {call}")
+        narrow(plan, v, d, lambda out: plan.call(text, *parts, out, *given))
+        return
     text = source(pointers(t, t, t), sizes(3, "batch", "n", "columns_", "lower", "transpose", "unit"), body)
     flags = [int(p[k]) for k in ("lower", "transpose", "unit")]
     narrow(plan, v, d, lambda out: plan.call(text, *parts, out, full, *v.shape[-2:], *flags))
@@ -148,6 +163,28 @@ for i in range(m):
         fine = fine and v - v == 0
         c[j*m + i] = v
 """
+
+
+def _cholesky(plan: Any, e: Equation) -> None:
+    """Of small matrices by loops; the lower triangle in rows is the upper one in columns."""
+    if e.inputs[0].shape[-1] < _BLOCKS:
+        _small_cholesky(plan, e)
+        return
+    k = _Kernel(plan, e)
+    k.array("c", k.d, k.n * k.n)
+    call = k.lapack("potrf", f'"U" {k.n} c {k.n} info info')  # there is a call of six; who wants five does not see the last
+    k.run(f"""for i in range(n):
+    for j in range(n):
+        c[i*n + j] = x[(b*n + i)*n + j]
+{call}
+fine = info[0] == 0
+for i in range(n):
+    v = c[i*n + i]
+    fine = fine and v - v == 0
+for i in range(n):
+    for j in range(n):
+        y[(b*n + i)*n + j] = NAN if not fine else c[i*n + j] if j <= i else c[0]*0
+""")
 
 
 def _qr(plan: Any, e: Equation) -> None:
@@ -324,13 +361,14 @@ y[b] = total
 
 
 if importlib.util.find_spec("scipy"):
-    qr, solve = _qr, _solve
+    cholesky, qr, solve = _cholesky, _qr, _solve
     eigh, eigvalsh, eig, eigvals = _eigen(True), _eigen(False), _general(True), _general(False)
     svd, svdvals = _singular(True), _singular(False)
     det = _determinant("{}(1)", "total = total * (-p if odd else p)")
     detsign = _determinant("{}(1)", "p = p if p == 0 else p / abs(p)\n    total = total * (-p if odd else p)")
     logabsdet = _determinant("{}(0)", "total = total + math.log(abs(p))")
 else:
+    cholesky = _small_cholesky
     object_mode.update(
         dict.fromkeys(
             "qr eigh eigvalsh eig eigvals svd svdvals solve det detsign logabsdet".split(),
