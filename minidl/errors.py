@@ -9,6 +9,7 @@ operation's name in front.
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import opcode
 import operator
@@ -304,7 +305,7 @@ _WORDS = {
     "split_size_or_sections": ("sizes",), "interpolation": ("method",),
 }  # fmt: skip
 _MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "unbiased": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
+    "unbiased": ("correction", float), "ddof": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
 }  # fmt: skip
 
 
@@ -321,6 +322,15 @@ def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, 
     return other, "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
 
 
+def paired(f: Callable[..., Any], params: dict[str, Any]) -> bool:
+    """Whether the call has two results in PyTorch, values and places: max, min or sort along the axis that its word `dim` says."""
+    return f.__name__ in ("max", "min", "sort") and isinstance(params.get("dim"), int) and f.__module__.startswith("minidl.ops")
+
+
+def _with_places(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Any:
+    return importlib.import_module("minidl.idioms.shaping").with_places(f, args, params)
+
+
 def spelled(f: F) -> F:
     """f, which also takes dim for axis and keepdim for keepdims, at no cost that would show."""
     axis = "axes" if "axes" in parameters(f) else "axis"
@@ -330,6 +340,8 @@ def spelled(f: F) -> F:
             if "dim" in params:
                 if axis in params:
                     raise TypeError(f"{f.__name__}: dim and {axis} are two words for one argument; one is enough")
+                if paired(f, params):
+                    return _with_places(f, args, respelled(f, params)[0])
                 params[axis] = params.pop("dim")
             if "keepdim" in params:
                 params["keepdims"] = params.pop("keepdim")
@@ -369,7 +381,7 @@ def checked(f: F) -> F:
     TypeError: tril: k must be an integer, not 'abc'
     """
 
-    respell = respelled
+    respell, two, with_places = respelled, paired, _with_places
     placed: list[tuple[str, set | None]] | None = None
     quick: dict[str, set] = {}
     look: Any = None
@@ -404,6 +416,8 @@ def checked(f: F) -> F:
             if other == params:
                 fail(error, args, params)
                 raise
+        if two(f, params):
+            return with_places(made, args, other)
         out = made(*args, **other)
         return out.requires_grad_() if tracked else out
 

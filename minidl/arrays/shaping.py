@@ -54,15 +54,18 @@ def roll(x: Any, /, shift: int | Sequence[int], axis: int | Sequence[int] | None
     return out
 
 
-def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
+def repeat(x: Any, repeats: Any, /, *more: int, axis: int | None = None) -> Tensor:
     """Each element repeated, along an axis or over the flattened array. repeats: one number for all elements, or one per element (1-d).
 
     Raises ValueError for negative repeats or another count of them; TypeError for a tensor of repeats under jit and vmap, where the size of the
-    result is unknown (a number, list or NumPy array works there too).
+    result is unknown (a number, list or NumPy array works there too), and for several numbers, by which PyTorch and NumPy mean different things.
 
     >>> md.repeat(md.stack([md.tensor(1), md.tensor(2)]), [2, 1]).tolist()
     [1, 1, 2]
     """
+    if more:
+        sizes = ", ".join(map(str, (repeats, *more)))
+        raise TypeError(f"repeat: PyTorch's x.repeat({sizes}) is x.tile({sizes}); elements are repeated along an axis by x.repeat(n, axis=...)")
     x = operand(x)
     if axis is None:
         x, axis = ns.reshape(x, shape=(int(x.size),)), 0

@@ -10,6 +10,7 @@ import bisect
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class Dataset:
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__} is missing the required __len__")
 
+    __class_getitem__: Any = classmethod(GenericAlias)  # Dataset[int], of which nothing is checked
+
     def __add__(self, other: Any) -> ConcatDataset:
         return ConcatDataset([self, other])
 
@@ -60,6 +63,8 @@ class IterableDataset:
     >>> list(md.data.DataLoader(Count(), batch_size=None))
     [0, 1, 2]
     """
+
+    __class_getitem__: Any = classmethod(GenericAlias)
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError(f"{type(self).__name__} is missing the required __iter__")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from types import GenericAlias
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class Sampler:
     [2, 1, 0]
     """
 
+    __class_getitem__: Any = classmethod(GenericAlias)  # Sampler[int], of which nothing is checked
     generator: Any = None
     passes = 0
 

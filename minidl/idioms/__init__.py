@@ -2,8 +2,8 @@
 
 Array functions have the Array API's names. This room holds the others that PyTorch programs use, with PyTorch's arguments; it is loaded when the
 first of them is asked for, as a function (`md.cat`) or as a method (`x.expand(3, -1)`), and adds nothing that minidl could not do before: every one
-is an alias or a few lines over the public names. Where one name means two things, the Array API's meaning stays: `x.max(axis)` has no indices,
-`x.std()` no correction, `x.repeat` repeats elements (docs/torch_names.md lists them all).
+is an alias or a few lines over the public names. Where one name means two things, the Array API's meaning stays: `x.max(axis)` has no indices
+(`x.max(dim=0)` has), `x.std()` no correction, `x.repeat` repeats elements (docs/torch_names.md lists them all).
 
 >>> import minidl as md
 >>> md.cat([md.zeros(1, 2), md.ones(1, 2)], dim=0).masked_fill(md.tensor([True, False]), 7.0).tolist()
@@ -12,7 +12,7 @@ is an alias or a few lines over the public names. Where one name means two thing
 
 from minidl.idioms import creating, functions, of_jax, of_numpy, placing, shaping, training, writing
 from minidl.idioms.absent import ABSENT
-from minidl.idioms.function import Function
+from minidl.idioms.function import Function, function
 from minidl.idioms.names import ALIASES, attach
 
 _ROOMS = (creating, functions, placing, shaping, training)
@@ -20,7 +20,7 @@ _FOUND = ALIASES | {_name: getattr(_room, _name) for _room in _ROOMS for _name i
 #: Room -> name -> what it is there.
 NAMES = {
     **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND,
-    "autograd": {"Function": Function, "functional": training.functional}, "Tensor": {},
+    "autograd": {"Function": Function, "function": function, "functional": training.functional}, "Tensor": {},
 }  # fmt: skip
 ABSENT = {**of_jax.ABSENT, **ABSENT, "md": of_jax.ABSENT["md"] | ABSENT["md"]}
 __all__ = ["ABSENT", "METHODS", "NAMES"]  # which docs/torch_names.md lists

@@ -28,8 +28,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
         "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
         "distributions": "md.random draws; losses of distributions are in md.nn.functional",
-        "get_rng_state": "md.random.default_generator.key.detach()",
-        "set_rng_state": "md.random.default_generator.restore(key)",
         "seed": "md.manual_seed(number)",
         "initial_seed": "md.random.default_generator.key",
         "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import minidl as md
@@ -28,6 +30,45 @@ class Context:
         """Cotangents are always tensors, zeros where nothing came. Raises NotImplementedError for False."""
         if not value:
             raise NotImplementedError("set_materialize_grads(False): cotangents are always tensors; one of zeros alone says that nothing came")
+
+
+def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """A backward whose results are not differentiated: RuntimeError where somebody tries, as in PyTorch, instead of a derivative that is wrong.
+
+    >>> class Sign(md.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         return md.sign(x)
+    ...     @staticmethod
+    ...     @md.autograd.function.once_differentiable
+    ...     def backward(ctx, g):
+    ...         return g
+    >>> md.grad(Sign.apply)(md.tensor(3.0)).item()
+    1.0
+    """
+    final = md.custom_vjp(lambda g, *_: md.positive(g))
+    final.defvjp(lambda g, *_: (md.positive(g), None), _twice)
+
+    @functools.wraps(backward)
+    def once(ctx: Any, *grads: Any) -> Any:
+        found = backward(ctx, *grads)
+        several = isinstance(found, (tuple, list))
+        depends = [*grads, *ctx.saved_tensors]
+        out = tuple(final(g, *depends) if isinstance(g, md.Tensor) else g for g in (found if several else (found,)))
+        return out if several else out[0]
+
+    return once
+
+
+def _twice(residuals: Any, g: Any) -> Any:
+    raise RuntimeError("once_differentiable: this backward was differentiated, which its author says it cannot be")
+
+
+class function:
+    """torch.autograd.function: what its programs import from there."""
+
+    once_differentiable = staticmethod(once_differentiable)
+    FunctionCtx = Context
 
 
 class Function:

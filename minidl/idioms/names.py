@@ -37,8 +37,12 @@ def cross(input: md.Tensor, other: md.Tensor, dim: int | None = None) -> md.Tens
 def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis=) as name(input, dim), or by NumPy's word for it; an array of one axis needs none."""
 
-    def function(input: Any, dim: int | None = None, *, dtype: Any = None, axis: int | None = None) -> Any:
-        return f(input if dtype is None else input.to(dtype), axis=_one(dim, axis))
+    def function(input: Any, dim: int | None = None, *, dtype: Any = None, axis: int | None = None, reverse: bool = False) -> Any:
+        axis = _one(dim, axis)
+        if reverse:  # jax.lax's, which starts from the other end
+            axis = 0 if axis is None else axis
+            return md.flip(f(md.flip(input if dtype is None else input.to(dtype), axis=axis), axis=axis), axis=axis)
+        return f(input if dtype is None else input.to(dtype), axis=axis)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
@@ -84,10 +88,11 @@ for _name, _f in ALIASES.items():
         _f.__module__ = "minidl.idioms"  # where it is found, also by pickle
 #: Functions that are no methods.
 _FUNCTIONS = set(
-    """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
-    concatenate cuda device double dstack dtype float from_numpy functional_call half hstack inference_mode int is_tensor load logspace long normal
-    polar rand randint randn randperm row_stack save scalar_tensor set_grad_enabled short stack_module_state std_mean trapezoid trapz tril_indices
-    triu_indices var_mean vstack""".split()
+    """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat
+    column_stack complex concatenate cuda device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value
+    half hstack inference_mode int is_tensor load logspace long normal polar rand randint randn randperm
+    replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state std_mean
+    trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
 )
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh

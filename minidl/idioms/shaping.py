@@ -285,6 +285,17 @@ def take_along_dim(input: md.Tensor, indices: md.Tensor, dim: int | None = None)
     return md.take_along_axis(ravel(input), ravel(indices), axis=0) if dim is None else md.take_along_axis(input, indices, axis=dim)
 
 
+def with_places(f: Callable[..., md.Tensor], args: Sequence[Any], params: dict[str, Any]) -> Pair:
+    """What max, min and sort return where PyTorch's word says the axis: the values, with minidl's derivatives, and the first place of each.
+
+    >>> values, places = md.tensor([[1.0, 3.0], [4.0, 2.0]]).max(dim=1)
+    >>> values.tolist(), places.tolist(), md.sort(md.tensor([2, 1]), dim=0).indices.tolist()
+    ([3.0, 4.0], [1, 0], [1, 0])
+    """
+    places = {"max": md.argmax, "min": md.argmin, "sort": md.argsort}[f.__name__](*args, **params)
+    return Pair(md.take_along_axis(args[0], places, axis=params["axis"]) if f.__name__ == "sort" else f(*args, **params), places)
+
+
 def kthvalue(input: md.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
     """The k-th smallest elements along an axis and their places; k counts from 1. Raises ValueError for more than there are."""
     n = input.shape[axis_of("kthvalue", input, dim)]
@@ -339,8 +350,12 @@ def unique(
     return out[0] if len(out) == 1 else out
 
 
-def unique_consecutive(input: md.Tensor, return_inverse: bool = False, return_counts: bool = False) -> md.Tensor | tuple[md.Tensor, ...]:
-    """The elements of the flattened tensor without those that equal the one before."""
+def unique_consecutive(
+    input: md.Tensor, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
+) -> md.Tensor | tuple[md.Tensor, ...]:
+    """The elements of the flattened tensor without those that equal the one before. Raises ValueError for the dim of several."""
+    if dim is not None and input.ndim > 1:
+        raise ValueError(f"unique_consecutive: with dim the input has one axis, not {input.ndim}; without it the flattened elements are looked at")
     flat = ravel(input)
     new = md.concat([md.ones(builtins.min(flat.numel(), 1), dtype=md.bool, backend=flat.backend, device=flat.device), flat[1:] != flat[:-1]])
     group = md.cumulative_sum(new.to(md.int64), axis=0) - 1

@@ -7,7 +7,10 @@ from typing import Any
 
 import minidl as md
 
-__all__ = ["Generator", "functional_call", "load", "save", "stack_module_state"]
+__all__ = [
+    "Generator", "functional_call", "get_rng_state", "grad_and_value", "load", "replace_all_batch_norm_modules_", "save", "set_rng_state",
+    "stack_module_state",
+]  # fmt: skip
 
 Generator = md.random.Generator
 
@@ -60,6 +63,50 @@ def stack_module_state(models: Sequence[Any]) -> tuple[dict[str, md.Tensor], dic
         return {k: v.requires_grad_() if each[0][k].requires_grad else v for k, v in out.items()}
 
     return stacked(lambda m: m.named_parameters()), stacked(lambda m: m.named_buffers())
+
+
+def grad_and_value(func: Callable[..., Any], argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
+    """md.value_and_grad, which answers in the other order, as torch.func has it: (gradient, value), or (gradient, (value, aux)).
+
+    >>> [v.item() for v in md.grad_and_value(lambda x: x * x)(md.tensor(3.0))]
+    [6.0, 9.0]
+    """
+
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        value, grad = md.value_and_grad(func, argnums, has_aux=has_aux)(*args, **kwargs)
+        return grad, value
+
+    return both
+
+
+def replace_all_batch_norm_modules_(root: Any) -> Any:
+    """Let every BatchNorm in a module forget its running statistics and use those of the batch, so that nothing is written under vmap; returns it.
+
+    >>> md.replace_all_batch_norm_modules_(md.nn.BatchNorm1d(2)).running_mean is None
+    True
+    """
+    for m in root.modules():
+        if isinstance(m, (md.nn.BatchNorm1d, md.nn.BatchNorm2d, md.nn.BatchNorm3d)):
+            m.running_mean = m.running_var = m.num_batches_tracked = None
+            m.track_running_stats = False
+    return root
+
+
+def get_rng_state() -> md.Tensor:
+    """The state of the default generator, for set_rng_state.
+
+    >>> state = md.get_rng_state()
+    >>> first = md.rand(2)
+    >>> md.set_rng_state(state)
+    >>> (md.rand(2) == first).all().item()
+    True
+    """
+    return md.random.default_generator.key.detach()
+
+
+def set_rng_state(new_state: md.Tensor) -> None:
+    """Go back to what get_rng_state returned, also when a file kept it."""
+    md.random.default_generator.restore(new_state)
 
 
 class functional:

@@ -174,7 +174,7 @@ def from_dlpack(x: Any, /, *, device: str | None = None, copy: bool | None = Non
     return _copied(out) if copy else out
 
 
-def full(shape: Any, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def full(shape: Any, fill_value: Any, dtype: Any = None, *, backend: str | None = None, device: str | None = None) -> Tensor:
     """A tensor of one value. dtype: by default that of the value (float → the default float).
 
     >>> md.full((2,), 7).tolist()
@@ -194,22 +194,31 @@ def _full(shape: Any, fill_value: Any, dtype: Any, backend: str | None, device: 
     return constant(choose(backend, device), size, fill_value, canonical(dtype) if dtype is not None else dtypes.of_scalar_type(kind))
 
 
+def _sized(shape: Any, more: tuple[Any, ...], dtype: Any) -> tuple[Any, Any]:
+    """Shape and dtype of zeros(2, 3), and of NumPy's zeros((2, 3), dtype)."""
+    if len(more) == 1 and dtype is None and (isinstance(shape, (tuple, list)) or isinstance(more[0], DType)):
+        return shape, more[0]
+    return (shape, *more) if more else shape, dtype
+
+
 def zeros(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)) or zeros(2, 3).
+    """A tensor of zeros, of the default float dtype unless told otherwise: zeros((2, 3)), zeros((2, 3), md.int64) or zeros(2, 3).
 
     >>> md.zeros((2, 3)).shape
     (2, 3)
     """
-    return _full((shape, *more) if more else shape, 0, dtype or dtypes.Defaults.floating, backend, device, "zeros")
+    shape, dtype = _sized(shape, more, dtype)
+    return _full(shape, 0, dtype or dtypes.Defaults.floating, backend, device, "zeros")
 
 
 def ones(shape: Any, *more: int, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
-    """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)) or ones(2, 3).
+    """A tensor of ones, of the default float dtype unless told otherwise: ones((2, 3)), ones((2, 3), md.int64) or ones(2, 3).
 
     >>> md.ones(2, 2).tolist()
     [[1.0, 1.0], [1.0, 1.0]]
     """
-    return _full((shape, *more) if more else shape, 1, dtype or dtypes.Defaults.floating, backend, device, "ones")
+    shape, dtype = _sized(shape, more, dtype)
+    return _full(shape, 1, dtype or dtypes.Defaults.floating, backend, device, "ones")
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
@@ -226,7 +235,7 @@ def full_like(x: Any, /, fill_value: Any, *, dtype: Any = None, backend: str | N
     return constant(xp, x.shape, fill_value, want)
 
 
-def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def zeros_like(x: Any, /, dtype: Any = None, *, backend: str | None = None, device: str | None = None) -> Tensor:
     """Zeros with the shape, dtype and backend of x.
 
     >>> md.zeros_like(md.ones(2)).tolist()
@@ -235,7 +244,7 @@ def zeros_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, devi
     return _full_like(x, 0, dtype=dtype, backend=backend, device=device)
 
 
-def ones_like(x: Any, /, *, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Tensor:
+def ones_like(x: Any, /, dtype: Any = None, *, backend: str | None = None, device: str | None = None) -> Tensor:
     """Ones with the shape, dtype and backend of x.
 
     >>> md.ones_like(md.arange(2)).tolist()

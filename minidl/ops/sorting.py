@@ -45,8 +45,9 @@ class TopK(Fields):
     indices: Tensor
 
 
-def topk(x: Any, /, k: int, axis: int = -1, *, largest: bool = True) -> TopK:
-    """The k largest (or smallest) elements along an axis, in order, and their int64 positions; of equal ones the first.
+def topk(x: Any, /, k: int, axis: int = -1, largest: bool = True, sorted: bool = True) -> TopK:
+    """The k largest (or smallest) elements along an axis, in order (without `sorted` too), and their int64 positions; of equal
+    ones the first.
 
     Raises ValueError for a k beyond the axis.
 

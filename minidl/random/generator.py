@@ -46,6 +46,19 @@ class Generator:
         self.restore(key(seed))
         return self
 
+    def get_state(self) -> Tensor:
+        """The state of now, for set_state: PyTorch's name for `key.detach()`."""
+        return self.key.detach()
+
+    def set_state(self, new_state: Tensor) -> Generator:
+        """Go back to what get_state returned: PyTorch's name for `restore`."""
+        self.restore(new_state)
+        return self
+
+    def initial_seed(self) -> int:
+        """The seed that it was made with."""
+        return self._seed
+
     @property
     def key(self) -> Tensor:
         """The Tensor that holds the state of now, on the backend of the current context; in a loop of a mapped function, that of the lanes."""

@@ -1,0 +1,121 @@
+"""PyTorch's programs as their authors write them: two results where `dim` says so, positional arguments of topk, state of generators, torch.func."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+torch = pytest.importorskip("torch")
+X = np.array([[3.0, 1.0, 3.0], [2.0, 5.0, 4.0]])
+CALLS = {
+    "max": lambda T, x: x.max(dim=1),
+    "max, kept": lambda T, x: T.max(x, dim=-1, keepdim=True),
+    "min": lambda T, x: T.min(x, dim=0),
+    "sort": lambda T, x: T.sort(x, dim=-1, descending=True, stable=True),
+    "sort, a method": lambda T, x: x.sort(dim=0),
+    "topk": lambda T, x: x.topk(2, 1, False, True),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_word_dim_brings_values_and_places(name, backend):
+    f = CALLS[name]
+    want = f(torch, torch.tensor(X))
+    for run in (f, lambda T, x: md.jit(lambda x: f(T, x))(x)) if backend != "numba" or name == "sort" else (f,):
+        values, places = run(md, md.tensor(X))
+        assert values.tolist() == want.values.tolist()
+        assert places.tolist() == want.indices.tolist()
+    both = f(md, md.tensor(X))
+    assert both.values.tolist() == both[0].tolist() == want[0].tolist()
+    assert both.indices.dtype is md.int64
+
+
+def test_the_places_carry_no_gradient_and_the_values_minidls():
+    x = md.tensor([[1.0, 4.0], [5.0, 2.0]], requires_grad=True)
+    values, places = x.max(dim=1)
+    (values * md.tensor([2.0, 3.0])).sum().backward()
+    assert x.grad.tolist() == [[0.0, 2.0], [3.0, 0.0]]
+    assert not places.requires_grad
+    x.grad = None
+    (x.sort(dim=1).values * md.tensor([1.0, 10.0])).sum().backward()
+    assert x.grad.tolist() == [[1.0, 10.0], [10.0, 1.0]]
+    assert md.vmap(lambda v: v.max(dim=0).indices)(x).tolist() == [1, 0]
+    assert md.vmap(md.vmap(lambda v: v * 2, randomness="different"), chunk_size=1)(x).tolist() == (x * 2).tolist()
+
+
+def test_other_words_and_positions_mean_what_they_meant():
+    x = md.tensor(X)
+    for one in (x.max(1), x.max(axis=1), md.max(x, 1), x.max(dim=(0, 1)), md.sort(x), x.sort(), md.sort(x, axis=1), md.max(x)):
+        assert isinstance(one, md.Tensor)
+    with pytest.raises(TypeError, match="two words"):
+        x.max(dim=1, axis=1)
+    with pytest.raises(TypeError, match=r"x.tile\(2, 1\).*axis="):
+        x.repeat(2, 1)
+    with pytest.raises(TypeError, match="randomness"):
+        md.vmap(lambda v: v, randomness="same")
+    np.testing.assert_allclose(x.std(ddof=1).item(), X.std(ddof=1))
+    assert md.trace(md.eye(3)).item() == 3.0
+
+
+@pytest.mark.parametrize("make", [md.zeros, md.ones, lambda *a: md.full(a[0], 2, *a[1:]), md.empty], ids=["zeros", "ones", "full", "empty"])
+def test_a_dtype_may_stand_behind_the_shape(make):
+    for shape, dtype in (((2, 3), md.int32), ([], md.float64), (2, md.int64)):
+        out = make(shape, dtype)
+        assert out.dtype is dtype
+        assert out.shape == np.zeros(shape).shape
+    assert md.zeros(2, 3).shape == (2, 3)
+    assert md.zeros_like(md.ones(2), md.int64).dtype is md.int64
+    with pytest.raises(TypeError, match="integers"):
+        md.zeros((2, 3), md.int32, dtype=md.int64)
+
+
+def test_the_state_of_generators_comes_and_goes():
+    state = md.get_rng_state()
+    a = md.rand(3)
+    md.set_rng_state(state)
+    assert md.rand(3).tolist() == a.tolist()
+    g = md.Generator().manual_seed(3)
+    kept = g.get_state()
+    a = md.rand(3, generator=g)
+    assert md.rand(3, generator=g.set_state(kept)).tolist() == a.tolist()
+
+
+def test_a_backward_that_is_differentiated_once():
+    class Cube(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        @md.autograd.function.once_differentiable
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            return 3 * g * x**2
+
+    x = md.tensor([2.0], requires_grad=True)
+    Cube.apply(x).sum().backward()
+    assert x.grad.tolist() == [12.0] == md.jit(md.grad(lambda x: Cube.apply(x).sum()))(x.detach()).tolist()
+    (g,) = md.autograd.grad(Cube.apply(x).sum(), [x], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        g.sum().backward()
+
+
+def test_torch_func_has_its_order():
+    g, (value, aux) = md.grad_and_value(lambda x: (x * x, x + 1), has_aux=True)(md.tensor(3.0))
+    assert (g.item(), value.item(), aux.item()) == (6.0, 9.0, 4.0)
+    net = md.nn.Sequential(md.nn.Linear(2, 2), md.nn.BatchNorm1d(2))
+    md.replace_all_batch_norm_modules_(net)
+    assert net[1].running_mean is None and md.vmap(net)(md.randn(3, 4, 2)).shape == (3, 4, 2)
+
+
+def test_data_sets_are_generic():
+    class Lines(md.data.Dataset[str]): ...
+
+    class Order(md.data.Sampler[list[int]]): ...
+
+    class Stream(md.data.IterableDataset[int]): ...
+
+    assert issubclass(Lines, md.data.Dataset) and issubclass(Order, md.data.Sampler) and issubclass(Stream, md.data.IterableDataset)
