@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Any
 
-from minidl import tape
+from minidl import tape, tree
 from minidl.backends import using
 from minidl.context import autocasting, busy, grad_mode, hush, record_from_now, state
 from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
@@ -295,11 +295,13 @@ def grad(
     create_graph: bool = False,
     allow_unused: bool = False,
     only_inputs: bool = True,
+    is_grads_batched: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of outputs with respect to inputs, as a tuple, without touching any `.grad`.
 
-    Raises RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None). only_inputs is accepted
-    and changes nothing.
+    is_grads_batched: each grad_output has a leading axis, along which it is another one; the gradients have it, too, from one pass (md.vmap). Raises
+    RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None). only_inputs is accepted and
+    changes nothing.
 
     >>> x = md.tensor([3.0], requires_grad=True)
     >>> md.autograd.grad(x * x, x)[0].tolist()
@@ -311,8 +313,17 @@ def grad(
     for t in ins:
         if t.node is None:
             raise RuntimeError(f"autograd.grad: input {describe(t)} does not require grad")
-    roots = seeds("autograd.grad", outs, given)
     retain = create_graph if retain_graph is None else retain_graph
+    if is_grads_batched:
+        from minidl.batching import vmap  # a later room
+
+        one = lambda gs: grad(outs, ins, tree.unflatten(structure, gs), True, create_graph, allow_unused)
+        rows, structure = tree.flatten(list(given or ()))
+        result = vmap(one)(rows)
+        if not retain:
+            release([t.node for t in outs if t.node is not None])
+        return result
+    roots = seeds("autograd.grad", outs, given)
     found = pullback("autograd.grad", roots, [t.node for t in ins if t.node is not None], retain, create_graph, through=True)
     for t, g in zip(ins, found, strict=True):
         if g is None and not allow_unused:

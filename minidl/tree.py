@@ -168,7 +168,7 @@ def _build(s: Structure, it: Iterator[Any]) -> Any:
     if issubclass(kind, tuple):
         return kind(*children)
     if issubclass(kind, dict):
-        return kind(zip(s.aux, children, strict=True))
+        return kind(dict(zip(s.aux, children, strict=True)))  # pairs would be counted by a Counter
     return kind(**dict(zip(s.aux, children, strict=True)))
 
 

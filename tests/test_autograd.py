@@ -271,3 +271,25 @@ def test_backward_of_several_tensors_is_one_pass():
         md.autograd.backward([x.sum(), x.sum()], [None])
     with pytest.raises(ValueError, match="tensors and as many gradients"):
         md.autograd.backward([1.0])
+
+
+def test_gradients_of_a_batch_of_cotangents_are_torchs():
+    import torch
+
+    found = []
+    for m in (torch, md):
+        grad = m.autograd.grad
+        x, w, u = (m.tensor(v, requires_grad=True) for v in ([1.0, 2.0, 3.0], [2.0, -1.0, 0.5], [1.0]))
+        y, z, eye = x * x * w, (x * w).sum(), m.eye(3)
+        (g,) = grad(y, x, eye, is_grads_batched=True, create_graph=True)
+        kept = {"is_grads_batched": True, "retain_graph": True, "allow_unused": True}
+        results = [*grad(y, (x, w), eye, **kept), *grad((y, z), (x, w), (eye, m.ones(3)), **kept), *grad((y, z), (x, u), (eye, m.ones(3)), **kept)]
+        results += [*grad(g.sum(), x, retain_graph=True), *grad(y, x, (eye,), is_grads_batched=True)]
+        found.append([None if t is None else t.tolist() for t in results])
+        with pytest.raises(RuntimeError):  # the last pass released it
+            grad(y, x, eye, is_grads_batched=True)
+    assert found[0] == found[1]
+    with pytest.raises(RuntimeError, match="not used"):
+        md.autograd.grad((x * 2).sum(), u, md.ones(3), is_grads_batched=True)
+    with pytest.raises(ValueError, match=r"gradient f32\[2\] for output f32\[3\]"):
+        md.autograd.grad(x * 2, x, md.ones(3, 2), is_grads_batched=True)

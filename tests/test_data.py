@@ -114,3 +114,21 @@ def test_a_slice_of_tensors_is_that_of_each(part, backend):
     found = md.data.TensorDataset(md.asarray(numbers), md.asarray(numbers[:, 0]), numbers)[part]
     assert type(found) is tuple
     assert [np.asarray(t).tolist() for t in found] == [numbers[part].tolist(), numbers[part, 0].tolist(), numbers[part].tolist()]
+
+
+def test_a_batch_of_dicts_keeps_their_type():
+    from collections import Counter, OrderedDict, defaultdict
+
+    class Sample(dict):
+        pass
+
+    for kind in (OrderedDict, Sample, Counter, lambda **k: defaultdict(int, k)):
+        items = [kind(b=1, a=2), kind(b=3, a=4)]
+        batch = md.data.default_collate(items)
+        assert type(batch) is type(items[0])
+        assert {k: v.tolist() for k, v in batch.items()} == {"b": [1, 3], "a": [2, 4]}
+        assert items[0]["b"] == 1
+        assert list(batch) == ["b", "a"]
+    (batch,) = md.data.DataLoader([OrderedDict(a=1), OrderedDict(a=2)], batch_size=2)
+    assert type(batch) is OrderedDict
+    assert batch["a"].tolist() == [1, 2]

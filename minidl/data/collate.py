@@ -5,6 +5,7 @@ Batches are put together in NumPy, by whichever process loads them, and become t
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -45,7 +46,7 @@ def host(items: list[Any]) -> Any:
             if missing := [k for k in first if k not in item]:
                 have = ", ".join(map(repr, item)) or "none"
                 raise ValueError(f"default_collate: an item has no {missing[0]!r}, which the first one has; it has {have}")
-        return {k: host([item[k] for item in items]) for k in first}
+        return _as(first, {k: host([item[k] for item in items]) for k in first})
     if isinstance(first, (tuple, list)):
         _alike(items, all(isinstance(item, (tuple, list)) for item in items))
         if any(len(item) != len(first) for item in items):
@@ -53,6 +54,16 @@ def host(items: list[Any]) -> Any:
         fields = [host(list(column)) for column in zip(*items, strict=True)]
         return type(first)(*fields) if hasattr(first, "_fields") else fields
     return items
+
+
+def _as(first: Any, fields: dict[Any, Any]) -> Any:
+    """The fields in a dict of the first item's type."""
+    if type(first) is dict or not isinstance(first, dict):
+        return fields
+    made = copy.copy(first)
+    for k, v in fields.items():  # update() of a Counter would add them
+        made[k] = v
+    return made
 
 
 #: Bytes below which a backend's own copy of an array is faster than sharing its memory.
@@ -94,8 +105,9 @@ def _numbers(items: list[Any]) -> np.ndarray:
 def default_collate(batch: list[Any]) -> Any:
     """A list of items as one batch: tensors, arrays and numbers are stacked, tuples and dicts field by field, anything else stays a list.
 
-    Python floats become the default float dtype; tuples become lists, as in PyTorch. Raises ValueError for items of different shapes, lengths and
-    keys, TypeError for numbers, dicts and lists among other things, OverflowError for an integer that no dtype holds.
+    Python floats become the default float dtype; as in PyTorch tuples become lists, and an OrderedDict, like other kinds of dict, stays one. Raises
+    ValueError for items of different shapes, lengths and keys, TypeError for numbers, dicts and lists among other things, OverflowError for an
+    integer that no dtype holds.
 
     >>> x, n, name = default_collate([(md.zeros(2), 1, "a"), (md.ones(2), 2, "b")])
     >>> x.shape, n.tolist(), name
