@@ -44,6 +44,8 @@ _SCATTER = {"set": lax.scatter, "add": lax.scatter_add, "mul": lax.scatter_mul, 
 
 def _scatter(x: Any, u: Any, places: Any, numbers: lax.ScatterDimensionNumbers, board: tuple[tuple[int, ...], Any], mode: str) -> Any:
     """board: (shape, numbers) of the array of positions in which duplicates of "set" compete: XLA leaves their order open."""
+    if mode in ("add", "mul") and is_half(x):
+        return to(_scatter(to(x, np.float32), to(u, np.float32), places, numbers, board, mode), x.dtype)
     drop = lax.GatherScatterMode.FILL_OR_DROP
     if mode == "set" and math.prod(places.shape[:-1]) > 1:
         shape, board_numbers = board

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import operator
 import weakref
 from typing import Any
@@ -272,19 +273,72 @@ def _reduction(ufunc: np.ufunc, widen: bool = False) -> Kernel:
     return kernel
 
 
+_TALL, _WIDTH = 1024, 1024  # rows from which on they are added up by many at a time, elements of so many
+
+
+def _tall_sum(x: Array, axis: tuple[int, ...], dtype: np.dtype) -> Array | None:
+    """The sum with all axes kept, where the first of those that it is over are long and what follows them has few elements: NumPy takes a loop for
+    each row and adds up one after the other; here rows that hold many of those are added up by the hundred, in a tenth of the time, and errors grow
+    with the logarithm of their number. None where NumPy does as well."""
+    if not x.flags.c_contiguous:
+        if not x.flags.f_contiguous:
+            return None
+        total = _tall_sum(x.T, tuple(x.ndim - 1 - a for a in reversed(axis)), dtype)
+        return None if total is None else total.T
+    end = axis[0] + 1
+    while end in axis:
+        end += 1
+    shape, n, width = x.shape, math.prod(x.shape[axis[0] : end]), math.prod(x.shape[end:])
+    if n < _TALL or not 1 < width <= _WIDTH // 4:
+        return None
+    x, many = x.reshape(-1, n, width), _WIDTH // width
+    whole = n // many * many
+    total = _by_hundreds(x[:, :whole].reshape(-1, n // many, many * width), dtype).reshape(-1, many, width)
+    total = np.add.reduce(total, axis=1, dtype=dtype)
+    if whole < n:
+        total += np.add.reduce(x[:, whole:], axis=1, dtype=dtype)
+    total = total.reshape(*shape[: axis[0]], *(1,) * (end - axis[0]), *shape[end:])
+    return total if axis[-1] < end else np.add.reduce(total, axis=axis, keepdims=True, dtype=dtype)
+
+
+def _by_hundreds(x: Array, dtype: np.dtype) -> Array:
+    n = x.shape[1] // 128 * 128
+    if n <= 256:
+        return np.add.reduce(x, axis=1, dtype=dtype)
+    total = _by_hundreds(np.add.reduce(x[:, :n].reshape(len(x), -1, 128, x.shape[2]), axis=2, dtype=dtype), dtype)
+    if n < x.shape[1]:
+        total += np.add.reduce(x[:, n:], axis=1, dtype=dtype)
+    return total
+
+
+_add_up = _reduction(np.add, True)
+
+
+def _sum(x: Array, *, axis: tuple[int, ...], keepdims: bool) -> Array:
+    if x.size < 2 * _TALL or not 0 < len(axis) < x.ndim:
+        return _add_up(x, axis=axis, keepdims=keepdims)
+    total = _tall_sum(x, axis, np.dtype(np.float32) if is_half(x.dtype) else x.dtype)
+    if total is None:
+        return _add_up(x, axis=axis, keepdims=keepdims)
+    total = total if keepdims else total.reshape([n for a, n in enumerate(total.shape) if a not in axis])
+    return total.astype(x.dtype) if is_half(x.dtype) else total
+
+
 def _running(ufunc: np.ufunc, widen: bool = False) -> Kernel:
     def kernel(x: Array, *, axis: int, reverse: bool) -> Array:
         if reverse:
             return np.flip(kernel(np.flip(x, axis), axis=axis, reverse=False), axis)
         if widen and is_half(x.dtype):
             return ufunc.accumulate(x, axis=axis, dtype=np.float32).astype(x.dtype)
+        if ufunc is np.add and x.dtype == np.float32 and x.shape[axis] > 4096:  # one after the other, which in float32 loses digits
+            return ufunc.accumulate(x, axis=axis, dtype=np.float64).astype(x.dtype)
         return ufunc.accumulate(x, axis=axis, dtype=x.dtype)
 
     return kernel
 
 
 NOISY.update(
-    sum=_reduction(np.add, True), prod=_reduction(np.multiply, True), max=_reduction(np.maximum), min=_reduction(np.minimum),
+    sum=_sum, prod=_reduction(np.multiply, True), max=_reduction(np.maximum), min=_reduction(np.minimum),
     cumsum=_running(np.add, True), cumprod=_running(np.multiply, True), cummax=_running(np.maximum), cummin=_running(np.minimum),
     cumlogsumexp=widened(_running(np.logaddexp)),
 )  # fmt: skip

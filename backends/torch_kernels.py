@@ -272,6 +272,8 @@ def _added(x: Tensor, at: Tensor, rows: Tensor) -> Tensor:
 def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
     if x.dtype in SIGNED:
         return as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
+    if x.dtype in HALF and mode in ("add", "mul"):  # rounded once: a sum of many would stand still where it is 2048 times what is added
+        return scatter(x.float(), u.float(), i, mode=mode).to(x.dtype)
     at = _int64(i).reshape(-1)
     rows = u.reshape(at.shape + x.shape[1:])
     if mode == "add" and (found := _tried(_added, x, at, rows)) is not None:
@@ -304,6 +306,9 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
     i, last = _int64(i), x.shape[axis] - 1
     if last < 0:
         return x.clone()
+    if x.dtype in HALF:
+        found = put_along(x.float(), i, u.float(), axis=axis, mode=mode).to(x.dtype)
+        return found if out is None else out.copy_(found)
     if out is None and (found := _tried(lambda x, i: x.clone().scatter_add_(axis, i, u), x, i)) is not None:
         return found
     none = torch.zeros((), dtype=u.dtype, device=u.device)
