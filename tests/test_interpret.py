@@ -143,3 +143,62 @@ def test_a_picture_can_be_opened(tmp_path):
     assert [p.shape for p in pictures] == [(2, 2, 3)] * 3
     colour = pictures[1].astype(int)
     assert colour[0, 0, 0] > colour[0, 0, 2] and colour[0, 1, 2] > colour[0, 1, 0] and (colour[1, 0] == 255).all()
+
+
+def shapley(f, x, base):
+    """By the definition: the mean over all orders of what each input brings."""
+    from itertools import permutations
+
+    found, orders = np.zeros(len(x)), list(permutations(range(len(x))))
+    for order in orders:
+        now = base.copy()
+        for i in order:
+            before = f(now)
+            now[i] = x[i]
+            found[i] += f(now) - before
+    return found / len(orders)
+
+
+def test_kernel_shap_finds_the_shapley_values(backend):
+    w = RNG.normal(size=(4, 4))
+    f = lambda x: md.tanh((x @ md.asarray(w)) * x).sum(axis=1) * x[:, 0]
+    plain = lambda v: float((np.tanh((v @ w) * v).sum()) * v[0])
+    x, base = RNG.normal(size=(2, 4)), RNG.normal(size=4)
+    found = interpret.kernel_shap(f, md.tensor(x), md.tensor(base)).numpy()
+    assert np.allclose(found, [shapley(plain, v, base) for v in x])
+    grouped = interpret.kernel_shap(f, md.tensor(x), md.tensor(base), groups=[0, 1, 1, 0]).numpy()
+    pair = lambda v: plain(np.where(np.array([0, 1, 1, 0]) == 0, x[0] * v[0] + base * (1 - v[0]), x[0] * v[1] + base * (1 - v[1])))
+    assert np.allclose(grouped[0], shapley(pair, np.ones(2), np.zeros(2))[[0, 1, 1, 0]])
+
+
+def test_sampled_shapley_values_are_complete_and_those_of_a_linear_model():
+    w, x = RNG.normal(size=(12, 3)), RNG.normal(size=(2, 3, 4))
+    f = lambda x: x.reshape((-1, 12)) @ md.asarray(w)
+    found = interpret.kernel_shap(f, md.tensor(x), target=[2, 0], samples=64)
+    assert np.allclose(found.numpy().reshape(2, 12), x.reshape(2, 12) * w.T[[2, 0]])
+    again = interpret.kernel_shap(f, md.tensor(x), target=[2, 0], samples=64, key=md.random.key(0))
+    assert (again == found).all().item()
+    model, images_ = net(), images()
+    some = interpret.kernel_shap(model, images_, target=1, samples=40, groups=np.arange(72).reshape(2, 6, 6) // 4)
+    parts = some.numpy().reshape(3, 18, 4)
+    gained = (model(images_) - model(images_ * 0.0))[:, 1].detach().numpy()
+    assert np.allclose(parts[..., 0].sum(1), gained)
+    assert (parts == parts[..., :1]).all()
+    assert interpret.kernel_shap(lambda x: x[:, 0] * 3.0, md.tensor([[2.0]]), 1.0).tolist() == [[3.0]]
+    for bad, message in (({"samples": 20}, "at least 24"), ({"groups": [0, 2]}, "groups are integers"), ({"target": 7}, "3 classes")):
+        with pytest.raises((ValueError, IndexError), match=message):
+            interpret.kernel_shap(f, md.tensor(x), **{"target": 1, **bad})
+
+
+def test_gradient_shap_is_the_mean_over_baselines(backend):
+    w, x, bases = (md.tensor(RNG.normal(size=s)) for s in ((4,), (3, 4), (5, 4)))
+    f = lambda x: x @ w
+    one = interpret.gradient_shap(f, x, bases[:1])
+    assert np.allclose(one.numpy(), ((x - bases[:1]) * w).numpy())
+    many = interpret.gradient_shap(f, x, bases, samples=2000)
+    assert np.abs(many.numpy() - ((x - bases.mean(axis=0)) * w).numpy()).max() < 0.2
+    few = lambda x: interpret.gradient_shap(f, x, bases, samples=3)
+    assert np.allclose(few(x).numpy(), md.jit(few)(x).numpy())
+    assert (interpret.gradient_shap(f, x, bases, noise=0.5) != interpret.gradient_shap(f, x, bases)).any().item()
+    with pytest.raises(ValueError, match=r"baselines \[M, ...\]"):
+        interpret.gradient_shap(f, x, bases[0])

@@ -1,4 +1,5 @@
-"""What in an input a model's answer rests on: saliency, gradient × input, integrated gradients, SmoothGrad, Grad-CAM, and pictures of them.
+"""What in an input a model's answer rests on: saliency, gradient × input, integrated gradients, SmoothGrad, Grad-CAM, Shapley
+values (GradientSHAP, KernelSHAP), and pictures of them.
 
 Every method takes a function of a batch, most often a Module, and a target; it is made of md.grad, so it runs on every backend, eager and jitted.
 
@@ -12,5 +13,8 @@ from __future__ import annotations
 
 from minidl.interpret.attribution import grad_cam, input_times_gradient, integrated_gradients, saliency, smooth_grad
 from minidl.interpret.picture import overlay
+from minidl.interpret.shap import gradient_shap, kernel_shap
 
-__all__ = ["grad_cam", "input_times_gradient", "integrated_gradients", "overlay", "saliency", "smooth_grad"]
+__all__ = [
+    "grad_cam", "gradient_shap", "input_times_gradient", "integrated_gradients", "kernel_shap", "overlay", "saliency", "smooth_grad",
+]  # fmt: skip
