@@ -7,6 +7,7 @@ what fails, goes to `bind`.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -28,14 +29,14 @@ _CHECK = {
 }
 
 
-def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any]) -> str:
+def _node(primitive: Primitive, live: tuple[int, ...], env: dict[str, Any], arrays: Sequence[str] = "ab", nodes: Sequence[str] = "nm") -> str:
     kind = kind_of(primitive, live, False, len(primitive.args))
     name = "K" + "".join(map(str, live))
     env[name] = kind
-    text = {"out": "out"}
-    for a, local in zip(primitive.args, "ab", strict=False):
+    text = {"out": "out", "out_shape": "out.shape", **{f"out{k}": f"outs[{k}]" for k in range(3)}}
+    for a, local in zip(primitive.args, arrays, strict=False):
         text |= {a: local, f"{a}_shape": f"{local}.shape", f"{a}_dtype": "dt"}
-    parts = ["next(count)", name, "xp", *("nm"[i] for i in live), *(text[r] for r in kind.residuals)]
+    parts = ["next(count)", name, "xp", *(nodes[i] for i in live), *(text.get(r, r) for r in kind.residuals)]
     return f"[{', '.join(parts)}]"
 
 
@@ -152,13 +153,19 @@ def _makers(primitive: Primitive) -> Any:
     return maker
 
 
+#: What generate_several calls things, as well as x0, a1, n2: no param may have such a name.
+_LOCAL = frozenset("k c xp dt key f outs out node od make P NONE O seen infer maker Var Tensor new bind count busy state at_once".split())
+
+
 def generate_several(primitive: Primitive) -> Any:
     """The eager operation of a primitive of several arrays, or with several results, for one dtype: `bind`, less what that does not need."""
     name, n, joins = primitive.name, len(primitive.args), primitive.joins
     env = {**_environment(primitive), "maker": _makers(primitive), "infer": primitive.infer, "O": primitive.others, "seen": set(), "Var": Var}
     xs, payloads, nodes = (", ".join(f"{c}{i}" for i in range(n)) for c in "xan")
     leads = list(range(n)) if joins is None else list(joins) or [0]
-    lines = [f"def {name}({xs}, /, **params):", "    try:", f"        k = x{leads[0]}"]
+    passed = "".join(f", {p}={p}" for p in primitive.params)
+    again = f"{{{', '.join(f'{p!r}: {p}' for p in primitive.params)}}}"
+    lines = [f"def {name}({xs}, /{', *' * bool(passed)}{''.join(f', {p}' for p in primitive.params)}):", "    try:", f"        k = x{leads[0]}"]
     lines += [f"        if k.__class__ is float or k.__class__ is int: k = x{i}" for i in leads[1:]]
     numbers = "dt.inexact or c is int and dt.fast_numeric"  # what no number of Python promotes
     lines += [
@@ -179,25 +186,29 @@ def generate_several(primitive: Primitive) -> Any:
     if primitive.check_first:  # once for shapes, dtypes and params
         types = ["dt" if i in leads else f"x{i}.dtype" for i in range(n)]
         lines += [
-            f"            key = ({', '.join(f'a{i}.shape, {t}' for i, t in enumerate(types))}, *params.items())",
+            f"            key = ({', '.join(f'a{i}.shape, {t}' for i, t in enumerate(types))}{''.join(f', {p}' for p in primitive.params)})",
             "            if key not in seen:",
         ]
-        lines.append(f"                infer({', '.join(f'Var(a{i}.shape, {t})' for i, t in enumerate(types))}, **params)")
+        lines.append(f"                infer({', '.join(f'Var(a{i}.shape, {t})' for i, t in enumerate(types))}{passed})")
         lines += ["                if len(seen) > 1024: seen.clear()", "                seen.add(key)"]
-    lines.append(f"            f = xp.quick.{name}; outs = f({payloads}, **params)")
+    lines.append(f"            f = xp.quick.{name}; outs = f({payloads}{passed})")
     lines += [] if primitive.multiple else ["            outs = (outs,)"]
     lines.append("            out = outs[0]; node = None; od = xp.dtype_of(out)")
     if primitive.differentiable:
         tracked = [f"n{i} is not None" for i in range(n)]
         apart = " or ".join(f"(n{i} is not None and a{i}.shape != out.shape)" for i in range(n)) if primitive.elementwise else "False"
         lines.append(f"            if ({' or '.join(tracked)}) and od.inexact and not ({_QUIET}):")
-        lines.append(f"                make = maker(({', '.join(tracked)},), {apart})")
-        lines.append(f"                if make is not None: node = make(xp, outs, params, {payloads}, {nodes})")
+        if n == 2 and joins is None and not primitive.elementwise and None not in primitive.vjps:
+            made = [_node(primitive, live, env, payloads.split(", "), nodes.split(", ")) for live in ((1,), (0,), (0, 1))]
+            lines.append(f"                node = {made[0]} if n0 is None else {made[1]} if n1 is None else {made[2]}")
+        else:
+            lines.append(f"                make = maker(({', '.join(tracked)},), {apart})")
+            lines.append(f"                if make is not None: node = make(xp, outs, {again}, {payloads}, {nodes})")
     if primitive.multiple:
         lines.append("            return (Tensor(out, xp, od, node), *[Tensor(o, xp, xp.dtype_of(o)) for o in outs[1:]])")
     else:
         lines.append(f"            {_give('od', 'node')}")
-    lines += ["    except Exception: pass", f"    return bind(P, ({xs},), params)"]
+    lines += ["    except Exception: pass", f"    return bind(P, ({xs},), {again})"]
     return load("\n".join(lines) + "\n", env, name)
 
 
@@ -250,6 +261,8 @@ def _general(primitive: Primitive) -> Any:
 def _takes_floats(primitive: Primitive) -> bool:
     """Whether generate_several fits."""
     if primitive.variadic or not primitive.args or primitive.promote == "none" or (primitive.inline and not primitive.differentiable):
+        return False
+    if not _LOCAL.isdisjoint(primitive.params) or any(p[1:].isdigit() for p in primitive.params):
         return False
     return primitive.accepts is None or primitive.accepts(dtypes.float32)
 
