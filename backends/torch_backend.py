@@ -61,8 +61,6 @@ class TorchBackend(Backend):
     version = torch.__version__
 
     def __init__(self, device: str = "cpu"):
-        kernels = attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
-        self.attention, self.attention_grad, self.attention_grads = kernels
         self.log_softmax_at_dx = places_kernel(self.fallback("log_softmax_at_dx"))
         super().__init__()
         self.device = device
@@ -71,6 +69,20 @@ class TorchBackend(Backend):
         quick = PLAIN | METHODS
         bare = {n: KERNELS[n] for n in COMPLEX} | SUMS | {"add_at_slice": add_at_slice}
         self.quick, self.bare = Functions(self, quick), Functions(self, quick | bare)
+
+    @functools.cached_property
+    def _attention(self) -> tuple[Callable[..., Any], ...]:
+        return attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
+
+    def attention(self, *xs: Tensor, **params: Any) -> tuple[Tensor, Tensor]:
+        """The primitive of that name, as the two that follow."""
+        return self._attention[0](*xs, **params)
+
+    def attention_grad(self, *xs: Tensor, **params: Any) -> Tensor:
+        return self._attention[1](*xs, **params)
+
+    def attention_grads(self, *xs: Tensor, **params: Any) -> tuple[Tensor, ...]:
+        return self._attention[2](*xs, **params)
 
     def complete(self) -> None:
         """Libraries' kernels are like our own."""

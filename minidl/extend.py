@@ -87,7 +87,8 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
     computes it there, in the library's own arrays; on_numba has lowerings, see minidl.backends.numba_lower. They are imported with their backend.
     What they do not compute is decomposed. A primitive with kernels and without rules has no derivative.
 
-    Raises ValueError for a primitive without a decomposition, unless it has kernels and a batching rule, and for rules of one of several results.
+    Raises ValueError for a primitive without a decomposition, unless it has kernels and a batching rule, and for rules of one of several results
+    without a batching rule.
 
     >>> softsign = md.extend.define(md.extend.elementwise(
     ...     "softsign", "x", lambda xp, g, x: g / xp.square(1 + xp.abs(x)),
@@ -100,8 +101,11 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
     if primitive.decompose is None and not (kernels and primitive.batch):
         what = "vmap can map it; give a batching rule" if kernels else "backend can compute it"
         raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no {what}")
-    if primitive.multiple and primitive.differentiable:
-        raise ValueError(f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules")
+    if primitive.multiple and primitive.differentiable and primitive.batch is None:
+        raise ValueError(
+            f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules, or a batching rule,"
+            " too"
+        )
     if not kernels and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
         primitive.inline = True  # everybody but a backend sees the decomposition
     if primitive.batch is None:

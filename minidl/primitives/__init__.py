@@ -4,8 +4,6 @@
 """
 
 from minidl.primitives import (
-    attention,
-    composites,
     contraction,
     control,
     elementwise,
@@ -17,6 +15,6 @@ from minidl.primitives import (
 from minidl.primitives.core import Primitive, table
 
 __all__ = [
-    "Primitive", "attention", "composites", "contraction", "control", "elementwise", "indexing", "reductions",
+    "Primitive", "contraction", "control", "elementwise", "indexing", "reductions",
     "structural", "table", "windows",
 ]  # fmt: skip

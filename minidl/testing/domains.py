@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+import minidl.arrays.composites
 import minidl.fft
 import minidl.nn
-import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, its primitive has rows here
+import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
 from minidl.linalg import phases

@@ -1,4 +1,7 @@
-"""gelu, layer normalisation and attention: array functions for which backends have kernels of their own."""
+"""gelu, layer normalisation and attention: compositions for which libraries have fast kernels, and so primitives of their own.
+
+primitives has the first two with their derivatives, attention the third; here are the functions that users call.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any
 
 import minidl as md
 from minidl import Tensor
+from minidl.arrays.composites import attention, primitives  # noqa: F401  (which put their primitives into the table)
 from minidl.extend import check_all, constant, describe, home, ns, operand
 
 __all__ = ["gelu", "layer_norm", "scaled_dot_product_attention"]

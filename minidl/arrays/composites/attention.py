@@ -13,11 +13,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl import shapes
-from minidl.dtypes import int64
-from minidl.primitives.composites import full_batch, narrow, only_floats, statistics_dtype, wide
-from minidl.primitives.core import Primitive
-from minidl.primitives.structural import unbroadcast
+from minidl import broadcast_shapes, int64
+from minidl.arrays.composites.primitives import HOME, full_batch, narrow, only_floats, statistics_dtype, wide
+from minidl.extend import Primitive, define, describe
 
 
 def _mm(xp: Any, x: Any, y: Any, contract: str) -> Any:
@@ -83,9 +81,10 @@ def _infer_attention(q: Any, k: Any, v: Any, mask: Any, *, scale: float, causal:
     lead, rows, width = tuple(q.shape[:-2]), q.shape[-2], q.shape[-1]
     fits = len(q.shape) == len(k.shape) == len(v.shape) >= 2 and k.shape[:-1] == v.shape[:-1]
     if not (fits and k.shape[:-2] == lead and k.shape[-1] == width):
-        raise ValueError(f"attention: q, k, v {shapes.show(q, k, v)}; [..., L, E], [..., S, E] and [..., S, V] with equal leading axes are wanted")
-    if shapes.broadcast(tuple(mask.shape), (*lead, rows, k.shape[-2])) != (*lead, rows, k.shape[-2]):
-        raise ValueError(f"attention: mask {shapes.show(mask)} does not broadcast to {(*lead, rows, k.shape[-2])}")
+        came = ", ".join(map(describe, (q, k, v)))
+        raise ValueError(f"attention: q, k, v {came}; [..., L, E], [..., S, E] and [..., S, V] with equal leading axes are wanted")
+    if broadcast_shapes(tuple(mask.shape), (*lead, rows, k.shape[-2])) != (*lead, rows, k.shape[-2]):
+        raise ValueError(f"attention: mask {describe(mask)} does not broadcast to {(*lead, rows, k.shape[-2])}")
     return ((*lead, rows, v.shape[-1]), q.dtype), ((*lead, rows), statistics_dtype(q.dtype))
 
 
@@ -117,14 +116,22 @@ def _scores_moved(xp: Any, q: Any, k: Any, scale: float, dq: Any = None, dk: Any
 
 def _mask_grad(xp: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, mask_shape: Any, scale: float, causal: bool) -> Any:
     ds = _softmax_moved(xp, _weights(xp, q, k, mask, scale, causal), _mm(xp, g, v, "rows"))
-    return unbroadcast(xp, ds, mask_shape)
+    return _of_mask(xp, ds, mask_shape)
+
+
+def _of_mask(xp: Any, scores: Any, shape: Any) -> Any:
+    """The cotangent of a mask of this shape: that of the scores, summed over the axes along which it was broadcast."""
+    lead = len(scores.shape) - len(shape)
+    axes = (*range(lead), *(lead + i for i, n in enumerate(shape) if n == 1 != scores.shape[lead + i]))
+    summed = xp.sum(scores, axis=axes, keepdims=False) if axes else scores
+    return summed if tuple(summed.shape) == tuple(shape) else xp.reshape(summed, shape=tuple(shape))
 
 
 def _part(i: int) -> Any:
     return lambda xp, g, shared, q_shape, k_shape, v_shape: _parted(xp, shared, i, q_shape, k_shape, v_shape)
 
 
-attention = Primitive(
+attention = define(Primitive(
     "attention", "q k v mask", "scale causal", infer=_infer_attention, batch=_batch_attention, decompose=_attention, promote="float", multiple=True,
     check_first=True,
     shared=lambda xp, g, q, k, v, mask, out0, out1, scale, causal: xp.attention_grad(g, q, k, v, mask, out0, out1, scale=scale, causal=causal),
@@ -135,7 +142,7 @@ attention = Primitive(
         lambda xp, t, q, k, v, mask, scale, causal: _tangent(xp, q, k, v, mask, scale, causal, dv=t),
         lambda xp, t, q, k, v, mask, scale, causal: _tangent(xp, q, k, v, mask, scale, causal, dm=t),
     ),
-)  # fmt: skip
+), HOME)  # fmt: skip
 
 
 def _attention_second(xp: Any, c: Any, g: Any, q: Any, k: Any, v: Any, mask: Any, scale: float, causal: bool) -> tuple[Any, ...]:
@@ -178,14 +185,14 @@ def _grad_moved(which: str) -> Any:
     return rule
 
 
-attention_grad = Primitive(
+attention_grad = define(Primitive(
     "attention_grad", "g q k v mask o lse", "scale causal",
     infer=lambda g, q, k, v, mask, o, lse, *, scale, causal: (
         (*q.shape[:-2], q.shape[-2] * q.shape[-1] + k.shape[-2] * k.shape[-1] + v.shape[-2] * v.shape[-1]), q.dtype),
     batch=_batch_attention, decompose=_attention_grad, joins=(0, 1, 2, 3, 4, 5), shared=_attention_second,
     vjps=(
         *map(_picked, range(4)),
-        lambda xp, c, shared, mask_shape: unbroadcast(xp, shared[4], mask_shape), None, None,
+        lambda xp, c, shared, mask_shape: _of_mask(xp, shared[4], mask_shape), None, None,
     ),
     jvps=("linear", _grad_moved("q"), _grad_moved("k"), _grad_moved("v"), _grad_moved("m"), None, None),
-)  # fmt: skip
+), HOME)  # fmt: skip

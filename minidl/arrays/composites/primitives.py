@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl import shapes
-from minidl.dtypes import DType, bfloat16, float16, float32
-from minidl.primitives.core import Primitive, Rule, elementwise, parameters
+from minidl import DType, bfloat16, float16, float32
+from minidl.extend import Primitive, define, describe, elementwise
 
+HOME = "minidl.arrays.composites"
 
 def statistics_dtype(dtype: DType) -> DType:
     """What is computed in, and what statistics are kept in."""
@@ -33,13 +33,13 @@ def narrow(xp: Any, x: Any, like: Any) -> Any:
     return x if xp.dtype_of(x) is dtype else xp.cast(x, dtype=dtype)
 
 
-def in_float32(rule: Rule) -> Rule:
+def in_float32(rule: Any) -> Any:
     """A derivative rule that computes half precision in float32 and rounds its result once."""
 
     def widened(xp: Any, g: Any, *values: Any) -> Any:
         return narrow(xp, rule(xp, *wide(xp, g, *values)), g)
 
-    widened.parameters = parameters(rule)  # type: ignore[attr-defined]
+    widened.parameters = rule.__code__.co_varnames[: rule.__code__.co_argcount]  # type: ignore[attr-defined]
     return widened
 
 
@@ -95,17 +95,19 @@ def _gelu_dx_x(xp: Any, c: Any, g: Any, x: Any, tanh: bool) -> Any:
     return c * g * (rest * (slope + y * (y * (3 * _CUBIC * _SLOPE) - t * slope * slope)))
 
 
-gelu = elementwise("gelu", "x", lambda xp, g, x, tanh: xp.gelu_dx(g, x, tanh=tanh), params="tanh", only="float", promote="float", decompose=_gelu)
-gelu_dx = elementwise(
+gelu = define(elementwise(
+    "gelu", "x", lambda xp, g, x, tanh: xp.gelu_dx(g, x, tanh=tanh), params="tanh", only="float", promote="float", decompose=_gelu,
+), HOME)  # fmt: skip
+gelu_dx = define(elementwise(
     "gelu_dx", "g x", lambda xp, c, x, tanh: xp.gelu_dx(c, x, tanh=tanh), _gelu_dx_x, params="tanh", only="float", promote="float",
     decompose=_gelu_dx,
-)  # fmt: skip
+), HOME)  # fmt: skip
 
 
 # ---- layer normalisation: x over its last axes, as many as the weight has -------------------------------------------------------------------
 def _mean(xp: Any, x: Any, rank: int) -> Any:
     axes = tuple(range(len(x.shape) - rank, len(x.shape)))
-    return xp.sum(x, axis=axes, keepdims=True) * (1.0 / max(1, shapes.prod(x.shape[a] for a in axes)))
+    return xp.sum(x, axis=axes, keepdims=True) * (1.0 / max(1, math.prod(x.shape[a] for a in axes)))
 
 
 def _over_lead(xp: Any, x: Any, rank: int) -> Any:
@@ -147,7 +149,7 @@ def _infer_layer_norm(x: Any, w: Any, b: Any, *, eps: float) -> Any:
     only_floats("layer_norm", x)
     n = len(x.shape) - len(w.shape)
     if n < 0 or not w.shape or tuple(x.shape[n:]) != tuple(w.shape) or w.shape != b.shape:
-        raise ValueError(f"layer_norm: weight {shapes.show(w)} and bias {shapes.show(b)} must have the shape of the last axes of {shapes.show(x)}")
+        raise ValueError(f"layer_norm: weight {describe(w)} and bias {describe(b)} must have the shape of the last axes of {describe(x)}")
     statistics = (*x.shape[:n], *(1,) * len(w.shape)), statistics_dtype(x.dtype)
     return (x.shape, x.dtype), statistics, statistics
 
@@ -195,7 +197,7 @@ def _ones(xp: Any, like: Any) -> Any:
     return xp.full(shape=tuple(like.shape), value=1.0, dtype=xp.dtype_of(like))
 
 
-layer_norm = Primitive(
+layer_norm = define(Primitive(
     "layer_norm", "x w b", "eps", infer=_infer_layer_norm, batch=_batch_layer_norm, decompose=_layer_norm, promote="float", multiple=True,
     check_first=True,
     vjps=(
@@ -208,7 +210,7 @@ layer_norm = Primitive(
         lambda xp, t, x, w, eps: xp.layer_norm(x, t, _ones(xp, w) * 0.0, eps=eps)[0],
         lambda xp, t, x_shape: xp.broadcast_to(t, shape=x_shape),
     ),
-)  # fmt: skip
+), HOME)  # fmt: skip
 
 
 @in_float32
@@ -243,10 +245,10 @@ def _dx_x_jvp(xp: Any, t: Any, g: Any, x: Any, w: Any, eps: float) -> Any:
     return -(rstd * (first + moved * _mean(xp, h * normal, rank) + normal * _mean(xp, h * moved, rank)))
 
 
-layer_norm_dx = Primitive(
+layer_norm_dx = define(Primitive(
     "layer_norm_dx", "g x w mean rstd", "eps", infer=lambda g, x, w, mean, rstd, *, eps: (x.shape, x.dtype), batch=_batch_layer_norm_dx,
     decompose=_layer_norm_dx, joins=(0, 1, 2), vjps=(_dx_g, _dx_x, _dx_w, None, None), jvps=("linear", _dx_x_jvp, "linear", None, None),
-)  # fmt: skip
+), HOME)  # fmt: skip
 
 
 @in_float32
@@ -266,7 +268,7 @@ def _dw_x_jvp(xp: Any, t: Any, g: Any, x: Any, rank: int, eps: float) -> Any:
     return _over_lead(xp, g * _back(xp, t, normal, rstd, rank), rank)
 
 
-layer_norm_dw = Primitive(
+layer_norm_dw = define(Primitive(
     "layer_norm_dw", "g x mean rstd", "rank eps", infer=lambda g, x, mean, rstd, *, rank, eps: (x.shape[len(x.shape) - rank :], x.dtype),
     batch=_batch_layer_norm_dw, decompose=_layer_norm_dw, joins=(0, 1), vjps=(_dw_g, _dw_x, None, None), jvps=("linear", _dw_x_jvp, None, None),
-)  # fmt: skip
+), HOME)  # fmt: skip
