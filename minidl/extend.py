@@ -103,8 +103,8 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
         raise ValueError(f"define: primitive {primitive.name} has no decomposition, so that no {what}")
     if primitive.multiple and primitive.differentiable and primitive.batch is None:
         raise ValueError(
-            f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules, or a batching rule,"
-            " too"
+            f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules, or a batching"
+            " rule, too"
         )
     if not kernels and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
         primitive.inline = True  # everybody but a backend sees the decomposition
