@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl import broadcast_shapes, int64
+import minidl as md
+from minidl import int64
 from minidl.arrays.composites.primitives import HOME, full_batch, narrow, only_floats, statistics_dtype, wide
 from minidl.extend import Primitive, define, describe
 
@@ -83,7 +84,7 @@ def _infer_attention(q: Any, k: Any, v: Any, mask: Any, *, scale: float, causal:
     if not (fits and k.shape[:-2] == lead and k.shape[-1] == width):
         came = ", ".join(map(describe, (q, k, v)))
         raise ValueError(f"attention: q, k, v {came}; [..., L, E], [..., S, E] and [..., S, V] with equal leading axes are wanted")
-    if broadcast_shapes(tuple(mask.shape), (*lead, rows, k.shape[-2])) != (*lead, rows, k.shape[-2]):
+    if md.broadcast_shapes(tuple(mask.shape), (*lead, rows, k.shape[-2])) != (*lead, rows, k.shape[-2]):
         raise ValueError(f"attention: mask {describe(mask)} does not broadcast to {(*lead, rows, k.shape[-2])}")
     return ((*lead, rows, v.shape[-1]), q.dtype), ((*lead, rows), statistics_dtype(q.dtype))
 
