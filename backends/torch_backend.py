@@ -20,9 +20,8 @@ import torch
 from minidl import dtypes
 from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
-from minidl.backends.torch_composites import attention_kernels, places_kernel
 from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
-from minidl.backends.torch_kernels import add_at_slice, short_rows, slices
+from minidl.backends.torch_kernels import add_at_slice, places_kernel, short_rows, slices
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
@@ -69,20 +68,6 @@ class TorchBackend(Backend):
         quick = PLAIN | METHODS
         bare = {n: KERNELS[n] for n in COMPLEX} | SUMS | {"add_at_slice": add_at_slice}
         self.quick, self.bare = Functions(self, quick), Functions(self, quick | bare)
-
-    @functools.cached_property
-    def _attention(self) -> tuple[Callable[..., Any], ...]:
-        return attention_kernels(self.fallback("attention"), self.fallback("attention_grad"))
-
-    def attention(self, *xs: Tensor, **params: Any) -> tuple[Tensor, Tensor]:
-        """The primitive of that name, as the two that follow."""
-        return self._attention[0](*xs, **params)
-
-    def attention_grad(self, *xs: Tensor, **params: Any) -> Tensor:
-        return self._attention[1](*xs, **params)
-
-    def attention_grads(self, *xs: Tensor, **params: Any) -> tuple[Tensor, ...]:
-        return self._attention[2](*xs, **params)
 
     def complete(self) -> None:
         """Libraries' kernels are like our own."""
@@ -352,7 +337,7 @@ def _bind(env: dict[str, Any], stem: str, value: Any) -> str:
 def _is_fresh(equation: Equation) -> bool:
     """Whether the results are new memory: not where a function hands its argument back, or a constant of the program."""
     name, params = equation.primitive.name, equation.params
-    if name in ("copy", "attention", "attention_grad", "attention_grads") or name in EMITTED:
+    if name in ("copy", "attention", "attention_grad") or name in EMITTED:
         return True
     if name == "cast":
         return params["dtype"] is not equation.inputs[0].dtype

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from minidl.backends import torch_composites as composites
 from minidl.backends import torch_windows as windows
 from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_signed, early, kernel
 from minidl.backends.torch_windows import HALF, SIGNED, unseen
@@ -318,5 +317,46 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
 
 for _name in ("affine", "dot_general", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
     KERNELS[_name] = getattr(windows, _name)
-for _name in ("relu_dx", "gelu", "gelu_dx", "layer_norm", "layer_norm_dx", "layer_norm_dw"):
-    KERNELS[_name] = getattr(composites, _name)
+
+
+# ---- where a look at the values pays --------------------------------------------------------------------------------------------------
+_relu_backward = torch.ops.aten.threshold_backward
+_SEVERAL = 2**12  # elements from which on several passes cost less than one slow one
+
+
+@functools.cache
+def number(value: float, dtype: torch.dtype, device: Any = "cpu") -> Tensor:
+    """A 0-d tensor: torch takes it faster than a number of Python, and adds a multiple to it in one pass."""
+    return torch.full((), value, dtype=dtype, device=device)
+
+
+def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """torch's derivative of relu passes g where x is nan; the table's does not."""
+    if math.isnan(x.sum().item()):
+        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
+    return _relu_backward.default(g, x, 0) if out is None else _relu_backward.grad_input(g, x, 0, grad_input=out)
+
+
+@kernel
+def relu_dx(g: Tensor, out: Tensor) -> Tensor:
+    """Small arrays go the way that no kernel has to be proved for; on CUDA looking for nan would stop the queue."""
+    if out.numel() >= _SEVERAL and not out.is_cuda:
+        return keep_positive(g, out)
+    zero = number(0.0, out.dtype, out.device)
+    return torch.where(torch.gt(out, zero), g, zero)
+
+
+def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
+    """log_softmax_at_dx, falling back on the decomposition for a place outside (of which scatter complains) and for rows without a plain softmax."""
+
+    def log_softmax_at_dx(g: Tensor, x: Tensor, i: Tensor, *, axis: int) -> Tensor:
+        if not x.is_cuda and x.numel() and x.dtype not in HALF:
+            p, g_row = torch.softmax(x, axis), g.unsqueeze(axis)
+            if not math.isnan(p.select(axis, 0).sum().item()):
+                try:
+                    return torch.zeros(x.shape, dtype=x.dtype).scatter_(axis, i.unsqueeze(axis), g_row).sub_(p.mul_(g_row))
+                except RuntimeError:
+                    pass
+        return decomposed(g, x, i, axis=axis)
+
+    return log_softmax_at_dx

@@ -10,19 +10,20 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
-- The gradients of an attention that are taken apart again are never put together (`attention_grads`).
 - where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from minidl.backends import hot
-from minidl.backends.torch_composites import keep_positive
+from minidl.backends.torch_kernels import keep_positive
 from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, cuts, max_pool, pool_scatter, sliced_maxima, slices_well
 from minidl.graph import Equation, Graph, Literal, Var
@@ -54,13 +55,6 @@ class Spread:
     multiple = False
 
 
-class AttentionGrads:
-    """attention_grads(g, q, k, v, ...; scale, causal): what attention_grad computes, in the shapes of q, k and v."""
-
-    name = "attention_grads"
-    multiple = True
-
-
 def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
     """For each axis of the windows one mask for each place along it, int8, with every bit set where the first maximum is. With a nan, which compares
     with nothing, the general kernel decides."""
@@ -85,13 +79,15 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
     return bits.view(g.dtype)
 
 
+#: What libraries rewrite besides, see md.extend.define.
+REWRITES: list[Callable[[Graph], Graph]] = []
 #: The functions of the primitives that live in emitted programs.
 EMITTED = {
     "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread,
 }  # fmt: skip
 
 
-class _Uses:
+class Uses:
     """Who makes and who reads each variable."""
 
     def __init__(self, graph: Graph):
@@ -130,7 +126,7 @@ def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -
 
 def relu_after_pooling(graph: Graph) -> Graph:
     """See the module."""
-    uses, equations = _Uses(graph), list(graph.equations)
+    uses, equations = Uses(graph), list(graph.equations)
     for pool in graph.equations:
         relu = uses.maker(pool.inputs[0], "relu") if pool.primitive.name == "max_pool" else None
         if relu is None or relu.outputs[0] in uses.kept or not relu.outputs[0].dtype.is_float:
@@ -168,7 +164,7 @@ def relu_after_pooling(graph: Graph) -> Graph:
 
 def pools_as_slices(graph: Graph) -> Graph:
     """See the module."""
-    uses, new = _Uses(graph), {}
+    uses, new = Uses(graph), {}
     for e in graph.equations:
         if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
             continue
@@ -184,7 +180,7 @@ def pools_as_slices(graph: Graph) -> Graph:
 
 def with_bias(graph: Graph) -> Graph:
     """See the module. Products of two axes are left alone: they have planned memory."""
-    uses, gone, new = _Uses(graph), set(), {}
+    uses, gone, new = Uses(graph), set(), {}
     for e in graph.equations:
         if e.primitive.name != "add" or e.outputs[0].dtype.name not in ("float32", "float64"):
             continue
@@ -208,35 +204,9 @@ def with_bias(graph: Graph) -> Graph:
     return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)) if new else graph
 
 
-def attentions_apart(graph: Graph) -> Graph:
-    """See the module."""
-    uses, new, gone = _Uses(graph), {}, set()
-    for e in graph.equations:
-        packed = e.outputs[0]
-        if e.primitive.name != "attention_grad" or packed in uses.kept:
-            continue
-        like, lead, ends = e.inputs[1:4], packed.shape[:-1], [0]
-        for a in like:
-            ends.append(ends[-1] + a.shape[-2] * a.shape[-1])
-        parts: dict[int, Any] = {}
-        for cut in uses.users.get(packed, []):
-            k = ends.index(cut.params["start"][-1]) if cut.primitive.name == "slice" and cut.params["start"][-1] in ends[:3] else 3
-            whole = {"start": (*(0 for _ in lead), *ends[k : k + 1]), "stop": (*lead, *ends[k + 1 : k + 2]), "step": (1,) * packed.ndim}
-            readers = uses.users.get(cut.outputs[0], [])
-            shaped = [r for r in readers if r.primitive.name == "reshape" and k < 3 and r.outputs[0].shape == like[k].shape]
-            if cut.params != whole or cut.outputs[0] in uses.kept or len(shaped) != 1 or len(readers) != 1 or k in parts:
-                break
-            parts[k] = shaped[0].outputs[0]
-        else:
-            outputs = tuple(parts.get(k) or Var(a.shape, a.dtype) for k, a in enumerate(like))
-            new[e] = Equation(AttentionGrads, e.inputs, e.params, outputs, e.where)
-            gone |= {r for v in parts.values() for r in (uses.made[v], uses.made[uses.made[v].inputs[0]])}  # type: ignore[index]
-    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)
-
-
 def keep_positives(graph: Graph) -> Graph:
     """See the module."""
-    uses = _Uses(graph)
+    uses = Uses(graph)
     equations = []
     for e in graph.equations:
         x = uses.positive(e) if math.prod(e.outputs[0].shape) >= MANY else None
@@ -283,4 +253,7 @@ def log_softmax_of(graph: Graph) -> Graph:
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
     graph = relu_after_pooling(graph)
-    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(attentions_apart(with_bias(graph))))))) if cpu else graph
+    if not cpu:
+        return graph
+    graph = functools.reduce(lambda graph, rewrite: rewrite(graph), REWRITES, with_bias(graph))
+    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(graph)))))

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 import minidl as md  # noqa: E402
-from minidl.backends import torch_composites, torch_kernels  # noqa: E402
+from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
+from minidl.backends import torch_kernels  # noqa: E402
 
 F = md.nn.functional
 

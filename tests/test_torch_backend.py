@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
-from minidl.backends import torch_composites, torch_modes, torch_rewrite, torch_windows  # noqa: E402
+from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
+from minidl.backends import torch_modes, torch_rewrite, torch_windows  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402

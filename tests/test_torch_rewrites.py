@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
-from minidl.backends import get, torch_composites  # noqa: E402
+from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
+from minidl.backends import get  # noqa: E402
 from minidl.dtypes import float32  # noqa: E402
 from minidl.graph import Graph, Literal, Var  # noqa: E402
 from minidl.lowering import Recorder  # noqa: E402

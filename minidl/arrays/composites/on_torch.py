@@ -1,4 +1,5 @@
-"""PyTorch: gelu, layer normalisation and attention by torch's fused kernels, where these mean what the table says.
+"""PyTorch: gelu, layer normalisation and attention by torch's fused kernels, where these mean what the table says. In a compiled program the
+gradients of an attention that are taken apart again are never put together (`attention_grads`).
 
 Promises: what a kernel gets wrong (gelu at infinity, an infinite score) is found by looking at its result and computed by the decomposition. To
 look would stop the queue on CUDA, and nobody can while a program is traced: there the argument is corrected beforehand, and attention is the
@@ -14,13 +15,17 @@ from typing import Any
 
 import torch
 
+from minidl.backends import get
+from minidl.backends.torch_kernels import number
+from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
 from minidl.backends.torch_windows import HALF, unseen
+from minidl.graph import Equation, Graph, Var
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
 _gelu, _layer_norm, _layer_norm_backward = torch._C._nn.gelu, torch.native_layer_norm, _aten.native_layer_norm_backward.default
 _gelu_backward = _aten.gelu_backward.default
-_relu_backward, _sigmoid_backward = _aten.threshold_backward, _aten.sigmoid_backward.grad_input
+_sigmoid_backward = _aten.sigmoid_backward.grad_input
 _CPU_FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 _flash: Any = getattr(getattr(_aten, _CPU_FLASH, None), "default", None)
 _flash_backward: Any = getattr(getattr(_aten, _CPU_FLASH + "_backward", None), "default", None)
@@ -33,21 +38,6 @@ _libraries: list[Any] = []
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
 
 
-def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:
-    """torch's derivative of relu passes g where x is nan; the table's does not."""
-    if math.isnan(x.sum().item()):
-        return torch.where(x > 0, g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
-    return _relu_backward.default(g, x, 0) if out is None else _relu_backward.grad_input(g, x, 0, grad_input=out)
-
-
-def relu_dx(g: Tensor, out: Tensor) -> Tensor:
-    """Small arrays go the way that no kernel has to be proved for; on CUDA looking for nan would stop the queue."""
-    if out.numel() >= _MANY and not out.is_cuda:
-        return keep_positive(g, out)
-    zero = _number(0.0, out.dtype, out.device)
-    return torch.where(torch.gt(out, zero), g, zero)
-
-
 def finite(x: Tensor) -> bool:
     """Whether no element is nan or infinite, in one cheap pass (it may say no where a sum overflows)."""
     return math.isfinite(x.sum(dtype=torch.float32 if x.dtype in HALF else x.dtype).item())
@@ -57,15 +47,9 @@ def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:
     """gelu's tanh form: (1 + tanh u) / 2 is sigmoid(2 u), of which torch on the CPU has a vectorised kernel four times as fast as its tanh. It also
     loses nothing in the left tail, where 1 + tanh u is all rounding."""
     out = torch.mul(x, x, out=out)
-    torch.add(_number(2 * _SLOPE, x.dtype), out, alpha=2 * _SLOPE * _CUBIC, out=out)
+    torch.add(number(2 * _SLOPE, x.dtype), out, alpha=2 * _SLOPE * _CUBIC, out=out)
     torch.sigmoid(out.mul_(x), out=out)
     return out.mul_(x)
-
-
-@functools.cache
-def _number(value: float, dtype: torch.dtype, device: Any = "cpu") -> Tensor:
-    """A 0-d tensor: torch takes it faster than a number of Python, and adds a multiple to it in one pass."""
-    return torch.full((), value, dtype=dtype, device=device)
 
 
 def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
@@ -75,7 +59,7 @@ def _dx_by_sigmoid(g: Tensor, x: Tensor, out: Tensor | None) -> Tensor:
         for parts in zip(*(a.view(-1).split(_PART) for a in (g, x, out)), strict=True):
             _dx_by_sigmoid(*parts)
         return out
-    out, slope = torch.mul(x, x, out=out), _number(2 * _SLOPE, x.dtype)
+    out, slope = torch.mul(x, x, out=out), number(2 * _SLOPE, x.dtype)
     s = torch.add(slope, out, alpha=2 * _SLOPE * _CUBIC)
     torch.sigmoid(s.mul_(x), out=s)
     torch.add(slope, out, alpha=6 * _SLOPE * _CUBIC, out=out).mul_(x)
@@ -160,22 +144,6 @@ def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> boo
     )  # fmt: skip
 
 
-def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
-    """log_softmax_at_dx, falling back on the decomposition for a place outside (of which scatter complains) and for rows without a plain softmax."""
-
-    def log_softmax_at_dx(g: Tensor, x: Tensor, i: Tensor, *, axis: int) -> Tensor:
-        if not x.is_cuda and x.numel() and x.dtype not in HALF:
-            p, g_row = torch.softmax(x, axis), g.unsqueeze(axis)
-            if not math.isnan(p.select(axis, 0).sum().item()):
-                try:
-                    return torch.zeros(x.shape, dtype=x.dtype).scatter_(axis, i.unsqueeze(axis), g_row).sub_(p.mul_(g_row))
-                except RuntimeError:
-                    pass
-        return decomposed(g, x, i, axis=axis)
-
-    return log_softmax_at_dx
-
-
 def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
     """torch's attention, and the logarithms of its rows' sums."""
     out, lse = _flash(_heads(q), _heads(k), _heads(v), 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
@@ -190,7 +158,14 @@ def _worth_a_call(q: Tensor, k: Tensor) -> bool:
 
 
 @functools.cache
-def _operators(attention: Callable[..., Any], attention_grad: Callable[..., Any]) -> Any:
+def _plain(name: str, device: str) -> Callable[..., Any]:
+    """A primitive's decomposition on that device."""
+    xp = get("torch", device)
+    return xp.decomposed(name, xp)
+
+
+@functools.cache
+def _operators() -> Any:
     """Both as operators of torch's, which its compiler calls as they are: on the CPU, where they look at their results."""
     library = torch.library.Library(f"minidl_{len(_libraries)}", "DEF")
     _libraries.append(library)  # whose operators go when it does
@@ -219,39 +194,76 @@ def _operators(attention: Callable[..., Any], attention_grad: Callable[..., Any]
     return getattr(torch.ops, name)
 
 
-def attention_kernels(decomposed: Callable[..., Any], decomposed_grad: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
-    """attention, attention_grad and attention_grads (the three gradients apart), falling back on the decompositions."""
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    if _flashes(q, k, v, mask, causal):
+        if unseen(q) and _worth_a_call(q, k):
+            return _operators().attention(q, k, v, mask, scale, causal)
+        if not unseen(q):
+            out, lse = flash(q, k, v, mask, scale, causal)
+            if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
+                return out, lse
+    return _plain("attention", str(q.device))(q, k, v, mask, scale=scale, causal=causal)
 
-    def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
-        if _flashes(q, k, v, mask, causal):
-            if unseen(q) and _worth_a_call(q, k):
-                return _operators(attention, attention_grad).attention(q, k, v, mask, scale, causal)
-            if not unseen(q):
-                out, lse = flash(q, k, v, mask, scale, causal)
-                if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
-                    return out, lse
-        return decomposed(q, k, v, mask, scale=scale, causal=causal)
 
-    def flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Any:
-        """torch's gradients of q, k and v as heads; None where they are not the table's."""
-        if unseen(q) or not _flashes(q, k, v, mask, causal) or not finite(lse):
-            return None
-        rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
-        return _flash_backward(*map(_heads, (g, q, k, v, o)), rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
+def _flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Any:
+    """torch's gradients of q, k and v as heads; None where they are not the table's."""
+    if unseen(q) or not _flashes(q, k, v, mask, causal) or not finite(lse):
+        return None
+    rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
+    return _flash_backward(*map(_heads, (g, q, k, v, o)), rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
 
-    def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> Tensor:
-        if unseen(q) and _flashes(q, k, v, more[0], causal) and _worth_a_call(q, k):
-            return _operators(attention, attention_grad).attention_grad(g, q, k, v, *more, scale, causal)
-        found = flashed(g, q, k, v, *more, scale=scale, causal=causal)
-        if found is None:
-            return decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal)
-        return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
 
-    def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> tuple[Tensor, ...]:
-        found = flashed(g, q, k, v, *more, scale=scale, causal=causal)
-        if found is None:  # apart in memory, too
-            sizes = [a.shape[-2] * a.shape[-1] for a in (q, k, v)]
-            found = [d.clone() for d in decomposed_grad(g, q, k, v, *more, scale=scale, causal=causal).split(sizes, -1)]
-        return tuple(d.reshape(a.shape) for d, a in zip(found, (q, k, v), strict=True))
+def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> Tensor:
+    if unseen(q) and _flashes(q, k, v, more[0], causal) and _worth_a_call(q, k):
+        return _operators().attention_grad(g, q, k, v, *more, scale, causal)
+    found = _flashed(g, q, k, v, *more, scale=scale, causal=causal)
+    if found is None:
+        return _plain("attention_grad", str(q.device))(g, q, k, v, *more, scale=scale, causal=causal)
+    return torch.cat([d.reshape(*q.shape[:-2], -1) for d in found], -1)
 
-    return attention, attention_grad, attention_grads
+
+# ---- in compiled programs -------------------------------------------------------------------------------------------------------------
+class AttentionGrads:
+    """attention_grads(g, q, k, v, ...; scale, causal): what attention_grad computes, in the shapes of q, k and v."""
+
+    name = "attention_grads"
+    multiple = True
+
+
+def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> tuple[Tensor, ...]:
+    """The three gradients apart."""
+    found = _flashed(g, q, k, v, *more, scale=scale, causal=causal)
+    if found is None:  # apart in memory, too
+        sizes = [a.shape[-2] * a.shape[-1] for a in (q, k, v)]
+        found = [d.clone() for d in _plain("attention_grad", str(q.device))(g, q, k, v, *more, scale=scale, causal=causal).split(sizes, -1)]
+    return tuple(d.reshape(a.shape) for d, a in zip(found, (q, k, v), strict=True))
+
+
+def attentions_apart(graph: Graph) -> Graph:
+    """The graph with `attention_grads` in place of such gradients."""
+    uses, new, gone = Uses(graph), {}, set()
+    for e in graph.equations:
+        packed = e.outputs[0]
+        if e.primitive.name != "attention_grad" or packed in uses.kept:
+            continue
+        like, lead, ends = e.inputs[1:4], packed.shape[:-1], [0]
+        for a in like:
+            ends.append(ends[-1] + a.shape[-2] * a.shape[-1])
+        parts: dict[int, Any] = {}
+        for cut in uses.users.get(packed, []):
+            k = ends.index(cut.params["start"][-1]) if cut.primitive.name == "slice" and cut.params["start"][-1] in ends[:3] else 3
+            whole = {"start": (*(0 for _ in lead), *ends[k : k + 1]), "stop": (*lead, *ends[k + 1 : k + 2]), "step": (1,) * packed.ndim}
+            readers = uses.users.get(cut.outputs[0], [])
+            shaped = [r for r in readers if r.primitive.name == "reshape" and k < 3 and r.outputs[0].shape == like[k].shape]
+            if cut.params != whole or cut.outputs[0] in uses.kept or len(shaped) != 1 or len(readers) != 1 or k in parts:
+                break
+            parts[k] = shaped[0].outputs[0]
+        else:
+            outputs = tuple(parts.get(k) or Var(a.shape, a.dtype) for k, a in enumerate(like))
+            new[e] = Equation(AttentionGrads, e.inputs, e.params, outputs, e.where)
+            gone |= {r for v in parts.values() for r in (uses.made[v], uses.made[uses.made[v].inputs[0]])}  # type: ignore[index]
+    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)
+
+
+EMITTED["attention_grads"] = attention_grads
+REWRITES.append(attentions_apart)
