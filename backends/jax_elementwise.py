@@ -17,7 +17,7 @@ from jax import lax
 from jax.extend.random import threefry2x32_p
 
 from minidl.backends import complex_values
-from minidl.backends.jax_helpers import binary, const, double, is_float, isnan, kernel, kernels, spread, to, wide
+from minidl.backends.jax_helpers import binary, const, is_float, isnan, kernel, kernels, spread, to, wide
 from minidl.primitives import table
 
 _f: Callable[..., Any]
@@ -118,35 +118,6 @@ kernels |= {
     "conj": lambda x: lax.conj(x) if x.dtype.kind == "c" else x,
     "logical_not": lax.bitwise_not, "bitwise_invert": lax.bitwise_not,
 }  # fmt: skip
-
-
-kernels["lgamma"] = double(lax.lgamma)
-
-
-@kernel
-@double
-def digamma(x: Any) -> Any:
-    return lax.select(lax.eq(x, const(0, x)), copysign(const(np.inf, x), lax.neg(x)), lax.digamma(x))
-
-
-@kernel
-@double
-def polygamma(x: Any, *, n: int) -> Any:
-    """Reflected below 0 (DLMF 5.15.6), where the zeta function that lax sums does not reach."""
-    p = np.poly1d([1.0, 0.0])  # the n-th derivative of the cotangent, as a polynomial in it
-    for _ in range(n):
-        p = p.deriv() * np.poly1d([-1.0, 0.0, -1.0])
-    r = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
-    cot, derivative = lax.div(const(1, x), lax.tan(lax.mul(const(np.pi, x), r))), const(0, x)
-    for c in p.coeffs:
-        derivative = lax.add(lax.mul(derivative, cot), const(c, x))
-    sign, below = (-1) ** (n + 1), lax.lt(x, const(0, x))
-    at = lax.select(below, lax.sub(const(1, x), x), x)
-    right = lax.mul(const(sign * math.factorial(n), x), lax.zeta(const(n + 1, x), at))
-    right = lax.select(lax.eq(at, const(0, x)), const(sign * np.inf, x), lax.select(lax.eq(at, const(np.inf, x)), const(sign * 0.0, x), right))
-    left = lax.sub(lax.mul(const(-sign, x), right), lax.mul(const(np.pi ** (n + 1), x), derivative))
-    left = lax.select(lax.eq(r, const(0, x)), const(np.inf if n % 2 else np.nan, x), left)
-    return lax.select(below, left, right)
 
 
 @kernel

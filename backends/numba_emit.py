@@ -7,12 +7,11 @@ operation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from minidl.backends import complex_values
-from minidl.backends.numpy_special import _cotangent_derivative
 from minidl.dtypes import DType, bfloat16, bool_, float16, float64
 from minidl.graph import Equation, Literal
 
@@ -30,8 +29,8 @@ _FLOAT = _MATH | {
     **{n: f"{n}_{{S}}({{0}})" for n in _VECTOR},
     "neg": "-{0}", "abs": "abs({0})", "log2": "np.log2({0})", "rsqrt": "{T}(1) / math.sqrt({0})",
     "sigmoid": f"({{T}}(1) if {{0}} >= 0 else {_E}) / ({{T}}(1) + {_E})",
-    "softplus": "vmax({0}, {T}(0)) + log1p_{S}(" + _E + ")", "erfinv": "erfinv(np.float64({0}))", "lgamma": "math.lgamma(np.float64({0}))",
-    "digamma": "digamma(np.float64({0}))", "relu": "{T}(0) if {0} <= {T}(0) else {0}",
+    "softplus": "vmax({0}, {T}(0)) + log1p_{S}(" + _E + ")", "erfinv": "erfinv(np.float64({0}))",
+    "relu": "{T}(0) if {0} <= {T}(0) else {0}",
     "sign": "{0} if {0} != {0} else {T}(np.int64({0} > 0) - np.int64({0} < 0))",
     "floor": "np.floor({0})", "ceil": "np.ceil({0})", "round": "np.rint({0})", "trunc": "np.trunc({0})", "isnan": "{0} != {0}",
     "isinf": "abs({0}) == {T}(np.inf)", "isfinite": "abs({0}) < {T}(np.inf)", "signbit": "math.copysign({T}(1), {0}) < 0",
@@ -77,9 +76,11 @@ _EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs re
 _WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "bool", "complex": "np.complex128"}
 #: What an element costs, in additions, where it is more than one.
 _COST = dict.fromkeys(_MATH, 40) | dict.fromkeys(_VECTOR, 10) | {"div": 4, "sqrt": 6, "rsqrt": 8, "sigmoid": 14, "softplus": 20, "clip": 2}
-_COST |= dict.fromkeys("pow erfinv lgamma digamma polygamma bessel_i root atan2 hypot logaddexp xlogy threefry2x32".split(), 40)
+_COST |= dict.fromkeys("pow erfinv root atan2 hypot logaddexp xlogy threefry2x32".split(), 40)
 #: Elementwise primitives without an entry above, written out below.
-_SPECIAL = frozenset(("cast", "threefry2x32", "polygamma", "bessel_i", "root"))
+_SPECIAL = frozenset(("cast", "threefry2x32", "root"))
+#: What libraries bring: the scalar expression of floats, from the operands and params. The functions in it are in BROUGHT of numba_kernels.
+ELEMENTWISE: dict[str, Callable[..., str]] = {}
 
 
 def is_half(dtype: DType) -> bool:
@@ -142,11 +143,8 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
         return cast_text(source, out, operands[0])
     if name == "threefry2x32":
         return f"threefry({', '.join(operands)})"
-    if name == "polygamma":
-        n = params["n"]
-        text = f"polygamma(np.float64({operands[0]}), {n}, {float(math.factorial(n))!r}, {tuple(map(float, _cotangent_derivative(n)))!r})"
-    elif name == "bessel_i":
-        text = f"bessel_i(np.float64({operands[0]}), {params['n']})"
+    if name in ELEMENTWISE:
+        text = ELEMENTWISE[name](*operands, **params)
     elif name == "root":
         text = f"math.sqrt({operands[0]})" if params["p"] == 2 else f"math.pow({operands[0]}, {computed(source)}({1.0 / params['p']!r}))"
     elif name == "nextafter" and is_half(source):
@@ -167,7 +165,8 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
 
 def cost(equation: Equation) -> int:
     """About what one element of an equation costs, in additions."""
-    return _COST.get(equation.primitive.name, 1) * (4 if equation.outputs[0].dtype.is_complex or is_half(equation.outputs[0].dtype) else 1)
+    name, dtype = equation.primitive.name, equation.outputs[0].dtype
+    return (40 if name in ELEMENTWISE else _COST.get(name, 1)) * (4 if dtype.is_complex or is_half(dtype) else 1)
 
 
 def is_elementwise(equation: Equation) -> bool:

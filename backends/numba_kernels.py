@@ -34,6 +34,8 @@ from minidl.backends.numba_shared import copy_bytes
 
 _MODULES = ("numba_machine", "numba_math", "numba_shared", "numba_vector")
 _PRELUDE = "\n".join(["import math", "import numpy as np", *(f"from minidl.backends.{name} import *" for name in _MODULES)]) + "\n"
+#: The functions of single numbers that libraries bring: name → module.
+BROUGHT: dict[str, str] = {}
 _SIGNATURE = types.void(INT64S)
 _kernels: dict[str, Any] = {}
 _lock = threading.RLock()
@@ -45,6 +47,16 @@ def _stamp() -> str:
     files = (*_MODULES, "numba_kernels", "numpy_special", "complex_values")
     texts = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in files]
     return f"{numba.__version__} {np.__version__} {sys.version} {platform.machine()} {hashlib.sha256(b''.join(texts)).hexdigest()}"
+
+
+@functools.cache
+def _import(name: str, module: str) -> str:
+    """The line that imports a function which a library brings; with its text changes that of a kernel."""
+    return f"from {module} import {name}  # {hashlib.sha256(Path(str(sys.modules[module].__file__)).read_bytes()).hexdigest()}\n"
+
+
+def _prelude(source: str) -> str:
+    return _PRELUDE + "".join(_import(*pair) for pair in BROUGHT.items() if f"{pair[0]}(" in source)
 
 
 def kernel(source: str) -> int:
@@ -74,7 +86,7 @@ def compiled(source: str, compiler: Any, signature: Any) -> Any:
         with _lock:
             found = _kernels.get(source)
             if found is None:
-                found = _kernels[source] = _compile(_PRELUDE + source, compiler, signature)
+                found = _kernels[source] = _compile(_prelude(source) + source, compiler, signature)
     return found
 
 

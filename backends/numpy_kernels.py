@@ -39,9 +39,9 @@ minimum fmax fmin atan2 hypot logaddexp""".split():
 NOISY.update(sub=np.subtract, mul=np.multiply, div=np.divide)
 NOISY.update(lt=np.less, le=np.less_equal, gt=np.greater, ge=np.greater_equal)  # comparisons warn for a bfloat16 nan
 NOISY.update(
-    erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, lgamma=numpy_special.lgamma, digamma=numpy_special.digamma,
-    polygamma=numpy_special.polygamma, conv=numpy_windows.conv, conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw,
-    max_pool=numpy_windows.max_pool, pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
+    erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, conv=numpy_windows.conv,
+    conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw, max_pool=numpy_windows.max_pool,
+    pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
 )  # fmt: skip
 
 

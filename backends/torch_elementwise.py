@@ -20,7 +20,7 @@ from minidl import dtypes, shapes
 from minidl.backends import complex_values
 from minidl.backends import torch_windows as windows
 from minidl.backends.numpy_kernels import rounds
-from minidl.backends.torch_windows import HALF, SIGNED
+from minidl.backends.torch_windows import SIGNED
 from minidl.dtypes import DType
 from minidl.primitives.core import table
 
@@ -206,17 +206,6 @@ def sign(x: Tensor) -> Tensor:
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)); from 40 on it is x itself in every float dtype (torch's usual threshold, 20, is too low for float64)."""
     return torch._C._nn.softplus(x, 1.0, 40.0)
-
-
-@kernel
-def polygamma(x: Tensor, *, n: int) -> Tensor:
-    """(-1)**(n+1) n! zeta(n+1, x), since torch.polygamma(1, x) has a relative error of 1e-9; far out the leading term (n-1)! / x**n."""
-    if x.dtype in HALF:
-        return polygamma(x.float(), n=n).to(x.dtype)
-    near = torch.special.zeta(torch.full((), n + 1.0, dtype=x.dtype, device=x.device), x).mul_(float(math.factorial(n)))
-    out = torch.where(x > 1e17, x.pow(-n).mul_(float(math.factorial(n - 1))), near)
-    nowhere = x == -math.inf if n % 2 else (x < 0) & (x == x.round())  # at poles where the limits from both sides differ
-    return torch.where(nowhere, math.nan, out if n % 2 else out.neg_())
 
 
 # ---- complex numbers ------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ CHAPTERS = {
     "minidl.ops.creation": "Creation",
     "minidl.arrays.grids": "Creation",
     "minidl.ops.elementwise": "Element by element",
-    "minidl.arrays.elementwise": "Element by element",
+    **dict.fromkeys(("minidl.arrays.elementwise", "minidl.arrays.special"), "Element by element"),
     "minidl.ops.reductions": "Reductions and running sums",
     "minidl.arrays.statistics": "Reductions and running sums",
     "minidl.ops.manipulation": "Shape and order",

@@ -8,27 +8,7 @@ import minidl as md
 from minidl import Tensor
 from minidl.extend import cast, check_all, constant, home, ns, operand, scalar_type
 
-__all__ = ["angle", "heaviside", "i0", "polygamma"]
-
-
-def polygamma(x: Any, /, n: int) -> Tensor:
-    """The n-th derivative of digamma, n >= 0, element by element. Raises ValueError for a negative n.
-
-    >>> round(md.polygamma(md.tensor(1.0), 1).item(), 4)
-    1.6449
-    """
-    if not 0 <= n < 2**31:
-        raise ValueError(f"polygamma: n is {n}; it counts derivatives of digamma, so at least 0 (and less than 2**31)")
-    return ns.polygamma(x, n=n) if n else ns.digamma(x)
-
-
-def i0(x: Any, /) -> Tensor:
-    """The modified Bessel function of the first kind of order 0, element by element. Integers become the default float.
-
-    >>> md.i0(md.tensor(0.0)).item()
-    1.0
-    """
-    return ns.bessel_i(x, n=0)
+__all__ = ["angle", "heaviside"]
 
 
 def angle(x: Any, /) -> Tensor:

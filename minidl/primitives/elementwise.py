@@ -58,11 +58,6 @@ softplus = _unary("softplus", lambda xp, g, x: g * xp.sigmoid(x), only="float")
 erf = _unary("erf", lambda xp, g, x: g * (2 / SQRT_PI) * xp.exp(-(x * x)), only="float")
 erfc = _unary("erfc", lambda xp, g, x: g * (-2 / SQRT_PI) * xp.exp(-(x * x)), only="float")
 erfinv = _unary("erfinv", lambda xp, g, out: g * (SQRT_PI / 2) * xp.exp(out * out), only="float")
-lgamma = _unary("lgamma", lambda xp, g, x: g * xp.digamma(x), only="float")
-digamma = _unary("digamma", lambda xp, g, x: g * xp.polygamma(x, n=1), only="float")
-polygamma = elementwise(
-    "polygamma", "x", lambda xp, g, x, n: g * xp.polygamma(x, n=n + 1), params="n", only="float", promote="float"
-)
 #: What tanh and sigmoid pass back, from their results y: one pass where a library has that.
 tanh_dx = elementwise(
     "tanh_dx", "g y", lambda xp, c, y: xp.tanh_dx(c, y), lambda xp, c, g, y: c * g * (y * -2.0), only="inexact",
@@ -84,34 +79,6 @@ root = elementwise(
     decompose=lambda xp, x, p: xp.sqrt(x) if p == 2 else xp.pow(x, 1.0 / p),
 )  # fmt: skip
 
-
-def _bessel(xp: Any, x: Any, n: int) -> Any:
-    """I_n(x): the power series up to |x| = 18, whose terms are all positive, and beyond it Hankel's asymptotic series, accurate to e**-36.
-
-    Source: NIST Digital Library of Mathematical Functions, 10.25.2 and 10.40.1.
-    """
-    r = xp.abs(x)
-    near = xp.clip(r, 0.0, 18.0)
-    far = xp.clip(r, 18.0, math.inf)
-    z, small, large = near * near * 0.25, 1.0, 1.0
-    for k in range(38, 0, -1):
-        small = z * (1.0 / (k * (k + n))) * small + 1.0
-    for k in range(34, 0, -1):
-        large = ((2 * k - 1) ** 2 - 4 * n * n) / (8.0 * k) / far * large + 1.0
-    half = xp.exp(far * 0.5)  # in two factors, so that it overflows no sooner than the result
-    beyond = xp.mul(xp.mul(half, large * xp.rsqrt(xp.clip(far, 0.0, 1e30) * (2 * math.pi))), half)  # the root never 0: no inf * 0
-    for k in range(1, n + 1):
-        small = small * near * (0.5 / k)
-    out = xp.where(r > 18.0, beyond, small)
-    return out * xp.sign(x) if n % 2 else out
-
-
-def _bessel_rule(xp: Any, g: Any, x: Any, n: int) -> Any:
-    return g * xp.bessel_i(x, n=1) if n == 0 else g * (xp.bessel_i(x, n=n - 1) + xp.bessel_i(x, n=n + 1)) * 0.5
-
-
-#: The modified Bessel functions of the first kind; closed under differentiation, with no division at 0.
-bessel_i = elementwise("bessel_i", "x", _bessel_rule, params="n", only="float", promote="float", decompose=_bessel)
 
 neg = elementwise("neg", "x", lambda xp, g: -g, only="numeric")
 square = elementwise("square", "x", lambda xp, g, x: g * (x * 2.0), only="numeric")
