@@ -96,7 +96,7 @@ def kernel(fn: Kernel) -> Kernel:
 # ---- elementwise ----------------------------------------------------------------------------------------------------------------------
 #: How torch's functions do on unsigned integers: by a mode of as_signed where they may refuse, or never meeting any.
 _MODES: dict[str, str | None] = dict.fromkeys(
-    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv lgamma digamma div"
+    "exp expm1 log log1p log2 log10 sqrt rsqrt sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh sigmoid erf erfc erfinv div"
     " signbit atan2 hypot logaddexp copysign nextafter xlogy logical_not logical_and logical_or logical_xor".split()
 )
 _MODES |= dict.fromkeys("neg square add sub mul where bitwise_and bitwise_or bitwise_xor bitwise_invert".split(), "ring")

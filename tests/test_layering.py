@@ -153,6 +153,10 @@ assert md.vmap(md.grad(f))(md.tensor([[1.0], [2.0]])).tolist() == [[3.0], [12.0]
 assert md.fori_loop(0, 3, lambda i, v: v * 2.0, md.tensor(1.0)).item() == 8.0
 assert md.extend.ns.square(md.tensor(3.0)).item() == 9.0
 assert md.grad(md.checkpoint(lambda v: md.sin(md.sin(v)).sum()))(x).shape == (2,)
+for name, there in md.backends().items():
+    if there is True:  # which all compile what they know by name, whoever brings it
+        y = md.extend.from_numpy(x.detach().numpy(), md.extend.get_backend(name))
+        assert round(md.jit(md.grad(lambda v: (md.relu(v) @ md.exp(v)).sum()))(y).sum().item(), 2) == 27.6
 """
 
 

@@ -6,9 +6,12 @@ import math
 
 import torch
 
+from minidl.backends.torch_elementwise import PLAIN
 from minidl.backends.torch_windows import HALF
 
 Tensor = torch.Tensor
+lgamma, digamma = torch.lgamma, torch.digamma
+PLAIN.update(lgamma=lgamma, digamma=digamma)
 
 
 def polygamma(x: Tensor, *, n: int) -> Tensor:
