@@ -346,6 +346,11 @@ def relu_dx(g: Tensor, out: Tensor) -> Tensor:
     return torch.where(torch.gt(out, zero), g, zero)
 
 
+def finite(x: Tensor) -> bool:
+    """Whether no element is nan or infinite, in one cheap pass (it may say no where a sum overflows)."""
+    return math.isfinite(x.sum(dtype=torch.float32 if x.dtype in HALF else x.dtype).item())
+
+
 def places_kernel(decomposed: Callable[..., Any]) -> Callable[..., Any]:
     """log_softmax_at_dx, falling back on the decomposition for a place outside (of which scatter complains) and for rows without a plain softmax."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from minidl.backends import get
-from minidl.backends.torch_kernels import number
+from minidl.backends.torch_kernels import finite, number
 from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
 from minidl.backends.torch_windows import HALF, unseen
 from minidl.graph import Equation, Graph, Var
@@ -36,11 +36,6 @@ _PART = 2**18
 _SCORES = 2**14  # scores from which on a traced program calls torch's attention
 _libraries: list[Any] = []
 _FAR = 100.0  # from here on gelu is x or 0 to the last bit
-
-
-def finite(x: Tensor) -> bool:
-    """Whether no element is nan or infinite, in one cheap pass (it may say no where a sum overflows)."""
-    return math.isfinite(x.sum(dtype=torch.float32 if x.dtype in HALF else x.dtype).item())
 
 
 def _by_sigmoid(x: Tensor, out: Tensor | None) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from minidl.backends.torch_composites import finite
+from minidl.backends.torch_kernels import finite
 from minidl.backends.torch_windows import unseen
 
 Tensor = torch.Tensor
