@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 import minidl as md
+import minidl.arrays.special
 
 ns = md.extend.ns
 _RNG = np.random.default_rng(0)

@@ -70,13 +70,13 @@ def _series(a: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
 
     counts = from_numpy(np.arange(1.0, _TERMS + 1), home(z))
     (_, _, total, slope), _ = md.scan(step, (one, ns.mul(one, 0.0), one, ns.mul(one, 0.0)), counts)
-    return ns.neg(ns.div(ns.add(ns.mul(ns.sub(log_z, ns.digamma(ns.add(a, 1.0))), total), slope), a))
+    return ns.neg(ns.div(ns.add(ns.mul(ns.sub(log_z, md.digamma(ns.add(a, 1.0))), total), slope), a))
 
 
 def _integral(a: Tensor, log_z: Tensor, z: Tensor) -> Tensor:
     """d log z / da for z above 1: the integral of (log z - digamma(a) + v) exp(a v - z (e**v - 1)) over v from 0, on the side where its first factor
     never changes sign, by Gauss and Legendre's rule up to where the second one is exp(-40)."""
-    first = ns.sub(log_z, ns.digamma(a))
+    first = ns.sub(log_z, md.digamma(a))
     fixed_a, fixed_z = a.detach(), z.detach()
     up = ns.gt(first.detach(), 0.0)
     side = ns.where(up, 1.0, -1.0)
