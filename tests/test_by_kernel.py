@@ -226,3 +226,37 @@ def test_matrices_side_by_side_and_few_maxima():
         found.append([t.detach().numpy() for t in (*pooled, *grads)])
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-11)
+
+
+def test_look_up_and_plain_indices():
+    places, found = [[3, 0, 3], [-1, 2, 0]], []
+    for backend, index in (("torch", np.mod(places, 4)), ("torch", places), ("numpy", places)):
+        w, out = on(backend, np.arange(8.0).reshape(4, 2)), []
+        for padding in (None, 0, -4):
+            y = F.embedding(md.asarray(index, backend=backend), w, padding)
+            assert by_torch(y) == (index is not places)
+            g = md.autograd.grad((y * y).sum(), w, create_graph=True)[0]
+            out += [y, g, md.autograd.grad((g * g).sum(), w)[0]]
+        found.append([t.detach().tolist() for t in out])
+        with pytest.raises(IndexError, match="out of bounds"):
+            F.embedding(md.asarray([4], backend=backend), w)
+    assert found[0] == found[1] == found[2]
+    r = np.random.default_rng(0)
+    ends, steps = [None, 0, 1, 2, -1, -2, 5, -7], [None, 1, 2, -1, -3]
+    for k in range(300):  # the second time from what the first one left
+        x = np.arange(24.0).reshape(2, 3, 4) if k % 3 else np.arange(5.0)
+        kinds = [lambda: int(r.integers(-3, 3)), lambda: slice(*(ends[r.integers(8)] for _ in "ab"), steps[r.integers(5)]), lambda: None, lambda: ...]
+        index = tuple(kinds[r.integers(4)]() for _ in range(r.integers(4)))
+        t = md.asarray(x.copy(), backend="torch").requires_grad_()
+        try:
+            wanted = x[index]
+        except IndexError:
+            with pytest.raises(IndexError):
+                t[index]
+            continue
+        for _ in range(2):
+            np.testing.assert_array_equal(t[index].detach().numpy(), wanted)
+        u = t.detach()
+        u[index].fill_(-1.0)
+        x[index] = -1.0
+        np.testing.assert_array_equal(u.numpy(), x)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from minidl import later, shapes
+from minidl.context import at_once, busy
 from minidl.errors import refused
 from minidl.ops.common import (
     Tensor,
@@ -320,6 +321,35 @@ def _row(x: Tensor, index: int) -> dict[str, tuple[int, ...]]:
     return {"start": (i, *zeros), "stop": (i + 1, *rest), "step": (1,) * (len(rest) + 1)}
 
 
+_plans: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+_INTS = frozenset((int, type(None)))
+_ENTRIES = frozenset((int, type(None), type(...)))
+
+
+def _known(x: Tensor, index: Any) -> tuple[Any, ...] | None:
+    """For an index of numbers, None, ... and slices of numbers: the slice that it means, what is flipped, the shape, and the index as a tuple."""
+    key: list[Any] = [x.payload.shape]
+    whole = index if index.__class__ is tuple else (index,)
+    for i in whole:
+        if i.__class__ is slice and _INTS.issuperset((i.start.__class__, i.stop.__class__, i.step.__class__)):
+            key += (slice, i.start, i.stop, i.step)
+        elif i.__class__ in _ENTRIES:
+            key.append(i)
+        else:
+            return None
+    found = _plans.get(k := tuple(key))
+    if found is None:
+        plan = Plan(x, index)
+        window = {"start": tuple(plan.start), "stop": tuple(plan.stop), "step": tuple(plan.step)}
+        sizes = [len(range(*bounds)) for bounds in zip(*window.values(), strict=True)]
+        cut = sizes != list(x.shape)
+        if len(_plans) > 4096:
+            _plans.clear()
+        shape = tuple(1 if a is None else sizes[a] for a in plan.layout)
+        found = _plans[k] = window if cut else None, tuple(plan.flips), shape, whole
+    return found
+
+
 def getitem(x: Any, index: Any, /) -> Tensor:
     """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a
     value; where PyTorch calls it a view, what is stored in it in place is stored in x as well.
@@ -329,8 +359,13 @@ def getitem(x: Any, index: Any, /) -> Tensor:
     """
     try:
         x = operand(x)
-        if index.__class__ is int and x.ndim:
-            return view(ns.reshape(ns.slice(x, **_row(x, index)), shape=x.shape[1:]), x, ("index", index))
+        known = None if busy[0] and not at_once() else _known(x, index)
+        if known is not None:
+            window, flips, shape, whole = known
+            y = x if window is None else ns.slice(x, **window)
+            y = ns.flip(y, axes=flips) if flips else y
+            y = y if y.payload.shape == shape else ns.reshape(y, shape=shape)
+            return view(fresh(x) if y is x else y, x, ("index", whole))
         if _rows(x, index):
             out = ns.gather(x, wrapped(index, 0, x.shape[0])[0])
             return out if index.ndim else view(out, x, ("index", _frozen(index)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.losses import hot, seen
 
 __all__ = ["bilinear", "cosine_similarity", "embedding", "embedding_bag", "linear", "one_hot", "pairwise_distance", "pdist"]
@@ -73,11 +74,19 @@ def embedding(
     """
     if max_norm is not None:
         _limited(weight, input, max_norm, norm_type)
-    out = weight[input]
-    if scale_grad_by_freq:
-        flat = hot(input.reshape((-1,)), weight.shape[0])
-        count = md.sum(flat.to(weight.dtype), axis=0)[input][..., None]
-        out = out.detach() * (1.0 - 1.0 / count) + out / count
+    if not scale_grad_by_freq:
+        return _rows(weight, input, padding_idx)
+    flat, out = hot(input.reshape((-1,)), weight.shape[0]), weight[input]
+    count = md.sum(flat.to(weight.dtype), axis=0)[input][..., None]
+    return _padded(out.detach() * (1.0 - 1.0 / count) + out / count, weight, input, padding_idx)
+
+
+@by_kernel
+def _rows(weight: md.Tensor, input: md.Tensor, /, padding_idx: int | None) -> md.Tensor:
+    return _padded(weight[input], weight, input, padding_idx)
+
+
+def _padded(out: md.Tensor, weight: md.Tensor, input: md.Tensor, padding_idx: int | None) -> md.Tensor:
     if padding_idx is None:
         return out
     return md.where((input == padding_idx % weight.shape[0])[..., None], out.detach(), out)

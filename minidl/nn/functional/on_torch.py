@@ -229,3 +229,12 @@ def norm(tracked: bool, *xs: Tensor) -> Any:
 
 def times(tracked: bool, scale: Tensor, *xs: Tensor) -> Any:
     return None if tracked or scale.dim() or not _ours(scale, *xs) else (torch._foreach_mul(list(xs), scale), (), None)
+
+
+# ---- look-up ----------------------------------------------------------------------------------------------------------------------------------
+def rows(tracked: bool, weight: Tensor, index: Tensor, padding: int | None) -> Any:
+    """torch complains of a negative place, which counts from the end."""
+    if weight.dim() != 2 or not _ours(weight) or index.dtype is not torch.int64:
+        return None
+    n, hole = weight.shape[0], -1 if padding is None else padding % weight.shape[0]
+    return (torch.embedding(weight, index),), (), lambda wanted, g: (_aten.embedding_dense_backward(g, index, n, hole, False), None)
