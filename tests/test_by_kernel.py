@@ -260,3 +260,26 @@ def test_look_up_and_plain_indices():
         u[index].fill_(-1.0)
         x[index] = -1.0
         np.testing.assert_array_equal(u.numpy(), x)
+
+
+def test_arrays_in_any_order_of_memory():
+    r, n = np.random.default_rng(0), 4
+    shapes = ((5, 3, 6), (3, n), (3, n), (4 * n, 6), (4 * n, n), (4 * n,), (4 * n,))
+    arrays = [r.normal(size=s) for s in shapes]
+    scores, classes = r.normal(size=(3, 4, 5)), r.integers(0, 4, (3, 5))
+
+    def losses(backend, dtype, turned):
+        order = lambda a: tuple(range(a.ndim))[::-1]
+        put = lambda a: md.permute_dims(md.asarray(a.T.copy(), backend=backend), order(a)) if turned else md.asarray(a.copy(), backend=backend)
+        given = [put(a.astype(dtype)).detach().requires_grad_() for a in (*arrays, scores)]
+        x, h, c, ih, hh, bias_ih, bias_hh, s = given
+        out, last = F.recurrence.run("LSTM", x, (h, c), {"ih": ih, "hh": hh, "bias_ih": bias_ih, "bias_hh": bias_hh}, False, None)
+        loss = (md.permute_dims(out, (2, 1, 0)) * md.asarray(np.arange(5.0).astype(dtype), backend=backend)).sum() + last[1].sum()
+        loss = loss + F.nll_loss(s, put(classes)) + F.cross_entropy(s, put(classes))
+        loss.backward()
+        return [loss.item(), *(t.grad.numpy() for t in given)]
+
+    wanted = losses("numpy", np.float64, False)
+    for turned in (False, True):
+        for mine, theirs in zip(losses("torch", np.float32, turned), wanted, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)

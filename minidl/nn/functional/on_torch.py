@@ -67,7 +67,7 @@ def _activation(
     """The kernel of a function of one array; fits: for which parameters, which are numbers; look: whether there is anything that it gets wrong."""
 
     def kernel(tracked: bool, x: Tensor, *params: Any) -> Any:
-        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda):
+        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda and x.numel()):
             return None
         if params and not (all(p.__class__ in (float, int) for p in params) and fits(*params)):
             return None
@@ -157,11 +157,11 @@ def lstm(tracked: bool, x: Tensor, h: Tensor, c: Tensor, ih: Tensor, hh: Tensor,
     right = rows == b_ih.shape == b_hh.shape and ih.shape == (*rows, x.shape[2]) and hh.shape == (4 * size, size) and h.shape == c.shape
     if not right or x.shape[1] != n:
         return None
-    x = x.contiguous()
-    given = (x, ih, hh, b_ih, b_hh, h, c)
+    given = [a.contiguous() for a in (x, ih, hh, b_ih, b_hh, h, c)]  # it reads others as if they were
     *results, space = _aten.mkldnn_rnn_layer(*given, reverse, [], 2, size, 1, True, False, False, tracked)
 
     def back(wanted: list[bool], *cts: Tensor | None) -> Any:
+        cts = tuple(g if g is None else g.contiguous() for g in cts)
         found = _aten.mkldnn_rnn_layer_backward(*given, *results, *cts, reverse, 2, size, 1, True, True, False, [], False, space)
         dx, d_ih, d_hh, d_b, _, dh, dc = found
         return dx, dh, dc, d_ih, d_hh, d_b if biases else None, d_b if biases else None
@@ -178,7 +178,7 @@ def _picked(logs: Tensor, target: Tensor, weight: Tensor | None, axis: int, igno
     shape, flat = logs.shape, target.dim() < 2
     if target.shape != shape[:axis] + shape[axis + 1 :]:
         raise ValueError
-    rows = logs if flat else logs.reshape(*shape[:2], -1, 1)
+    rows = (logs if flat else logs.reshape(*shape[:2], -1, 1)).contiguous()  # or its gradient would not be
     at = (target if flat else target.reshape(shape[0], -1, 1)).contiguous()
     name = "nll_loss" if flat else "nll_loss2d"
     how = weight, _REDUCTIONS[reduction], ignore
