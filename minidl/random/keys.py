@@ -18,7 +18,7 @@ from minidl.extend import cast, constant, create, describe, from_numpy, get_back
 
 Shape = tuple[int, ...] | list[int] | int
 F = TypeVar("F", bound=Callable[..., Any])
-_FEW = 2**12  # numbers for which NumPy's calls cost less than those of a library with more overhead, and the way there and back
+FEW = 2**12  # numbers for which NumPy's calls cost less than those of a library with more overhead, and the way there and back
 
 
 def exact(f: F) -> F:
@@ -31,7 +31,7 @@ def exact(f: F) -> F:
         key, xp = args[0], getattr(args[0], "xp", None)
         if not hasattr(xp, "asarray") or isinstance(key.payload, np.ndarray) or getattr(xp, "compiles_operations", False):
             return program(*args)
-        data, few = args[:count], len(args) == count or math.prod(args[count]) <= _FEW
+        data, few = args[:count], len(args) == count or math.prod(args[count]) <= FEW
         usual = few and key.shape == (2,) and all(x.xp is xp and x.node is None for x in data)
         found = seen(*data) if usual else None
         if found is None:

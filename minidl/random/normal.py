@@ -12,8 +12,8 @@ import numpy as np
 
 import minidl as md
 from minidl import DType, Tensor, dtypes
-from minidl.extend import WICHURA, cast, ns, whole
-from minidl.random.keys import Shape, common, float_dtype, parameter, size_of, two
+from minidl.extend import WICHURA, cast, from_numpy, get_backend, home, ns, seen, whole
+from minidl.random.keys import FEW, Shape, common, exact, float_dtype, parameter, size_of, two
 from minidl.random.uniform import unit
 
 
@@ -46,8 +46,14 @@ def _drawn(dtype: DType) -> DType:
 
 def standard(key: Tensor, shape: tuple[int, ...], drawn: DType) -> Tensor:
     """Standard normal numbers in float64, from uniform ones of the dtype."""
+    return _at(unit(key, shape, drawn))
+
+
+def _at(u: Tensor) -> Tensor:
+    """The normal quantiles of uniform numbers."""
+    drawn = u.dtype
     lowest = float(np.nextafter(drawn.numpy.type(-1), drawn.numpy.type(0)))
-    u = ns.clip(ns.add(ns.mul(unit(key, shape, drawn), 2.0), lowest), lowest, math.inf)
+    u = ns.clip(ns.add(ns.mul(u, 2.0), lowest), lowest, math.inf)
     u = ns.cast(u, dtype=dtypes.float64)
     return _quantile(ns.mul(u, 0.5), ns.mul(ns.sub(1.0, ns.abs(u)), 0.5), drawn is dtypes.float64)
 
@@ -63,10 +69,29 @@ def normal(key: Tensor, shape: Shape = (), dtype: Any = None) -> Tensor:
     (3, 2)
     """
     found = None if dtype is None else dtypes.canonical(dtype)
-    return _normal(key, size_of(shape), found if found is not None and found.is_complex else float_dtype("normal", dtype))
+    dtype, shape = found if found is not None and found.is_complex else float_dtype("normal", dtype), size_of(shape)
+    many = math.prod(shape) > FEW and not dtype.is_complex and seen(key) is not None
+    return _many(key, shape, dtype) if many else _normal(key, shape, dtype)
+
+
+def _many(key: Tensor, shape: tuple[int, ...], dtype: DType) -> Tensor:
+    """Many numbers at once, on a CPU: some at a time, by NumPy's program, for fifty passes over all of them would go through memory."""
+    u, numpy = md.reshape(unit(key, shape, _drawn(dtype)), (-1,)), get_backend("numpy")
+    known = seen(u)
+    if known is None:
+        return _normal(key, shape, dtype)
+    out = np.empty(known[0].shape, dtype.numpy)
+    for i in range(0, out.size, FEW):
+        out[i : i + FEW] = _rounded_at(Tensor(known[0][i : i + FEW], numpy, u.dtype), dtype).payload
+    return from_numpy(out.reshape(shape), home(key), dtype)
 
 
 @whole
+def _rounded_at(u: Tensor, /, dtype: DType) -> Tensor:
+    return cast(_at(u), dtype)
+
+
+@exact
 def _normal(key: Tensor, /, shape: tuple[int, ...], dtype: DType) -> Tensor:
     if dtype.is_complex:
         real, imaginary = (ns.mul(_normal(k, shape, dtype.real), math.sqrt(0.5)) for k in two(key))
