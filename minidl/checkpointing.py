@@ -13,14 +13,26 @@ from typing import Any
 
 from minidl import tape, tree
 from minidl.autograd import pullback, set_grad_enabled
-from minidl.context import autocasting, grad_mode, state
+from minidl.context import autocasting, grad_mode, interpreting, state
 from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
 from minidl.transforms import _push, alias, as_constant, here, twin, with_modules, with_node
 
+
+class _Streams(list[Any]):
+    def append(self, stream: Any) -> None:
+        """One that is new while checkpointed functions run, for rooms are loaded when first used, began with each of them."""
+        super().append(stream)
+        journal = state.journal
+        while journal is not None:
+            with interpreting(journal.level):
+                journal.streams.append((stream, stream.key.detach()))
+            journal = journal.outer
+
+
 #: Streams of random numbers that `checkpoint` replays: each has `key`, the Tensor of its state, and `restore(key)`.
-streams: list[Any] = []
+streams: list[Any] = _Streams()
 
 
 def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,6 +71,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
         with _journal() as journal:
             out, aliases = run(fresh)
+        before += journal.streams
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         stored = [t for ref, _ in changed.values() if (t := ref()) is not None and (n := node_of(t)) is not None and n[0] < born]
@@ -97,8 +110,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             return result
 
         def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-            moved = [None if t is None else n or () for t, n in zip(tangents[: len(leaves)], nodes[: len(leaves)], strict=True)]
-            results, aliases = again(moved)
+            results, every = again([nodes[i] or () if i in live else None for i in range(len(leaves))])  # what has no tangent may have a node
+            aliases = [a for i, a in zip(live, every, strict=True) if tangents[i] is not None]
             given = [t for t in tangents if t is not None]
             more = [with_node(t, n) for t, n in zip(tangents[len(leaves) :], outside, strict=True) if t is not None]
             floats = [i for i, r in enumerate(results) if isinstance(r, Tensor) and r.dtype.inexact]
@@ -134,7 +147,7 @@ class Journal(dict[int, Any]):
     inside write arrives when they are over, or not at all: some are traced only to see what they do."""
 
     def __init__(self) -> None:
-        self.level, self.outer = state.interpreter, state.journal
+        self.level, self.outer, self.streams = state.interpreter, state.journal, list[tuple[Any, Tensor]]()
 
     def note(self, t: Tensor) -> None:
         """Keep what a Tensor is, which is about to change, in all journals of this level."""

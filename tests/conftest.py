@@ -112,7 +112,7 @@ def _globals() -> dict[str, Any]:
     minidl = sys.modules.get("minidl.context")
     if minidl is not None:
         backends, dtypes = sys.modules["minidl.backends"], sys.modules["minidl.dtypes"]
-        found |= {"interpreter": minidl.state.interpreter, "count of interpreters": minidl.busy[0], "grad mode": minidl.state.grad}
+        found |= {k: getattr(minidl.state, k) for k in minidl.DEFAULTS} | {"count of interpreters": minidl.busy[0]}
         found |= {"backends in use": backends._choice.stack, "default dtype": dtypes.Defaults.floating, "strict promotion": dtypes.Defaults.strict}
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")
     if torch is not None and hasattr(torch, "get_default_dtype"):

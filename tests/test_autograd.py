@@ -293,3 +293,36 @@ def test_gradients_of_a_batch_of_cotangents_are_torchs():
         md.autograd.grad((x * 2).sum(), u, md.ones(3), is_grads_batched=True)
     with pytest.raises(ValueError, match=r"gradient f32\[2\] for output f32\[3\]"):
         md.autograd.grad(x * 2, x, md.ones(3, 2), is_grads_batched=True)
+
+
+def test_who_holds_a_gradient_sees_it_grow():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    (x * x).sum().backward()
+    held = x.grad
+    (x * x).sum().backward()
+    assert held is x.grad and held.tolist() == [4.0, 8.0]
+
+
+def test_autograd_grad_goes_on_through_one_input_to_the_next():
+    x = md.tensor(3.0, requires_grad=True)
+    y = x * 2.0
+    z = y * y
+    assert [g.item() for g in md.autograd.grad(z, [x, y], retain_graph=True)] == [24.0, 12.0]
+    assert [g.item() for g in md.autograd.grad(z, [y, x])] == [12.0, 24.0]
+
+
+def test_a_recorded_pass_that_does_not_retain_frees_what_was_kept():
+    x = md.tensor(np.ones(4), requires_grad=True)
+    y = md.exp(x)
+    kept, loss = weakref.ref(y.payload), (y * y).sum()
+    del y
+    loss.backward(create_graph=True, retain_graph=False)
+    x.grad = None
+    assert kept() is None and loss.item() > 0
+
+
+def test_jacobians_of_several_leaves_lie_side_by_side():
+    p = {"a": md.tensor([1.0, 2.0]), "b": md.tensor([3.0, 4.0, 5.0])}
+    for jacobian in (md.jacfwd, md.jacrev):
+        found = jacobian(lambda p: p["a"] * 2.0 + md.sum(p["b"]) * p["a"])(p)
+        assert {k: v.tolist() for k, v in found.items()} == {"a": [[14.0, 0.0], [0.0, 14.0]], "b": [[1.0] * 3, [2.0] * 3]}

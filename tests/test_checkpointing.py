@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import minidl as md
+from minidl import checkpointing
 
 
 def custom():
@@ -52,6 +53,21 @@ def test_a_rule_that_draws_is_checkpointed_in_each_lane(wrap):
     assert values[0].item() != values[1].item()
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("again", [lambda f: f, md.checkpoint], ids=["once", "twice"])
+def test_a_stream_that_begins_inside_is_replayed_from_its_beginning(monkeypatch, wrap, again):
+    """As the default one does where the first random number of a program is drawn there."""
+    monkeypatch.setattr(checkpointing, "streams", known := type(checkpointing.streams)())
+
+    def draw(x):
+        if not known:
+            known.append(md.random.Generator(1))
+        return (x * md.rand(3, generator=known[0])).sum()
+
+    values, slopes = wrap(md.vmap(md.value_and_grad(again(md.checkpoint(draw)))))(md.ones((2, 3)))
+    np.testing.assert_allclose(values.numpy(), slopes.numpy().sum(1), rtol=1e-6)
+
+
 def test_what_an_inner_checkpoint_writes_is_undone_by_the_outer_one():
     count = md.tensor(0.0)
 
@@ -62,3 +78,40 @@ def test_what_an_inner_checkpoint_writes_is_undone_by_the_outer_one():
     f = md.checkpoint(lambda x: md.vmap(md.checkpoint(scaled))(x).sum() + md.checkpoint(scaled)(x[0]))
     value, slope = md.value_and_grad(f)(md.ones((2, 3)))
     assert value.item() == 12.0 and slope.tolist() == [[3.0] * 3, [1.0] * 3] and count.item() == 2.0
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
+def test_all_orders_and_all_that_it_reads_and_writes_have_the_derivatives_of_the_function_itself(wrap):
+    """What is read from outside twice counts once each time, and what is stored outside leads back to the argument."""
+    kept = md.tensor(0.0)
+
+    def f(x, w):
+        kept.assign(x * x)
+        return md.sin(w) * x * x + w * md.exp(x)
+
+    def total(x, w, f):
+        return f(x, w) + kept * 3.0
+
+    def all_of(run):
+        g = lambda x, w: total(x, w, run(f))
+        outside = lambda w: total(x, w, lambda x, w: run(lambda x: f(x, w))(x))  # w is read, and no argument
+        push = lambda g: lambda x, w: md.jvp(lambda x: g(x, w), (x,), (md.ones(()),))[1]
+        read = lambda x, w: total(x, w, lambda x, w: run(lambda x: f(x, w))(x))
+        second = lambda x, w: (*md.grad(push(g), argnums=(0, 1))(x, w), md.grad(push(read), argnums=1)(x, w), md.grad(md.grad(g))(x, w))
+        return lambda x, w: (*md.grad(g, argnums=(0, 1))(x, w), md.grad(outside)(w), *second(x, w))
+
+    x, w = md.tensor(0.7), md.tensor(1.3)
+    want = all_of(lambda f: f)(x, w)
+    for got, exact in zip(wrap(all_of(md.checkpoint))(x, w), want, strict=True):
+        np.testing.assert_allclose(got.item(), exact.item(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
+def test_the_gradient_reaches_what_is_read_several_times_from_outside(wrap):
+    slopes = []
+    for run in (md.checkpoint, lambda f: f):
+        w, x = md.tensor(2.0, requires_grad=True), md.tensor(0.5, requires_grad=True)
+        twice = w * 1.5
+        wrap(run(lambda x: x * twice + md.sin(twice) * x * w + w))(x).backward()  # noqa: B023
+        slopes.append((w.grad.item(), x.grad.item()))
+    np.testing.assert_allclose(*slopes, rtol=1e-6)
