@@ -130,7 +130,7 @@ def seeds(name: str, outputs: Sequence[Tensor], grads: Sequence[Tensor | None] |
             raise ValueError(f"{name}: gradient {describe(g)} for output {describe(t)}; the shapes must be equal")
         if g.dtype is not t.dtype:
             g = ns.cast(g, dtype=t.dtype)
-        out.append((t.node, ns.conj(g) if t.dtype.is_complex and grads is not None else g))
+        out.append((t.node, ns.conj(g) if t.dtype.is_complex else g))
     return out
 
 

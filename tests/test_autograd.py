@@ -326,3 +326,5 @@ def test_jacobians_of_several_leaves_lie_side_by_side():
     for jacobian in (md.jacfwd, md.jacrev):
         found = jacobian(lambda p: p["a"] * 2.0 + md.sum(p["b"]) * p["a"])(p)
         assert {k: v.tolist() for k, v in found.items()} == {"a": [[14.0, 0.0], [0.0, 14.0]], "b": [[1.0] * 3, [2.0] * 3]}
+        both = jacobian(lambda a, b: a * 2.0 + md.sum(b) * a, argnums=(1, 0))(p["a"], p["b"])
+        assert [v.tolist() for v in both] == [[[1.0] * 3, [2.0] * 3], [[14.0, 0.0], [0.0, 14.0]]]

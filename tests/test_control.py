@@ -68,6 +68,12 @@ def test_eager_traced_and_batched_agree(backend, program):
     same(md.jit(md.vmap(f))(lanes), stacked)
 
 
+def test_each_lane_of_a_loop_takes_its_own_number_of_steps(backend):
+    f = lambda n: md.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, s[1] * 2.0), (md.tensor(0), md.tensor(1.0)))[1]
+    for run in (md.vmap(f), md.jit(md.vmap(f))):
+        assert run(md.tensor([0, 3, 5, 1])).tolist() == [1.0, 8.0, 32.0, 2.0]
+
+
 def test_backward_through_a_jitted_loop(backend):
     x = md.tensor(1.3, dtype=md.float64, requires_grad=True)
     md.jit(settle)(x).backward()

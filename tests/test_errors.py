@@ -242,7 +242,23 @@ MESSAGES: list[tuple[Callable[..., Any], type, str]] = [
     (lambda x, y: md.cond(x, lambda: y, lambda: y), TypeError, "cond: the predicate must be one bool, not f32[2,3]"),
     (lambda x, y: md.while_loop(lambda c: c, lambda c: c, y), TypeError, "while_loop: the condition must be one bool, not f32[4]"),
     (lambda x, y: md.nn.functional.linear(x, y, 3), TypeError, "linear: bias must be a Tensor or None, not 3"),
+    (lambda x, y: md.vjp(md.sin, x)[1]((x,)), ValueError, "vjp: the cotangent's structure differs from the output's"),
+    (lambda x, y: md.vjp(md.sin, x)[1](y), ValueError, "vjp: cotangent f32[4] for output f32[2,3]; they must agree in shape"),
+    (lambda x, y: md.jvp(md.sin, (x,), (y,)), ValueError, "jvp: tangent f32[4] for primal f32[2,3]; they must agree in shape"),
+    (lambda x, y: md.jvp(md.sin, x, (x,)), TypeError, "jvp: primals and tangents are tuples of the same length"),
+    (lambda x, y: md.jvp(md.sin, (x,), (x, x)), TypeError, "jvp: primals and tangents are tuples of the same length"),
+    (lambda x, y: md.jvp(md.sin, (x,), ([x, x],)), ValueError, "jvp: the tangents' structure differs from the primals'"),
+    (lambda x, y: md.jvp(lambda x: 3, (x,), (x,)), TypeError, "jvp: outputs must be tensors, not int"),
+    (lambda x, y: md.grad(md.sum, argnums=1)(x), ValueError, "grad: argnums 1 but 1 positional argument came"),
+    (lambda x, y: md.grad(md.sum, argnums=(0, -3))(x, y), ValueError, "grad: argnums (0, -3) but 2 positional arguments came"),
+    (lambda x, y: md.vmap(md.sin, in_axes=2)(x), ValueError, "vmap: axis 2 is out of range for the argument f32[2,3]"),
+    (lambda x, y: md.vmap(md.sin, out_axes=None)(x), ValueError, "vmap: an output f32[3] differs between lanes, but out_axes is None for it"),
+    (lambda x, y: md.vmap(md.sin, in_axes=None)(x), ValueError, "vmap: no argument is mapped; give at least one in_axes that is not None"),
+    (lambda x, y: md.vmap(md.add)(x, y), ValueError, "vmap: the mapped axes differ in size: f32[2,3], f32[4] along in_axes 0"),
+    (lambda x, y: md.grad(THREE)(x), TypeError, "custom_jvp: the rule must return what the function gives and its tangent, a tuple of two"),
 ]  # fmt: skip
+THREE = md.custom_jvp(md.sum)
+THREE.defjvp(lambda primals, tangents: (md.sum(primals[0]), md.sum(tangents[0]), 0.0))
 
 
 def test_the_messages(backend):
