@@ -341,6 +341,8 @@ def _is_fresh(equation: Equation) -> bool:
         return True
     if name == "cast":
         return params["dtype"] is not equation.inputs[0].dtype
+    if name == "full":
+        return prod(params["shape"]) > _HOISTED
     if name in ("abs", "relu", "floor", "ceil", "round", "trunc"):
         return equation.inputs[0].dtype not in _UNSIGNED
     return name in KERNELS and params.get("axis") != ()
@@ -349,7 +351,7 @@ def _is_fresh(equation: Equation) -> bool:
 def _can_overwrite(equation: Equation) -> bool | Sequence[int]:
     """Whether the result may take the memory of any operand, or which operands."""
     name = equation.primitive.name
-    if name == "put_along":
+    if name == "put_along" or (name == "scatter" and equation.params["mode"] == "add"):
         return () if equation.outputs[0].dtype in _UNSIGNED else (0,)
     if name in COMPLEX and equation.inputs[0].dtype.is_complex:
         return False
@@ -376,7 +378,7 @@ def _takes_memory(equation: Equation) -> bool:
         return equation.outputs[0].dtype not in _HALF
     if name == "dot_general":
         return _is_mm(equation) and not _turns(equation)
-    return name not in ("relu", "put_along") and bool(_can_overwrite(equation))
+    return name not in ("relu", "put_along", "scatter") and bool(_can_overwrite(equation))
 
 
 def _flat_pools(graph: Graph) -> set[Equation]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -116,6 +116,15 @@ def _is_zero(a: Any) -> bool:
     return a.__class__ is float and a == 0.0 and math.copysign(1.0, a) > 0
 
 
+def _are_many(a: Any) -> bool:
+    return a.__class__ is Tensor and a.numel() >= windows.MANY and a.is_floating_point() and not a.is_cuda
+
+
+def spreads(shape: Sequence[int], wide: Sequence[int]) -> bool:
+    """Whether an array of one shape broadcasts to another one."""
+    return len(shape) <= len(wide) and all(n in (1, m) for n, m in zip(shape[::-1], wide[::-1], strict=False))
+
+
 def as_number(a: Any) -> Any:
     """A 0-d array on the CPU as the number that it is, for functions that are quicker with numbers."""
     return a.item() if a.__class__ is Tensor and not a.ndim and a.is_cpu else a
@@ -131,8 +140,8 @@ def _full_float32(c: Tensor, a: Any) -> bool:
 
 def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
     """torch.where, which branches on every element; where one side is 0, the bits of the other one with a mask do the same."""
-    kept = None if c.numel() < windows.MANY or c.is_cuda else x if _is_zero(y) else y if _is_zero(x) else None
-    if kept.__class__ is Tensor and kept.is_floating_point() and kept.shape == c.shape:
+    kept = x if _are_many(x) and _is_zero(y) else y if _are_many(y) and _is_zero(x) else None
+    if kept is not None and spreads(c.shape, kept.shape):
         words, mask = windows.WORDS[kept.dtype.itemsize], c.view(torch.int8)
         mask = mask.neg() if kept is x else mask.sub(1)
         if out is None:
@@ -161,7 +170,7 @@ def _comparison(op: Kernel) -> Kernel:
     """torch's comparison, which makes its bools one at a time; as integers they are the same bytes in a third of the time."""
 
     def compare(x: Any, y: Any, out: Tensor | None = None) -> Tensor:
-        if _quick(x) and (y.__class__ is not Tensor or not y.ndim or y.shape == x.shape):
+        if _quick(x) and (y.__class__ is not Tensor or spreads(y.shape, x.shape)):
             into = torch.empty(x.shape, dtype=torch.int8) if out is None else out.view(torch.int8)
             return op(x, y, out=into).view(torch.bool) if out is None else (op(x, y, out=into), out)[1]
         return op(x, y) if out is None else op(x, y, out=out)
@@ -379,6 +388,10 @@ def clip(x: Tensor, lo: Any, hi: Any) -> Tensor:
 def _saturate(x: Tensor, native: torch.dtype) -> Tensor:
     """Float to integer: the nearest representable integer towards zero, nan to 0. The plain conversion wraps, or is undefined."""
     low, high = torch.iinfo(native).min, torch.iinfo(native).max
+    if x.is_cpu and native not in SIGNED and x.numel() and not windows.unseen(x):
+        least, most = torch.aminmax(x)  # either is nan where an element is
+        if low <= least.item() and most.item() < high + 1.0:
+            return x.to(native)
     if native not in (torch.int64, torch.uint64):
         return x.to(torch.float64).nan_to_num(0.0, float(high), float(low)).clamp_(low, high).to(torch.int64).to(native)
     x = x if x.dtype is torch.float64 else x.float()

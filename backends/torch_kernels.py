@@ -235,14 +235,14 @@ def _int64(i: Tensor) -> Tensor:
     return i if i.dtype is torch.int64 else i.to(torch.int64)
 
 
-def _with_spare(x: Tensor, at: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+def _with_spare(x: Tensor, at: Tensor, axis: int, over: bool = False) -> tuple[Tensor, Tensor]:
     """A copy of x with one more place at the end of the axis, where updates out of range go, and the positions that send them there. On a CPU
-    they are looked at first: where all lie inside, nothing is added."""
+    they are looked at first: where all lie inside, nothing is added. over: then x itself serves."""
     n = x.shape[axis]
     if at.is_cpu and not unseen(x) and not unseen(at) and at.numel():
         low, high = torch.aminmax(at)
         if low.item() >= 0 and high.item() < n:
-            return x.clone(memory_format=torch.contiguous_format), at
+            return x if over else x.clone(memory_format=torch.contiguous_format), at
     at = torch.where((at >= 0) & (at < n), at, n)
     if unseen(x):  # inductor computes x inside a concatenation, and what is then added to that shows in x as well
         return torch.constant_pad_nd(x, [0, 0] * (x.ndim - axis - 1) + [0, 1]), at
@@ -268,16 +268,17 @@ def _added(x: Tensor, at: Tensor, rows: Tensor) -> Tensor:
 
 
 @kernel
-def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str) -> Tensor:
+def scatter(x: Tensor, u: Tensor, i: Tensor, *, mode: str, out: Tensor | None = None) -> Tensor:
+    """out: x itself, to be written over."""
     if x.dtype in SIGNED:
         return as_signed(scatter, "order" if mode in ("min", "max") else "ring", (x, u, i.to(torch.int64)), {"mode": mode})
     if x.dtype in HALF and mode in ("add", "mul"):  # rounded once: a sum of many would stand still where it is 2048 times what is added
         return scatter(x.float(), u.float(), i, mode=mode).to(x.dtype)
     at = _int64(i).reshape(-1)
     rows = u.reshape(at.shape + x.shape[1:])
-    if mode == "add" and (found := _tried(_added, x, at, rows)) is not None:
+    if mode == "add" and out is None and (found := _tried(_added, x, at, rows)) is not None:
         return found
-    out, at = _with_spare(x, at, 0)
+    out, at = _with_spare(x, at, 0, out is not None)
     if mode == "add":
         out.index_add_(0, at, rows)
     elif mode == "set":  # torch says nothing about which duplicate wins: write the last one's value from each of them

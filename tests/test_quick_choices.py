@@ -74,3 +74,42 @@ def test_leaky_relu_keeps_the_dtype_and_its_slope(backend):
             y, wanted = f(x), md.where(x > 0, x, x * 0.01)
             assert y.dtype is dtype and repr(y.tolist()) == repr(wanted.tolist())
             assert repr(md.grad(lambda x: f(x).sum())(x).tolist()) == repr(md.where(x > 0, md.ones_like(x), 0.01).tolist())  # noqa: B023
+
+
+def test_choices_broadcast_where_one_side_is_zero():
+    x, zero = many(torch.float32), torch.tensor(0.0)
+    for c in (x[:1] > 0.5, x[:, :1] > 0.5, x[0] > 0.5):
+        for a, b in ((x, zero), (zero, x), (x, 0.0)):
+            whole = get("torch").where(c, a, b)
+            assert np.array_equal(bits(whole), np.where(c.numpy(), *(bits(torch.as_tensor(v)) for v in (a, b))))
+    wide = get("torch").where(x > 0.5, x[:1], zero)  # the condition is larger than what it chooses
+    assert np.array_equal(bits(wide), np.where(x.numpy() > 0.5, bits(x[:1]), 0))
+
+
+@pytest.mark.parametrize("native", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.uint32, torch.uint64], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_floats_become_integers_alike_whatever_lies_beside_them(dtype, native):
+    cast = lambda x: get("torch").cast(x, dtype=getattr(md, str(native)[6:]))
+    edges = [2.0**k for k in (7, 8, 15, 31, 32, 63, 64)]
+    x = torch.tensor([0.0, -0.0, 0.9, -0.9, -1.0, 127.5, *(e * s for e in edges for s in (1, -1)), *(e * 0.99 for e in edges)]).to(dtype)
+    alone = torch.stack([cast(v.reshape(1))[0] for v in x])
+    beside = cast(torch.cat([x, torch.tensor([np.nan]).to(dtype)]))
+    assert torch.equal(alone, beside[:-1]) and beside[-1] == 0
+
+
+def test_sums_into_new_zeros_are_made_in_place_and_into_nothing_else():
+    with md.use_backend("torch"):
+        table, ids = md.ones((5000, 16)), md.tensor([3, 3, 4999, 0])
+        f = md.jit(md.grad(lambda t, i: (t[i] * 2.0).sum()))
+        first = f(table, ids)
+        kept = first.numpy().copy()
+        second = f(table, md.tensor([1, 2, 2, 2]))
+        assert np.array_equal(first.numpy(), kept) and kept.sum() == second.numpy().sum() == 4 * 16 * 2
+        assert kept[3, 0] == 4 and second.numpy()[2, 0] == 6 and (table.numpy() == 1).all()
+
+        def both(i):  # the zeros have another reader, and are a result
+            zeros = md.zeros((5000, 16))
+            return zeros, zeros.at[i].add(1.0), zeros[i]
+
+        zeros, summed, rows = md.jit(both)(ids)
+        assert (zeros.numpy() == 0).all() and summed.numpy().sum() == 4 * 16 and rows.shape == (4, 16)

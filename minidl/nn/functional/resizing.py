@@ -331,17 +331,29 @@ def grid_sample(
         return _bicubic(flat, at, size, grid.shape[1:-1], padding_mode, bool(align_corners))
     if mode == "nearest":
         return _read(flat, [md.round(v) for v in at], size, grid.shape[1:-1])
-    base = [md.floor(v.detach()) for v in at]
-    total: Any = None
-    for corner in range(2**n):
-        bits = [corner >> i & 1 for i in range(n)]
-        weight: Any = None
-        for v, b, bit in zip(at, base, bits, strict=True):
-            w = v - b if bit else b + 1 - v
-            weight = w if weight is None else weight * w
-        term = _read(flat, [b + bit for b, bit in zip(base, bits, strict=True)], size, grid.shape[1:-1]) * weight[:, None]
-        total = term if total is None else total + term
-    return total
+    return _linear(flat, at, size)
+
+
+def _linear(flat: md.Tensor, at: list[md.Tensor], size: Sequence[int]) -> md.Tensor:
+    """Linear interpolation between the pixels round each place [N, *shape], which are read at once."""
+    (batch, *shape), n = at[0].shape, len(at)
+    pairs: list[list[md.Tensor]] = [[], [], []]  # on each axis, of the pixel below and the one above: whether it is there, its place, its weight
+    for k, (v, s) in enumerate(zip(at, size, strict=True)):
+        low = md.floor(v.detach())
+        place, weight = md.stack([low, low + 1], axis=1), md.stack([low + 1 - v, v - low], axis=1)
+        there = md.logical_and(place >= 0, place <= s - 1)
+        wide = (batch, *(2 if i == k else 1 for i in range(n)), *shape)
+        for found, x in zip(pairs, (there, md.clip(place, 0.0, s - 1.0).to(md.int64), weight), strict=True):
+            found.append(x.reshape(wide))
+    inside, weights = functools.reduce(md.logical_and, pairs[0]), functools.reduce(md.multiply, pairs[2])
+    index = functools.reduce(lambda i, k: i * size[k] + pairs[1][k], range(1, n), pairs[1][0])
+    channels, pixels = flat.shape[1:]
+    first = md.arange(batch, dtype=md.int64, backend=flat.backend, device=flat.device) * pixels
+    index = index.reshape((batch, 2**n, -1)) + first[:, None, None]
+    read = md.extend.ns.gather(md.moveaxis(flat, 1, 2).reshape((-1, channels)), index)
+    each = (batch, 2**n, math.prod(shape), 1)
+    out = (md.where(inside.reshape(each), read, 0.0) * weights.reshape(each)).sum(axis=1)
+    return md.moveaxis(out, 2, 1).reshape((batch, channels, *shape))
 
 
 def _bicubic(
