@@ -138,7 +138,8 @@ class _Names:
 @contextlib.contextmanager
 def _clocks(recorder: _Recorder) -> Iterator[None]:
     """Clocks at the functions of every backend that is loaded, and at the nodes of backward passes."""
-    pull_raw, before = tape.pull_raw, [(xp, dict(xp.__dict__)) for xp in loaded()]
+    names = (*table, "quick", "bare")
+    pull_raw, before = tape.pull_raw, [(xp, {n: vars(xp)[n] for n in names if n in vars(xp)}) for xp in loaded()]
 
     def watched(roots: Any, *rest: Any, **named: Any) -> None:
         if threading.get_ident() != recorder.thread or state.interpreter is not None:
@@ -165,9 +166,11 @@ def _clocks(recorder: _Recorder) -> Iterator[None]:
         yield
     finally:
         tape.pull_raw = pull_raw
-        for xp, attributes in before:
-            xp.__dict__.clear()
-            xp.__dict__.update(attributes)
+        for xp, own in before:  # one by one: other threads use the backend meanwhile
+            xp.__dict__.update(own)
+            for name in names:
+                if name not in own:
+                    xp.__dict__.pop(name, None)
 
 
 def _eager(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Recording:

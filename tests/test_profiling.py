@@ -80,6 +80,13 @@ def test_everything_is_put_back_also_after_an_error():
     assert tape.pull_raw is pull and xp.__dict__ == attributes
 
 
+def test_a_backend_is_never_without_its_attributes_for_other_threads():
+    """Only what was replaced is put back, one by one."""
+    xp = get("numpy")
+    md.profile(lambda x: (setattr(xp, "stored_meanwhile", 1), x * 2.0)[1], md.ones(2, backend="numpy"))
+    assert vars(xp).pop("stored_meanwhile") == 1
+
+
 def test_a_graph_that_is_kept_can_be_used_again():
     x = md.ones((3,)).requires_grad_()
     y = (x * x).sum()
