@@ -109,6 +109,11 @@ class _Timed(tape.Hooked):
         super().__init__(inner)
         self.recorder = recorder
 
+    @property
+    def outputs(self) -> int:
+        """Those of an opaque node, for which its projections ask."""
+        return int(self.inner.outputs)
+
     def pull(self, node: Any, g: Any, pending: dict, heap: list) -> None:
         """The inner kind's, with a clock."""
         r, xp, parents = self.recorder, node[2], [p for p in tape.parents_of(node) if p is not None]

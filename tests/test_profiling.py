@@ -82,7 +82,7 @@ def test_everything_is_put_back_also_after_an_error():
 
 def test_a_backend_is_never_without_its_attributes_for_other_threads():
     """Only what was replaced is put back, one by one."""
-    xp = get("numpy")
+    xp = md.extend.get_backend("numpy")
     md.profile(lambda x: (setattr(xp, "stored_meanwhile", 1), x * 2.0)[1], md.ones(2, backend="numpy"))
     assert vars(xp).pop("stored_meanwhile") == 1
 
