@@ -12,10 +12,11 @@ from minidl.extend import check_all, ns, operand
 __all__ = ["einsum"]
 
 
-def einsum(subscripts: str, /, *operands: Any) -> Tensor:
+def einsum(subscripts: str, /, *operands: Any, optimize: Any = True, precision: Any = None) -> Tensor:
     """Sums of products by Einstein's notation: "ij,jk->ik"; repeated labels take diagonals, "..." stands for broadcasting axes.
 
-    More than two arrays are contracted pairwise in the order that opt_einsum finds best. Source of the order: D. Smith and J. Gray,
+    More than two arrays are contracted pairwise in the order that opt_einsum finds best; optimize and precision are accepted
+    and change nothing. Source of the order: D. Smith and J. Gray,
     opt_einsum (JOSS 2018). Raises ValueError for labels that do not fit.
 
     >>> md.einsum("ij,jk->ki", md.ones((2, 3)), md.ones((3, 4))).shape

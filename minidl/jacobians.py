@@ -54,8 +54,9 @@ def _of_chosen(f: Function, nums: Sequence[int], args: tuple[Any, ...], kwargs: 
     return call
 
 
-def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
-    """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs.
+def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False, has_aux: bool = False) -> Function:
+    """The Jacobian by forward mode: one pass for all inputs at once (vmapped); best where outputs outnumber inputs. has_aux: f
+    returns (value, aux), and this (Jacobian, aux).
 
     >>> md.jacfwd(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
@@ -68,19 +69,26 @@ def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
         leaves = inexact("jacfwd", leaves)
         call = _of_chosen(f, nums, args, kwargs)
         along = lambda ts: md.jvp(lambda *xs: call(*tree.unflatten(structure, xs)), tuple(leaves), tuple(ts))[1]
+        if has_aux:
+            aux = call(*tree.unflatten(structure, leaves))[1]
+            call = lambda *xs, whole=call: whole(*xs)[0]
         moved = md.vmap(along)(_basis(leaves))
 
         def assemble(columns: Tensor) -> Any:
             nested = tree.unflatten(structure, _split_rows(columns, leaves, front=False))
             return nested[0] if isinstance(argnums, int) else tuple(nested)
 
-        return tree.map(assemble, moved)
+        found = tree.map(assemble, moved)
+        return (found, aux) if has_aux else found
 
     return wrapped
 
 
-def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False) -> Function:
-    """The Jacobian by reverse mode: one pass for all outputs at once (vmapped); best where inputs outnumber outputs.
+def jacrev(
+    f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = False, has_aux: bool = False, chunk_size: int | None = None
+) -> Function:
+    """The Jacobian by reverse mode: one pass for all outputs at once (vmapped); best where inputs outnumber outputs. has_aux: f
+    returns (value, aux), and this (Jacobian, aux). chunk_size, PyTorch's, is accepted and changes nothing.
 
     >>> md.jacrev(lambda x: x * x)(md.tensor([1.0, 2.0])).tolist()
     [[2.0, 0.0], [0.0, 4.0]]
@@ -89,7 +97,13 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nums = argument_numbers("jacrev", argnums, len(args))
-        out, pull = md.vjp(_of_chosen(f, nums, args, kwargs), *(args[i] for i in nums))
+        call = _of_chosen(f, nums, args, kwargs)
+        kept: list[Any] = []
+        if has_aux:
+            out, pull, aux = md.vjp(call, *(args[i] for i in nums), has_aux=True)
+            kept = [aux]
+        else:
+            out, pull = md.vjp(call, *(args[i] for i in nums))
         outs, structure = tree.flatten(out)
         rows = md.vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
         if holomorphic:
@@ -100,7 +114,8 @@ def jacrev(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
         for k in range(len(outs)):
             nested = tree.unflatten(in_structure, [b[k] for b in blocks])
             per_out.append(nested[0] if isinstance(argnums, int) else tuple(nested))
-        return tree.unflatten(structure, per_out)
+        found = tree.unflatten(structure, per_out)
+        return (found, *kept) if has_aux else found
 
     return wrapped
 

@@ -65,6 +65,8 @@ class Structure(Fields):
         """Number of leaves."""
         return 1 if self.kind is None else sum(c.size for c in self.children)
 
+    num_leaves = size  # JAX's name
+
 
 LEAF = Structure(None, None, ())
 
@@ -202,25 +204,25 @@ def _text(s: Structure, leaves: Iterator[str]) -> str | None:
     return f"[{inside}]" if kind is list else f"({inside})"
 
 
-def map(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """Apply function to corresponding leaves. Raises ValueError where the structures differ.
+def map(function: Callable[..., Any], tree: Any, *rest: Any, is_leaf: Callable[[Any], bool] | None = None) -> Any:
+    """Apply function to corresponding leaves; what is_leaf says yes to is one. Raises ValueError where the structures differ.
 
     >>> md.tree.map(lambda a, b: a + b, (1, [2]), (10, [20]))
     (11, [22])
     """
-    leaves, structure = flatten(tree)
+    leaves, structure = flatten(tree, is_leaf)
     columns = [leaves]
     for other in rest:
-        others, s = flatten(other)
+        others, s = flatten(other, is_leaf)
         if s != structure:
             raise ValueError(f"tree.map: the pytrees differ in structure: {structure} and {s}")
         columns.append(others)
     return unflatten(structure, [function(*row) for row in zip(*columns, strict=True)])
 
 
-def leaves(tree: Any) -> list[Any]:
+def leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[Any]:
     """The leaves from left to right."""
-    return flatten(tree)[0]
+    return flatten(tree, is_leaf)[0]
 
 
 def broadcast_prefix(name: str, prefix: Any, tree: Any) -> list[Any]:

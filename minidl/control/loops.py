@@ -192,8 +192,9 @@ def while_loop(cond_fun: Callable[[Any], Any], body_fun: Callable[[Any], Any], i
     return tree.unflatten(structure, outs[w:])
 
 
-def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any) -> Any:
+def fori_loop(lower: int, upper: Any, body_fun: Callable[[Any, Any], Any], init: Any, *, unroll: Any = None) -> Any:
     """state = body_fun(i, state) for i from lower to upper - 1; i is on the backend of the first tensor among lower, upper and init.
+    unroll is accepted and changes nothing.
 
     >>> md.fori_loop(0, 4, lambda i, s: s + i, md.tensor(0)).item()
     6

@@ -110,11 +110,12 @@ def _interleaved_scan(
     return tangents
 
 
-def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False) -> tuple[Any, Any]:
+def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: Any = 1) -> tuple[Any, Any]:
     """Carry a state through a sequence: f(carry, x) -> (carry, y); returns the last carry and the stacked ys.
 
     xs is a pytree of tensors with equal leading axes (or None, with length). The carry keeps its shapes and dtypes. Tracing takes the same time
-    for any length. Raises TypeError where the carry changes, ValueError where lengths differ.
+    for any length; unroll, by which JAX trades that for speed, changes nothing.
+    Raises TypeError where the carry changes, ValueError where lengths differ.
 
     >>> total, sums = md.scan(lambda c, x: (c + x, c + x), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
     >>> total.item(), sums.tolist()

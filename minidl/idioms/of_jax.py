@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
-from minidl.idioms import of_linalg
+from minidl.idioms import of_lax, of_linalg
 
 _NONE = object()
 
@@ -43,9 +43,11 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
     return md.topk(operand, k, axis)
 
 
-def segment_sum(data: Any, segment_ids: Any, num_segments: int | None = None) -> md.Tensor:
+def segment_sum(
+    data: Any, segment_ids: Any, num_segments: int | None = None, indices_are_sorted: bool = False, unique_indices: bool = False
+) -> md.Tensor:
     """The sums of the rows of `data` that have one number in `segment_ids`, as jax.ops.segment_sum has them; others than those from 0 to
-    num_segments - 1 are left out.
+    num_segments - 1 are left out. indices_are_sorted and unique_indices are accepted and change nothing.
 
     Inside jit num_segments must be given, since shapes are static.
 
@@ -175,6 +177,15 @@ def structure(tree: Any) -> Any:
     return md.tree.flatten(tree)[1]
 
 
+def all_(tree: Any) -> bool:
+    """Whether all leaves are true.
+
+    >>> md.tree.all({"a": True, "b": [1]})
+    True
+    """
+    return all(md.tree.leaves(tree))
+
+
 def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = _NONE) -> Any:
     """The leaves, from left to right, joined by a function of two.
 
@@ -246,11 +257,11 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> md.Tensor:
 #: Room -> name -> what it is there.
 NAMES: dict[str, dict[str, Any]] = {
     "md": {
-        "array": array, "jacobian": md.jacrev, "percentile": percentile, "top_k": top_k, "segment_sum": segment_sum,
+        **of_lax.NAMES, "array": array, "jacobian": md.jacrev, "percentile": percentile, "top_k": top_k, "segment_sum": segment_sum,
         "associative_scan": associative_scan,
     },
     "At": {"subtract": subtract, "divide": divide, "power": power, "apply": apply},
-    "tree": {"structure": structure, "reduce": reduce, "transpose": transpose},
+    "tree": {"structure": structure, "reduce": reduce, "transpose": transpose, "all": all_},
     "linalg": {**of_linalg.NAMES, "solve_triangular": solve_triangular, "cho_factor": cho_factor, "cho_solve": cho_solve},
 }  # fmt: skip
 #: Room -> name -> what there is for it, in the message of an AttributeError.
@@ -259,7 +270,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "numpy": "array functions are in md itself, such as md.sin",
         "lax": "its functions are minidl's: md.scan, md.cond, md.while_loop, md.fori_loop, md.top_k, md.associative_scan",
         "scipy": "see md.linalg and md.nn.functional",
-        "one_hot": "md.nn.functional.one_hot(x, n).to(md.float32)",
         "tree_util": "md.tree",
         "tree_map": "md.tree.map",
         "pmap": "md.vmap; one program runs on one device",
@@ -269,8 +279,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "make_jaxpr": "print(md.trace(f)(x))",
         "ensure_compile_time_eval": "md.eagerly()",
         "block_until_ready": "x.numpy() or x.item() waits",
-        "segment_max": "md.full(n, -md.inf).at[ids].max(x)",
-        "segment_min": "md.full(n, md.inf).at[ids].min(x)",
+        "checkpoint_policies": "md.jit(f, memory=0.5) chooses what is kept",
+        "flatten_util": "md.ravel_pytree",
+        "select_n": "md.where(condition, b, a)",
     },
     "tree": {
         "map_with_path": "md.tree.map; the names of a Module's tensors are in named_parameters()",

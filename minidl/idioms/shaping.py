@@ -232,15 +232,17 @@ def diag_embed(input: md.Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1
     return out if (dim1, dim2) == (-2, -1) else md.moveaxis(out, (-2, -1), (dim1, dim2))
 
 
-def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = md.int64, device: str | None = None) -> md.Tensor:
-    """Rows and columns of the elements on and below a diagonal, i64[2, n]."""
+def tril_indices(row: int, col: int | None = None, offset: int = 0, *, dtype: Any = md.int64, device: str | None = None) -> md.Tensor:
+    """Rows and columns of the elements on and below a diagonal, i64[2, n]; col: as many as rows."""
+    col = row if col is None else col
     return md.tensor(
         [[r, c] for r in range(row) for c in range(builtins.min(builtins.max(r + offset + 1, 0), col))] or md.zeros(0, 2), dtype, device=device
     ).T
 
 
-def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = md.int64, device: str | None = None) -> md.Tensor:
-    """Rows and columns of the elements on and above a diagonal, i64[2, n]."""
+def triu_indices(row: int, col: int | None = None, offset: int = 0, *, dtype: Any = md.int64, device: str | None = None) -> md.Tensor:
+    """Rows and columns of the elements on and above a diagonal, i64[2, n]; col: as many as rows."""
+    col = row if col is None else col
     return md.tensor([[r, c] for r in range(row) for c in range(builtins.max(r + offset, 0), col)] or md.zeros(0, 2), dtype, device=device).T
 
 

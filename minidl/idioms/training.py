@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import minidl as md
@@ -18,9 +20,15 @@ Generator = md.random.Generator
 def save(obj: Any, f: Any) -> None:
     """Write a state_dict, or a dict with several of them and numbers, to a file: md.saving.save(f, obj).
 
-    The file is safetensors, not a pickle, so only what `md.saving.save` lists can be in it; no module or function.
+    f: a path, or an open binary file such as io.BytesIO. What is written is safetensors, not a pickle, so only what `md.saving.save` lists can be in
+    it; no module or function.
     """
-    md.saving.save(f, obj)
+    if hasattr(f, "write"):
+        with tempfile.TemporaryDirectory() as folder:
+            md.saving.save(Path(folder) / "saved", obj)
+            f.write((Path(folder) / "saved").read_bytes())
+    else:
+        md.saving.save(f, obj)
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
@@ -34,7 +42,12 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
     """
     if not weights_only:
         raise ValueError("load: weights_only=False would run code from the file, which minidl never does")
-    return md.saving.load(f, device=None if map_location is None else str(map_location))
+    device = None if map_location is None else str(map_location)
+    if not hasattr(f, "read"):
+        return md.saving.load(f, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "saved").write_bytes(f.read())
+        return md.saving.load(Path(folder) / "saved", device=device)
 
 
 def functional_call(
