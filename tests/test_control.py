@@ -74,6 +74,19 @@ def test_each_lane_of_a_loop_takes_its_own_number_of_steps(backend):
         assert run(md.tensor([0, 3, 5, 1])).tolist() == [1.0, 8.0, 32.0, 2.0]
 
 
+def test_a_step_of_a_loop_may_run_a_pass_of_its_own():
+    """Down to a leaf that it made; one from outside would hold the gradient of the last step."""
+
+    def step(c, _):
+        v = c.detach().requires_grad_()
+        (v * v * v).sum().backward()
+        return v.grad / 3.0, ()
+
+    run = lambda x: md.scan(step, x, None, length=2)[0]
+    x = md.tensor([0.5, 2.0])
+    assert run(x).tolist() == md.jit(run)(x).tolist() == [0.5**4, 16.0]
+
+
 def test_backward_through_a_jitted_loop(backend):
     x = md.tensor(1.3, dtype=md.float64, requires_grad=True)
     md.jit(settle)(x).backward()

@@ -616,3 +616,23 @@ def test_what_a_function_stores_as_it_came_is_no_output(backend):
     only(h)
     only(g)
     assert a.payload is g.payload
+
+
+def test_to_explain_a_call_is_to_look_for_its_program_and_keep_what_is_made():
+    f = md.jit(lambda x, *, y=1.0: x * y)
+    x = md.ones(3, backend="numpy")
+    told = str(f.explain(x, y=2.0))
+    assert "\ninputs: " in told and "; of the numpy backend" in told and len(f.programs) == 1
+    assert f(x, y=2.0).tolist() == [2.0] * 3 and str(f.explain(x, y=2.0)) == told and len(f.programs) == 1
+    f.explain(x)
+    assert len(f.programs) == 2
+
+
+def test_the_programs_of_a_function_are_64_at_most():
+    f = md.jit(lambda x: x + 1.0)
+    with pytest.warns(UserWarning, match="traced for the 9th time"):
+        for n in range(70):
+            assert f(md.zeros(n, backend="numpy")).shape == (n,)
+    assert len(f.programs) == 64 and f.compiles == 70
+    f(md.zeros(69, backend="numpy"))
+    assert f.compiles == 70
