@@ -317,8 +317,8 @@ def grad(
     if is_grads_batched:
         from minidl.batching import vmap  # a later room
 
-        one = lambda gs: grad(outs, ins, tree.unflatten(structure, gs), True, create_graph, allow_unused)
         rows, structure = tree.flatten(list(given or ()))
+        one = lambda gs: grad(outs, ins, tree.unflatten(structure, gs), True, create_graph, allow_unused)
         result = vmap(one)(rows)
         if not retain:
             release([t.node for t in outs if t.node is not None])

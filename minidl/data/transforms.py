@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from minidl.data.distortions import ColorJitter, GaussianBlur, RandomAffine, RandomPerspective, luma
 from minidl.data.explaining import explain
 from minidl.data.pictures import Picture, Transform, draws_of
 from minidl.data.randomness import Draws
 from minidl.data.resampling import mode_of, resize
 
 __all__ = [
-    "CenterCrop", "Compose", "Grayscale", "Lambda", "Normalize", "Pad", "RandomApply", "RandomCrop", "RandomErasing", "RandomHorizontalFlip",
-    "RandomResizedCrop", "RandomVerticalFlip", "Resize", "ToTensor", "Transform",
+    "CenterCrop", "ColorJitter", "Compose", "GaussianBlur", "Grayscale", "Lambda", "Normalize", "Pad", "RandomAffine", "RandomApply", "RandomCrop",
+    "RandomErasing", "RandomHorizontalFlip", "RandomPerspective", "RandomResizedCrop", "RandomVerticalFlip", "Resize", "ToTensor", "Transform",
 ]  # fmt: skip
 
 
@@ -391,12 +392,7 @@ class Grayscale(Transform):
         if x.shape[axis] not in (1, 3):
             raise ValueError(f"Grayscale: an image with 1 or 3 channels is wanted, this has {x.shape[axis]}")
         if x.shape[axis] == 3:
-            r, g, b = np.moveaxis(x, axis, 0)
-            if x.dtype == np.uint8:
-                gray = ((r.astype(np.uint32) * 19595 + g.astype(np.uint32) * 38470 + b.astype(np.uint32) * 7471 + 0x8000) >> 16).astype(np.uint8)
-            else:
-                gray = (0.2989 * r + 0.587 * g + 0.114 * b).astype(x.dtype)
-            x = np.expand_dims(gray, axis)
+            x = np.expand_dims(luma(x, axis), axis)
         picture.array = np.repeat(x, 3, axis) if self.num_output_channels == 3 else x
 
 
