@@ -320,7 +320,7 @@ def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
 
 @by_kernel
 def _glu(x: md.Tensor, /, dim: int) -> md.Tensor:
-    first, second = md.split(x, x.shape[dim] // 2, axis=dim)
+    first, second = md.split(x, [x.shape[dim] // 2] * 2, axis=dim)
     return first * md.sigmoid(second)
 
 
