@@ -63,6 +63,7 @@ CASES: dict[str, list] = {
     for n in "exp sin cos tan atan sinh cosh tanh asinh sigmoid erf relu floor ceil round abs sign expm1 isfinite".split()},
     **{n: [(getattr(md, n), P)] for n in "log sqrt rsqrt log2 log10 log1p".split()},
     **{n: [(getattr(md, n), U)] for n in "asin acos atanh".split()},
+    **{n: [(getattr(md, n), X), (getattr(md, n), ENDS), (getattr(md, n), U.to(md.float64))] for n in "erfc erfinv lgamma digamma".split()},
     "acosh": [(lambda x: md.acosh(x + 1.0), P)], "neg": [(lambda x: -x, X), (lambda i: -i, I), (lambda k: -k, K)], "trunc": [(md.trunc, X)],
     "softplus": [(F.softplus, X)],
     "isnan": [(md.isnan, X / X), (md.isnan, I)], "isinf": [(md.isinf, ENDS), (md.isinf, ENDS.to(md.float16)), (md.isinf, K)],
@@ -127,6 +128,14 @@ CASES: dict[str, list] = {
     for i in (-1, 0, 1, 2, 5)]
     + [(lambda x: md.cond(x.sum() > 0, lambda v: (v, v * 2), lambda v: (v - 1, v), x), M)],
 }  # fmt: skip
+
+
+def test_the_tails_of_erfc_and_the_ends_of_erfinv_keep_their_digits(tmp_path):
+    x = md.tensor([0.6, 3.0, 6.0, 9.0, 25.0], dtype=md.float64)
+    y = md.tensor([1e-20, 0.3, 0.9, -0.999999, 1 - 1e-12], dtype=md.float64)
+    file = export_onnx(lambda x, y: (md.erfc(x), md.erfinv(y)), (x, y), tmp_path / "f.onnx")
+    for got, want, digits in zip(run(file, x, y), (md.erfc(x), md.erfinv(y)), (2e-7, 1e-12), strict=True):
+        np.testing.assert_allclose(got, want.numpy(), rtol=digits, atol=0)
 
 
 @pytest.mark.parametrize("name", sorted(OPERATIONS))

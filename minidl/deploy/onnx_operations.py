@@ -15,9 +15,10 @@ import numpy as np
 
 import minidl as md
 from minidl.deploy.onnx_compositions import COMPOSITIONS, number
+from minidl.deploy.onnx_special import SPECIAL
 from minidl.deploy.onnx_writer import Writer
 
-OPERATIONS: dict[str, Callable[..., Any]] = {**COMPOSITIONS}
+OPERATIONS: dict[str, Callable[..., Any]] = {**COMPOSITIONS, **SPECIAL}
 #: Integers for which runtimes have no arithmetic; it is done in int64 then, and what is too large wraps.
 _NARROW = (md.int8, md.int16, md.uint8, md.uint16, md.uint32)
 
