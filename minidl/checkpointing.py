@@ -75,7 +75,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         stored = [t for ref, _ in changed.values() if (t := ref()) is not None and (n := node_of(t)) is not None and n[0] < born]
-        outs, n_out = [*outs, *map(_now, stored)], len(outs)
+        outs, n_out = [_now(o) if isinstance(o, Tensor) else o for o in (*outs, *stored)], len(outs)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
@@ -92,7 +92,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                     _restore(changed)
                     _rewind(before)
                     results, aliases = run(nodes)
-                    return [*tree.leaves(results), *map(_now, stored)], aliases
+                    return [_now(r) if isinstance(r, Tensor) else r for r in (*tree.leaves(results), *stored)], aliases
                 finally:
                     _restore(undo)
                     _rewind(now)

@@ -115,3 +115,20 @@ def test_the_gradient_reaches_what_is_read_several_times_from_outside(wrap):
         wrap(run(lambda x: x * twice + md.sin(twice) * x * w + w))(x).backward()  # noqa: B023
         slopes.append((w.grad.item(), x.grad.item()))
     np.testing.assert_allclose(*slopes, rtol=1e-6)
+
+
+def test_a_result_that_is_a_tensor_from_outside_keeps_its_place_on_the_tape():
+    double = md.custom_jvp(lambda x: x * 2)
+    double.defjvp(lambda p, t: (p[0] * 2, t[0] * 2))
+    x = md.tensor([1.0, 2.0])
+    for outside in (lambda x: x * 2, double):
+        for wrap in (md.checkpoint, lambda f: md.jit(md.checkpoint(f)), lambda f: md.checkpoint(md.jit(f))):
+
+            def f(x, outside=outside, wrap=wrap):
+                v = outside(x)
+                a, b = wrap(lambda a: (a * v, v))(x)
+                return (a * 3 + b).sum()
+
+            for g in (md.grad(f), md.jit(md.grad(f)), lambda x: md.vmap(md.grad(f))(md.stack([x, x]))[1]):
+                assert g(x).tolist() == [14.0, 26.0]
+            assert md.jvp(f, (x,), (md.ones(2),))[1].item() == 40.0
