@@ -14,7 +14,9 @@ linear algebra and Fourier transforms followed their functions, with their kerne
 2,000 less. What has come since: views that reach what they are of, as PyTorch's; compositions and recurrent layers that are one node of the tape;
 guards of what a program stores and of more containers; arguments that stay with another engine; programs that write to views: 1,200 more.
 Inspection, einsum, Jacobians and sizes that grow left: 450 less; guards hear comparisons, texts and computed names, a function that is traced again
-and again says why, operations of several arrays run as straight lines, and top-k and short rows have quick kernels: 600 more.
+and again says why, operations of several arrays run as straight lines, and top-k and short rows have quick kernels: 600 more. Then the
+array functions that are made of others, the contest of backend="auto", autocast and recomputing for a budget of memory left; gelu, layer
+normalisation, attention and the gamma function's family followed, with their rules and kernels: 2,600 less.
 Exits with 1 above the ceiling.
 """
 
@@ -24,7 +26,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 27_530
+CEILING = 26_880
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision __main__"
