@@ -7,7 +7,7 @@ from typing import Any
 
 import minidl as md
 from minidl import Tensor
-from minidl.extend import cast, check_all, fits, ns, operand, size_tuple
+from minidl.extend import cast, check_all, create, fits, get_backend, home, ns, operand, size_tuple
 
 __all__ = ["eye", "linspace", "meshgrid"]
 
@@ -49,7 +49,8 @@ def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: Any = N
     """
     n_rows, n_cols = size_tuple("eye", (n_rows, n_rows if n_cols is None else n_cols))
     fits("eye", (n_rows, n_cols), _dtype(dtype))
-    rows, cols = (md.arange(n, backend=backend, device=device) for n in (n_rows, n_cols))
+    xp = home() if backend is None and device is None else get_backend(backend or home().name, device)
+    rows, cols = (create("iota", xp, md.int64, size=n) for n in (n_rows, n_cols))
     k = max(-n_rows, min(k, n_cols))  # further off there is no diagonal
     return cast(ns.eq(ns.reshape(ns.add(rows, k), shape=(n_rows, 1)), cols), _dtype(dtype))
 

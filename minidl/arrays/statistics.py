@@ -20,6 +20,10 @@ def _floating(x: Tensor) -> Tensor:
     return x if x.dtype.inexact else cast(x, md.get_default_dtype())
 
 
+def _sum(x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
+    return ns.sum(x, axis=axes, keepdims=keepdims) if axes else x
+
+
 def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The mean squared distance from the mean over axes, divided by (count - correction): 0 as in the Array API, 1 for the unbiased estimate
     that PyTorch has by default.
@@ -30,8 +34,9 @@ def var(x: Any, /, axis: Axis = None, *, correction: float = 0.0, keepdims: bool
     x = _floating(operand(x))
     axes = axes_tuple("var", axis, x.ndim)
     wide = cast(x, md.float32) if x.dtype.bits == 16 else x
-    total = md.sum(_squares(ns.sub(wide, md.mean(wide, axes, True))), axes, keepdims)
-    n = math.prod(x.shape[a] for a in axes) - correction
+    count = math.prod(x.shape[a] for a in axes)
+    total = _sum(_squares(ns.sub(wide, ns.div(_sum(wide, axes, True), float(count)))), axes, keepdims)
+    n = count - correction
     return cast(ns.div(total, float(n if n > 0 else 0)), x.dtype.real)
 
 
@@ -60,7 +65,7 @@ def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: fl
     if x.dtype.bits == 16:
         return cast(vector_norm(cast(x, md.float32), axis=axis, keepdims=keepdims, ord=ord), x.dtype)
     if ord == 2:
-        return ns.root(md.sum(_squares(x), axis, keepdims), p=2)
+        return ns.root(_sum(_squares(x), axes_tuple("vector_norm", axis, x.ndim), keepdims), p=2)
     if ord == 0:
         return md.sum(cast(ns.ne(x, 0), x.dtype.real), axis, keepdims)
     size = ns.abs(x)
@@ -149,41 +154,41 @@ def quantile(x: Any, q: Any, /, axis: Axis = None, keepdims: bool = False, *, me
         expect(lambda: ns.logical_not(ns.logical_and(ns.ge(q, 0), ns.le(q, 1))), ValueError, "quantile: a q is not between 0 and 1")
     elif symbolic:
         levels = [float(v) for v in looked[0].reshape(-1)]  # type: ignore[index]
-    if not math.prod(x.shape):
-        raise ValueError(f"quantile: {describe(x)} is empty")
+    if not math.prod(x.shape) or not (symbolic or levels):
+        raise ValueError(f"quantile: {describe(x)} is empty" if levels or symbolic else "quantile: no q came")
     for v in levels:
         if not 0 <= v <= 1:
             raise ValueError(f"quantile: q is {v}; it lies between 0 and 1")
-
-    def over(v: Tensor, a: int) -> Tensor:
-        n = v.shape[a]
-        ordered = ns.take_along(v, ns.argsort(v, axis=a, descending=False), axis=a)
-        last = cut(ordered, a, n - 1, n)  # nan sorts last
-        if symbolic:
-            place = ns.mul(ns.reshape(ns.clip(cast(q, v.dtype), 0, 1), shape=(int(q.size), *(1,) * (v.ndim - a - 1))), n - 1)
-            place = between(place, ns.floor, ns.ceil, ns.round)
-            low, part = ns.floor(place), ns.sub(place, ns.floor(place))
-            ends = [md.take(ordered, ns.reshape(cast(e, md.int64), shape=(int(q.size),)), axis=a) for e in (low, ns.ceil(place))]
-            mixed = ns.add(ns.mul(ends[0], ns.sub(1, part)), ns.mul(ends[1], part))
-            return md.moveaxis(ns.where(ns.isnan(last), last, ns.where(ns.gt(part, 0), mixed, ends[0])), a, -1)
-        outs = []
-        for level in levels:
-            place = between(level * (n - 1), math.floor, math.ceil, round)
-            low = int(place)
-            part = place - low
-            out = cut(ordered, a, low, low + 1)
-            if part:
-                out = ns.add(ns.mul(out, 1 - part), ns.mul(cut(ordered, a, low + 1, low + 2), part))
-            outs.append(ns.where(ns.isnan(last), last, out))
-        return md.stack([md.squeeze(o, a) for o in outs], axis=-1)
 
     axes = axes_tuple("quantile", axis, x.ndim)
     shape = tuple(1 if a in axes else n for a, n in enumerate(x.shape) if keepdims or a not in axes)
     if len(axes) != 1:  # they are made one first, the last
         rest = tuple(a for a in range(x.ndim) if a not in axes)
-        x, axes = md.reshape(md.permute_dims(x, (*rest, *axes)), (*(x.shape[a] for a in rest), -1)), (len(rest),)
-    out = over(x, axes[0])
-    return md.reshape(md.moveaxis(out, -1, 0), (out.shape[-1], *shape) if many else shape)
+        size = math.prod(x.shape[a] for a in axes)
+        x, axes = ns.reshape(ns.permute(x, axes=(*rest, *axes)), shape=(*(x.shape[a] for a in rest), size)), (len(rest),)
+    (a,) = axes
+    n = x.shape[a]
+    ordered = ns.take_along(x, ns.argsort(x, axis=a, descending=False), axis=a)
+    last = cut(ordered, a, n - 1, n)  # nan sorts last
+    if symbolic:
+        place = ns.mul(ns.reshape(ns.clip(cast(q, x.dtype), 0, 1), shape=(int(q.size), *(1,) * (x.ndim - a - 1))), n - 1)
+        place = between(place, ns.floor, ns.ceil, ns.round)
+        low, part = ns.floor(place), ns.sub(place, ns.floor(place))
+        ends = [md.take(ordered, ns.reshape(cast(e, md.int64), shape=(int(q.size),)), axis=a) for e in (low, ns.ceil(place))]
+        mixed = ns.add(ns.mul(ends[0], ns.sub(1, part)), ns.mul(ends[1], part))
+        out = ns.where(ns.isnan(last), last, ns.where(ns.gt(part, 0), mixed, ends[0]))
+        out = ns.permute(out, axes=(a, *(i for i in range(x.ndim) if i != a)))
+        return ns.reshape(out, shape=(int(q.size), *shape) if many else shape)
+    outs = []
+    for level in levels:
+        place = between(level * (n - 1), math.floor, math.ceil, round)
+        low = int(place)
+        part = place - low
+        out = cut(ordered, a, low, low + 1)
+        if part:
+            out = ns.add(ns.mul(out, 1 - part), ns.mul(cut(ordered, a, low + 1, low + 2), part))
+        outs.append(ns.reshape(ns.where(ns.isnan(last), last, out), shape=(1, *shape) if many else shape))
+    return ns.concat(*outs, axis=0) if many else outs[0]
 
 
 def median(x: Any, /, axis: Axis = None, keepdims: bool = False) -> Tensor:

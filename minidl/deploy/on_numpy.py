@@ -68,8 +68,9 @@ class _Module:
         for node in ast.parse(self.source).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 self.defined[node.name] = node
-            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                self.defined[node.targets[0].id] = node
+            elif isinstance(node, ast.Assign):
+                targets = getattr(node.targets[0], "elts", node.targets[:1])  # of several in a row each
+                self.defined.update((t.id, node) for t in targets if isinstance(t, ast.Name))
             elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
                 self.defined[node.target.id] = node
             elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and ast.unparse(node.value.func).endswith(".update"):
@@ -160,10 +161,10 @@ class Definitions:
 
     def _define(self, home: str, name: str) -> None:
         """Add a definition of a file, and before it what it needs when it is made."""
-        if (home, name) in self.texts:
-            return
         module = _module(home)
         node = module.defined[name]
+        if any(where == home and module.defined.get(n) is node for where, n in self.texts):
+            return
         self.texts[home, name] = ""  # which ends a circle of functions that call each other
         early = _decorators(node) if isinstance(node, ast.FunctionDef) else [node]
         for part in early:

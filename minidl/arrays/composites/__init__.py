@@ -81,6 +81,9 @@ def scaled_dot_product_attention(
 
 
 def _leading(*xs: Tensor) -> tuple[int, ...]:
+    first, *others = (x.shape[:-2] for x in xs)
+    if all(shape == first for shape in others):
+        return first
     try:
         return md.broadcast_shapes(*(x.shape[:-2] for x in xs))
     except ValueError:
