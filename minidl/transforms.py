@@ -330,14 +330,17 @@ def stands_for(
     >>> y.tolist(), x.grad.tolist()
     ([1.0, 4.0], [2.0, 4.0])
     """
-    xp = next(x.xp for x in inputs if x is not None)
-    kept, wanted = list(map(twin, inputs)), [x is not None and x.node is not None for x in inputs]
-    nodes: list[Any] = [None] * len(results)
-    if True in wanted and (not busy[0] or state.grad):
+    kept = [None if x is None else (x.payload, x.xp, x.dtype, x.node) for x in inputs]  # what they are now
+    parents = [None if k is None else k[3] for k in kept]
+    xp, nodes = next(k[1] for k in kept if k is not None), [None] * len(results)
+    if any(parents) and (not busy[0] or state.grad):
+        wanted = [n is not None for n in parents]
         run = lambda start: (outs if isinstance(outs := f(*start), tuple) else (outs,))[: len(results)]
+        start = lambda: [None if k is None else Tensor(*k) for k in kept]
+        rules = lambda: again(f.__name__, run, start, [k if w else None for k, w in enumerate(wanted)])
         raw = lambda cts: None if state.strong or state.interpreter is not None else back(wanted, *cts)
-        vjp, jvp = again(f.__name__, run, lambda: list(map(twin, kept)), [k if w else None for k, w in enumerate(wanted)])
-        nodes = tape.opaque_nodes(xp, f.__name__, [None if x is None else x.node for x in inputs], len(results), vjp, jvp, raw)
+        vjp, jvp = lambda cts, tracked: rules()[0](cts, tracked), lambda tangents: rules()[1](tangents)
+        nodes = tape.opaque_nodes(xp, f.__name__, parents, len(results), vjp, jvp, raw)
     return [Tensor(v, xp, xp.dtype_of(v), n) for v, n in zip(results, nodes, strict=True)]
 
 
