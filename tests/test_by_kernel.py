@@ -283,3 +283,26 @@ def test_arrays_in_any_order_of_memory():
     for turned in (False, True):
         for mine, theirs in zip(losses("torch", np.float32, turned), wanted, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_torch_divides_by_is_looked_at_first():
+    """Its derivative of a normalisation ends the process for no rows; an infinite weight makes nan of whatever it multiplies."""
+    three = [1.0, 2.0, 3.0]
+    for shape in ((0, 3), (2, 3, 0), (0, 3, 2)):
+        x, w = on("torch", np.zeros(shape)), on("torch", three)
+        y = F.batch_norm(x, on("torch", three, tracked=False), on("torch", three, tracked=False), w)
+        assert [g.numpy().tolist() for g in md.autograd.grad(y.sum(), (x, w))] == [np.zeros(shape).tolist(), [0.0] * 3]
+    for training in (True, False):
+        found = [
+            F.batch_norm(on(b, [[1.0], [2.0], [4.0]]), on(b, [0.5]).detach(), on(b, [2.0]).detach(), on(b, [np.inf]), training=training).tolist()
+            for b in ("torch", "numpy")
+        ]
+        assert found[0] == found[1] and not np.isnan(found[0]).any()
+
+
+def test_a_loop_of_no_steps_stays_on_its_backend():
+    for layer in (md.nn.LSTM(2, 3), md.nn.GRU(2, 3)):
+        out, _ = layer.to(backend="torch")(md.zeros((0, 1, 2), backend="torch"))
+        assert out.shape == (0, 1, 3) and out.backend == "torch"
+    last, ys = md.scan(lambda c, x: (c + x, c * x), md.zeros(2, backend="torch"), md.zeros((0, 2), backend="torch"))
+    assert (last.backend, ys.backend, ys.shape) == ("torch", "torch", (0, 2))

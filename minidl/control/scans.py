@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -132,7 +133,8 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
             lambda *a: f(tree.unflatten(c_structure, a[: len(carry)]), tree.unflatten(x_structure, a[len(carry) :])),
             [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq],
         )
-        ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
+        with using(given[0].xp) if (given := carry + seq) else contextlib.nullcontext():
+            ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
         return tree.unflatten(c_structure, own(tuple(carry))), tree.unflatten(structure.children[1], ys)
     if state.interpreter is None:
         return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]

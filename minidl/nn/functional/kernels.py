@@ -1,7 +1,7 @@
 """Functions of many operations that a kernel of their backend's library computes, forwards and backwards, where they run eagerly.
 
-Promises: traces, vmap, other derivatives than a first one backwards, strong zeros and whatever a kernel declines see the operations of the function,
-whose values the kernel's are but for rounding.
+Promises: traces, vmap, other derivatives than a first one backwards, strong zeros, empty arrays and whatever a kernel declines see the operations of
+the function, whose values the kernel's are but for rounding.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def by_kernel(f: F) -> F:
         for x in data:
             if x is None:
                 arrays.append(None)
-            elif isinstance(x, md.Tensor) and x.xp is xp:
+            elif isinstance(x, md.Tensor) and x.xp is xp and 0 not in x.shape:  # some kernels divide by the number of elements
                 arrays.append(x.payload)
                 tracked = tracked or x.node is not None
             else:

@@ -67,7 +67,7 @@ def _activation(
     """The kernel of a function of one array; fits: for which parameters, which are numbers; look: whether there is anything that it gets wrong."""
 
     def kernel(tracked: bool, x: Tensor, *params: Any) -> Any:
-        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda and x.numel()):
+        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda):
             return None
         if params and not (all(p.__class__ in (float, int) for p in params) and fits(*params)):
             return None
@@ -116,8 +116,8 @@ def by_batch(
     tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, rate: Tensor | None,
     eps: float, momentum: Any,
 ) -> Any:  # fmt: skip
-    """torch takes 0 for the inverse of a deviation of 0 where eps is 0."""
-    if rate is not None or eps <= 0 or not _ours(x, weight, bias, mean, var):
+    """torch takes 0 for the inverse of a deviation of 0 where eps is 0, and a weight for a factor of the mean."""
+    if rate is not None or eps <= 0 or not _ours(x, weight, bias, mean, var) or not (weight is None or _finite(weight)):
         return None
     if mean is not None and var is not None:  # which the kernel would write to
         mean, var = mean.clone(), var.clone()
@@ -126,7 +126,7 @@ def by_batch(
 
 
 def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    if eps <= 0 or not _ours(x, mean, var, weight, bias):
+    if eps <= 0 or not _ours(x, mean, var, weight, bias) or not (weight is None or _finite(weight)):
         return None
     out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
     back = _normal_back(x, weight, mean, var, saved, False, eps)
@@ -151,7 +151,7 @@ def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor
 def lstm(tracked: bool, x: Tensor, h: Tensor, c: Tensor, ih: Tensor, hh: Tensor, bias_ih: Any, bias_hh: Any, reverse: bool) -> Any:
     """A layer in one direction by oneDNN, which looks at few of the shapes."""
     biases, (n, size), rows = bias_ih is not None and bias_hh is not None, h.shape, (hh.shape[0],)
-    if x.dtype is not torch.float32 or not _ours(x, h, c, ih, hh, bias_ih, bias_hh) or not x.numel() or not torch.backends.mkldnn.is_available():
+    if x.dtype is not torch.float32 or not _ours(x, h, c, ih, hh, bias_ih, bias_hh) or not torch.backends.mkldnn.is_available():
         return None
     b_ih, b_hh = (bias_ih, bias_hh) if biases else (hh.new_zeros(rows),) * 2
     right = rows == b_ih.shape == b_hh.shape and ih.shape == (*rows, x.shape[2]) and hh.shape == (4 * size, size) and h.shape == c.shape
@@ -192,7 +192,7 @@ def _picked(logs: Tensor, target: Tensor, weight: Tensor | None, axis: int, igno
 
 
 def of_logarithms(tracked: bool, logs: Tensor, target: Tensor, weight: Tensor | None, axis: int, ignore: int, reduction: str) -> Any:
-    if not _ours(logs, weight) or target.dtype is not torch.int64 or not target.numel():
+    if not _ours(logs, weight) or target.dtype is not torch.int64:
         return None
     loss, back = _picked(logs, target, weight, axis, ignore, reduction)
     return ((loss,), (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if _finite(loss) else None
@@ -200,7 +200,7 @@ def of_logarithms(tracked: bool, logs: Tensor, target: Tensor, weight: Tensor | 
 
 def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int, reduction: str) -> Any:
     """Not for scores that memory does not hold twice easily, nor for infinite ones."""
-    if not _ours(x) or target.dtype is not torch.int64 or not 0 < x.numel() < _MANY:
+    if not _ours(x) or target.dtype is not torch.int64 or x.numel() >= _MANY:
         return None
     logs = torch.log_softmax(x, axis)
     if not _finite(logs):
@@ -212,7 +212,7 @@ def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int,
 # ---- pooling ----------------------------------------------------------------------------------------------------------------------------------
 def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
     """Few maxima: for many the primitive has quicker ways, and torch takes the last nan of a window."""
-    if x.dim() != 4 or not _ours(x) or not 0 < x.numel() <= _SOME:
+    if x.dim() != 4 or not _ours(x) or x.numel() > _SOME:
         return None
     out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
     if not _finite(out):
@@ -222,7 +222,7 @@ def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
 
 # ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------
 def norm(tracked: bool, *xs: Tensor) -> Any:
-    if tracked or not _ours(*xs) or not all(x.numel() for x in xs):
+    if tracked or not _ours(*xs):
         return None
     return (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(xs)))),), (), None
 
