@@ -38,6 +38,7 @@ def routine(module: str, name: str) -> int | None:
     return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
 
 
+_SMALL, _MANY = 64, 32  # multiplications of a product that take less time than a call of BLAS, and products that are worth a kernel
 _BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zgemm"}
 
 
@@ -104,10 +105,24 @@ def _dot(plan: Any, e: Equation) -> None:
         plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), yr, xr, room, *product.args)
         narrow(plan, v, d, lambda out: move(plan, room, out, d, (m, n), (1, m), (n, 1)))
         return
+    if batch >= _MANY and 0 < m * n * k <= _SMALL and d.is_float:
+        unrolled = source(_small(d, m, n, k, tx, ty))
+        narrow(plan, v, d, lambda out: plan.call(unrolled, xr, yr, out, batch))
+        return
     product = Product(plan, d, m, n, k, tx, ty)
     text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
     steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
     narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch if m * n else 0, *steps, *product.args))
+
+
+def _small(d: DType, m: int, n: int, k: int, tx: bool, ty: bool) -> str:
+    """Products of a batch of matrices so small that a call of BLAS takes longer than they do; their sizes are in the text, which is unrolled."""
+    lines = [*(f"{name} = as_ptr(a[{j}], {stored(d)})" for j, name in enumerate("xyz")), "for i in range(a[3]):"]
+    for r in range(m):
+        for c in range(n):
+            terms = (f"x[i*{m * k} + {q * m + r if tx else r * k + q}]*y[i*{k * n} + {c * k + q if ty else q * n + c}]" for q in range(k))
+            lines.append(f"    z[i*{m * n} + {r * n + c}] = {' + '.join(terms)}")
+    return "\n".join(lines)
 
 
 def has_rows(products: Iterable[Equation]) -> bool:

@@ -9,6 +9,7 @@ same modulo 2**n, and with the sign bit flipped the order is the same, too.
 
 from __future__ import annotations
 
+import cmath
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -272,6 +273,9 @@ for _name, _f in SUMS.items():
 
 def _complex_sign(x: Tensor) -> Tensor:
     """An infinite part hides a finite one."""
+    out = torch.sgn(x)
+    if x.is_cpu and not windows.unseen(x) and cmath.isfinite(x.sum().item()):
+        return out
     a, b = x.real, x.imag
     wild, nan = torch.isinf(a) | torch.isinf(b), (a != a) | (b != b)
     unknown = nan | (torch.isinf(a) & torch.isinf(b))
@@ -279,7 +283,6 @@ def _complex_sign(x: Tensor) -> Tensor:
     def part(c: Tensor, other: Tensor) -> Tensor:
         return torch.where(unknown, math.nan, torch.where(wild, torch.where(torch.isinf(c), torch.sign(c), 0.0), other))
 
-    out = torch.sgn(x)
     return torch.complex(part(a, out.real), part(b, out.imag))
 
 
