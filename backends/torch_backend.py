@@ -285,8 +285,8 @@ class TorchBackend(Backend):
         into = f", out={over}" if over else ""
         if name in PLAIN and not unsigned and not (name in COMPLEX and x.dtype.is_complex):
             return f"{_bind(env, 'torch_' + name, PLAIN[name])}({', '.join(inputs)}{into})"
-        if name == "keep_positive":
-            return f"{_bind(env, name, EMITTED[name])}({', '.join(inputs)}{into})"
+        if name in ("keep_positive", "keep_inside"):
+            return f"{_bind(env, name, EMITTED[name])}({', '.join(inputs)}{into}{''.join(f', {k}={v!r}' for k, v in params.items())})"
         if name == "relu" and not unsigned:
             return f"{_bind(env, *(('torch_relu_', torch.relu_) if over else ('torch_relu', torch.relu)))}({a})"
         if name == "copy":
@@ -355,7 +355,7 @@ def _can_overwrite(equation: Equation) -> bool | Sequence[int]:
         return () if equation.outputs[0].dtype in _UNSIGNED else (0,)
     if name in COMPLEX and equation.inputs[0].dtype.is_complex:
         return False
-    return (name in PLAIN or name in ("relu", "keep_positive")) and not any(a.dtype in _UNSIGNED for a in equation.inputs)
+    return (name in PLAIN or name in ("relu", "keep_positive", "keep_inside")) and not any(a.dtype in _UNSIGNED for a in equation.inputs)
 
 
 def _is_mm(equation: Equation) -> bool:

@@ -321,7 +321,7 @@ for _name in ("affine", "dot_general", "conv", "conv_affine", "conv_dx", "conv_d
 
 
 # ---- where a look at the values pays --------------------------------------------------------------------------------------------------
-_relu_backward = torch.ops.aten.threshold_backward
+_relu_backward, _hardtanh_backward = torch.ops.aten.threshold_backward, torch.ops.aten.hardtanh_backward
 _SEVERAL = 2**12  # elements from which on several passes cost less than one slow one
 
 
@@ -329,6 +329,13 @@ _SEVERAL = 2**12  # elements from which on several passes cost less than one slo
 def number(value: float, dtype: torch.dtype, device: Any = "cpu") -> Tensor:
     """A 0-d tensor: torch takes it faster than a number of Python, and adds a multiple to it in one pass."""
     return torch.full((), value, dtype=dtype, device=device)
+
+
+def keep_inside(g: Tensor, x: Tensor, out: Tensor | None = None, *, lo: float, hi: float) -> Tensor:
+    """torch's derivative of clip passes g where x is nan; the table's does not."""
+    if not finite(x):
+        return torch.where((x > lo) & (x < hi), g, torch.zeros((), dtype=g.dtype, device=g.device), out=out)
+    return _hardtanh_backward.default(g, x, lo, hi) if out is None else _hardtanh_backward.grad_input(g, x, lo, hi, grad_input=out)
 
 
 def keep_positive(g: Tensor, x: Tensor, out: Tensor | None = None) -> Tensor:

@@ -10,7 +10,8 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
-- where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element.
+- where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element. So does the choice of what lies between
+  two numbers (`keep_inside`), as in the derivative of clip.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 
 from minidl.backends import hot
-from minidl.backends.torch_kernels import keep_positive
+from minidl.backends.torch_kernels import keep_inside, keep_positive
 from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
 from minidl.backends.torch_windows import MANY, WORDS, cuts, max_pool, pool_scatter, sliced_maxima, slices_well
 from minidl.graph import Equation, Graph, Literal, Var
@@ -32,6 +33,13 @@ from minidl.passes.rewriting import common
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
+
+
+class KeepInside:
+    """keep_inside(g, x; lo, hi): g where lo < x < hi, else 0."""
+
+    name = "keep_inside"
+    multiple = False
 
 
 class KeepPositive:
@@ -83,7 +91,8 @@ def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[in
 REWRITES: list[Callable[[Graph], Graph]] = []
 #: The functions of the primitives that live in emitted programs.
 EMITTED = {
-    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "pool_masks": pool_masks, "spread": spread,
+    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive,
+    "keep_inside": keep_inside, "pool_masks": pool_masks, "spread": spread,
 }  # fmt: skip
 
 
@@ -113,6 +122,20 @@ class Uses:
         x, g, out = test.inputs[0], e.inputs[1], e.outputs[0]
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
 
+
+    def inside(self, e: Equation) -> tuple[Any, dict[str, float]] | None:
+        """x and the bounds, for an equation where(lo < x < hi, g, 0) of one shape."""
+        both = self.maker(e.inputs[0], "logical_and") if e.primitive.name == "where" else None
+        if both is None or not (isinstance(e.inputs[2], Literal) and repr(e.inputs[2].value) == "0.0"):
+            return None
+        low, high, g = self.maker(both.inputs[0], "gt"), self.maker(both.inputs[1], "lt"), e.inputs[1]
+        if low is None or high is None or low.inputs[0] is not high.inputs[0] or not isinstance(low.inputs[0], Var) or not isinstance(g, Var):
+            return None
+        x, ends = low.inputs[0], (low.inputs[1], high.inputs[1])
+        fits = x.shape == g.shape == e.outputs[0].shape and x.dtype is g.dtype and x.dtype.name in ("float32", "float64")
+        if not (fits and all(isinstance(a, Literal) and math.isfinite(a.value) for a in ends)):
+            return None
+        return x, {"lo": float(ends[0].value), "hi": float(ends[1].value)}
 
     def cut_by(self, scatter: Equation, x: Any) -> bool:
         """Whether this is a pool_scatter of what was 0 already where x is not positive."""
@@ -210,6 +233,9 @@ def keep_positives(graph: Graph) -> Graph:
     equations = []
     for e in graph.equations:
         x = uses.positive(e) if math.prod(e.outputs[0].shape) >= MANY else None
+        between = uses.inside(e) if math.prod(e.outputs[0].shape) >= MANY else None
+        if between is not None:
+            e = Equation(KeepInside, (e.inputs[1], between[0]), between[1], e.outputs, e.where)
         equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
     return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
 
