@@ -131,11 +131,9 @@ class Uses:
         low, high, g = self.maker(both.inputs[0], "gt"), self.maker(both.inputs[1], "lt"), e.inputs[1]
         if low is None or high is None or low.inputs[0] is not high.inputs[0] or not isinstance(low.inputs[0], Var) or not isinstance(g, Var):
             return None
-        x, ends = low.inputs[0], (low.inputs[1], high.inputs[1])
+        x, ends = low.inputs[0], {k: getattr(test.inputs[1], "value", math.inf) for k, test in (("lo", low), ("hi", high))}
         fits = x.shape == g.shape == e.outputs[0].shape and x.dtype is g.dtype and x.dtype.name in ("float32", "float64")
-        if not (fits and all(isinstance(a, Literal) and math.isfinite(a.value) for a in ends)):
-            return None
-        return x, {"lo": float(ends[0].value), "hi": float(ends[1].value)}
+        return (x, ends) if fits and all(map(math.isfinite, ends.values())) else None
 
     def cut_by(self, scatter: Equation, x: Any) -> bool:
         """Whether this is a pool_scatter of what was 0 already where x is not positive."""
