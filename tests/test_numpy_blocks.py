@@ -187,6 +187,26 @@ def test_a_condition_that_dies_is_not_written_over_by_its_choice(small, donated,
     np.testing.assert_array_equal(run(*(a.copy() for a in args))[0], interpreted(graph, args)[0])
 
 
+#: What is no sum over rows that are counted once: reductions that nothing adds up block by block, and of what is the same in every row.
+ACROSS = {
+    "prod": lambda x, v: (y := md.exp(x * 0.1), md.prod(y, axis=0)), "any": lambda x, v: (x * 2.0, md.any(x * 2.0 > 5.0, axis=0)),
+    "argmax": lambda x, v: (y := x * 2.0, md.argmax(y, axis=0)), "logsumexp": lambda x, v: (y := x * 2.0, md.logsumexp(y, axis=0)),
+    "sum of a row": lambda x, v: (x + (w := md.exp(v)), md.sum(w)), "sum of [1, n]": lambda x, v: (x + (w := md.exp(v)[None]), md.sum(w, axis=0)),
+    "sum of a column": lambda x, v: (x * (w := md.sum(x, axis=1, keepdims=True)), md.sum(w)),
+    "max of a number": lambda x, v: (x * (w := md.sum(v)), md.max(w)),
+    "softmax over rows": lambda x, v: md.softmax(x * 2.0, axis=0) + v, "log_softmax over rows": lambda x, v: md.log_softmax(x * 2.0, axis=0) * v,
+    "softmax of a vector": lambda x, v: md.softmax(md.reshape(x * 2.0, (-1,))) * 2.0,
+    "softmax of sums": lambda x, v: md.softmax(md.sum(md.reshape(x * 2.0, (61, 4, 4)), axis=2)) * 2.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ACROSS)
+def test_what_is_not_added_up_from_row_to_row(small, case):
+    small(*SIZES[1])
+    args = [a.astype(np.float32) for a in (np.random.default_rng(0).normal(size=(61, 16)), np.random.default_rng(1).normal(size=16))]
+    check(md.trace(ACROSS[case])(*map(md.asarray, args)), args, 1e-5)
+
+
 def test_a_loop_without_buffers_may_end_in_a_part_of_a_block(small):
     small(*SIZES[1])
     graph = md.trace(lambda x: md.exp(x * 2.0))(md.ones((61, 16)))
