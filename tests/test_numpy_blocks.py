@@ -207,6 +207,20 @@ def test_what_is_not_added_up_from_row_to_row(small, case):
     check(md.trace(ACROSS[case])(*map(md.asarray, args)), args, 1e-5)
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_gradient_that_only_its_update_reads_is_made_row_by_row(several):
+    rng = np.random.default_rng(0)
+    w, x, g = (rng.normal(size=s).astype(np.float32) for s in ((1024, 1024), (8, 1024), (8, 1024)))
+
+    def f(w, x, g):
+        slope = x.T @ g
+        return w - slope * 0.1, *([slope] if several else [])
+
+    run = xp.compile(md.trace(f)(*map(md.asarray, (w, x, g))))
+    assert ("_by_" in run.__source__) is not several
+    np.testing.assert_allclose(run(w, x, g)[0], w - (x.T @ g) * np.float32(0.1), rtol=1e-5, atol=1e-5)
+
+
 def test_a_loop_without_buffers_may_end_in_a_part_of_a_block(small):
     small(*SIZES[1])
     graph = md.trace(lambda x: md.exp(x * 2.0))(md.ones((61, 16)))

@@ -971,3 +971,20 @@ def test_a_convolution_and_its_bias_are_one_call():
     kept = md.jit(lambda x, w, b: (y := md.conv(x, w), y + md.reshape(b, (4, 1, 1))))
     kept(x, w, b)
     assert "conv" in [e.primitive.name for e in torch_rewrite.with_bias(kept.programs[0].graph).equations]
+
+
+def test_a_step_writes_over_what_was_given_only_where_it_is_read_no_more():
+    optimizer = md.optim.SGD(lr=0.5, momentum=0.5)
+    arrays = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+
+    def f(p, g, a):
+        new, after = optimizer.update(g, {0: {"momentum_buffer": a}}, p)
+        return new, after[0]["momentum_buffer"], new - p, a * g
+
+    with md.use_backend("torch"):
+        graph = md.trace(f)(*map(md.asarray, arrays))
+        settings = [xp.scalar(0.5, v.dtype) for v in graph.inputs[3:]]
+        plain, donating = (xp.compile(graph, donate=donate) for donate in ((), (0, 2)))
+        assert "sgd_step" in plain.__source__
+        found = [[o.tolist() for o in run(*(md.asarray(a).payload for a in arrays), *settings)] for run in (plain, donating)]
+    assert found[0] == found[1]
