@@ -130,7 +130,7 @@ class NumpyBackend(Backend):
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Array:
         """An array that shares the memory of another library's, or of one of NumPy's subclasses, where it can."""
-        if not isinstance(value, self.array_types):
+        if not self.is_native(value):
             return np.from_dlpack(value)
         if not value.dtype.isnative:
             raise BufferError("its bytes are in another order than this machine's")

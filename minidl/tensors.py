@@ -441,7 +441,7 @@ def _array(value: Any, name: str, xp: Any) -> Tensor:
     raise TypeError(f"{name}: expected a Tensor, a Python number or a NumPy array, got {shown(value)}; convert it with md.asarray")
 
 
-def from_numpy(value: np.ndarray, xp: Any, dtype: DType | None = None) -> Tensor:
+def from_numpy(value: np.ndarray | np.generic, xp: Any, dtype: DType | None = None) -> Tensor:
     """A Tensor with a copy of NumPy data, on the given backend. Raises TypeError for masked elements and for dtypes that minidl does not have.
 
     >>> import numpy

@@ -82,9 +82,9 @@ def asarray(data: Any, dtype: Any = None, *, copy: bool | None = None, backend: 
     if isinstance(data, (np.ndarray, np.generic)):
         return from_numpy(data, xp, want)
     library = type(data).__module__.partition(".")[0]
-    for backend in (xp, get(library)) if library in BUILTIN else (xp,):  # which knows more of its library's arrays than NumPy does
-        if backend.is_native(data):
-            return from_numpy(backend.to_numpy(data), xp, want)
+    for owner in (xp, get(library)) if library in BUILTIN else (xp,):  # which knows more of its library's arrays than NumPy does
+        if owner.is_native(data):
+            return from_numpy(owner.to_numpy(data), xp, want)
     if hasattr(data, "__array__") or hasattr(data, "__array_interface__") or hasattr(data, "__buffer__") or isinstance(data, memoryview):
         return from_numpy(np.asarray(data), xp, want)
     if hasattr(data, "__dlpack__"):
