@@ -129,6 +129,19 @@ def test_jacobians_keep_what_else_there_is():
         assert aux.item() == 3.0
 
 
+def test_small_words_of_numpy_and_of_torchs_functional():
+    np.testing.assert_allclose(md.ndtri(md.ndtr(md.asarray(V))).numpy(), V, atol=1e-5)
+    assert md.append(md.ones((1, 2)), md.zeros((1, 2)), axis=0).tolist() == [[1.0, 1.0], [0.0, 0.0]]
+    assert md.append(md.ones((1, 2)), [3.0]).tolist() == [1.0, 1.0, 3.0]
+    assert [v.tolist() for v in md.array_split(md.arange(5), [2, 4])] == [[0, 1], [2, 3], [4]]
+    x = md.ones(2)
+    y = md.copy(x)
+    y += 1.0
+    assert x.tolist() == [1.0, 1.0]
+    value, (p, q) = md.autograd.functional.hvp(lambda a, b: (a * a * b).sum(), (md.tensor(3.0), md.tensor(2.0)), (md.tensor(1.0), md.tensor(0.0)))
+    assert (value.item(), p.item(), q.item()) == (18.0, 4.0, 6.0)
+
+
 def test_a_buffer_is_a_file():
     buffer = io.BytesIO()
     md.save({"w": md.ones(2), "n": 3}, buffer)

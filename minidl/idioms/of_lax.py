@@ -274,6 +274,8 @@ NAMES: dict[str, Any] = {
         segment_prod, tri,
     )
 } | {
+    "ndtri": lambda p: math.sqrt(2.0) * md.erfinv(2.0 * md.asarray(p) - 1.0),
     "expit": md.sigmoid, "gammaln": md.lgamma, "rint": md.round, "log_sigmoid": lambda x: md.nn.functional.logsigmoid(md.asarray(x)),
-    "vander": lambda x, N=None: md.flip(md.linalg.vander(x, N), axis=-1), "betaln": lambda a, b: md.lgamma(a) + md.lgamma(b) - md.lgamma(a + b),
+    "vander": lambda x, N=None: md.flip(md.linalg.vander(x, N), axis=-1),
+    "betaln": lambda a, b: md.lgamma(a) + md.lgamma(b) - md.lgamma(a + b),
 }  # fmt: skip

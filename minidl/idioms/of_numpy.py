@@ -357,6 +357,36 @@ def polyval(p: Any, x: Any) -> md.Tensor:
     return out
 
 
+def append(arr: Any, values: Any, axis: int | None = None) -> md.Tensor:
+    """The two joined along an axis, flattened first without one.
+
+    >>> md.append(md.tensor([1, 2]), 3).tolist()
+    [1, 2, 3]
+    """
+    arr = md.asarray(arr)
+    values = values if isinstance(values, md.Tensor) else _as(values, arr)
+    return md.concat([md.flatten(arr), md.flatten(values)]) if axis is None else md.concat([arr, values], axis=axis)
+
+
+def array_split(ary: Any, indices_or_sections: int | list[int], axis: int = 0) -> list[md.Tensor]:
+    """An axis in pieces of nearly equal size, or cut at these places.
+
+    >>> [v.shape[0] for v in md.array_split(md.arange(5), 3)]
+    [2, 2, 1]
+    """
+    return list(md.tensor_split(md.asarray(ary), indices_or_sections, dim=axis))
+
+
+def copy(a: Any) -> md.Tensor:
+    """The same numbers, in a tensor of their own.
+
+    >>> x = md.ones(2)
+    >>> md.copy(x) is x, md.copy(x).tolist()
+    (False, [1.0, 1.0])
+    """
+    return md.positive(md.asarray(a))
+
+
 def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> md.Tensor:
     """Whether two arrays have one shape and equal elements, as a 0-d bool.
 
@@ -375,6 +405,6 @@ NAMES: dict[str, Any] = {
     f.__name__: f
     for f in (
         nanmax, nanmin, nanargmax, nanargmin, nanprod, nancumsum, nancumprod, nanvar, nanstd, nanquantile, nanpercentile, nanmedian, average, ptp,
-        interp, convolve, correlate, digitize, histogram, gradient, polyval, array_equal,
+        interp, convolve, correlate, digitize, histogram, gradient, polyval, append, array_split, copy, array_equal,
     )
 }  # fmt: skip

@@ -157,3 +157,18 @@ class functional:
         """(func(inputs), its derivative in the direction v)."""
         primals, tangents = ((x if isinstance(x, tuple) else (x,)) for x in (inputs, v))
         return md.jvp(func, tuple(x.detach() for x in primals), tuple(tangents))
+
+    @staticmethod
+    def hvp(func: Callable[..., Any], inputs: Any, v: Any) -> tuple[Any, Any]:
+        """(func(inputs), its Hessian times v), for a func that gives a number.
+
+        >>> md.autograd.functional.hvp(lambda x: (x**3).sum(), md.tensor([1.0, 2.0]), md.ones(2))[1].tolist()
+        [6.0, 12.0]
+        """
+        several = isinstance(inputs, tuple)
+        primals, tangents = ((x if several else (x,)) for x in (inputs, v))
+        primals = tuple(x.detach() for x in primals)
+        (value, _), (_, moved) = md.jvp(md.value_and_grad(func, tuple(range(len(primals)))), primals, tuple(tangents))
+        return value, moved if several else moved[0]
+
+    vhp = hvp
