@@ -331,13 +331,12 @@ def stands_for(
     ([1.0, 4.0], [2.0, 4.0])
     """
     kept = [None if x is None else (x.payload, x.xp, x.dtype, x.node) for x in inputs]  # what they are now
-    parents = [None if k is None else k[3] for k in kept]
+    parents = [k and k[3] for k in kept]
     xp, nodes = next(k[1] for k in kept if k is not None), [None] * len(results)
     if any(parents) and (not busy[0] or state.grad):
         wanted = [n is not None for n in parents]
         run = lambda start: (outs if isinstance(outs := f(*start), tuple) else (outs,))[: len(results)]
-        start = lambda: [None if k is None else Tensor(*k) for k in kept]
-        rules = lambda: again(f.__name__, run, start, [k if w else None for k, w in enumerate(wanted)])
+        rules = lambda: again(f.__name__, run, lambda: [k and Tensor(*k) for k in kept], [i if w else None for i, w in enumerate(wanted)])
         raw = lambda cts: None if state.strong or state.interpreter is not None else back(wanted, *cts)
         vjp, jvp = lambda cts, tracked: rules()[0](cts, tracked), lambda tangents: rules()[1](tangents)
         nodes = tape.opaque_nodes(xp, f.__name__, parents, len(results), vjp, jvp, raw)

@@ -28,32 +28,22 @@ def moved(body: Graph, first: int, k: int, moving: Sequence[bool]) -> list[bool]
     """Which inputs of a loop's body move in some step, if these do in the first one; its carry are k inputs from the first on."""
     key = ("moved", first, k, *moving)
     if key not in body.cache:
-        body.cache[key] = tuple(_moved(body, first, k, moving))
-    return list(body.cache[key])
-
-
-def _moved(body: Graph, first: int, k: int, moving: Sequence[bool]) -> list[bool]:
-    now = list(moving)
-    live = reached(body, those(body.inputs, now))
-    after = [m or (first <= i < first + k and body.outputs[i - first] in live) for i, m in enumerate(now)]
-    return now if after == now else _moved(body, first, k, after)
+        live = reached(body, those(body.inputs, moving))
+        after = [m or (first <= i < first + k and body.outputs[i - first] in live) for i, m in enumerate(moving)]
+        body.cache[key] = after if after == list(moving) else moved(body, first, k, after)
+    return body.cache[key]
 
 
 def asked(body: Graph, first: int, k: int, live: Sequence[bool], cts: Sequence[Any]) -> list[bool]:
     """Which outputs of a loop's body get a cotangent in some step, if these do in the last one; live: the inputs that have one."""
-    given = [c is not None for c in cts]
-    key = ("asked", first, k, *live, *given)
+    key = ("asked", first, k, *live, *(c is not None for c in cts))
     if key not in body.cache:
-        body.cache[key] = tuple(_asked(body, first, k, live, given))
-    return list(body.cache[key])
-
-
-def _asked(body: Graph, first: int, k: int, live: Sequence[bool], given: Sequence[bool]) -> list[bool]:
-    alive = reached(body, those(body.inputs, live))
-    into = [reached(body, [v]) if m else set() for v, m in zip(body.inputs[first : first + k], live[first:], strict=False)]
-    now: list[bool] = []
-    after = [c and o in alive for c, o in zip(given, body.outputs, strict=True)]
-    while now != after:
-        now = after
-        after = [u or (i < k and not into[i].isdisjoint(those(body.outputs, now))) for i, u in enumerate(now)]
-    return now
+        alive = reached(body, those(body.inputs, live))
+        into = [reached(body, [v]) if m else set() for v, m in zip(body.inputs[first : first + k], live[first:], strict=False)]
+        now: list[bool] = []
+        after = [c is not None and o in alive for c, o in zip(cts, body.outputs, strict=True)]
+        while now != after:
+            now = after
+            after = [u or (i < k and not into[i].isdisjoint(those(body.outputs, now))) for i, u in enumerate(now)]
+        body.cache[key] = now
+    return body.cache[key]

@@ -322,8 +322,7 @@ def _row(x: Tensor, index: int) -> dict[str, tuple[int, ...]]:
 
 
 _plans: dict[tuple[Any, ...], tuple[Any, ...]] = {}
-_INTS = frozenset((int, type(None)))
-_ENTRIES = frozenset((int, type(None), type(...)))
+_INTS, _ENTRIES = frozenset((int, type(None))), frozenset((int, type(None), type(...)))
 
 
 def _known(x: Tensor, index: Any) -> tuple[Any, ...] | None:
@@ -342,11 +341,10 @@ def _known(x: Tensor, index: Any) -> tuple[Any, ...] | None:
         plan = Plan(x, index)
         window = {"start": tuple(plan.start), "stop": tuple(plan.stop), "step": tuple(plan.step)}
         sizes = [len(range(*bounds)) for bounds in zip(*window.values(), strict=True)]
-        cut = sizes != list(x.shape)
         if len(_plans) > 4096:
             _plans.clear()
-        shape = tuple(1 if a is None else sizes[a] for a in plan.layout)
-        found = _plans[k] = window if cut else None, tuple(plan.flips), shape, whole
+        slices = None if sizes == list(x.shape) else window
+        found = _plans[k] = slices, tuple(plan.flips), tuple(1 if a is None else sizes[a] for a in plan.layout), whole
     return found
 
 
@@ -362,7 +360,7 @@ def getitem(x: Any, index: Any, /) -> Tensor:
         known = None if busy[0] and not at_once() else _known(x, index)
         if known is not None:
             window, flips, shape, whole = known
-            y = x if window is None else ns.slice(x, **window)
+            y = ns.slice(x, **window) if window else x
             y = ns.flip(y, axes=flips) if flips else y
             y = y if y.payload.shape == shape else ns.reshape(y, shape=shape)
             return view(fresh(x) if y is x else y, x, ("index", whole))
