@@ -19,6 +19,7 @@ import torch
 
 from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_memory import Result
+from minidl.backends.torch_windows import HALF
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
 
@@ -98,8 +99,23 @@ def _floor_divide(x: Tensor, y: Tensor) -> Any:
     return torch.where(y == 0, x / y, torch.where(q == 0, torch.copysign(torch.zeros_like(q), x / y), out))
 
 
+def _nextafter(x: Tensor, y: Tensor) -> Any:
+    """Inductor computes half precision in float32, whose next number rounds to x again. What is not rounded yet is as it shows its bits."""
+    if x.dtype not in HALF:
+        return NotImplemented
+    a, b = (v.view(torch.int16).to(torch.int32) for v in torch.broadcast_tensors(x, y))
+    i, j = (torch.where(v < 0, -(v & 0x7FFF), v) for v in (a, b))  # integers in the order of the numbers
+    k = i + torch.where(j > i, 1, -1)
+    k = torch.where(i == j, b, torch.where((k < 0) | ((k == 0) & (i < 0)), -k - 0x8000, k))
+    top = 0x7C00 if x.dtype is torch.float16 else 0x7F80
+    return torch.where(((a & 0x7FFF) > top) | ((b & 0x7FFF) > top), math.nan, k.to(torch.int16).view(x.dtype))
+
+
 #: Where inductor's own text for a function misses the value contract.
-_RIGHT: dict[Any, Callable[..., Any]] = {_aten.acosh.default: _acosh, _aten.remainder.Tensor: _remainder, _aten.floor_divide.default: _floor_divide}
+_RIGHT: dict[Any, Callable[..., Any]] = {
+    _aten.acosh.default: _acosh, _aten.remainder.Tensor: _remainder, _aten.floor_divide.default: _floor_divide,
+    _aten.nextafter.default: _nextafter,
+}  # fmt: skip
 
 
 def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph) -> Program:

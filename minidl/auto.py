@@ -76,8 +76,8 @@ def _remembered(key: str) -> Report | None:
         data = disk.read(f"auto/{key}.json")
         report = Report([Row(**row) for row in data["rows"]], data["winner"], data["why"], data["budget"], data["checks"], "remembered")
         sound = isinstance(report.rows[report.winner].name, str) and isinstance(report.checks, int) and report.budget >= 0
-        return report if sound else None
-    except (TypeError, KeyError, IndexError):
+        return report if sound and str(report) else None
+    except (TypeError, ValueError, KeyError, IndexError):
         return None
 
 

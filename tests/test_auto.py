@@ -237,6 +237,24 @@ def test_a_winner_that_no_longer_works_is_not_trusted(monkeypatch, capsys):
     assert "library changed" in capsys.readouterr().err
 
 
+def test_a_record_with_figures_that_are_none_is_made_again(private):
+    x = md.ones((3,), backend="numpy")
+
+    def f(x):
+        return md.tan(x) + 1.0
+
+    md.jit(f, backend="auto")(x)
+    (path,) = (private / "auto").glob("*.json")
+    record = json.loads(path.read_text())
+    record["checks"] = auto.CHECKS
+    for row in record["rows"]:
+        row["call"] = "soon"
+    path.write_text(json.dumps(record))
+    auto._known.clear()
+    again = md.jit(f, backend="auto")
+    assert again(x).shape == (3,) and "measured now" in str(again.explain(x))
+
+
 def test_those_who_must_not_have_it(monkeypatch, private):
     slow(monkeypatch, "numpy")
     x = md.ones((3,), backend="numpy")

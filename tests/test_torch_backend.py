@@ -475,6 +475,7 @@ def test_inductor_means_the_same_at_every_special_point():
     outputs += [r.softmax(x, axis=1), r.log_softmax(x, axis=1), r.gelu(x, tanh=True), r.gelu_dx(y, x, tanh=False)]
     outputs += [r.logsumexp(x, axis=(1,), keepdims=False)]
     outputs += [r.maximum(x, y), r.pow(x, y), r.remainder(x, y), r.floor_divide(x, y)]
+    outputs += [r.nextafter(r.cast(x, dtype=float16), r.cast(y, dtype=float16))]
     outputs += [r.where(r.gt(x, y), x, Literal(0.0, float32)), r.cast(x, dtype=int32), x, y, y]
     graph = Graph([x, y], r.equations, outputs)
     args = [native(data, float32), native(data[:, ::-1], float32)]
