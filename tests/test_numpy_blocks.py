@@ -9,13 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import minidl as md
-from minidl.backends.numpy_backend import make
+from minidl.backends import get
 from minidl.backends.numpy_helpers import select
 from minidl.dtypes import bfloat16, float16, float32
 from minidl.graph import Graph, Literal
 from tests.test_fusion import WHOLE, graphs, traced
 
-xp = make()
+xp = get("numpy")
 blocks = importlib.import_module("minidl.backends.numpy_blocks")
 memory = importlib.import_module("minidl.backends.numpy_memory")
 SIZES = [(64, 16), (200, 48), (1 << 12, 1 << 10)]  # bytes: blocks of one row, blocks that do not divide the rows, everything in one
