@@ -332,7 +332,8 @@ def stands_for(
     """
     kept = [None if x is None else (x.payload, x.xp, x.dtype, x.node) for x in inputs]  # what they are now
     parents = [k and k[3] for k in kept]
-    xp, nodes = next(k[1] for k in kept if k is not None), [None] * len(results)
+    xp = next(k[1] for k in kept if k is not None)
+    nodes: list[Any] = [None] * len(results)
     if any(parents) and (not busy[0] or state.grad):
         wanted = [n is not None for n in parents]
         run = lambda start: (outs if isinstance(outs := f(*start), tuple) else (outs,))[: len(results)]

@@ -11,6 +11,7 @@ import pytest
 from test_nn_parity import FIRST, combinations, draw, leaves
 
 import minidl as md
+import minidl.testing.domains  # the rooms beside the core, whose primitives the tables name, too
 from minidl import nn
 from minidl.data.digits import digits_arrays
 from minidl.nn import functional as F
