@@ -103,6 +103,32 @@ def test_a_backward_that_is_differentiated_once():
         g.sum().backward()
 
 
+def test_a_module_is_itself_in_forward_and_backward():
+    class Through(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, net):
+            ctx.net = net
+            ctx.save_for_backward(x)
+            with md.no_grad():
+                return net(x)
+
+        @staticmethod
+        def backward(ctx, g):
+            (x,) = ctx.saved_tensors
+            assert ctx.net is net
+            with md.enable_grad():
+                x = x.detach().requires_grad_()
+                gx, gw = md.autograd.grad(ctx.net(x), [x, ctx.net.weight], grad_outputs=g)
+            seen.append(gw)
+            return gx, None
+
+    net, seen = md.nn.Linear(2, 3), []
+    x = md.ones(4, 2, requires_grad=True)
+    Through.apply(x, net).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.broadcast_to(net.weight.detach().numpy().sum(0), (4, 2)), rtol=1e-6)
+    assert seen[0].tolist() == [[4.0, 4.0]] * 3
+
+
 def test_torch_func_has_its_order():
     g, (value, aux) = md.grad_and_value(lambda x: (x * x, x + 1), has_aux=True)(md.tensor(3.0))
     assert (g.item(), value.item(), aux.item()) == (6.0, 9.0, 4.0)

@@ -71,6 +71,21 @@ class function:
     FunctionCtx = Context
 
 
+class _Held:
+    """A Module on its way through custom_vjp, to which Modules are pytrees: backward gets this one, with Parameters that require grad."""
+
+    def __init__(self, module: Any):
+        self.module = module
+
+
+def _held(value: Any) -> Any:
+    return _Held(value) if isinstance(value, md.nn.Module) else value
+
+
+def _opened(value: Any) -> Any:
+    return value.module if isinstance(value, _Held) else value
+
+
 class Function:
     """An operation with a derivative of its own, as in PyTorch: subclass it with static methods `forward(ctx, *args)` and `backward(ctx, *grads)`, or
     `forward(*args)` and `setup_context(ctx, inputs, output)`, and call `.apply(*args)`.
@@ -109,16 +124,17 @@ class Function:
         needs = tuple(isinstance(a, md.Tensor) and (a.requires_grad or (inside and a.dtype.inexact)) for a in args)
 
         def run(*given: Any) -> tuple[Any, dict[str, Any]]:
-            ctx = Context(needs)
+            ctx, given = Context(needs), tuple(_opened(a) for a in given)
             if not hasattr(cls, "setup_context"):
-                return cls.forward(ctx, *given), vars(ctx)
-            out = cls.forward(*given)
-            cls.setup_context(ctx, given, out)
-            return out, vars(ctx)
+                out = cls.forward(ctx, *given)
+            else:
+                out = cls.forward(*given)
+                cls.setup_context(ctx, given, out)
+            return out, {k: _held(v) for k, v in vars(ctx).items()}
 
         def back(left: dict[str, Any], cotangent: Any) -> tuple[Any, ...]:
             ctx = Context()
-            vars(ctx).update(left)
+            vars(ctx).update({k: _opened(v) for k, v in left.items()})
             found = cls.backward(ctx, *(cotangent if isinstance(cotangent, (tuple, list)) else (cotangent,)))
             found = tuple(found) if isinstance(found, (tuple, list)) else (found,)
             if any(g is not None for g in found[len(args) :]) or len(found) < len(args):
@@ -130,4 +146,4 @@ class Function:
 
         f = md.custom_vjp(lambda *given: run(*given)[0])
         f.defvjp(run, back)
-        return f(*args)
+        return f(*(_held(a) for a in args))

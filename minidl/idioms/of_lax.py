@@ -262,6 +262,35 @@ def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> md.Tenso
     return md.tril(md.ones((N, N if M is None else M), dtype=dtype), k=k)
 
 
+def ndtri(p: Any) -> md.Tensor:
+    """The quantiles of the standard normal distribution.
+
+    >>> md.ndtri(md.tensor(0.5)).item()
+    0.0
+    """
+    return math.sqrt(2.0) * md.erfinv(2.0 * md.asarray(p) - 1.0)
+
+
+def vander(x: Any, N: int | None = None) -> md.Tensor:
+    """Powers of x in columns, the highest first as in NumPy; md.linalg.vander has the lowest first, as PyTorch.
+
+    >>> md.vander(md.tensor([2.0, 3.0]), 3).tolist()
+    [[4.0, 2.0, 1.0], [9.0, 3.0, 1.0]]
+    """
+    return md.flip(md.linalg.vander(md.asarray(x), N), axis=-1)
+
+
+def betaln(a: Any, b: Any) -> md.Tensor:
+    """The logarithm of the beta function."""
+    a, b = md.asarray(a), md.asarray(b)
+    return md.lgamma(a) + md.lgamma(b) - md.lgamma(a + b)
+
+
+def log_sigmoid(x: Any) -> md.Tensor:
+    """md.nn.functional.logsigmoid."""
+    return md.nn.functional.logsigmoid(md.asarray(x))
+
+
 segment_max = _segments("segment_max", "max", _least)
 segment_min = _segments("segment_min", "min", _greatest)
 segment_prod = _segments("segment_prod", "multiply", lambda dtype: 1)
@@ -271,11 +300,6 @@ NAMES: dict[str, Any] = {
     for f in (
         conv_general_dilated, dot_general, dynamic_index_in_dim, dynamic_slice, dynamic_slice_in_dim, dynamic_update_index_in_dim,
         dynamic_update_slice, dynamic_update_slice_in_dim, ndtr, one_hot, ravel_pytree, reduce_window, remat, segment_max, segment_min,
-        segment_prod, tri,
+        segment_prod, tri, ndtri, vander, betaln, log_sigmoid,
     )
-} | {
-    "ndtri": lambda p: math.sqrt(2.0) * md.erfinv(2.0 * md.asarray(p) - 1.0),
-    "expit": md.sigmoid, "gammaln": md.lgamma, "rint": md.round, "log_sigmoid": lambda x: md.nn.functional.logsigmoid(md.asarray(x)),
-    "vander": lambda x, N=None: md.flip(md.linalg.vander(x, N), axis=-1),
-    "betaln": lambda a, b: md.lgamma(a) + md.lgamma(b) - md.lgamma(a + b),
-}  # fmt: skip
+} | {"expit": md.sigmoid, "gammaln": md.lgamma, "rint": md.round}  # fmt: skip
