@@ -344,6 +344,14 @@ def stands_for(
     return [Tensor(v, xp, xp.dtype_of(v), n) for v, n in zip(results, nodes, strict=True)]
 
 
+def _directions(name: str, tangents: Sequence[Any], primals: Sequence[Any]) -> list[Tensor]:
+    """The leaves of the tangents, whose structure is the primals'."""
+    given, structure = tree.flatten(list(tangents))
+    if structure != tree.flatten(list(primals))[1]:
+        raise ValueError(f"{name}: the tangents' structure differs from the primals'")
+    return inexact(name, given)
+
+
 def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> Any:
     """(f(*primals), its derivative in the direction of tangents).
 
@@ -355,9 +363,7 @@ def jvp(f: Function, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     if not isinstance(primals, (tuple, list)) or not isinstance(tangents, (tuple, list)) or len(primals) != len(tangents):
         raise TypeError("jvp: primals and tangents are tuples of the same length")
     chosen, aliases = _aliased("jvp", primals)
-    given = inexact("jvp", tree.leaves(list(tangents)))
-    if len(given) != len(aliases):
-        raise ValueError("jvp: the tangents' structure differs from the primals'")
+    given = _directions("jvp", tangents, chosen)
     out = _run(f, chosen, {}, aliases)
     out, aux = out if has_aux else (out, None)
     outs, structure = tree.flatten(out)
@@ -381,9 +387,7 @@ def linearize(f: Function, *primals: Any) -> tuple[Any, Function]:
     outs = [twin(o) for o in leaves]
 
     def push(*tangents: Any) -> Any:
-        given = inexact("linearize", tree.leaves(list(tangents)))
-        if len(given) != len(aliases):
-            raise ValueError("linearize: the tangents' structure differs from the primals'")
+        given = _directions("linearize", tangents, chosen)
         return tree.unflatten(structure, leave(_push(outs, aliases, given), aliases, outer=True))
 
     return _held(leave(out, aliases), outs, aliases), push

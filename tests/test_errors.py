@@ -248,6 +248,8 @@ MESSAGES: list[tuple[Callable[..., Any], type, str]] = [
     (lambda x, y: md.jvp(md.sin, x, (x,)), TypeError, "jvp: primals and tangents are tuples of the same length"),
     (lambda x, y: md.jvp(md.sin, (x,), (x, x)), TypeError, "jvp: primals and tangents are tuples of the same length"),
     (lambda x, y: md.jvp(md.sin, (x,), ([x, x],)), ValueError, "jvp: the tangents' structure differs from the primals'"),
+    (lambda x, y: md.jvp(lambda d: d["a"], ({"a": x},), ({"z": x},)), ValueError, "jvp: the tangents' structure differs from the primals'"),
+    (lambda x, y: md.linearize(md.sin, x)[1]([x]), ValueError, "linearize: the tangents' structure differs from the primals'"),
     (lambda x, y: md.jvp(lambda x: 3, (x,), (x,)), TypeError, "jvp: outputs must be tensors, not int"),
     (lambda x, y: md.grad(md.sum, argnums=1)(x), ValueError, "grad: argnums 1 but 1 positional argument came"),
     (lambda x, y: md.grad(md.sum, argnums=(0, -3))(x, y), ValueError, "grad: argnums (0, -3) but 2 positional arguments came"),
