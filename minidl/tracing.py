@@ -469,8 +469,8 @@ def asarray_here(value: Any) -> Tensor:
 
 def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     """A function that returns the Graph of f for given arguments; tensors that f reads from outside are further inputs, and `graph.captured` those
-    tensors; `graph.written` are those that f changes, which the graph does not. Of a matrix, the sum of its diagonal: md.linalg.trace.
-    Raises TypeError for what is neither.
+    tensors; `graph.written` are those that f changes, which the graph does not.
+    Raises TypeError for what is no function; the sum of a matrix's diagonal is md.linalg.trace.
 
     >>> print(md.trace(lambda x: md.sin(x) * 2.0)(md.ones((3,))))
     def program(a: 'f32[3]'):
@@ -480,10 +480,8 @@ def trace(f: Callable[..., Any]) -> Callable[..., Graph]:
     <BLANKLINE>
     """
 
-    if isinstance(f, Tensor):  # NumPy's and PyTorch's trace
-        return f.trace()  # type: ignore[attr-defined]
     if not callable(f):
-        raise TypeError(f"trace: expected a function, got {shown(f)}")
+        raise TypeError(f"trace: expected a function, got {shown(f)}; md.linalg.trace is the sum of a matrix's diagonal")
 
     def traced(*args: Any, **kwargs: Any) -> Graph:
         leaves, _ = tree.flatten((args, kwargs))
