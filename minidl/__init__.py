@@ -121,6 +121,10 @@ __all__ = [
 ]  # fmt: skip
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SATELLITES})
+
+
 def __getattr__(name: str) -> Any:
     """Transforms, jit and control flow, and the satellites (md.nn, md.optim, md.data, md.linalg, md.fft), are loaded when first used."""
     if name in _SATELLITES:

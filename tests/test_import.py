@@ -47,3 +47,8 @@ def test_import_stays_close_to_the_time_of_numpy(tmp_path):
         if round_ >= ROUNDS and ratio <= LIMIT:
             break
     assert ratio <= LIMIT, f"import minidl takes {ratio:.2f} times as long as import numpy: {times}"
+
+
+def test_what_is_loaded_when_first_used_is_listed_before():
+    code = "import minidl as md; names = {*md.__all__, 'nn', 'linalg'}; print('quantile' in vars(md), names - set(dir(md)))"
+    assert python(code).split(maxsplit=1) == ["False", "set()\n"]

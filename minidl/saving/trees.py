@@ -24,7 +24,7 @@ from minidl.saving.files import array, opened, write
 
 DEPTH = 100  # of nested containers
 _TREE, _CHECK = "minidl", "minidl_crc32"
-_DTYPES = {d.name: d for d in (getattr(md, n) for n in dir(md)) if isinstance(d, md.DType)}
+_DTYPES = {d.name: d for d in list(vars(md).values()) if isinstance(d, md.DType)}
 _KEYS = (str, int, bool, float, type(None))
 _DICTS: dict[type, str] = {dict: "dict", OrderedDict: "ordered", Counter: "counter"}
 
