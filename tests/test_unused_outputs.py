@@ -73,3 +73,13 @@ def test_all_that_is_read_keeps_its_part():
         g = md.grad(lambda x, w, names=names: sum(f(x, w)[n].sum() for n in names), argnums=(0, 1))
         for a, b in zip(md.jit(g)(x, w), g(x, w), strict=True):
             assert bool(md.all(md.abs(a - b) < 1e-12)), names
+
+
+def test_without_a_step_the_carry_has_the_derivative_of_what_it_was():
+    body = lambda c, _: ((md.stop_gradient(c[0]) * 2.0, c[1] * c[0]), None)
+    for steps, wanted in ((0, 1.0), (2, 0.0)):
+        go = lambda x, n=steps: md.while_loop(lambda s: s[0] < n, lambda s: (s[0] + 1, *body(s[1:], None)[0]), (md.tensor(0), x, x))[1]
+        over = lambda x, n=steps: md.scan(body, (x, x), md.zeros((n, 1)))[0][0]
+        for f in (go, over):
+            for g in (md.jit(md.grad(f)), md.grad(md.jit(f))):
+                assert g(md.tensor(3.0)).item() == wanted

@@ -38,7 +38,7 @@ def apply_while(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tens
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         outs = outs if outs is not None else list(_loop(ins, counting, n_cond, n_body))
         trips, carry, consts = outs[0], ins[n:], ins[n_cond:n]
-        used = asked(body, n_body, k, live, cts[1:])
+        used = asked(body, n_body, k, live, cts[1:], idle=True)
         full = [c if c is not None else zeros_like(v) for c, v, u in zip(cts[1:], carry, used, strict=True) if u]
         const_live = [i for i in range(n_body) if live[i]]
         found = _reverse_while(body, consts, carry, trips, full, const_live, used)

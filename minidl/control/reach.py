@@ -34,14 +34,16 @@ def moved(body: Graph, first: int, k: int, moving: Sequence[bool]) -> list[bool]
     return body.cache[key]
 
 
-def asked(body: Graph, first: int, k: int, live: Sequence[bool], cts: Sequence[Any]) -> list[bool]:
-    """Which outputs of a loop's body get a cotangent in some step, if these do in the last one; live: the inputs that have one."""
-    key = ("asked", first, k, *live, *(c is not None for c in cts))
+def asked(body: Graph, first: int, k: int, live: Sequence[bool], cts: Sequence[Any], idle: bool) -> list[bool]:
+    """Which outputs of a loop's body get a cotangent in some step, if these do in the last one; live: the inputs that have one; idle: whether there
+    may be no step, after which the carry is what it was."""
+    key = ("asked", first, k, *live, *(c is not None for c in cts), idle)
     if key not in body.cache:
         alive = reached(body, those(body.inputs, live))
         into = [reached(body, [v]) if m else set() for v, m in zip(body.inputs[first : first + k], live[first:], strict=False)]
         now: list[bool] = []
-        after = [c is not None and o in alive for c, o in zip(cts, body.outputs, strict=True)]
+        stays = [idle and i < k and live[first + i] for i in range(len(cts))]
+        after = [c is not None and (s or o in alive) for c, s, o in zip(cts, stays, body.outputs, strict=True)]
         while now != after:
             now = after
             after = [u or (i < k and not into[i].isdisjoint(those(body.outputs, now))) for i, u in enumerate(now)]

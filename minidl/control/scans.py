@@ -38,7 +38,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     n_out = len(body.outputs)
 
     def split(cts: Sequence[Any], first: Split | None = None) -> Split:
-        used = asked(body, n_consts, n_carry, live, cts)
+        used = asked(body, n_consts, n_carry, live, cts, idle=not length)
         key = ("scan", tuple(live), tuple(used), n_consts, n_carry, length > 1, state.strong)
         if key not in body.cache:
             body.cache[key] = split_body(body, n_consts, n_carry, live, used, length > 1, first)
