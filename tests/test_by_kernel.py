@@ -240,6 +240,8 @@ def test_look_up_and_plain_indices():
         found.append([t.detach().tolist() for t in out])
         with pytest.raises(IndexError, match="out of bounds"):
             F.embedding(md.asarray([4], backend=backend), w)
+        with pytest.raises(ValueError, match="padding_idx 4 is no row of 4"):
+            F.embedding(md.asarray([0], backend=backend), w, 4)
     assert found[0] == found[1] == found[2]
     r = np.random.default_rng(0)
     ends, steps = [None, 0, 1, 2, -1, -2, 5, -7], [None, 1, 2, -1, -3]

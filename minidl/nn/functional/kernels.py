@@ -59,10 +59,8 @@ def by_kernel(f: F) -> F:
         if found is None:
             return f(*args)
         results, others, back = found
-        function: Any = f
-        if static:
-            function = lambda *data: f(*data, *static)
-            function.__name__ = name
+        function = lambda *data: f(*data, *static)
+        function.__name__ = name
         out = md.extend.stands_for(function, data, results, back)
         if not others and len(out) == 1:
             return out[0]

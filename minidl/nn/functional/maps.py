@@ -67,11 +67,14 @@ def embedding(
     """Rows of weight [rows, dim] by integers: result [*input.shape, dim]; rows looked up by padding_idx pass no gradient.
 
     max_norm: rows that are used and longer (in norm_type) are first shortened in place. scale_grad_by_freq: divide a row's gradient by how often it
-    is looked up. sparse is accepted for PyTorch's sake: gradients are dense. Raises IndexError for an index out of range (eager on a CPU).
+    is looked up. sparse is accepted for PyTorch's sake: gradients are dense. Raises IndexError for an index out of range (eager on a CPU), ValueError
+    for a padding_idx that is no row.
 
     >>> md.nn.functional.embedding(md.tensor([1, 0]), md.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
     [[3.0, 4.0], [1.0, 2.0]]
     """
+    if padding_idx is not None and not -weight.shape[0] <= padding_idx < weight.shape[0]:
+        raise ValueError(f"embedding: padding_idx {padding_idx} is no row of {weight.shape[0]}")
     if max_norm is not None:
         _limited(weight, input, max_norm, norm_type)
     if not scale_grad_by_freq:
