@@ -26,8 +26,8 @@ def _kernel(name: str, xp: Any) -> Callable[..., Any] | None:
 
 def by_kernel(f: F) -> F:
     """f(*data, /, *static), of Tensors or None, as one node of the tape where on_torch, … (by the names of backends) has a kernel of its name:
-    kernel(tracked, *arrays, *static) gives None where it does not compute f, or (results, others, back). f returns those Tensors, one of them or a
-    tuple; `others` have no derivative, and back is that of md.extend.stands_for.
+    kernel(tracked, *arrays, *static) gives None where it does not compute f, or (results, others, back). The results are an array or a tuple of them,
+    as f returns Tensors; `others`, which follow them, have no derivative, and back is that of md.extend.stands_for.
     """
     plain = inspect.unwrap(f)
     name, code = plain.__name__.lstrip("_"), plain.__code__
@@ -61,8 +61,9 @@ def by_kernel(f: F) -> F:
         results, others, back = found
         function = lambda *data: f(*data, *static)
         function.__name__ = name
-        out = md.extend.stands_for(function, data, results, back)
-        if not others and len(out) == 1:
+        one = not isinstance(results, tuple)
+        out = md.extend.stands_for(function, data, (results,) if one else results, back)
+        if one and not others:
             return out[0]
         return *out, *[None if v is None else md.Tensor(v, xp, xp.dtype_of(v)) for v in others]  # type: ignore[union-attr]
 

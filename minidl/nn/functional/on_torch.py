@@ -28,7 +28,7 @@ def _ours(*xs: Tensor | None) -> bool:
     """Whether these are floats of one dtype on the CPU."""
     first = xs[0]
     assert first is not None
-    return first.dtype in _FLOATS and all(x is None or (x.dtype is first.dtype and x.__class__ is Tensor and not x.is_cuda) for x in xs)
+    return first.dtype in _FLOATS and all(x is None or (x.dtype is first.dtype and x.__class__ is Tensor and x.is_cpu) for x in xs)
 
 
 def _finite(x: Tensor) -> bool:
@@ -42,7 +42,7 @@ _silu, _silu_backward = torch._C._nn.silu, _aten.silu_backward.default
 
 def silu(x: Tensor) -> Tensor:
     """torch's silu(-inf) is nan."""
-    if not x.is_cuda and not unseen(x):
+    if x.is_cpu and not unseen(x):
         found = _silu(x)
         if finite(found):
             return found
@@ -53,7 +53,7 @@ def silu_dx(g: Tensor, x: Tensor) -> Tensor:
     """torch's derivative is nan at infinity."""
     if g.shape != x.shape:
         g, x = torch.broadcast_tensors(g, x)
-    if not x.is_cuda and not unseen(x):
+    if x.is_cpu and not unseen(x):
         found = _silu_backward(g, x)
         if finite(found):
             return found
@@ -67,7 +67,7 @@ def _activation(
     """The kernel of a function of one array; fits: for which parameters, which are numbers; look: whether there is anything that it gets wrong."""
 
     def kernel(tracked: bool, x: Tensor, *params: Any) -> Any:
-        if not (x.dtype in _FLOATS and x.__class__ is Tensor and not x.is_cuda):
+        if not (x.dtype in _FLOATS and x.__class__ is Tensor and x.is_cpu):
             return None
         if params and not (all(p.__class__ in (float, int) for p in params) and fits(*params)):
             return None
@@ -79,7 +79,7 @@ def _activation(
             d = backward(g, x, *params)
             return (d,) if not look or _finite(d) else None
 
-        return (out,), (), back
+        return out, (), back
 
     return kernel
 
@@ -122,7 +122,7 @@ def by_batch(
     if mean is not None and var is not None:  # which the kernel would write to
         mean, var = mean.clone(), var.clone()
     out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.0 if momentum is None else momentum, eps)
-    return (out,), (mean, var), _normal_back(x, weight, None, None, saved, True, eps)
+    return out, (mean, var), _normal_back(x, weight, None, None, saved, True, eps)
 
 
 def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
@@ -137,7 +137,7 @@ def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tens
         dx, dw, db, *_ = back([wanted[0], *wanted[3:]], g)
         return dx, None, None, dw, db
 
-    return (out,), (), reordered
+    return out, (), reordered
 
 
 def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor], training: bool, eps: float) -> Callable[..., Any]:
@@ -195,7 +195,7 @@ def of_logarithms(tracked: bool, logs: Tensor, target: Tensor, weight: Tensor | 
     if not _ours(logs, weight) or target.dtype is not torch.int64:
         return None
     loss, back = _picked(logs, target, weight, axis, ignore, reduction)
-    return ((loss,), (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if _finite(loss) else None
+    return (loss, (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if _finite(loss) else None
 
 
 def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int, reduction: str) -> Any:
@@ -206,7 +206,7 @@ def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int,
     if not _finite(logs):
         return None
     loss, back = _picked(logs, target, None, axis, ignore, reduction)
-    return (loss,), (), lambda wanted, g: (_aten._log_softmax_backward_data(back(g), logs, axis, x.dtype), None)
+    return loss, (), lambda wanted, g: (_aten._log_softmax_backward_data(back(g), logs, axis, x.dtype), None)
 
 
 # ---- pooling ----------------------------------------------------------------------------------------------------------------------------------
@@ -217,18 +217,18 @@ def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
     out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
     if not _finite(out):
         return None
-    return (out,), (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
+    return out, (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
 
 
 # ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------
 def norm(tracked: bool, *xs: Tensor) -> Any:
     if tracked or not _ours(*xs):
         return None
-    return (torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(xs)))),), (), None
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(xs)))), (), None
 
 
 def times(tracked: bool, scale: Tensor, *xs: Tensor) -> Any:
-    return None if tracked or scale.dim() or not _ours(scale, *xs) else (torch._foreach_mul(list(xs), scale), (), None)
+    return None if tracked or scale.dim() or not _ours(scale, *xs) else (tuple(torch._foreach_mul(list(xs), scale)), (), None)
 
 
 # ---- look-up ----------------------------------------------------------------------------------------------------------------------------------
@@ -237,4 +237,4 @@ def rows(tracked: bool, weight: Tensor, index: Tensor, padding: int | None) -> A
     if weight.dim() != 2 or not _ours(weight) or index.dtype is not torch.int64:
         return None
     n, hole = weight.shape[0], -1 if padding is None else padding % weight.shape[0]
-    return (torch.embedding(weight, index),), (), lambda wanted, g: (_aten.embedding_dense_backward(g, index, n, hole, False), None)
+    return torch.embedding(weight, index), (), lambda wanted, g: (_aten.embedding_dense_backward(g, index, n, hole, False), None)

@@ -86,7 +86,7 @@ def clip_by_global_norm(grads: Any, max_norm: float | md.Tensor, norm_type: floa
 def _scaled(grads: Any, max_norm: Any, total: md.Tensor) -> Any:
     scale = md.minimum(max_norm / (total + 1e-6), 1.0)
     leaves, structure = md.tree.flatten(grads)
-    return md.tree.unflatten(structure, list(_times(scale, *leaves)) if len(leaves) > 1 else [x * scale.to(x.dtype) for x in leaves])
+    return md.tree.unflatten(structure, list(_times(scale, *leaves)) if leaves else [])
 
 
 def clip_by_value(grads: Any, clip_value: float) -> Any:
