@@ -16,12 +16,14 @@ def einsum(subscripts: str, /, *operands: Any, optimize: Any = True, precision: 
     """Sums of products by Einstein's notation: "ij,jk->ik"; repeated labels take diagonals, "..." stands for broadcasting axes.
 
     More than two arrays are contracted pairwise in the order that opt_einsum finds best; optimize and precision are accepted
-    and change nothing. Source of the order: D. Smith and J. Gray,
-    opt_einsum (JOSS 2018). Raises ValueError for labels that do not fit.
+    and change nothing, and the arrays may be one list. Source of the order: D. Smith and J. Gray, opt_einsum (JOSS 2018).
+    Raises ValueError for labels that do not fit.
 
     >>> md.einsum("ij,jk->ki", md.ones((2, 3)), md.ones((3, 4))).shape
     (4, 2)
     """
+    if len(operands) == 1 and isinstance(operands[0], (list, tuple)):  # as PyTorch takes them
+        operands = tuple(operands[0])
     xs = [operand(x) for x in operands]
     terms, out = _parse(subscripts, tuple(x.shape for x in xs))
     pool: list[tuple[Tensor, str]] = list(zip(xs, terms, strict=True))

@@ -144,3 +144,19 @@ def test_data_sets_are_generic():
     class Stream(md.data.IterableDataset[int]): ...
 
     assert issubclass(Lines, md.data.Dataset) and issubclass(Order, md.data.Sampler) and issubclass(Stream, md.data.IterableDataset)
+
+
+def test_einsum_takes_its_arrays_as_one_list():
+    x = md.tensor([[1.0, 2.0], [3.0, 4.0]])
+    assert md.einsum("ij,jk->ik", [x, x]).tolist() == md.einsum("ij,jk->ik", x, x).tolist() == (x @ x).tolist()
+    assert md.einsum("ij->", (x,)).item() == 10.0
+    with pytest.raises(ValueError, match="einsum"):
+        md.einsum("i->", [1.0, 2.0])
+
+
+def test_what_is_computed_can_be_waited_for(backend):
+    x = md.ones((2, 3))
+    y = (x + 1.0).block_until_ready()
+    found = md.block_until_ready({"a": y, "b": [y * 2.0, 5]})
+    assert y.tolist() == [[2.0] * 3] * 2 and found["b"][1] == 5 and found["b"][0].tolist() == [[4.0] * 3] * 2
+    assert md.jit(lambda x: x.block_until_ready() + 1.0)(x).tolist() == y.tolist() == md.vmap(lambda v: v.block_until_ready() + 1.0)(x).tolist()

@@ -26,4 +26,4 @@ ABSENT = {**of_jax.ABSENT, **ABSENT, "md": of_jax.ABSENT["md"] | ABSENT["md"]}
 __all__ = ["ABSENT", "METHODS", "NAMES"]  # which docs/torch_names.md lists
 globals().update(NAMES["md"])
 #: The names of the methods that Tensor has from this room.
-METHODS = attach(_FOUND, writing.METHODS)
+METHODS = attach(_FOUND, writing.METHODS | {"block_until_ready": of_jax.block_until_ready})

@@ -43,6 +43,18 @@ def top_k(operand: Any, k: int, *, axis: int = -1) -> Any:
     return md.topk(operand, k, axis)
 
 
+def block_until_ready(x: Any) -> Any:
+    """x, a Tensor or a pytree of them, as soon as its values are computed, which a clock should wait for: jax and GPUs work behind Python's back.
+
+    >>> md.block_until_ready(md.ones(2) + 1.0).tolist()
+    [2.0, 2.0]
+    """
+    for leaf in md.tree.leaves(x):
+        if isinstance(leaf, md.Tensor) and leaf.xp is md.extend.home(leaf):  # no symbol of a trace, no lane of vmap
+            leaf.xp.wait([leaf.payload])
+    return x
+
+
 def segment_sum(
     data: Any, segment_ids: Any, num_segments: int | None = None, indices_are_sorted: bool = False, unique_indices: bool = False
 ) -> md.Tensor:
@@ -258,7 +270,7 @@ def cho_solve(c_and_lower: tuple[Any, bool], b: Any) -> md.Tensor:
 NAMES: dict[str, dict[str, Any]] = {
     "md": {
         **of_lax.NAMES, "array": array, "jacobian": md.jacrev, "percentile": percentile, "top_k": top_k, "segment_sum": segment_sum,
-        "associative_scan": associative_scan,
+        "associative_scan": associative_scan, "block_until_ready": block_until_ready,
     },
     "At": {"subtract": subtract, "divide": divide, "power": power, "apply": apply},
     "tree": {"structure": structure, "reduce": reduce, "transpose": transpose, "all": all_},
@@ -278,7 +290,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "eval_shape": "md.trace(f)(x).outputs have shapes and dtypes",
         "make_jaxpr": "print(md.trace(f)(x))",
         "ensure_compile_time_eval": "md.eagerly()",
-        "block_until_ready": "x.numpy() or x.item() waits",
         "checkpoint_policies": "md.jit(f, memory=0.5) chooses what is kept",
         "flatten_util": "md.ravel_pytree",
         "select_n": "md.where(condition, b, a)",
