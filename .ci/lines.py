@@ -28,7 +28,7 @@ from pathlib import Path
 GOAL = 6000
 CEILING = 27_050
 SATELLITES = (
-    "nn optim data saving deploy quantize interpret privacy train amp random linalg fft testing profiling draw demo idioms "
+    "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent

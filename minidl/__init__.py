@@ -105,8 +105,8 @@ for _module, _names in list(_ARRAYS.items())[1:]:
     for _name in _names.split():
         setattr(Tensor, _name, ops.methods.Later(_name))
 _SATELLITES = (
-    "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing", "train",
-    "draw", "extend", "idioms",
+    "nn", "optim", "data", "distributions", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing",
+    "train", "draw", "extend", "idioms",
 )  # fmt: skip
 
 __all__ = [

@@ -27,7 +27,6 @@ ABSENT: dict[str, dict[str, str]] = {
         **{f"{kind}Tensor": "md.tensor(data, dtype)" for kind in ("Float", "Double", "Half", "Long", "Int", "Byte", "Bool")},
         "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
         "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
-        "distributions": "md.random draws; losses of distributions are in md.nn.functional",
         "seed": "md.manual_seed(number)",
         "initial_seed": "md.random.default_generator.key",
         "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",

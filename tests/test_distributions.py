@@ -1,0 +1,246 @@
+"""md.distributions against torch.distributions in float64: numbers, gradients in the parameters, moments of draws, and where they run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import minidl as md
+
+D, T = md.distributions, torch.distributions
+
+#: Class → parameters, and values inside the support.
+CASES: dict[str, tuple[dict[str, Any], Any]] = {
+    "Normal": ({"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.3, 2.0], [-1.0, 0.1]]),
+    "Laplace": ({"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.3, 2.0], [-1.3, 0.1]]),
+    "Cauchy": ({"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.3, 2.0], [-1.0, 0.1]]),
+    "Gumbel": ({"loc": [0.5, -1.0], "scale": [0.7, 2.0]}, [[0.3, 2.0], [-1.0, 0.1]]),
+    "Bernoulli": ({"probs": [0.2, 0.9]}, [[0.0, 1.0], [1.0, 0.0]]),
+    "Bernoulli logits": ({"logits": [-3.0, 0.4]}, [[0.0, 1.0], [1.0, 0.0]]),
+    "Geometric": ({"probs": [0.2, 0.9]}, [[0.0, 1.0], [4.0, 0.0]]),
+    "Geometric logits": ({"logits": [-3.0, 0.4]}, [[0.0, 1.0], [4.0, 0.0]]),
+    "Binomial": ({"probs": [0.2, 0.9], "total_count": 5}, [[0.0, 1.0], [5.0, 3.0]]),
+    "Binomial logits": ({"logits": [-3.0, 0.4], "total_count": 5}, [[0.0, 1.0], [5.0, 3.0]]),
+    "Poisson": ({"rate": [0.4, 7.0]}, [[0.0, 1.0], [4.0, 12.0]]),
+    "Categorical": ({"probs": [[0.1, 0.3, 0.6], [2.0, 1.0, 1.0]]}, [[0, 1], [2, 2]]),
+    "Categorical logits": ({"logits": [[0.1, 0.3, 0.6], [2.0, 1.0, -1.0]]}, [[0, 1], [2, 2]]),
+    "OneHotCategorical": ({"probs": [[0.1, 0.3, 0.6], [2.0, 1.0, 1.0]]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
+    "OneHotCategorical logits": ({"logits": [[0.1, 0.3, 0.6], [2.0, 1.0, -1.0]]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
+}  # fmt: skip
+#: Other parameters of the same classes, for divergences.
+OTHERS: dict[str, dict[str, Any]] = {
+    "Normal": {"loc": [0.1, 2.0], "scale": [1.0, 0.4]}, "Laplace": {"loc": [0.1, 2.0], "scale": [1.0, 0.4]},
+    "Cauchy": {"loc": [0.1, 2.0], "scale": [1.0, 0.4]}, "Gumbel": {"loc": [0.1, 1.0], "scale": [1.0, 1.4]},
+    "Bernoulli": {"probs": [0.6, 0.3]}, "Bernoulli logits": {"logits": [1.0, -2.0]}, "Geometric": {"probs": [0.6, 0.3]},
+    "Binomial": {"probs": [0.6, 0.3], "total_count": 5}, "Poisson": {"rate": [1.0, 5.0]},
+    "Categorical": {"probs": [[0.3, 0.3, 0.4], [0.1, 1.0, 1.0]]}, "Categorical logits": {"logits": [[1.1, 0.0, 0.6], [0.0, 1.0, -1.0]]},
+    "OneHotCategorical": {"probs": [[0.3, 0.3, 0.4], [0.1, 1.0, 1.0]]},
+}  # fmt: skip
+
+
+def ours(name: str, parameters: Any) -> Any:
+    return getattr(D, name.split()[0])(**{n: md.tensor(np.asarray(x, np.float64)) if isinstance(x, list) else x for n, x in parameters.items()})
+
+
+def torchs(name: str, parameters: Any, leaves: list[torch.Tensor] | None = None) -> Any:
+    made = {n: torch.tensor(x, dtype=torch.float64, requires_grad=leaves is not None) if isinstance(x, list) else x for n, x in parameters.items()}
+    if leaves is not None:
+        leaves.extend(x for x in made.values() if isinstance(x, torch.Tensor))
+    return getattr(T, name.split()[0])(**made)
+
+
+def close(ours: md.Tensor, torchs: torch.Tensor, rtol: float = 1e-10) -> None:
+    assert tuple(ours.shape) == tuple(torchs.shape)
+    np.testing.assert_allclose(ours.numpy(), torchs.detach().numpy(), rtol=rtol, atol=1e-12)
+
+
+def there(function: Any) -> Any:
+    try:
+        return function()
+    except NotImplementedError:
+        return None
+
+
+def gradients(name: str, parameters: Any, of: Any) -> list[md.Tensor]:
+    """Of a sum of `of(distribution)` in the parameters that are arrays."""
+    arrays = {n: md.tensor(np.asarray(x, np.float64)) for n, x in parameters.items() if isinstance(x, list)}
+    fixed = {n: x for n, x in parameters.items() if n not in arrays}
+    found = md.jit(md.grad(lambda a: of(getattr(D, name.split()[0])(**a, **fixed)).sum()))(arrays)
+    return [found[n] for n in arrays]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_numbers_and_gradients_are_torchs(name):
+    parameters, value = CASES[name]
+    leaves: list[torch.Tensor] = []
+    a, b = ours(name, parameters), torchs(name, parameters, leaves)
+    y = torch.tensor(value, dtype=torch.int64 if name.startswith("Categorical") else torch.float64)
+    x = md.tensor(y.numpy())
+    assert (a.batch_shape, a.event_shape, a.has_rsample) == (tuple(b.batch_shape), tuple(b.event_shape), b.has_rsample)
+    close(a.log_prob(x), b.log_prob(y))
+    its = torch.autograd.grad(b.log_prob(y).sum(), leaves, retain_graph=True)
+    for found, wanted in zip(gradients(name, parameters, lambda d: d.log_prob(x)), its, strict=True):
+        close(found, wanted)
+    for what in ("mean", "variance", "stddev", "mode"):
+        if (wanted := there(lambda what=what: getattr(b, what))) is not None:
+            close(getattr(a, what), wanted)
+    if (wanted := there(b.entropy)) is not None:
+        close(a.entropy(), wanted)
+        close(a.perplexity(), b.perplexity())
+        if "Binomial" not in name:  # the count decides a shape there
+            its = torch.autograd.grad(wanted.sum(), leaves, allow_unused=True, retain_graph=True)
+            for found, one in zip(gradients(name, parameters, lambda d: d.entropy()), its, strict=True):
+                close(found, torch.zeros(tuple(found.shape)) if one is None else one)
+    if (wanted := there(lambda: b.cdf(y))) is not None:
+        close(a.cdf(x), wanted)
+        if (back := there(lambda: b.icdf(wanted))) is not None:
+            close(a.icdf(md.tensor(wanted.detach().numpy())), back, rtol=1e-8)
+    if b.has_enumerate_support:
+        for expand in (False, True):
+            close(a.enumerate_support(expand), b.enumerate_support(expand))
+    close(a.expand((3, *a.batch_shape)).log_prob(x[0]), b.expand((3, *b.batch_shape)).log_prob(y[0]))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_divergences_are_torchs(name):
+    leaves: list[torch.Tensor] = []
+    p, q = torchs(name, CASES[name][0], leaves), torchs(name, OTHERS[name], leaves)
+    wanted = T.kl_divergence(p, q)
+    a, b = ours(name, CASES[name][0]), ours(name, OTHERS[name])
+    close(D.kl_divergence(a, b), wanted)
+    found = gradients(name, CASES[name][0], lambda p: D.kl_divergence(p, b)) + gradients(name, OTHERS[name], lambda q: D.kl_divergence(a, q))
+    for mine, its in zip(found, torch.autograd.grad(wanted.sum(), leaves), strict=True):
+        close(mine, its)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_draws_have_the_moments(name):
+    d = ours(name, CASES[name][0])
+    draws = d.sample((20_000,), key=md.random.key(3))
+    assert draws.shape == (20_000, *d.batch_shape, *d.event_shape)
+    if name == "Cauchy":
+        np.testing.assert_allclose((draws.numpy() < d.loc.numpy() + d.scale.numpy()).mean(axis=0), 0.75, atol=0.015)
+        return
+    if "Categorical" in name and not d.event_shape:
+        draws, mean, variance = D.categorical.one_hot(draws, 3, md.float64), d.probs, d.probs * (1 - d.probs)
+    else:
+        mean, variance = d.mean, d.variance
+    error = np.abs(draws.numpy().mean(axis=0) - mean.numpy()) / np.sqrt(variance.numpy() / 20_000)
+    assert error.max() < 4.5
+    np.testing.assert_allclose(draws.numpy().var(axis=0), variance.numpy(), rtol=0.12)
+
+
+@pytest.mark.parametrize("name", [n for n in CASES if getattr(D, n.split()[0]).has_rsample])
+def test_rsample_moves_with_the_parameters(name):
+    """A draw's derivative moves its quantile nowhere: d cdf(x(theta); theta) / d theta = 0."""
+    moved = gradients(name, CASES[name][0], lambda d: d.cdf(d.rsample((5,), key=md.random.key(1))))
+    for x in moved:
+        np.testing.assert_allclose(x.numpy(), 0.0, atol=1e-9)
+    mean = gradients(name, CASES[name][0], lambda d: d.rsample((4,), key=md.random.key(1)))
+    assert all(np.abs(x.numpy()).min() > 0 for x in mean)
+
+
+def test_one_seed_draws_alike_everywhere():
+    def draws(x: md.Tensor) -> list[md.Tensor]:
+        some = (D.Normal(x, 1.0), D.Bernoulli(logits=x), D.Categorical(logits=x), D.Binomial(9, logits=x), D.Independent(D.Laplace(x, 2.0), 1))
+        return [d.sample((3,)) for d in some]
+
+    found = []
+    for backend in ("numpy", "torch"):
+        with md.use_backend(backend):
+            x = md.tensor([0.3, -0.2, 1.0])
+            for run in (draws, md.jit(draws)):
+                md.manual_seed(5)
+                found.append([y.numpy() for y in run(x)])
+    for other in found[1:]:
+        for one, two in zip(found[0], other, strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
+def test_under_vmap_each_lane_is_a_distribution():
+    loc, x = md.tensor([0.0, 1.0, 2.0]), md.tensor([0.5, 0.5, 0.5])
+    np.testing.assert_allclose(md.vmap(lambda m, v: D.Normal(m, 2.0).log_prob(v))(loc, x).numpy(), D.Normal(loc, 2.0).log_prob(x).numpy())
+    draws = md.vmap(lambda m: D.Normal(m, 1.0).sample())(md.zeros(4))
+    assert len(set(draws.tolist())) == 4
+    assert md.vmap(lambda p: D.Binomial(4, p).sample())(md.tensor([0.0, 1.0])).tolist() == [0.0, 4.0]
+
+
+def test_sample_has_no_gradient():
+    x = md.tensor([1.0], requires_grad=True)
+    assert not D.Normal(x, 1.0).sample().requires_grad
+    assert D.Normal(x, 1.0).rsample().requires_grad
+    assert md.grad(lambda m: D.Normal(m, 1.0).sample(key=md.random.key(0)).sum())(md.ones(2)).tolist() == [0.0, 0.0]
+
+
+def test_independent_sums_over_its_axes():
+    loc = np.arange(6.0).reshape(2, 3)
+    a, b = D.Independent(D.Normal(md.tensor(loc), 2.0), 1), T.Independent(T.Normal(torch.tensor(loc), 2.0), 1)
+    assert (a.batch_shape, a.event_shape) == ((2,), (3,))
+    close(a.log_prob(md.ones((2, 3))), b.log_prob(torch.ones(2, 3).double()))
+    close(a.entropy(), b.entropy())
+    close(a.expand((4, 2)).mean, b.expand((4, 2)).mean)
+    other, its = (R.Independent(R.Normal(ones, 1.0), 1) for R, ones in ((D, md.ones((2, 3), dtype=md.float64)), (T, torch.ones(2, 3).double())))
+    close(D.kl_divergence(a, other), T.kl_divergence(b, its))
+    assert a.rsample((5,)).shape == (5, 2, 3)
+
+
+def test_numbers_become_the_default_dtype_and_dtypes_stay():
+    assert D.Normal(0, 1).sample().dtype is md.float32
+    assert D.Normal(md.tensor(0.0, dtype=md.float64), 1).scale.dtype is md.float64
+    assert D.Bernoulli(md.tensor([0.5], dtype=md.float16)).sample().dtype is md.float16
+    assert D.Categorical(logits=md.zeros(3)).sample().dtype is md.int64
+    assert D.Normal([0.0, 1.0], 1).batch_shape == (2,)
+
+
+def test_divergence_is_infinite_where_events_are_missing():
+    p = md.tensor([0.5, 0.5, 0.0])
+    q = md.tensor([1.0, 0.0, 0.0])
+    assert D.kl_divergence(D.Categorical(p), D.Categorical(q)).item() == math.inf
+    assert np.isclose(D.kl_divergence(D.Categorical(q), D.Categorical(p)).item(), math.log(2))
+    assert D.kl_divergence(D.Bernoulli(0.5), D.Bernoulli(1.0)).item() == math.inf
+    assert D.kl_divergence(D.Bernoulli(1.0), D.Bernoulli(1.0)).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    "call, text",
+    [
+        (lambda: D.Normal(0.0, md.tensor([1.0, -2.0])), r"Normal: scale must be positive, got -2.0 in f32\[2\]"),
+        (lambda: D.Normal(math.nan, 1.0), "Normal: loc must be real, not nan, got nan"),
+        (lambda: D.Normal(md.zeros(2), md.ones(3)), r"Normal: parameters do not broadcast: loc f32\[2\], scale f32\[3\]"),
+        (lambda: D.Bernoulli(), "Bernoulli: exactly one of probs, logits is wanted, got none"),
+        (lambda: D.Bernoulli(0.5, 0.0), "Bernoulli: exactly one of probs, logits is wanted, got probs, logits"),
+        (lambda: D.Bernoulli(1.5), "Bernoulli: probs must be between 0 and 1, got 1.5"),
+        (lambda: D.Bernoulli(0.5).log_prob(2.0), "Bernoulli: value must be 0 or 1, got 2.0"),
+        (lambda: D.Categorical(0.5), "Categorical: probs has 0 axes"),
+        (lambda: D.Categorical(md.ones(3)).log_prob(3), "Categorical: value must be an integer from 0 to 2, got 3"),
+        (lambda: D.Binomial(2, 0.5).log_prob(3.0), "Binomial: value must be an integer from 0 to total_count, got 3.0"),
+        (lambda: D.Normal(md.zeros(2), 1.0).log_prob(md.zeros(3)), r"Normal: value f32\[3\] does not broadcast to batch_shape \(2,\)"),
+        (lambda: D.OneHotCategorical(md.ones(3)).log_prob(md.ones(2)), "does not end with the shape of an event"),
+        (lambda: D.Independent(D.Normal(0.0, 1.0), 1), "Independent: reinterpreted_batch_ndims is 1"),
+    ],
+)
+def test_errors_say_what_came_and_what_was_wanted(call, text):
+    with pytest.raises(ValueError, match=text):
+        call()
+
+
+def test_what_has_no_closed_form_says_so():
+    with pytest.raises(NotImplementedError, match="Bernoulli: no cdf in closed form"):
+        D.Bernoulli(0.5).cdf(0.0)
+    with pytest.raises(NotImplementedError, match="has no gradient here"):
+        D.Bernoulli(0.5).rsample()
+    with pytest.raises(NotImplementedError, match="kl_divergence: no closed form of Normal from Poisson"):
+        D.kl_divergence(D.Normal(0.0, 1.0), D.Poisson(1.0))
+
+
+def test_values_are_not_looked_at_when_told():
+    assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1.0
+    try:
+        D.Distribution.set_default_validate_args(False)
+        assert D.Normal(0.0, -1.0).scale.item() == -1.0
+    finally:
+        D.Distribution.set_default_validate_args(True)
