@@ -30,6 +30,17 @@ CASES: dict[str, tuple[dict[str, Any], Any]] = {
     "Categorical logits": ({"logits": [[0.1, 0.3, 0.6], [2.0, 1.0, -1.0]]}, [[0, 1], [2, 2]]),
     "OneHotCategorical": ({"probs": [[0.1, 0.3, 0.6], [2.0, 1.0, 1.0]]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
     "OneHotCategorical logits": ({"logits": [[0.1, 0.3, 0.6], [2.0, 1.0, -1.0]]}, [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]),
+    "Uniform": ({"low": [0.0, -1.0], "high": [1.0, 3.0]}, [[0.3, 2.0], [0.9, 0.1]]),
+    "Exponential": ({"rate": [0.5, 2.0]}, [[0.3, 2.0], [1.0, 0.1]]),
+    "HalfNormal": ({"scale": [0.5, 2.0]}, [[0.3, 2.0], [1.0, 0.1]]),
+    "LogNormal": ({"loc": [0.5, -1.0], "scale": [0.7, 0.4]}, [[0.3, 2.0], [1.0, 0.1]]),
+    "Gamma": ({"concentration": [0.5, 3.0], "rate": [2.0, 0.7]}, [[0.3, 2.0], [1.0, 0.1]]),
+    "Chi2": ({"df": [1.5, 3.0]}, [[0.3, 2.0], [1.0, 0.1]]),
+    "Beta": ({"concentration1": [0.5, 3.0], "concentration0": [2.0, 1.7]}, [[0.3, 0.8], [0.9, 0.1]]),
+    "Dirichlet": ({"concentration": [[0.5, 3.0, 1.0], [0.2, 0.4, 0.8]]}, [[0.3, 0.2, 0.5], [0.1, 0.8, 0.1]]),
+    "MultivariateNormal": ({"loc": [0.5, -1.0], "covariance_matrix": [[2.0, 0.6], [0.6, 0.5]]}, [[0.3, 0.8], [0.9, 0.1]]),
+    "MultivariateNormal precision": ({"loc": [0.5, -1.0], "precision_matrix": [[2.0, 0.6], [0.6, 0.5]]}, [[0.3, 0.8], [0.9, 0.1]]),
+    "MultivariateNormal tril": ({"loc": [[0.5, -1.0]], "scale_tril": [[[2.0, 0.0], [0.6, 0.5]]] * 2}, [[0.3, 0.8], [0.9, 0.1]]),
 }  # fmt: skip
 #: Other parameters of the same classes, for divergences.
 OTHERS: dict[str, dict[str, Any]] = {
@@ -39,6 +50,11 @@ OTHERS: dict[str, dict[str, Any]] = {
     "Binomial": {"probs": [0.6, 0.3], "total_count": 5}, "Poisson": {"rate": [1.0, 5.0]},
     "Categorical": {"probs": [[0.3, 0.3, 0.4], [0.1, 1.0, 1.0]]}, "Categorical logits": {"logits": [[1.1, 0.0, 0.6], [0.0, 1.0, -1.0]]},
     "OneHotCategorical": {"probs": [[0.3, 0.3, 0.4], [0.1, 1.0, 1.0]]},
+    "Uniform": {"low": [-0.5, 0.0], "high": [1.5, 4.0]}, "Exponential": {"rate": [1.0, 5.0]}, "HalfNormal": {"scale": [1.0, 5.0]},
+    "LogNormal": {"loc": [0.1, 2.0], "scale": [1.0, 0.4]}, "Gamma": {"concentration": [1.5, 2.0], "rate": [1.0, 0.4]},
+    "Beta": {"concentration1": [1.5, 2.0], "concentration0": [1.0, 0.4]}, "Dirichlet": {"concentration": [[1.5, 2.0, 1.0], [1.0, 0.4, 2.0]]},
+    "MultivariateNormal": {"loc": [0.0, 1.0], "covariance_matrix": [[1.0, -0.6], [-0.6, 2.5]]},
+    "MultivariateNormal tril": {"loc": [0.0, 1.0], "scale_tril": [[1.0, 0.0], [-0.6, 2.5]]},
 }  # fmt: skip
 
 
@@ -51,6 +67,10 @@ def torchs(name: str, parameters: Any, leaves: list[torch.Tensor] | None = None)
     if leaves is not None:
         leaves.extend(x for x in made.values() if isinstance(x, torch.Tensor))
     return getattr(T, name.split()[0])(**made)
+
+
+#: torch.polygamma(1, x) has a relative error of 1e-9 (of pi**2 / 6 at 1), and these entropies and divergences have it in their gradients.
+COARSE = {"Gamma": 5e-9, "Chi2": 5e-9, "Beta": 5e-9, "Dirichlet": 5e-9}
 
 
 def close(ours: md.Tensor, torchs: torch.Tensor, rtol: float = 1e-10) -> None:
@@ -94,8 +114,8 @@ def test_numbers_and_gradients_are_torchs(name):
         if "Binomial" not in name:  # the count decides a shape there
             its = torch.autograd.grad(wanted.sum(), leaves, allow_unused=True, retain_graph=True)
             for found, one in zip(gradients(name, parameters, lambda d: d.entropy()), its, strict=True):
-                close(found, torch.zeros(tuple(found.shape)) if one is None else one)
-    if (wanted := there(lambda: b.cdf(y))) is not None:
+                close(found, torch.zeros(tuple(found.shape)) if one is None else one, COARSE.get(name, 1e-10))
+    if name not in ("Gamma", "Chi2") and (wanted := there(lambda: b.cdf(y))) is not None:  # these would want an incomplete gamma function
         close(a.cdf(x), wanted)
         if (back := there(lambda: b.icdf(wanted))) is not None:
             close(a.icdf(md.tensor(wanted.detach().numpy())), back, rtol=1e-8)
@@ -114,7 +134,7 @@ def test_divergences_are_torchs(name):
     close(D.kl_divergence(a, b), wanted)
     found = gradients(name, CASES[name][0], lambda p: D.kl_divergence(p, b)) + gradients(name, OTHERS[name], lambda q: D.kl_divergence(a, q))
     for mine, its in zip(found, torch.autograd.grad(wanted.sum(), leaves), strict=True):
-        close(mine, its)
+        close(mine, its, COARSE.get(name, 1e-10))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -134,14 +154,24 @@ def test_draws_have_the_moments(name):
     np.testing.assert_allclose(draws.numpy().var(axis=0), variance.numpy(), rtol=0.12)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if getattr(D, n.split()[0]).has_rsample])
-def test_rsample_moves_with_the_parameters(name):
-    """A draw's derivative moves its quantile nowhere: d cdf(x(theta); theta) / d theta = 0."""
-    moved = gradients(name, CASES[name][0], lambda d: d.cdf(d.rsample((5,), key=md.random.key(1))))
-    for x in moved:
+@pytest.mark.parametrize("name", "Normal Laplace Cauchy Gumbel Uniform Exponential HalfNormal LogNormal".split())
+def test_rsample_moves_a_number_with_its_quantile(name):
+    """d cdf(x(theta); theta) / d theta = 0."""
+    for x in gradients(name, CASES[name][0], lambda d: d.cdf(d.rsample((5,), key=md.random.key(1)))):
         np.testing.assert_allclose(x.numpy(), 0.0, atol=1e-9)
     mean = gradients(name, CASES[name][0], lambda d: d.rsample((4,), key=md.random.key(1)))
     assert all(np.abs(x.numpy()).min() > 0 for x in mean)
+
+
+@pytest.mark.parametrize("name", ["Gamma", "Beta", "Dirichlet", "MultivariateNormal", "MultivariateNormal precision", "MultivariateNormal tril"])
+def test_rsample_has_the_gradient_of_the_moments(name):
+    def of_draws(d: Any) -> md.Tensor:
+        x = d.rsample((4000,), key=md.random.key(1))
+        return md.mean(x + 0.5 * md.square(x), axis=0)
+
+    drawn = gradients(name, CASES[name][0], of_draws)
+    for a, b in zip(drawn, gradients(name, CASES[name][0], lambda d: d.mean + 0.5 * (d.variance + md.square(d.mean))), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0.1, atol=0.06 * np.abs(b.numpy()).max())
 
 
 def test_one_seed_draws_alike_everywhere():
@@ -188,6 +218,55 @@ def test_independent_sums_over_its_axes():
     assert a.rsample((5,)).shape == (5, 2, 3)
 
 
+TRANSFORMS: dict[str, Any] = {
+    "affine": lambda R, a: [R.AffineTransform(a(0.5), a(-2.0))], "exp": lambda R, a: [R.ExpTransform()],
+    "sigmoid": lambda R, a: [R.SigmoidTransform()],
+    "tanh": lambda R, a: [R.TanhTransform()], "inverse": lambda R, a: [R.ExpTransform(), R.ExpTransform().inv],
+    "composed": lambda R, a: [R.ComposeTransform([R.AffineTransform(a(0.1), a(0.5)), R.TanhTransform()]), R.AffineTransform(1.0, 3.0)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transformed_distributions_are_torchs(name):
+    """At values that both make of the same base numbers; with event axes, too, and with the gradient in the base's parameters."""
+    z = np.array([[-0.7, 0.2, 1.1], [0.4, -0.3, 0.9]])
+    loc = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64, requires_grad=True)
+    base = T.Normal(loc, 1.5)
+    parts = TRANSFORMS[name](T, lambda x: torch.tensor(x, dtype=torch.float64))
+    y = torch.tensor(z)
+    for t in parts:
+        y = t(y)
+    value = md.tensor(y.numpy())
+    make = lambda m: D.TransformedDistribution(D.Normal(m, 1.5), TRANSFORMS[name](D, lambda x: md.tensor(x, dtype=md.float64)))
+    a, b = make(md.tensor(loc.detach().numpy())), T.TransformedDistribution(base, parts)
+    close(a.log_prob(value), b.log_prob(y))
+    close(a.cdf(value), b.cdf(y))
+    close(a.icdf(a.cdf(value)), y, 1e-8)
+    close(md.jit(md.grad(lambda m: make(m).log_prob(value).sum()))(md.tensor(loc.detach().numpy())), torch.autograd.grad(b.log_prob(y).sum(), loc)[0])
+    both = [R.TransformedDistribution(R.Independent(d.base_dist, 1), d.transforms) for R, d in ((D, a), (T, b))]
+    assert (both[0].batch_shape, both[0].event_shape) == ((), (3,))
+    close(both[0].log_prob(value), both[1].log_prob(y))
+    draws = a.rsample((4,), key=md.random.key(0))
+    close(draws, torch.tensor(a._through(a.base_dist.rsample((4,), key=md.random.key(0))).numpy()))
+    assert a.expand((2, 3)).sample().shape == (2, 3)
+
+
+def test_a_transform_broadcasts_its_base_and_may_have_event_axes():
+    d = D.TransformedDistribution(D.Normal(0.0, 1.0), D.AffineTransform(md.zeros(3), 2.0, event_dim=1))
+    b = T.TransformedDistribution(T.Normal(torch.zeros(3), 1.0), T.AffineTransform(torch.zeros(3), 2.0, event_dim=1))
+    assert (d.batch_shape, d.event_shape) == (tuple(b.batch_shape), tuple(b.event_shape)) == ((), (3,))
+    close(d.log_prob(md.ones(3)), b.log_prob(torch.ones(3)), 1e-6)
+
+
+def test_a_squashed_policy_is_exact_with_a_cache():
+    """Where tanh rounds to 1, its inverse is lost unless the transform kept it."""
+    make = lambda size: D.TransformedDistribution(D.Normal(30.0, 0.1), D.TanhTransform(cache_size=size))
+    kept, lost = make(1), make(0)
+    y = kept.rsample(key=md.random.key(0))
+    assert y.item() == 1.0
+    assert np.isfinite(kept.log_prob(y).item()) and not np.isfinite(lost.log_prob(y).item())
+
+
 def test_numbers_become_the_default_dtype_and_dtypes_stay():
     assert D.Normal(0, 1).sample().dtype is md.float32
     assert D.Normal(md.tensor(0.0, dtype=md.float64), 1).scale.dtype is md.float64
@@ -220,6 +299,13 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.Binomial(2, 0.5).log_prob(3.0), "Binomial: value must be an integer from 0 to total_count, got 3.0"),
         (lambda: D.Normal(md.zeros(2), 1.0).log_prob(md.zeros(3)), r"Normal: value f32\[3\] does not broadcast to batch_shape \(2,\)"),
         (lambda: D.OneHotCategorical(md.ones(3)).log_prob(md.ones(2)), "does not end with the shape of an event"),
+        (lambda: D.Uniform(1.0, 1.0), "Uniform: low must be less than high"),
+        (lambda: D.Uniform(0.0, 1.0).log_prob(2.0), "Uniform: value must be between low and high, got 2.0"),
+        (lambda: D.Gamma(1.0, 0.0), "Gamma: rate must be positive, got 0.0"),
+        (lambda: D.Dirichlet(md.tensor([1.0, -1.0])), r"Dirichlet: concentration must be a vector of positive numbers, got \[1.0, -1.0\]"),
+        (lambda: D.MultivariateNormal(md.zeros(2), -md.eye(2)), "MultivariateNormal: covariance_matrix must be a symmetric positive-definite matrix"),
+        (lambda: D.MultivariateNormal(md.zeros(2), md.eye(3)), "does not have the size of loc"),
+        (lambda: D.MultivariateNormal(md.zeros(2), scale_tril=md.ones((2, 2))), "scale_tril must be a lower-triangular matrix"),
         (lambda: D.Independent(D.Normal(0.0, 1.0), 1), "Independent: reinterpreted_batch_ndims is 1"),
     ],
 )

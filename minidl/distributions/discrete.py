@@ -49,10 +49,19 @@ class ByProbability(Distribution):
         self._logits = value
 
     def _coin_entropy(self) -> md.Tensor:
-        return md.softplus(self.logits) - self.probs * self.logits
+        return self._crossed(self.probs, self._misses)
+
+    @property
+    def _misses(self) -> md.Tensor:
+        return 1 - self._probs if "probs" in self._parameters else md.sigmoid(-self._logits)
+
+    def _crossed(self, hits: md.Tensor, misses: md.Tensor) -> md.Tensor:
+        """-log of the probability of so many hits and misses in one order: a sum of two terms of one sign, so that no digits cancel."""
+        return hits * md.softplus(-self.logits) + misses * md.softplus(self.logits)
 
     def _uniform(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
-        return md.random.uniform(key, shape, self._like.dtype, minval=float(md.finfo(md.float32).smallest_normal), maxval=1.0)
+        dtype = md.float64 if self._like.dtype is md.float64 else md.float32  # half floats have few numbers near 0
+        return md.random.uniform(key, shape, dtype, minval=float(md.finfo(md.float32).smallest_normal), maxval=1.0)
 
 
 class Bernoulli(ByProbability):
@@ -84,7 +93,8 @@ class Bernoulli(ByProbability):
         return md.random.bernoulli(key, p, shape).to(p.dtype)
 
     def log_prob(self, value: Any) -> md.Tensor:
-        return self._value(value) * self.logits - md.softplus(self.logits)
+        x = self._value(value)
+        return -self._crossed(x, 1 - x)
 
     def entropy(self) -> md.Tensor:
         return self._coin_entropy()
@@ -128,7 +138,8 @@ class Geometric(ByProbability):
         return (1 / self.probs - 1) / self.probs
 
     def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
-        return md.floor(md.log(self._uniform(key, shape)) / md.log1p(-md.stop_gradient(self.probs)))
+        u = self._uniform(key, shape)
+        return md.floor(md.log(u) / md.log1p(-md.stop_gradient(self.probs).to(u.dtype))).to(self._like.dtype)
 
     def log_prob(self, value: Any) -> md.Tensor:
         k, p = self._value(value), self.probs
@@ -196,7 +207,7 @@ class Binomial(ByProbability):
     def log_prob(self, value: Any) -> md.Tensor:
         k, n = self._value(value), self.total_count
         ways = md.lgamma(n + 1) - md.lgamma(k + 1) - md.lgamma(n - k + 1)
-        return ways + k * self.logits - n * md.softplus(self.logits)
+        return ways - self._crossed(k, n - k)
 
     def _count(self, what: str) -> int:
         n = md.extend.deciding(self.total_count, f"Binomial.{what}", "it wants a total_count outside of jit and vmap")

@@ -9,9 +9,12 @@ from typing import Any
 import minidl as md
 from minidl.distributions.base import EULER, Distribution, sum_rightmost
 from minidl.distributions.categorical import Categorical, OneHotCategorical
+from minidl.distributions.continuous import Beta, Dirichlet, Exponential, Gamma, HalfNormal, Uniform
 from minidl.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
 from minidl.distributions.independent import Independent
 from minidl.distributions.location_scale import Cauchy, Gumbel, Laplace, Normal
+from minidl.distributions.multivariate import MultivariateNormal, log_det, solved
+from minidl.distributions.transformed import LogNormal
 
 __all__ = ["kl_divergence", "register_kl"]
 
@@ -102,7 +105,7 @@ def _geometric(p: Geometric, q: Geometric) -> md.Tensor:
 
 @register_kl(Poisson, Poisson)
 def _poisson(p: Poisson, q: Poisson) -> md.Tensor:
-    return p.rate * (md.log(p.rate) - md.log(q.rate)) - (p.rate - q.rate)
+    return md.xlogy(p.rate, p.rate) - md.xlogy(p.rate, q.rate) - (p.rate - q.rate)
 
 
 @register_kl(OneHotCategorical, OneHotCategorical)
@@ -118,3 +121,53 @@ def _independent(p: Independent, q: Independent) -> md.Tensor:
     if n != q.reinterpreted_batch_ndims:
         raise NotImplementedError(f"kl_divergence: Independent of {n} from one of {q.reinterpreted_batch_ndims} axes")
     return sum_rightmost(kl_divergence(p.base_dist, q.base_dist), n)
+
+
+@register_kl(Uniform, Uniform)
+def _uniform(p: Uniform, q: Uniform) -> md.Tensor:
+    return md.where((q.low > p.low) | (q.high < p.high), math.inf, md.log((q.high - q.low) / (p.high - p.low)))
+
+
+@register_kl(Exponential, Exponential)
+def _exponential(p: Exponential, q: Exponential) -> md.Tensor:
+    ratio = q.rate / p.rate
+    return ratio - 1 - md.log(ratio)
+
+
+@register_kl(HalfNormal, HalfNormal)
+def _half_normal(p: HalfNormal, q: HalfNormal) -> md.Tensor:
+    ratio = md.square(p.scale / q.scale)
+    return 0.5 * (ratio - 1 - md.log(ratio))
+
+
+@register_kl(LogNormal, LogNormal)
+def _log_normal(p: LogNormal, q: LogNormal) -> md.Tensor:
+    return _normal(p.base_dist, q.base_dist)
+
+
+@register_kl(Gamma, Gamma)
+def _gamma(p: Gamma, q: Gamma) -> md.Tensor:
+    a, b = p.concentration, q.concentration
+    scales = b * md.log(p.rate / q.rate) + (q.rate - p.rate) * (a / p.rate)
+    return scales + md.lgamma(b) - md.lgamma(a) + (a - b) * md.digamma(a)
+
+
+@register_kl(Beta, Beta)
+def _beta(p: Beta, q: Beta) -> md.Tensor:
+    a1, a0, b1, b0 = p.concentration1, p.concentration0, q.concentration1, q.concentration0
+    return q._log_norm() - p._log_norm() + (a1 - b1) * md.digamma(a1) + (a0 - b0) * md.digamma(a0) + (b1 + b0 - a1 - a0) * md.digamma(a1 + a0)
+
+
+@register_kl(Dirichlet, Dirichlet)
+def _dirichlet(p: Dirichlet, q: Dirichlet) -> md.Tensor:
+    a, b = p.concentration, q.concentration
+    return q._log_norm() - p._log_norm() + md.sum((a - b) * (md.digamma(a) - md.digamma(p._total)), axis=-1)
+
+
+@register_kl(MultivariateNormal, MultivariateNormal)
+def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> md.Tensor:
+    if p.event_shape != q.event_shape:
+        raise ValueError(f"kl_divergence: events of shape {p.event_shape} and {q.event_shape}")
+    spread = md.linalg.triangular_solve(*(md.broadcast_to(x, md.broadcast_shapes(p._tril.shape, q._tril.shape)) for x in (q._tril, p._tril)))
+    distance = md.sum(md.square(solved(q._tril, q.loc - p.loc)), axis=-1)
+    return log_det(q._tril) - log_det(p._tril) + 0.5 * (md.sum(md.square(spread), axis=(-2, -1)) + distance - p.event_shape[0])

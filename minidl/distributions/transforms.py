@@ -1,0 +1,235 @@
+"""Changes of variables for TransformedDistribution: Affine, Exp, Sigmoid, Tanh, and their compositions and inverses.
+
+A transform of your own has `_call`, `_inverse` and `log_abs_det_jacobian`; one that mixes the last axes of an event says how many in `event_dim`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import minidl as md
+from minidl.distributions.base import sum_rightmost
+from minidl.extend import operand
+
+__all__ = ["AffineTransform", "ComposeTransform", "ExpTransform", "SigmoidTransform", "TanhTransform", "Transform"]
+
+
+class Transform:
+    """An invertible function of the last event_dim axes (element by element for 0), of the same shape, with the logarithm of its Jacobian.
+
+    `sign` is that of its derivative, where it is monotone. cache_size=1 keeps the last input, so that the inverse of its output is exact.
+
+    >>> t = ExpTransform()
+    >>> t(md.zeros(2)).tolist(), t.inv(md.ones(2)).tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+
+    event_dim = 0
+    bijective = True
+    sign: Any = 1
+
+    def __init__(self, cache_size: int = 0):
+        if cache_size not in (0, 1):
+            raise ValueError(f"{type(self).__name__}: cache_size is 0 or 1, not {cache_size}")
+        self._cache_size = cache_size
+        self._last: tuple[Any, Any] = (None, None)
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        raise NotImplementedError(f"{type(self).__name__}: no _call")
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        raise NotImplementedError(f"{type(self).__name__}: no _inverse")
+
+    def __call__(self, x: md.Tensor) -> md.Tensor:
+        if not self._cache_size:
+            return self._call(x)
+        if self._last[0] is not x:
+            self._last = (x, self._call(x))
+        return self._last[1]
+
+    def _inv_call(self, y: md.Tensor) -> md.Tensor:
+        if not self._cache_size:
+            return self._inverse(y)
+        if self._last[1] is not y:
+            self._last = (self._inverse(y), y)
+        return self._last[0]
+
+    @property
+    def inv(self) -> Transform:
+        """The inverse."""
+        return _Inverse(self)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        """log |dy/dx| without the axes of event_dim."""
+        raise NotImplementedError(f"{type(self).__name__}: no log_abs_det_jacobian")
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the result for an input of a shape."""
+        return tuple(shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class _Inverse(Transform):
+    def __init__(self, of: Transform):
+        super().__init__()
+        self.of, self.event_dim, self.bijective = of, of.event_dim, of.bijective
+
+    @property
+    def sign(self) -> Any:  # type: ignore[override]
+        return self.of.sign
+
+    @property
+    def inv(self) -> Transform:
+        return self.of
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return self.of._inv_call(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return self.of(y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return -self.of.log_abs_det_jacobian(y, x)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.of.forward_shape(shape)
+
+    def __repr__(self) -> str:
+        return f"{self.of!r}.inv"
+
+
+class AffineTransform(Transform):
+    """loc + scale * x; with an event_dim the last axes belong to one event.
+
+    >>> AffineTransform(1.0, 2.0)(md.ones(2)).tolist()
+    [3.0, 3.0]
+    """
+
+    def __init__(self, loc: Any, scale: Any, event_dim: int = 0, cache_size: int = 0):
+        super().__init__(cache_size)
+        self.loc, self.scale, self.event_dim = loc, scale, event_dim
+
+    @property
+    def sign(self) -> Any:  # type: ignore[override]
+        return md.sign(self.scale) if isinstance(self.scale, md.Tensor) else math.copysign(1, self.scale)
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return self.loc + self.scale * x
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return (y - self.loc) / self.scale
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        size = md.log(md.abs(operand(self.scale, x, "AffineTransform: scale")))
+        return sum_rightmost(md.broadcast_to(size, md.broadcast_shapes(size.shape, x.shape)), self.event_dim)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(md.broadcast_shapes(shape, getattr(self.loc, "shape", ()), getattr(self.scale, "shape", ())))
+
+    def __repr__(self) -> str:
+        return f"AffineTransform({self.loc}, {self.scale})"
+
+
+class ExpTransform(Transform):
+    """exp(x).
+
+    >>> ExpTransform()(md.zeros(())).item()
+    1.0
+    """
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.exp(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return md.log(y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return x
+
+
+class SigmoidTransform(Transform):
+    """1 / (1 + exp(-x)); the inverse of 0 and 1 is finite, as PyTorch's: of the nearest numbers between.
+
+    >>> SigmoidTransform()(md.zeros(())).item()
+    0.5
+    """
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        limits = md.finfo(x.dtype)
+        return md.clip(md.sigmoid(x), float(limits.smallest_normal), 1 - float(limits.eps))
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        limits = md.finfo(y.dtype)
+        y = md.clip(y, float(limits.smallest_normal), 1 - float(limits.eps))
+        return md.log(y) - md.log1p(-y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return -md.softplus(-x) - md.softplus(x)
+
+
+class TanhTransform(Transform):
+    """tanh(x). Far from 0 the inverse of the rounded result is inf: cache_size=1 keeps the input of the last result.
+
+    >>> TanhTransform()(md.zeros(())).item()
+    0.0
+    """
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.tanh(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return md.atanh(y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return 2.0 * (math.log(2.0) - x - md.softplus(-2.0 * x))
+
+
+class ComposeTransform(Transform):
+    """Several transforms, the first one first.
+
+    >>> ComposeTransform([AffineTransform(0.0, 2.0), ExpTransform()])(md.zeros(())).item()
+    1.0
+    """
+
+    def __init__(self, parts: Sequence[Transform], cache_size: int = 0):
+        super().__init__(cache_size)
+        self.parts = list(parts)
+        self.event_dim = max((t.event_dim for t in self.parts), default=0)
+        self.bijective = all(t.bijective for t in self.parts)
+
+    @property
+    def sign(self) -> Any:  # type: ignore[override]
+        out: Any = 1
+        for t in self.parts:
+            out = out * t.sign
+        return out
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        for t in self.parts:
+            x = t(x)
+        return x
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        for t in reversed(self.parts):
+            y = t._inv_call(y)
+        return y
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        total: Any = 0.0 * sum_rightmost(x, self.event_dim)
+        for t in self.parts:
+            y = t(x)
+            total = total + sum_rightmost(t.log_abs_det_jacobian(x, y), self.event_dim - t.event_dim)
+            x = y
+        return total
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        for t in self.parts:
+            shape = t.forward_shape(shape)
+        return shape
+
+    def __repr__(self) -> str:
+        return f"ComposeTransform({self.parts})"
