@@ -191,6 +191,15 @@ def test_one_seed_draws_alike_everywhere():
             np.testing.assert_allclose(one, two, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_draws_are_where_the_parameters_are(name):
+    """Also where that is not the default backend."""
+    parameters = {n: md.tensor(np.asarray(x, np.float64), backend="torch") if isinstance(x, list) else x for n, x in CASES[name][0].items()}
+    d = getattr(D, name.split()[0])(**parameters)
+    draws = d.sample((2,))
+    assert draws.backend == d.log_prob(draws).backend == "torch"
+
+
 def test_under_vmap_each_lane_is_a_distribution():
     loc, x = md.tensor([0.0, 1.0, 2.0]), md.tensor([0.5, 0.5, 0.5])
     np.testing.assert_allclose(md.vmap(lambda m, v: D.Normal(m, 2.0).log_prob(v))(loc, x).numpy(), D.Normal(loc, 2.0).log_prob(x).numpy())
@@ -273,6 +282,16 @@ def test_numbers_become_the_default_dtype_and_dtypes_stay():
     assert D.Bernoulli(md.tensor([0.5], dtype=md.float16)).sample().dtype is md.float16
     assert D.Categorical(logits=md.zeros(3)).sample().dtype is md.int64
     assert D.Normal([0.0, 1.0], 1).batch_shape == (2,)
+
+
+def test_certain_outcomes_keep_their_digits():
+    """What is nearly certain has a small -log p, of which no digit cancels in float32."""
+    wanted = np.log1p(np.exp(-12.0))
+    for found in (D.Bernoulli(logits=12.0).log_prob(1.0), D.Bernoulli(logits=-12.0).log_prob(0.0), D.Binomial(1, logits=12.0).log_prob(1.0)):
+        np.testing.assert_allclose(-found.item(), wanted, rtol=1e-5)
+    assert D.Binomial(10, 0.0).sample((3,)).tolist() == [0.0] * 3 and D.Binomial(10, 1.0).sample((3,)).tolist() == [10.0] * 3
+    assert D.Geometric(1.0).log_prob(0.0).item() == 0.0 and D.kl_divergence(D.Poisson(0.0), D.Poisson(1.0)).item() == 1.0
+    assert md.grad(lambda p: D.Geometric(p).log_prob(0.0))(md.tensor(1.0)).item() == 1.0
 
 
 def test_divergence_is_infinite_where_events_are_missing():

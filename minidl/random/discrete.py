@@ -9,7 +9,7 @@ import numpy as np
 
 import minidl as md
 from minidl import DType, Tensor, dtypes
-from minidl.extend import cast, describe, from_numpy, home, ns, operand, whole
+from minidl.extend import cast, constant, describe, from_numpy, home, ns, operand, whole
 from minidl.random.keys import Shape, common, fold_in, parameter, size_of, two
 from minidl.random.normal import _drawn, _gumbel
 from minidl.random.uniform import bits, randint, unit
@@ -37,7 +37,7 @@ def _by_inversion(key: Tensor, mean: Tensor) -> Tensor:
     def waiting(carry: Any) -> Tensor:  # a total may round to less than the largest u
         return ns.logical_and(ns.lt(carry[0], 100), ns.logical_not(_all(ns.lt(u, carry[3]))))
 
-    start = (ns.full(shape=(), value=0, dtype=dtypes.int64), ns.mul(u, 0.0), p, ns.add(p, ns.mul(u, 0.0)))
+    start = (constant(home(key), (), 0, dtypes.int64), ns.mul(u, 0.0), p, ns.add(p, ns.mul(u, 0.0)))
     return md.while_loop(waiting, step, start)[1]
 
 
@@ -79,7 +79,7 @@ def _by_rejection(key: Tensor, mean: Tensor, done: Tensor) -> Tensor:
         later = ns.logical_and(ns.logical_and(later, ns.ge(k, 0.0)), ns.le(least, _log_probability(ns.maximum(k, 0.0), mean)))
         return ns.add(i, 1), ns.logical_or(done, ns.logical_or(at_once, later)), ns.where(done, kept, k)
 
-    start = (ns.full(shape=(), value=0, dtype=dtypes.int64), done, ns.mul(mean, 0.0))
+    start = (constant(home(key), (), 0, dtypes.int64), done, ns.mul(mean, 0.0))
     return md.while_loop(lambda carry: ns.logical_not(_all(carry[1])), step, start)[2]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import minidl as md
 from minidl import DType, Tensor, dtypes
-from minidl.extend import cast, from_numpy, home, ns, whole
+from minidl.extend import cast, constant, from_numpy, home, ns, whole
 from minidl.random.keys import Shape, common, float_dtype, fold_in, parameter, size_of, two
 from minidl.random.normal import standard
 from minidl.random.uniform import unit
@@ -51,7 +51,7 @@ def _sample(key: Tensor, a: Tensor) -> Tensor:
     def waiting(carry: Any) -> Tensor:
         return ns.logical_not(ns.all(carry[1], axis=tuple(range(len(shape))), keepdims=False))
 
-    zero = ns.full(shape=(), value=0, dtype=dtypes.int64)
+    zero = constant(home(key), (), 0, dtypes.int64)
     _, _, v = md.while_loop(waiting, step, (zero, ns.logical_not(valid), ns.add(ns.mul(d, 0.0), 1.0)))
     u = unit(second, shape, dtypes.float64)
     out = ns.add(ns.log(ns.mul(d, v)), ns.where(boosted, ns.div(ns.log1p(ns.neg(u)), safe), 0.0))
