@@ -32,6 +32,7 @@ ROOMS = {
     "torch.nn.utils.rnn": "md.nn.utils.rnn",
     "torch.nn.utils.stateless": "md.nn.utils.stateless",
     "torch.nn.attention": "md.nn",
+    "torch.distributions": "md.distributions",
     "torch.optim": "md.optim",
     "torch.optim.lr_scheduler": "md.optim.lr_scheduler",
     "torch.optim.swa_utils": "md.optim.swa_utils",
@@ -48,6 +49,9 @@ CLASSES = {
 _OLD = "deprecated in PyTorch; the name with an underscore behind it is there"
 _KERNEL = "chooses among PyTorch's attention kernels; each backend of minidl has one"
 _MACHINERY = "PyTorch's own machinery"
+_FAMILY = "not built: a subclass of Distribution with log_prob and _draw"
+_TRANSFORM = "not built: a subclass of Transform with _call, _inverse and log_abs_det_jacobian"
+_MATRICES = "distributions of matrices are not built"
 _INPLACE = "changes its input; write x = F.{}(x)"
 _INDICES = "F.{} with return_indices=True"
 #: Room → name → why it is not in minidl, and what is there for it.
@@ -106,6 +110,21 @@ ABSENT: dict[str, dict[str, str]] = {
         "sdpa_kernel": _KERNEL,
         **dict.fromkeys((f"{v}_flash_attention_impl" for v in ("activate", "current", "register", "restore")), _KERNEL),
         "list_flash_attention_impls": _KERNEL,
+    },
+    "torch.distributions": {
+        **dict.fromkeys(("biject_to", "transform_to"), "a registry of transforms by constraint; name the transform"),
+        **dict.fromkeys(("CatTransform", "StackTransform"), "transform the parts, then md.concat or md.stack"),
+        **dict.fromkeys(("CorrCholeskyTransform", "LKJCholesky", "LowerCholeskyTransform", "PositiveDefiniteTransform", "Wishart"), _MATRICES),
+        **dict.fromkeys(("AbsTransform", "PowerTransform", "SoftplusTransform"), _TRANSFORM),
+        **dict.fromkeys(("CumulativeDistributionTransform", "ReshapeTransform", "SoftmaxTransform", "StickBreakingTransform"), _TRANSFORM),
+        **dict.fromkeys(("ContinuousBernoulli", "FisherSnedecor", "GeneralizedPareto", "InverseGamma", "Kumaraswamy", "LogisticNormal"), _FAMILY),
+        **dict.fromkeys(("HalfCauchy", "Multinomial", "NegativeBinomial", "Pareto", "StudentT", "VonMises", "Weibull"), _FAMILY),
+        **dict.fromkeys(("RelaxedBernoulli", "RelaxedOneHotCategorical"), "F.gumbel_softmax draws them"),
+        "ExponentialFamily": _MACHINERY,
+        "IndependentTransform": "event_dim of a Transform",
+        "LowRankMultivariateNormal": "MultivariateNormal, of the whole covariance",
+        "MixtureSameFamily": "md.logsumexp(mixture.logits + components.log_prob(x[..., None]), axis=-1)",
+        "identity_transform": "ComposeTransform([])",
     },
     "torch.optim": {
         "SparseAdam": "for gradients that are sparse tensors, which minidl has not; Adam",

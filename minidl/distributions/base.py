@@ -53,6 +53,11 @@ class Distribution:
     batch_shape: tuple[int, ...]
     event_shape: tuple[int, ...] = ()
 
+    def __init__(self, batch_shape: tuple[int, ...] = (), event_shape: tuple[int, ...] = (), validate_args: bool | None = None):
+        self.batch_shape, self.event_shape = tuple(batch_shape), tuple(event_shape)
+        if validate_args is not None:
+            self._validate_args = validate_args
+
     @staticmethod
     def set_default_validate_args(value: bool) -> None:
         """Whether distributions made from now on look at values, unless they are told."""

@@ -20,6 +20,7 @@ class Transform:
     """An invertible function of the last event_dim axes (element by element for 0), of the same shape, with the logarithm of its Jacobian.
 
     `sign` is that of its derivative, where it is monotone. cache_size=1 keeps the last input, so that the inverse of its output is exact.
+    Raises ValueError for another cache_size.
 
     >>> t = ExpTransform()
     >>> t(md.zeros(2)).tolist(), t.inv(md.ones(2)).tolist()
