@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -260,6 +261,16 @@ def test_transformed_distributions_are_torchs(name):
     assert a.expand((2, 3)).sample().shape == (2, 3)
 
 
+def test_the_same_transforms_leave_the_divergence():
+    t = D.AffineTransform(0.0, 2.0)
+    make = lambda m, *rest: D.TransformedDistribution(D.Normal(m, 1.0), [*rest, D.TanhTransform()])
+    assert D.kl_divergence(make(0.0, t), make(1.0, t)).item() == 0.5
+    with pytest.raises(NotImplementedError, match="whose transforms are not the same"):
+        D.kl_divergence(make(0.0, t), make(1.0, D.AffineTransform(0.0, 3.0)))
+    with pytest.raises(NotImplementedError, match="whose transforms are not the same"):
+        D.kl_divergence(make(0.0), make(1.0, t))
+
+
 def test_a_transform_broadcasts_its_base_and_may_have_event_axes():
     d = D.TransformedDistribution(D.Normal(0.0, 1.0), D.AffineTransform(md.zeros(3), 2.0, event_dim=1))
     b = T.TransformedDistribution(T.Normal(torch.zeros(3), 1.0), T.AffineTransform(torch.zeros(3), 2.0, event_dim=1))
@@ -294,6 +305,30 @@ def test_certain_outcomes_keep_their_digits():
     assert md.grad(lambda p: D.Geometric(p).log_prob(0.0))(md.tensor(1.0)).item() == 1.0
 
 
+def test_classes_are_counted_in_integers():
+    """bfloat16 has no 257."""
+    d = D.Categorical(logits=md.arange(300.0).to(md.bfloat16))
+    assert d.log_prob(257).item() == d.logits[257].item()
+    assert d.enumerate_support().tolist() == list(range(300))
+
+
+def test_half_floats_are_looked_at_by_their_own_eps():
+    assert np.isfinite(D.Dirichlet(md.ones(3, dtype=md.bfloat16)).log_prob(md.tensor([0.3, 0.3, 0.4], dtype=md.bfloat16)).item())
+
+
+def test_a_copied_transform_forgets_what_it_kept():
+    t = D.TanhTransform(cache_size=1)
+    md.jit(lambda x: t.inv(t(x)))(md.ones(2))
+    assert copy.deepcopy(t)._last == (None, None)
+    np.testing.assert_allclose(t(md.ones(2)).numpy(), np.tanh(1.0), rtol=1e-6)
+
+
+def test_draws_have_no_tangent():
+    make = lambda s: D.TransformedDistribution(D.Normal(s, 1.0), D.AffineTransform(0.0, s))
+    _, tangent = md.jvp(lambda s: make(s).sample(key=md.random.key(0)), (md.tensor(2.0),), (md.tensor(1.0),))
+    assert tangent.item() == 0.0
+
+
 def test_divergence_is_infinite_where_events_are_missing():
     p = md.tensor([0.5, 0.5, 0.0])
     q = md.tensor([1.0, 0.0, 0.0])
@@ -320,6 +355,7 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.OneHotCategorical(md.ones(3)).log_prob(md.ones(2)), "does not end with the shape of an event"),
         (lambda: D.Uniform(1.0, 1.0), "Uniform: low must be less than high"),
         (lambda: D.Uniform(0.0, 1.0).log_prob(2.0), "Uniform: value must be between low and high, got 2.0"),
+        (lambda: D.Uniform(md.zeros(2), md.tensor([3.0, 1.0])).log_prob(2.0), r"Uniform: value must be between low and high, got 2.0 in f32\[\]"),
         (lambda: D.Gamma(1.0, 0.0), "Gamma: rate must be positive, got 0.0"),
         (lambda: D.Dirichlet(md.tensor([1.0, -1.0])), r"Dirichlet: concentration must be a vector of positive numbers, got \[1.0, -1.0\]"),
         (lambda: D.MultivariateNormal(md.zeros(2), -md.eye(2)), "MultivariateNormal: covariance_matrix must be a symmetric positive-definite matrix"),

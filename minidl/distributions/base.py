@@ -31,8 +31,9 @@ def clamped(probs: md.Tensor) -> md.Tensor:
 class Distribution:
     """A distribution over events of event_shape, one for each element of batch_shape.
 
-    Parameters are Tensors, numbers or arrays that broadcast; they are differentiable. `sample` draws [*sample_shape, *batch_shape, *event_shape] from
-    md.random.default_generator, or from a `key`, without a gradient; `rsample`, where there is one (has_rsample), moves with the parameters.
+    Parameters are Tensors, numbers or arrays that broadcast; they are differentiable, and those of now: after an optimizer's step make another.
+    `sample` draws [*sample_shape, *batch_shape, *event_shape] from md.random.default_generator, or from a `key`, without a gradient; `rsample`, where
+    there is one (has_rsample), moves with the parameters.
     A class of your own gives __init__ that calls `_set`, `arg_constraints`, `support`, `_draw(key, shape)` and `log_prob`.
 
     validate_args: whether parameters and values are looked at, where that is allowed (eager, on a CPU); by default they are, see
@@ -49,6 +50,7 @@ class Distribution:
     has_rsample = False
     has_enumerate_support = False
     _validate_args: bool = True
+    _integral = False  # whether events are integers, which the parameters' dtype may not hold
     _parameters: tuple[str, ...] = ()  # those that were given
     batch_shape: tuple[int, ...]
     event_shape: tuple[int, ...] = ()
@@ -94,11 +96,12 @@ class Distribution:
     def _look(self, what: str, x: md.Tensor, wanted: Constraint) -> None:
         if (values := seen(x)) is None:
             return
-        value = values[0] if values[0].dtype.kind in "fiub" and values[0].dtype.itemsize > 1 else values[0].astype(np.float32)
+        value = values[0] if values[0].dtype.kind in "iu" or values[0].dtype.itemsize > 2 else values[0].astype(np.float32)
         with np.errstate(all="ignore"):
             good = np.asarray(wanted.holds(value))
         if not good.all():
-            bad = value[np.unravel_index(np.argmin(good), good.shape)]
+            each = np.broadcast_to(value, good.shape + value.shape[value.ndim - wanted.event_dim :])
+            bad = each[np.unravel_index(np.argmin(good), good.shape)]
             raise ValueError(f"{type(self).__name__}: {what} must be {wanted.text}, got {bad.tolist()} in {describe(x)}")
 
     @property
@@ -110,7 +113,7 @@ class Distribution:
         """A value as a Tensor of the parameters' dtype, whose shape and, where that is allowed, numbers were looked at."""
         name = type(self).__name__
         x = md.asarray(value) if isinstance(value, (list, tuple)) else operand(value, self._like, f"{name}: value")
-        x = x if x.dtype.is_float else x.to(self._like.dtype)
+        x = x if x.dtype.is_float or self._integral else x.to(self._like.dtype)
         n = len(self.event_shape)
         if x.ndim < n or x.shape[x.ndim - n :] != self.event_shape:
             raise ValueError(f"{name}: value {describe(x)} does not end with the shape of an event, {self.event_shape}")

@@ -72,6 +72,8 @@ class Categorical(Classes):
     ([0.25, 0.25, 0.5], 2, 0.5)
     """
 
+    _integral = True
+
     def __init__(self, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
         super().__init__(probs, logits, validate_args)
         self.event_shape = ()
@@ -108,7 +110,7 @@ class Categorical(Classes):
 
     def enumerate_support(self, expand: bool = True) -> md.Tensor:
         n = self._num_events
-        values = range_of(self, n).to(md.int64).reshape((n,) + (1,) * len(self.batch_shape))
+        values = range_of(self, n, md.int64).reshape((n,) + (1,) * len(self.batch_shape))
         return md.broadcast_to(values, (n, *self.batch_shape)) if expand else values
 
 
@@ -147,7 +149,7 @@ class OneHotCategorical(Classes):
 
     def enumerate_support(self, expand: bool = True) -> md.Tensor:
         n = self._num_events
-        values = one_hot(range_of(self, n).to(md.int64), n, self._like.dtype).reshape((n,) + (1,) * len(self.batch_shape) + (n,))
+        values = one_hot(range_of(self, n, md.int64), n, self._like.dtype).reshape((n,) + (1,) * len(self.batch_shape) + (n,))
         return md.broadcast_to(values, (n, *self.batch_shape, n)) if expand else values
 
 

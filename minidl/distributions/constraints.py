@@ -40,7 +40,13 @@ boolean = Constraint("0 or 1", lambda x: (x == 0) | (x == 1))
 count = Constraint("an integer of at least 0", lambda x: (x >= 0) & (x % 1 == 0))
 weights = Constraint("a vector of numbers of at least 0 that are not all 0", lambda x: (x >= 0).all(axis=-1) & (x.sum(axis=-1) > 0), 1)
 positive_vector = Constraint("a vector of positive numbers", lambda x: (x > 0).all(axis=-1), 1)
-simplex = Constraint("at least 0 with sum 1", lambda x: (x >= 0).all(axis=-1) & (np.abs(x.sum(axis=-1) - 1) < 1e-6 + 4 * np.finfo(x.dtype).eps), 1)
+
+
+def simplex(eps: float) -> Constraint:
+    """At least 0 with sum 1, in numbers of such an eps."""
+    return Constraint("at least 0 with sum 1", lambda x: (x >= 0).all(axis=-1) & (np.abs(x.sum(axis=-1) - 1) < 1e-6 + 4 * eps), 1)
+
+
 one_hot = Constraint("one 1 among zeros", lambda x: ((x == 0) | (x == 1)).all(axis=-1) & (x.sum(axis=-1) == 1), 1)
 covariance = Constraint("a symmetric positive-definite matrix", _symmetric_positive, 2)
 scale_tril = Constraint("a lower-triangular matrix with a positive diagonal", _triangular, 2)

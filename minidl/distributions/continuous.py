@@ -284,7 +284,6 @@ class Dirichlet(Distribution):
     """
 
     arg_constraints: ClassVar = {"concentration": constraints.positive_vector}
-    support = constraints.simplex
     has_rsample = True
     concentration: md.Tensor
 
@@ -292,6 +291,10 @@ class Dirichlet(Distribution):
         self._set(validate_args, concentration=concentration)
         if not self.event_shape[0]:
             raise ValueError(f"Dirichlet: concentration is {describe(self.concentration)}; at least one number is wanted")
+
+    @property
+    def support(self) -> Any:  # type: ignore[override]
+        return constraints.simplex(float(md.finfo(self.concentration.dtype).eps))
 
     @property
     def _total(self) -> md.Tensor:

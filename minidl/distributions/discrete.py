@@ -105,13 +105,13 @@ class Bernoulli(ByProbability):
 
 def counted(d: Distribution, n: int, expand: bool) -> md.Tensor:
     """0 to n - 1 along a new first axis."""
-    values = range_of(d, n).reshape((n,) + (1,) * len(d.batch_shape))
+    values = range_of(d, n, d._like.dtype).reshape((n,) + (1,) * len(d.batch_shape))
     return md.broadcast_to(values, (n, *d.batch_shape)) if expand else values
 
 
-def range_of(d: Distribution, n: int) -> md.Tensor:
-    """0 to n - 1 as floats, where the parameters are."""
-    return md.extend.from_numpy(np.arange(float(n)), md.extend.home(d._like)).to(d._like.dtype)
+def range_of(d: Distribution, n: int, dtype: md.DType) -> md.Tensor:
+    """0 to n - 1, where the parameters are."""
+    return md.extend.from_numpy(np.arange(n), md.extend.home(d._like)).to(dtype)
 
 
 class Geometric(ByProbability):

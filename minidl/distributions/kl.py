@@ -14,7 +14,8 @@ from minidl.distributions.discrete import Bernoulli, Binomial, Geometric, Poisso
 from minidl.distributions.independent import Independent
 from minidl.distributions.location_scale import Cauchy, Gumbel, Laplace, Normal
 from minidl.distributions.multivariate import MultivariateNormal, log_det, solved
-from minidl.distributions.transformed import LogNormal
+from minidl.distributions.transformed import LogNormal, TransformedDistribution
+from minidl.distributions.transforms import ExpTransform, SigmoidTransform, TanhTransform
 
 __all__ = ["kl_divergence", "register_kl"]
 
@@ -143,6 +144,15 @@ def _half_normal(p: HalfNormal, q: HalfNormal) -> md.Tensor:
 @register_kl(LogNormal, LogNormal)
 def _log_normal(p: LogNormal, q: LogNormal) -> md.Tensor:
     return _normal(p.base_dist, q.base_dist)
+
+
+@register_kl(TransformedDistribution, TransformedDistribution)
+def _transformed(p: TransformedDistribution, q: TransformedDistribution) -> md.Tensor:
+    fixed = (ExpTransform, SigmoidTransform, TanhTransform)  # those that have no parameters
+    alike = [a is b or (type(a) is type(b) and type(a) in fixed) for a, b in zip(p.transforms, q.transforms, strict=False)]
+    if len(p.transforms) != len(q.transforms) or not all(alike) or p.event_shape != q.event_shape:
+        raise NotImplementedError(f"kl_divergence: no closed form of {p} from {q}, whose transforms are not the same")
+    return kl_divergence(p.base_dist, q.base_dist)
 
 
 @register_kl(Gamma, Gamma)

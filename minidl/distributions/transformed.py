@@ -68,7 +68,6 @@ class TransformedDistribution(Distribution):
 
     def log_prob(self, value: Any) -> md.Tensor:
         y, n, less = self._value(value), len(self.event_shape), None
-        y = value if isinstance(value, md.Tensor) and value.dtype is y.dtype else y
         for t in reversed(self.transforms):
             x = t._inv_call(y)
             part = sum_rightmost(t.log_abs_det_jacobian(x, y), n - t.event_dim)

@@ -19,8 +19,8 @@ __all__ = ["AffineTransform", "ComposeTransform", "ExpTransform", "SigmoidTransf
 class Transform:
     """An invertible function of the last event_dim axes (element by element for 0), of the same shape, with the logarithm of its Jacobian.
 
-    `sign` is that of its derivative, where it is monotone. cache_size=1 keeps the last input, so that the inverse of its output is exact.
-    Raises ValueError for another cache_size.
+    `sign` is that of its derivative, where it is monotone. cache_size=1 keeps the last input, so that the inverse of its output is exact,
+    unless either is changed in place. Raises ValueError for another cache_size.
 
     >>> t = ExpTransform()
     >>> t(md.zeros(2)).tolist(), t.inv(md.ones(2)).tolist()
@@ -46,16 +46,22 @@ class Transform:
     def __call__(self, x: md.Tensor) -> md.Tensor:
         if not self._cache_size:
             return self._call(x)
-        if self._last[0] is not x:
-            self._last = (x, self._call(x))
-        return self._last[1]
+        last = self._last  # another thread may put another pair there
+        if last[0] is not x:
+            self._last = last = (x, self._call(x))
+        return last[1]
 
     def _inv_call(self, y: md.Tensor) -> md.Tensor:
         if not self._cache_size:
             return self._inverse(y)
-        if self._last[1] is not y:
-            self._last = (self._inverse(y), y)
-        return self._last[0]
+        last = self._last
+        if last[1] is not y:
+            self._last = last = (self._inverse(y), y)
+        return last[0]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what was kept, which may belong to a trace that has ended."""
+        return {**self.__dict__, "_last": (None, None)}
 
     @property
     def inv(self) -> Transform:
