@@ -361,12 +361,20 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.MultivariateNormal(md.zeros(2), -md.eye(2)), "MultivariateNormal: covariance_matrix must be a symmetric positive-definite matrix"),
         (lambda: D.MultivariateNormal(md.zeros(2), md.eye(3)), "does not have the size of loc"),
         (lambda: D.MultivariateNormal(md.zeros(2), scale_tril=md.ones((2, 2))), "scale_tril must be a lower-triangular matrix"),
+        (lambda: D.Normal(md.zeros(3), 1.0).expand((2,)), r"Normal: batch_shape \(3,\) does not expand to \(2,\)"),
         (lambda: D.Independent(D.Normal(0.0, 1.0), 1), "Independent: reinterpreted_batch_ndims is 1"),
     ],
 )
 def test_errors_say_what_came_and_what_was_wanted(call, text):
     with pytest.raises(ValueError, match=text):
         call()
+
+
+def test_complex_numbers_are_refused():
+    with pytest.raises(TypeError, match=r"Normal: loc is c64\[\]; real numbers are wanted"):
+        D.Normal(1j, 1.0)
+    with pytest.raises(TypeError, match=r"Normal: value is c64\[\]; real numbers are wanted"):
+        D.Normal(0.0, 1.0).log_prob(1j)
 
 
 def test_what_has_no_closed_form_says_so():

@@ -37,8 +37,8 @@ class Distribution:
     A class of your own gives __init__ that calls `_set`, `arg_constraints`, `support`, `_draw(key, shape)` and `log_prob`.
 
     validate_args: whether parameters and values are looked at, where that is allowed (eager, on a CPU); by default they are, see
-    set_default_validate_args. Raises ValueError for parameters and values out of range, and for shapes that do not broadcast, NotImplementedError for
-    what a distribution does not have in closed form.
+    set_default_validate_args. Raises ValueError for parameters and values out of range and shapes that do not broadcast, TypeError for complex ones,
+    NotImplementedError for what a distribution does not have in closed form.
 
     >>> d = md.distributions.Normal(md.zeros(3), 1.0)
     >>> d.batch_shape, d.event_shape, d.sample((2,)).shape, d.log_prob(0.0).shape
@@ -76,6 +76,8 @@ class Distribution:
         made, lead = {}, []
         for n, x in given.items():
             x = md.asarray(x) if isinstance(x, (list, tuple)) else operand(x, like, f"{name}: {n}")
+            if x.dtype.is_complex:
+                raise TypeError(f"{name}: {n} is {describe(x)}; real numbers are wanted")
             made[n] = x if x.dtype.is_float else x.to(like.dtype if like is not None and like.dtype.is_float else md.get_default_dtype())
             events = self.arg_constraints[n].event_dim
             if made[n].ndim < events:
@@ -113,6 +115,8 @@ class Distribution:
         """A value as a Tensor of the parameters' dtype, whose shape and, where that is allowed, numbers were looked at."""
         name = type(self).__name__
         x = md.asarray(value) if isinstance(value, (list, tuple)) else operand(value, self._like, f"{name}: value")
+        if x.dtype.is_complex:
+            raise TypeError(f"{name}: value is {describe(x)}; real numbers are wanted")
         x = x if x.dtype.is_float or self._integral else x.to(self._like.dtype)
         n = len(self.event_shape)
         if x.ndim < n or x.shape[x.ndim - n :] != self.event_shape:
@@ -195,6 +199,8 @@ class Distribution:
     def expand(self, batch_shape: Shape) -> Self:
         """The same distribution with its parameters broadcast to a batch_shape."""
         shape, new = size_tuple(type(self).__name__, batch_shape), copy.copy(self)
+        if len(shape) < len(self.batch_shape) or any(n not in (1, m) for n, m in zip(self.batch_shape[::-1], shape[::-1], strict=False)):
+            raise ValueError(f"{type(self).__name__}: batch_shape {self.batch_shape} does not expand to {shape}")
         for n in self._parameters:
             x = getattr(self, n)
             setattr(new, n, md.broadcast_to(x, shape + x.shape[len(self.batch_shape) :]))
@@ -202,7 +208,7 @@ class Distribution:
         return new
 
     def __repr__(self) -> str:
-        shown = (f"{n}: {x.item() if x.ndim == 0 and seen(x) else describe(x)}" for n in self._parameters for x in [getattr(self, n)])
+        shown = (f"{n}: {x.item() if x.ndim == 0 and seen(x) else describe(x)}" for n in self._parameters if n[0] != "_" for x in [getattr(self, n)])
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
