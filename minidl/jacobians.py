@@ -68,18 +68,15 @@ def jacfwd(f: Function, argnums: int | Sequence[int] = 0, holomorphic: bool = Fa
         leaves, structure = tree.flatten([args[i] for i in nums])
         leaves = inexact("jacfwd", leaves)
         call = _of_chosen(f, nums, args, kwargs)
-        along = lambda ts: md.jvp(lambda *xs: call(*tree.unflatten(structure, xs)), tuple(leaves), tuple(ts))[1]
-        if has_aux:
-            aux = call(*tree.unflatten(structure, leaves))[1]
-            call = lambda *xs, whole=call: whole(*xs)[0]
-        moved = md.vmap(along)(_basis(leaves))
+        along = lambda ts: md.jvp(lambda *xs: call(*tree.unflatten(structure, xs)), tuple(leaves), tuple(ts), has_aux)[1:]
+        moved, *aux = md.vmap(along, out_axes=(0, None) if has_aux else (0,))(_basis(leaves))
 
         def assemble(columns: Tensor) -> Any:
             nested = tree.unflatten(structure, _split_rows(columns, leaves, front=False))
             return nested[0] if isinstance(argnums, int) else tuple(nested)
 
         found = tree.map(assemble, moved)
-        return (found, aux) if has_aux else found
+        return (found, *aux) if has_aux else found
 
     return wrapped
 
@@ -98,12 +95,7 @@ def jacrev(
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         nums = argument_numbers("jacrev", argnums, len(args))
         call = _of_chosen(f, nums, args, kwargs)
-        kept: list[Any] = []
-        if has_aux:
-            out, pull, aux = md.vjp(call, *(args[i] for i in nums), has_aux=True)
-            kept = [aux]
-        else:
-            out, pull = md.vjp(call, *(args[i] for i in nums))
+        out, pull, *aux = md.vjp(call, *(args[i] for i in nums), has_aux=has_aux)
         outs, structure = tree.flatten(out)
         rows = md.vmap(lambda cts: pull(tree.unflatten(structure, cts)))(_basis(outs))
         if holomorphic:
@@ -115,7 +107,7 @@ def jacrev(
             nested = tree.unflatten(in_structure, [b[k] for b in blocks])
             per_out.append(nested[0] if isinstance(argnums, int) else tuple(nested))
         found = tree.unflatten(structure, per_out)
-        return (found, *kept) if has_aux else found
+        return (found, *aux) if has_aux else found
 
     return wrapped
 

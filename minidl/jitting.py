@@ -148,7 +148,9 @@ class Jitted:
         program.report, run = None, None
         try:
             choose = importlib.import_module("minidl.auto").choose if backend == "auto" else None
-        except ModuleNotFoundError:  # a room that the core works without: then nobody measures
+        except ModuleNotFoundError as error:  # a room that the core works without: then nobody measures
+            if error.name != "minidl.auto":
+                raise
             backend, choose = None, None
         if choose is None:
             engine = Engine(program.xp, backend, self.mode)

@@ -75,7 +75,7 @@ class _Recorder:
             try:
                 start = time.perf_counter()
                 out = f(*args, **params)
-                _wait(xp, outs := out if isinstance(out, tuple) else (out,))
+                xp.wait(outs := out if isinstance(out, tuple) else (out,))
                 seconds = time.perf_counter() - start
             finally:
                 self.inside = False
@@ -90,14 +90,6 @@ class _Recorder:
 def _size(native: Any) -> int:
     n = getattr(native, "nbytes", 0)
     return int(n) if getattr(native, "base", None) is None else 0
-
-
-def _wait(xp: Any, natives: Any) -> None:
-    for n in natives:
-        if hasattr(n, "block_until_ready"):
-            n.block_until_ready()
-    if xp.device != "cpu" and xp.name != "jax":
-        xp.synchronize()
 
 
 class _Timed(tape.Hooked):
@@ -123,7 +115,7 @@ class _Timed(tape.Hooked):
             start = time.perf_counter()
             tape.pull_of(self.inner)(node, g, pending, heap)
             found = [n for p in parents if hasattr(n := pending.get(p[0]), "shape")]
-            _wait(xp, found)
+            xp.wait(found)
             seconds = time.perf_counter() - start
         finally:
             r.inside = before
@@ -184,8 +176,8 @@ def _eager(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Record
         start = time.perf_counter()
         out = f(*args, **kwargs)
         for leaf in tree.leaves(out):
-            if isinstance(leaf, Tensor) and hasattr(leaf.payload, "block_until_ready"):
-                leaf.payload.block_until_ready()
+            if isinstance(leaf, Tensor):
+                leaf.xp.wait([leaf.payload])
         seconds = time.perf_counter() - start
     return recorder.events, seconds, recorder.largest, False
 
@@ -200,7 +192,7 @@ def _equations(graph: Graph, xp: Any, natives: list[Any]) -> _Recorder:
             start = time.perf_counter()
             out = getattr(xp, e.primitive.name)(*operands, **e.params)
             outs = out if e.primitive.multiple else (out,)
-            _wait(xp, outs)
+            xp.wait(outs)
             seconds = time.perf_counter() - start
             if e.primitive.name not in VIEWS:
                 for v, _ in zip(e.outputs, outs, strict=True):
@@ -223,7 +215,7 @@ def recorded(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Reco
     natives = program.natives(args, kwargs)
     recorder = _equations(program.graph, program.xp, natives)
     run = program.xp.compile(program.graph)
-    _wait(program.xp, run(*natives))  # what is compiled at the first call
+    program.xp.wait(run(*natives))  # what is compiled at the first call
     start = time.perf_counter()
-    _wait(program.xp, run(*natives))
+    program.xp.wait(run(*natives))
     return recorder.events, time.perf_counter() - start, recorder.largest, True

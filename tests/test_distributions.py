@@ -257,7 +257,7 @@ def test_transformed_distributions_are_torchs(name):
     assert (both[0].batch_shape, both[0].event_shape) == ((), (3,))
     close(both[0].log_prob(value), both[1].log_prob(y))
     draws = a.rsample((4,), key=md.random.key(0))
-    close(draws, torch.tensor(a._through(a.base_dist.rsample((4,), key=md.random.key(0))).numpy()))
+    close(draws, torch.tensor(a._whole(a.base_dist.rsample((4,), key=md.random.key(0))).numpy()))
     assert a.expand((2, 3)).sample().shape == (2, 3)
 
 
@@ -393,3 +393,11 @@ def test_values_are_not_looked_at_when_told():
         assert D.Normal(0.0, -1.0).scale.item() == -1.0
     finally:
         D.Distribution.set_default_validate_args(True)
+
+
+def test_the_jacobian_of_several_transforms_at_infinity():
+    """Also of none, which is 0."""
+    x = md.tensor([-math.inf, 0.0, math.inf])
+    whole = D.ComposeTransform([D.SigmoidTransform(), D.AffineTransform(0.0, 2.0)])
+    assert whole.log_abs_det_jacobian(x, whole(x)).tolist() == [-math.inf, pytest.approx(math.log(0.5)), -math.inf]
+    assert D.ComposeTransform([]).log_abs_det_jacobian(md.zeros(2), md.zeros(2)).tolist() == [0.0, 0.0]

@@ -160,3 +160,8 @@ def test_what_is_computed_can_be_waited_for(backend):
     found = md.block_until_ready({"a": y, "b": [y * 2.0, 5]})
     assert y.tolist() == [[2.0] * 3] * 2 and found["b"][1] == 5 and found["b"][0].tolist() == [[4.0] * 3] * 2
     assert md.jit(lambda x: x.block_until_ready() + 1.0)(x).tolist() == y.tolist() == md.vmap(lambda v: v.block_until_ready() + 1.0)(x).tolist()
+
+
+def test_select_names_what_jax_means_by_it():
+    with pytest.raises(TypeError, match=r"select: dim is the number of an axis; md\.where"):
+        md.select(md.tensor(True), md.ones(1), md.zeros(1))

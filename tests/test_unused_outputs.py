@@ -48,7 +48,7 @@ def test_an_unread_output_adds_nothing_to_a_gradient(f):
     leaf = x.clone().requires_grad_()
     f(leaf).sum().backward()
     assert leaf.grad.tolist() == want.tolist()
-    if f is trips:  # the second derivative's loop carries the states of all steps
+    if f is trips:  # the second derivative's loop carries the states of all steps: a row of conventions/gaps.md
         return
     second = md.grad(lambda x: (g(x) * x).sum())
     assert md.jit(second)(x).tolist() == second(x).tolist()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from minidl import tape
 from minidl.context import grad_mode, interpreting, state
 from minidl.control.bodies import run_graph
+from minidl.control.reach import those
 from minidl.graph import Atom, Equation, Graph, Var
 from minidl.passes import dead_code
 from minidl.primitives import table
@@ -51,7 +51,7 @@ def split_body(
     with interpreting(t), grad_mode(True):
         outs = run_graph(body, args)
         mark = len(t.equations)
-        ends = list(itertools.compress(outs, used))
+        ends = those(outs, used)
         seeds: list[Any] = [Var(o.shape, o.dtype) for o in ends]
         found: dict[int, Any] = dict.fromkeys(args[i].node[0] for i in wanted)
         roots = [(o.node, s) for o, s in zip(ends, seeds, strict=True) if o.node is not None]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from minidl.backends import using
 from minidl.context import state
 from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, own, same, tensors
 from minidl.control.halves import Split, split_body
-from minidl.control.reach import asked, moved
+from minidl.control.reach import asked, moved, those
 from minidl.dtypes import Defaults
 from minidl.graph import Graph
 from minidl.tensors import Tensor, describe, ns
@@ -95,7 +94,7 @@ def _interleaved_scan(
         return 0 if i < n_consts else 1 if i < n_consts + n_carry else 2
 
     position = sorted(range(len(order)), key=lambda k: (group(order[k]), k))
-    out_floats = list(itertools.compress(range(len(out)), out))
+    out_floats = those(range(len(out)), out)
     outs = [*range(len(body.outputs)), *out_floats]
     out_position = sorted(range(len(outs)), key=lambda k: (outs[k] >= n_carry, k))
     key = ("ordered", tuple(position), tuple(out_position))

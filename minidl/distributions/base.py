@@ -22,6 +22,12 @@ def sum_rightmost(x: md.Tensor, n: int) -> md.Tensor:
     return md.sum(x, axis=tuple(range(-n, 0))) if n else x
 
 
+def inside(x: md.Tensor) -> md.Tensor:
+    """x between 0 and 1, the nearest numbers between where it is one of these."""
+    limits = md.finfo(x.dtype)
+    return md.clip(x, float(limits.smallest_normal), 1 - float(limits.eps))
+
+
 def clamped(probs: md.Tensor) -> md.Tensor:
     """Probabilities with finite logits: at least eps of their dtype from 0 and 1, as PyTorch's."""
     eps = float(md.finfo(probs.dtype).eps)

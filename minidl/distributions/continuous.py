@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import minidl as md
 from minidl.distributions import constraints
-from minidl.distributions.base import LOG_2PI, Distribution
+from minidl.distributions.base import LOG_2PI, Distribution, inside
 from minidl.distributions.location_scale import Normal
 from minidl.extend import describe, seen
 
@@ -260,9 +260,7 @@ class Beta(Distribution):
         return md.lgamma(a) + md.lgamma(b) - md.lgamma(a + b)
 
     def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
-        x = md.random.beta(key, self.concentration1, self.concentration0, shape, self.concentration1.dtype)
-        limits = md.finfo(x.dtype)
-        return md.clip(x, float(limits.smallest_normal), 1 - float(limits.eps))
+        return inside(md.random.beta(key, self.concentration1, self.concentration0, shape, self.concentration1.dtype))
 
     def log_prob(self, value: Any) -> md.Tensor:
         x = self._value(value)

@@ -9,7 +9,7 @@ from minidl.distributions import constraints
 from minidl.distributions.base import Distribution, Shape, sum_rightmost
 from minidl.distributions.independent import Independent
 from minidl.distributions.location_scale import Normal
-from minidl.distributions.transforms import ExpTransform, Transform
+from minidl.distributions.transforms import ComposeTransform, ExpTransform, Transform
 from minidl.extend import operand, size_tuple
 
 __all__ = ["LogNormal", "TransformedDistribution"]
@@ -34,9 +34,8 @@ class TransformedDistribution(Distribution):
             self._validate_args = validate_args
         base = base_distribution
         shape = base.batch_shape + base.event_shape
-        events = max((t.event_dim for t in self.transforms), default=0)
-        for t in self.transforms:
-            shape = t.forward_shape(shape)
+        self._whole = ComposeTransform(self.transforms)
+        events, shape = self._whole.event_dim, self._whole.forward_shape(shape)
         if len(shape) < events:
             raise ValueError(f"TransformedDistribution: a transform of {events} axes, and {base} has shape {shape}")
         n = len(base.event_shape)
@@ -54,17 +53,12 @@ class TransformedDistribution(Distribution):
     def _like(self) -> md.Tensor:
         return self.base_dist._like
 
-    def _through(self, x: md.Tensor) -> md.Tensor:
-        for t in self.transforms:
-            x = t(x)
-        return x
-
     def sample(self, sample_shape: Shape = (), *, key: md.Tensor | None = None) -> md.Tensor:
         with md.no_grad():
-            return self._through(self.base_dist.sample(sample_shape, key=key))
+            return self._whole(self.base_dist.sample(sample_shape, key=key))
 
     def rsample(self, sample_shape: Shape = (), *, key: md.Tensor | None = None) -> md.Tensor:
-        return self._through(self.base_dist.rsample(sample_shape, key=key))
+        return self._whole(self.base_dist.rsample(sample_shape, key=key))
 
     def log_prob(self, value: Any) -> md.Tensor:
         y, n, less = self._value(value), len(self.event_shape), None
@@ -78,20 +72,15 @@ class TransformedDistribution(Distribution):
     def _monotone(self, what: str) -> Any:
         if any(t.event_dim for t in self.transforms) or self.event_shape:
             raise NotImplementedError(f"{type(self).__name__}: no {what} in closed form: events have axes")
-        sign: Any = 1
-        for t in self.transforms:
-            sign = sign * t.sign
-        return sign
+        return self._whole.sign
 
     def cdf(self, value: Any) -> md.Tensor:
-        sign, y = self._monotone("cdf"), self._value(value)
-        for t in reversed(self.transforms):
-            y = t._inv_call(y)
-        return sign * (self.base_dist.cdf(y) - 0.5) + 0.5
+        sign = self._monotone("cdf")
+        return sign * (self.base_dist.cdf(self._whole._inv_call(self._value(value))) - 0.5) + 0.5
 
     def icdf(self, value: Any) -> md.Tensor:
         sign = self._monotone("icdf")
-        return self._through(self.base_dist.icdf(sign * (operand(value, self._like) - 0.5) + 0.5))
+        return self._whole(self.base_dist.icdf(sign * (operand(value, self._like) - 0.5) + 0.5))
 
     def expand(self, batch_shape: Shape) -> Any:
         shape = size_tuple(type(self).__name__, batch_shape)

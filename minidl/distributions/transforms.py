@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
-from minidl.distributions.base import sum_rightmost
+from minidl.distributions.base import inside, sum_rightmost
 from minidl.extend import operand
 
 __all__ = ["AffineTransform", "ComposeTransform", "ExpTransform", "SigmoidTransform", "TanhTransform", "Transform"]
@@ -166,12 +166,10 @@ class SigmoidTransform(Transform):
     """
 
     def _call(self, x: md.Tensor) -> md.Tensor:
-        limits = md.finfo(x.dtype)
-        return md.clip(md.sigmoid(x), float(limits.smallest_normal), 1 - float(limits.eps))
+        return inside(md.sigmoid(x))
 
     def _inverse(self, y: md.Tensor) -> md.Tensor:
-        limits = md.finfo(y.dtype)
-        y = md.clip(y, float(limits.smallest_normal), 1 - float(limits.eps))
+        y = inside(y)
         return md.log(y) - md.log1p(-y)
 
     def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
@@ -226,12 +224,12 @@ class ComposeTransform(Transform):
         return y
 
     def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
-        total: Any = 0.0 * sum_rightmost(x, self.event_dim)
+        total: Any = None
         for t in self.parts:
             y = t(x)
-            total = total + sum_rightmost(t.log_abs_det_jacobian(x, y), self.event_dim - t.event_dim)
-            x = y
-        return total
+            part = sum_rightmost(t.log_abs_det_jacobian(x, y), self.event_dim - t.event_dim)
+            total, x = part if total is None else total + part, y
+        return md.zeros_like(x) if total is None else total
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for t in self.parts:

@@ -253,15 +253,6 @@ def ndtr(x: Any) -> md.Tensor:
     return 0.5 * md.erfc(-md.asarray(x) / math.sqrt(2.0))
 
 
-def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> md.Tensor:
-    """Ones on and below the k-th diagonal.
-
-    >>> md.tri(2, 3).tolist()
-    [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
-    """
-    return md.tril(md.ones((N, N if M is None else M), dtype=dtype), k=k)
-
-
 def ndtri(p: Any) -> md.Tensor:
     """The quantiles of the standard normal distribution.
 
@@ -269,15 +260,6 @@ def ndtri(p: Any) -> md.Tensor:
     0.0
     """
     return math.sqrt(2.0) * md.erfinv(2.0 * md.asarray(p) - 1.0)
-
-
-def vander(x: Any, N: int | None = None) -> md.Tensor:
-    """Powers of x in columns, the highest first as in NumPy; md.linalg.vander has the lowest first, as PyTorch.
-
-    >>> md.vander(md.tensor([2.0, 3.0]), 3).tolist()
-    [[4.0, 2.0, 1.0], [9.0, 3.0, 1.0]]
-    """
-    return md.flip(md.linalg.vander(md.asarray(x), N), axis=-1)
 
 
 def betaln(a: Any, b: Any) -> md.Tensor:
@@ -300,6 +282,6 @@ NAMES: dict[str, Any] = {
     for f in (
         conv_general_dilated, dot_general, dynamic_index_in_dim, dynamic_slice, dynamic_slice_in_dim, dynamic_update_index_in_dim,
         dynamic_update_slice, dynamic_update_slice_in_dim, ndtr, one_hot, ravel_pytree, reduce_window, remat, segment_max, segment_min,
-        segment_prod, tri, ndtri, vander, betaln, log_sigmoid,
+        segment_prod, ndtri, betaln, log_sigmoid,
     )
-} | {"expit": md.sigmoid, "gammaln": md.lgamma, "rint": md.round}  # fmt: skip
+} | {"expit": md.sigmoid, "gammaln": md.lgamma}  # fmt: skip

@@ -400,11 +400,29 @@ def array_equal(a1: Any, a2: Any, equal_nan: bool = False) -> md.Tensor:
     return md.all(same | (md.isnan(a) & md.isnan(b)) if equal_nan and a.dtype.inexact and b.dtype.inexact else same)
 
 
+def tri(N: int, M: int | None = None, k: int = 0, dtype: Any = None) -> md.Tensor:
+    """Ones on and below the k-th diagonal.
+
+    >>> md.tri(2, 3).tolist()
+    [[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]]
+    """
+    return md.tril(md.ones((N, N if M is None else M), dtype=dtype), k=k)
+
+
+def vander(x: Any, N: int | None = None) -> md.Tensor:
+    """Powers of x in columns, the highest first as in NumPy; md.linalg.vander has the lowest first, as PyTorch.
+
+    >>> md.vander(md.tensor([2.0, 3.0]), 3).tolist()
+    [[4.0, 2.0, 1.0], [9.0, 3.0, 1.0]]
+    """
+    return md.flip(md.linalg.vander(md.asarray(x), N), axis=-1)
+
+
 #: Name -> what it is in md.
 NAMES: dict[str, Any] = {
     f.__name__: f
     for f in (
         nanmax, nanmin, nanargmax, nanargmin, nanprod, nancumsum, nancumprod, nanvar, nanstd, nanquantile, nanpercentile, nanmedian, average, ptp,
-        interp, convolve, correlate, digitize, histogram, gradient, polyval, append, array_split, copy, array_equal,
+        interp, convolve, correlate, digitize, histogram, gradient, polyval, append, array_split, copy, array_equal, tri, vander,
     )
-}  # fmt: skip
+} | {"rint": md.round}  # fmt: skip

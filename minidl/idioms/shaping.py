@@ -174,14 +174,14 @@ def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
     return input[(slice(None),) * axis + (slice(start, start + length),)]
 
 
-def select(input: Any, dim: Any, index: Any) -> md.Tensor:
-    """The slice at one place of an axis, which goes. Of a condition and two tensors, jax.lax's: md.where.
+def select(input: md.Tensor, dim: int, index: int) -> md.Tensor:
+    """The slice at one place of an axis, which goes. Raises TypeError for a tensor as dim: what jax.lax calls select is md.where.
 
-    >>> md.select(md.tensor([[1, 2], [3, 4]]), 1, 0).tolist(), md.select(md.tensor(True), md.ones(1), md.zeros(1)).tolist()
-    ([1, 3], [1.0])
+    >>> md.select(md.tensor([[1, 2], [3, 4]]), 1, 0).tolist()
+    [1, 3]
     """
     if isinstance(dim, md.Tensor):
-        return md.where(input, dim, index)
+        raise TypeError("select: dim is the number of an axis; md.where(condition, a, b) chooses between tensors")
     return input[(slice(None),) * axis_of("select", input, dim) + (index,)]
 
 

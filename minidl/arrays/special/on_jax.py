@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from minidl.arrays.special.on_numpy import _cotangent_derivative
 from minidl.backends.jax_elementwise import copysign
 from minidl.backends.jax_helpers import const, double
 
@@ -22,12 +23,9 @@ def digamma(x: Any) -> Any:
 @double
 def polygamma(x: Any, *, n: int) -> Any:
     """Reflected below 0 (DLMF 5.15.6), where the zeta function that lax sums does not reach."""
-    p = np.poly1d([1.0, 0.0])  # the n-th derivative of the cotangent, as a polynomial in it
-    for _ in range(n):
-        p = p.deriv() * np.poly1d([-1.0, 0.0, -1.0])
     r = lax.sub(x, lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN))
     cot, derivative = lax.div(const(1, x), lax.tan(lax.mul(const(np.pi, x), r))), const(0, x)
-    for c in p.coeffs:
+    for c in _cotangent_derivative(n):
         derivative = lax.add(lax.mul(derivative, cot), const(c, x))
     sign, below = (-1) ** (n + 1), lax.lt(x, const(0, x))
     at = lax.select(below, lax.sub(const(1, x), x), x)

@@ -31,10 +31,6 @@ def _ours(*xs: Tensor | None) -> bool:
     return first.dtype in _FLOATS and all(x is None or (x.dtype is first.dtype and x.__class__ is Tensor and x.is_cpu) for x in xs)
 
 
-def _finite(x: Tensor) -> bool:
-    return math.isfinite(x.sum().item())
-
-
 # ---- primitives -------------------------------------------------------------------------------------------------------------------------------
 _FAR = 1e3
 _silu, _silu_backward = torch._C._nn.silu, _aten.silu_backward.default
@@ -72,12 +68,12 @@ def _activation(
         if params and not (all(p.__class__ in (float, int) for p in params) and fits(*params)):
             return None
         out = forward(x, *params)
-        if look and not _finite(out):
+        if look and not finite(out):
             return None
 
         def back(wanted: list[bool], g: Tensor) -> Any:
             d = backward(g, x, *params)
-            return (d,) if not look or _finite(d) else None
+            return (d,) if not look or finite(d) else None
 
         return out, (), back
 
@@ -117,7 +113,7 @@ def by_batch(
     eps: float, momentum: Any,
 ) -> Any:  # fmt: skip
     """torch takes 0 for the inverse of a deviation of 0 where eps is 0, and a weight for a factor of the mean."""
-    if rate is not None or eps <= 0 or not _ours(x, weight, bias, mean, var) or not (weight is None or _finite(weight)):
+    if rate is not None or eps <= 0 or not _ours(x, weight, bias, mean, var) or not (weight is None or finite(weight)):
         return None
     if mean is not None and var is not None:  # which the kernel would write to
         mean, var = mean.clone(), var.clone()
@@ -126,7 +122,7 @@ def by_batch(
 
 
 def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    if eps <= 0 or not _ours(x, mean, var, weight, bias) or not (weight is None or _finite(weight)):
+    if eps <= 0 or not _ours(x, mean, var, weight, bias) or not (weight is None or finite(weight)):
         return None
     out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
     back = _normal_back(x, weight, mean, var, saved, False, eps)
@@ -195,7 +191,7 @@ def of_logarithms(tracked: bool, logs: Tensor, target: Tensor, weight: Tensor | 
     if not _ours(logs, weight) or target.dtype is not torch.int64:
         return None
     loss, back = _picked(logs, target, weight, axis, ignore, reduction)
-    return (loss, (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if _finite(loss) else None
+    return (loss, (), lambda wanted, g: None if wanted[2] else (back(g), None, None)) if finite(loss) else None
 
 
 def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int, reduction: str) -> Any:
@@ -203,7 +199,7 @@ def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int,
     if not _ours(x) or target.dtype is not torch.int64 or x.numel() >= _MANY:
         return None
     logs = torch.log_softmax(x, axis)
-    if not _finite(logs):
+    if not finite(logs):
         return None
     loss, back = _picked(logs, target, None, axis, ignore, reduction)
     return loss, (), lambda wanted, g: (_aten._log_softmax_backward_data(back(g), logs, axis, x.dtype), None)
@@ -215,7 +211,7 @@ def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
     if x.dim() != 4 or not _ours(x) or x.numel() > _SOME:
         return None
     out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
-    if not _finite(out):
+    if not finite(out):
         return None
     return out, (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
 
