@@ -9,8 +9,7 @@ from typing import Any
 
 from minidl import tree
 from minidl.context import grad_mode, state
-from minidl.control.bodies import aval
-from minidl.custom_rules import Rule, apply_custom, attach, in_body, node_of, pushed, transposed
+from minidl.custom_rules import Rule, apply_custom, attach, in_body, in_rule, node_of, pushed, transposed
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import as_constant, twin, zeros_like
@@ -49,7 +48,7 @@ class _Custom:
 
     rules: tuple[Callable[..., Any], ...] = ()
     _taped: Callable[..., Any]  # the call on the tape of this level
-    _enter: Callable[..., bool]  # trace the rules of a call; False where one changes a tensor
+    _enter: Callable[..., None]  # the rules of a call
 
     def __init__(self, f: Callable[..., Any], nondiff_argnums: int | Sequence[int] = (), *, effects: bool = False):
         functools.update_wrapper(self, f, updated=())
@@ -111,11 +110,12 @@ class _Custom:
             result[:] = tree.flatten(self.f(*fill(ts)))
             return _tensors(result[0])
 
-        rule.functions["value"] = value, [aval(t) for t in given]
+        rule.functions["value"] = value
         if not rule.graph("value"):
             return None
         rule.n_out = len(rule.graph("value").outputs)
-        if not self._enter(rule, leaves, fill):
+        self._enter(rule, leaves, fill)
+        if not in_rule() and not all(map(rule.graph, rule.functions)):
             return None
         if not in_body() and all(node_of(t) is None for t in given) and any(node_of(t) is not None for t in rule.extra):
             return None
@@ -157,8 +157,7 @@ class custom_vjp(_Custom):
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
         args = tree.unflatten(structure, leaves)
         fwd = self.rules[0]
-        with grad_mode(False):
-            out, residuals = fwd(*tree.unflatten(structure, [twin(t) for t in bare]))
+        out, residuals = fwd(*tree.unflatten(structure, [twin(t) for t in bare]))
         outs, out_structure = tree.flatten(out)
 
         def pull(res: Any, cts: list[Any]) -> list[Any]:
@@ -171,7 +170,7 @@ class custom_vjp(_Custom):
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         return tree.unflatten(out_structure, attach("custom_vjp", leaves, outs, *transposed(bare, outs, again, pull)))
 
-    def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> bool:
+    def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
         fwd = self.rules[0]
         kept: dict[str, Any] = {}
 
@@ -186,15 +185,10 @@ class custom_vjp(_Custom):
             res, cts = tree.unflatten(kept["structure"], _in_their_places(ts[:n], kept["res"])), _in_their_places(ts[n:], kept["outs"], False)
             found = self._reverse(leaves, fill(_tensors(leaves)), cts, kept["out structure"], res, cts)
             found = [g for t, g in zip(leaves, found, strict=True) if isinstance(t, Tensor)]
-            rule.back = [i for i, g in enumerate(found) if isinstance(g, Tensor)]
+            rule.back[:] = [i for i, g in enumerate(found) if isinstance(g, Tensor)]
             return [found[i] for i in rule.back]
 
-        rule.functions["fwd"] = forward, rule.functions["value"][1]
-        graph = rule.graph("fwd")
-        if graph:
-            outs = graph.outputs
-            rule.functions["bwd"] = backward, [aval(v) for v in (*outs[rule.n_out :], *outs[: rule.n_out])]
-        return bool(graph and rule.graph("bwd"))
+        rule.functions |= {"fwd": forward, "bwd": backward}
 
 
 class custom_jvp(_Custom):
@@ -226,20 +220,18 @@ class custom_jvp(_Custom):
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
-        with grad_mode(False):
-            out = self.f(*tree.unflatten(structure, [twin(t) for t in bare]))
+        out = self.f(*tree.unflatten(structure, [twin(t) for t in bare]))
         outs, out_structure = tree.flatten(out)
         move = lambda start, full: self._moved(tree.unflatten(structure, start), tree.unflatten(structure, [twin(t) for t in full]))[1]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         return tree.unflatten(out_structure, attach("custom_jvp", leaves, outs, *pushed(bare, move)))
 
-    def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> bool:
+    def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
         def push(*ts: Any) -> list[Any]:
             outs, moved = self._moved(fill(ts[: rule.n]), fill(ts[rule.n :]))
             return [zeros_like(o) if m is None else m for o, m in zip(outs, moved, strict=True) if isinstance(o, Tensor)]
 
-        rule.functions["push"] = push, rule.functions["value"][1] * 2
-        return bool(rule.graph("push"))
+        rule.functions["push"] = push
 
 
 _RULES = {"custom_vjp": ("fwd", "bwd"), "custom_jvp": ("rule",)}

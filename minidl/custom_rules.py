@@ -36,6 +36,14 @@ def in_body() -> bool:
     return level is not None
 
 
+def in_rule() -> bool:
+    """Whether a rule is traced, inside which others are traced when they are differentiated: one may call the function that it is of."""
+    level = state.interpreter
+    while level is not None and not getattr(level, "rule", False):
+        level = level.parent
+    return level is not None
+
+
 def attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Any]:
     """Give the float outputs of a call nodes whose derivatives are vjp and jvp over the tracked leaves."""
     nodes = [node_of(t) for t in leaves]
@@ -133,32 +141,39 @@ def _by_extra(extra: Sequence[Tensor], value: Callable[[list[Tensor]], list[Tens
 class Rule:
     """The rules of one call as graphs. Each takes its own inputs and then `extra`, the tensors that value or rules read from outside: "value" takes
     the arguments; "fwd" too, and gives the residuals besides; "bwd" takes residuals and cotangents and gives those of the arguments `back`; "push"
-    takes arguments and tangents. For higher orders they are traced again (deep), so that functions with rules inside them keep these."""
+    takes arguments and tangents."""
 
     def __init__(self, name: str, given: Sequence[Tensor]):
         self.name, self.n, self.n_out, self.back, self.home = name, len(given), 0, list[int](), home(given[0].xp)
-        self.functions: dict[str, tuple[Callable[..., list[Any]], list[Any]]] = {}
+        self.given = [aval(t) for t in given]
+        self.functions: dict[str, Callable[..., list[Any]]] = {}
         self.extra: list[Tensor] = []
         self.open = True  # while `extra` may grow
-        self.graphs: dict[tuple[str, bool], Graph | None] = {}
+        self.graphs: dict[str, Graph | None] = {}
 
-    def graph(self, kind: str, deep: bool = False) -> Any:
-        """One of the graphs; None for one that changes a tensor."""
-        if (kind, deep) not in self.graphs:
-            f, avals = self.functions[kind]
+    def graph(self, kind: str) -> Any:
+        """One of the graphs; None for one that changes a tensor or its gradient."""
+        if kind not in self.graphs:
+            avals = self.given * 2 if kind == "push" else self.given
+            if kind == "bwd":
+                outs = [aval(v) for v in self.graph("fwd").outputs]
+                avals = [*outs[self.n_out :], *outs[: self.n_out]]
             t = Trace(state.interpreter, self.home)
+            t.rule = True
             args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(aval, self.extra)))
             t.view.update((id(e), (v.payload, None)) for e, v in zip(self.extra, more, strict=True))
             inputs = [v.payload for v in (*args, *more)]
-            with grad_mode(deep), interpreting(t):
-                payloads = [t.lift(o)[0] for o in f(*args)]
+            with grad_mode(True), interpreting(t):
+                payloads = [t.lift(o)[0] for o in self.functions[kind](*args)]
             t.closed = True
             places = [*range(len(more)), *(self._place(e[0]) for e in t.captured.values())]
             inputs += [e[1] for e in t.captured.values()]
-            graph = self.graphs[kind, deep] = None if t.written else finish(t.equations, inputs, payloads, kind)
+            graph = self.graphs[kind] = None if t.written or t.leaves_grads() else finish(t.equations, inputs, payloads, kind)
             if graph is not None:
                 graph.cache["extra"] = places
-        return self.graphs[kind, deep]
+            elif not self.open:
+                raise RuntimeError(f"{self.name}: a rule inside of another one changes a tensor from outside; return what it should be")
+        return self.graphs[kind]
 
     def _place(self, t: Tensor) -> int:
         """Where in `extra` a tensor is that a function read. What it makes of numbers is another tensor each time, of the same value."""
@@ -170,9 +185,9 @@ class Rule:
         self.extra.append(t)
         return len(self.extra) - 1
 
-    def run(self, kind: str, operands: Sequence[Tensor], extra: Sequence[Tensor], deep: bool) -> list[Tensor]:
+    def run(self, kind: str, operands: Sequence[Tensor], extra: Sequence[Tensor]) -> list[Tensor]:
         """One of the graphs on Tensors, in the current context."""
-        graph = self.graph(kind, deep)
+        graph = self.graph(kind)
         return _run(graph, [*operands, *(extra[i] for i in graph.cache["extra"])])
 
 
@@ -188,10 +203,10 @@ class _Wide(Rule):
         self.rule, self.size, self.batched = rule, size, list(batched)
         self.name, self.n, self.n_out, self.back, self.graphs = rule.name, rule.n, rule.n_out, rule.back, {}
 
-    def graph(self, kind: str, deep: bool = False) -> Any:
+    def graph(self, kind: str) -> Any:
         """The graph over a leading batch axis."""
-        if (kind, deep) not in self.graphs:
-            inner, own = self.rule.graph(kind, deep), self.batched[: self.n]
+        if kind not in self.graphs:
+            inner, own = self.rule.graph(kind), self.batched[: self.n]
             extra = [self.batched[self.n + i] for i in inner.cache["extra"]]
             flags = own * 2 if kind == "push" else [True] * (len(inner.inputs) - len(extra)) if kind == "bwd" else own
             wide, _ = batched_graph(inner, self.size, flags + extra, [True] * len(inner.outputs))
@@ -200,8 +215,8 @@ class _Wide(Rule):
                 add = lambda *xs: [o if b else ns.sum(o, axis=(0,), keepdims=False) for o, b in zip(run_graph(wide, xs), held, strict=True)]
                 wide = subgraph(lambda *xs: tuple(add(*xs)), [aval(v) for v in wide.inputs])[0]
             wide.cache["extra"] = inner.cache["extra"]
-            self.graphs[kind, deep] = wide
-        return self.graphs[kind, deep]
+            self.graphs[kind] = wide
+        return self.graphs[kind]
 
 
 def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
@@ -218,22 +233,22 @@ def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Ten
         return apply(body, operands)
     bare, fixed = [as_constant(t) for t in args], [as_constant(t) for t in extra]
     if all(node_of(t) is None for t in args):
-        value = lambda xs: rule.run("fwd" if residuals else "value", args, xs, True)
+        value = lambda xs: rule.run("fwd" if residuals else "value", args, xs)
         return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(fixed, value)) if in_body() else value(extra)
-    tail = rule.run("fwd", args, fixed, True)[rule.n_out :] if residuals else []
+    tail = rule.run("fwd", args, fixed)[rule.n_out :] if residuals else []
     if rule.name == "custom_jvp":
         outs = apply(rule.graph("value"), [*bare, *fixed])
-        return attach(rule.name, args, outs, *pushed(bare, lambda start, full: rule.run("push", [*start, *full], fixed, True)))
+        return attach(rule.name, args, outs, *pushed(bare, lambda start, full: rule.run("push", [*start, *full], fixed)))
     found = apply(rule.graph("fwd"), [*bare, *fixed])
     outs, kept = found[: rule.n_out], found[rule.n_out :]
 
     def reverse(res: Any, cts: list[Any]) -> list[Any]:
         full = [zeros_like(o) if c is None else c for o, c in zip(outs, cts, strict=True)]
-        got = rule.run("bwd", [*(kept if res is None else res), *full], fixed, res is not None)
+        got = rule.run("bwd", [*(kept if res is None else res), *full], fixed)
         places = dict(zip(rule.back, got, strict=True))
         return [places.get(i) for i in range(rule.n)]
 
-    again = lambda start: rule.run("fwd", start, fixed, True)[rule.n_out :]
+    again = lambda start: rule.run("fwd", start, fixed)[rule.n_out :]
     return [*attach(rule.name, args, outs, *transposed(bare, outs, again, reverse)), *tail]
 
 

@@ -60,6 +60,7 @@ class Trace(Interpreter):
         self.root: Trace = getattr(parent, "root", None) or self
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
         self.body = False  # whether others differentiate it by its arguments when it is over: a loop's or branch's function, a Graph of the user's
+        self.rule = False  # whether a rule of the user's is what it traces
         self.quiet: dict[Any, Any] | None = None  # under no_grad, for what it reads from before: the same behind a stop
         self.born = next(tape.count)
         self.equations: list[Equation] = []
@@ -244,6 +245,10 @@ class Trace(Interpreter):
     def write_grad(self, leaf: tape.Leaf, value: Tensor | None) -> None:
         """Set `.grad` in the trace's view."""
         self.grads[leaf] = value
+
+    def leaves_grads(self) -> bool:
+        """Whether a tensor from outside has another `.grad` than before."""
+        return any(g is not self.grad_reads.get(leaf) for leaf, g in self.grads.items() if leaf.born > self.born)  # these numbers fall
 
     # ---- host numbers ---------------------------------------------------------------------------------------------------------------------
     def host(self, container: Any, key: Any, value: Any) -> Any:
@@ -440,7 +445,7 @@ def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...
         written = list(inner.written.values())
         payloads += [inner.lift(t)[0] for t in written]
     inner.closed = True
-    if any(g is not inner.grad_reads.get(leaf) for leaf, g in inner.grads.items() if leaf.born > inner.born):
+    if inner.leaves_grads():
         raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
     changed = [inner.captured[id(t)][1] for t in written]
     extra = [e for k, e in inner.captured.items() if k not in inner.written]

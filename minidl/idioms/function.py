@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -125,11 +126,13 @@ class Function:
 
         def run(*given: Any) -> tuple[Any, dict[str, Any]]:
             ctx, given = Context(needs), tuple(_opened(a) for a in given)
-            if not hasattr(cls, "setup_context"):
-                out = cls.forward(ctx, *given)
-            else:
-                out = cls.forward(*given)
-                cls.setup_context(ctx, given, out)
+            record = not md.extend.at_once() or any(isinstance(a, md.Tensor) and a.requires_grad for a in given)  # where backward is differentiated
+            with contextlib.nullcontext() if record else md.no_grad():
+                if not hasattr(cls, "setup_context"):
+                    out = cls.forward(ctx, *given)
+                else:
+                    out = cls.forward(*given)
+                    cls.setup_context(ctx, given, out)
             return out, {k: _held(v) for k, v in vars(ctx).items()}
 
         def back(left: dict[str, Any], cotangent: Any) -> tuple[Any, ...]:
