@@ -209,6 +209,25 @@ def test_under_vmap_each_lane_is_a_distribution():
     assert md.vmap(lambda p: D.Binomial(4, p).sample())(md.tensor([0.0, 1.0])).tolist() == [0.0, 4.0]
 
 
+#: Corners that the table above has not: a distribution of a library R, whose arrays a makes, and what is asked of it.
+CORNERS: dict[str, Any] = {
+    "at the middle": lambda R, a: R.Laplace(a(0.5), a(2.0)).cdf(a(0.5)),
+    "at the upper end": lambda R, a: R.Uniform(a(0.0), a(1.0)).log_prob(a(1.0)),
+    "one mode": lambda R, a: R.Dirichlet(a([0.2, 0.5, 0.7])).mode,
+    "modes of three axes": lambda R, a: R.Dirichlet(a([[[0.2, 0.5]], [[2.0, 1.5]]])).mode,
+    "all events": lambda R, a: R.Categorical(a([[1.0, 2.0], [2.0, 1.0]])).enumerate_support(),
+    "only the upper ends": lambda R, a: R.kl_divergence(R.Uniform(a(0.0), a(2.0)), R.Uniform(a(-1.0), a(1.0))),
+    "rows of events": lambda R, a: R.TransformedDistribution(R.Independent(R.Normal(a([0.0, 1.0]), a(1.0)), 1),
+                                                             R.AffineTransform(a([[0.0, 1.0], [2.0, 3.0]]), a(2.0))).log_prob(a([0.5, 2.5])),
+    "two event axes": lambda R, a: R.Independent(R.Normal(a([[0.0, 1.0], [2.0, 3.0]]), a(1.0)), 2).expand((3,)).log_prob(a([[0.0, 1.0], [0.0, 1.0]])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CORNERS)
+def test_corners_are_torchs(name):
+    close(CORNERS[name](D, lambda x: md.tensor(x, dtype=md.float64)), CORNERS[name](T, lambda x: torch.tensor(x, dtype=torch.float64)))
+
+
 def test_sample_has_no_gradient():
     x = md.tensor([1.0], requires_grad=True)
     assert not D.Normal(x, 1.0).sample().requires_grad
@@ -269,6 +288,8 @@ def test_the_same_transforms_leave_the_divergence():
         D.kl_divergence(make(0.0, t), make(1.0, D.AffineTransform(0.0, 3.0)))
     with pytest.raises(NotImplementedError, match="whose transforms are not the same"):
         D.kl_divergence(make(0.0), make(1.0, t))
+    with pytest.raises(NotImplementedError, match="whose transforms are not the same"):
+        D.kl_divergence(make(0.0, D.ExpTransform()), make(1.0, D.SigmoidTransform()))
 
 
 def test_a_transform_broadcasts_its_base_and_may_have_event_axes():
@@ -347,9 +368,11 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.Bernoulli(), "Bernoulli: exactly one of probs, logits is wanted, got none"),
         (lambda: D.Bernoulli(0.5, 0.0), "Bernoulli: exactly one of probs, logits is wanted, got probs, logits"),
         (lambda: D.Bernoulli(1.5), "Bernoulli: probs must be between 0 and 1, got 1.5"),
+        (lambda: D.Geometric(1.5), "Geometric: probs must be above 0, at most 1, got 1.5"),
         (lambda: D.Bernoulli(0.5).log_prob(2.0), "Bernoulli: value must be 0 or 1, got 2.0"),
         (lambda: D.Categorical(0.5), "Categorical: probs has 0 axes"),
         (lambda: D.Categorical(md.ones(3)).log_prob(3), "Categorical: value must be an integer from 0 to 2, got 3"),
+        (lambda: D.Categorical(md.ones(3)).log_prob(0.5), "Categorical: value must be an integer from 0 to 2, got 0.5"),
         (lambda: D.Binomial(2, 0.5).log_prob(3.0), "Binomial: value must be an integer from 0 to total_count, got 3.0"),
         (lambda: D.Normal(md.zeros(2), 1.0).log_prob(md.zeros(3)), r"Normal: value f32\[3\] does not broadcast to batch_shape \(2,\)"),
         (lambda: D.OneHotCategorical(md.ones(3)).log_prob(md.ones(2)), "does not end with the shape of an event"),
@@ -362,6 +385,8 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.MultivariateNormal(md.zeros(2), md.eye(3)), "does not have the size of loc"),
         (lambda: D.MultivariateNormal(md.zeros(2), scale_tril=md.ones((2, 2))), "scale_tril must be a lower-triangular matrix"),
         (lambda: D.Normal(md.zeros(3), 1.0).expand((2,)), r"Normal: batch_shape \(3,\) does not expand to \(2,\)"),
+        (lambda: D.LogNormal(0.0, 1.0).log_prob(-1.0), "LogNormal: value must be positive, got -1.0"),
+        (lambda: D.TransformedDistribution(D.Normal(0.0, 1.0), D.AffineTransform(0.0, 1.0, 1)), "a transform of 1 axes, and .* has shape"),
         (lambda: D.Independent(D.Normal(0.0, 1.0), 1), "Independent: reinterpreted_batch_ndims is 1"),
     ],
 )
@@ -388,6 +413,7 @@ def test_what_has_no_closed_form_says_so():
 
 def test_values_are_not_looked_at_when_told():
     assert D.Normal(0.0, -1.0, validate_args=False).scale.item() == -1.0
+    assert math.isnan(D.LogNormal(0.0, 1.0, validate_args=False).log_prob(-1.0).item())
     try:
         D.Distribution.set_default_validate_args(False)
         assert D.Normal(0.0, -1.0).scale.item() == -1.0

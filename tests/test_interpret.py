@@ -41,6 +41,25 @@ def test_attributions_of_a_linear_model_are_its_terms(backend):
     assert np.allclose(jitted(x, targets).numpy(), (x.numpy() - base.numpy()) * columns)
 
 
+def test_on_the_way_from_a_baseline_no_derivative_is_constant():
+    """Of sums over the inputs the attributions are the differences; f's closed form is by hand."""
+    x, b = np.array([[0.8, -0.5], [0.1, 0.7]]), np.array([[-0.3, 0.4]])
+    f = lambda x: (x**3).sum(axis=1) + x[:, 0] * x[:, 1]
+    for base in (b, 0.5):
+        wanted = x**3 - base**3 + (x - base) * (x + base)[:, ::-1] / 2
+        given = base if isinstance(base, float) else md.tensor(base)
+        np.testing.assert_allclose(interpret.integrated_gradients(f, md.tensor(x), given, steps=2).numpy(), wanted)
+        same, bases = (md.tensor(np.broadcast_to(a, (n, 2)).copy()) for a, n in ((x[0], 20_000), (base, 1)))
+        np.testing.assert_allclose(interpret.gradient_shap(f, same, bases, samples=1).numpy().mean(axis=0), wanted[0], atol=0.02)
+    assert interpret.integrated_gradients(lambda x: x, md.tensor([3.0]), steps=1).item() == 3.0
+
+
+def test_the_noise_is_a_share_of_the_range_of_its_example():
+    x = np.linspace(0.0, 1.0, 3000).reshape(1, 3, 1000) * np.array([1.0, 10.0])[:, None, None] - 4.0
+    at = interpret.smooth_grad(lambda x: (x * x).sum(axis=(1, 2)), md.tensor(x), samples=1, noise=0.2).numpy() / 2
+    np.testing.assert_allclose((at - x).std(axis=2), np.array([[0.2], [2.0]]) + np.zeros(3), rtol=0.1)
+
+
 def test_integrated_gradients_are_complete(backend):
     model, x = net(), images()
     for steps, limit in ((8, 0.1), (64, 1e-3)):
@@ -69,6 +88,18 @@ def test_gradients_and_maps_are_torchs():
     assert pooled.shape == (3, 3, 3)
     grown = torch.nn.functional.interpolate(torch.tensor(pooled.numpy())[:, None], (6, 6), mode="bilinear")[:, 0].numpy()
     assert np.allclose(interpret.grad_cam(model, model[2], x, 2).numpy(), grown, rtol=1e-12)
+
+
+def test_a_map_of_a_series_is_torchs():
+    torch = pytest.importorskip("torch")
+    md.manual_seed(1)
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(12, 2)).to(md.float64)
+    x = md.tensor(np.random.default_rng(1).normal(size=(2, 2, 8)))
+    small = interpret.grad_cam(model, model[1], x, 0, resize=False)
+    weights = model[3].weight[0].reshape((4, 3)).mean(axis=1)
+    np.testing.assert_allclose(small.numpy(), md.relu((model[1](model[0](x)) * weights[:, None]).sum(axis=1)).detach().numpy())
+    grown = torch.nn.functional.interpolate(torch.tensor(small.numpy())[:, None], 8, mode="linear")[:, 0]
+    np.testing.assert_allclose(interpret.grad_cam(model, model[1], x, 0).numpy(), grown.numpy())
 
 
 def test_every_backend_gives_the_same():
@@ -145,6 +176,19 @@ def test_a_picture_can_be_opened(tmp_path):
     assert colour[0, 0, 0] > colour[0, 0, 2] and colour[0, 1, 2] > colour[0, 1, 0] and (colour[1, 0] == 255).all()
 
 
+def test_a_picture_has_the_whole_range_of_its_image():
+    image = pytest.importorskip("PIL.Image")
+    colours = np.stack([np.array([[10.0, 13.0], [11.0, 12.0]])] * 3) + np.array([-3.0, 0.0, 3.0])[:, None, None]
+    for array, attribution in ((colours, colours - 11.5), (np.moveaxis(colours, 0, -1), np.moveaxis(colours, 0, -1) - 11.5)):
+        text = interpret.overlay(array, attribution, size=30)
+        grey, colour, both = (np.asarray(image.open(io.BytesIO(base64.b64decode(d)))) for d in re.findall(r"base64,([^\"]+)", text))
+        assert grey[..., 1].tolist() == [[0, 255], [85, 170]] and (both == grey // 2 + colour // 2).all()
+        assert (colour[1, 0] > colour[0, 0]).any() and (colour[0] == [interpret.picture._NEGATIVE, interpret.picture._POSITIVE]).all()
+        tags = {ET.fromstring(part).attrib["x"]: ET.fromstring(part).attrib for part in re.findall("<image.*?/>", text)}
+        assert list(tags) == ["0", "38", "76"] and {t["y"] for t in tags.values()} == {"0"} and {t["height"] for t in tags.values()} == {"30"}
+        assert ET.fromstring(text).attrib["viewBox"].split()[2:] == ["106", "30"]
+
+
 def shapley(f, x, base):
     """By the definition: the mean over all orders of what each input brings."""
     from itertools import permutations
@@ -190,6 +234,13 @@ def test_sampled_shapley_values_are_complete_and_those_of_a_linear_model():
             interpret.kernel_shap(f, md.tensor(x), **{"target": 1, **bad})
 
 
+def test_sets_are_drawn_with_the_kernels_probabilities():
+    sets, weights = interpret.shap._drawn(5, 40_000, None)
+    wanted = np.array([1 / (k * (5 - k)) for k in range(1, 5)])
+    np.testing.assert_allclose(np.bincount(sets.sum(1), minlength=6)[1:5] / 40_000, wanted / wanted.sum(), atol=0.01)
+    assert (sets.mean(axis=0) == 0.5).all() and np.ptp(sets[:20_000].mean(axis=0)) < 0.02 and (weights == 1).all()
+
+
 def test_gradient_shap_is_the_mean_over_baselines(backend):
     w, x, bases = (md.tensor(RNG.normal(size=s)) for s in ((4,), (3, 4), (5, 4)))
     f = lambda x: x @ w
@@ -200,5 +251,6 @@ def test_gradient_shap_is_the_mean_over_baselines(backend):
     few = lambda x: interpret.gradient_shap(f, x, bases, samples=3)
     assert np.allclose(few(x).numpy(), md.jit(few)(x).numpy())
     assert (interpret.gradient_shap(f, x, bases, noise=0.5) != interpret.gradient_shap(f, x, bases)).any().item()
-    with pytest.raises(ValueError, match=r"baselines \[M, ...\]"):
-        interpret.gradient_shap(f, x, bases[0])
+    for wrong in (bases[0], bases[:0], bases[:, :2]):
+        with pytest.raises(ValueError, match=r"baselines \[M, ...\]"):
+            interpret.gradient_shap(f, x, wrong)

@@ -115,12 +115,32 @@ def test_batches_are_drawn_by_chance_and_padded():
         list(privacy.PoissonSampler(100, 0.5, md.random.key(0), size=2))
 
 
+def test_a_batch_holds_ten_standard_deviations_more_than_is_expected_and_at_most_all():
+    assert privacy.PoissonSampler(10_000, 0.01, md.random.key(0)).size == 100 + 99 + 10
+    positions, weights = next(iter(privacy.PoissonSampler(3, 1.0, md.random.key(0))))
+    assert positions.tolist() == [0, 1, 2] and weights.tolist() == [1.0] * 3
+    assert len(list(privacy.PoissonSampler(1, 0.5, md.random.key(0)))) == 2
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_loss_is_that_of_the_parameters_that_came(jit):
+    model, x, y = nn.Linear(2, 1), md.ones((4, 2)), md.tensor([[1.0], [2.0], [3.0], [100.0]])
+    settings = {"clip": 1.0, "noise": 0.0, "rate": 1.0, "n": 4, "key": md.random.key(0), "jit": jit}
+    step = privacy.PrivateStep(model, optim.SGD(model.parameters(), lr=0.3), F.mse_loss, **settings)
+    for _ in range(2):
+        wanted = F.mse_loss(model(x[:3]), y[:3]).item()
+        assert step(x, y, md.tensor([1.0, 1.0, 1.0, 0.0])).item() == pytest.approx(wanted, rel=1e-5)
+
+
 def test_wrong_use_says_so():
     for call, text in [
         (lambda: privacy.clip_examples(md.ones((2, 2)), 0.0), "clip must be above 0"),
         (lambda: privacy.private_gradient(loss, 1.0, -1.0), "noise must not be negative"),
         (lambda: privacy.Accountant(1.0, 0.0), r"rate must be in \(0, 1\]"),
+        (lambda: privacy.Accountant(1.0, 1.1), r"rate must be in \(0, 1\]"),
+        (lambda: privacy.Accountant(-1.0, 0.5), "noise must not be negative"),
         (lambda: privacy.Accountant(1.0, 0.5).epsilon(0.0), "delta must be between 0 and 1"),
+        (lambda: privacy.Accountant(1.0, 0.5).epsilon(1.0), "delta must be between 0 and 1"),
         (lambda: privacy.noise_for(0.0, 1e-5, 0.1, 10), "epsilon above 0"),
         (lambda: privacy.PoissonSampler(0, 0.1, md.random.key(0)), "at least one example"),
     ]:

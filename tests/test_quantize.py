@@ -84,6 +84,28 @@ def test_layers_compute_what_their_integers_say(backend, per_channel):
     assert np.array_equal(q.weight.numpy(), (q.weight_int8.to(md.float32) * q.scale).numpy())
 
 
+def test_each_channel_has_a_scale_of_its_own_unless_told():
+    linear, embedding = nn.Linear(4, 3), nn.Embedding(5, 4)
+    assert quantize.QuantizedLinear(linear).scale.shape == quantize.dynamic(linear).scale.shape == (3, 1)
+    assert quantize.QuantizedEmbedding(embedding).scale.shape == quantize.dynamic(embedding).scale.shape == (5, 1)
+    assert quantize.dynamic(linear, per_channel=False).scale.size == 1
+
+
+def test_a_convolution_adds_up_more_products_than_float32_holds():
+    conv = nn.Conv1d(1041, 1, 1, bias=False).to(md.float64)
+    with md.no_grad():
+        conv.weight.fill_(1.0)
+    found = quantize.QuantizedConv(conv)(md.ones((1, 1041, 1), dtype=md.float64)).item()
+    assert found == pytest.approx(1041, rel=1e-14) and 1041 * 127**2 > 2**24
+
+
+def test_masks_become_zeros_of_the_integers():
+    layer = nn.utils.prune.l1_unstructured(nn.Linear(8, 4), "weight", amount=0.5)
+    small = quantize.dynamic(layer)
+    assert (small.weight_int8 == 0).sum().item() == 16 and abs(small.weight - layer.weight).max().item() < 0.002
+    assert nn.utils.prune.is_pruned(layer) and not nn.utils.prune.is_pruned(quantize.prepare(layer, aware=True).layer)
+
+
 @pytest.mark.parametrize("dtype", [md.float16, md.bfloat16])
 def test_sums_that_half_precision_does_not_hold(dtype):
     linear, conv = nn.Linear(600, 3), nn.Conv2d(32, 3, 5)
@@ -187,7 +209,22 @@ def test_training_aware_of_rounding_improves_on_rounding_afterwards():
     assert abs(small(x) - aware(x)).max().item() < 1e-4  # what was trained is what is shipped
 
 
+def test_ranges_follow_the_batches_in_training_only():
+    aware = quantize.prepare(nn.Linear(2, 2), aware=True)
+    assert aware.training and not quantize.prepare(nn.Linear(2, 2).eval(), aware=True).training
+    for size, wanted in ((1.0, 1.0), (-2.0, 1.1), (0.1, 1.0)):
+        aware(md.full((3, 2), size))
+        assert aware.input_max.item() == pytest.approx(wanted)
+    aware.eval()(md.full((3, 2), 9.0))
+    assert aware.input_max.item() == pytest.approx(1.0)
+
+
 def test_wrong_use_says_so():
+    for make in (quantize.prepare, quantize.convert):
+        with pytest.raises(TypeError, match="a Module is wanted, not function"):
+            make(lambda x: x)
+    with pytest.raises(ValueError, match="Linear computes its weight from others, which cannot be rounded in training"):
+        quantize.prepare(nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)), aware=True)
     with pytest.raises(ValueError, match="the model has no observed layer"):
         quantize.convert(nn.Linear(2, 2))
     with pytest.raises(ValueError, match="0 saw no data, or zeros only"):

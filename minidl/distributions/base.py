@@ -73,8 +73,6 @@ class Distribution:
 
     def _set(self, validate_args: bool | None, **given: Any) -> None:
         """Keep the parameters as attributes, broadcast to one batch_shape; event_shape is that of the last."""
-        if validate_args is not None:
-            self._validate_args = validate_args
         name = type(self).__name__
         like = next((x for x in given.values() if isinstance(x, md.Tensor) and x.dtype.is_float), None)
         if like is None:
@@ -90,7 +88,7 @@ class Distribution:
                 raise ValueError(f"{name}: {n} has {made[n].ndim} axes ({describe(made[n])}); {self.arg_constraints[n].text} is wanted")
             lead.append(made[n].shape[: made[n].ndim - events])
         try:
-            self.batch_shape = tuple(md.broadcast_shapes(*lead))
+            Distribution.__init__(self, md.broadcast_shapes(*lead), (), validate_args)
         except ValueError:
             raise ValueError(f"{name}: parameters do not broadcast: {', '.join(f'{n} {describe(x)}' for n, x in made.items())}") from None
         self._parameters = tuple(made)

@@ -25,10 +25,8 @@ class Independent(Distribution):
         shape, n = base_distribution.batch_shape, reinterpreted_batch_ndims
         if not 0 <= n <= len(shape):
             raise ValueError(f"Independent: reinterpreted_batch_ndims is {n}, and {base_distribution} has batch_shape {shape}")
-        if validate_args is not None:
-            self._validate_args = validate_args
+        super().__init__(shape[: len(shape) - n], shape[len(shape) - n :] + base_distribution.event_shape, validate_args)
         self.base_dist, self.reinterpreted_batch_ndims = base_distribution, n
-        self.batch_shape, self.event_shape = shape[: len(shape) - n], shape[len(shape) - n :] + base_distribution.event_shape
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]

@@ -30,8 +30,6 @@ class TransformedDistribution(Distribution):
         self.transforms = [transforms] if isinstance(transforms, Transform) else list(transforms)
         if wrong := [t for t in self.transforms if not isinstance(t, Transform)]:
             raise TypeError(f"TransformedDistribution: a Transform is wanted, got {wrong[0]!r}")
-        if validate_args is not None:
-            self._validate_args = validate_args
         base = base_distribution
         shape = base.batch_shape + base.event_shape
         self._whole = ComposeTransform(self.transforms)
@@ -42,8 +40,8 @@ class TransformedDistribution(Distribution):
         base = base.expand(shape[: len(shape) - n]) if shape != base.batch_shape + base.event_shape else base
         if events > n:
             base = Independent(base, events - n)
+        super().__init__(base.batch_shape, base.event_shape, validate_args)
         self.base_dist = base
-        self.batch_shape, self.event_shape = base.batch_shape, base.event_shape
 
     @property
     def has_rsample(self) -> bool:  # type: ignore[override]

@@ -14,7 +14,8 @@ _MIXING = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class PrivateStep:
-    """step(x, y, weights): one update with the private mean gradient of a batch; the mean loss of its examples is returned, which is not private.
+    """step(x, y, weights): one update with the private mean gradient of a batch; returns the mean loss of its examples before that, which is not
+    private.
 
     model: a Module whose layers treat each example by itself (ValueError for batch normalisation in training, which mixes them). loss(output, target)
     of a batch of one. clip, noise: as in private_gradient, over the parameters that require grad when the step is taken (ValueError where none does).
@@ -56,6 +57,7 @@ class PrivateStep:
 
             with md.no_grad():  # of the gradients themselves there will be no derivative
                 found = private_gradient(one, clip, noise, rate * n)(key, trained, x, y, weights=weights)
+                losses = md.vmap(one, in_axes=(None, 0, 0))(trained, x, y)
             for p in model.parameters():
                 p.grad = None
             for p, g in zip(trained, found, strict=True):
@@ -63,9 +65,7 @@ class PrivateStep:
             optimizer.step()
             for p in trained:
                 p.grad = None
-            with md.no_grad():
-                losses = md.vmap(one, in_axes=(None, 0, 0))(trained, x, y)
-                return (losses * weights).sum() / md.maximum(weights.sum(), md.full_like(weights.sum(), 1.0))
+            return (losses * weights).sum() / md.maximum(weights.sum(), md.full_like(weights.sum(), 1.0))
 
         self._update = md.jit(update) if jit else update
 

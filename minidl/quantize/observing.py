@@ -26,7 +26,7 @@ class Observed(nn.Module):
     """A layer, and the largest size that its inputs have had: `input_max`, a buffer.
 
     aware: round inputs and weight while training, with the straight-through derivative. averaging: in training, follow the largest size of each batch
-    with this momentum instead of keeping the largest of all.
+    with this momentum instead of keeping the largest of all. Raises ValueError for aware where the weight is computed, by weight_norm, say.
 
     >>> layer = md.quantize.Observed(md.nn.Linear(4, 2))
     >>> _ = layer(md.ones((1, 4)) * 3.0)
@@ -41,6 +41,8 @@ class Observed(nn.Module):
         self.register_buffer("input_max", md.zeros_like(like.detach().reshape((-1,))[0]))
         self.training = layer.training
         if aware:
+            if "weight" not in layer._parameters:
+                raise ValueError(f"Observed: {type(layer).__name__} computes its weight from others, which cannot be rounded in training")
             weight = layer._parameters.pop("weight")
             layer.register_parameter("weight_float", weight)
             compute(layer, "weight", Rounded(per_channel))
