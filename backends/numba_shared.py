@@ -1,4 +1,4 @@
-"""Loops that several numba kernels share: the stable order, products of small matrices, copies, and the columns of a convolution."""
+"""Loops that several numba kernels share: the stable order, products of small matrices, and copies."""
 
 from __future__ import annotations
 
@@ -57,41 +57,3 @@ def copy_bytes(target, source, n):
     t, s = as_ptr(target, np.uint8), as_ptr(source, np.uint8)
     for i in range(n):
         t[i] = s[i]
-
-
-@jit
-def columns(x, col, g, zero, back):
-    """im2col of one example, x [C, D, H, W] → col [C, K, P], or its transpose (back), which adds into x.
-
-    g: C, then three each of the sizes of x, of the kernel, of the result, strides, low paddings, dilations.
-    """
-    height, width, k2, o1, o2, s2 = g[2], g[3], g[6], g[8], g[9], g[12]
-    row = 0
-    for c in range(g[0]):
-        for i0 in range(g[4]):
-            for i1 in range(g[5]):
-                for i2 in range(k2):
-                    first = i2 * g[18] - g[15]  # x position of the first result column
-                    lo = min(max(0, -((first) // s2)), o2)
-                    hi = max(min(o2, (width - 1 - first) // s2 + 1), lo)
-                    for p0 in range(g[7]):
-                        y0 = p0 * g[10] - g[13] + i0 * g[16]
-                        for p1 in range(o1):
-                            y1 = p1 * g[11] - g[14] + i1 * g[17]
-                            inside = y0 >= 0 and y0 < g[1] and y1 >= 0 and y1 < height
-                            source = ((c * g[1] + y0) * height + y1) * width + first
-                            if back:
-                                if inside:
-                                    for q in range(lo, hi):
-                                        x[source + q * s2] += col[row + q]
-                            elif inside:
-                                for q in range(lo):
-                                    col[row + q] = zero
-                                for q in range(lo, hi):
-                                    col[row + q] = x[source + q * s2]
-                                for q in range(hi, o2):
-                                    col[row + q] = zero
-                            else:
-                                for q in range(o2):
-                                    col[row + q] = zero
-                            row += o2

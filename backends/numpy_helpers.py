@@ -1,4 +1,4 @@
-"""What the NumPy kernels share: their tables, half precision computed in float32, and selections that do not branch."""
+"""What the NumPy kernels share: their tables, half precision computed in float32, selections that do not branch, and padding."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 Array = np.ndarray
 Kernel = Callable[..., Any]
+Pairs = Sequence[tuple[int, int]]
 #: Kernels by the names of primitives: those that never warn, and those that may.
 SILENT: dict[str, Kernel] = {}
 NOISY: dict[str, Kernel] = {}
@@ -144,3 +145,18 @@ def blocks(shape: Sequence[int], most: int) -> Iterator[tuple[Any, ...]]:
         yield from ((i, *rest) for i in range(shape[0]) for rest in blocks(shape[1:], most))
     else:
         yield from ((slice(i, i + most // below),) for i in range(0, shape[0], most // below))
+
+
+def padded(x: Array, padding: Pairs, value: float = 0) -> Array:
+    """x with `value` around its trailing axes; x itself where there is no padding."""
+    if not any(map(any, padding)):
+        return x
+    lead = x.ndim - len(padding)
+    out = np.full(x.shape[:lead] + tuple(lo + n + hi for n, (lo, hi) in zip(x.shape[lead:], padding, strict=True)), value, x.dtype)
+    out[inner(padding, x.shape[lead:])] = x
+    return out
+
+
+def inner(padding: Pairs, sizes: Sequence[int]) -> tuple:
+    """The index of the original inside a padded array."""
+    return (..., *(slice(lo, lo + n) for n, (lo, _) in zip(sizes, padding, strict=True)))

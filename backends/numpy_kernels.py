@@ -18,10 +18,24 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import numpy_linear, numpy_special, numpy_windows  # noqa: F401  they register kernels, or have them
+from minidl.backends import numpy_linear, numpy_special  # noqa: F401  they register kernels, or have them
 from minidl.backends.numpy_complex import COMPLEX, complex_pow
-from minidl.backends.numpy_helpers import NOISY, SILENT, Kernel, blocks, bounded, in_chunks, is_half, noisy, select, silent, where, widened, zero_of
-from minidl.backends.numpy_windows import padded
+from minidl.backends.numpy_helpers import (
+    NOISY,
+    SILENT,
+    Kernel,
+    blocks,
+    bounded,
+    in_chunks,
+    is_half,
+    noisy,
+    padded,
+    select,
+    silent,
+    where,
+    widened,
+    zero_of,
+)  # fmt: skip
 from minidl.dtypes import DType
 from minidl.graph import Equation
 
@@ -38,11 +52,7 @@ minimum fmax fmin atan2 hypot logaddexp""".split():
     NOISY[_name] = getattr(np, _name)
 NOISY.update(sub=np.subtract, mul=np.multiply, div=np.divide)
 NOISY.update(lt=np.less, le=np.less_equal, gt=np.greater, ge=np.greater_equal)  # comparisons warn for a bfloat16 nan
-NOISY.update(
-    erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv, conv=numpy_windows.conv,
-    conv_dx=numpy_windows.conv_dx, conv_dw=numpy_windows.conv_dw, max_pool=numpy_windows.max_pool,
-    pool_gather=numpy_windows.pool_gather, pool_scatter=numpy_windows.pool_scatter,
-)  # fmt: skip
+NOISY.update(erf=numpy_special.erf, erfc=numpy_special.erfc, erfinv=numpy_special.erfinv)
 
 
 @functools.cache

@@ -8,11 +8,9 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from minidl.backends import numpy_windows
 from minidl.backends.numpy_helpers import is_half, noisy, silent, turned, widened, zero_of
 
 Array = np.ndarray
@@ -143,9 +141,3 @@ def dot_general(x: Array, y: Array, *, contract: Axes, batch: Axes = ((), ())) -
 def affine(x: Array, w: Array, b: Array) -> Array:
     out = dot_general(x, w, contract=((x.ndim - 1,), (1,)))
     return np.add(out, b, out=out)
-
-
-@noisy
-def conv_affine(x: Array, w: Array, b: Array, **params: Any) -> Array:
-    out = numpy_windows.conv(x, w, **params)
-    return np.add(out, b.reshape(-1, *(1,) * (x.ndim - 2)), out=out)

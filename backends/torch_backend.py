@@ -1,7 +1,7 @@
 """PyTorch as a backend, on the CPU and on CUDA: one instance per device.
 
 Promises: native arrays are torch.Tensors that never require grad, and torch.autograd is never used; no setting of torch is changed (which precision
-products have on CUDA is said in torch_windows); a compiled program's results share no memory with its inputs or with each other, and inputs are
+products have on CUDA is said in torch_linear); a compiled program's results share no memory with its inputs or with each other, and inputs are
 never written to but those that are donated and that torch alone holds, once: a tensor, view, NumPy array or DLPack capsule besides keeps them.
 """
 
@@ -22,9 +22,9 @@ from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
 from minidl.backends.torch_kernels import add_at_slice, places_kernel, short_rows, slices
+from minidl.backends.torch_linear import HALF, SIGNED, dot_plan, turned_mm, turns
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
-from minidl.backends.torch_windows import HALF, SIGNED, dot_plan, turned_mm, turns
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
 from minidl.graph import Equation, Graph
@@ -230,8 +230,7 @@ class TorchBackend(Backend):
                 reuse = Reuse(program, _is_fresh, writes, given)
             into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
-            flat = _flat_pools(program)
-            source, env = emit(program, functools.partial(self._spell, reuse, plan, flat, how, into), self.literal, release=True)
+            source, env = emit(program, functools.partial(self._spell, reuse, plan, how, into), self.literal, release=True)
             if plan is not None and plan.shapes:
                 work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
@@ -246,7 +245,6 @@ class TorchBackend(Backend):
         self,
         reuse: Reuse,
         plan: Plan | None,
-        flat: set[Equation],
         how: str,
         into: dict[Equation, tuple],
         equation: Equation,
@@ -267,8 +265,6 @@ class TorchBackend(Backend):
             line = spell(equation, inputs, outputs, env)
             return f"{line[:-1]}, into={_bind(env, 'into', into[equation])})" if equation in into else line
         line = self.spell(equation, inputs, outputs, env)
-        if equation in flat:
-            return f"{line[:-1]}, flat=True)"
         if equation.primitive.name == "scan" and how == "traced":
             return f"{line[:-1]}, how='traced')"
         return f"{line[:-1]}, out={over})" if over else line
@@ -379,28 +375,6 @@ def _takes_memory(equation: Equation) -> bool:
     if name == "dot_general":
         return _is_mm(equation) and not _turns(equation)
     return name not in ("relu", "put_along", "scatter") and bool(_can_overwrite(equation))
-
-
-def _flat_pools(graph: Graph) -> set[Equation]:
-    """The poolings whose places nobody else sees: they keep torch's own flat positions instead of converting them there and back."""
-    users: dict[Any, list[Equation]] = {}
-    for equation in graph.equations:
-        for a in equation.inputs:
-            users.setdefault(a, []).append(equation)
-
-    def window(e: Equation) -> tuple:
-        n = len(e.params["window"])
-        plane = e.params["x_shape"] if "x_shape" in e.params else e.inputs[0].shape
-        return (plane[len(plane) - n :], *(e.params[k] for k in ("window", "stride", "padding", "dilation")))
-
-    flat: set[Equation] = set()
-    for equation in graph.equations:
-        if equation.primitive.name == "max_pool":
-            places = equation.outputs[1]
-            ours = [e for e in users.get(places, []) if e.primitive.name in ("pool_gather", "pool_scatter") and window(e) == window(equation)]
-            if len(ours) == len(users.get(places, [])) and all(e.inputs[0] is not places for e in ours) and places not in graph.outputs:
-                flat.update((equation, *ours))
-    return flat
 
 
 for _name, _kernel in KERNELS.items():

@@ -19,9 +19,8 @@ import torch
 
 from minidl import dtypes, shapes
 from minidl.backends import complex_values
-from minidl.backends import torch_windows as windows
 from minidl.backends.numpy_kernels import rounds
-from minidl.backends.torch_windows import SIGNED
+from minidl.backends.torch_linear import MANY, SIGNED, WORDS, unseen
 from minidl.dtypes import DType
 from minidl.primitives.core import table
 
@@ -118,7 +117,7 @@ def _is_zero(a: Any) -> bool:
 
 
 def _are_many(a: Any) -> bool:
-    return a.__class__ is Tensor and a.numel() >= windows.MANY and a.is_floating_point() and not a.is_cuda
+    return a.__class__ is Tensor and a.numel() >= MANY and a.is_floating_point() and not a.is_cuda
 
 
 def spreads(shape: Sequence[int], wide: Sequence[int]) -> bool:
@@ -143,13 +142,13 @@ def where(c: Tensor, x: Any, y: Any, out: Tensor | None = None) -> Tensor:
     """torch.where, which branches on every element; where one side is 0, the bits of the other one with a mask do the same."""
     kept = x if _are_many(x) and _is_zero(y) else y if _are_many(y) and _is_zero(x) else None
     if kept is not None and spreads(c.shape, kept.shape):
-        words, mask = windows.WORDS[kept.dtype.itemsize], c.view(torch.int8)
+        words, mask = WORDS[kept.dtype.itemsize], c.view(torch.int8)
         mask = mask.neg() if kept is x else mask.sub(1)
         if out is None:
             return torch.bitwise_and(kept.view(words), mask).view(kept.dtype)
         torch.bitwise_and(kept.view(words), mask, out=out.view(words))
         return out
-    if c.numel() >= _UNFORESEEN and c.is_cpu and not windows.unseen(c) and _full_float32(c, x) and _full_float32(c, y):
+    if c.numel() >= _UNFORESEEN and c.is_cpu and not unseen(c) and _full_float32(c, x) and _full_float32(c, y):
         b = y.view(torch.int32)
         chosen = c.view(torch.int8).neg().to(torch.int32).bitwise_and_(torch.bitwise_xor(x.view(torch.int32), b))
         if out is None:
@@ -204,7 +203,7 @@ KERNELS.update(isnan=torch.isnan, isinf=torch.isinf, isfinite=torch.isfinite, re
 def sign(x: Tensor) -> Tensor:
     """torch.sign(nan) is 0; minidl's is nan."""
     if x.is_floating_point():
-        if x.numel() >= windows.MANY and x.is_cpu and not windows.unseen(x) and not math.isnan(x.sum().item()):
+        if x.numel() >= MANY and x.is_cpu and not unseen(x) and not math.isnan(x.sum().item()):
             return torch.sign(x)  # a sum costs less than a choice
         return torch.where(x == x, torch.sign(x), x)
     if x.is_complex():
@@ -274,7 +273,7 @@ for _name, _f in SUMS.items():
 def _complex_sign(x: Tensor) -> Tensor:
     """An infinite part hides a finite one."""
     out = torch.sgn(x)
-    if x.is_cpu and not windows.unseen(x) and cmath.isfinite(x.sum().item()):
+    if x.is_cpu and not unseen(x) and cmath.isfinite(x.sum().item()):
         return out
     a, b = x.real, x.imag
     wild, nan = torch.isinf(a) | torch.isinf(b), (a != a) | (b != b)
@@ -381,7 +380,7 @@ def conj(x: Tensor) -> Tensor:
 @kernel
 @early("order")
 def clip(x: Tensor, lo: Any, hi: Any) -> Tensor:
-    if x.numel() >= windows.MANY and x.is_cpu and not windows.unseen(x):
+    if x.numel() >= MANY and x.is_cpu and not unseen(x):
         lo, hi = as_number(lo), as_number(hi)
     if isinstance(lo, Tensor) is not isinstance(hi, Tensor):
         lo, hi = (b if isinstance(b, Tensor) else torch.tensor(b, dtype=x.dtype, device=x.device) for b in (lo, hi))
@@ -391,7 +390,7 @@ def clip(x: Tensor, lo: Any, hi: Any) -> Tensor:
 def _saturate(x: Tensor, native: torch.dtype) -> Tensor:
     """Float to integer: the nearest representable integer towards zero, nan to 0. The plain conversion wraps, or is undefined."""
     low, high = torch.iinfo(native).min, torch.iinfo(native).max
-    if x.is_cpu and native not in SIGNED and x.numel() and not windows.unseen(x):
+    if x.is_cpu and native not in SIGNED and x.numel() and not unseen(x):
         least, most = torch.aminmax(x)  # either is nan where an element is
         if low <= least.item() and most.item() < high + 1.0:
             return x.to(native)

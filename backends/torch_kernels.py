@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 
-from minidl.backends import torch_windows as windows
 from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_signed, early, kernel
-from minidl.backends.torch_windows import HALF, SIGNED, unseen
+from minidl.backends.torch_linear import HALF, SIGNED, affine, dot_general, unseen
 
 Tensor = torch.Tensor
 Axes = tuple[int, ...]
@@ -213,7 +212,7 @@ def add_at_slice(held: dict[int, Any], n: int, x: Tensor, start: Axes, stop: Axe
 
 
 @kernel
-def pad(x: Tensor, *, widths: windows.Pads, value: Any) -> Tensor:
+def pad(x: Tensor, *, widths: tuple[tuple[int, int], ...], value: Any) -> Tensor:
     out = torch.full([lo + n + hi for (lo, hi), n in zip(widths, x.shape, strict=True)], value, dtype=x.dtype, device=x.device)
     out[tuple(slice(lo, lo + n) for (lo, _), n in zip(widths, x.shape, strict=True))] = x
     return out
@@ -316,8 +315,7 @@ def put_along(x: Tensor, i: Tensor, u: Tensor, *, axis: int, mode: str, out: Ten
     return (x.clone() if out is None else out).scatter_add_(axis, i.clamp(0, last), torch.where((i >= 0) & (i <= last), u, none))
 
 
-for _name in ("affine", "dot_general", "conv", "conv_affine", "conv_dx", "conv_dw", "max_pool", "pool_gather", "pool_scatter"):
-    KERNELS[_name] = getattr(windows, _name)
+KERNELS.update(affine=affine, dot_general=dot_general)
 
 
 # ---- where a look at the values pays --------------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_elementwise import NATIVE
+from minidl.backends.torch_linear import HALF
 from minidl.backends.torch_memory import Result
-from minidl.backends.torch_windows import HALF
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
 

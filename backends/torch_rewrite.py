@@ -1,12 +1,8 @@
 """PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
 
-Promises: the same values and gradients to the last bit, nan and ties included (of a maximum that is zero, the sign may be the other one); what a
-rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at and products with a bias round otherwise.
+Promises: the same values and gradients to the last bit, nan and ties included; what a rewrite leaves without a user is gone. The updates of
+optimizers, log_softmax_at and products with a bias round otherwise.
 
-- relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
-  gradient passes either way; so relu and its derivative see a quarter of the elements.
-- max pooling over windows that neither overlap nor leave rows that are too short for a vector is the maximum of strided slices, and its places, which
-  nobody but the derivative sees, a mask for each place along an axis (`pool_masks`, `spread`); the library's kernel takes one element at a time.
 - log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
   largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
 - A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
@@ -16,7 +12,6 @@ rewrite leaves without a user is gone. The updates of optimizers, log_softmax_at
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +20,8 @@ import torch
 
 from minidl.backends import hot
 from minidl.backends.torch_kernels import keep_inside, keep_positive
+from minidl.backends.torch_linear import MANY
 from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
-from minidl.backends.torch_windows import MANY, WORDS, cuts, max_pool, pool_scatter, sliced_maxima, slices_well
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.passes.rewriting import common
@@ -49,50 +44,11 @@ class KeepPositive:
     multiple = False
 
 
-class PoolMasks:
-    """pool_masks(x; window): the maxima, and what `spread` takes."""
-
-    name = "pool_masks"
-    multiple = True
-
-
-class Spread:
-    """spread(g, places; x_shape, window, ...): pool_scatter where pool_masks found the places."""
-
-    name = "spread"
-    multiple = False
-
-
-def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
-    """For each axis of the windows one mask for each place along it, int8, with every bit set where the first maximum is. With a nan, which compares
-    with nothing, the general kernel decides."""
-    best, chosen = sliced_maxima(x, window)
-    if chosen is not None:
-        return best, [[m.neg_() for m in masks] for masks in chosen]
-    none = (0,) * len(window)
-    return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
-
-
-def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
-    """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises; one axis after the other, the first one first."""
-    if isinstance(places, Tensor):
-        return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
-    n, bits = len(window), g.view(WORDS[g.dtype.itemsize])
-    for axis in range(-n, 0):
-        shape = (*bits.shape[: bits.ndim + axis], x_shape[axis], *bits.shape[bits.ndim + axis + 1 :])
-        out = (torch.zeros if x_shape[axis] % window[axis] else torch.empty)(shape, dtype=bits.dtype, device=bits.device)
-        for cut, mask in zip(cuts(shape, window, axis), places[axis], strict=True):
-            torch.bitwise_and(bits, mask, out=out[cut])
-        bits = out
-    return bits.view(g.dtype)
-
-
-#: What libraries rewrite besides, see md.extend.define.
-REWRITES: list[Callable[[Graph], Graph]] = []
+#: What libraries rewrite besides, see md.extend.define: functions of a graph, and of whether it is for the CPU.
+REWRITES: list[Callable[[Graph, bool], Graph]] = []
 #: The functions of the primitives that live in emitted programs.
 EMITTED = {
-    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive,
-    "keep_inside": keep_inside, "pool_masks": pool_masks, "spread": spread,
+    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "keep_inside": keep_inside,
 }  # fmt: skip
 
 
@@ -134,70 +90,6 @@ class Uses:
         x, ends = low.inputs[0], {k: getattr(test.inputs[1], "value", math.inf) for k, test in (("lo", low), ("hi", high))}
         fits = x.shape == g.shape == e.outputs[0].shape and x.dtype is g.dtype and x.dtype.name in ("float32", "float64")
         return (x, ends) if fits and all(map(math.isfinite, ends.values())) else None
-
-    def cut_by(self, scatter: Equation, x: Any) -> bool:
-        """Whether this is a pool_scatter of what was 0 already where x is not positive."""
-        cut = self.maker(scatter.inputs[0], "where")
-        return scatter.primitive.name == "pool_scatter" and cut is not None and self.positive(cut) is x
-
-
-def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
-    return Equation(table[name], inputs, params, (Var(like.shape, like.dtype),), where)
-
-
-def relu_after_pooling(graph: Graph) -> Graph:
-    """See the module."""
-    uses, equations = Uses(graph), list(graph.equations)
-    for pool in graph.equations:
-        relu = uses.maker(pool.inputs[0], "relu") if pool.primitive.name == "max_pool" else None
-        if relu is None or relu.outputs[0] in uses.kept or not relu.outputs[0].dtype.is_float:
-            continue
-        cut = [e for test in uses.users[relu.outputs[0]] if test.primitive.name == "gt" for e in uses.users.get(test.outputs[0], [])]
-        scatters = [uses.maker(e.inputs[1], "pool_scatter") for e in cut]
-        others = [e for e in uses.users[relu.outputs[0]] if e is not pool and e.primitive.name != "gt"]
-        tests = [e for e in uses.users[relu.outputs[0]] if e.primitive.name == "gt"]
-        fits = all(
-            s is not None and s.inputs[1] is pool.outputs[1] and uses.positive(e) is relu.outputs[0] and len(uses.users[s.outputs[0]]) == 1
-            and s.outputs[0] not in uses.kept
-            for e, s in zip(cut, scatters, strict=True)
-        )  # fmt: skip
-        # where a whole window is below 0 the places differ, which nobody else may see: but for a scatter to which no gradient comes from there
-        scatters += [s for s in uses.users.get(pool.outputs[1], []) if uses.cut_by(s, pool.outputs[0])]
-        seen = pool.outputs[1] in uses.kept or any(all(u is not s for s in scatters) for u in uses.users.get(pool.outputs[1], []))
-        if others or not fits or seen or any(t.outputs[0] in uses.kept for t in tests):
-            continue
-        best = Var(pool.outputs[0].shape, pool.outputs[0].dtype)
-        at = equations.index(pool)
-        equations[at : at + 1] = [
-            Equation(pool.primitive, relu.inputs, pool.params, (best, pool.outputs[1]), pool.where),
-            Equation(relu.primitive, (best,), {}, (pool.outputs[0],), relu.where),
-        ]
-        for e, scatter in zip(cut, scatters, strict=False):
-            assert scatter is not None
-            g, (zero,) = scatter.inputs[0], e.inputs[2:]
-            test = _new("gt", (pool.outputs[0], Literal(0.0, g.dtype)), {}, Var(g.shape, e.inputs[0].dtype), e.where)
-            passed = _new("where", (test.outputs[0], g, zero), {}, g, e.where)
-            equations[equations.index(scatter)] = test
-            at = equations.index(e)
-            equations[at : at + 1] = [passed, Equation(scatter.primitive, (passed.outputs[0], scatter.inputs[1]), scatter.params, e.outputs, e.where)]
-    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
-
-
-def pools_as_slices(graph: Graph) -> Graph:
-    """See the module."""
-    uses, new = Uses(graph), {}
-    for e in graph.equations:
-        if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
-            continue
-        window, places, shape = e.params["window"], e.outputs[1], e.outputs[0].shape
-        readers = uses.users.get(places, [])
-        ours = all(r.primitive.name == "pool_scatter" and r.params["window"] == window and r.params["stride"] == window for r in readers)
-        well = slices_well(shape, window, e.params["stride"], e.params["padding"], e.params["dilation"])
-        if well and ours and places not in uses.kept and all(r.inputs[0] is not places for r in readers):
-            new[e] = Equation(PoolMasks, e.inputs, {"window": window}, e.outputs, e.where)
-            new.update((r, Equation(Spread, r.inputs, r.params, r.outputs, r.where)) for r in readers)
-    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)
-
 
 def with_bias(graph: Graph) -> Graph:
     """See the module. Products of two axes are left alone: they have planned memory."""
@@ -276,8 +168,6 @@ def log_softmax_of(graph: Graph) -> Graph:
 
 def rewritten(graph: Graph, cpu: bool) -> Graph:
     """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
-    graph = relu_after_pooling(graph)
-    if not cpu:
-        return graph
-    graph = functools.reduce(lambda graph, rewrite: rewrite(graph), REWRITES, with_bias(graph))
-    return updates(pools_as_slices(keep_positives(hot.put(log_softmax_of(graph)))))
+    for rewrite in REWRITES:
+        graph = rewrite(graph, cpu)
+    return updates(keep_positives(hot.put(log_softmax_of(with_bias(graph))))) if cpu else graph

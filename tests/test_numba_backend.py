@@ -21,7 +21,8 @@ from test_fusion import graphs  # noqa: E402
 
 import minidl as md  # noqa: E402
 from minidl import dtypes  # noqa: E402
-from minidl.backends import get, numba_backend, numba_conv, numba_emit, numba_kernels, numba_lower, numba_plan  # noqa: E402
+from minidl.arrays.windows import on_numba as numba_windows  # noqa: E402
+from minidl.backends import get, numba_backend, numba_emit, numba_kernels, numba_lower, numba_plan  # noqa: E402
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
@@ -312,7 +313,7 @@ def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
 @pytest.mark.parametrize("poisoned", [False, True])
 @pytest.mark.parametrize(("padding", "kernel"), [(((0, 0), (0, 0)), (5, 5)), (((1, 1), (2, 0)), (3, 3)), (((0, 1), (1, 1)), (2, 4))])
 def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, padding, kernel, poisoned):
-    monkeypatch.setattr(numba_conv, "LEAST", 1)
+    monkeypatch.setattr(numba_windows, "LEAST", 1)
     rng, params = np.random.default_rng(7), {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1}
     x, w = rng.normal(size=(3, 4, 9, 11)), rng.normal(size=(6, 4, *kernel))
     o = rng.normal(size=get("numpy").conv(x, w, **params).shape)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as md
-from minidl.backends import numpy_windows
+from minidl.arrays.windows import on_numpy as numpy_windows
 
 NUMBERS = [0.0, -0.0, 1.0, -1.0, 2.0, 0.5, -3.0, float("inf"), float("-inf"), float("nan")]
 VALUES = st.sampled_from(NUMBERS)

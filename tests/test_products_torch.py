@@ -8,7 +8,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
-from minidl.backends import get, torch_windows  # noqa: E402
+from minidl.backends import get, torch_linear  # noqa: E402
 
 SIZES = [(512, 64, 10), (2048, 16, 2), (512, 64, 15), (512, 64, 16), (512, 64, 1), (8, 64, 10), (512, 0, 10)]
 
@@ -17,7 +17,7 @@ SIZES = [(512, 64, 10), (2048, 16, 2), (512, 64, 15), (512, 64, 16), (512, 64, 1
 def counted(monkeypatch):
     """How many products are turned."""
     calls = []
-    monkeypatch.setattr(torch_windows, "turns", lambda m, k, n: calls.append((m, k, n)) or (2 <= n < 16 and m * k >= 1 << 15))
+    monkeypatch.setattr(torch_linear, "turns", lambda m, k, n: calls.append((m, k, n)) or (2 <= n < 16 and m * k >= 1 << 15))
     return calls
 
 

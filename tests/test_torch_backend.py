@@ -12,9 +12,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
+import minidl.arrays.special  # noqa: E402  which puts its primitives into the table
 from minidl import dtypes  # noqa: E402
 from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
-from minidl.backends import torch_modes, torch_rewrite, torch_windows  # noqa: E402
+from minidl.arrays.windows import on_torch as torch_windows  # noqa: E402
+from minidl.backends import torch_linear, torch_modes, torch_rewrite  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
@@ -188,7 +190,7 @@ def test_integer_products_wrap_exactly(dtype, monkeypatch):
     exact = np.matmul(x.astype(object), y.astype(object))
     want = np.vectorize(lambda n: wrapped(n, dtype), otypes=[object])(exact).tolist()
     assert values(xp.dot_general(native(x, dtype), native(y, dtype), **params)) == want
-    monkeypatch.setattr(torch_windows, "_direct", lambda x: False)  # as on a device without integer products
+    monkeypatch.setattr(torch_linear, "_direct", lambda x: False)  # as on a device without integer products
     assert values(xp.dot_general(native(x, dtype), native(y, dtype), **params)) == want
 
 
@@ -907,8 +909,7 @@ def test_the_real_part_that_a_cast_takes_is_no_view():
     "shape, window", [((2, 3, 8, 9), (2, 2)), ((1, 9, 11), (3,)), ((2, 2, 9, 8), (3, 2)), ((2, 3, 8, 6), (2, 1)), ((1, 2, 4, 6, 6), (2, 1, 3))]
 )
 def test_pooling_one_axis_after_the_other_chooses_the_first_maximum_of_each_window(shape, window, dtype):
-    from minidl.backends import torch_windows
-    from minidl.backends.torch_rewrite import pool_masks, spread
+    pool_masks, spread = torch_windows.pool_masks, torch_windows.spread
 
     n = len(window)
     how = {"window": window, "stride": window, "padding": ((0, 0),) * n, "dilation": (1,) * n}

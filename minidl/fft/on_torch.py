@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from minidl.backends.torch_windows import HALF
+from minidl.backends.torch_linear import HALF
 
 Tensor = torch.Tensor
 

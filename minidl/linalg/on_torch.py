@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import torch
 
-from minidl.backends.torch_windows import HALF
+from minidl.backends.torch_linear import HALF
 
 Tensor = torch.Tensor
 

@@ -10,11 +10,10 @@ from minidl.primitives import (
     indexing,
     reductions,
     structural,
-    windows,
 )
 from minidl.primitives.core import Primitive, table
 
 __all__ = [
     "Primitive", "contraction", "control", "elementwise", "indexing", "reductions",
-    "structural", "table", "windows",
+    "structural", "table",
 ]  # fmt: skip

@@ -19,6 +19,7 @@ import numpy as np
 
 import minidl.arrays.composites
 import minidl.arrays.special
+import minidl.arrays.windows
 import minidl.fft
 import minidl.nn
 import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here

@@ -17,8 +17,8 @@ import torch
 
 from minidl.backends import get
 from minidl.backends.torch_kernels import finite, number
+from minidl.backends.torch_linear import HALF, unseen
 from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
-from minidl.backends.torch_windows import HALF, unseen
 from minidl.graph import Equation, Graph, Var
 
 Tensor = torch.Tensor
@@ -234,8 +234,10 @@ def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, s
     return tuple(d.reshape(a.shape) for d, a in zip(found, (q, k, v), strict=True))
 
 
-def attentions_apart(graph: Graph) -> Graph:
+def attentions_apart(graph: Graph, cpu: bool) -> Graph:
     """The graph with `attention_grads` in place of such gradients."""
+    if not cpu:
+        return graph
     uses, new, gone = Uses(graph), {}, set()
     for e in graph.equations:
         packed = e.outputs[0]

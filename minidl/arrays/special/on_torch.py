@@ -7,7 +7,7 @@ import math
 import torch
 
 from minidl.backends.torch_elementwise import PLAIN
-from minidl.backends.torch_windows import HALF
+from minidl.backends.torch_linear import HALF
 
 Tensor = torch.Tensor
 lgamma, digamma = torch.lgamma, torch.digamma

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from minidl.backends.torch_kernels import finite
-from minidl.backends.torch_windows import unseen
+from minidl.backends.torch_linear import unseen
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten

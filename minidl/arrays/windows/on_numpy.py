@@ -11,33 +11,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from minidl.backends.numpy_helpers import select, where, widened
+from minidl.backends.numpy_helpers import Pairs, inner, padded, select, where, widened
 
 Array = np.ndarray
-Pairs = Sequence[tuple[int, int]]
 #: Bytes of the windows that are looked at together: of fewer, the calls would cost more than the products.
 BLOCK = 1 << 18
 #: Bytes of the results of pooling that are made together.
 PART = 1 << 16
-
-
-def padded(x: Array, padding: Pairs, value: float = 0) -> Array:
-    """x with `value` around its trailing axes; x itself where there is no padding."""
-    if not any(map(any, padding)):
-        return x
-    lead = x.ndim - len(padding)
-    out = np.full(x.shape[:lead] + tuple(lo + n + hi for n, (lo, hi) in zip(x.shape[lead:], padding, strict=True)), value, x.dtype)
-    out[inner(padding, x.shape[lead:])] = x
-    return out
-
-
-def inner(padding: Pairs, sizes: Sequence[int]) -> tuple:
-    """The index of the original inside a padded array."""
-    return (..., *(slice(lo, lo + n) for n, (lo, _) in zip(sizes, padding, strict=True)))
 
 
 def out_sizes(sizes: Sequence[int], window: Sequence[int], stride: Sequence[int], padding: Pairs, dilation: Sequence[int]) -> tuple[int, ...]:
@@ -103,6 +88,12 @@ def conv(x: Array, w: Array, *, stride: Sequence[int], padding: Pairs, dilation:
         for part, columns in _Columns(x, w.shape[2:], out, stride, padding, dilation, groups).parts():
             np.matmul(matrix, columns, out=y[part])
     return y.reshape(x.shape[0], w.shape[0], *out)
+
+
+def conv_affine(x: Array, w: Array, b: Array, **params: Any) -> Array:
+    """conv, and one number for each channel added in its memory."""
+    out = conv(x, w, **params)
+    return np.add(out, b.reshape(-1, *(1,) * (x.ndim - 2)), out=out)
 
 
 @widened

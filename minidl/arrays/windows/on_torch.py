@@ -1,8 +1,8 @@
-"""PyTorch: products (dot_general) and windows (convolution, pooling).
+"""PyTorch: convolution and pooling, and rewrites of programs with pooling.
 
 Promises: float32 convolution and its transpose in x run in full float32 on CUDA too (the flag is an argument of torch._convolution); its transpose
-in w follows `torch.backends.cudnn.allow_tf32`, the only switch torch has there, and products follow `torch.backends.cuda.matmul.allow_tf32`.
-float16 and bfloat16 accumulate in float32; integers are exact in their own dtype.
+in w follows `torch.backends.cudnn.allow_tf32`, the only switch torch has there. float16 and bfloat16 accumulate in float32; integers are exact in
+their own dtype. Rewrites keep values and gradients to the last bit, nan and ties included; of a maximum that is zero, the sign may be the other one.
 """
 
 from __future__ import annotations
@@ -10,173 +10,23 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 
-from minidl.primitives.contraction import conv_sizes
+from minidl.arrays.windows.on_numpy import out_sizes
+from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, plus, unseen
+from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
+from minidl.graph import Equation, Graph, Literal, Var
+from minidl.passes.basic import dead_code
+from minidl.primitives.core import table
 
 Tensor = torch.Tensor
 Ints = tuple[int, ...]
 Pads = tuple[tuple[int, int], ...]
-SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
-HALF = frozenset((torch.float16, torch.bfloat16))
-WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # an integer as wide as a float
-MANY = 2**12  # elements from which on several vectorised passes cost less than one that branches
 _ROW = 8  # windows in a row from which on strided slices beat torch's pooling, which takes one element at a time
 _CHANNELS = 8  # from how many on torch's pooling makes vectors of them, which pays for the copies there and back
-_NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
-
-
-def unseen(x: Tensor) -> bool:
-    """Whether nobody can look at the values: while torch traces a program, or captures one on CUDA."""
-    return x.__class__ is not Tensor or (x.is_cuda and torch.cuda.is_current_stream_capturing())
-
-
-def _carrier(x: Tensor) -> torch.dtype:
-    """The dtype to compute products of this dtype in, on this device: exact, or at least as precise."""
-    if x.dtype in HALF:
-        return x.dtype if x.is_cuda else torch.float32
-    return x.dtype if x.is_floating_point() or x.is_complex() else torch.int64
-
-
-def _carried(fn: Callable[..., Tensor], x: Tensor, y: Tensor, **params: Any) -> Tensor:
-    """fn in the carrier dtype; modulo 2**64 and narrowed, an integer product is the product modulo its own width."""
-    dtype, carrier = x.dtype, _carrier(x)
-    if dtype.is_complex:  # torch convolves real numbers only
-        a, b, c, d = x.real, x.imag, y.real, y.imag
-        return torch.complex(fn(a, c, **params) - fn(b, d, **params), fn(a, d, **params) + fn(b, c, **params))
-    if dtype is torch.uint64:
-        return fn(x.view(carrier), y.view(carrier), **params).view(dtype)
-    return fn(x.to(carrier), y.to(carrier), **params).to(dtype)
-
-
-# ---- products -------------------------------------------------------------------------------------------------------------------------
-def _integer_matmul(x: Tensor, y: Tensor) -> Tensor:
-    """[..., M, K] @ [..., K, N] where the library has none for integers (CUDA): sums of outer products, some of K at a time."""
-    k = x.shape[-1]
-    out = torch.zeros((*x.shape[:-1], y.shape[-1]), dtype=x.dtype, device=x.device)
-    some = max(1, 2**24 // max(1, out.numel()))
-    for i in range(0, k, some):
-        out += (x[..., i : i + some, None] * y[..., None, i : i + some, :]).sum(-2)
-    return out
-
-
-@functools.lru_cache(4096)
-def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Callable[[Tensor, Tensor], Tensor]:
-    """The function that computes one kind of dot_general on arrays of xn and yn axes, matrix products directly."""
-    (cx, cy), (bx, by) = contract, batch
-    fx = tuple(a for a in range(xn) if a not in cx and a not in bx)
-    fy = tuple(a for a in range(yn) if a not in cy and a not in by)
-    if not bx and len(cx) == 1 and xn <= 2 and yn <= 2:
-        if xn == yn == 1:
-            return lambda x, y: torch.dot(x, y) if _direct(x) else torch.mul(x, y).sum(dtype=x.dtype)
-        two_x, two_y = (xn == 2 and cx == (0,)), (yn == 2 and cy == (1,))
-        if xn == yn == 2:
-            if two_x:
-                return (lambda x, y: _mm(x.t(), y.t())) if two_y else (lambda x, y: _mm(x.t(), y))
-            return (lambda x, y: _mm(x, y.t())) if two_y else _mm
-        if yn == 1:
-            return (lambda x, y: _mv(x.t(), y)) if cx == (0,) else _mv
-        return (lambda x, y: _mv(y, x)) if cy == (1,) else (lambda x, y: _mv(y.t(), x))
-    if not cx:  # an outer product: broadcasting keeps it exact and in order
-        px, py = (*bx, *fx), (*by, *fy)
-        one_x, one_y = (1,) * len(fy), (1,) * len(fx)
-
-        def outer(x: Tensor, y: Tensor) -> Tensor:
-            x, y = x.permute(px), y.permute(py)
-            k = len(bx)
-            return torch.mul(x.reshape((*x.shape, *one_x)), y.reshape((*y.shape[:k], *one_y, *y.shape[k:])))
-
-        return outer
-    x_first = _in_order((*bx, *cx, *fx))  # then a transposed view serves, without a copy
-    y_last = _in_order((*by, *fy, *cy))
-    px = (*bx, *cx, *fx) if x_first else (*bx, *fx, *cx)
-    py = (*by, *fy, *cy) if y_last else (*by, *cy, *fy)
-
-    def general(x: Tensor, y: Tensor) -> Tensor:
-        lead = [x.shape[a] for a in bx]
-        m, n = [x.shape[a] for a in fx], [y.shape[a] for a in fy]
-        b, mm, nn, k = math.prod(lead), math.prod(m), math.prod(n), math.prod([x.shape[a] for a in cx])
-        head = [b] if lead else []
-        x = x.permute(px).reshape(head + ([k, mm] if x_first else [mm, k]))
-        y = y.permute(py).reshape(head + ([nn, k] if y_last else [k, nn]))
-        x, y = x.mT if x_first else x, y.mT if y_last else y
-        out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
-        return out.reshape(lead + m + n)
-
-    if bx == by == tuple(range(len(bx))) and len(cx) == 1 and xn == yn == len(bx) + 2:  # matrices side by side
-        nb = len(bx)
-        return lambda x, y: torch.matmul(x.mT if cx[0] == nb else x, y if cy[0] == nb else y.mT) if _direct(x) else general(x, y)
-    if not bx and yn == 2 and cx == (xn - 1,):  # rows of more axes with a matrix: the same product with less around it
-
-        def rows(x: Tensor, y: Tensor) -> Tensor:
-            if not (_direct(x) and x.numel()):
-                return general(x, y)
-            y = y.t() if cy == (1,) else y
-            return torch.mm(x.reshape(-1, x.shape[-1]), y).reshape(*x.shape[:-1], y.shape[1])
-
-        return rows
-    if not bx and xn == yn > 2 and cx == cy == tuple(range(xn - 1)):  # what its gradient in the matrix is
-
-        def over_rows(x: Tensor, y: Tensor) -> Tensor:
-            if not (_direct(x) and x.numel() and y.numel()):
-                return general(x, y)
-            return torch.mm(x.reshape(-1, x.shape[-1]).t(), y.reshape(-1, y.shape[-1]))
-
-        return over_rows
-    return general
-
-
-def _in_order(axes: Ints) -> bool:
-    return axes == tuple(range(len(axes)))
-
-
-def _direct(x: Tensor) -> bool:
-    return not (x.is_cuda and x.dtype is torch.int64)
-
-
-def turns(rows: int, depth: int, columns: int) -> bool:
-    """Whether a product of float32 matrices on the CPU is made as (y.T @ x.T).T: MKL is two to five times slower with 2 to 15 columns than with as
-    many rows, where the product is large enough to pay for the copy."""
-    return 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available()
-
-
-def turned_mm(x: Tensor, y: Tensor) -> Tensor:
-    return torch.mm(y.t(), x.t()).t().contiguous()
-
-
-def _mm(x: Tensor, y: Tensor) -> Tensor:
-    if x.dtype is torch.float32 and y.shape[1] < 16 and not x.is_cuda and turns(x.shape[0], x.shape[1], y.shape[1]):
-        return turned_mm(x, y)
-    return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
-
-
-def _mv(x: Tensor, y: Tensor) -> Tensor:
-    return torch.mv(x, y) if _direct(x) else _integer_matmul(x, y[:, None])[:, 0]
-
-
-def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Tensor:
-    plan = dot_plan(x.ndim, y.ndim, contract, batch)
-    return plan(x, y) if x.dtype in _NATIVE else _carried(plan, x, y)
-
-
-def _plus(x: Tensor, b: Tensor) -> Tensor:
-    """x + b; complex numbers by parts, as torch makes NaN of their infinities, and unsigned ones, which it does not add, as signed ones."""
-    if x.dtype in SIGNED:
-        return (x.view(SIGNED[x.dtype]) + b.view(SIGNED[x.dtype])).view(x.dtype)
-    return torch.view_as_complex(torch.view_as_real(x) + torch.view_as_real(b)) if x.is_complex() else x + b
-
-
-def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
-    if x.dtype is not torch.float32 and x.dtype is not torch.float64:
-        return _plus(dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ())), b)
-    if x.ndim != 2:
-        return torch._C._nn.linear(x, w, b)
-    if w.shape[0] < 16 and x.dtype is torch.float32 and not x.is_cuda and turns(x.shape[0], x.shape[1], w.shape[0]):
-        return torch.addmm(b.unsqueeze(1), w, x.t()).t().contiguous()
-    return torch.addmm(b, x, w.t())
 
 
 # ---- convolution ----------------------------------------------------------------------------------------------------------------------
@@ -191,7 +41,7 @@ def _convolution(
 
 
 def _indirect(x: Tensor) -> bool:
-    return x.is_complex() or _carrier(x) is not x.dtype
+    return x.is_complex() or carrier(x) is not x.dtype
 
 
 @functools.lru_cache(256)
@@ -210,9 +60,9 @@ def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
 
 def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x):
-        return _carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if not (w.numel() and x.numel()):  # for no channels torch has another shape, or an error; for an empty axis an error
-        return x.new_zeros((x.shape[0], w.shape[0], *conv_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)))
+        return x.new_zeros((x.shape[0], w.shape[0], *out_sizes(x.shape[2:], w.shape[2:], stride, padding, dilation)))
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
@@ -222,7 +72,7 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
 def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x) or not (w.numel() and x.numel()):
         out = conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
-        return _plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
+        return plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
@@ -231,7 +81,7 @@ def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads,
 
 def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(g):
-        return _carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if 0 in x_shape or not (w.numel() and g.numel()):
         return g.new_zeros(x_shape)
     pad = _even(padding)
@@ -252,7 +102,7 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
 
 def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
     if _indirect(x):
-        return _carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if not x.numel() or not g.numel():
         return x.new_zeros(w_shape)
     pad = _even(padding)
@@ -383,9 +233,7 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
         return (out ^ flip).view(x.dtype), index
     n = len(window)
     lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
-    spatial = tuple(
-        (s + lo + hi - d * (k - 1) - 1) // t + 1 for s, k, t, (lo, hi), d in zip(sizes, window, stride, padding, dilation, strict=True)
-    )
+    spatial = out_sizes(sizes, window, stride, padding, dilation)
     sliced = slices_well((*lead, *spatial), window, stride, padding, dilation, 4)  # where torch's places would have to be converted besides
     if sliced and not flat and x.is_floating_point() and not x.is_cuda and not unseen(x):
         best, chosen = sliced_maxima(x, window)
@@ -453,3 +301,138 @@ def _spread(g: Tensor, i: Tensor, sizes: Ints, window: Ints) -> Tensor:
     out = torch.where(i.reshape(apart) == place, g.reshape(apart), torch.zeros((), dtype=g.dtype, device=g.device))
     out = out.reshape(lead + tuple(s * k for s, k in zip(spatial, window, strict=True)))
     return _padded(out, tuple((0, m - s * k) for m, s, k in zip(sizes, spatial, window, strict=True)))
+
+
+# ---- in compiled programs -------------------------------------------------------------------------------------------------------------
+class PoolMasks:
+    """pool_masks(x; window): the maxima, and what `spread` takes."""
+
+    name = "pool_masks"
+    multiple = True
+
+
+class Spread:
+    """spread(g, places; x_shape, window, ...): pool_scatter where pool_masks found the places."""
+
+    name = "spread"
+    multiple = False
+
+
+def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
+    """For each axis of the windows one mask for each place along it, int8, with every bit set where the first maximum is. With a nan, which compares
+    with nothing, the general kernel decides."""
+    best, chosen = sliced_maxima(x, window)
+    if chosen is not None:
+        return best, [[m.neg_() for m in masks] for masks in chosen]
+    none = (0,) * len(window)
+    return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
+
+
+def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
+    """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises; one axis after the other, the first one first."""
+    if isinstance(places, Tensor):
+        return pool_scatter(g, places, x_shape=x_shape, window=window, **more)
+    n, bits = len(window), g.view(WORDS[g.dtype.itemsize])
+    for axis in range(-n, 0):
+        shape = (*bits.shape[: bits.ndim + axis], x_shape[axis], *bits.shape[bits.ndim + axis + 1 :])
+        out = (torch.zeros if x_shape[axis] % window[axis] else torch.empty)(shape, dtype=bits.dtype, device=bits.device)
+        for cut, mask in zip(cuts(shape, window, axis), places[axis], strict=True):
+            torch.bitwise_and(bits, mask, out=out[cut])
+        bits = out
+    return bits.view(g.dtype)
+
+
+def _new(name: str, inputs: tuple, params: dict, like: Any, where: str | None) -> Equation:
+    return Equation(table[name], inputs, params, (Var(like.shape, like.dtype),), where)
+
+
+def _cut_by(uses: Uses, scatter: Equation, x: Any) -> bool:
+    """Whether this is a pool_scatter of what was 0 already where x is not positive."""
+    cut = uses.maker(scatter.inputs[0], "where")
+    return scatter.primitive.name == "pool_scatter" and cut is not None and uses.positive(cut) is x
+
+
+def relu_after_pooling(graph: Graph) -> Graph:
+    """relu after max pooling instead of before it: the maximum of a window and its first place are the same, and where the maximum is not positive no
+    gradient passes either way; so relu and its derivative see a quarter of the elements."""
+    uses, equations = Uses(graph), list(graph.equations)
+    for pool in graph.equations:
+        relu = uses.maker(pool.inputs[0], "relu") if pool.primitive.name == "max_pool" else None
+        if relu is None or relu.outputs[0] in uses.kept or not relu.outputs[0].dtype.is_float:
+            continue
+        cut = [e for test in uses.users[relu.outputs[0]] if test.primitive.name == "gt" for e in uses.users.get(test.outputs[0], [])]
+        scatters = [uses.maker(e.inputs[1], "pool_scatter") for e in cut]
+        others = [e for e in uses.users[relu.outputs[0]] if e is not pool and e.primitive.name != "gt"]
+        tests = [e for e in uses.users[relu.outputs[0]] if e.primitive.name == "gt"]
+        fits = all(
+            s is not None and s.inputs[1] is pool.outputs[1] and uses.positive(e) is relu.outputs[0] and len(uses.users[s.outputs[0]]) == 1
+            and s.outputs[0] not in uses.kept
+            for e, s in zip(cut, scatters, strict=True)
+        )  # fmt: skip
+        # where a whole window is below 0 the places differ, which nobody else may see: but for a scatter to which no gradient comes from there
+        scatters += [s for s in uses.users.get(pool.outputs[1], []) if _cut_by(uses, s, pool.outputs[0])]
+        seen = pool.outputs[1] in uses.kept or any(all(u is not s for s in scatters) for u in uses.users.get(pool.outputs[1], []))
+        if others or not fits or seen or any(t.outputs[0] in uses.kept for t in tests):
+            continue
+        best = Var(pool.outputs[0].shape, pool.outputs[0].dtype)
+        at = equations.index(pool)
+        equations[at : at + 1] = [
+            Equation(pool.primitive, relu.inputs, pool.params, (best, pool.outputs[1]), pool.where),
+            Equation(relu.primitive, (best,), {}, (pool.outputs[0],), relu.where),
+        ]
+        for e, scatter in zip(cut, scatters, strict=False):
+            assert scatter is not None
+            g, (zero,) = scatter.inputs[0], e.inputs[2:]
+            test = _new("gt", (pool.outputs[0], Literal(0.0, g.dtype)), {}, Var(g.shape, e.inputs[0].dtype), e.where)
+            passed = _new("where", (test.outputs[0], g, zero), {}, g, e.where)
+            equations[equations.index(scatter)] = test
+            at = equations.index(e)
+            equations[at : at + 1] = [passed, Equation(scatter.primitive, (passed.outputs[0], scatter.inputs[1]), scatter.params, e.outputs, e.where)]
+    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
+
+
+def pools_as_slices(graph: Graph) -> Graph:
+    """Max pooling over windows that neither overlap nor leave rows that are too short for a vector as the maximum of strided slices, and its places,
+    which nobody but the derivative sees, as a mask for each place along an axis; the library's kernel takes one element at a time."""
+    uses, new = Uses(graph), {}
+    for e in graph.equations:
+        if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
+            continue
+        window, places, shape = e.params["window"], e.outputs[1], e.outputs[0].shape
+        readers = uses.users.get(places, [])
+        ours = all(r.primitive.name == "pool_scatter" and r.params["window"] == window and r.params["stride"] == window for r in readers)
+        well = slices_well(shape, window, e.params["stride"], e.params["padding"], e.params["dilation"])
+        if well and ours and places not in uses.kept and all(r.inputs[0] is not places for r in readers):
+            new[e] = Equation(PoolMasks, e.inputs, {"window": window}, e.outputs, e.where)
+            new.update((r, Equation(Spread, r.inputs, r.params, r.outputs, r.where)) for r in readers)
+    return Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)
+
+
+def flat_pools(graph: Graph) -> Graph:
+    """The poolings whose places nobody else sees keep torch's own flat positions instead of converting them there and back."""
+    uses, flat = Uses(graph), set[Equation]()
+
+    def window(e: Equation) -> tuple:
+        n = len(e.params["window"])
+        plane = e.params["x_shape"] if "x_shape" in e.params else e.inputs[0].shape
+        return (plane[len(plane) - n :], *(e.params[k] for k in ("window", "stride", "padding", "dilation")))
+
+    for pool in graph.equations:
+        if pool.primitive.name != "max_pool" or (places := pool.outputs[1]) in uses.kept:
+            continue
+        readers = uses.users.get(places, [])
+        ours = (e.primitive.name in ("pool_gather", "pool_scatter") and e.inputs[0] is not places and window(e) == window(pool) for e in readers)
+        if all(ours):
+            flat.update((pool, *readers))
+    equations = [Equation(e.primitive, e.inputs, {**e.params, "flat": True}, e.outputs, e.where) if e in flat else e for e in graph.equations]
+    return Graph(graph.inputs, equations, graph.outputs, graph.name) if flat else graph
+
+
+def pools(graph: Graph, cpu: bool) -> Graph:
+    """The rewrites above in their order; pool_masks looks at its values, for which CUDA would have to wait."""
+    graph = relu_after_pooling(graph)
+    return flat_pools(pools_as_slices(graph) if cpu else graph)
+
+
+EMITTED.update(pool_masks=pool_masks, spread=spread)
+REWRITES.append(pools)

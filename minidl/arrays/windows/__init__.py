@@ -13,6 +13,7 @@ from typing import Any
 
 import minidl as md
 from minidl import Tensor
+from minidl.arrays.windows import primitives  # noqa: F401  (which puts its primitives into the table)
 from minidl.extend import check_all, constant, describe, home, ns, operand, pairs
 
 __all__ = ["avg_pool", "conv", "conv_transpose", "max_pool"]

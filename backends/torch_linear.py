@@ -1,0 +1,172 @@
+"""PyTorch: products (dot_general, affine).
+
+Promises: float16 and bfloat16 accumulate in float32; integers are exact in their own dtype; products of float32 on CUDA follow
+`torch.backends.cuda.matmul.allow_tf32`.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+Tensor = torch.Tensor
+Ints = tuple[int, ...]
+SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
+HALF = frozenset((torch.float16, torch.bfloat16))
+WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # an integer as wide as a float
+MANY = 2**12  # elements from which on several vectorised passes cost less than one that branches
+_NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
+
+
+def unseen(x: Tensor) -> bool:
+    """Whether nobody can look at the values: while torch traces a program, or captures one on CUDA."""
+    return x.__class__ is not Tensor or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def carrier(x: Tensor) -> torch.dtype:
+    """The dtype to compute products of this dtype in, on this device: exact, or at least as precise."""
+    if x.dtype in HALF:
+        return x.dtype if x.is_cuda else torch.float32
+    return x.dtype if x.is_floating_point() or x.is_complex() else torch.int64
+
+
+def carried(fn: Callable[..., Tensor], x: Tensor, y: Tensor, **params: Any) -> Tensor:
+    """fn in the carrier dtype; modulo 2**64 and narrowed, an integer product is the product modulo its own width."""
+    dtype, wide = x.dtype, carrier(x)
+    if dtype.is_complex:  # torch convolves real numbers only
+        a, b, c, d = x.real, x.imag, y.real, y.imag
+        return torch.complex(fn(a, c, **params) - fn(b, d, **params), fn(a, d, **params) + fn(b, c, **params))
+    if dtype is torch.uint64:
+        return fn(x.view(wide), y.view(wide), **params).view(dtype)
+    return fn(x.to(wide), y.to(wide), **params).to(dtype)
+
+
+# ---- products -------------------------------------------------------------------------------------------------------------------------
+def _integer_matmul(x: Tensor, y: Tensor) -> Tensor:
+    """[..., M, K] @ [..., K, N] where the library has none for integers (CUDA): sums of outer products, some of K at a time."""
+    k = x.shape[-1]
+    out = torch.zeros((*x.shape[:-1], y.shape[-1]), dtype=x.dtype, device=x.device)
+    some = max(1, 2**24 // max(1, out.numel()))
+    for i in range(0, k, some):
+        out += (x[..., i : i + some, None] * y[..., None, i : i + some, :]).sum(-2)
+    return out
+
+
+@functools.lru_cache(4096)
+def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The function that computes one kind of dot_general on arrays of xn and yn axes, matrix products directly."""
+    (cx, cy), (bx, by) = contract, batch
+    fx = tuple(a for a in range(xn) if a not in cx and a not in bx)
+    fy = tuple(a for a in range(yn) if a not in cy and a not in by)
+    if not bx and len(cx) == 1 and xn <= 2 and yn <= 2:
+        if xn == yn == 1:
+            return lambda x, y: torch.dot(x, y) if _direct(x) else torch.mul(x, y).sum(dtype=x.dtype)
+        two_x, two_y = (xn == 2 and cx == (0,)), (yn == 2 and cy == (1,))
+        if xn == yn == 2:
+            if two_x:
+                return (lambda x, y: _mm(x.t(), y.t())) if two_y else (lambda x, y: _mm(x.t(), y))
+            return (lambda x, y: _mm(x, y.t())) if two_y else _mm
+        if yn == 1:
+            return (lambda x, y: _mv(x.t(), y)) if cx == (0,) else _mv
+        return (lambda x, y: _mv(y, x)) if cy == (1,) else (lambda x, y: _mv(y.t(), x))
+    if not cx:  # an outer product: broadcasting keeps it exact and in order
+        px, py = (*bx, *fx), (*by, *fy)
+        one_x, one_y = (1,) * len(fy), (1,) * len(fx)
+
+        def outer(x: Tensor, y: Tensor) -> Tensor:
+            x, y = x.permute(px), y.permute(py)
+            k = len(bx)
+            return torch.mul(x.reshape((*x.shape, *one_x)), y.reshape((*y.shape[:k], *one_y, *y.shape[k:])))
+
+        return outer
+    x_first = _in_order((*bx, *cx, *fx))  # then a transposed view serves, without a copy
+    y_last = _in_order((*by, *fy, *cy))
+    px = (*bx, *cx, *fx) if x_first else (*bx, *fx, *cx)
+    py = (*by, *fy, *cy) if y_last else (*by, *cy, *fy)
+
+    def general(x: Tensor, y: Tensor) -> Tensor:
+        lead = [x.shape[a] for a in bx]
+        m, n = [x.shape[a] for a in fx], [y.shape[a] for a in fy]
+        b, mm, nn, k = math.prod(lead), math.prod(m), math.prod(n), math.prod([x.shape[a] for a in cx])
+        head = [b] if lead else []
+        x = x.permute(px).reshape(head + ([k, mm] if x_first else [mm, k]))
+        y = y.permute(py).reshape(head + ([nn, k] if y_last else [k, nn]))
+        x, y = x.mT if x_first else x, y.mT if y_last else y
+        out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
+        return out.reshape(lead + m + n)
+
+    if bx == by == tuple(range(len(bx))) and len(cx) == 1 and xn == yn == len(bx) + 2:  # matrices side by side
+        nb = len(bx)
+        return lambda x, y: torch.matmul(x.mT if cx[0] == nb else x, y if cy[0] == nb else y.mT) if _direct(x) else general(x, y)
+    if not bx and yn == 2 and cx == (xn - 1,):  # rows of more axes with a matrix: the same product with less around it
+
+        def rows(x: Tensor, y: Tensor) -> Tensor:
+            if not (_direct(x) and x.numel()):
+                return general(x, y)
+            y = y.t() if cy == (1,) else y
+            return torch.mm(x.reshape(-1, x.shape[-1]), y).reshape(*x.shape[:-1], y.shape[1])
+
+        return rows
+    if not bx and xn == yn > 2 and cx == cy == tuple(range(xn - 1)):  # what its gradient in the matrix is
+
+        def over_rows(x: Tensor, y: Tensor) -> Tensor:
+            if not (_direct(x) and x.numel() and y.numel()):
+                return general(x, y)
+            return torch.mm(x.reshape(-1, x.shape[-1]).t(), y.reshape(-1, y.shape[-1]))
+
+        return over_rows
+    return general
+
+
+def _in_order(axes: Ints) -> bool:
+    return axes == tuple(range(len(axes)))
+
+
+def _direct(x: Tensor) -> bool:
+    return not (x.is_cuda and x.dtype is torch.int64)
+
+
+def turns(rows: int, depth: int, columns: int) -> bool:
+    """Whether a product of float32 matrices on the CPU is made as (y.T @ x.T).T: MKL is two to five times slower with 2 to 15 columns than with as
+    many rows, where the product is large enough to pay for the copy."""
+    return 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available()
+
+
+def turned_mm(x: Tensor, y: Tensor) -> Tensor:
+    return torch.mm(y.t(), x.t()).t().contiguous()
+
+
+def _mm(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype is torch.float32 and y.shape[1] < 16 and not x.is_cuda and turns(x.shape[0], x.shape[1], y.shape[1]):
+        return turned_mm(x, y)
+    return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
+
+
+def _mv(x: Tensor, y: Tensor) -> Tensor:
+    return torch.mv(x, y) if _direct(x) else _integer_matmul(x, y[:, None])[:, 0]
+
+
+def dot_general(x: Tensor, y: Tensor, *, contract: tuple[Ints, Ints], batch: tuple[Ints, Ints]) -> Tensor:
+    plan = dot_plan(x.ndim, y.ndim, contract, batch)
+    return plan(x, y) if x.dtype in _NATIVE else carried(plan, x, y)
+
+
+def plus(x: Tensor, b: Tensor) -> Tensor:
+    """x + b; complex numbers by parts, as torch makes NaN of their infinities, and unsigned ones, which it does not add, as signed ones."""
+    if x.dtype in SIGNED:
+        return (x.view(SIGNED[x.dtype]) + b.view(SIGNED[x.dtype])).view(x.dtype)
+    return torch.view_as_complex(torch.view_as_real(x) + torch.view_as_real(b)) if x.is_complex() else x + b
+
+
+def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    if x.dtype is not torch.float32 and x.dtype is not torch.float64:
+        return plus(dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ())), b)
+    if x.ndim != 2:
+        return torch._C._nn.linear(x, w, b)
+    if w.shape[0] < 16 and x.dtype is torch.float32 and not x.is_cuda and turns(x.shape[0], x.shape[1], w.shape[0]):
+        return torch.addmm(b.unsqueeze(1), w, x.t()).t().contiguous()
+    return torch.addmm(b, x, w.t())
