@@ -1,9 +1,8 @@
 """Libraries of the Array API standard on minidl's tensors, unchanged: array-api-compat, array-api-extra, einops and SciPy, on every backend.
 
-einops has two doors. `einops.array_api` is the one for every library of the standard, and the one that is shown here. The plain functions
-(`einops.rearrange`) know arrays by type: einops looks through the subclasses of a class of its own, so minidl would have to define one when einops is
-imported, after minidl or before. That asks for a hook in Python's imports, or for importing einops whenever minidl is: neither is done, and the plain
-functions say "Tensor type unknown to einops". `md.einsum` takes einops' patterns.
+einops has two doors. `einops.array_api` is the one for every library of the standard. The plain functions (`einops.rearrange`) and the layers know
+arrays by type: einops looks through the subclasses of a class of its own, and `minidl.nn.einops` defines one when it is imported. Before, the plain
+functions say "Tensor type unknown to einops": importing einops whenever minidl is, or a hook in Python's imports, would be the other ways.
 
 SciPy's functions of the array API mode are called by hundreds below, and compared with what SciPy makes of the NumPy arrays. Those that do not
 support the standard (SciPy lists them as "np_only") convert to NumPy and answer with NumPy's arrays, as they do for every other library. Left out
@@ -61,11 +60,44 @@ def test_einops(backend):
     assert np.array_equal(md.vmap(lambda v: einops.rearrange(v, "b c -> (c b)"))(x).numpy(), data.transpose(0, 2, 1).reshape(2, -1))
 
 
-def test_the_plain_functions_of_einops_know_arrays_by_type():
+def test_einops_by_its_own_functions_and_layers():
+    torch = pytest.importorskip("torch")
     import einops
+    from einops.layers import torch as theirs
 
-    with pytest.raises(RuntimeError, match="Tensor type unknown to einops"):
-        einops.rearrange(md.ones((2, 3)), "a b -> b a")
+    from minidl.nn import einops as ours
+
+    data = np.random.default_rng(0).normal(size=(2, 4, 6))
+    x = md.asarray(data)
+    for how in ("min", "max", "sum", "mean", "prod"):
+        assert np.allclose(einops.reduce(x, "a (b c) d -> b d", how, c=2).numpy(), einops.reduce(data, "a (b c) d -> b d", how, c=2))
+    assert np.array_equal(einops.repeat(x, "a b c -> a (b r) c q", r=2, q=3).numpy(), einops.repeat(data, "a b c -> a (b r) c q", r=2, q=3))
+    assert np.allclose(einops.einsum(x, x, "a b c, a d c -> a b d").numpy(), data @ data.transpose(0, 2, 1))
+    rows = md.vmap(lambda v: einops.rearrange(v, "b (c d) -> (b d) c", d=2))(x)
+    assert np.array_equal(rows.numpy(), einops.rearrange(data, "a b (c d) -> a (b d) c", d=2))
+    with pytest.raises(einops.EinopsError, match="can't divide axis"):
+        ours.Rearrange("a b (c d) -> a b c d", d=4)(x)
+    pattern, sizes = "b (h p) c -> b h (p d)", {"weight_shape": "p c d h", "bias_shape": "d", "h": 2, "p": 2, "c": 6, "d": 3}
+    mine, other = ours.EinMix(pattern, **sizes).double(), theirs.EinMix(pattern, **sizes).double()
+    mine.load_state_dict({name: md.asarray(value.numpy()) for name, value in other.state_dict().items()})
+    net, of_torch = md.nn.Sequential(mine, ours.Reduce("b h c -> b c", "max")), theirs.Reduce("b h c -> b c", "max")
+    t = torch.tensor(data, requires_grad=True)
+    of_torch(other(t)).sum().backward()
+    for g in (md.grad(lambda v: net(v).sum()), md.jit(md.grad(lambda v: net(v).sum()))):
+        assert np.allclose(g(x).detach().numpy(), t.grad.numpy())
+
+
+def test_the_plain_functions_of_einops_know_arrays_by_type():
+    code = """
+import einops, minidl as md
+try:
+    einops.rearrange(md.ones((2, 3)), "a b -> b a")
+except RuntimeError as error:
+    assert "Tensor type unknown to einops" in str(error)
+import minidl.nn.einops
+assert einops.rearrange(md.ones((2, 3)), "a b -> b a").shape == (3, 2)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 # ---- array-api-extra --------------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Neural networks with PyTorch's names and defaults: modules, layers, losses, initialisation and their functional forms.
 
 By room: module (with hooks, state and pytrees), parameter, containers; linear, embedding, convolution, pooling, normalization, dropout, recurrent,
-attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive, lazy; functional; init; utils.
+attention, transformer, activations, reshaping (axes, padding, resampling, distances), losses, adaptive, lazy; functional; init; utils. einops, which
+stands on the library of that name, is imported by name.
 
 Every layer raises TypeError for an argument of the wrong kind or dtype, ValueError for sizes and shapes that do not fit, and IndexError for an axis
 or an index that is not there. The text begins with the layer or the function in it. What a docstring says of errors comes on top of that.
