@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from numbers import Number
 from typing import Any, TypeVar
 
@@ -302,7 +302,7 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
 _WORDS = {
     "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
     "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
-    "split_size_or_sections": ("sizes",), "interpolation": ("method",),
+    "split_size_or_sections": ("sizes",), "split_size": ("sizes",), "interpolation": ("method",),
 }  # fmt: skip
 _MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "unbiased": ("correction", float), "ddof": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
@@ -319,12 +319,20 @@ def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, 
             other[own_word] = meaning(other.pop(word))
     if len(other) < len(params):
         raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
+    other |= _corrected(known, params)
     return other, "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
 
 
+def _corrected(known: Collection[str], params: dict[str, Any]) -> dict[str, int]:
+    """The correction that std and var have where PyTorch's words ask for them, and nothing about it is said."""
+    unsaid = "correction" in known and params.keys().isdisjoint(("correction", "unbiased", "ddof"))
+    return {"correction": 1} if unsaid and ("dim" in params or "keepdim" in params) else {}
+
+
 def paired(f: Callable[..., Any], params: dict[str, Any]) -> bool:
-    """Whether the call has two results in PyTorch, values and places: max, min or sort along the axis that its word `dim` says."""
-    return f.__name__ in ("max", "min", "sort") and isinstance(params.get("dim"), int) and f.__module__.startswith("minidl.ops")
+    """Whether the call has two results in PyTorch, values and places: max, min, sort or median along the axis that its word `dim` says."""
+    two = f.__name__ in ("max", "min", "sort", "median") and f.__module__.startswith(("minidl.ops", "minidl.arrays"))
+    return two and isinstance(params.get("dim"), int)
 
 
 def _with_places(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -337,6 +345,7 @@ def spelled(f: F) -> F:
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
+            params |= _corrected(call.parameters, params)  # type: ignore[attr-defined]
             if "dim" in params:
                 if axis in params:
                     raise TypeError(f"{f.__name__}: dim and {axis} are two words for one argument; one is enough")

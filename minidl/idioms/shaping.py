@@ -294,14 +294,29 @@ def take_along_dim(input: md.Tensor, indices: md.Tensor, dim: int | None = None)
 
 
 def with_places(f: Callable[..., md.Tensor], args: Sequence[Any], params: dict[str, Any]) -> Pair:
-    """What max, min and sort return where PyTorch's word says the axis: the values, with minidl's derivatives, and the first place of each.
+    """What max, min, sort and median return where PyTorch's word says the axis: the values and the place of each. Those of max and min have minidl's
+    derivatives and the first place; the median is the lower one of two middle elements, and nan where there is one.
 
     >>> values, places = md.tensor([[1.0, 3.0], [4.0, 2.0]]).max(dim=1)
-    >>> values.tolist(), places.tolist(), md.sort(md.tensor([2, 1]), dim=0).indices.tolist()
-    ([3.0, 4.0], [1, 0], [1, 0])
+    >>> values.tolist(), places.tolist(), md.sort(md.tensor([2, 1]), dim=0).indices.tolist(), md.tensor([4, 1, 3, 2]).median(dim=0).values.item()
+    ([3.0, 4.0], [1, 0], [1, 0], 2)
     """
+    if f.__name__ == "median":
+        return _lower_median(args[0], params["axis"], params.get("keepdims", False))
     places = {"max": md.argmax, "min": md.argmin, "sort": md.argsort}[f.__name__](*args, **params)
     return Pair(md.take_along_axis(args[0], places, axis=params["axis"]) if f.__name__ == "sort" else f(*args, **params), places)
+
+
+def _lower_median(input: md.Tensor, dim: int, keepdim: bool) -> Pair:
+    n = input.shape[axis_of("median", input, dim)]
+    if not n:
+        raise ValueError(f"median: axis {dim} of shape {input.shape} is empty")
+    middle = kthvalue(input, (n + 1) // 2, dim, keepdim)
+    if not input.dtype.is_float:
+        return middle
+    last = kthvalue(input, n, dim, keepdim)  # where a nan is
+    unknown = md.isnan(last.values)
+    return Pair(md.where(unknown, last.values, middle.values), md.where(unknown, last.indices, middle.indices))
 
 
 def kthvalue(input: md.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
