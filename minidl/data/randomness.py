@@ -1,8 +1,8 @@
 """Random numbers that belong to a sample: what random transforms draw does not depend on which process loads the sample, or when.
 
 A pass of a DataLoader has one key. The sample at position p of the pass draws words of threefry from that key and p, in the order in which its
-transforms ask. Outside a loader, draws come from `md.random.default_generator`. Code that is not minidl's (torchvision, albumentations, a data set
-that calls `random`) draws from generators of its process; those of Python, NumPy and torch are seeded for each batch from the same key, and put
+transforms ask. Outside a loader, draws come from `md.random.default_generator`. A data set that calls `md.rand`, `random` or NumPy's, torchvision
+or albumentations draws from generators of its process; those of minidl, Python, NumPy and torch are seeded for each batch from the same key, and put
 back afterwards.
 """
 
@@ -131,7 +131,7 @@ def sample_key() -> md.Tensor:
 
 
 class Libraries:
-    """The global generators of Python, NumPy and torch (if it is loaded): start them from a key, and put them back."""
+    """The global generators of minidl, Python, NumPy and torch (if it is loaded): start them from a key, and put them back."""
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(0)
@@ -145,6 +145,8 @@ class Libraries:
             "buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0,
         }  # fmt: skip
         _numpy.set_bit_generator(self._philox)
+        own_key = np.array([(~words[0] ^ number >> 32) & 0xFFFFFFFF, (words[1] ^ number) & 0xFFFFFFFF], np.uint32)  # no key of a sample's
+        md.random.default_generator.restore(md.asarray(own_key, backend="numpy"))
         own = getattr(sys.modules.get("torch"), "default_generator", None)
         if own is not None:
             own.manual_seed((high ^ number) & (2**63 - 1))
@@ -154,10 +156,12 @@ class Libraries:
         """Put them back afterwards."""
         own = getattr(sys.modules.get("torch"), "default_generator", None)
         before = random.getstate(), _numpy.get_bit_generator(), own.get_state() if own is not None else None
+        state = md.random.default_generator.get_state()
         try:
             yield
         finally:
             random.setstate(before[0])
             _numpy.set_bit_generator(before[1])
+            md.random.default_generator.restore(state)
             if own is not None:
                 own.set_state(before[2])

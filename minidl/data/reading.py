@@ -58,9 +58,10 @@ def get_worker_info() -> WorkerInfo | None:
 
 
 def become_worker(info: WorkerInfo) -> None:
-    """Make get_worker_info answer in this process."""
+    """Make get_worker_info answer in this process, and md.initial_seed with a seed that no other worker has."""
     global _worker
     _worker = info
+    md.manual_seed(info.seed)
 
 
 def is_stream(dataset: Any) -> bool:

@@ -28,7 +28,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
         "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
         "seed": "md.manual_seed(number)",
-        "initial_seed": "md.random.default_generator.key",
         "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",
         "get_default_device": "md.zeros(()).device",
         "set_default_tensor_type": "md.set_default_dtype(dtype)",

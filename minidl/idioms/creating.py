@@ -14,9 +14,8 @@ import numpy as np
 import minidl as md
 
 __all__ = [
-    "as_tensor", "bernoulli", "cuda", "device", "from_numpy", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial", "normal",
-    "rand", "rand_like",
-    "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "as_tensor", "bernoulli", "cuda", "device", "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace",
+    "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
 ]  # fmt: skip
 
 
@@ -122,6 +121,15 @@ def is_complex(input: md.Tensor) -> bool:
 def logspace(start: float, end: float, steps: int, base: float = 10.0, *, dtype: Any = None, device: str | None = None) -> md.Tensor:
     """Powers of the base, with exponents evenly from start to end."""
     return base ** md.linspace(start, end, steps, dtype=dtype, device=device)
+
+
+def initial_seed() -> int:
+    """The seed of the stream that draws come from: what md.manual_seed gave it, and in a worker of a DataLoader that worker's own.
+
+    >>> md.manual_seed(3).initial_seed() == md.initial_seed() == 3
+    True
+    """
+    return md.random.default_generator.initial_seed()
 
 
 def rand(*size: Any, generator: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:

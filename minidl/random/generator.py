@@ -44,6 +44,8 @@ class Generator:
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream anew from an integer seed."""
         self.restore(key(seed))
+        if not isinstance(seed, Tensor):
+            self._seed = seed
         return self
 
     def get_state(self) -> Tensor:
@@ -56,7 +58,7 @@ class Generator:
         return self
 
     def initial_seed(self) -> int:
-        """The seed that it was made with."""
+        """The seed that it was made with, or that manual_seed gave it last."""
         return self._seed
 
     @property
