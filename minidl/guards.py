@@ -180,6 +180,9 @@ class Walk:
             self.tensors.setdefault(id(x), []).append((x, text, box, key))
             if (base := based(x)) is not None:  # a write to the view reaches it
                 self.value(base, f"based({text})", box, key)
+            if hasattr(x, "__dict__") and id(x) not in self._seen:  # a Parameter, on which the user may have noted something
+                self._seen.add(id(x))
+                self._objects.append(x)
         elif isinstance(x, _PLAIN) or (type(x) is tuple and not _interesting(x)):
             self.terms.append((self.equal(x, text), where, key))
         elif type(x) is types.MethodType:
@@ -279,7 +282,7 @@ class Walk:
                 kind = x if isinstance(x, type) else type(x)
                 own: dict[str, Any] = {} if stateful(x) or kind is x else getattr(x, "__dict__", {})
                 slots = hasattr(kind, "__slots__")
-                names = self._named | {"__init__", "__new__"} if kind is x else self._named
+                names = self._named & own.keys() if isinstance(x, Tensor) else self._named | {"__init__", "__new__"} if kind is x else self._named
                 of_class = self._open and any((c.__module__, c.__qualname__) in self._open for c in kind.__mro__)
                 if of_class or id(x) in self._open or ("given" in self._open and id(x) in self.given):
                     self._open |= set(map(id, own.values() if of_class else ()))
@@ -304,7 +307,8 @@ class Walk:
             if not stateful(x) and hasattr(x, "__dict__") and not isinstance(x, (type, types.FunctionType)):
                 kind, own = type(x), vars(x)
                 free = hasattr(kind, "__getattr__")
-                names = {n for n in self._named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
+                named = {n for n in self._asked if not hasattr(kind, n)} if isinstance(x, Tensor) else self._named
+                names = {n for n in named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
                 self.boxes[id(own)] = own
                 self.absent.append((own, names, self._own(x, own)))
         for c in {c for x in self._objects for c in (x if isinstance(x, type) else type(x)).__mro__ if _users(c)}:

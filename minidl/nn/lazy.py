@@ -81,7 +81,7 @@ class _Lazy(Module):
         for mine, new in holders:
             for key, old in mine.items():
                 if uninitialized(old):
-                    mine[key] = Parameter(new[key], old.requires_grad) if isinstance(old, Parameter) else new[key]
+                    mine[key] = old.successor(new[key]) if isinstance(old, Parameter) else new[key]
         for key, value in made.__dict__.items():
             if key not in _STATE:
                 object.__setattr__(self, key, value)

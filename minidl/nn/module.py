@@ -440,7 +440,7 @@ def _moved(old: md.Tensor, dtype: Any, places: tuple[str, ...], kwargs: dict[str
         return old
     if not isinstance(old, Parameter):
         return new
-    moved = Parameter(new, old.requires_grad)
+    moved = old.successor(new)
     if old.grad is not None:
         moved.grad = move(old.grad)
     return moved

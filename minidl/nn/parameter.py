@@ -3,6 +3,7 @@ shape; a Tensor never changes its own, so another object takes its place."""
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import minidl as md
@@ -19,7 +20,7 @@ class Parameter(md.Tensor):
     True
     """
 
-    __slots__ = ()
+    __slots__ = ("__dict__",)  # what a program notes on it: p.no_weight_decay = True
 
     def __init__(self, data: Any, requires_grad: bool = True):
         data = (data if isinstance(data, md.Tensor) else md.asarray(data)).detach()
@@ -30,14 +31,22 @@ class Parameter(md.Tensor):
     def __repr__(self) -> str:
         return f"Parameter containing:\n{super().__repr__()}"
 
+    def successor(self, value: md.Tensor) -> Parameter:
+        """A Parameter of this value, in the place of this one: trained if it is, with the attributes that a program gave it."""
+        made = Parameter(value, self.requires_grad)
+        made.__dict__.update(self.__dict__)
+        return made
+
     def __copy__(self) -> Parameter:
-        return Parameter(self.detach(), self.requires_grad)
+        return self.successor(self.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        copy = Parameter(self.detach(), self.requires_grad)
+        made = Parameter(self.detach(), self.requires_grad)
+        memo[id(self)] = made
+        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
         if self.grad is not None:
-            copy.grad = self.grad.detach().clone()
-        return copy
+            made.grad = self.grad.detach().clone()
+        return made
 
 
 class Buffer(md.Tensor):
@@ -103,7 +112,7 @@ class _Uninitialized(md.Tensor):
     def made(self, value: md.Tensor) -> Any:
         """A Parameter, or a Tensor as buffer, of this value, with this one's dtype and place."""
         value = value.detach().to(dtype=self.dtype, backend=self.backend, device=self.device)
-        return Parameter(value, self.requires_grad) if isinstance(self, Parameter) else value
+        return self.successor(value) if isinstance(self, Parameter) else value
 
     def moved(self, dtype: Any, move: Any) -> _Uninitialized:
         """One for another dtype and place: those of what `move` makes of a tensor without elements."""

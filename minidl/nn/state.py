@@ -161,7 +161,7 @@ class State:
             for k, v in new.items():
                 old, holder, name = slots[k]
                 if assign:
-                    holder[name] = Parameter(v, old.requires_grad) if isinstance(old, Parameter) else v.detach().clone()
+                    holder[name] = old.successor(v) if isinstance(old, Parameter) else v.detach().clone()
                 elif uninitialized(old):
                     holder[name] = old.made(v)
                 else:

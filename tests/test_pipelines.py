@@ -1,0 +1,72 @@
+"""Whole programs in PyTorch's words: what they met, each of it by itself."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import minidl as md
+from minidl import nn
+from minidl.data import DataLoader, Dataset
+
+
+@pytest.mark.parametrize("name", ["std", "var"])
+@pytest.mark.parametrize("params", [{"dim": 1, "keepdim": True}, {"dim": (0, 1)}, {"dim": 0, "correction": 0}, {"dim": 0, "unbiased": False}])
+def test_std_and_var_in_pytorchs_words_are_pytorchs(name, params):
+    torch = pytest.importorskip("torch")
+    data = np.random.default_rng(0).normal(size=(3, 4))
+    wanted, x = getattr(torch.tensor(data), name)(**params).numpy(), md.tensor(data)
+    for out in (getattr(x, name)(**params), getattr(md, name)(x, **params), md.jit(lambda x: getattr(x, name)(**params))(x)):
+        assert out.shape == wanted.shape and np.allclose(out.numpy(), wanted)
+    assert np.allclose(getattr(x, name)(axis=0).numpy(), getattr(data, name)(0)) and np.allclose(getattr(x, name)(0).numpy(), getattr(data, name)(0))
+
+
+def test_the_median_along_pytorchs_dim_has_pytorchs_two_results():
+    torch = pytest.importorskip("torch")
+    data = np.array([[3.0, 1.0, 2.0, 4.0], [1.0, np.nan, 0.0, 2.0], [5.0, 4.0, 7.0, 6.0]])
+    for params in ({"dim": 0}, {"dim": 1}, {"dim": -1, "keepdim": True}):
+        wanted, out = torch.tensor(data).median(**params), md.tensor(data).median(**params)
+        assert all(np.array_equal(a.numpy(), b.numpy(), equal_nan=True) for a, b in zip(out, wanted, strict=True))
+    x = md.tensor([[4.0, 1.0, 3.0, 2.0]], requires_grad=True)
+    md.jit(lambda x: x.median(dim=1).values.sum())(x).backward()
+    assert x.grad.tolist() == [[0, 0, 0, 1]] and x.median(1).tolist() == [2.5]
+    with pytest.raises(ValueError, match=r"median: axis 1 of shape \(2, 0\) is empty"):
+        md.zeros((2, 0)).median(dim=1)
+
+
+def test_what_is_noted_on_a_parameter_stays_with_it_and_is_guarded():
+    net = nn.Linear(2, 2)
+    net.bias.no_decay = True
+    for other in (copy.copy(net.bias), copy.deepcopy(net).bias, pickle.loads(pickle.dumps(net.bias)), copy.deepcopy(net).double().bias):
+        assert other.no_decay
+    x, double = md.ones(1, 2), md.jit(lambda x: x * (2 if net.bias.no_decay else 1) * (3 if getattr(net.weight, "thrice", False) else 1))
+    assert double(x).tolist() == [[2, 2]]
+    net.bias.no_decay = False
+    assert double(x).tolist() == [[1, 1]]
+    net.weight.thrice = True
+    assert double(x).tolist() == [[3, 3]]
+
+
+class Noise(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return md.rand(1).item(), md.initial_seed()
+
+
+def test_draws_of_a_data_set_differ_between_workers_and_passes_and_are_the_same_for_any_number_of_them():
+    def passes(workers):
+        loader = DataLoader(Noise(), batch_size=2, num_workers=workers, persistent_workers=workers > 0, generator=md.random.Generator(5))
+        return [[column.tolist() for column in batch] for _ in range(2) for batch in loader]
+
+    md.manual_seed(3)
+    alone, two = passes(0), passes(2)
+    assert [b[0] for b in alone] == [b[0] for b in two] and len({v for b in alone for v in b[0]}) == 16
+    assert {v for b in alone for v in b[1]} == {3} and len({v for b in two for v in b[1]}) == 2  # each worker's own
+    before = md.random.default_generator.get_state()
+    list(DataLoader(Noise(), generator=md.random.key(0)))
+    assert before.tolist() == md.random.default_generator.get_state().tolist()
