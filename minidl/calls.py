@@ -18,10 +18,12 @@ from minidl import later, tape, tree
 from minidl.backends import get
 from minidl.context import busy, state
 from minidl.control import run_graph
+from minidl.control.reach import those, without
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
 from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
+from minidl.passes import simplify
 from minidl.program import Program, number
 from minidl.tensors import Tensor
 
@@ -283,7 +285,22 @@ class Nodes:
 
     def __init__(self, program: Program, engine: Engine):
         self.program, self.engine = program, engine
-        self.back = _later(lambda: engine.compile(program.back_graph))
+        self.backs: dict[tuple[bool, ...], tuple[Callable[..., tuple], list[bool]]] = {}  # by which cotangents come
+
+    def back(self, residuals: Sequence[Any], cts: Sequence[Any]) -> list[Any]:
+        """The backward pass on natives, compiled for those cotangents that are there: a native or None for each tracked input."""
+        read = tuple(c is not None for c in cts)
+        if read not in self.backs:
+            whole, leads = self.program.back_graph, self.program.back_leads
+            bits = sum(1 << k for k, r in enumerate(read) if r)
+            asked = Graph(whole.inputs, whole.equations, those(whole.outputs, [n & bits != 0 for n in leads if n]), whole.name)
+            graph, there = without(asked, whole.inputs[len(whole.inputs) - len(cts) :], read)
+            left = iter(there)
+            run = self.engine.compile(simplify(graph)) if graph.outputs else lambda *natives: ()
+            self.backs[read] = run, [bool(n & bits and next(left)) for n in leads]
+        run, there = self.backs[read]
+        got = iter(run(*residuals, *(c for c in cts if c is not None)))
+        return [next(got) if t else None for t in there]
 
     def attach(self, natives: tuple, outs: tuple, parents: tuple) -> list[Any]:
         """The nodes of the tracked outputs of one call."""
@@ -312,19 +329,12 @@ class Nodes:
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
             if tracked or state.strong is not program.strong:  # the compiled pass has the zeros of the forward one
                 return recorded(cts, tracked)
-            full = [put(_zeros(xp, program.graph.outputs[i]) if c is None else c.payload) for i, c in zip(order, cts, strict=True)]
-            got = iter(self.back(*residuals, *full))
-            return [None if hole else Tensor(g := home(next(got)), xp, xp.dtype_of(g)) for hole in program.back_holes]
+            found = self.back(residuals, [None if c is None else put(c.payload) for c in cts])
+            return [None if g is None else Tensor(h := home(g), xp, xp.dtype_of(h)) for g in found]
 
         def raw(cts: list[Any]) -> list[Any] | None:
             if engine.crosses or state.strong is not program.strong or state.interpreter is not None:
                 return None
-            got = iter(self.back(*residuals, *(_zeros(xp, program.graph.outputs[i]) if c is None else c for i, c in zip(order, cts, strict=True))))
-            return [None if hole else next(got) for hole in program.back_holes]
+            return self.back(residuals, cts)
 
         return tape.opaque_nodes(xp, "jit", parents, len(order), vjp, jvp, raw)
-
-
-def _zeros(xp: Any, like: Any) -> Any:
-    with xp.scope():
-        return xp.full(shape=like.shape, value=0, dtype=like.dtype)

@@ -302,9 +302,8 @@ class Program:
             given = set(inputs)
             computed = [v for v in residuals if v not in given]
             passed = [v for v in residuals if v in given]
-            tail = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs))
-            self.back_graph = finish(tail.equations, tail.inputs, tail.outputs, "backward")
-            self.back_holes = [g is None for g in back[1]] + [True] * (len(nodes) - len(live))
+            self.back_graph = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs, "backward"))
+            self.back_leads = back[2] + [0] * (len(nodes) - len(live))
         whole = dead_code(Graph(inputs, t.equations[:mark], [*outputs, *computed], _name(owner.__minidl_jitted__)))
         run = inlined(whole)
         graph = finish(run.equations, inputs, run.outputs, whole.name)
@@ -426,13 +425,20 @@ class Program:
         s.terms.append(f"{s.native(text)}.shape == {x.shape!r}")
         s.terms.append(_node_term(text, x, None))
 
-    def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any]]:
-        """Run the reverse pass symbolically: (cotangent symbols, cotangent of each tracked input or None)."""
+    def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any], list[int]]:
+        """Run the reverse pass symbolically: (cotangent symbols, cotangent of each tracked input or None, a bit for each output that leads there)."""
         seeds = [Var(lifted[i][0].shape, lifted[i][0].dtype) for i in tracked]
         results: dict[int, Any] = dict.fromkeys((n[0] for n in nodes), None)
         roots = [(lifted[i][1], seed) for i, seed in zip(tracked, seeds, strict=True)]
         tape.pull_raw(roots, results, None, True, lambda node, g: None)
-        return seeds, [results.pop(n[0], None) for n in nodes]  # two tensors may share a leaf, whose gradient is all that reaches it
+        leads = {root[0]: 0 for root, _ in roots}
+        for k, (root, _) in enumerate(roots):
+            leads[root[0]] |= 1 << k
+        for node in reversed(tape.reach([root for root, _ in roots], nodes)[0]):
+            for p in tape.parents_of(node):
+                leads[p[0]] = leads.get(p[0], 0) | leads[node[0]]
+        found = [results.pop(n[0], None) for n in nodes]  # two tensors may share a leaf, whose gradient is all that reaches it
+        return seeds, found, [0 if g is None else leads[n[0]] for n, g in zip(nodes, found, strict=True)]
 
     def _guard_hooks(self, t: Trace) -> None:
         """The hooks of leaves, which ran while the backward pass was traced, are what they were."""

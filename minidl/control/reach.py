@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from minidl.graph import Graph
+from minidl.graph import Equation, Graph, Var
+from minidl.primitives import table
 
 
 def those(values: Sequence[Any], on: Sequence[bool]) -> list[Any]:
@@ -49,3 +50,29 @@ def asked(body: Graph, first: int, k: int, live: Sequence[bool], cts: Sequence[A
             after = [u or (i < k and not into[i].isdisjoint(those(body.outputs, now))) for i, u in enumerate(now)]
         body.cache[key] = now
     return body.cache[key]
+
+
+def without(backward: Graph, cts: Sequence[Var], read: Sequence[bool]) -> tuple[Graph, list[bool]]:
+    """A backward pass where some of its inputs, the cotangents, do not come: what is made of these alone is left out, and they add nothing to what
+    else there is. And which of its outputs are left."""
+    here, gone, new = set(those(cts, read)), {c for c, r in zip(cts, read, strict=True) if not r}, dict[Any, Any]()
+    inputs, equations = [v for v in backward.inputs if v not in gone], list[Equation]()
+    for e in backward.equations:
+        given = [new.get(a, a) if isinstance(a, Var) else a for a in e.inputs]
+        if missing := gone.intersection(given):
+            left = [a for a in given if a not in missing]
+            if e.primitive.name == "add" and left and left[0].shape == e.outputs[0].shape:
+                new[e.outputs[0]] = left[0]
+                continue
+            if here.isdisjoint(given):
+                gone.update(e.outputs)
+                continue
+            zeros: dict[Any, Any] = {v: Var(v.shape, v.dtype) for v in missing}
+            equations += [Equation(table["full"], (), {"shape": v.shape, "value": 0, "dtype": v.dtype}, (z,), e.where) for v, z in zeros.items()]
+            given = [zeros.get(a, a) for a in given]
+        if not here.isdisjoint(given):
+            here.update(e.outputs)
+        equations.append(Equation(e.primitive, tuple(given), e.params, e.outputs, e.where))
+    outputs = [new.get(v, v) for v in backward.outputs]
+    there = [v not in gone for v in outputs]
+    return Graph(inputs, equations, those(outputs, there), backward.name), there
