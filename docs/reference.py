@@ -1,7 +1,7 @@
 """`python docs/reference.py` writes docs/reference/: a page for each room of minidl, from the docstrings, and an index.
 
 What a page says of a name is its signature and its docstring (shapes, dtypes, errors, an example), and what two other sources say of its derivative:
-the table of primitives (which arguments have one) and the rows of tests/conventions (the value and the derivative at every kink, pole and tie).
+the table of primitives (which arguments have one) and md.testing.KINKS (the value and the derivative at every kink, pole and tie).
 Nothing is written down twice. Rooms are found, not listed: whatever `minidl` offers, and the modules that a room offers in turn.
 
 Every example starts after `import minidl as md` (a bare name in it is of the room itself) and runs as a doctest on every backend, see
@@ -130,14 +130,10 @@ def body(text: str) -> str:
 # ---- derivatives ------------------------------------------------------------------------------------------------------------------------
 @cache
 def kinks() -> dict[str, list[Any]]:
-    """Function name → the rows of the conventions that are about it."""
-    try:
-        rows = importlib.import_module("conventions.rows").ROWS
-    except ImportError:  # an installed minidl has no tests beside it
-        return {}
+    """Function name → the cases of the gradient law that are about it."""
     found: dict[str, list[Any]] = {}
-    for row in rows:
-        found.setdefault(re.match(r"[\w.]*", row.name)[0], []).append(row)  # type: ignore[index]
+    for kink in md.testing.KINKS:
+        found.setdefault(re.match(r"[\w.]*", kink.name)[0], []).append(kink)  # type: ignore[index]
     return found
 
 
@@ -149,7 +145,7 @@ _PRIMITIVE = {name: row[0] for name, row in _TABLE.items()} | {
 
 
 def derivative(name: str, value: Any) -> Iterator[str]:
-    """Lines on the derivative of an array function, from the table of primitives and the conventions."""
+    """Lines on the derivative of an array function, from the table of primitives and that of kinks."""
     of_arrays = getattr(value, "__module__", "").startswith(("minidl.ops", "minidl.arrays", "minidl.linalg"))
     primitive = table.get(_PRIMITIVE.get(name, name)) if of_arrays else None
     if primitive is not None and not primitive.variadic:
@@ -160,8 +156,8 @@ def derivative(name: str, value: Any) -> Iterator[str]:
             yield "*Derivative:* linear, so it is its own tangent map."
         elif len(live) < len(primitive.args):
             yield f"*Derivative:* in {', '.join(f'`{a}`' for a in live)}."
-    for row in kinks().get(name, ()):
-        yield f"- `{row.name}`: value {_number(row.value)}, derivative {', '.join(map(_number, row.vjp))}"
+    for kink in kinks().get(name, ()):
+        yield f"- `{kink.name}`: value {_number(kink.value)}, derivative {', '.join(map(_number, kink.vjp))}"
 
 
 def _number(value: Any) -> str:

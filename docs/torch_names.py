@@ -175,7 +175,7 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "state_dict": "the values of now: `copy_` into one changes no parameter (load_state_dict does), unless keep_vars=True was said",
     },
     "torch.nn.functional": {
-        "softmax": "a row of -inf is 0, not nan; kinks and poles: tests/conventions",
+        "softmax": "a row of -inf is 0, not nan; kinks and poles: kinks.md",
         "dropout": "here as elsewhere `inplace` is accepted and changes nothing",
         "embedding": "sparse is accepted, gradients are dense",
     },

@@ -1,6 +1,6 @@
 """Every function of the Array API standard that makes floats of floats, linear algebra and Fourier transforms included, differentiates in both modes.
 
-A case is a call with arguments at which the function is smooth (degenerate points are the rows of tests/conventions). A loss weighs every element of
+A case is a call with arguments at which the function is smooth (degenerate points are in minidl/testing/kinks.py). A loss weighs every element of
 every output with numbers of its own, linearly and squared, so that no order of derivative is lost. On the NumPy backend the tape, the functional
 gradient and the traced one, forward mode, vmap of the gradient, and both ways to a product with the Hessian are held to finite differences of fourth
 order along a random direction. The other backends run the same in compiled programs, also under vmap, and must give those numbers.

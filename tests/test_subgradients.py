@@ -1,7 +1,7 @@
 """At ties and kinks of a convex function the gradient is a subgradient: f(y) >= f(x) + <g, y - x> for every y.
 
-The table in tests/conventions says which one; this says of all of them, whatever the table holds, that none lies outside. Points are drawn from a
-few numbers, so that ties, zeros of both signs and bounds are met all the time.
+The table of minidl/testing/kinks.py says which one; this says of all of them, whatever the table holds, that none lies outside. Points are drawn
+from a few numbers, so that ties, zeros of both signs and bounds are met all the time.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def test_the_property_rejects_a_wrong_choice(shares):
 
 @pytest.mark.parametrize("mode", ["eager", "jit"])
 def test_shares_add_to_one_where_both_operands_are_infinite(backend, mode):
-    """Of two that are -inf, log(exp + exp) gives none a share: a row that is masked as a whole trains (tests/conventions)."""
+    """Of two that are -inf, log(exp + exp) gives none a share: a row that is masked as a whole trains (minidl/testing/kinks.py)."""
     with md.use_backend(backend):
         for f, end in ((md.logaddexp, np.inf), (md.maximum, np.inf), (md.maximum, -np.inf), (md.minimum, np.inf)):
             grad = md.grad(f, argnums=(0, 1))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minidl import Graph, Tensor, autograd, dtypes, jit, jvp, trace, tree, vjp, vmap
+from minidl.data.bars import bar
 from minidl.extend import Backend, from_numpy, get_backend, table, using
 from minidl.testing.domains import ROWS, Row, interval
 
@@ -536,11 +537,12 @@ def check_grad(f: Callable[..., Any], args: Sequence[Any], order: int = 2, seed:
         check(xs[0].xp)
 
 
-def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: bool = False) -> dict[str, list[str]]:
+def conformance(backend: str | Backend, rows: Sequence[Row] | None = None, progress: bool = False) -> dict[str, list[str]]:
     """Run every primitive through a backend: values, dtypes and shapes, derivatives of both orders, vmap, eager and compiled, against NumPy.
 
-    backend: a name or an instance. Returns {row: [what is wrong]}, empty for a backend that conforms; what it does not implement
-    (NotImplementedError) is listed too. verbose prints each row as it goes.
+    backend: a name or an instance. rows: of md.testing.ROWS; None for all. Returns {row and dtype: [what is wrong]}, empty for a backend that
+    conforms; what it does not implement (NotImplementedError) is listed too. progress shows a bar. Its counterpart at kinks, where differences say
+    nothing, is md.testing.law.
 
     >>> conformance("numpy", ROWS[:2])
     {}
@@ -548,17 +550,15 @@ def conformance(backend: str | Any, rows: Sequence[Row] = tuple(ROWS), verbose: 
     xp = get_backend(backend) if isinstance(backend, str) else backend
     wrong: dict[str, list[str]] = {}
     f = functools.partial
-    for r in rows:
-        for dtype in r.dtypes:
-            s = study(r, dtype)
-            checks: list[Callable[[], Any]] = [f(s.rule, xp), f(s.modes, xp, eager=True), f(s.batching, xp, eager=False)]
-            if s.moving and dtype != "float32":
-                checks += [f(s.adjoint, xp), f(s.differences, xp)]
-            for check in checks:
-                try:
-                    check()
-                except (AssertionError, NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-                    wrong.setdefault(f"{r} {dtype}", []).append(f"{type(error).__name__}: {error}")
-        if verbose:
-            print(r, wrong.get(str(r), "ok"))
+    chosen = [(r, dtype) for r in (ROWS if rows is None else rows) for dtype in r.dtypes]
+    for r, dtype in bar(chosen, desc=f"{xp.name}: primitives", delay=2, disable=not progress):
+        s = study(r, dtype)
+        checks: list[Callable[[], Any]] = [f(s.rule, xp), f(s.modes, xp, eager=True), f(s.batching, xp, eager=False)]
+        if s.moving and dtype != "float32":
+            checks += [f(s.adjoint, xp), f(s.differences, xp)]
+        for check in checks:
+            try:
+                check()
+            except (AssertionError, NotImplementedError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+                wrong.setdefault(f"{r} {dtype}", []).append(f"{type(error).__name__}: {error}")
     return wrong

@@ -1,9 +1,20 @@
-"""The gradient conventions as data: one Row per case, with the point, the value and every derivative that the laws give there.
+"""The gradient law as data: one Kink per case, with the point, the value and every derivative that the law gives there.
 
 A derivative is that of <w, f(args)> (w: ones unless the row says otherwise). `second` is the gradient of the sum of all first derivatives, where the
 law applied to the rule's own text gives a number; None where it is undefined (a pole, an infinite slope, a function that is not twice defined).
 `ulp` 0 means: exactly this number on every backend and in every mode. `law` names the law that a row
 comes from where the table of cases is silent; `forward` is the tangent where forward mode differs, which it may where there is no finite derivative.
+
+The law is about one primitive, or one named composite (clip, norm, std, softmax, ...), at one point; a program gets the chain rule over them:
+
+1. the true derivative where it exists, at removable singularities too;
+2. at a kink the finite subgradient on which PyTorch and JAX agree, or else the one of least norm, ties split evenly; what is defined by an order
+   (the last write wins, a stable sort) follows that order;
+3. then the limit, where there is one;
+4. never nan where these give a finite number;
+5. forward and reverse mode agree wherever the derivative is finite;
+6. complex gradients are the direction of steepest ascent of a real loss, as PyTorch's (the conjugate of JAX's);
+7. the same number on every backend, eager, traced and under vmap.
 """
 
 from __future__ import annotations
@@ -20,8 +31,12 @@ inf, nan = math.inf, math.nan
 
 
 @dataclass(frozen=True)
-class Row:
-    """One case. args, value, vjp, second: nested lists of numbers; vjp and second have one entry per argument."""
+class Kink:
+    """One case. args, value, vjp, second: nested lists of numbers; vjp and second have one entry per argument.
+
+    >>> next(k.vjp for k in KINKS if k.name == "maximum tie")
+    (0.5, 0.5)
+    """
 
     name: str
     f: Callable[..., Any]
@@ -36,13 +51,13 @@ class Row:
     forward: Any = None
 
 
-ROWS: list[Row] = []
+KINKS: list[Kink] = []
 
 
 def row(name: str, f: Callable[..., Any], args: tuple, value: Any, vjp: tuple, second: tuple | None = None, **more: Any) -> None:
     """Add a row; a name may occur once."""
-    assert all(r.name != name for r in ROWS), name
-    ROWS.append(Row(name, f, args, value, vjp, second, **more))
+    assert all(k.name != name for k in KINKS), name
+    KINKS.append(Kink(name, f, args, value, vjp, second, **more))
 
 
 def zeros(name: str, f: Callable[..., Any], args: tuple, value: Any) -> None:
@@ -183,10 +198,10 @@ row(
 )  # fmt: skip
 
 # ---- indexing and windows --------------------------------------------------------------------------------------------------------------
-row("gather duplicates", lambda x: x[[0, 0, 1]], ([1.0, 2.0],), [1.0, 1.0, 2.0], ([11.0, 100.0],), ([0.0, 0.0],), w=_W)
+row("gather duplicates", lambda x: x[md.asarray([0, 0, 1])], ([1.0, 2.0],), [1.0, 1.0, 2.0], ([11.0, 100.0],), ([0.0, 0.0],), w=_W)
 row(
     "x[[0, 0]].set(v): the last wins",
-    lambda x, v: x.at[[0, 0]].set(v),
+    lambda x, v: x.at[md.asarray([0, 0])].set(v),
     ([5.0, 6.0], [7.0, 8.0]),
     [8.0, 6.0],
     ([0.0, 10.0], [0.0, 1.0]),
@@ -195,7 +210,7 @@ row(
 )
 row(
     "scatter add, duplicates",
-    lambda x, v: x.at[[0, 0]].add(v),
+    lambda x, v: x.at[md.asarray([0, 0])].add(v),
     ([5.0, 6.0], [7.0, 8.0]),
     [20.0, 6.0],
     ([1.0, 10.0], [1.0, 1.0]),
@@ -203,13 +218,19 @@ row(
     w=[1.0, 10.0],
     law="1",
 )
-row("scatter mul, duplicates", lambda x, v: x.at[[0, 0]].multiply(v), ([2.0], [3.0, 4.0]), [24.0], ([12.0], [8.0, 6.0]), ([7.0], [6.0, 5.0]))
-row("scatter mul, a zero", lambda x, v: x.at[[0, 0]].multiply(v), ([2.0], [0.0, 4.0]), [0.0], ([0.0], [8.0, 0.0]), ([4.0], [6.0, 2.0]), law="1")
-row("scatter max ties", lambda x, v: x.at[[0, 0]].max(v), ([2.0], [2.0, 2.0]), [2.0], ([1 / 3], [1 / 3, 1 / 3]), ([0.0], [0.0, 0.0]))
-row("scatter min ties", lambda x, v: x.at[[0, 0]].min(v), ([5.0], [2.0, 2.0]), [2.0], ([0.0], [0.5, 0.5]), ([0.0], [0.0, 0.0]))
+row(
+    "scatter mul, duplicates", lambda x, v: x.at[md.asarray([0, 0])].multiply(v), ([2.0], [3.0, 4.0]), [24.0], ([12.0], [8.0, 6.0]),
+    ([7.0], [6.0, 5.0]),
+)  # fmt: skip
+row(
+    "scatter mul, a zero", lambda x, v: x.at[md.asarray([0, 0])].multiply(v), ([2.0], [0.0, 4.0]), [0.0], ([0.0], [8.0, 0.0]), ([4.0], [6.0, 2.0]),
+    law="1",
+)  # fmt: skip
+row("scatter max ties", lambda x, v: x.at[md.asarray([0, 0])].max(v), ([2.0], [2.0, 2.0]), [2.0], ([1 / 3], [1 / 3, 1 / 3]), ([0.0], [0.0, 0.0]))
+row("scatter min ties", lambda x, v: x.at[md.asarray([0, 0])].min(v), ([5.0], [2.0, 2.0]), [2.0], ([0.0], [0.5, 0.5]), ([0.0], [0.0, 0.0]))
 row(
     "segment max ties",
-    lambda v: md.full((2,), -inf, dtype=v.dtype).at[[0, 0, 1]].max(v),
+    lambda v: md.full((2,), -inf, dtype=v.dtype).at[md.asarray([0, 0, 1])].max(v),
     ([2.0, 2.0, 1.0],),
     [2.0, 1.0],
     ([0.5, 0.5, 10.0],),
@@ -265,7 +286,7 @@ row("pinv, rank 1 of 2", md.linalg.pinv, (FLAT,), [[0.5, 0.0], [0.0, 0.0]], ([[-
 row("inv", md.linalg.inv, ([[2.0, 0.0], [1.0, 0.5]],), [[0.5, 0.0], [-1.0, 2.0]], ([[0.25, 0.5], [-1.0, -2.0]],), law="1")
 
 # ---- complex numbers (law 6) -----------------------------------------------------------------------------------------------------------
-_C = {"dtype": "complex128"}
+_C: dict[str, Any] = {"dtype": "complex128"}
 row("d|z|^2 at 1+2j", lambda z: md.real(z * md.conj(z)), (1 + 2j,), 5.0, (2 + 4j,), (2.0,), **_C)
 row("d abs(z)^2 at 3+4j", lambda z: md.square(md.abs(z)), (3 + 4j,), 25.0, (6 + 8j,), (2.0,), ulp=2, **_C)
 row("abs(0j)", md.abs, (0j,), 0.0, (0j,), (0j,), **_C)
