@@ -262,6 +262,10 @@ def rosenbrock(p):
     return ((1 - p[:, 0]) ** 2 + 100 * (p[:, 1] - p[:, 0] ** 2) ** 2).sum()
 
 
+def kink(p):
+    return (((p * p) ** 0.5) ** 1.2).sum() + p.sum() * 0.3
+
+
 def quartic(p):
     return ((p - 0.3) ** 4).sum() + ((p[0] - p[1]) ** 2).sum() * 0.5 + (p[:, 0] * p[:, 1]).sum() ** 2
 
@@ -271,6 +275,8 @@ def quartic(p):
     (quartic, 20, {"line_search_fn": "strong_wolfe", "max_iter": 5}), (rosenbrock, 8, {"line_search_fn": "strong_wolfe", "max_iter": 4}),
     (rosenbrock, 2, {"line_search_fn": "strong_wolfe", "history_size": 3, "lr": 0.7}),
     (rosenbrock, 8, {"lr": 2.0, "line_search_fn": "strong_wolfe", "max_iter": 3, "max_eval": 4}),
+    (rosenbrock, 4, {"lr": 0.001, "line_search_fn": "strong_wolfe", "max_iter": 4}),  # steps that are too short,
+    (kink, 4, {"lr": 30.0, "line_search_fn": "strong_wolfe", "max_iter": 4}),  # and much too long
 ])  # fmt: skip
 def test_lbfgs_takes_the_steps_of_torch(f, steps, kwargs):
     start = np.array([[-1.2, 1.0], [0.5, -0.7]])
@@ -659,15 +665,16 @@ def test_what_chooses_torchs_kernels_is_accepted_and_nothing_else():
             getattr(optim, name)(w, differentiable=True)
 
 
-def test_step_hooks_run_round_each_step():
+@pytest.mark.parametrize("name", ["SGD", "LBFGS"])
+def test_step_hooks_run_round_each_step(name):
     def story(lib):
         p, seen = lib.tensor([1.0, 2.0], requires_grad=True), []
-        opt = lib.optim.SGD([p], lr=0.5)
+        opt = getattr(lib.optim, name)([p], lr=0.5)
         first = opt.register_step_pre_hook(lambda o, args, kwargs: seen.append(("before", p.detach().tolist(), o is opt)))
         opt.register_step_post_hook(lambda o, args, kwargs: seen.append(("after", p.detach().tolist(), kwargs)))
         for _ in range(2):
             p.grad = lib.ones(2)
-            opt.step()
+            opt.step(*([lambda: (p * 1.0).sum()] if name == "LBFGS" else []))
             first.remove()
         return seen
 

@@ -89,6 +89,27 @@ def test_a_saved_schedule_goes_on(name, kwargs):
     assert (np.array(rates(fresh, again, 6)) == np.array(rates(opt, schedule, 6))).all()
 
 
+@pytest.mark.parametrize(("name", "kwargs"), [s for s in SCHEDULES if s[0] not in ("OneCycleLR", "SWALR")])
+def test_schedules_begin_anew_and_at_any_place_as_torchs(name, kwargs):
+    """After another schedule, whose rate is not theirs; at a place that is told; and from last_epoch on."""
+    places = (6.0, 0.5, 12.25, 5.0, 0.0, 3.75, 3.0) if name == "CosineAnnealingWarmRestarts" else (6, 1, 9, 0, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that places are deprecated
+        found: list = [[], []]
+        for lib, seen in ((md, found[0]), (torch, found[1])):
+            opt = make_optimizer(lib)
+            first = lib.optim.lr_scheduler.ConstantLR(opt, 0.7, total_iters=9)
+            seen += rates(opt, lib.optim.lr_scheduler.SequentialLR(opt, [first, make(lib, opt, name, kwargs)], [1]), 8)
+            opt = make_optimizer(lib)
+            schedule = make(lib, opt, name, kwargs)
+            opt.step()
+            for place in places:
+                schedule.step(place)
+                seen.append(schedule.get_last_lr())
+            seen += rates(opt, make(lib, opt, name, kwargs | {"last_epoch": 3}), 5)
+    np.testing.assert_allclose(*map(np.concatenate, found), rtol=1e-12, atol=1e-15)
+
+
 def composed(lib, kind):
     opt, s = make_optimizer(lib), lib.optim.lr_scheduler
     if kind == "chained":
@@ -179,12 +200,16 @@ def test_a_schedule_that_comes_first_warns():
     (lambda s, o: s.ConstantLR(o, 2.0), ValueError, "factor"),
     (lambda s, o: s.LinearLR(o, 0.0), ValueError, "start_factor"),
     (lambda s, o: s.CosineAnnealingWarmRestarts(o, 0), ValueError, "T_0"),
+    (lambda s, o: s.CosineAnnealingWarmRestarts(o, 2.5), ValueError, "T_0 must be a positive integer, got 2.5"),
     (lambda s, o: s.CosineAnnealingWarmRestarts(o, 2).step(-1), ValueError, "negative"),
     (lambda s, o: s.OneCycleLR(o, 1.0), ValueError, "total_steps"),
     (lambda s, o: s.OneCycleLR(o, 1.0, total_steps=2, pct_start=1), ValueError, "pct_start"),
     (lambda s, o: s.OneCycleLR(o, 1.0, total_steps=2, anneal_strategy="exp"), ValueError, "anneal_strategy"),
     (lambda s, o: s.OneCycleLR(optim.Adagrad(parameters(md)), 1.0, total_steps=2), ValueError, "cycle_momentum=False"),
+    (lambda s, o: s.CyclicLR([], 0.1, 1.0), TypeError, "Optimizer"),
+    (lambda s, o: s.CyclicLR(optim.Adagrad(parameters(md)), 0.1, 1.0), ValueError, "cycle_momentum=False"),
     (lambda s, o: s.SequentialLR(o, [s.StepLR(o, 2)], [3]), ValueError, "milestones"),
+    (lambda s, o: s.ChainedScheduler([s.StepLR(o, 2)]).load_state_dict({"_schedulers": []}), ValueError, "zip"),
     (lambda s, o: s.ChainedScheduler([]), ValueError, "no schedule"),
     (lambda s, o: s.ChainedScheduler([s.ReduceLROnPlateau(o)]), ValueError, "metric"),
     (lambda s, o: s.ChainedScheduler([s.StepLR(o, 2), s.StepLR(make_optimizer(md), 2)]), ValueError, "one optimizer"),
@@ -330,6 +355,9 @@ def test_cyclic_rates_equal_torchs(name, options):
                 state = schedule.state_dict()
                 schedule = lib.optim.lr_scheduler.CyclicLR(opt, [0.01, 0.02], [0.1, 0.3], **options)
                 schedule.load_state_dict(state)
+            if i == 18:  # made anew in mid-cycle, where the rate of now stays until the next step
+                schedule = lib.optim.lr_scheduler.CyclicLR(opt, [0.01, 0.02], [0.1, 0.3], **options, last_epoch=schedule.last_epoch)
+                rates.append([(g["lr"], g.get("momentum") or g["betas"][0]) for g in opt.param_groups])
         found.append(np.array(rates))
     np.testing.assert_allclose(*found, rtol=1e-12)
 
