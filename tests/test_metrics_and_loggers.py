@@ -108,6 +108,25 @@ def test_what_is_no_mean_over_batches_is_that_of_all_samples(tmp_path):
     assert history["auc"] == history["val_auc"] == [pytest.approx(roc_auc_score(labels, scores))]
 
 
+def test_a_batch_that_is_refused_costs_nothing():
+    metric = Accuracy()
+    metric.update(SCORES, LABELS)
+    state = metric.state_dict()
+    with pytest.raises(ValueError, match="do not fit labels"):
+        metric(SCORES, LABELS[:3])
+    assert metric.state_dict() == state
+
+
+@pytest.mark.parametrize("kind", [int, float, np.float32, np.array, md.tensor])
+def test_a_number_of_any_kind_is_in_the_history(kind):
+    model, data = md.nn.Linear(1, 1), [(md.ones((2, 1)), md.ones((2, 1)))] * 3
+    seen = Gathered(len, "seen")
+    seen.compute = lambda: kind(len(seen.state["targets"]))
+    trainer = Trainer(model, md.nn.MSELoss(), md.optim.SGD(model.parameters()), metrics=[seen], progress=False)
+    history = trainer.fit(data, 1, validation=data)
+    assert history["seen"] == history["val_seen"] == [3.0] and type(history["seen"][0]) is float
+
+
 def test_metrics_at_the_edges():
     for metric in (Gathered(lambda a, b: 1.0), Accuracy(), TopKAccuracy(2), Perplexity(), Mean(lambda a, b: 1.0)):
         assert np.isnan(metric.compute())

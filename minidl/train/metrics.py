@@ -53,9 +53,11 @@ class Metric:
         """The value for one batch alone."""
         kept = self.state
         self.reset()
-        self.update(output, target)
-        value, self.state = self.compute(), kept
-        return value
+        try:
+            self.update(output, target)
+            return self.compute()
+        finally:
+            self.state = kept
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added up."""

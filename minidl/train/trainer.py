@@ -10,6 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ class Trainer:
         self.logs = {"epoch": self.epoch + 1, "loss": self._mean(), **self._values()}
         if validation is not None:
             found = self._evaluated(validation, interrupts)
-            self.logs.update({f"val_{k}": v for k, v in found.items() if isinstance(v, float)})
+            self.logs.update({f"val_{k}": v for k, v in _numbers(found).items()})
             self._call("on_evaluate_end")
         with interrupts.held():
             if self.scheduler is not None and self.schedule == "epoch":
@@ -371,8 +372,7 @@ class Trainer:
         return self._total / self._count if self._count else math.nan
 
     def _values(self, live: bool = False) -> dict[str, float]:
-        values = {m.name: m.compute() for m in self.metrics if m.live or not live}
-        return {k: v for k, v in values.items() if isinstance(v, float)}
+        return _numbers({m.name: m.compute() for m in self.metrics if m.live or not live})
 
     def _placed(self, batch: Any) -> Any:
         """The arrays of a batch, whoever made them, as Tensors where the model is."""
@@ -407,6 +407,11 @@ def _size(batch: Any) -> int:
         if getattr(v, "shape", ()):
             return int(v.shape[0])
     return 1
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """Those that are one number: what the history and loggers hold."""
+    return {k: float(v) for k, v in values.items() if isinstance(v, Real) or getattr(v, "shape", None) == ()}
 
 
 def _target(batch: Any) -> Any:
