@@ -353,6 +353,8 @@ def test_a_scaler_saves_loads_copies_and_can_be_off():
     for bad in ({"growth_factor": 1.0}, {"backoff_factor": 1.0}):
         with pytest.raises(ValueError, match="factor"):
             md.amp.GradScaler(**bad)
+    with pytest.raises(TypeError, match="wanted Tensors, got float"):
+        scaler.scale([2.0])
     half = md.tensor(np.ones(1, np.float16), requires_grad=True)
     scaler.scale(half.sum()).backward()
     with pytest.raises(ValueError, match="float16"):
@@ -384,9 +386,16 @@ def test_a_policy_holds_for_a_model_or_one_layer():
     half = nn.Linear(3, 4)
     md.amp.apply_policy(half, "bfloat16")
     assert half.weight.dtype is md.bfloat16 and half(x).dtype is md.bfloat16
-    for bad in ("int8", "mixed_float32", "params=float99"):
+
+
+def test_policies_have_names():
+    of, P = md.amp.Policy.of, md.amp.Policy
+    assert of("float32") == P(md.float32, md.float32, md.float32) and of("float64") == P(md.float64, md.float64, md.float64)
+    assert of("mixed_float16") == P(md.float32, md.float16) and of("mixed_bfloat16") == P(md.float32, md.bfloat16, None)
+    assert of("params=float64, compute=float16,output=bfloat16") == P(md.float64, md.float16, md.bfloat16)
+    for bad in ("int8", "mixed_float32", "ones", "params=float99", "params=ones", "compute=int8", "params=float32,computes=float16"):
         with pytest.raises(ValueError, match="Policy"):
-            md.amp.Policy.of(bad)
+            of(bad)
 
 
 # ---- training ---------------------------------------------------------------------------------------------------------------------------

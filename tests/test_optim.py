@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import inspect
 import itertools
+import json
 import weakref
 
 import numpy as np
@@ -821,3 +822,17 @@ def test_a_state_of_other_shapes_is_refused_and_changes_nothing(name):
     assert other.param_groups[0]["lr"] == 0.1 and all((a == b).all().item() for a, b in zip(before, model.parameters(), strict=True))
     model(md.ones((2, 3))).sum().backward()
     other.step()
+
+
+def test_groups_are_shown_as_torchs_and_come_back_from_json():
+    def make(lib):
+        a, b = (lib.tensor([x], requires_grad=True) for x in (1.0, 2.0))
+        return lib.optim.Adam([{"params": [a]}, {"params": [b], "lr": 0.3}])
+
+    opt, other = make(md), make(torch)
+    ours, theirs = ([line.partition(":")[0] for line in repr(o).splitlines()] for o in (opt, other))
+    assert [line for line in theirs if line in ours] == ours and "Parameter Group 1" in ours
+    opt.load_state_dict(json.loads(json.dumps({"state": {}, "param_groups": opt.state_dict()["param_groups"]})))
+    assert opt.param_groups[1]["betas"] == (0.9, 0.999)
+    with pytest.raises(TypeError, match="only Tensors can be trained, not tuple"):
+        optim.SGD([("named", md.tensor([1.0], requires_grad=True)), md.tensor([2.0], requires_grad=True)])

@@ -267,6 +267,11 @@ def test_averages_of_weights_equal_torch(kind):
             np.testing.assert_allclose(ours[k], v, rtol=2e-5, atol=1e-6, err_msg=k)
 
 
+def test_an_average_counts_where_its_model_is():
+    average = optim.swa_utils.AveragedModel(nn.Linear(1, 1).to(backend="torch"))
+    assert average.n_averaged.backend == "torch" and optim.swa_utils.AveragedModel(nn.ReLU()).n_averaged.item() == 0
+
+
 # ---- clipping and vectors -------------------------------------------------------------------------------------------------------------------
 def gradients(lib, scale=1.0):
     rng = np.random.default_rng(0)

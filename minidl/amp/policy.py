@@ -39,13 +39,19 @@ class Policy:
         if "=" in text:
             words = {"params": "param_dtype", "compute": "compute_dtype", "output": "output_dtype"}
             pairs = [part.partition("=") for part in text.replace(" ", "").split(",")]
-            if any(name not in words or not hasattr(md, value) for name, _, value in pairs):
-                raise ValueError(f"Policy: wanted 'params=...,compute=...,output=...' with dtypes, got {text!r}")
-            return Policy(**{words[name]: getattr(md, value) for name, _, value in pairs})
-        dtype = getattr(md, text.removeprefix("mixed_"), None)
-        if not isinstance(dtype, md.DType) or not dtype.is_float or (text.startswith("mixed_") and dtype.name not in _HALF):
+            if any(name not in words or _float(value) is None for name, _, value in pairs):
+                raise ValueError(f"Policy: wanted 'params=...,compute=...,output=...' with float dtypes, got {text!r}")
+            return Policy(**{words[name]: _float(value) for name, _, value in pairs})
+        dtype = _float(text.removeprefix("mixed_"))
+        if dtype is None or (text.startswith("mixed_") and dtype.name not in _HALF):
             raise ValueError(f"Policy: no policy is called {text!r}; there are float32, float64, bfloat16, float16, mixed_bfloat16 and mixed_float16")
         return Policy(md.float32, dtype) if text.startswith("mixed_") else Policy(dtype, dtype, dtype)
+
+
+def _float(name: str) -> md.DType | None:
+    """The float dtype of a name, None if it is that of something else."""
+    found = getattr(md, name, None)
+    return found if isinstance(found, md.DType) and found.is_float else None
 
 
 def _cast(tree: Any, dtype: Any) -> Any:

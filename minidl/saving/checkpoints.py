@@ -111,7 +111,7 @@ class CheckpointManager:
     def steps(self) -> list[int]:
         """The steps that have a file, in order."""
         found = (re.fullmatch(r"step-(\d+)\.safetensors", p.name) for p in self.folder.iterdir())
-        return sorted(int(m[1]) for m in found if m)
+        return sorted(int(m[1]) for m in found if m and self.path(int(m[1])).name == m[0])
 
     @property
     def latest(self) -> int | None:
