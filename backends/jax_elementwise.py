@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 from jax import lax
-from jax.extend.random import threefry2x32_p
 
 from minidl.backends import complex_values
-from minidl.backends.jax_helpers import binary, const, is_float, isnan, kernel, kernels, spread, to, wide
-from minidl.primitives import table
+from minidl.backends.jax_helpers import binary, const, is_float, isnan, kernel, kernels, to, wide
 
 _f: Callable[..., Any]
 
@@ -317,15 +315,6 @@ def cast(x: Any, *, dtype: Any) -> Any:
 @kernel
 def bitcast(x: Any, *, dtype: Any) -> Any:
     return lax.bitcast_convert_type(x, dtype.numpy)
-
-
-@kernel
-def threefry2x32(k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
-    words = spread(k0, k1, x0, x1)
-    if words[0].size < 16:
-        return tuple(threefry2x32_p.bind(*words))
-    rounds: Any = table["threefry2x32"].decompose
-    return rounds(None, *words)  # which XLA fuses with what reads it; jax's own is a subroutine, so the many draws of keys are compiled once
 
 
 def plus_zero(x: Any) -> Any:

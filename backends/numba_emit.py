@@ -76,10 +76,9 @@ _EXACT = frozenset("where broadcast_to copy alias full real imag conj neg abs re
 _WIDE = {"float": "np.float64", "int": "np.int64", "uint": "np.uint64", "bool": "bool", "complex": "np.complex128"}
 #: What an element costs, in additions, where it is more than one.
 _COST = dict.fromkeys(_MATH, 40) | dict.fromkeys(_VECTOR, 10) | {"div": 4, "sqrt": 6, "rsqrt": 8, "sigmoid": 14, "softplus": 20, "clip": 2}
-_COST |= dict.fromkeys("pow erfinv root atan2 hypot logaddexp xlogy threefry2x32".split(), 40)
-#: Elementwise primitives without an entry above, written out below.
-_SPECIAL = frozenset(("cast", "threefry2x32", "root"))
-#: What libraries bring: the scalar expression of floats, from the operands and params. The functions in it are in BROUGHT of numba_kernels.
+_COST |= dict.fromkeys("pow erfinv root atan2 hypot logaddexp xlogy".split(), 40)
+#: What libraries bring: the scalar expression, of several results a tuple of their dtypes, from the operands and params. The functions in it are in
+#: BROUGHT of numba_kernels.
 ELEMENTWISE: dict[str, Callable[..., str]] = {}
 
 
@@ -141,10 +140,10 @@ def expression(equation: Equation, operands: Sequence[str]) -> str | None:
     source = equation.inputs[-1].dtype if equation.inputs else out
     if name == "cast":
         return cast_text(source, out, operands[0])
-    if name == "threefry2x32":
-        return f"threefry({', '.join(operands)})"
     if name in ELEMENTWISE:
         text = ELEMENTWISE[name](*operands, **params)
+        if equation.primitive.multiple:
+            return text
     elif name == "root":
         text = f"math.sqrt({operands[0]})" if params["p"] == 2 else f"math.pow({operands[0]}, {computed(source)}({1.0 / params['p']!r}))"
     elif name == "nextafter" and is_half(source):

@@ -34,7 +34,7 @@ from minidl.backends.numba_shared import copy_bytes
 
 _MODULES = ("numba_machine", "numba_math", "numba_shared", "numba_vector")
 _PRELUDE = "\n".join(["import math", "import numpy as np", *(f"from minidl.backends.{name} import *" for name in _MODULES)]) + "\n"
-#: The functions of single numbers that libraries bring: name → module.
+#: The functions that libraries bring for kernels to call: name → module.
 BROUGHT: dict[str, str] = {}
 _SIGNATURE = types.void(INT64S)
 _kernels: dict[str, Any] = {}

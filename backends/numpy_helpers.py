@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,21 +129,6 @@ def turned(m: int, n: int, k: int) -> bool:
     """Whether OpenBLAS makes a float32 product of m rows with n others, each of k numbers, faster as the n with the m, and the transpose of that
     besides: in half to nine tenths of the time where the second matrix is much the larger one, as the weight of a layer is."""
     return 4 <= m <= 128 and 2 * m <= n <= 4096 and k >= 4 * m and m * n * k >= 1 << 18
-
-
-def blocks(shape: Sequence[int], most: int) -> Iterator[tuple[Any, ...]]:
-    """Indices that cut an array of this shape into parts of at most so many elements.
-
-    >>> list(blocks((2, 3), 4))
-    [(slice(0, 1, None),), (slice(1, 2, None),)]
-    """
-    below = math.prod(shape[1:])
-    if not shape or shape[0] * below <= most:
-        yield (...,)
-    elif below > most:
-        yield from ((i, *rest) for i in range(shape[0]) for rest in blocks(shape[1:], most))
-    else:
-        yield from ((slice(i, i + most // below),) for i in range(0, shape[0], most // below))
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:

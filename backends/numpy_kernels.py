@@ -9,7 +9,6 @@ warn, NOISY ones may.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import operator
 import weakref
@@ -24,7 +23,6 @@ from minidl.backends.numpy_helpers import (
     NOISY,
     SILENT,
     Kernel,
-    blocks,
     bounded,
     in_chunks,
     is_half,
@@ -185,73 +183,6 @@ def cast(x: Array, *, dtype: DType) -> Array:
 @silent
 def bitcast(x: Array, *, dtype: DType) -> Array:
     return x.view(dtype.numpy)
-
-
-#: Threefry's rotations as (left, right) shifts: four rounds, and the next four.
-_ROTATIONS = [[(np.uint32(r), np.uint32(32 - r)) for r in rounds] for rounds in ((13, 15, 26, 6), (17, 29, 16, 24))]
-#: Elements that threefry takes at a time: three arrays of so many stay in a cache, and calls cost little beside the work.
-_BLOCK = 1 << 16
-#: So many words cost less as one integer of Python's than in sixty and more calls.
-_FEW = 256
-
-
-@silent
-def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
-    """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
-    shape = np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
-    out = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
-    rounds(k0, k1, x0, x1, *out)
-    return out
-
-
-def _packed(v: Array, like: Array, ones: int) -> int:
-    """Words in one integer of Python's, each in 64 bits of it."""
-    if v.size == 1:
-        return int(v.item()) * ones
-    wide = np.empty(like.shape, "<u8")
-    wide[...] = v
-    return int.from_bytes(wide.tobytes(), "little")
-
-
-def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
-    """Threefry on words side by side in Python's integers: a sum needs no mask before the end, where it has 38 bits."""
-    n = out0.size
-    ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * n, "little")
-    mask = (ones << 32) - ones
-    c0, c1, a, b = (_packed(v, out0, ones) for v in (k0, k1, x0, x1))
-    keys = (c0, c1, c0 ^ c1 ^ 0x1BD11BDA * ones)
-    a, b = a + c0, b + c1 & mask
-    for i in range(5):
-        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            a += b
-            high = b << r
-            b = ((high | high >> 32) ^ a) & mask
-        a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + (i + 1) * ones & mask
-    for out, v in ((out0, a & mask), (out1, b)):
-        out[...] = np.frombuffer(v.to_bytes(8 * n, "little"), "<u4")[::2].reshape(out.shape)
-
-
-def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
-    """Threefry, into arrays of the shape to which the words broadcast."""
-    shape = out0.shape
-    if out0.size <= _FEW:
-        return _few_rounds(k0, k1, x0, x1, out0, out1)
-    keys = (k0, k1, np.bitwise_xor(np.bitwise_xor(k0, k1), np.uint32(0x1BD11BDA)))
-    added = [(keys[(i + 1) % 3], np.add(keys[(i + 2) % 3], np.uint32(i + 1))) for i in range(5)]
-    k0, k1, x0, x1, *more = (v if out0.size <= _BLOCK else np.broadcast_to(v, shape) for v in (k0, k1, x0, x1, *itertools.chain(*added)))
-    spare = np.empty(min(out0.size, _BLOCK), np.uint32)
-    for part in blocks(shape, _BLOCK) if out0.size > _BLOCK else (...,):
-        a, b = np.add(x0[part], k0[part], out=out0[part]), np.add(x1[part], k1[part], out=out1[part])
-        high = spare[: a.size].reshape(a.shape)
-        for i in range(5):
-            for left, right in _ROTATIONS[i % 2]:
-                np.add(a, b, out=a)
-                np.left_shift(b, left, out=high)
-                np.right_shift(b, right, out=b)
-                np.bitwise_or(b, high, out=b)
-                np.bitwise_xor(b, a, out=b)
-            np.add(a, more[2 * i][part], out=a)
-            np.add(b, more[2 * i + 1][part], out=b)
 
 
 # ---- creation -------------------------------------------------------------------------------------------------------------------------

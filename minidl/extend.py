@@ -1,7 +1,7 @@
 """md.extend: what a library on minidl stands on, beside the operations that everybody uses. md.linalg, md.fft, md.random and md.testing have no more.
 
     ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
-    define, Primitive, elementwise, batch_leading     a primitive of your own
+    define, Primitive, elementwise                    a primitive of your own, batch_elementwise and batch_leading its batching rules
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
     Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, lifetimes and memory say
@@ -48,7 +48,7 @@ from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.passes import dead_code, lifetimes, memory
 from minidl.primitives import table
-from minidl.primitives.core import Primitive, batch_leading, elementwise
+from minidl.primitives.core import Primitive, batch_elementwise, batch_leading, elementwise
 from minidl.settings import Auto
 from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
@@ -59,8 +59,8 @@ from minidl.whole import fused, whole
 
 __all__ = [
     "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting", "axes_tuple",
-    "axis_index", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding", "define",
-    "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting",
+    "axis_index", "batch_elementwise", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding",
+    "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting",
     "lanes_around", "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever",
     "size_tuple", "stands_for", "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
 ]  # fmt: skip

@@ -167,15 +167,15 @@ WORDS = [((), (), (), (256,)), ((2, 1), (2, 1), (1, 3), ()), ((), (), (), ()), (
 
 @pytest.mark.parametrize("shapes", WORDS)
 def test_the_words_of_few_elements_are_those_of_many(shapes):
-    from minidl.backends import numpy_kernels
+    from minidl.random import on_numpy as threefry
 
     r = np.random.default_rng(0)
     given = [r.integers(0, 2**32, s, dtype=np.uint32) for s in shapes]
     given[0][...] |= 2**32 - 2  # with carries
     shape = np.broadcast_shapes(*shapes)
     few, many = [np.empty((*shape, n), np.uint32) for n in (1, 1)], [np.empty((*shape, 300), np.uint32) for _ in range(2)]
-    numpy_kernels.rounds(*(v[..., None] for v in given), *few)
-    numpy_kernels.rounds(*(v[..., None] for v in given), *many)
+    threefry.rounds(*(v[..., None] for v in given), *few)
+    threefry.rounds(*(v[..., None] for v in given), *many)
     for a, b in zip(few, many, strict=True):
         np.testing.assert_array_equal(np.broadcast_to(a, b.shape), b)
 

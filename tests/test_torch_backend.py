@@ -12,7 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
-import minidl.arrays.special  # noqa: E402  which puts its primitives into the table
+import minidl.arrays.special  # noqa: E402
+import minidl.random  # noqa: E402  as the line above, which puts primitives into the table
 from minidl import dtypes  # noqa: E402
 from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
 from minidl.arrays.windows import on_torch as torch_windows  # noqa: E402

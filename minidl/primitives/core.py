@@ -206,7 +206,11 @@ def decomposed(primitive: Primitive, xp: Any, args: Sequence[Any], params: dict[
 
 
 def batch_elementwise(primitive: Primitive, call: Callable[..., Any], size: int, xs: list[Any], batched: list[bool], params: dict) -> Any:
-    """Leading batch axis: operands of lower rank get axes of size one after it."""
+    """The batching rule of functions of single elements: of operands of lower rank the batch axis is followed by axes of size one.
+
+    >>> md.vmap(md.add)(md.ones((2, 3, 4)), md.ones((2, 4))).shape
+    (2, 3, 4)
+    """
     rank = max(len(x.shape) - b for x, b in zip(xs, batched, strict=True) if hasattr(x, "shape"))
     out = []
     for x, b in zip(xs, batched, strict=True):

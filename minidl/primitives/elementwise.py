@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl.dtypes import DType, bool_, uint32
+from minidl.dtypes import DType, bool_
 from minidl.primitives.core import Primitive, batch_elementwise, elementwise
 
 SQRT_PI = math.sqrt(math.pi)
@@ -293,28 +293,3 @@ def _infer_bitcast(x: Any, dtype: DType) -> Any:
 
 
 bitcast = Primitive("bitcast", "x", "dtype", infer=_infer_bitcast, elementwise=True, promote="none", batch=batch_elementwise, check_first=True)
-
-
-def _infer_threefry(*xs: Any) -> Any:
-    from minidl import shapes
-
-    shape = shapes.broadcast(*(x.shape for x in xs))
-    return (shape, uint32), (shape, uint32)
-
-
-def _threefry(xp: Any, k0: Any, k1: Any, x0: Any, x1: Any) -> Any:
-    """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
-    keys = (k0, k1, k0 ^ k1 ^ 0x1BD11BDA)
-    x0, x1 = x0 + k0, x1 + k1
-    for i in range(5):
-        for r in ((13, 15, 26, 6), (17, 29, 16, 24))[i % 2]:
-            x0 = x0 + x1
-            x1 = x0 ^ ((x1 << r) | (x1 >> (32 - r)))
-        x0, x1 = x0 + keys[(i + 1) % 3], x1 + keys[(i + 2) % 3] + (i + 1)
-    return x0, x1
-
-
-threefry2x32 = Primitive(
-    "threefry2x32", "k0 k1 x0 x1", infer=_infer_threefry, batch=batch_elementwise, multiple=True, decompose=_threefry, promote="none",
-    elementwise=True,
-)  # fmt: skip

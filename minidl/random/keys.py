@@ -15,6 +15,7 @@ import numpy as np
 import minidl as md
 from minidl import DType, Tensor, dtypes
 from minidl.extend import cast, constant, create, describe, from_numpy, get_backend, home, ns, seen, size_tuple, whole
+from minidl.random import threefry  # noqa: F401  (which puts its primitive into the table)
 
 Shape = tuple[int, ...] | list[int] | int
 F = TypeVar("F", bound=Callable[..., Any])

@@ -22,7 +22,8 @@ import minidl.arrays.special
 import minidl.arrays.windows
 import minidl.fft
 import minidl.nn
-import minidl.quantize  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here
+import minidl.quantize
+import minidl.random  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
 from minidl.linalg import phases
