@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +24,9 @@ def _unhush(told: tuple[Any, Any] | None) -> None:
 
 
 class no_grad(contextlib.ContextDecorator):
-    """Operations inside are not recorded on the tape; works as a context manager and as a decorator.
+    """Operations inside are not recorded on the tape; works as a context manager and as a decorator, of generators too.
+
+    It is the thread's, as in PyTorch: where a coroutine awaits inside the block, the others run in it.
 
     >>> x = md.tensor([1.0], requires_grad=True)
     >>> with md.no_grad():
@@ -31,6 +35,30 @@ class no_grad(contextlib.ContextDecorator):
     """
 
     on = False
+
+    def __new__(cls, f: Any = None) -> Any:
+        return cls()(f) if callable(f) else super().__new__(cls)  # @md.no_grad
+
+    def __call__(self, f: Any) -> Any:
+        if not inspect.isgeneratorfunction(f):
+            return super().__call__(f)
+
+        @functools.wraps(f)
+        def steps(*args: Any, **kwargs: Any) -> Any:
+            generator = f(*args, **kwargs)
+            step, given = generator.send, None
+            while True:
+                try:
+                    with self._recreate_cm():
+                        out = step(given)
+                except StopIteration as end:
+                    return end.value
+                try:
+                    step, given = generator.send, (yield out)
+                except BaseException as error:  # GeneratorExit among them
+                    step, given = generator.throw, error
+
+        return steps
 
     def __enter__(self) -> None:
         self._stack = getattr(self, "_stack", [])

@@ -73,8 +73,8 @@ class Removal:
 class Tensor:
     """An n-dimensional array with a dtype, on a backend, with or without a place on the tape.
 
-    Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class. Setting `grad` raises RuntimeError for a tensor that is
-    no leaf which requires grad, and ValueError for a gradient of another shape or dtype.
+    Make one with `md.tensor`, `md.asarray` or a creation function, not by calling this class. Setting `grad` raises RuntimeError for the result of
+    an operation, and ValueError for a gradient of another shape or dtype.
 
     >>> x = md.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     >>> (x * x).sum().backward()
@@ -82,14 +82,16 @@ class Tensor:
     ((2, 2), [[2.0, 4.0], [6.0, 8.0]])
     """
 
-    __slots__ = ("__weakref__", "dtype", "node", "of", "payload", "xp")
+    __slots__ = ("__weakref__", "dtype", "node", "of", "paused", "payload", "xp")
     __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor
     __array_priority__ = 1000
 
-    def __init__(self, payload: Any, xp: Any, dtype: DType, node: Node | None = None):
+    def __init__(self, payload: Any = None, xp: Any = None, dtype: Any = None, node: Node | None = None):
+        if dtype.__class__ is not DType:
+            raise TypeError("Tensor: make one of data with md.tensor(data), and one of a shape with md.empty(shape)")
         self.payload = payload
         self.xp = xp
-        self.dtype = dtype
+        self.dtype: DType = dtype
         self.node: Any = node
         self.of: Any = None  # what this is a view of
 
@@ -132,19 +134,19 @@ class Tensor:
         self.requires_grad_(on)
 
     def requires_grad_(self, on: bool = True) -> Tensor:
-        """Mark this leaf as one whose gradient is wanted, in place; switched off, it loses the one that it has. Raises RuntimeError for integer
+        """Mark this leaf as one whose gradient is wanted, in place; switched off, it keeps the one that it has. Raises RuntimeError for integer
         dtypes and non-leaves."""
         if on and self.node is None:
             if not self.dtype.inexact:
                 raise RuntimeError(
                     f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
                 )
-            self.node = leaf_node(self.xp)
+            self.node = getattr(self, "paused", None) or leaf_node(self.xp)
             sever(self)  # what is trained is a tensor of its own
         elif not on and self.node is not None:
             if self.leaf is None:
                 raise RuntimeError("requires_grad: only leaves can be switched off; use .detach() for the result of an operation")
-            self.node = None
+            self.paused, self.node = self.node, None
         return self
 
     @property
@@ -158,10 +160,18 @@ class Tensor:
         """Whether this tensor is no recorded result."""
         return self.node is None or self.node[1] is LEAF
 
+    def _keeper(self, wanted: bool = False) -> Leaf | None:
+        """What keeps the gradient while requires_grad is off: the leaf that this was or will be. Inside a trace there always is one, so that no
+        gradient is a guard, too."""
+        if not hasattr(self, "paused") and (wanted or (busy[0] and state.interpreter is not None)):
+            self.paused = leaf_node(self.xp)
+            self.paused[3].born = self.paused[3].born if self.xp is state.interpreter else 0  # older than the trace that looks
+        return self.paused[3] if hasattr(self, "paused") else None
+
     @property
     def grad(self) -> Tensor | None:
         """The gradient that backward passes have accumulated in this leaf, or None."""
-        leaf = self.leaf
+        leaf = self._keeper() if self.node is None else self.leaf
         if leaf is None:
             return kept.get(self.node[0]) if kept and self.node is not None else None
         interp = state.interpreter if busy[0] else None
@@ -169,13 +179,13 @@ class Tensor:
 
     @grad.setter
     def grad(self, value: Tensor | None) -> None:
-        leaf = self.leaf
+        leaf = self._keeper(value is not None) if self.node is None else self.leaf
         if leaf is None:
             if value is None:
                 if self.node is not None and self.node[0] in kept:
                     kept[self.node[0]] = None
                 return
-            raise RuntimeError("grad: only a leaf that requires grad has .grad")
+            raise RuntimeError("grad: the result of an operation has none that could be set; only a leaf has")
         if value is not None and (value.shape != self.shape or value.dtype is not self.dtype):
             raise ValueError(f"grad: wanted {describe(self)} as the tensor, not {describe(value)}")
         write_grad(leaf, value)

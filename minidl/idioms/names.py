@@ -90,7 +90,7 @@ for _name, _f in ALIASES.items():
 _FUNCTIONS = set(
     """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat
     column_stack complex concatenate cuda device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value
-    half hstack inference_mode int is_tensor load logspace long normal polar rand randint randn randperm
+    half hstack inference_mode initial_seed int is_tensor load logspace long normal polar rand randint randn randperm
     replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state std_mean
     trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
 )
@@ -109,6 +109,11 @@ def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:
     return storing
 
 
+def _of_truths(f: Callable[..., Any]) -> Callable[..., Any]:
+    """A logical function of whether numbers are true: the result, too, is stored as numbers."""
+    return lambda *tensors: f(*(t != 0 for t in tensors))
+
+
 def attach(functions: dict[str, Any], methods: dict[str, Any]) -> frozenset[str]:
     """Make methods of Tensor of the functions, and of the forms that store; what Tensor has already stays. Returns the new names."""
     before = frozenset(n for n, v in vars(md.Tensor).items() if not hasattr(type(v), "awaits"))
@@ -117,5 +122,6 @@ def attach(functions: dict[str, Any], methods: dict[str, Any]) -> frozenset[str]
             setattr(md.Tensor, name, f)
     for name in _STORING:
         if name + "_" not in before:
-            setattr(md.Tensor, name + "_", _storing(name, getattr(md.Tensor, name)))
+            f = getattr(md.Tensor, name)
+            setattr(md.Tensor, name + "_", _storing(name, _of_truths(f) if name.startswith("logical") else f))
     return frozenset(n for n, v in vars(md.Tensor).items() if not hasattr(type(v), "awaits")) - before

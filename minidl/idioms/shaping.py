@@ -303,8 +303,11 @@ def with_places(f: Callable[..., md.Tensor], args: Sequence[Any], params: dict[s
     """
     if f.__name__ == "median":
         return _lower_median(args[0], params["axis"], params.get("keepdims", False))
-    places = {"max": md.argmax, "min": md.argmin, "sort": md.argsort}[f.__name__](*args, **params)
-    return Pair(md.take_along_axis(args[0], places, axis=params["axis"]) if f.__name__ == "sort" else f(*args, **params), places)
+    if f.__name__ == "sort":
+        places = md.argsort(*args, **params)
+        return Pair(md.take_along_axis(args[0], places, axis=params["axis"]), places)
+    values = f(*args, **params)  # which says what is wrong with the arguments
+    return Pair(values, {"max": md.argmax, "min": md.argmin}[f.__name__](*args, **params))
 
 
 def _lower_median(input: md.Tensor, dim: int, keepdim: bool) -> Pair:

@@ -90,10 +90,15 @@ def exponential_(self: md.Tensor, lambd: float = 1.0, *, generator: Any = None) 
     return store(self, (md.random.exponential(key(self, generator), self.shape, self.dtype) / lambd).to(self.dtype))
 
 
-def random_(self: md.Tensor, from_: int, to: int | None = None, *, generator: Any = None) -> md.Tensor:
-    """Integers from 0, or from the first number, to below the last, in place."""
+def random_(self: md.Tensor, from_: int | None = None, to: int | None = None, *, generator: Any = None) -> md.Tensor:
+    """Integers from 0, or from the first number, to below the last, in place; without numbers all from 0 that the dtype has, of a float's those up to
+    which it has each."""
+    if from_ is None:
+        kind = self.dtype.kind
+        from_ = 2 if kind == "bool" else int(2 / md.finfo(self.dtype).eps) + 1 if self.dtype.inexact else int(md.iinfo(self.dtype).max) + 1
     low, high = (0, from_) if to is None else (from_, to)
-    return store(self, md.random.randint(key(self, generator), self.shape, low, high).to(self.dtype))
+    drawn = self.dtype if self.dtype.is_integer else md.int64
+    return store(self, md.random.randint(key(self, generator), self.shape, low, high, drawn).to(self.dtype))
 
 
 def detach_(self: md.Tensor) -> md.Tensor:

@@ -157,8 +157,8 @@ def _deepcopy(self: Tensor, memo: dict[int, Any]) -> Tensor:
         from minidl.ops.views import tie
 
         tie(out, self, memo)
-    if self.leaf is not None and self.leaf.grad is not None:
-        out.grad = copy.deepcopy(self.leaf.grad, memo)
+    if (gradient := self.grad) is not None:
+        out.grad = copy.deepcopy(gradient, memo)
     return out
 
 

@@ -386,7 +386,7 @@ def normalize(input: md.Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, 
     [[0.6000000238418579, 0.800000011920929]]
     """
     size = md.vector_norm(input, axis=dim, ord=p, keepdims=True)
-    return input / md.where(size > eps, size, eps)
+    return input / md.where(size <= eps, eps, size)
 
 
 __all__ = [
