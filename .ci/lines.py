@@ -29,7 +29,7 @@ GOAL = 6000
 CEILING = 27_050
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
-    "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision __main__"
+    "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision control __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

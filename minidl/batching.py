@@ -41,10 +41,6 @@ class Batched(Symbolic):
         return self.inner.dtype
 
 
-#: How control flow is applied to Tensors so that it is recorded; filled by minidl.control.
-LOOPS: dict[str, Callable[..., list[Tensor]]] = {}
-
-
 class Level(Interpreter):
     """One vmap: an xp whose functions apply batching rules in the context outside."""
 
@@ -74,8 +70,7 @@ class Level(Interpreter):
         mapped = any(batched)
         with interpreting(self.parent), using(self.home):  # batching rules make constants too
             if not mapped:
-                again = LOOPS.get(primitive.name)
-                out: Any = bind(primitive, inner, params) if again is None else again(inner, params)
+                out: Any = bind(primitive, inner, params)
             elif primitive.batch is None:
                 raise NotImplementedError(f"vmap: primitive {primitive.name} has no batching rule; give it one, or pass it to md.extend.define")
             else:

@@ -16,9 +16,8 @@ from typing import Any
 
 from minidl import later, tape, tree
 from minidl.backends import get
+from minidl.bodies import run_graph, without
 from minidl.context import busy, state
-from minidl.control import run_graph
-from minidl.control.reach import those, without
 from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
@@ -293,7 +292,7 @@ class Nodes:
         if read not in self.backs:
             whole, leads = self.program.back_graph, self.program.back_leads
             bits = sum(1 << k for k, r in enumerate(read) if r)
-            asked = Graph(whole.inputs, whole.equations, those(whole.outputs, [n & bits != 0 for n in leads if n]), whole.name)
+            asked = Graph(whole.inputs, whole.equations, [v for v, n in zip(whole.outputs, filter(None, leads), strict=True) if n & bits], whole.name)
             graph, there = without(asked, whole.inputs[len(whole.inputs) - len(cts) :], read)
             left = iter(there)
             run = self.engine.compile(simplify(graph)) if graph.outputs else lambda *natives: ()

@@ -13,11 +13,11 @@ from typing import Any
 
 from minidl import tape, tree
 from minidl.autograd import pullback, set_grad_enabled
+from minidl.bodies import attach, node_of, now
 from minidl.context import autocasting, grad_mode, interpreting, state
-from minidl.custom_rules import attach, node_of
 from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
-from minidl.transforms import _push, alias, as_constant, here, twin, with_modules, with_node
+from minidl.transforms import _push, alias, as_constant, twin, with_modules, with_node
 
 
 class _Streams(list[Any]):
@@ -54,53 +54,52 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         leaves, structure = tree.flatten((args, kwargs))
         if not state.grad:
             return f(*args, **kwargs)
-        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
+        start = [now(t) for t in leaves]
+        live = [i for i, t in enumerate(start) if node_of(t) is not None]
         before, block = [(s, s.key.detach()) for s in streams], state.autocast
 
-        def run(nodes: Sequence[Any]) -> tuple[Any, list[Tensor]]:
-            start = [t if n is None else alias(with_node(t, n or None)) for t, n in zip(bare, nodes, strict=True)]
-            a, k = tree.unflatten(structure, [twin(t) for t in start])
+        def run(ins: Sequence[Any]) -> tuple[Any, list[Tensor]]:
+            aliases = {i: alias(ins[i]) for i in live}
+            a, k = tree.unflatten(structure, [twin(aliases.get(i, t)) for i, t in enumerate(ins)])
             with grad_mode(True), autocasting(block):
                 results = f(*a, **k)
                 left.append(state.grad)
-            return results, [t for t, n in zip(start, nodes, strict=True) if n is not None]
+            return results, [*aliases.values()]
 
         left: list[bool] = []
         born = next(tape.count)
-        live = [i for i, t in enumerate(leaves) if node_of(t) is not None]
-        fresh = [() if i in live else None for i in range(len(leaves))]  # (): an alias above nothing
         with _journal() as journal:
-            out, aliases = run(fresh)
+            out, aliases = run([as_constant(t) if isinstance(t, Tensor) else t for t in start])
         before += journal.streams
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
         stored = [t for ref, _ in changed.values() if (t := ref()) is not None and (n := node_of(t)) is not None and n[0] < born]
-        outs, n_out = [_now(o) if isinstance(o, Tensor) else o for o in (*outs, *stored)], len(outs)
+        outs, n_out = [now(o) for o in (*outs, *stored)], len(outs)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]
         outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
         like = next((o for o in outs if isinstance(o, Tensor) and o.dtype.inexact), None)
         if like is None or not (live or outside):
             return out
-        sources = [*leaves, *(with_node(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
+        sources = [*start, *(with_node(like, n) for n in outside)]  # those of the second kind stand for their nodes alone
         del out, aliases, journal
 
-        def again(nodes: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
-            now = [(s, s.key.detach()) for s, _ in before]
+        def again(ins: Sequence[Any]) -> tuple[list[Any], list[Tensor]]:
+            streams_now = [(s, s.key.detach()) for s, _ in before]
             with _journal() as undo:
                 try:
                     _restore(changed)
                     _rewind(before)
-                    results, aliases = run(nodes)
-                    return [_now(r) if isinstance(r, Tensor) else r for r in (*tree.leaves(results), *stored)], aliases
+                    results, aliases = run(ins[: len(leaves)])
+                    return [now(r) for r in (*tree.leaves(results), *stored)], aliases
                 finally:
                     _restore(undo)
-                    _rewind(now)
+                    _rewind(streams_now)
 
-        def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+        def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
             trace = innermost()
             with contextlib.nullcontext() if trace is None else trace.apart([_symbol(c) for c in cts]):
-                results, aliases = again([nodes[i] or () if i in live else None for i in range(len(leaves))])
+                results, aliases = again(ins)
                 pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
                 targets = [*(x.node for x in aliases), *outside]
                 found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
@@ -109,8 +108,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                 result[i] = g
             return result
 
-        def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-            results, every = again([nodes[i] or () if i in live else None for i in range(len(leaves))])  # what has no tangent may have a node
+        def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
+            results, every = again(ins)  # what has no tangent may have a node
             aliases = [a for i, a in zip(live, every, strict=True) if tangents[i] is not None]
             given = [t for t in tangents if t is not None]
             more = [with_node(t, n) for t, n in zip(tangents[len(leaves) :], outside, strict=True) if t is not None]
@@ -127,12 +126,6 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         return tree.unflatten(out_structure, made[:n_out])
 
     return wrapped
-
-
-def _now(t: Tensor) -> Tensor:
-    """What a tensor that others may change holds now, in the current context."""
-    payload, xp, node = here(t)
-    return Tensor(payload, xp, t.dtype, node)
 
 
 def _symbol(t: Any) -> Any:
@@ -152,7 +145,7 @@ class Journal(dict[int, Any]):
     def note(self, t: Tensor) -> None:
         """Keep what a Tensor is, which is about to change, in all journals of this level."""
         if self.level is state.interpreter and id(t) not in self:
-            self[id(t)] = weakref.ref(t), _now(t)
+            self[id(t)] = weakref.ref(t), now(t)
         if self.outer is not None:
             self.outer.note(t)
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl import tree
+from minidl.bodies import attach, node_of, now
 from minidl.context import grad_mode, state
-from minidl.custom_rules import Rule, apply_custom, attach, in_body, in_rule, node_of, pushed, transposed
+from minidl.custom_rules import Rule, apply_custom, from_forward, in_body, in_rule, transposed
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import as_constant, twin, zeros_like
@@ -17,6 +18,10 @@ from minidl.transforms import as_constant, twin, zeros_like
 
 def _conj(g: Any) -> Any:
     return ns.conj(g) if isinstance(g, Tensor) and g.dtype.is_complex else g
+
+
+def _constant(t: Any) -> Any:
+    return as_constant(t) if isinstance(t, Tensor) else t
 
 
 def _fitted(who: str, g: Any, what: str, like: Any) -> Tensor | None:
@@ -154,10 +159,9 @@ class custom_vjp(_Custom):
         return [_conj(_fitted("custom_vjp: bwd", g, "the argument", t)) for t, g in zip(leaves, flat, strict=True)]
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
-        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
-        args = tree.unflatten(structure, leaves)
+        start, args = [now(t) for t in leaves], tree.unflatten(structure, leaves)
         fwd = self.rules[0]
-        out, residuals = fwd(*tree.unflatten(structure, [twin(t) for t in bare]))
+        out, residuals = fwd(*tree.unflatten(structure, [_constant(t) for t in start]))
         outs, out_structure = tree.flatten(out)
 
         def pull(res: Any, cts: list[Any]) -> list[Any]:
@@ -167,8 +171,8 @@ class custom_vjp(_Custom):
                 return self._reverse(leaves, args, outs, out_structure, residuals, cts)
 
         again = lambda start: (fwd(*tree.unflatten(structure, start))[1],)
-        outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
-        return tree.unflatten(out_structure, attach("custom_vjp", leaves, outs, *transposed(bare, outs, again, pull)))
+        outs = [_constant(o) for o in outs]
+        return tree.unflatten(out_structure, attach("custom_vjp", start, outs, *transposed(outs, again, pull)))
 
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
         fwd = self.rules[0]
@@ -219,12 +223,12 @@ class custom_jvp(_Custom):
         return outs, [zeros_like(o) if m is None and isinstance(o, Tensor) else m for m, o in zip(fitted, outs, strict=True)]
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
-        bare = [as_constant(t) if isinstance(t, Tensor) else t for t in leaves]
-        out = self.f(*tree.unflatten(structure, [twin(t) for t in bare]))
+        start = [now(t) for t in leaves]
+        out = self.f(*tree.unflatten(structure, [_constant(t) for t in start]))
         outs, out_structure = tree.flatten(out)
-        move = lambda start, full: self._moved(tree.unflatten(structure, start), tree.unflatten(structure, [twin(t) for t in full]))[1]
-        outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
-        return tree.unflatten(out_structure, attach("custom_jvp", leaves, outs, *pushed(bare, move)))
+        move = lambda primals, full: self._moved(tree.unflatten(structure, primals), tree.unflatten(structure, [twin(t) for t in full]))[1]
+        outs = [_constant(o) for o in outs]
+        return tree.unflatten(out_structure, attach("custom_jvp", start, outs, *from_forward(move)))
 
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
         def push(*ts: Any) -> list[Any]:

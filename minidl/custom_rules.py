@@ -9,23 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl import tape
 from minidl.autograd import home, pullback
-from minidl.backends import using
-from minidl.batching import LOOPS
+from minidl.bodies import Tensors, attach, aval, batched_graph, closed, node_of, run_graph
 from minidl.context import grad_mode, interpreting, state
-from minidl.control import run_graph
-from minidl.control.batches import batched_graph
-from minidl.control.bodies import aval
 from minidl.graph import Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
-from minidl.tracing import Trace, finish, subgraph
-from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
-
-
-def node_of(t: Any) -> Any:
-    return here(t)[2] if isinstance(t, Tensor) and t.dtype.inexact else None
+from minidl.tracing import Trace, finish
+from minidl.transforms import _push, alias, as_constant, zeros_like
 
 
 def in_body() -> bool:
@@ -44,94 +35,66 @@ def in_rule() -> bool:
     return level is not None
 
 
-def attach(name: str, leaves: Sequence[Any], outs: list[Any], vjp: Callable[..., Any], jvp: Callable[..., Any]) -> list[Any]:
-    """Give the float outputs of a call nodes whose derivatives are vjp and jvp over the tracked leaves."""
-    nodes = [node_of(t) for t in leaves]
-    live = [i for i, n in enumerate(nodes) if n is not None]
-    floats = [i for i, o in enumerate(outs) if isinstance(o, Tensor) and o.dtype.inexact]
-    if not (state.grad and live and floats):
-        return outs
-    xp = here(outs[floats[0]])[1]
+def transposed(outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """vjp and jvp from a reverse rule: again(inputs) gives the residuals anew, reverse(residuals or None, cotangents) the cotangents."""
 
-    def pull(cts: list[Any], tracked: bool) -> list[Any]:
-        full = [cts[floats.index(i)] if i in floats else None for i in range(len(outs))]
-        with using(home(xp)):  # where zeros are made
-            found = vjp(nodes if tracked else [None] * len(nodes), full, tracked)
-        return [found[i] for i in live]
+    def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+        return reverse(again(ins) if tracked else None, cts)
 
-    def push(tangents: list[Any]) -> list[Any]:
-        full: list[Any] = [None] * len(leaves)
-        for i, t in zip(live, tangents, strict=True):
-            full[i] = t
-        with using(home(xp)):
-            moved = jvp(nodes, full)
-        return [moved[i] for i in floats]
-
-    made = iter(tape.opaque_nodes(xp, name, [nodes[i] for i in live], len(floats), pull, push))
-    return [Tensor(*here(o)[:2], o.dtype, next(made)) if i in floats else o for i, o in enumerate(outs)]
-
-
-def starting(bare: Sequence[Any], nodes: Sequence[Any]) -> list[Any]:
-    return [with_node(t, n) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
-
-
-def transposed(bare: Sequence[Any], outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """vjp and jvp from a reverse rule: again(start) gives the residuals anew, reverse(residuals or None, cotangents) the cotangents."""
-
-    def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-        return reverse(again(starting(bare, nodes)) if tracked else None, cts)
-
-    def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
+    def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
         """The tangent map is the transpose of bwd: pull the tangents back through a bwd run on cotangent variables."""
-        res = again(starting(bare, nodes))
-        variables = [alias(zeros_like(o)) if isinstance(o, Tensor) and o.dtype.inexact else None for o in outs]
+        res, variables = again(ins), _variables(outs)
         with grad_mode(True):
             found = reverse(res, variables)
-        pairs = [(g, t) for g, t in zip(found, tangents, strict=True) if isinstance(g, Tensor) and g.node is not None and t is not None]
-        targets = [v.node for v in variables if v is not None]
-        moved = iter(pullback("custom_vjp", [(g.node, t) for g, t in pairs], targets, retain=True) if pairs else [None] * len(targets))
-        return [next(moved) if v is not None else None for v in variables]
+        return _pulled("custom_vjp", found, tangents, variables)
 
     return vjp, jvp
 
 
-def pushed(bare: Sequence[Any], move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """vjp and jvp from a forward rule: move(primals, tangents) gives the tangents of the outputs."""
+def from_forward(move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """vjp and jvp from a forward rule: move(inputs, tangents) gives the tangents of the outputs."""
 
-    def run(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-        full = [(zeros_like(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(bare, tangents, strict=True)]
-        return move(starting(bare, nodes), full)
+    def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
+        full = [(zeros_like(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(ins, tangents, strict=True)]
+        return move(ins, full)
 
-    def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-        variables = [alias(zeros_like(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in bare]
+    def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+        variables = _variables(ins)
         with grad_mode(True):
-            moved = run(nodes, variables)
-        pairs = [(m.node, c) for m, c in zip(moved, cts, strict=True) if c is not None and m.node is not None]
-        targets = [v.node for v in variables if v is not None]
-        found = iter(pullback("custom_jvp", pairs, targets, retain=True, create_graph=tracked or None) if pairs else [None] * len(targets))
-        return [next(found) if v is not None else None for v in variables]
+            moved = jvp(ins, variables)
+        return _pulled("custom_jvp", moved, cts, variables, tracked)
 
-    return vjp, run
+    return vjp, jvp
 
 
-def _by_extra(extra: Sequence[Tensor], value: Callable[[list[Tensor]], list[Tensor]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _variables(like: Sequence[Any]) -> list[Any]:
+    """New inputs of a linear map, for the tensors that have a derivative."""
+    return [alias(zeros_like(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in like]
+
+
+def _pulled(name: str, outs: Sequence[Any], cts: Sequence[Any], variables: Sequence[Any], tracked: bool = False) -> list[Any]:
+    """The cotangents of variables that outs were computed of, None for what is none."""
+    roots = [(o.node, c) for o, c in zip(outs, cts, strict=True) if isinstance(o, Tensor) and o.node is not None and c is not None]
+    targets = [v.node for v in variables if v is not None]
+    found = iter(pullback(name, roots, targets, retain=True, create_graph=tracked or None) if roots else [None] * len(targets))
+    return [None if v is None else next(found) for v in variables]
+
+
+def _by_extra(value: Callable[[list[Tensor]], list[Tensor]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """vjp and jvp by what a function reads from outside, as value(extra) has them."""
 
-    def run(nodes: list[Any]) -> tuple[list[Any], list[Any]]:
-        variables = [alias(t) if t.dtype.inexact else t for t in starting(extra, nodes)]
+    def run(ins: list[Any]) -> tuple[list[Any], list[Any]]:
+        extra = [alias(t) if t.dtype.inexact else t for t in ins]
         with grad_mode(True):
-            return variables, value(variables)
+            return extra, value(extra)
 
-    def vjp(nodes: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-        variables, outs = run(nodes)
-        pairs = [(o.node, c) for o, c in zip(outs, cts, strict=True) if c is not None and o.node is not None]
-        targets = [v.node for v in variables if v.dtype.inexact]
-        found = iter(pullback("custom", pairs, targets, retain=True, create_graph=tracked or None) if pairs else [None] * len(targets))
-        return [next(found) if v.dtype.inexact else None for v in variables]
+    def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
+        extra, outs = run(ins)
+        return _pulled("custom", outs, cts, [v if v.dtype.inexact else None for v in extra], tracked)
 
-    def jvp(nodes: list[Any], tangents: list[Any]) -> list[Any]:
-        variables, outs = run(nodes)
-        moving = [(v, t) for v, t in zip(variables, tangents, strict=True) if t is not None]
+    def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
+        extra, outs = run(ins)
+        moving = [(v, t) for v, t in zip(extra, tangents, strict=True) if t is not None]
         moved = iter(_push([o for o in outs if o.dtype.inexact], [v for v, _ in moving], [t for _, t in moving]))
         return [next(moved) if o.dtype.inexact else None for o in outs]
 
@@ -143,7 +106,7 @@ class Rule:
     the arguments; "fwd" too, and gives the residuals besides; "bwd" takes residuals and cotangents and gives those of the arguments `back`; "push"
     takes arguments and tangents."""
 
-    def __init__(self, name: str, given: Sequence[Tensor]):
+    def __init__(self, name: str, given: Tensors):
         self.name, self.n, self.n_out, self.back, self.home = name, len(given), 0, list[int](), home(given[0].xp)
         self.given = [aval(t) for t in given]
         self.functions: dict[str, Callable[..., list[Any]]] = {}
@@ -185,15 +148,10 @@ class Rule:
         self.extra.append(t)
         return len(self.extra) - 1
 
-    def run(self, kind: str, operands: Sequence[Tensor], extra: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, kind: str, operands: Tensors, extra: Tensors) -> list[Tensor]:
         """One of the graphs on Tensors, in the current context."""
         graph = self.graph(kind)
-        return _run(graph, [*operands, *(extra[i] for i in graph.cache["extra"])])
-
-
-def _run(graph: Graph, xs: Sequence[Tensor]) -> list[Tensor]:
-    with using(home(xs[0].xp)):  # where its numbers become tensors
-        return run_graph(graph, xs)
+        return run_graph(graph, [*operands, *(extra[i] for i in graph.cache["extra"])])
 
 
 class _Wide(Rule):
@@ -213,32 +171,32 @@ class _Wide(Rule):
             if kind == "bwd":
                 held = [own[i] for i in self.back]
                 add = lambda *xs: [o if b else ns.sum(o, axis=(0,), keepdims=False) for o, b in zip(run_graph(wide, xs), held, strict=True)]
-                wide = subgraph(lambda *xs: tuple(add(*xs)), [aval(v) for v in wide.inputs])[0]
+                wide = closed(add, [aval(v) for v in wide.inputs])
             wide.cache["extra"] = inner.cache["extra"]
             self.graphs[kind] = wide
         return self.graphs[kind]
 
 
-def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
+def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
     """The custom primitive on Tensors, with its derivatives."""
     rule, body = params["rule"], params["body"]
     args, extra, residuals = operands[: rule.n], operands[rule.n :], len(body.outputs) > rule.n_out
 
-    def apply(graph: Graph, xs: Sequence[Tensor]) -> list[Tensor]:
+    def apply(graph: Graph, xs: Tensors) -> list[Tensor]:
         if state.interpreter is None:
-            return _run(graph, xs[: len(graph.inputs)])
-        return list(bind(table["custom"], xs, {"body": graph, "rule": rule}))
+            return run_graph(graph, xs[: len(graph.inputs)])
+        return list(bind(table["custom"], xs, {"body": graph, "rule": rule}, plain=True))
 
     if not state.grad or all(node_of(t) is None for t in operands):
         return apply(body, operands)
     bare, fixed = [as_constant(t) for t in args], [as_constant(t) for t in extra]
     if all(node_of(t) is None for t in args):
         value = lambda xs: rule.run("fwd" if residuals else "value", args, xs)
-        return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(fixed, value)) if in_body() else value(extra)
+        return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(value)) if in_body() else value(extra)
     tail = rule.run("fwd", args, fixed)[rule.n_out :] if residuals else []
     if rule.name == "custom_jvp":
         outs = apply(rule.graph("value"), [*bare, *fixed])
-        return attach(rule.name, args, outs, *pushed(bare, lambda start, full: rule.run("push", [*start, *full], fixed)))
+        return attach(rule.name, args, outs, *from_forward(lambda start, full: rule.run("push", [*start, *full], fixed)))
     found = apply(rule.graph("fwd"), [*bare, *fixed])
     outs, kept = found[: rule.n_out], found[rule.n_out :]
 
@@ -249,7 +207,7 @@ def apply_custom(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Ten
         return [places.get(i) for i in range(rule.n)]
 
     again = lambda start: rule.run("fwd", start, fixed)[rule.n_out :]
-    return [*attach(rule.name, args, outs, *transposed(bare, outs, again, reverse)), *tail]
+    return [*attach(rule.name, args, outs, *transposed(outs, again, reverse)), *tail]
 
 
 def _batch_custom(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
@@ -257,4 +215,4 @@ def _batch_custom(primitive: Any, call: Any, size: int, xs: Any, batched: Any, p
     return apply_custom(xs, {"body": body, "rule": _Wide(params["rule"], size, batched)})
 
 
-LOOPS["custom"], table["custom"].batch = apply_custom, _batch_custom
+table["custom"].apply, table["custom"].batch = apply_custom, _batch_custom

@@ -2,6 +2,9 @@
 
     ns, table, bind                                   the primitives: as functions of Tensors, as data, and how one is applied
     define, Primitive, elementwise                    a primitive of your own, batch_elementwise and batch_leading its batching rules
+    Body, jvp_graph, vjp_graph, halves, batched_graph functions as graphs, and the graphs derived from these, for a primitive that carries them;
+                                                      reached says what in one has a derivative, settings what it depends on, with_modules
+                                                      which arguments belong to the function
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none
     Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, lifetimes and memory say
@@ -9,8 +12,9 @@
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises
-    whole, fused, loop                                several operations, and the steps of a loop, that are one program where that pays
-    stands_for, at_once                               what a library's kernel computes in the place of several, and whether they run at once
+    whole, fused                                      several operations that are one program where that pays
+    stands_for, at_once, traced                       what a library's kernel computes in the place of several, whether they run at once, or in a
+                                                      trace or vmap
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function
     autocasting, cast_by                              the dtypes in which operations compute
@@ -23,6 +27,7 @@ Promises: these names stay. A function written with them runs eager, traced, bat
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,16 +39,16 @@ from minidl.backends import get as get_backend
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
+from minidl.bodies import Body, apply, batched_graph, halves, jvp_graph, reached, settings, vjp_graph
 from minidl.calls import Engine
 from minidl.checkpointing import streams
 from minidl.context import at_once, autocasting, cast_by, interpreting
-from minidl.control.scans import loop
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
 from minidl.graph import Equation, Literal, Var, subgraphs
 from minidl.handover import handed
-from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, fits, operand, pairs, state, values
+from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, fits, operand, pairs, state, traced, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.passes import dead_code, lifetimes, memory
@@ -54,15 +59,16 @@ from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
-from minidl.transforms import argument_numbers, inexact, stands_for
+from minidl.transforms import argument_numbers, inexact, stands_for, with_modules
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Auto", "Backend", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting", "axes_tuple",
-    "axis_index", "batch_elementwise", "batch_leading", "bind", "cast", "cast_by", "check_all", "constant", "create", "cut", "dead_code", "deciding",
-    "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "handed", "home", "inexact", "interpreting",
-    "lanes_around", "lifetimes", "loop", "memory", "ns", "operand", "pairs", "per_lane", "persistent", "recorded", "scalar_type", "seen", "sever",
-    "size_tuple", "stands_for", "store", "storing", "streams", "subgraphs", "table", "using", "view", "whole",
+    "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting",
+    "axes_tuple", "axis_index", "batch_elementwise", "batch_leading", "batched_graph", "bind", "cast", "cast_by", "check_all", "constant", "create",
+    "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "halves",
+    "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand", "pairs", "per_lane",
+    "persistent", "reached", "recorded", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for", "store", "storing", "streams",
+    "subgraphs", "table", "traced", "using", "view", "vjp_graph", "whole", "with_modules",
 ]  # fmt: skip
 
 
@@ -77,7 +83,7 @@ def home(like: Tensor | None = None) -> Backend:
     return default() if state.interpreter is None else below(state.interpreter)
 
 
-def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
+def define(primitive: Primitive, kernels: str = "", derive: Callable[..., Any] | None = None) -> Callable[..., Any]:
     """A primitive of your own as a function of Tensors, on every backend: it has a derivative, a batching rule and a place in graphs like any other.
     Backends compute it by its decomposition, whose namespace xp has the functions of md.extend.table. What it has no rule for follows from that, too:
     the derivative of one that is not elementwise and gives no rule at all, as those of several results must; and what vmap does without `batch`, of
@@ -86,6 +92,12 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
     kernels: a package whose modules on_numpy, on_torch, … (by the names of backends; none is needed) have a function of the primitive's name that
     computes it there, in the library's own arrays; on_numba has lowerings, see minidl.backends.numba_lower. They are imported with their backend.
     What they do not compute is decomposed. A primitive with kernels and without rules has no derivative.
+
+    derive: the derivative of a primitive with Graphs among its params, of several results, on Tensors: derive(operands, live, params) → (operands,
+    params, vjp, jvp) is asked where some of the operands are differentiated, as `live` says of each. The primitive is applied to what it gives, such
+    as graphs which return residuals too, whose results come after its own. vjp(operands, results, cotangents) has one cotangent for each operand,
+    results being None where it is differentiated in turn and computes them itself; jvp(operands, tangents) has one tangent for each result. None
+    is zero.
 
     Raises ValueError for a primitive without a decomposition, unless it has kernels and a batching rule, and for rules of one of several results
     without a batching rule.
@@ -106,11 +118,12 @@ def define(primitive: Primitive, kernels: str = "") -> Callable[..., Any]:
             f"define: primitive {primitive.name} has several results, whose derivative is that of its decomposition; give no rules, or a batching"
             " rule, too"
         )
-    if not kernels and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
+    if not kernels and derive is None and not primitive.elementwise and not any((*primitive.vjps, *primitive.jvps)):
         primitive.inline = True  # everybody but a backend sees the decomposition
     if primitive.batch is None:
         primitive.batch = _by_decomposition
     primitive.kernels = kernels
+    primitive.apply = None if derive is None else functools.partial(apply, primitive, derive)
     for xp in loaded():
         for space in (xp, xp.quick, xp.bare):  # a name that was free again means another primitive now
             vars(space).pop(primitive.name, None)

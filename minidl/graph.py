@@ -232,12 +232,8 @@ class Graph:
         >>> graph(md.zeros((3,)))[0].tolist()
         [0.0, 0.0, 0.0]
         """
-        from minidl.context import autocasting, busy, state
-        from minidl.control import run_graph
+        from minidl.bodies import run_graph
 
-        if busy[0] and state.autocast is not None:
-            with autocasting(None):
-                return self(*args)
         if [(a.shape, a.dtype) for a in args] != [(v.shape, v.dtype) for v in self.inputs]:
             came, want = (", ".join(describe(a) for a in xs) or "nothing" for xs in (args, self.inputs))
             raise ValueError(f"{self.name}: the graph was traced for {want}, and {came} came; trace the function again for these arguments")

@@ -518,13 +518,15 @@ def avals(payloads: Sequence[Any], xp: Any, common: DType | None) -> list[Var]:
     return [Var(tuple(p.shape), xp.dtype_of(p)) if hasattr(p, "shape") else Var((), common or dtypes.float32) for p in payloads]
 
 
-def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+def bind(primitive: Primitive, args: Sequence[Any], params: dict[str, Any], plain: bool = False) -> Any:
     """Apply a primitive in the current context and record it. Returns a Tensor, or a tuple of them for a primitive with several results. Raises what
-    its shape and dtype rule says of arguments that do not fit.
+    its shape and dtype rule says of arguments that do not fit. plain: without the derivative of one that carries graphs.
 
     >>> bind(md.extend.table["sum"], [md.ones((2, 3))], {"axis": (0,), "keepdims": False}).tolist()
     [2.0, 2.0, 2.0]
     """
+    if primitive.apply is not None and not plain:
+        return primitive.apply(args, params)
     try:
         return _bind(primitive, args, params)
     except Exception as error:

@@ -421,38 +421,6 @@ def finish(equations: Sequence[Equation], inputs: Sequence[Var], outputs: Sequen
     return simplify(Graph(inputs, equations, outputs, name))
 
 
-def subgraph(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]]) -> tuple[Graph, list[Tensor], Any]:
-    """Trace f on new symbols, in a trace nested in the current context.
-
-    Returns the graph, whose inputs are those symbols followed by what f read from outside; those outside Tensors; and the output's pytree
-    structure. Raises RuntimeError if f changes a tensor from outside.
-    """
-    graph, extra, structure, written = subgraph_writing(f, avals)
-    if written:
-        raise RuntimeError("control flow: a derivative changed a tensor from outside")
-    return graph, extra, structure
-
-
-def subgraph_writing(f: Callable[..., Any], avals: Sequence[tuple[tuple[int, ...], DType]]) -> tuple[Graph, list[Tensor], Any, list[Tensor]]:
-    """As subgraph, for functions that change tensors from outside: these are returned too; they are inputs after the symbols and before what was
-    only read, and their final values are the last outputs."""
-    inner = Trace(state.interpreter)
-    inner.body = True
-    symbols = [Var(tuple(s), d) for s, d in avals]
-    with interpreting(inner):
-        leaves, structure = tree.flatten(f(*(Tensor(v, inner, v.dtype) for v in symbols)))
-        payloads = [inner.lift(asarray_here(v))[0] for v in leaves]
-        written = list(inner.written.values())
-        payloads += [inner.lift(t)[0] for t in written]
-    inner.closed = True
-    if inner.leaves_grads():
-        raise RuntimeError("control flow: .grad was set inside a loop or branch; return the gradients (md.grad) and carry them instead")
-    changed = [inner.captured[id(t)][1] for t in written]
-    extra = [e for k, e in inner.captured.items() if k not in inner.written]
-    graph = finish(inner.equations, symbols + changed + [e[1] for e in extra], payloads, "body")
-    return graph, [e[0] for e in extra], structure, written
-
-
 def asarray_here(value: Any) -> Tensor:
     """A Tensor in the current context, from a Tensor, a number, a Host scalar or another array."""
     if isinstance(value, Tensor):

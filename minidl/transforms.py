@@ -60,7 +60,13 @@ def twin(t: Any) -> Any:
 
 
 def with_modules(f: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """f and its arguments, of which Modules and optimizers belong to f: they are not made again from their tensors, but themselves."""
+    """f and its arguments, of which Modules and optimizers belong to f: they are not made again from their tensors, but themselves.
+
+    >>> net = md.nn.Linear(2, 1)
+    >>> f, rest = md.extend.with_modules(lambda m, x: m(x), (net, md.ones(2)))
+    >>> len(rest), f(*rest).shape
+    (1, (1,))
+    """
     if not any(map(stateful, args)):
         return f, args
 

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 from minidl import tree
 from minidl.backends import using
+from minidl.bodies import Body, settings
 from minidl.context import at_once, busy, state
-from minidl.dtypes import Defaults, DType
+from minidl.dtypes import DType
 from minidl.graph import Graph, told
 from minidl.tensors import Tensor
-from minidl.tracing import subgraph
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CALLS = 2  # of one kind before it is compiled: tensors whose shapes are new each time never are
@@ -33,15 +33,17 @@ _SMALL = 2**16  # bytes; for larger tensors kernels cost more than Python, and p
 
 @functools.lru_cache(maxsize=1024)
 def _program(
-    f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...], DType], ...], static: tuple[Any, ...], settings: tuple[Any, ...]
+    f: Callable[..., Any], xp: Any, avals: tuple[tuple[tuple[int, ...], DType], ...], static: tuple[Any, ...], told: tuple[Any, ...]
 ) -> Callable[..., Any]:
     with using(xp):
-        graph, constants, structure = subgraph(lambda *data: f(*data, *static), avals)
-    run, fixed = xp.compile(graph), [c.payload for c in constants]
+        body = Body(lambda *data: f(*data, *static), avals)
+    if body.written:
+        raise RuntimeError(f"{f.__name__}: it changes a tensor from outside, which a program of its arguments cannot")
+    run, fixed = xp.compile(body.graph), [c.payload for c in body.read]
 
     def call(*natives: Any) -> Any:
         outs = run(*natives, *fixed)
-        return tree.unflatten(structure, [Tensor(o, xp, v.dtype) for o, v in zip(outs, graph.outputs, strict=True)])
+        return tree.unflatten(body.structure, [Tensor(o, xp, v.dtype) for o, v in zip(outs, body.graph.outputs, strict=True)])
 
     return call
 
@@ -68,8 +70,8 @@ def whole(f: F) -> F:
             return f(*args)
         if not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
             return f(*args)
-        settings = told(args[count:]), state.bounds, Defaults.floating, Defaults.strict
-        return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:], settings)(*(x.payload for x in data))
+        key = told(args[count:]), settings()
+        return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:], key)(*(x.payload for x in data))
 
     return call  # type: ignore[return-value]
 

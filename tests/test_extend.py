@@ -218,3 +218,106 @@ def test_rules_without_a_batching_rule_are_the_derivative_of_every_lane(kind):
         np.testing.assert_allclose(each(x, y).numpy(), want[0], rtol=1e-5)
     finally:
         del md.extend.table["of_two_rules"]
+
+
+@pytest.fixture(scope="module")
+def iterate():
+    """n times a body, x → x, that reads other tensors: a loop with derivatives of its own, which keeps no state but the first."""
+
+    def run(xp, x, *more, body, n):
+        for _ in range(n):
+            call = lambda p, ins, params: getattr(xp, p.name)(*ins, **params)
+            (x,) = body.run(call, [x, *more], lambda c: xp.full(shape=(), value=c.value, dtype=c.dtype))
+        return (x,)
+
+    def derive(operands, live, params):
+        body, n = params["body"], params["n"]
+
+        def states(x, more):
+            return [x] + [x := body(x, *more)[0] for _ in range(n)]
+
+        def vjp(ins, outs, cts):
+            asked.append(outs is None)
+            back = ex.vjp_graph(body, [True] * len(ins), [True])
+            g, *sums = [*cts, *(md.zeros_like(v) for v in ins[1:])]
+            for x in states(ins[0], ins[1:])[-2::-1]:
+                g, *found = back(x, *ins[1:], g)
+                sums = [a + b for a, b in zip(sums, found, strict=True)]
+            return [g, *sums]
+
+        def jvp(ins, tangents):
+            x, *more = ins
+            ts = [md.zeros_like(v) if t is None else t for v, t in zip(ins, tangents, strict=True)]
+            both = ex.jvp_graph(body, [True] * len(ins), [True])
+            for _ in range(n):
+                x, ts[0] = both(x, *more, *ts)
+            return ts[:1]
+
+        return operands, params, vjp, jvp
+
+    def batch(primitive, call, size, xs, batched, params):
+        wide, _ = ex.batched_graph(params["body"], size, [True, *batched[1:]], [True])
+        x = xs[0] if batched[0] else md.broadcast_to(xs[0], (size, *xs[0].shape))
+        return step(x, *xs[1:], body=wide, n=params["n"])
+
+    asked = []
+    infer = lambda x, *more, body, n: (((x.shape, x.dtype)),)
+    primitive = ex.Primitive("iterate", "*operands", "body n", infer=infer, batch=batch, decompose=run, multiple=True, promote="none")
+    step = ex.define(primitive, derive=derive)
+
+    def iterate(f, n, x):
+        body = ex.Body(f, [(x.shape, x.dtype)])
+        return step(x, *body.read, body=body.graph, n=n)[0]
+
+    yield iterate, asked
+    del ex.table["iterate"]
+
+
+def test_a_primitive_that_carries_a_graph_has_the_derivative_that_it_brings(iterate, backend):
+    iterate, asked = iterate
+    w, x, t = (md.tensor(v, dtype=md.float64) for v in (0.7, [0.4, 0.9], [1.0, -2.0]))
+    own = lambda w, x: iterate(lambda v: md.sin(v * w) * 1.5, 3, x)
+
+    def plain(w, x):
+        for _ in range(3):
+            x = md.sin(x * w) * 1.5
+        return x
+
+    gradient = lambda f: md.grad(lambda w, x: f(w, x).sum(), (0, 1))
+    ways = {
+        "value": lambda f: f(w, x),
+        "grad": lambda f: gradient(f)(w, x),
+        "second": lambda f: md.grad(lambda w, x: sum(v.sum() for v in gradient(f)(w, x)), (0, 1))(w, x),
+        "jvp": lambda f: md.jvp(f, (w, x), (w, t)),
+        "jvp of grad": lambda f: md.jvp(gradient(f), (w, x), (w, t)),
+        "vmap of grad": lambda f: md.vmap(gradient(f), in_axes=(None, 0))(w, x[:, None]),
+        "grad of vmap": lambda f: gradient(md.vmap(f, in_axes=(0, None)))(x, t),
+        "in a scan": lambda f: md.grad(lambda w: md.scan(lambda c, v: (f(w, c) + v, ()), x, t)[0].sum())(w),
+    }
+    everything = lambda f: md.tree.leaves([way(f) for way in ways.values()])
+    runs = [lambda f: md.jit(lambda: everything(f))(), *[everything] * (backend in ("numpy", "torch"))]
+    for run in runs:
+        del asked[:]
+        for a, b in zip(run(own), runs[0](plain), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12)
+        assert {*asked} == {False, True}  # raw, and on Tensors where it is differentiated in turn
+
+
+def test_a_graph_runs_where_its_operands_are():
+    for name in (name for name, there in md.backends().items() if there is True):
+        x = md.ones(2, backend=name)
+        graph = md.trace(lambda x: md.fori_loop(0, 2, lambda i, v: v * 3.0 + 1.0, x) - 2.0)(x)
+        assert graph(x)[0].backend == name and graph(x)[0].tolist() == [11.0, 11.0]
+
+
+def test_a_graph_on_tensors_computes_in_the_dtypes_that_it_shows():
+    """Under autocast, too, also where a loop's derivative runs its body."""
+    w = md.ones((2, 2)) * 0.3001
+    with md.autocast(dtype=md.float16):
+        def step(c, _):
+            with md.autocast(enabled=False):
+                return md.tanh(c @ w), ()
+
+        f = lambda x: md.scan(step, x, None, length=2)[0].sum()
+        found = md.jit(md.grad(f))(md.ones((1, 2)))
+    np.testing.assert_array_equal(found.numpy(), md.grad(f)(md.ones((1, 2))).numpy())

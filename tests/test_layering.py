@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "distributions", "train", "amp", "random", "linalg", "fft",
     "testing", "profiling", "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "rematerialize", "precision", "__main__",
+    "rematerialize", "precision", "control", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
     ("tracing", "batching", "guards", "replay"),
-    ("transforms", "program", "calls", "jitting", "control", "custom", "custom_rules", "checkpointing", "recording"),
+    ("transforms", "bodies", "program", "calls", "jitting", "custom", "custom_rules", "checkpointing", "recording"),
     ("whole", "extend"),
     ("__init__",),
     SATELLITES,
@@ -150,7 +150,6 @@ x = md.tensor([1.0, 2.0], requires_grad=True)
 f = lambda v: (v * v * v).sum()
 assert md.jit(md.grad(f))(md.tensor([1.0, 2.0])).tolist() == [3.0, 12.0]
 assert md.vmap(md.grad(f))(md.tensor([[1.0], [2.0]])).tolist() == [[3.0], [12.0]]
-assert md.fori_loop(0, 3, lambda i, v: v * 2.0, md.tensor(1.0)).item() == 8.0
 assert md.extend.ns.square(md.tensor(3.0)).item() == 9.0
 assert md.grad(md.checkpoint(lambda v: md.sin(md.sin(v)).sum()))(x).shape == (2,)
 for name, there in md.backends().items():

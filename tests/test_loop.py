@@ -1,4 +1,4 @@
-"""md.extend.loop: a loop over a step that reads nothing but its arguments, which is one node of the tape in eager code, too."""
+"""md.control.loop: a loop over a step that reads nothing but its arguments, which is one node of the tape in eager code, too."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def number(out):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("length", [1, L])
 def test_it_is_scan(backend, reverse, length):
-    run, args = md.extend.loop(step), arguments(backend, length)
+    run, args = md.control.loop(step), arguments(backend, length)
     found = []
     for f in (run, by_scan):
         out = f(*args, reverse)
@@ -54,7 +54,7 @@ def test_it_is_scan(backend, reverse, length):
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
 def test_forward_mode_jit_vmap_and_no_grad(backend):
-    run, (constants, init, xs) = md.extend.loop(step), arguments(backend)
+    run, (constants, init, xs) = md.control.loop(step), arguments(backend)
     f = lambda g, w: number(g({"w": w}, init, xs))
     w, t = constants["w"].detach(), md.ones((2, 2), dtype=md.float64, backend=backend)
     transforms = (
@@ -78,7 +78,7 @@ def test_a_step_is_traced_once_for_every_length_and_not_for_another_kind_of_argu
         calls.append(md.extend.home().name)
         return step(constants, carry, x)
 
-    run = md.extend.loop(counted)
+    run = md.control.loop(counted)
     for length in (2, L, 2):
         run(*arguments(backend, length))
     assert calls == [backend]
@@ -87,12 +87,12 @@ def test_a_step_is_traced_once_for_every_length_and_not_for_another_kind_of_argu
 
 
 def test_the_step_is_one_node_where_compiling_takes_no_time():
-    (h, _), _ = md.extend.loop(step)(*arguments("torch"))
+    (h, _), _ = md.control.loop(step)(*arguments("torch"))
     assert h.node[3][1].name == "scan"
 
 
 def test_hooks_and_backward_accumulate_as_ever():
-    run, (constants, init, xs) = md.extend.loop(step), arguments("torch")
+    run, (constants, init, xs) = md.control.loop(step), arguments("torch")
     seen = []
     last, ys = run(constants, init, xs)
     ys[0].register_hook(lambda g: seen.append(g.shape) or g * 2.0)
@@ -107,7 +107,7 @@ def test_hooks_and_backward_accumulate_as_ever():
 
 def test_a_step_that_reads_from_outside_runs_as_scan_does():
     outside = md.tensor(2.0, backend="numpy", requires_grad=True)
-    run = md.extend.loop(lambda constants, carry, x: (carry + x * outside, carry))
+    run = md.control.loop(lambda constants, carry, x: (carry + x * outside, carry))
     xs = md.tensor([1.0, 2.0], backend="numpy")
     for _ in range(2):
         last, _ = run((), md.tensor(0.0, backend="numpy"), xs)
@@ -119,10 +119,10 @@ def test_a_step_that_reads_from_outside_runs_as_scan_does():
 
 
 def test_what_scan_refuses_and_no_steps():
-    run = md.extend.loop(lambda constants, carry, x: (carry.to(md.float64), x))
+    run = md.control.loop(lambda constants, carry, x: (carry.to(md.float64), x))
     with pytest.raises(TypeError, match="the carry changes"):
         run((), md.tensor(0.0), md.ones(2))
-    run = md.extend.loop(step)
+    run = md.control.loop(step)
     constants, init, (p, here) = arguments("numpy")
     with pytest.raises(ValueError, match="leading axes"):
         run(constants, init, (p, here[:2]))
@@ -169,7 +169,7 @@ def test_a_layer_step_by_step_is_the_layer(backend, layer):
 
 
 def test_settings_of_the_thread_make_another_body():
-    run = md.extend.loop(lambda table, total, i: (total + table[i], md.zeros(2)))
+    run = md.control.loop(lambda table, total, i: (total + table[i], md.zeros(2)))
     args = md.tensor([1.0, 2.0], dtype=md.float32), md.tensor(0.0, dtype=md.float32), md.tensor([0, 5])
     for _ in range(2):
         assert run(*args)[0].item() == 3.0
@@ -181,7 +181,7 @@ def test_settings_of_the_thread_make_another_body():
         assert run(*args)[1].dtype is md.float64
     finally:
         md.set_default_dtype(md.float32)
-    mixed = md.extend.loop(lambda k, total, x: (total, x + k))
+    mixed = md.control.loop(lambda k, total, x: (total, x + k))
     args = md.tensor(1.0, dtype=md.float64), md.tensor(0.0), md.ones(2, dtype=md.float32)
     assert mixed(*args)[1].dtype is md.float64
     with md.strict_promotion(), pytest.raises(TypeError):
@@ -192,6 +192,6 @@ def test_settings_of_the_thread_make_another_body():
 def test_errors_say_what_is_wrong():
     for wrong in (lambda k, c, x: c, lambda k, c, x: (c, x, x)):
         with pytest.raises(TypeError, match=r"scan: the function must return \(carry, y\)"):
-            md.extend.loop(wrong)((), md.tensor(0.0), md.ones(2))
+            md.control.loop(wrong)((), md.tensor(0.0), md.ones(2))
     with pytest.raises(ValueError, match="loop: xs has no tensor"):
-        md.extend.loop(lambda k, c, x: (c, x))((), md.tensor(0.0), ())
+        md.control.loop(lambda k, c, x: (c, x))((), md.tensor(0.0), ())

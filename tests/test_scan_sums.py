@@ -205,3 +205,12 @@ def test_another_compiler_reads_a_loops_body_that_writes_over_nothing():
         (traced,), (compiled,) = xp._program(graph, "traced")(*args), xp._program(graph, "compiled")(*args)
     assert {key[1] for key in loop.params["body"].cache if key[0] is xp} == {"traced", "open"}
     torch.testing.assert_close(traced, compiled)
+
+
+def test_numbers_in_a_body_are_stacked_for_no_step():
+    step = lambda c, x: (md.exp(c * 3.0) * x, ())
+    graph = md.trace(md.grad(lambda c: md.scan(step, c, md.ones(4))[0]))(md.tensor(0.1))
+    body = next(e.params["body"] for e in graph.equations if e.primitive.name == "scan")
+    stacked = body.outputs[1:]
+    assert stacked and all(isinstance(v, md.extend.Var) for v in stacked)
+    assert not any(v in stacked for e in body.equations if e.primitive.name == "full" for v in e.outputs)

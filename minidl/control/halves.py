@@ -6,15 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from minidl import tape
-from minidl.context import grad_mode, interpreting, state
-from minidl.control.bodies import run_graph
-from minidl.control.reach import those
-from minidl.graph import Atom, Equation, Graph, Var
-from minidl.passes import dead_code
-from minidl.primitives import table
-from minidl.tensors import Tensor, bind, ns
-from minidl.tracing import Trace, finish
+from minidl import Graph, Tensor
+from minidl.extend import Equation, Literal, Var, bind, dead_code, halves, ns, table
+
+Atom = Var | Literal
 
 
 class Split(NamedTuple):
@@ -42,32 +37,16 @@ def split_body(
 ) -> Split:
     """The two bodies of a scan with a derivative. several: whether there are steps to add up. whole: another one, whose forward body ran already and
     is taken where it stacks what this one reads."""
-    t = Trace(state.interpreter)
-    args = [Tensor(Var(v.shape, v.dtype), t, v.dtype, None) for v in body.inputs]
-    for a, on in zip(args, live, strict=True):
-        if on:
-            a.node = tape.alias_node(t, None)
-    wanted = [i for i, on in enumerate(live) if on and (not n_consts <= i < n_consts + n_carry or used[i - n_consts])]
-    with interpreting(t), grad_mode(True):
-        outs = run_graph(body, args)
-        mark = len(t.equations)
-        ends = those(outs, used)
-        seeds: list[Any] = [Var(o.shape, o.dtype) for o in ends]
-        found: dict[int, Any] = dict.fromkeys(args[i].node[0] for i in wanted)
-        roots = [(o.node, s) for o, s in zip(ends, seeds, strict=True) if o.node is not None]
-        tape.pull_raw(roots, found, None, True, lambda node, g: None)
-        grads = [found[args[i].node[0]] for i in wanted]
-        grads = [t.full(shape=args[i].shape, value=0, dtype=args[i].dtype) if g is None else g for i, g in zip(wanted, grads, strict=True)]
-    t.closed = True
-    inputs = [a.payload for a in args]
+    wanted = [on and (not n_consts <= i < n_consts + n_carry or used[i - n_consts]) for i, on in enumerate(live)]
+    first, tail = halves(body, wanted, used)
+    inputs, seeds, values = first.inputs, tail.inputs, [*first.variables()]
     consts, xs = inputs[:n_consts], inputs[n_consts + n_carry :]
-    tail = finish(t.equations[mark:], (), grads, "backward")
     made: dict[Var, Any] = dict.fromkeys(seeds) | {v: e for e in tail.equations for v in e.outputs}
-    n, m = sum(live[:n_consts]), sum(live[:n_consts]) + sum(used[:n_carry])
-    own, carried, moved = dict(zip(wanted, tail.outputs[:n], strict=False)), tail.outputs[n:m], tail.outputs[m:]
+    n, m = sum(wanted[:n_consts]), sum(wanted[: n_consts + n_carry])
+    targets = [i for i, on in enumerate(wanted) if on]
+    own, carried, moved = dict(zip(targets, tail.outputs[:n], strict=False)), tail.outputs[n:m], tail.outputs[m:]
     others = {*made, *consts, *xs}
     stacked = [v for v in _read(tail) if v not in others]
-    values = [*inputs, *(v for e in t.equations[:mark] for v in e.outputs)]
     if whole is not None and {*stacked} <= {*(there := [values[i] for i in whole.places])}:
         stacked = there
     else:
@@ -76,13 +55,13 @@ def split_body(
     totals, more = _totals(own, made, stacks) if several else ({}, [])
     summed = [i for i in own if i not in totals]
     adds = [Equation(table["add"], (Var(v.shape, v.dtype), own[i]), {}, (Var(v.shape, v.dtype),)) for i in summed for v in (inputs[i],)]
-    tail = dead_code(Graph((), [*tail.equations, *adds], [*carried, *(e.outputs[0] for e in adds), *moved, *more]))
+    tail = dead_code(Graph(seeds, [*tail.equations, *adds], [*carried, *(e.outputs[0] for e in adds), *moved, *more]))
     read = _read(tail)
     reads = tuple([k for k, v in enumerate(group) if v in read] for group in (consts, stacked, xs))
     kept = [[group[k] for k in ks] for group, ks in zip((consts, stacked, xs), reads, strict=True)]
     given = [*kept[0], *seeds[: m - n], *(e.inputs[0] for e in adds), *seeds[m - n :], *kept[1], *kept[2]]
-    backward = finish(tail.equations, given, tail.outputs, "backward")
-    forward = finish(t.equations[:mark], inputs, [*(o.payload for o in outs), *stacked], "body") if whole is None else whole.forward
+    backward = Graph(given, tail.equations, tail.outputs, "backward")  # type: ignore[arg-type]
+    forward = dead_code(Graph(inputs, first.equations, [*first.outputs, *stacked], "body")) if whole is None else whole.forward
     places = [values.index(v) for v in stacked]
     return Split(forward, backward, reads, summed, totals, [*stacks, *more], used, places)  # type: ignore[arg-type]
 

@@ -6,17 +6,12 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl import tree
-from minidl.backends import using
-from minidl.context import state
-from minidl.control.bodies import Traced, applied, aval, bound, eager, jvp_graph, node_of, own, same, tensors
+import minidl as md
+from minidl import Graph, Tensor, tree
+from minidl.control.bodies import Traced, aval, own, same, tensor, tensors, widened, zeros_like
 from minidl.control.halves import Split, split_body
 from minidl.control.reach import asked, moved, those
-from minidl.dtypes import Defaults
-from minidl.graph import Graph
-from minidl.tensors import Tensor, describe, ns
-from minidl.tracing import subgraph
-from minidl.transforms import zeros_like
+from minidl.extend import Body, Primitive, at_once, batched_graph, define, describe, jvp_graph, ns, settings, traced, using
 
 
 def _pair(out: Any) -> tuple[Any, Any]:
@@ -26,19 +21,15 @@ def _pair(out: Any) -> tuple[Any, Any]:
     return out
 
 
-def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tensor]:
-    """The scan primitive on Tensors, with its derivatives."""
+def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, Any]) -> tuple[Any, ...]:
     body, n_consts, n_carry = params["body"], params["n_consts"], params["n_carry"]
     length, reverse = params["length"], params["reverse"]
-    tracked = state.grad and any(node_of(t) is not None and t.dtype.inexact for t in operands)
-    if not tracked:
-        return bound("scan", operands, params)
-    live = moved(body, n_consts, n_carry, [t.dtype.inexact and node_of(t) is not None for t in operands])
+    live = moved(body, n_consts, n_carry, live)
     n_out = len(body.outputs)
 
     def split(cts: Sequence[Any], first: Split | None = None) -> Split:
         used = asked(body, n_consts, n_carry, live, cts, idle=not length)
-        key = ("scan", tuple(live), tuple(used), n_consts, n_carry, length > 1, state.strong)
+        key = ("scan", tuple(live), tuple(used), n_consts, n_carry, length > 1, settings())
         if key not in body.cache:
             body.cache[key] = split_body(body, n_consts, n_carry, live, used, length > 1, first)
         return body.cache[key]
@@ -47,9 +38,9 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, _ = split(cts[:n_out], whole)
-        outs = outs if outs is not None and forward is whole.forward else apply_scan(ins, {**params, "body": forward})
-        full = [c if c is not None else zeros_like(o) for c, o, u in zip(cts[:n_out], outs[:n_out], used, strict=True) if u]
+        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, _ = split(cts, whole)
+        outs = outs if outs is not None and forward is whole.forward else _scan(*ins, **{**params, "body": forward})
+        full = [c if c is not None else zeros_like(o) for c, o, u in zip(cts, outs[:n_out], used, strict=True) if u]
         carry = [n_consts + i for i in range(n_carry) if used[i]]
         k, xs, stacked = len(carry), ins[n_consts + n_carry :], outs[n_out:]
         given = [
@@ -61,7 +52,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
             *(xs[i] for i in some_xs),
         ]
         more = {"body": backward, "length": length, "n_consts": len(some_consts), "n_carry": k + len(summed), "reverse": not reverse}
-        found = apply_scan(given, more)
+        found = _scan(*given, **more)
         ys = found[k + len(summed) :]
         stack = dict(zip(stacks, [*xs, *stacked, *full[k:], *ys], strict=True))
         result: list[Any] = [None] * len(ins)
@@ -80,8 +71,7 @@ def apply_scan(operands: Sequence[Tensor], params: dict[str, Any]) -> list[Tenso
         ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
         return _interleaved_scan(body, body2, ins, ts, order, out, params)
 
-    outs = applied("scan", operands, {**params, "body": whole.forward}, vjp, jvp)
-    return outs[:n_out]
+    return operands, {**params, "body": whole.forward}, vjp, jvp
 
 
 def _interleaved_scan(
@@ -102,12 +92,38 @@ def _interleaved_scan(
         body2.cache[key] = Graph([body2.inputs[k] for k in position], body2.equations, [body2.outputs[k] for k in out_position], "body")
     given = [*ins, *ts]
     counts = [sum(group(order[k]) == g for k in range(len(order))) for g in (0, 1)]
-    found = apply_scan([given[k] for k in position], {**params, "body": body2.cache[key], "n_consts": counts[0], "n_carry": counts[1]})
+    found = _scan(*(given[k] for k in position), **{**params, "body": body2.cache[key], "n_consts": counts[0], "n_carry": counts[1]})
     place = {k: j for j, k in enumerate(out_position)}
     tangents: list[Any] = [None] * len(body.outputs)
     for j, i in enumerate(out_floats):
         tangents[i] = found[place[len(body.outputs) + j]]
     return tangents
+
+
+def _batch(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, params: dict[str, Any]) -> Any:
+    c, k = params["n_consts"], params["n_carry"]
+    flags = [*batched[:c], *([True] * k), *batched[c + k :]]
+    body, _ = batched_graph(params["body"], size, flags, [True] * len(params["body"].outputs))
+    given = []
+    for i, (x, b) in enumerate(zip(xs, batched, strict=True)):
+        if c <= i < c + k:
+            x = widened(call, size, x, b)
+        elif b and i >= c + k:  # [B, T, ...] -> [T, B, ...]
+            x = call("permute", x, axes=(1, 0, *range(2, len(x.shape))))
+        given.append(x)
+    outs = _scan(*given, **{**params, "body": body})
+    return [o if i < k else call("permute", o, axes=(1, 0, *range(2, len(o.shape)))) for i, o in enumerate(outs)]
+
+
+def _infer(*operands: Any, body: Any, length: int, n_consts: int, n_carry: int, reverse: bool) -> Any:
+    carry = tuple((v.shape, v.dtype) for v in body.outputs[:n_carry])
+    return (*carry, *(((length, *v.shape), v.dtype) for v in body.outputs[n_carry:]))
+
+
+_scan = define(
+    Primitive("scan", "*operands", "body length n_consts n_carry reverse", infer=_infer, batch=_batch, multiple=True, promote="none"),
+    "minidl.control", _derive,
+)  # fmt: skip
 
 
 def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: Any = 1) -> tuple[Any, Any]:
@@ -127,28 +143,28 @@ def scan(f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = 
     if len(lengths) != 1 or None in lengths:
         raise ValueError(f"scan: leading axes of xs and length must agree, got {', '.join(describe(t) for t in seq) or 'no xs'} and length={length}")
     (n,) = lengths
-    if state.interpreter is None and n == 0:  # what one step would return says what no step returns
-        graph, _, structure = subgraph(
+    if not traced() and n == 0:  # what one step would return says what no step returns
+        step = Body(
             lambda *a: f(tree.unflatten(c_structure, a[: len(carry)]), tree.unflatten(x_structure, a[len(carry) :])),
             [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq],
         )
         with using(given[0].xp) if (given := carry + seq) else contextlib.nullcontext():
-            ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in graph.outputs[len(carry) :]]
-        return tree.unflatten(c_structure, own(tuple(carry))), tree.unflatten(structure.children[1], ys)
-    if state.interpreter is None:
+            ys = [ns.full(shape=(0, *v.shape), value=0, dtype=v.dtype) for v in step.graph.outputs[len(carry) :]]
+        return tree.unflatten(c_structure, own(tuple(carry))), tree.unflatten(step.structure.children[1], ys)
+    if not traced():
         return _python_scan(f, carry, c_structure, seq, x_structure, int(n), reverse)  # type: ignore[arg-type]
     k = len(carry)
 
     def body(*args: Tensor) -> Any:
         return _pair(f(tree.unflatten(c_structure, args[:k]), tree.unflatten(x_structure, args[k:])))
 
-    traced = Traced("scan", body, [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq], carry)
-    y_structure = traced.structure.children[1]
-    w = len(traced.written)
-    graph = Graph([*traced.extra_vars, *traced.written_vars, *traced.graph.inputs[: k + len(seq)]], traced.graph.equations, traced.outputs, "body")
-    params = {"body": graph, "length": n, "n_consts": len(traced.extra), "n_carry": k + w, "reverse": reverse}
-    outs = apply_scan([*traced.extra, *traced.written, *carry, *seq], params)
-    traced.store(outs[:w])
+    made = Traced("scan", body, [aval(t) for t in carry] + [(t.shape[1:], t.dtype) for t in seq], carry)
+    y_structure = made.structure.children[1]
+    w = len(made.written)
+    graph = Graph([*made.extra_vars, *made.written_vars, *made.graph.inputs[: k + len(seq)]], made.graph.equations, made.outputs, "body")
+    params = {"body": graph, "length": n, "n_consts": len(made.extra), "n_carry": k + w, "reverse": reverse}
+    outs = _scan(*made.extra, *made.written, *carry, *seq, **params)
+    made.body.store(outs[:w])
     return tree.unflatten(c_structure, outs[w : w + k]), tree.unflatten(y_structure, outs[w + k :])
 
 
@@ -159,7 +175,7 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
     is then one node of the tape. xs has at least one tensor. Indices from data are not checked in the step, as under jit. Raises as md.scan does,
     ValueError for xs without a tensor.
 
-    >>> run = md.extend.loop(lambda decay, total, x: (total * decay + x, total))
+    >>> run = md.control.loop(lambda decay, total, x: (total * decay + x, total))
     >>> last, before = run(md.tensor(0.5), md.tensor(0.0), md.tensor([1.0, 2.0, 3.0]))
     >>> last.item(), before.tolist()
     (4.25, [0.0, 1.0, 2.5])
@@ -173,10 +189,10 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
         if not seq:
             raise ValueError("loop: xs has no tensor, whose leading axis says how many steps there are; md.scan takes a length")
         xp = getattr(seq[0], "xp", None)
-        usual = state.interpreter is None and state.autocast is None and all(isinstance(t, Tensor) and t.xp is xp for t in operands)
+        usual = at_once() and all(isinstance(t, Tensor) and t.xp is xp for t in operands)
         if usual and hasattr(xp, "asarray") and len({t.shape[:1] for t in seq}) == 1 and all(seq[0].shape[:1]):
-            told = state.grad, state.strong, state.bounds, Defaults.floating, Defaults.strict
-            key = xp, *told, *(s for _, s in parts), *(aval(t) for t in operands[: len(consts) + len(carry)]), *((t.shape[1:], t.dtype) for t in seq)
+            fixed = operands[: len(consts) + len(carry)]
+            key = xp, md.is_grad_enabled(), settings(), *(s for _, s in parts), *(aval(t) for t in fixed), *((t.shape[1:], t.dtype) for t in seq)
             if key not in bodies:
                 if len(bodies) > 255:
                     bodies.clear()
@@ -184,7 +200,7 @@ def loop(step: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., tupl
             found = bodies[key]
             if found is not None:
                 n = {"length": seq[0].shape[0], "n_consts": len(consts), "n_carry": len(carry)}
-                outs = apply_scan(operands, {"body": found[0], **n, "reverse": reverse})
+                outs = _scan(*operands, body=found[0], **n, reverse=reverse)
                 return tree.unflatten(c_structure, outs[: len(carry)]), tree.unflatten(found[1], outs[len(carry) :])
         return scan(lambda now, x: step(constants, now, x), init, xs, reverse=reverse)
 
@@ -201,16 +217,14 @@ def _body(step: Any, parts: list[tuple[list[Tensor], Any]], xp: Any) -> tuple[Gr
 
     avals = [*(aval(t) for leaves, _ in parts[:2] for t in leaves), *((t.shape[1:], t.dtype) for t in parts[2][0])]
     with using(xp):
-        traced = Traced("scan", body, avals, parts[1][0], loop=False)
-    if traced.extra or traced.written or xp.expected(traced.graph):
+        made = Traced("scan", body, avals, parts[1][0], loop=False)
+    if made.extra or made.written or xp.expected(made.graph):
         return None
-    return traced.graph, traced.structure.children[1]
+    return made.graph, made.structure.children[1]
 
 
 def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: Any, n: int, reverse: bool) -> tuple[Any, Any]:
-    from minidl.ops import stack, unstack
-
-    state_now, ys, rows = tree.unflatten(cs, own(tuple(carry))), [], [own(unstack(t)) for t in seq]
+    state_now, ys, rows = tree.unflatten(cs, own(tuple(carry))), [], [own(md.unstack(t)) for t in seq]
     for i in reversed(range(n)) if reverse else range(n):
         after, y = _pair(f(state_now, tree.unflatten(xs, [row[i] for row in rows])))
         state_now = own(after)
@@ -218,7 +232,7 @@ def _python_scan(f: Any, carry: list[Tensor], cs: Any, seq: list[Tensor], xs: An
     same("scan", carry, tree.leaves(state_now))
     if reverse:
         ys.reverse()
-    return state_now, tree.map(lambda *row: stack([eager(v) for v in row]), *ys)
+    return state_now, tree.map(lambda *row: md.stack([tensor(v) for v in row]), *ys)
 
 
 def map(f: Callable[..., Any], xs: Any) -> Any:

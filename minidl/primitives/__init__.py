@@ -5,7 +5,7 @@
 
 from minidl.primitives import (
     contraction,
-    control,
+    custom,
     elementwise,
     indexing,
     reductions,
@@ -14,6 +14,6 @@ from minidl.primitives import (
 from minidl.primitives.core import Primitive, table
 
 __all__ = [
-    "Primitive", "contraction", "control", "elementwise", "indexing", "reductions",
+    "Primitive", "contraction", "custom", "elementwise", "indexing", "reductions",
     "structural", "table",
 ]  # fmt: skip

@@ -47,8 +47,8 @@ class Primitive:
     """
 
     __slots__ = (
-        "accepts", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "kernels", "linear",
-        "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
+        "accepts", "apply", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "kernels",
+        "linear", "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Primitive:
         self.infer, self.batch, self.decompose, self.shared = infer, batch, decompose, shared
         self.promote, self.joins, self.others = promote, joins, others
         self.multiple, self.elementwise, self.check_first, self.inline = multiple, elementwise, check_first, inline
+        self.apply: Callable[..., Any] | None = None  # how one that carries graphs is applied to Tensors, with its derivative
         self.kernels = ""  # the package beside which its kernels are, see md.extend.define
         self.accepts: Callable[[DType], bool] | None = None  # its dtypes, where kernels may take more
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives

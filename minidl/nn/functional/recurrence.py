@@ -1,6 +1,6 @@
 """One step of recurrent networks, and whole sequences by scan; the steps are names of minidl.nn.functional, as they are of torch.
 
-A sequence is one loop of the program under jit, and without it one node of the tape (md.extend.loop), so tracing and compiling take the same time for
+A sequence is one loop of the program under jit, and without it one node of the tape (md.control.loop): tracing and compiling take the same time for
 any length. What does not depend on the state, the projection of the inputs, is one product for all steps.
 """
 
@@ -72,7 +72,7 @@ def _layer(mode: str) -> Any:
             new = tuple(md.where(here, b, a) for a, b in zip(now, new, strict=True))
         return new, new[0]
 
-    return md.extend.loop(step)
+    return md.control.loop(step)
 
 
 @md.low_precision
