@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_elementwise import NATIVE
-from minidl.backends.torch_linear import HALF
+from minidl.backends.torch_linear import HALF, SIGNED
 from minidl.backends.torch_memory import Result
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
@@ -111,10 +111,16 @@ def _nextafter(x: Tensor, y: Tensor) -> Any:
     return torch.where(((a & 0x7FFF) > top) | ((b & 0x7FFF) > top), math.nan, k.to(torch.int16).view(x.dtype))
 
 
+def _where(c: Tensor, x: Tensor, y: Tensor) -> Any:
+    """Inductor's has no unsigned integers but uint8; their bits are chosen."""
+    signed = SIGNED.get(x.dtype)
+    return NotImplemented if signed is None else torch.where(c, x.view(signed), y.view(signed)).view(x.dtype)
+
+
 #: Where inductor's own text for a function misses the value contract.
 _RIGHT: dict[Any, Callable[..., Any]] = {
     _aten.acosh.default: _acosh, _aten.remainder.Tensor: _remainder, _aten.floor_divide.default: _floor_divide,
-    _aten.nextafter.default: _nextafter,
+    _aten.nextafter.default: _nextafter, _aten.where.self: _where,
 }  # fmt: skip
 
 

@@ -127,7 +127,7 @@ def _atan2(w: Writer, e: Any, y: str, x: str) -> str:
 # ---- parts of numbers -----------------------------------------------------------------------------------------------------------------------
 @_operation
 def _trunc(w: Writer, e: Any, x: str) -> str:
-    return w.node("Mul", w.node("Sign", x), w.node("Floor", w.node("Abs", x)))
+    return _copysign(w, e, w.node("Floor", w.node("Abs", x)), x)
 
 
 @_operation
@@ -186,7 +186,7 @@ def _remainder(w: Writer, e: Any, x: str, y: str) -> str:
     rest = w.node("Mod", x, y, fmod=1)
     other = w.node("Xor", w.node("Less", rest, zero), w.node("Less", y, zero))
     wrong = w.node("And", other, _ne(w, e, rest, zero))
-    return w.node("Where", wrong, w.node("Add", rest, y), rest)
+    return _copysign(w, e, w.node("Where", wrong, w.node("Add", rest, y), rest), y)
 
 
 @_operation

@@ -141,7 +141,21 @@ def _clip(w: Writer, e: Any, x: str, low: str, high: str) -> str:
 
 @_operation
 def _cast(w: Writer, e: Any, x: str, /) -> str:
-    return w.cast(x, e.params["dtype"])
+    source, dtype = e.inputs[0].dtype, e.params["dtype"]
+    return _saturated(w, x, dtype) if source.is_float and dtype.is_integer else w.cast(x, dtype)
+
+
+def _saturated(w: Writer, x: str, dtype: md.DType) -> str:
+    """Floats as integers: the nearest one there is, and 0 for nan; what Cast makes of either is each runtime's own."""
+    info, source = md.iinfo(dtype), md.float32 if dtype.bits <= 16 else md.float64
+    x = w.cast(x, source)
+    x = w.node("Where", w.node("Equal", x, x), x, w.scalar(0, source))
+    top = int(math.nextafter(info.max + 1, 0))  # the largest that a float reaches
+    out = w.cast(w.node("Clip", x, w.scalar(info.min, source), w.scalar(top, source)), dtype)
+    if top == info.max:
+        return out
+    more = w.cast(w.node("Greater", x, w.scalar(top, source)), dtype)
+    return w.node("Add", out, w.node("Mul", more, w.scalar(info.max - top, dtype)))
 
 
 # ---- creation and rearrangement -------------------------------------------------------------------------------------------------------------
@@ -293,6 +307,8 @@ def _reduces(op: str) -> Callable[..., Any]:
         p, dtype = e.params, e.inputs[0].dtype
         if not p["axis"]:
             return x
+        if op == "ReduceMax" and dtype is md.bool:  # the largest of no numbers is the lowest, which is none of 0 and 1
+            return w.node("Greater", w.node("ReduceSum", w.cast(x, md.int64), w.ints(p["axis"]), keepdims=int(p["keepdims"])), w.scalar(0, md.int64))
         narrow = dtype in (*_NARROW, md.bool) or (dtype is md.uint64 and op in ("ReduceSum", "ReduceProd"))  # of which the lower bits are the same
         out = w.node(op, w.cast(x, md.int64) if narrow else x, w.ints(p["axis"]), keepdims=int(p["keepdims"]))
         return w.cast(out, e.outputs[0].dtype) if narrow else out
@@ -441,7 +457,7 @@ def _widened(name: str, *dtypes: md.DType) -> None:
 for _name in ("maximum", "minimum", "floor_divide", "remainder"):
     _widened(_name, md.int16, md.uint16)
 _widened("relu", md.int16)
-_widened("pow", md.int8, md.int16, md.uint8, md.uint16, md.uint32)
+_widened("pow", md.int8, md.int16, md.uint8, md.uint16, md.uint32, md.uint64)
 _widened("argsort", md.bool, md.uint16, md.uint32)
 _widened("dot_general", md.bool, md.int8, md.int16, md.uint8, md.uint16)
 
