@@ -480,6 +480,8 @@ def test_inductor_means_the_same_at_every_special_point():
     outputs += [r.maximum(x, y), r.pow(x, y), r.remainder(x, y), r.floor_divide(x, y)]
     outputs += [r.nextafter(r.cast(x, dtype=float16), r.cast(y, dtype=float16))]
     outputs += [r.where(r.gt(x, y), x, Literal(0.0, float32)), r.cast(x, dtype=int32), x, y, y]
+    large = [r.cast(v, dtype=uint32) for v in (x, y)]
+    outputs += [r.where(r.gt(x, y), *large)]
     graph = Graph([x, y], r.equations, outputs)
     args = [native(data, float32), native(data[:, ::-1], float32)]
     want, run = interpret(graph, args), xp.compile(graph, mode="inductor")

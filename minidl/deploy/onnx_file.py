@@ -39,9 +39,9 @@ def export_onnx(
     in the order of md.tree.leaves, or as input_names and output_names say; constants as in the model's state_dict. Weights in 8 bits stay so, and
     their products are integers (MatMulInteger). For what can be computed beforehand, export md.freeze(model).
 
-    Results are the model's but for rounding (erfc: within 2e-7, also in float64). Four things are left to the runtime: an index out of
-    range where minidl drops an update, nan in max, min, argmax and argmin (onnxruntime may lose it), sums and powers of integers beyond 2^53 (which
-    it takes in floats), and dtypes for which it has no kernel (float64 convolutions in onnxruntime).
+    Results are the model's but for rounding (erfc: within 2e-7, also in float64). Five things are left to the runtime: an index out of
+    range where minidl drops an update, nan in max, min, argmax and argmin (onnxruntime may lose it), the sign of a zero that `where` chooses, sums,
+    products and powers of integers beyond 2^53 (which it takes in floats), and dtypes for which it has no kernel (float64 convolutions in onnxruntime).
 
     Raises NotImplementedError that names the first operation which ONNX does not have; ValueError for a Module in training mode, for a function that
     changes state or returns no tensor, for one that depends on the number of examples in more than sizes and whole multiples of them (dynamic_batch),
