@@ -55,7 +55,8 @@ INF = float("inf")
 ENDS = md.tensor([1.0, -1.0, 0.0, 5.0, INF, -INF, INF - INF])
 LOW = md.tensor([-(2**31), -7, -1, 0, 1, 7, 2**31 - 1], dtype=md.int32)
 SIGNED = md.tensor([0.0, -0.0, 1.5, -2.5, INF, -INF, INF - INF, 1e30, 1e-30, -1e30])
-FAR = md.tensor([INF, -INF, INF - INF, *(s * (2.0**n + d) for n in (7, 8, 15, 16, 31, 32, 63, 64) for d in (-1.5, 0) for s in (1, -1))], dtype=md.float64)
+FAR = [s * (2.0**n + d) for n in (7, 8, 15, 16, 31, 32, 63, 64) for d in (-1.5, 0) for s in (1, -1)]
+FAR = md.tensor([INF, -INF, INF - INF, *FAR], dtype=md.float64)
 MASKED = md.tensor([[0.5, -INF, 2.0], [-INF, -INF, -INF], [1.0, 2.0, 3.0]])
 
 #: For each primitive that can be written: functions and arguments whose programs have it.
