@@ -41,7 +41,8 @@ def export_onnx(
 
     Results are the model's but for rounding (erfc: within 2e-7, also in float64). Five things are left to the runtime: an index out of
     range where minidl drops an update, nan in max, min, argmax and argmin (onnxruntime may lose it), the sign of a zero that `where` chooses, sums,
-    products and powers of integers beyond 2^53 (which it takes in floats), and dtypes for which it has no kernel (float64 convolutions in onnxruntime).
+    products and powers of integers beyond 2^53 (which it takes in floats), and dtypes for which it has no kernel (float64 convolutions in
+    onnxruntime).
 
     Raises NotImplementedError that names the first operation which ONNX does not have; ValueError for a Module in training mode, for a function that
     changes state or returns no tensor, for one that depends on the number of examples in more than sizes and whole multiples of them (dynamic_batch),
