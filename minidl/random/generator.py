@@ -57,6 +57,15 @@ class Generator:
         self.restore(new_state)
         return self
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of now and the seed, for a checkpoint."""
+        return {"key": self.key.detach(), "seed": self._seed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to what state_dict gave."""
+        self.restore(state["key"])
+        self._seed = state["seed"]
+
     def initial_seed(self) -> int:
         """The seed that it was made with, or that manual_seed gave it last."""
         return self._seed
