@@ -195,7 +195,8 @@ class Module(State):
         Raises TypeError for what is no Module, KeyError for a name that is empty, holds a dot or belongs to something else.
         """
         if module is not None and not isinstance(module, Module):
-            raise TypeError(f"add_module: {name!r} must be a Module, not {type(module).__name__}")
+            given = f"the class {module.__name__}; write {module.__name__}()" if isinstance(module, type) else type(module).__name__
+            raise TypeError(f"add_module: {name!r} must be a Module, not {given}")
         self._new_name("add_module", name, self._modules)
         self._modules[name] = module
 
@@ -442,5 +443,5 @@ def _moved(old: md.Tensor, dtype: Any, places: tuple[str, ...], kwargs: dict[str
         return new
     moved = old.successor(new)
     if old.grad is not None:
-        moved.grad = move(old.grad)
+        moved.grad, old.grad = move(old.grad), None
     return moved

@@ -33,12 +33,17 @@ class Parameter(md.Tensor):
 
     def successor(self, value: md.Tensor) -> Parameter:
         """A Parameter of this value, in the place of this one: trained if it is, with the attributes that a program gave it."""
+        made = self._like(value)
+        self._replaced = True  # of which an optimizer that has it says that it trains nothing
+        return made
+
+    def _like(self, value: md.Tensor) -> Parameter:
         made = Parameter(value, self.requires_grad)
         made.__dict__.update(self.__dict__)
         return made
 
     def __copy__(self) -> Parameter:
-        return self.successor(self.detach())
+        return self._like(self.detach())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         made = Parameter(self.detach(), self.requires_grad)

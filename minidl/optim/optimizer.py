@@ -72,11 +72,16 @@ class Optimizer(Hooked):
         self.stepped = False
         if isinstance(params, md.Tensor):
             raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not one Tensor; write [tensor]")
+        if hasattr(params, "parameters"):
+            raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not a module; write model.parameters()")
         if not isinstance(params, (Iterable, type(None))):
             raise TypeError(f"{type(self).__name__}: params is an iterable of tensors or of dicts, not {params!r}")
         groups = [] if params is None else list(params)
         if not groups and params is not None:
-            raise ValueError(f"{type(self).__name__}: got an empty parameter list")
+            raise ValueError(
+                f"{type(self).__name__}: got an empty parameter list; a generator is empty when it was used "
+                "once, and a Module does not see modules in a plain list (nn.ModuleList)"
+            )
         for group in groups if groups and isinstance(groups[0], dict) else [{"params": groups}]:
             self.add_param_group(group)
 
@@ -186,6 +191,7 @@ class Optimizer(Hooked):
                 for p in group["params"]:
                     grad = p.grad
                     if grad is None:
+                        self._check_in_use(p)
                         continue
                     if p not in self.state:
                         self._begin(p, settings)
@@ -197,6 +203,14 @@ class Optimizer(Hooked):
                         else:
                             state[k] = v
                     p.assign(new)
+
+    def _check_in_use(self, p: md.Tensor) -> None:
+        """Raise RuntimeError for a parameter without a gradient that its module has no more."""
+        if getattr(p, "_replaced", False):
+            raise RuntimeError(
+                f"{type(self).__name__}.step: the model has another parameter in the place of this one of shape {p.shape}, since it was moved to "
+                "another dtype, backend or device (or loaded with assign=True); make the optimizer of model.parameters() after that"
+            )
 
     # ---- functional -------------------------------------------------------------------------------------------------------------------------
     def init(self, params: Any) -> dict[int, State]:
