@@ -10,7 +10,8 @@ import pytest
 
 import minidl as md
 from minidl import nn
-from minidl.data import DataLoader, Dataset
+from minidl.data import DataLoader, Dataset, TensorDataset
+from minidl.train import Accuracy, EarlyStopping, Trainer
 
 
 @pytest.mark.parametrize("name", ["std", "var"])
@@ -70,3 +71,63 @@ def test_draws_of_a_data_set_differ_between_workers_and_passes_and_are_the_same_
     before = md.random.default_generator.get_state()
     list(DataLoader(Noise(), generator=md.random.key(0)))
     assert before.tolist() == md.random.default_generator.get_state().tolist()
+
+
+def test_a_compiled_loss_tells_of_a_class_that_is_not_there():
+    scores = md.zeros(2, 3)
+    for params in ({}, {"label_smoothing": 0.1}, {"weight": md.ones(3)}, {"ignore_index": 1}):
+        loss = md.jit(lambda s, y, params=params: nn.functional.cross_entropy(s, y, **params))
+        with md.out_of_bounds("raise-later"):
+            loss(scores, md.tensor([0, 2])).item(), loss(scores, md.tensor([params.get("ignore_index", -100), 2])).item()
+            for wrong in (3, -1):
+                out = loss(scores, md.tensor([wrong, 0]))
+                with pytest.raises(IndexError, match="the scores have classes 0 to 2"):
+                    out.item()
+    with pytest.raises(ValueError, match=r"numbers of classes are integers: target.to\(md.int64\)"):
+        nn.functional.cross_entropy(scores, md.zeros(2))
+
+
+def _trainer(**params):
+    net = nn.Linear(4, 3)
+    return Trainer(net, nn.CrossEntropyLoss(), md.optim.SGD(net.parameters(), lr=0.1), progress=False, **params)
+
+
+X, Y = md.ones(6, 4), md.tensor([0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "f"),
+    [
+        (IndexError, "a class that is not there", lambda: _trainer().fit([(X, Y + 1)], 1)),
+        (IndexError, "a class that is not there", lambda: _trainer().evaluate([(X, Y - 1)])),
+        (TypeError, "not an array", lambda: _trainer().predict(X)),
+        (TypeError, "not a data set", lambda: _trainer().fit(TensorDataset(X, Y), 1)),
+        (TypeError, "epochs is an integer", lambda: _trainer().fit([(X, Y)], 1.5)),
+        (TypeError, r"a metric is an object, not a class; write Accuracy\(...\)", lambda: _trainer(metrics=[Accuracy])),
+        (TypeError, "not 'accuracy'", lambda: _trainer(metrics=["accuracy"])),
+        (TypeError, "a callback is an object", lambda: _trainer(callbacks=[EarlyStopping])),
+        (ValueError, "its data set is empty", lambda: _trainer().fit(DataLoader(TensorDataset(X[:0], Y[:0]), 2), 1)),
+        (ValueError, "fewer than a batch", lambda: _trainer().fit(DataLoader(TensorDataset(X, Y), 8, drop_last=True), 1)),
+        (FileNotFoundError, "there is no nowhere to resume from", lambda: _trainer().fit([(X, Y)], 1, resume="nowhere")),
+    ],
+)
+def test_a_trainer_says_what_is_wrong(error, text, f):
+    with pytest.raises(error, match=text):
+        f()
+
+
+def test_a_trainer_and_an_optimizer_tell_of_parameters_that_were_replaced():
+    net = nn.Linear(4, 3)
+    optimizer = md.optim.SGD(net.parameters(), lr=0.1)
+    schedule = md.optim.lr_scheduler.StepLR(md.optim.SGD(net.parameters(), lr=0.1), 1)
+    with pytest.raises(ValueError, match="the scheduler is for another optimizer"):
+        Trainer(net, nn.CrossEntropyLoss(), optimizer, scheduler=schedule)
+    net.to("cpu").float()(X).sum().backward()
+    optimizer.step()
+    net.double()(X.double()).sum().backward()
+    for step in (optimizer.step, md.jit(optimizer.step)):
+        with pytest.raises(RuntimeError, match=r"SGD.step: the model has another parameter in the place of this one of shape \(3, 4\)"):
+            step()
+    with pytest.warns(UserWarning, match="the optimizer has no parameter of the model"), pytest.raises(RuntimeError, match="another parameter"):
+        Trainer(net, nn.CrossEntropyLoss(), optimizer, progress=False).fit([(X.double(), Y)], 1)
+    assert not getattr(copy.deepcopy(net).weight, "_replaced", False)

@@ -47,7 +47,7 @@ def training_step(
 
 
 def _forward(model: Any, loss: Any, compute: Any, batch: Any, low: Any) -> tuple[Any, md.Tensor]:
-    with casting(low):
+    with computing(low):
         output, value = computed(model, loss, compute, batch)
     if not isinstance(value, md.Tensor) or value.shape != ():
         what = value.shape if isinstance(value, md.Tensor) else type(value).__name__
@@ -90,20 +90,22 @@ def update_only(model: Any, optimizer: Any, scaler: Any, scale: float | None, cl
 
 def evaluation_step(model: Any, loss: Any, compute: Any, batch: Any, low: Any) -> tuple[Any, md.Tensor]:
     """(output, loss) without gradients."""
-    with md.no_grad(), casting(low):
+    with md.no_grad(), computing(low):
         output, value = computed(model, loss, compute, batch)
     return md.tree.map(_cut, output), value.detach()
 
 
 def predicted(model: Any, inputs: Any, low: Any) -> Any:
     """The outputs for some inputs, without gradients."""
-    with md.no_grad(), casting(low):
+    with md.no_grad(), computing(low):
         return md.tree.map(_cut, model(*inputs))
 
 
-def casting(low: Any) -> Any:
-    """Mixed precision in a low dtype, where there is one."""
-    return nullcontext() if low is None else md.autocast(dtype=low)
+@contextmanager
+def computing(low: Any) -> Iterator[None]:
+    """Mixed precision in a low dtype, where there is one; a label or an index that is not there is an error when the loss is read, compiled too."""
+    with md.out_of_bounds("raise-later"), nullcontext() if low is None else md.autocast(dtype=low):
+        yield
 
 
 def _cut(v: Any) -> Any:

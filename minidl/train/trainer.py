@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Real
@@ -39,7 +40,8 @@ class Trainer:
     norm of all gradients together. log_every: batches between two records in the loggers. progress: a bar on the terminal for what takes more than
     two seconds.
 
-    Raises ValueError for settings out of range, FloatingPointError for a loss that is not finite, with what was found about its origin.
+    Raises ValueError for settings out of range, TypeError for a class where an object is wanted, IndexError for labels and indices that are not there
+    (compiled steps too), FloatingPointError for a loss that is not finite, with what was found about its origin.
 
     >>> x = md.ones((4, 1))
     >>> model = md.nn.Linear(1, 1)
@@ -76,6 +78,14 @@ class Trainer:
             raise ValueError(f"Trainer: schedule is 'epoch' or 'step', not {schedule!r}")
         if accumulate < 1 or log_every < 1 or (clip_norm is not None and clip_norm <= 0):
             raise ValueError(f"Trainer: accumulate, log_every and clip_norm must be positive, got {accumulate}, {log_every} and {clip_norm}")
+        for kind, things in (("metric", metrics), ("callback", callbacks), ("logger", loggers)):
+            for thing in things:
+                if isinstance(thing, type):
+                    raise TypeError(f"Trainer: a {kind} is an object, not a class; write {thing.__name__}(...)")
+                if kind == "metric" and not callable(thing):
+                    raise TypeError(f"Trainer: a metric is a Metric or a function of (output, target), not {thing!r}")
+        if getattr(scheduler, "optimizer", optimizer) is not optimizer:
+            raise ValueError("Trainer: the scheduler is for another optimizer than the one that is given")
         self.model, self.optimizer, self.scheduler, self.schedule = model, optimizer, scheduler, schedule
         self.loss, self.compute = loss, compute
         self.autocast, self.scaler = None if autocast is None else str(md.autocast(dtype=autocast).dtype).rpartition(".")[2], scaler
@@ -114,6 +124,10 @@ class Trainer:
         """
         if self.optimizer is None:
             raise ValueError("Trainer.fit: there is no optimizer; give one to Trainer")
+        if not isinstance(epochs, (int, np.integer)):
+            raise TypeError(f"Trainer.fit: epochs is an integer, not {epochs!r}")
+        _batches("fit", loader)
+        self._look_at_parameters()
         if resume is not None:
             self._resume(Path(resume))
         self._loader, self.stop, self.finished = loader, False, False
@@ -138,12 +152,25 @@ class Trainer:
             self._call("on_fit_end")
         return self.history
 
+    def _look_at_parameters(self) -> None:
+        """Warn where the optimizer trains nothing of the model: a mistake, unless all that is trained is part of the loss."""
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        own = list(self.model.parameters())
+        if own and held.isdisjoint(map(id, own)):
+            warnings.warn(
+                "Trainer.fit: the optimizer has no parameter of the model; make it of model.parameters(), after the model was moved to another "
+                "dtype, backend or device",
+                stacklevel=3,
+            )
+
     def _resume(self, path: Path) -> None:
         if path.is_dir():
             manager = md.saving.CheckpointManager(path)
             if manager.latest is None:
                 return
             path = manager.path(manager.latest)
+        elif not path.exists():
+            raise FileNotFoundError(f"Trainer.fit: there is no {path} to resume from; a ModelCheckpoint among the callbacks makes its folder")
         self.load(path)
 
     def _fit_epoch(self, loader: Any, validation: Any, interrupts: Interrupts, bar: Bar) -> None:
@@ -160,7 +187,7 @@ class Trainer:
             if self.stop:
                 return
         if self.batch == 0:
-            raise ValueError("Trainer.fit: the loader gave no batch; a generator can be iterated once only, a DataLoader once an epoch")
+            raise ValueError(f"Trainer.fit: the loader gave no batch; {_why_none(loader)}")
         with interrupts.held():
             if self._pending:
                 self._update(self.model, self.optimizer, self.scaler, 1.0 / self._pending, self.clip_norm)
@@ -270,6 +297,7 @@ class Trainer:
             return self._evaluated(loader, interrupts)
 
     def _evaluated(self, loader: Iterable[Any], interrupts: Interrupts) -> dict[str, Any]:
+        _batches("evaluate", loader)
         kept = [m.state_dict() for m in self.metrics]
         total = count = 0.0
         try:
@@ -285,7 +313,7 @@ class Trainer:
                     bar.update(size, lambda: {"loss": total / count, **self._values(live=True)})  # noqa: B023
                     interrupts.check()
             if not count:
-                raise ValueError("Trainer.evaluate: the loader gave no batch; a generator can be iterated once only")
+                raise ValueError(f"Trainer.evaluate: the loader gave no batch; {_why_none(loader)}")
             return {"loss": total / count, **{m.name: m.compute() for m in self.metrics}}
         finally:
             for m, state in zip(self.metrics, kept, strict=True):
@@ -296,6 +324,7 @@ class Trainer:
 
         targets: whether the last entry of a batch is a target, which the model does not get. A batch that is no tuple or list is the input.
         """
+        _batches("predict", loader)
         parts = []
         with evaluating(self.model), self._bar(loader, "predict") as bar:
             for batch in map(self._placed, loader):
@@ -304,7 +333,7 @@ class Trainer:
                 parts.append(self._predict(self.model, inputs, self.autocast))
                 bar.update(_size(inputs), dict)
         if not parts:
-            raise ValueError("Trainer.predict: the loader gave no batch; a generator can be iterated once only")
+            raise ValueError(f"Trainer.predict: the loader gave no batch; {_why_none(loader)}")
         return md.tree.map(lambda *leaves: md.concat(leaves, axis=0), *parts)
 
     # ---- state ------------------------------------------------------------------------------------------------------------------------------
@@ -394,6 +423,22 @@ class Trainer:
             yield bar
         finally:
             bar.close()
+
+
+def _batches(name: str, loader: Any) -> None:
+    """Raise TypeError for what gives samples where batches are wanted: each would be taken for a batch."""
+    if isinstance(loader, (md.Tensor, np.ndarray)):
+        raise TypeError(f"Trainer.{name}: a loader of batches is wanted, not an array; DataLoader(TensorDataset(x, y), batch_size=...) is one")
+    if isinstance(loader, md.data.Dataset) and not isinstance(loader, md.data.IterableDataset):
+        raise TypeError(f"Trainer.{name}: a loader of batches is wanted, not a data set; DataLoader(dataset, batch_size=...) is one")
+
+
+def _why_none(loader: Any) -> str:
+    """What may be the matter with a loader that gave no batch."""
+    size = len(loader.dataset) if hasattr(loader, "dataset") and hasattr(loader.dataset, "__len__") else None
+    if not size:
+        return "a generator can be iterated once only, a DataLoader once an epoch" if size is None else "its data set is empty"
+    return f"its data set has {size} samples" + (", fewer than a batch, and drop_last=True" if getattr(loader, "drop_last", False) else "")
 
 
 def _chained(first: list[Any], rest: Iterator[Any]) -> Iterator[Any]:

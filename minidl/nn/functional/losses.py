@@ -54,7 +54,8 @@ def cross_entropy(
 
     input [N, C, ...] (or [C]) unnormalised; target integers [N, ...], or class probabilities of input's shape; weight [C]. The mean is weighted and
     leaves out targets equal to ignore_index. Raises ValueError for other shapes and a
-    label_smoothing outside 0 to 1, IndexError for a class out of range (eager on a CPU).
+    label_smoothing outside 0 to 1, IndexError for a class out of range: eager on a CPU at once, elsewhere (where its loss is 0) if md.out_of_bounds
+    says "raise-later".
 
     >>> round(cross_entropy(md.zeros((1, 2)), md.asarray([1])).item(), 4)
     0.6931
@@ -67,7 +68,11 @@ def cross_entropy(
         return _of_classes(input, target, axis, ignore_index, reduction)
     logp = md.log_softmax(input, axis=axis)
     if target.dtype.is_float:
-        same_shape("cross_entropy", input, target)
+        if target.shape != input.shape:
+            raise ValueError(
+                f"cross_entropy: {target.dtype.name} targets are probabilities of the scores' shape {input.shape}, not of {target.shape}; numbers of "
+                "classes are integers: target.to(md.int64)"
+            )
         if label_smoothing:
             target = target * (1 - label_smoothing) + label_smoothing / n
         if weight is not None:
@@ -161,9 +166,13 @@ def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) 
 
 def _all_count(target: md.Tensor, n: int, ignore_index: int) -> bool:
     """Whether every target is seen to be a class that counts. Raises IndexError for a class that does not exist, where values can be looked at;
-    elsewhere such a target has loss 0."""
+    elsewhere such a target has loss 0, but where md.out_of_bounds says "raise-later"."""
     values = seen(target)
     if values is None:
+        md.extend.expect(
+            lambda: ((target < 0) | (target >= n)) & (target != ignore_index), IndexError,
+            f"cross_entropy: the target holds a class that is not there; the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})",
+        )  # fmt: skip
         return False
     if values.size and values.view("u8").max() < n and not 0 <= ignore_index < n:  # a negative number is a large one there
         return True
