@@ -202,6 +202,9 @@ def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     else:
         with grad_mode(False):
             have.add_(g)  # what it is a view of grows with it
+    for hook in [h for h in leaf.hooks if hasattr(h, "after")]:
+        with grad_mode(g.node is not None):
+            hook.after()
 
 
 def _arrive(node: Node, g: Any) -> None:

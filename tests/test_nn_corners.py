@@ -126,3 +126,18 @@ def test_slopes_of_norms_that_are_infinite():
         slopes = md.grad(lambda x, ord=ord: md.vector_norm(x, ord=ord))
         assert slopes(md.tensor([large, 2.0])).tolist() == [0.0, 0.0]  # the power overflows
         assert slopes(md.tensor([np.inf, 2.0])).tolist()[1] == 0.0
+
+
+@pytest.mark.parametrize("cotangent", [np.inf, -np.inf, np.nan, 1.0])
+def test_a_cotangent_that_is_not_finite_gives_batch_norm_one_gradient(backend, cotangent):
+    found = []
+    for jit in (lambda f: f, md.jit) if backend == "torch" else (lambda f: f,):
+        for name in (backend, "numpy"):
+            x = md.tensor([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, 8.0]], backend=name, requires_grad=True)
+            w = md.tensor([1.0, 2.0], backend=name, requires_grad=True)
+            y = jit(lambda x, w: md.nn.functional.batch_norm(x, None, None, w, training=True))(x, w)
+            y.backward(md.tensor([[cotangent, 0.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]], backend=name))
+            found.append((x.grad.numpy(), w.grad.numpy()))
+    for (a, b), (c, d) in zip(found[::2], found[1::2], strict=True):
+        np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(b, d, rtol=1e-4, atol=1e-5)

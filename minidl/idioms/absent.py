@@ -80,7 +80,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "put_": "x.assign(x.view(-1).at[index].set(values).view(x.shape))",
         "stft": "see md.fft",
         "histogram": "x.histc(), or md.bincount of x.bucketize(edges)",
-        "register_post_accumulate_grad_hook": "x.register_hook",
     },
     "autograd": {
         "Variable": "tensors are variables: md.tensor(data, requires_grad=True)",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
@@ -12,6 +12,9 @@ import minidl as md
 
 class Context:
     """What forward leaves for backward: saved tensors, and attributes of any kind."""
+
+    changed: tuple[md.Tensor, ...] = ()
+    constant: tuple[md.Tensor, ...] = ()
 
     def __init__(self, needs: tuple[bool, ...] = ()):
         self.needs_input_grad, self.saved_tensors = needs, ()
@@ -21,16 +24,24 @@ class Context:
         self.saved_tensors = tensors  # type: ignore[assignment]
 
     def mark_non_differentiable(self, *outputs: md.Tensor) -> None:
-        """Accepted: the cotangents of outputs from which nothing is computed are zeros."""
+        """These results do not require grad; their cotangents are zeros."""
+        self.constant = outputs
 
     def mark_dirty(self, *inputs: md.Tensor) -> None:
-        """Raises NotImplementedError."""
-        raise NotImplementedError("mark_dirty: an argument does not change, as there are no views; return the changed value")
+        """These arguments, which forward changed in place and returns, are changed outside, too."""
+        self.changed = inputs
 
     def set_materialize_grads(self, value: bool) -> None:
-        """Cotangents are always tensors, zeros where nothing came. Raises NotImplementedError for False."""
-        if not value:
-            raise NotImplementedError("set_materialize_grads(False): cotangents are always tensors; one of zeros alone says that nothing came")
+        """Accepted: cotangents are tensors all the same, of zeros where nothing came."""
+
+    def marks(self, given: Sequence[Any], outs: Sequence[Any]) -> tuple[dict[int, int], list[int]]:
+        """Which argument is which result that was marked as changed, and which results are constants. Raises ValueError for a changed argument that
+        is no result."""
+        place = lambda t, among: next((i for i, v in enumerate(among) if v is t), -1)
+        changed = {place(t, given): place(t, outs) for t in self.changed}
+        if -1 in (*changed, *changed.values()):
+            raise ValueError("mark_dirty: an argument is wanted that forward changes in place and returns")
+        return changed, [place(t, outs) for t in self.constant]
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,8 +103,8 @@ class Function:
     `forward(*args)` and `setup_context(ctx, inputs, output)`, and call `.apply(*args)`.
 
     backward returns one gradient (or None) for each argument, and None for those that were left out, if it likes. It works eagerly, under md.jit, and
-    at any order; `ctx.mark_dirty` is an error, as minidl has no views: return the changed value. Arguments are positional; `ctx.needs_input_grad` is
-    True for every float inside md.jit and md.vmap, where somebody may ask later. Raises TypeError where backward returns another number of gradients.
+    at any order. Arguments are positional; `ctx.needs_input_grad` is True for every float inside md.jit and md.vmap, where somebody may ask later.
+    Raises TypeError where backward returns another number of gradients.
 
     >>> class Double(md.autograd.Function):
     ...     @staticmethod
@@ -122,6 +133,7 @@ class Function:
     def apply(cls, *args: Any) -> Any:
         """Compute forward; backward is what differentiation calls."""
         inside = md.extend.seen(md.zeros(())) is None  # a loop or a vmap: who differentiates it later is not known yet
+        marked: list[Any] = []
         needs = tuple(isinstance(a, md.Tensor) and (a.requires_grad or (inside and a.dtype.inexact)) for a in args)
 
         def run(*given: Any) -> tuple[Any, dict[str, Any]]:
@@ -133,7 +145,8 @@ class Function:
                 else:
                     out = cls.forward(*given)
                     cls.setup_context(ctx, given, out)
-            return out, {k: _held(v) for k, v in vars(ctx).items()}
+            marked[:] = ctx.marks(given, out if isinstance(out, (tuple, list)) else (out,))
+            return out, {k: _held(v) for k, v in vars(ctx).items() if k not in ("changed", "constant")}
 
         def back(left: dict[str, Any], cotangent: Any) -> tuple[Any, ...]:
             ctx = Context()
@@ -149,4 +162,13 @@ class Function:
 
         f = md.custom_vjp(lambda *given: run(*given)[0])
         f.defvjp(run, back)
-        return f(*(_held(a) for a in args))
+        out = f(*(_held(a) for a in args))
+        changed, constant = marked
+        if not changed and not constant:
+            return out
+        outs = list(out) if (several := isinstance(out, (tuple, list))) else [out]
+        for i, k in changed.items():
+            outs[k] = args[i].assign(outs[k])
+        for k in constant:
+            outs[k] = md.stop_gradient(outs[k])
+        return type(out)(outs) if several else outs[0]

@@ -97,9 +97,9 @@ _FUNCTIONS = set(
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
 baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide eq erf erfc
-erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put le lerp log log10 log1p log2 logical_and
-logical_not logical_or logical_xor logit lt masked_fill multiply nan_to_num ne neg negative rad2deg reciprocal relu remainder round rsqrt scatter
-scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu true_divide trunc xlogy""".split()
+erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put index_reduce le lerp log log10 log1p log2
+logical_and logical_not logical_or logical_xor logit lt masked_fill multiply nan_to_num ne neg negative rad2deg reciprocal relu remainder round rsqrt
+scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu true_divide trunc xlogy""".split()
 
 
 def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import minidl as md
 
 __all__ = [
-    "gather", "index_add", "index_copy", "index_fill", "index_put", "index_select", "masked_fill", "scatter", "scatter_add", "scatter_reduce",
+    "gather", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_fill", "scatter", "scatter_add",
+    "scatter_reduce",
 ]  # fmt: skip
 
 
@@ -151,6 +152,23 @@ def index_add(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, *
     [[0.0, 0.0], [2.0, 2.0]]
     """
     return _rows("index_add", input, dim, index).add(source if alpha == 1 else alpha * source)
+
+
+def index_reduce(
+    input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, reduce: str, *, include_self: bool = True
+) -> md.Tensor:  # fmt: skip
+    """input with slices of source combined at these positions of an axis: "prod", "mean", "amax" or "amin", as scatter_reduce does with elements.
+
+    >>> md.ones(2, 2).index_reduce(0, md.tensor([1, 1]), md.full((2, 2), 3.0), "prod").tolist()
+    [[1.0, 1.0], [9.0, 9.0]]
+    """
+    axis = _dim("index_reduce", input, dim)
+    if reduce not in ("prod", "mean", "amax", "amin"):
+        raise ValueError(f"index_reduce: reduce must be 'prod', 'mean', 'amax' or 'amin', not {reduce!r}; see index_add")
+    if index.ndim != 1 or source.ndim != input.ndim or source.shape[axis] != index.size:
+        raise ValueError(f"index_reduce: an index of as many positions as source {source.shape} has slices along {dim} is wanted, not {index.shape}")
+    places = index.reshape([-1 if a == axis else 1 for a in range(source.ndim)]).broadcast_to(source.shape)
+    return scatter_reduce(input, axis, places, source, reduce, include_self=include_self)
 
 
 def index_copy(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor) -> md.Tensor:

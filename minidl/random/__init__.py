@@ -19,16 +19,16 @@ from __future__ import annotations
 from minidl.extend import check_all
 from minidl.random.discrete import categorical, choice, permutation, poisson
 from minidl.random.gamma import beta, dirichlet, gamma, loggamma
-from minidl.random.generator import Generator, default_generator, manual_seed
+from minidl.random.generator import Generator, default_generator, fork_rng, manual_seed
 from minidl.random.keys import fold_in, key, split
 from minidl.random.normal import exponential, gumbel, normal, orthogonal, truncated_normal
 from minidl.random.shifted import cauchy, laplace, logistic, lognormal, multivariate_normal, rademacher
 from minidl.random.uniform import bernoulli, bits, randint, uniform
 
 __all__ = [
-    "Generator", "bernoulli", "beta", "bits", "categorical", "cauchy", "choice", "default_generator", "dirichlet", "exponential", "fold_in", "gamma",
-    "gumbel", "key", "laplace", "loggamma", "logistic", "lognormal", "manual_seed", "multivariate_normal", "normal", "orthogonal", "permutation",
-    "poisson", "rademacher", "randint", "split", "truncated_normal", "uniform",
+    "Generator", "bernoulli", "beta", "bits", "categorical", "cauchy", "choice", "default_generator", "dirichlet", "exponential", "fold_in",
+    "fork_rng", "gamma", "gumbel", "key", "laplace", "loggamma", "logistic", "lognormal", "manual_seed", "multivariate_normal", "normal",
+    "orthogonal", "permutation", "poisson", "rademacher", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip
 PRNGKey = key  # as JAX called it first
 check_all(globals(), __all__, "random.")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import minidl as md
@@ -117,6 +119,25 @@ class Generator:
                 following, drawn = two(own)
                 own.assign(following)
         return drawn
+
+
+@contextlib.contextmanager
+def fork_rng(devices: Any = None, enabled: bool = True) -> Iterator[None]:
+    """Draws inside the block leave the stream of `manual_seed` as it was (PyTorch's torch.random.fork_rng). devices is accepted and changes nothing;
+    enabled=False makes the block do nothing.
+
+    >>> import minidl as md
+    >>> with md.random.fork_rng():
+    ...     _ = md.random.manual_seed(1)
+    >>> md.random.default_generator.initial_seed() == 1
+    False
+    """
+    seed, state = default_generator._seed, default_generator.get_state() if enabled else None
+    try:
+        yield
+    finally:
+        if state is not None:
+            default_generator.set_state(state)._seed = seed
 
 
 default_generator = Generator()

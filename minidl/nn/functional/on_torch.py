@@ -138,7 +138,11 @@ def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tens
 
 def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor], training: bool, eps: float) -> Callable[..., Any]:
     def back(wanted: list[bool], g: Tensor) -> Any:
-        return *_aten.native_batch_norm_backward(g, x, weight, mean, var, *saved, training, eps, wanted[:3]), None, None, None
+        asked = [*wanted[:2], wanted[2] or training]
+        dx, dw, db = _aten.native_batch_norm_backward(g, x, weight, mean, var, *saved, training, eps, asked)
+        if training and not finite(db):  # a sum of the cotangents: of infinities the kernel makes others than the formula
+            return None
+        return dx, dw, db if wanted[2] else None, None, None, None
 
     return back
 
