@@ -231,8 +231,8 @@ class TorchBackend(Backend):
             into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
             source, env = emit(program, functools.partial(self._spell, reuse, plan, how, into), self.literal, release=True)
-            if plan is not None and plan.shapes:
-                work = "".join(f", {_WORK}{i}" for i in range(len(plan.shapes)))
+            if plan is not None and plan.kinds:
+                work = "".join(f", {_WORK}{i}" for i in range(len(plan.kinds)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
             made = load(source, env, graph.name)
             made = made if plan is None else plan.bind(made)
@@ -242,6 +242,23 @@ class TorchBackend(Backend):
         return graph.cache[key]
 
     def _spell(
+        self,
+        reuse: Reuse,
+        plan: Plan | None,
+        how: str,
+        into: dict[Equation, tuple],
+        equation: Equation,
+        inputs: list[str],
+        outputs: list[str],
+        env: dict[str, Any],
+    ) -> str:
+        line = self._line(reuse, plan, how, into, equation, inputs, outputs, env)
+        if plan is None or equation not in plan.kept:
+            return line
+        kept = f"{_WORK}{plan.kept[equation]}"
+        return f"{kept}.clear()\n{line}\n{kept}.append({outputs[0]})"
+
+    def _line(
         self,
         reuse: Reuse,
         plan: Plan | None,

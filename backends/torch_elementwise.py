@@ -161,16 +161,16 @@ _NARROW = frozenset((torch.float32, torch.float16, torch.bfloat16, torch.int32))
 
 
 def _quick(x: Any) -> bool:
-    """Whether so many elements lie together that a pass more is nothing, and so few that its array stays in the cache."""
-    return x.__class__ is Tensor and _UNFORESEEN <= x.numel() <= 2**21 and x.dtype in _NARROW and x.is_cpu
+    """Whether so many elements lie in their order that a pass more is nothing, and so few that its array stays in the cache."""
+    return x.__class__ is Tensor and _UNFORESEEN <= x.numel() <= 2**21 and x.dtype in _NARROW and x.is_cpu and x.is_contiguous()
 
 
 def _comparison(op: Kernel) -> Kernel:
     """torch's comparison, which makes its bools one at a time; as integers they are the same bytes in a third of the time."""
 
     def compare(x: Any, y: Any, out: Tensor | None = None) -> Tensor:
-        if _quick(x) and (y.__class__ is not Tensor or spreads(y.shape, x.shape)):
-            into = torch.empty(x.shape, dtype=torch.int8) if out is None else out.view(torch.int8)
+        if _quick(x) and (y.__class__ is not Tensor or (y.is_contiguous() and spreads(y.shape, x.shape))):
+            into = torch.empty_like(x, dtype=torch.int8) if out is None else out.view(torch.int8)
             return op(x, y, out=into).view(torch.bool) if out is None else (op(x, y, out=into), out)[1]
         return op(x, y) if out is None else op(x, y, out=out)
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_signed, early, kernel
-from minidl.backends.torch_linear import HALF, SIGNED, affine, dot_general, unseen
+from minidl.backends.torch_linear import HALF, SIGNED, affine, blank, dot_general, unseen
 
 Tensor = torch.Tensor
 Axes = tuple[int, ...]
@@ -45,7 +45,7 @@ def short_rows(shape: Axes, axis: Axes) -> bool:
 def sum_(x: Tensor, *, axis: Axes, keepdims: bool) -> Tensor:
     if not axis:
         return x  # to torch no axis means all axes
-    if x.is_cpu and x.dtype in _SINGLE and short_rows(x.shape, axis) and not unseen(x) and x.stride(-1) == 1:
+    if x.is_cpu and x.dtype in _SINGLE and short_rows(x.shape, axis) and not unseen(x):
         first, second, *others = x.unbind(-1)
         total = torch.add(first, second)
         for column in others:
@@ -186,7 +186,7 @@ def slice_(x: Tensor, *, start: Axes, stop: Axes, step: Axes) -> Tensor:
 
 @kernel
 def unslice(x: Tensor, *, shape: Axes, start: Axes, stop: Axes, step: Axes) -> Tensor:
-    out = torch.zeros(shape, dtype=x.dtype, device=x.device)
+    out = blank(shape, x).zero_()
     out[slices(start, stop, step)] = x
     return out
 
@@ -206,14 +206,14 @@ def add_at_slice(held: dict[int, Any], n: int, x: Tensor, start: Axes, stop: Axe
         return
     mine = held.get(~n)
     if mine is None or mine() is not total:  # another cotangent may be the same array, or show it
-        held[n] = total = total.clone(memory_format=torch.contiguous_format).add_(0.0)  # as what is added beside the slice: no zero stays negative
+        held[n] = total = total.clone().add_(0.0)  # as what is added beside the slice: no zero stays negative
         held[~n] = weakref.ref(total)  # weak, so that it goes with the last that needs it
     total[slices(start, stop, step)].add_(x)
 
 
 @kernel
 def pad(x: Tensor, *, widths: tuple[tuple[int, int], ...], value: Any) -> Tensor:
-    out = torch.full([lo + n + hi for (lo, hi), n in zip(widths, x.shape, strict=True)], value, dtype=x.dtype, device=x.device)
+    out = blank([lo + n + hi for (lo, hi), n in zip(widths, x.shape, strict=True)], x).fill_(value)
     out[tuple(slice(lo, lo + n) for (lo, _), n in zip(widths, x.shape, strict=True))] = x
     return out
 

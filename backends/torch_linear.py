@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,17 @@ _NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.comple
 def unseen(x: Tensor) -> bool:
     """Whether nobody can look at the values: while torch traces a program, or captures one on CUDA."""
     return x.__class__ is not Tensor or (x.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def is_last(x: Tensor) -> bool:
+    """Whether these are images whose channels are last in memory."""
+    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def blank(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Memory for as many elements, in the order of these, whose dtype and device it has."""
+    order = torch.channels_last if is_last(like) else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=order)
 
 
 def carrier(x: Tensor) -> torch.dtype:

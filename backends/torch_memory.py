@@ -1,8 +1,9 @@
 """PyTorch on the CPU: where a compiled program's large values lie.
 
 Fresh memory costs a page fault for every 4 KB that is written to, often more than the computing. So values that die inside the program lie in
-a workspace, planned from their lifetimes and kept from call to call; and a result is written to memory of an earlier result of which no tensor, view,
-NumPy array or DLPack capsule is left (the storage's own count says so).
+a workspace, planned from their lifetimes and kept from call to call; what a kernel makes in memory of its own is kept too, until just before the next
+one of the size, which the allocator then puts there; and a result is written to memory of an earlier result of which no tensor, view, NumPy array or
+DLPack capsule is left (the storage's own count says so).
 
 Promises: results share no memory with inputs or with any result that is still alive; a workspace serves one call at a time, so threads may share a
 program; what is kept is at most one workspace for each call that ran at once, and three blocks a result.
@@ -10,12 +11,14 @@ program; what is kept is at most one workspace for each call that ran at once, a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from minidl.backends.reuse import Reuse
+from minidl.backends.torch_rewrite import LAST
 from minidl.graph import Equation, Graph, Var
 
 Tensor = torch.Tensor
@@ -24,13 +27,17 @@ _BLOCKS = 3  # of a result: the one that is read, the one that is written, one t
 _count: Callable[[int], int] | None = getattr(torch._C, "_storage_Use_Count", None)  # private, so it may be missing
 
 
+def _empty(shape: tuple[int, ...], dtype: torch.dtype, order: torch.memory_format) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cpu", memory_format=order)
+
+
 class Result:
     """Gives out memory for one result of a program, once more when nobody else holds it any longer."""
 
-    __slots__ = ("blocks", "dtype", "shape")
+    __slots__ = ("blocks", "dtype", "order", "shape")
 
-    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype):
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, order: torch.memory_format = torch.contiguous_format):
+        self.shape, self.dtype, self.order = shape, dtype, order
         self.blocks: list[tuple[Tensor, Any]] = []
 
     def __call__(self) -> Tensor:
@@ -45,7 +52,7 @@ class Result:
             blocks.append(block)
             if out is not None:
                 return out
-        base = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        base = _empty(self.shape, self.dtype, self.order)
         if _count is None or len(blocks) >= _BLOCKS:
             return base
         out = base.detach()
@@ -58,45 +65,52 @@ class Result:
 
 
 class Plan:
-    """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result.
+    """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result; `kept[equation]` is the
+    number of a slot that is a list, which holds what the kernel made until the slot's next user.
 
     takes(equation): whether its kernel writes where it is told to.
     """
 
     def __init__(self, graph: Graph, reuse: Reuse, takes: Callable[[Equation], bool], native: Callable[[Any], torch.dtype]):
         self.slots: dict[Equation, int] = {}
+        self.kept: dict[Equation, int] = {}
         self.results: dict[Equation, Result] = {}
-        self.shapes: list[tuple[tuple[int, ...], torch.dtype]] = []
+        self.kinds: list[tuple | None] = []  # None: a list
         memory, last = _memory(graph, reuse)
+        images = set[Var]().union(*(find(graph) for find in LAST))
         leaves = {memory.get(reuse.root[v]) for v in graph.outputs if isinstance(v, Var)}
         free: dict[tuple, list[int]] = {}
         ends: dict[int, list[tuple[tuple, int]]] = {}
         for i, equation in enumerate(graph.equations):
             out = equation.outputs[0]
-            if equation not in reuse.over and out in reuse.owned and out.nbytes >= LARGE and takes(equation):
-                kind = (out.shape, native(out.dtype))
+            if equation not in reuse.over and out in reuse.owned and out.nbytes >= LARGE:
+                kind = (out.shape, native(out.dtype), torch.channels_last if out in images else torch.contiguous_format)
+                here = takes(equation)
                 if out in leaves:
-                    self.results[equation] = Result(*kind)
-                else:
-                    if not free.get(kind):
-                        free.setdefault(kind, []).append(len(self.shapes))
-                        self.shapes.append(kind)
-                    slot = self.slots[equation] = free[kind].pop()
-                    ends.setdefault(last[out], []).append((kind, slot))
-            for kind, slot in ends.pop(i, ()):
-                free[kind].append(slot)
+                    if here:
+                        self.results[equation] = Result(*kind)
+                elif here or not equation.primitive.multiple:
+                    size = kind if here else (out.nbytes,)
+                    if not free.get(size):
+                        free.setdefault(size, []).append(len(self.kinds))
+                        self.kinds.append(kind if here else None)
+                    slot = (self.slots if here else self.kept)[equation] = free[size].pop()
+                    ends.setdefault(last[out], []).append((size, slot))
+            for size, slot in ends.pop(i, ()):
+                free[size].append(slot)
 
     def bind(self, program: Callable[..., tuple]) -> Callable[..., tuple]:
         """The program, whose last parameters are the slots, with a workspace at hand."""
-        if not self.shapes:
+        if not self.kinds:
             return program
-        shapes, spare = self.shapes, list[list[Tensor]]()
+        kinds, spare = self.kinds, list[list[Any]]()
 
+        @functools.wraps(program)
         def call(*args: Tensor) -> tuple:
             try:
                 work = spare.pop()
             except IndexError:
-                work = [torch.empty(s, dtype=d, device="cpu") for s, d in shapes]
+                work = [[] if kind is None else _empty(*kind) for kind in kinds]
             try:
                 return program(*args, *work)
             finally:

@@ -46,6 +46,8 @@ class KeepPositive:
 
 #: What libraries rewrite besides, see md.extend.define: functions of a graph, and of whether it is for the CPU.
 REWRITES: list[Callable[[Graph, bool], Graph]] = []
+#: What libraries say of a program on a CPU: which variables are images whose channels are last in memory.
+LAST: list[Callable[[Graph], set[Var]]] = []
 #: The functions of the primitives that live in emitted programs.
 EMITTED = {
     "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "keep_inside": keep_inside,
@@ -69,15 +71,14 @@ class Uses:
         return e if e is not None and e.primitive.name == name else None
 
     def positive(self, e: Equation) -> Any:
-        """x, for an equation where(x > 0, g, 0) of one shape."""
+        """x, for an equation where(x > 0, g, 0) of the shape of x."""
         if e.primitive.name != "where" or not (isinstance(e.inputs[2], Literal) and repr(e.inputs[2].value) == "0.0"):
             return None
         test = self.maker(e.inputs[0], "gt")
         if test is None or not (isinstance(test.inputs[1], Literal) and test.inputs[1].value == 0):
             return None
         x, g, out = test.inputs[0], e.inputs[1], e.outputs[0]
-        return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == g.shape == out.shape and x.dtype is g.dtype else None
-
+        return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == out.shape and x.dtype is g.dtype else None
 
     def inside(self, e: Equation) -> tuple[Any, dict[str, float]] | None:
         """x and the bounds, for an equation where(lo < x < hi, g, 0) of one shape."""

@@ -34,7 +34,7 @@ import numpy as np  # noqa: E402
 
 from benchmarks import chart, goals, sides  # noqa: E402
 
-SUITE = ("tiny100", "mlp", "cnn", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
+SUITE = ("tiny100", "mlp", "cnn", "resnet", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
 ENGINE = ("importing", "call8", "trace10k", "memory", "random_bits")
 WORKLOADS = (*SUITE, *ENGINE)
 BACKENDS = ("numpy", "numba", "torch", "jax", "auto")

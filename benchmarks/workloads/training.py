@@ -1,13 +1,13 @@
-"""What mlp, cnn and transformer share: a train step on fixed weights and data, for each side, and the answer that proves the sides do the same work.
+"""What mlp, cnn, resnet and transformer share: a train step on fixed weights and data, for each side, and the answer that proves them the same.
 
-The answer is the loss of each of the first steps and every parameter after them. A step is cross-entropy, its gradients and an update by SGD with
-momentum or by AdamW.
+The answer is the loss of each of the first steps and every parameter and buffer after them. A step is cross-entropy, its gradients and an update by
+SGD with momentum or by AdamW.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -29,12 +29,13 @@ class Task:
     x: np.ndarray
     y: np.ndarray
     make: Callable[[Any], Any]  # of torch.nn or minidl.nn
-    forward: Callable[[Any, dict, Any], Any] | None = None  # of jax.numpy, autograd.numpy or mlx.core
+    forward: Callable[..., Any] | None = None  # of jax.numpy, autograd.numpy or mlx.core; with buffers it takes them and gives them back besides
     gradients: Callable[..., tuple] | None = None  # by hand
     keras: tuple[str, ...] = ()  # the module and function of the Keras side
     adamw: bool = False
     bfloat16: bool = False  # weights in bfloat16 on torch, jax and minidl
     rtol: float = 1e-4
+    buffers: dict[str, np.ndarray] = field(default_factory=dict)  # what a forward pass updates
 
     @property
     def rate(self) -> float:
@@ -71,9 +72,9 @@ def step_of(library: Any, net: Any, optimizer: Any, task: Task, keep: bool = Tru
 
 
 def by_name(net: Any, task: Task) -> list[np.ndarray]:
-    """The parameters in the order of the task's weights."""
-    named = dict(net.named_parameters())
-    return values(named[k] for k in task.weights)
+    """The parameters and buffers in the order of the task's."""
+    named = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    return values(named[k] for k in (*task.weights, *task.buffers))
 
 
 def values(parameters: Any) -> list[np.ndarray]:
@@ -87,7 +88,7 @@ def minidl_step(task: Task, way: sides.Way, keep: bool = True) -> tuple[Any, Any
 
     with way.inside():
         net = task.make(md.nn)
-        net.load_state_dict({k: md.tensor(v) for k, v in task.weights.items()})
+        net.load_state_dict({k: md.tensor(v) for k, v in (task.weights | task.buffers).items()}, strict=not task.buffers)
         if task.bfloat16:
             net.to(md.bfloat16)
         inputs, labels = md.tensor(task.x), md.tensor(task.y)
@@ -118,7 +119,7 @@ def torch_side(task: Task, compiled: bool, mode: str | None = None) -> Side:
     import torch
 
     net = task.make(torch.nn)
-    net.load_state_dict({k: torch.tensor(v) for k, v in task.weights.items()})
+    net.load_state_dict({k: torch.tensor(v) for k, v in (task.weights | task.buffers).items()}, strict=not task.buffers)
     net.to(sides.DEVICE[0], torch.bfloat16 if task.bfloat16 else torch.float32)
     inputs, labels = sides.torch_array(task.x), sides.torch_array(task.y)
     if inputs.is_floating_point() and task.bfloat16:
@@ -170,24 +171,28 @@ def jax_side(task: Task) -> Side:
 
     dtype = jnp.bfloat16 if task.bfloat16 else jnp.float32
 
-    def loss_of(p: dict, x: Any, y: Any) -> Any:
-        z = task.forward(jnp, p, x)
-        return -jnp.take_along_axis(jax.nn.log_softmax(z.reshape(-1, z.shape[-1])), y[:, None], axis=1).mean()
+    def loss_of(p: dict, buffers: dict, x: Any, y: Any) -> Any:
+        z, buffers = task.forward(jnp, p, x, buffers) if buffers else (task.forward(jnp, p, x), buffers)
+        return -jnp.take_along_axis(jax.nn.log_softmax(z.reshape(-1, z.shape[-1])), y[:, None], axis=1).mean(), buffers
 
-    @partial(jax.jit, donate_argnums=(0, 1))
-    def step(p: dict, s: dict, x: Any, y: Any) -> tuple:
-        loss, g = jax.value_and_grad(loss_of)(p, x, y)
-        return *update(jnp, task, p, g, s), loss
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def step(p: dict, s: dict, buffers: dict, x: Any, y: Any) -> tuple:
+        (loss, buffers), g = jax.value_and_grad(loss_of, has_aux=True)(p, buffers, x, y)
+        return *update(jnp, task, p, g, s), buffers, loss
 
-    p = {k: jnp.array(v, dtype) for k, v in task.weights.items()}
-    state = [p, start(task, lambda w: jnp.zeros(w.shape, dtype), jnp.float32)]
+    p, buffers = ({k: jnp.array(v, dtype) for k, v in given.items()} for given in (task.weights, task.buffers))
+    state = [p, start(task, lambda w: jnp.zeros(w.shape, dtype), jnp.float32), buffers]
     inputs, labels = jnp.asarray(task.x), jnp.asarray(task.y)
 
     def run() -> Any:
-        state[0], state[1], loss = step(*state, inputs, labels)
+        *state[:], loss = step(*state, inputs, labels)
         return loss
 
-    return Side(run, lambda: answer(run, lambda: [np.array(state[0][k], np.float32) for k in task.weights]), item)
+    def reached() -> list[np.ndarray]:
+        after = state[0] | state[2]
+        return [np.array(after[k], np.float32) for k in (*task.weights, *task.buffers)]
+
+    return Side(run, lambda: answer(run, reached), item)
 
 
 def mlx_side(task: Task) -> Side:

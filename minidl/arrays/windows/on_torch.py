@@ -1,4 +1,4 @@
-"""PyTorch: convolution and pooling, and rewrites of programs with pooling.
+"""PyTorch: convolution and pooling, and rewrites of programs with images. On a CPU their channels are last in memory where that is quicker.
 
 Promises: float32 convolution and its transpose in x run in full float32 on CUDA too (the flag is an argument of torch._convolution); its transpose
 in w follows `torch.backends.cudnn.allow_tf32`, the only switch torch has there. float16 and bfloat16 accumulate in float32; integers are exact in
@@ -16,8 +16,9 @@ from typing import Any
 import torch
 
 from minidl.arrays.windows.on_numpy import out_sizes
-from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, plus, unseen
-from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
+from minidl.backends.torch_elementwise import NATIVE
+from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, is_last, plus, unseen
+from minidl.backends.torch_rewrite import EMITTED, LAST, REWRITES, Uses
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
@@ -44,6 +45,24 @@ def _indirect(x: Tensor) -> bool:
     return x.is_complex() or carrier(x) is not x.dtype
 
 
+def wants_last(w: Ints, groups: int, dtype: Any) -> bool:
+    """Whether a convolution with kernels [O, I / groups, h, w] is made with channels last in memory, as oneDNN takes and gives them without copies of
+    its own: its result lies so, and what is computed from that element by element. With few channels there is nothing to gain."""
+    return len(w) == 4 and w[0] >= 8 and not 4 < w[1] * groups < 8 and dtype is torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def _last(w: Ints, groups: int, *arrays: Tensor) -> Iterable[Tensor]:
+    """The arrays of a convolution in the order that it wants."""
+    return map(_made_last, arrays) if arrays[0].is_cpu and wants_last(w, groups, arrays[0].dtype) else arrays
+
+
+def _made_last(x: Tensor) -> Tensor:
+    if x.shape[1] != 1:
+        return x.contiguous(memory_format=torch.channels_last)
+    x = x.contiguous()  # which is either order, and says the first
+    return x.as_strided(x.shape, (x.stride(0), 1, *x.stride()[2:]))
+
+
 @functools.lru_cache(256)
 def _even(padding: Pads) -> Ints | None:
     """The padding as torch takes it, or None where the two sides differ."""
@@ -66,6 +85,7 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
+    x, w = _last(w.shape, groups, x, w)
     return _convolution(x, w, stride, pad, dilation, groups)
 
 
@@ -76,6 +96,7 @@ def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads,
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
+    x, w = _last(w.shape, groups, x, w)
     return _convolution(x, w, stride, pad, dilation, groups, bias=b)
 
 
@@ -96,6 +117,7 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
         n - ((t - 1) * s - 2 * p + d * (k - 1) + 1)
         for n, t, s, p, d, k in zip(sizes, g.shape[2:], stride, inner, dilation, w.shape[2:], strict=True)
     )
+    g, w = _last(w.shape, groups, g, w)
     out = _convolution(g, w, stride, inner, dilation, groups, True, more)
     return out if pad is not None else out[_cut(slice(lo, lo + n) for n, (lo, _) in zip(x_shape[2:], padding, strict=True))].contiguous()
 
@@ -109,9 +131,10 @@ def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads,
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
     if x.is_floating_point():
+        x, g = _last(w_shape, groups, x, g)
         w = x.new_empty(()).expand(w_shape)  # of which only the shape is read
         mask, extra = [False, True, False], [0] * len(stride)
-        return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1]
+        return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1].contiguous()
     # torch has no such kernel for integers. dw correlates x with g, stride and dilation changing places: the channels of
     # a group become the batch, the batch becomes the channels.
     n, c = x.shape[0], x.shape[1] // groups
@@ -235,7 +258,7 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
     lead, sizes = x.shape[: x.ndim - n], tuple(x.shape[x.ndim - n :])
     spatial = out_sizes(sizes, window, stride, padding, dilation)
     sliced = slices_well((*lead, *spatial), window, stride, padding, dilation, 4)  # where torch's places would have to be converted besides
-    if sliced and not flat and x.is_floating_point() and not x.is_cuda and not unseen(x):
+    if sliced and not flat and x.is_floating_point() and not x.is_cuda and not unseen(x) and not is_last(x):
         best, chosen = sliced_maxima(x, window)
         if chosen is not None:
             return best, _index(chosen, window).to(torch.int64)
@@ -243,7 +266,7 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
     if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and not unseen(x):
         planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)
         one, zero = ((1,), (0,)) if n == 1 else ((), ())
-        if last := planes.ndim == 4 and planes.shape[1] >= _CHANNELS and not x.is_cuda:
+        if last := planes.ndim == 4 and planes.shape[1] >= _CHANNELS and not x.is_cuda and not is_last(x):
             planes = planes.contiguous(memory_format=torch.channels_last)
         out, where = _POOL[n](planes, one + window, one + stride, zero + pad, one + dilation)
         if last:
@@ -285,6 +308,10 @@ def pool_scatter(
     lead, sizes = x_shape[: len(x_shape) - n], tuple(x_shape[len(x_shape) - n :])
     if _small(g, window, flat) and stride == window and set(dilation) == {1} and not any(map(any, padding)):
         return _spread(g, i, sizes, window)
+    if flat and is_last(i) and g.is_floating_point():
+        g, pad = g.contiguous(memory_format=torch.channels_last), [lo for lo, _ in padding]
+        out = torch.empty(x_shape, dtype=g.dtype, device=g.device, memory_format=torch.channels_last)
+        return torch.ops.aten.max_pool2d_with_indices_backward.grad_input(g, out, window, stride, pad, dilation, False, i, grad_input=out)
     flat, i = (False, i.to(torch.int64)) if _small(g, window, flat) else (flat, i)
     at = i if flat else _flat(i, sizes, window, stride, padding, dilation)
     rows, plane, places = math.prod(lead), math.prod(sizes), math.prod(i.shape[len(lead) :])
@@ -316,6 +343,17 @@ class Spread:
 
     name = "spread"
     multiple = False
+
+
+class Enlarged:
+    """enlarged(x; sizes): each pixel as a rectangle of so many that the image has these sizes."""
+
+    name = "enlarged"
+    multiple = False
+
+
+def enlarged(x: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
+    return torch.ops.aten.upsample_nearest2d.default(x, sizes)
 
 
 def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
@@ -393,10 +431,11 @@ def relu_after_pooling(graph: Graph) -> Graph:
 
 def pools_as_slices(graph: Graph) -> Graph:
     """Max pooling over windows that neither overlap nor leave rows that are too short for a vector as the maximum of strided slices, and its places,
-    which nobody but the derivative sees, as a mask for each place along an axis; the library's kernel takes one element at a time."""
-    uses, new = Uses(graph), {}
+    which nobody but the derivative sees, as a mask for each place along an axis; the library's kernel takes one element at a time, unless the
+    channels are last."""
+    uses, new, last = Uses(graph), {}, images(graph)
     for e in graph.equations:
-        if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float:
+        if e.primitive.name != "max_pool" or not e.outputs[0].dtype.is_float or e.inputs[0] in last:
             continue
         window, places, shape = e.params["window"], e.outputs[1], e.outputs[0].shape
         readers = uses.users.get(places, [])
@@ -428,11 +467,49 @@ def flat_pools(graph: Graph) -> Graph:
     return Graph(graph.inputs, equations, graph.outputs, graph.name) if flat else graph
 
 
-def pools(graph: Graph, cpu: bool) -> Graph:
+#: Up to which axis the shape stays, for what moves elements and leaves the order of channels in memory as it is.
+_KEEP = dict.fromkeys(("concat", "slice"), 1) | dict.fromkeys("max_pool pool_gather pool_scatter enlarged reshape broadcast_to".split(), 2)
+
+
+def images(graph: Graph) -> set[Var]:
+    """Whose channels are last in memory: results of convolutions, and what is computed of them element by element, window by window or by a move that
+    leaves examples and channels alone."""
+    found: set[Var] = set()
+    for e in graph.equations:
+        out, name = e.outputs[0], e.primitive.name
+        if name in ("conv", "conv_affine", "conv_dx"):
+            lies = wants_last(e.inputs[1].shape, e.params["groups"], NATIVE[out.dtype])
+        else:
+            n = _KEEP.get(name)  # None: all of it
+            lies = any(a in found and a.shape[:n] == out.shape[:n] for a in e.inputs)
+        found.update(e.outputs if lies else ())
+    return {v for v in found if len(v.shape) == 4}
+
+
+def enlargements(graph: Graph) -> Graph:
+    """What repeats the pixels of an image whose channels are last, by powers of two (torch rounds the inverse of a factor), is one kernel, which
+    leaves the channels there: broadcasting between two reshapes would not."""
+    uses, new, last = Uses(graph), {}, images(graph)
+    for e in graph.equations:
+        wide = uses.maker(e.inputs[0], "broadcast_to") if e.primitive.name == "reshape" and len(e.outputs[0].shape) == 4 else None
+        apart = uses.maker(wide.inputs[0], "reshape") if wide is not None else None
+        if wide is None or apart is None or apart.inputs[0] not in last or 0 in e.outputs[0].shape:
+            continue
+        (x, *_), sizes = apart.inputs, e.outputs[0].shape[2:]
+        n, c, h, w = x.shape
+        factors = sizes[0] // h, sizes[1] // w
+        fits = apart.outputs[0].shape == (n, c, h, 1, w, 1) and wide.outputs[0].shape == (n, c, h, factors[0], w, factors[1])
+        if fits and e.outputs[0].shape[:2] == (n, c) and all(f & (f - 1) == 0 for f in factors):
+            new[e] = Equation(Enlarged, (x,), {"sizes": sizes}, e.outputs, e.where)
+    return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)) if new else graph
+
+
+def of_images(graph: Graph, cpu: bool) -> Graph:
     """The rewrites above in their order; pool_masks looks at its values, for which CUDA would have to wait."""
     graph = relu_after_pooling(graph)
-    return flat_pools(pools_as_slices(graph) if cpu else graph)
+    return flat_pools(pools_as_slices(enlargements(graph)) if cpu else graph)
 
 
-EMITTED.update(pool_masks=pool_masks, spread=spread)
-REWRITES.append(pools)
+EMITTED.update(pool_masks=pool_masks, spread=spread, enlarged=enlarged)
+REWRITES.append(of_images)
+LAST.append(images)

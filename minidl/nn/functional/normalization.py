@@ -120,7 +120,7 @@ def _by_batch(
     axes, n = (0, *range(2, x.ndim)), x.size // x.shape[1]
     mean = md.mean(x, axis=axes, keepdims=True)
     centred = x - mean
-    var = md.mean(centred * centred, axis=axes, keepdims=True)
+    var = md.mean(md.square(centred), axis=axes, keepdims=True)
     out, rate = _scaled(centred, var, weight, bias, eps), momentum if rate is None else rate
     if running_mean is None:
         return out, None, None

@@ -1,5 +1,6 @@
 """PyTorch: the primitives of minidl.nn.functional.gates, corrected where a value is infinite; and for functions that run eagerly on the CPU, by its
-kernels forwards and backwards: activations, batch normalisation, LSTM layers, losses, pooling and lists of gradients (minidl.nn.functional.kernels).
+kernels forwards and backwards: activations, batch normalisation, LSTM layers, losses, pooling, resampling, lists of gradients
+(minidl.nn.functional.kernels).
 
 Promises: who may look at values does, on the CPU; elsewhere the argument of a primitive is limited beforehand. Half precision, and what a kernel may
 get wrong (mish of -inf, an infinite cotangent where the derivative is 0, a kink), is no function's: found by looking, which is one quick pass.
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from minidl.backends.torch_kernels import finite
-from minidl.backends.torch_linear import unseen
+from minidl.backends.torch_linear import is_last, unseen
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -211,13 +212,37 @@ def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int,
 
 # ---- pooling ----------------------------------------------------------------------------------------------------------------------------------
 def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
-    """Few maxima: for many the primitive has quicker ways, and torch takes the last nan of a window."""
-    if x.dim() != 4 or not _ours(x) or x.numel() > _SOME:
+    """Few maxima, or any with channels last: for others the primitive has quicker ways. torch takes the last nan of a window."""
+    if x.dim() != 4 or not _ours(x) or (x.numel() > _SOME and not is_last(x)):
         return None
     out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
     if not finite(out):
         return None
     return out, (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
+
+
+# ---- resampling -------------------------------------------------------------------------------------------------------------------------------
+def _resampled(x: Tensor, name: str, sizes: tuple[int, ...], *how: Any) -> Any:
+    """Of images. An infinity spoils its neighbours, whose weights are 0."""
+    out = getattr(torch._C._nn, f"upsample_{name}2d")(x, sizes, *how)
+    if not finite(out):
+        return None
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        d = getattr(_aten, f"upsample_{name}2d_backward")(g, sizes, x.shape, *how)
+        return (d,) if finite(d) else None
+
+    return out, (), back
+
+
+def enlarged(tracked: bool, x: Tensor, sizes: tuple[int, ...]) -> Any:
+    """By powers of two: torch rounds the inverse of a factor before it looks which pixel is the nearest."""
+    factors = [b // a for a, b in zip(x.shape[2:], sizes, strict=True)]
+    return _resampled(x, "nearest", sizes) if x.dim() == 4 and _ours(x) and all(f & (f - 1) == 0 for f in factors) else None
+
+
+def bilinear(tracked: bool, x: Tensor, sizes: tuple[int, ...], scales: tuple[float | None, ...], align: bool) -> Any:
+    return _resampled(x, "bilinear", sizes, align, *scales) if _ours(x) else None
 
 
 # ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------

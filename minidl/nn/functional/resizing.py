@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 
 __all__ = [
     "affine_grid", "channel_shuffle", "grid_sample", "interpolate", "pad", "pixel_shuffle", "pixel_unshuffle", "upsample", "upsample_bilinear",
@@ -175,9 +176,9 @@ def interpolate(
 
         return adaptive_avg_pool(n, input, sizes)
     if mode.startswith("nearest") and all(b % a == 0 and _step(a, b, s, False) == a / b for a, b, s in zip(spatial, sizes, scales, strict=True)):
-        apart = input.reshape((*input.shape[:2], *(v for a in spatial for v in (a, 1))))
-        wide = (*input.shape[:2], *(v for a, b in zip(spatial, sizes, strict=True) for v in (a, b // a)))
-        return md.broadcast_to(apart, wide).reshape((*input.shape[:2], *sizes))  # of all axes together: one copy
+        return _enlarged(input, sizes)
+    if mode == "bilinear" and not antialias:
+        return _bilinear(input, sizes, scales, bool(align_corners))
     x = input
     for axis, (old, new, scale) in enumerate(zip(spatial, sizes, scales, strict=True), start=2):
         step = _step(old, new, scale, bool(align_corners))
@@ -187,6 +188,23 @@ def interpolate(
             x = _averaged(x, axis, old, new, step, mode == "bicubic")
         elif new != old or step != 1:
             x = _smooth(x, axis, old, new, step, bool(align_corners), mode == "bicubic")
+    return x
+
+
+@by_kernel
+def _enlarged(x: md.Tensor, /, sizes: tuple[int, ...]) -> md.Tensor:
+    """The nearest of each, by whole factors, of all axes together: one copy."""
+    apart = x.reshape((*x.shape[:2], *(v for a in x.shape[2:] for v in (a, 1))))
+    wide = (*x.shape[:2], *(v for a, b in zip(x.shape[2:], sizes, strict=True) for v in (a, b // a)))
+    return md.broadcast_to(apart, wide).reshape((*x.shape[:2], *sizes))
+
+
+@by_kernel
+def _bilinear(x: md.Tensor, /, sizes: tuple[int, ...], scales: tuple[float | None, ...], align: bool) -> md.Tensor:
+    for axis, (old, new, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True), start=2):
+        step = _step(old, new, scale, align)
+        if new != old or step != 1:
+            x = _smooth(x, axis, old, new, step, align, False)
     return x
 
 
