@@ -292,7 +292,10 @@ def release(roots: Sequence[Node]) -> None:
 def pullback(
     name: str, roots: Sequence[tuple[Node, Tensor]], targets: Sequence[Node], retain: bool, create_graph: bool | None = None, through: bool = False
 ) -> list[Tensor | None]:
-    """The cotangents of `targets`. create_graph None: on Tensors exactly where the outcome may be differentiated again. through: as in pull_raw."""
+    """The cotangents of `targets`, None for those to which no root leads. create_graph None: on Tensors exactly where the outcome may be
+    differentiated again. through: as in pull_raw."""
+    if not roots:
+        return [None] * len(targets)
     if busy[0] and state.autocast is not None:
         with autocasting(None):
             return pullback(name, roots, targets, retain, create_graph, through)

@@ -13,7 +13,7 @@ from itertools import compress
 from typing import Any
 
 from minidl import tape, tree
-from minidl.autograd import home, pullback
+from minidl.autograd import home
 from minidl.backends import using
 from minidl.batching import Batched, Level
 from minidl.context import autocasting, busy, grad_mode, interpreting, state
@@ -23,7 +23,7 @@ from minidl.passes import inlined
 from minidl.primitives import Primitive, table
 from minidl.tensors import Tensor, assign_alone, bind, ns
 from minidl.tracing import Trace, asarray_here, finish, innermost
-from minidl.transforms import _push, alias, as_constant, here, with_node, zeros_like
+from minidl.transforms import _push, alias, as_constant, here, pulled, with_node, zeros_like
 
 Aval = tuple[tuple[int, ...], DType]
 Tensors = Sequence[Tensor]
@@ -258,11 +258,9 @@ def vjp_graph(graph: Graph, wanted: Sequence[bool], used: Sequence[bool]) -> Gra
         def build(*xs: Tensor) -> list[Tensor]:
             fresh = [alias(x) if w else x for x, w in zip(xs[:n], wanted, strict=True)]
             with grad_mode(True):
-                outs = compress(run_graph(graph, fresh), used)
+                outs = [*compress(run_graph(graph, fresh), used)]
             aliases = [*compress(fresh, wanted)]
-            roots = [(o.node, c) for o, c in zip(outs, xs[n:], strict=True) if o.node is not None]
-            found = pullback("control flow", roots, [a.node for a in aliases], retain=True) if roots else [None] * len(aliases)
-            return [zeros_like(a) if g is None else g for a, g in zip(aliases, found, strict=True)]
+            return [zeros_like(a) if g is None else g for a, g in zip(aliases, pulled("control flow", outs, xs[n:], aliases), strict=True)]
 
         graph.cache[key] = closed(build, [aval(v) for v in (*graph.inputs, *compress(graph.outputs, used))])
     return graph.cache[key]

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl import tape, tree
-from minidl.autograd import pullback, set_grad_enabled
+from minidl.autograd import set_grad_enabled
 from minidl.bodies import attach, node_of, now
 from minidl.context import autocasting, grad_mode, interpreting, state
 from minidl.tensors import Tensor, assign_alone
 from minidl.tracing import innermost
-from minidl.transforms import _push, alias, as_constant, twin, with_modules, with_node
+from minidl.transforms import _push, alias, as_constant, pulled, twin, with_modules, with_node
 
 
 class _Streams(list[Any]):
@@ -100,9 +100,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
             trace = innermost()
             with contextlib.nullcontext() if trace is None else trace.apart([_symbol(c) for c in cts]):
                 results, aliases = again(ins)
-                pairs = [(r.node, c) for r, c in zip(results, cts, strict=True) if c is not None and isinstance(r, Tensor) and r.node is not None]
-                targets = [*(x.node for x in aliases), *outside]
-                found = pullback("checkpoint", pairs, targets, retain=True, create_graph=tracked) if pairs else [None] * len(targets)
+                found = pulled("checkpoint", results, cts, [*aliases, *(with_node(like, n) for n in outside)], tracked)
             result: list[Any] = [None] * len(sources)
             for i, g in zip([*live, *range(len(leaves), len(sources))], found, strict=True):
                 result[i] = g

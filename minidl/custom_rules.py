@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.autograd import home, pullback
+from minidl.autograd import home
 from minidl.bodies import Tensors, attach, aval, batched_graph, closed, node_of, run_graph
 from minidl.context import grad_mode, interpreting, state
 from minidl.graph import Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import Trace, finish
-from minidl.transforms import _push, alias, as_constant, zeros_like
+from minidl.transforms import again as run_again
+from minidl.transforms import alias, as_constant, pulled, zeros_like
 
 
 def in_body() -> bool:
@@ -46,7 +47,7 @@ def transposed(outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[
         res, variables = again(ins), _variables(outs)
         with grad_mode(True):
             found = reverse(res, variables)
-        return _pulled("custom_vjp", found, tangents, variables)
+        return pulled("custom_vjp", found, tangents, variables)
 
     return vjp, jvp
 
@@ -62,7 +63,7 @@ def from_forward(move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
         variables = _variables(ins)
         with grad_mode(True):
             moved = jvp(ins, variables)
-        return _pulled("custom_jvp", moved, cts, variables, tracked)
+        return pulled("custom_jvp", moved, cts, variables, tracked or None)
 
     return vjp, jvp
 
@@ -72,33 +73,10 @@ def _variables(like: Sequence[Any]) -> list[Any]:
     return [alias(zeros_like(t)) if isinstance(t, Tensor) and t.dtype.inexact else None for t in like]
 
 
-def _pulled(name: str, outs: Sequence[Any], cts: Sequence[Any], variables: Sequence[Any], tracked: bool = False) -> list[Any]:
-    """The cotangents of variables that outs were computed of, None for what is none."""
-    roots = [(o.node, c) for o, c in zip(outs, cts, strict=True) if isinstance(o, Tensor) and o.node is not None and c is not None]
-    targets = [v.node for v in variables if v is not None]
-    found = iter(pullback(name, roots, targets, retain=True, create_graph=tracked or None) if roots else [None] * len(targets))
-    return [None if v is None else next(found) for v in variables]
-
-
 def _by_extra(value: Callable[[list[Tensor]], list[Tensor]]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """vjp and jvp by what a function reads from outside, as value(extra) has them."""
-
-    def run(ins: list[Any]) -> tuple[list[Any], list[Any]]:
-        extra = [alias(t) if t.dtype.inexact else t for t in ins]
-        with grad_mode(True):
-            return extra, value(extra)
-
-    def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-        extra, outs = run(ins)
-        return _pulled("custom", outs, cts, [v if v.dtype.inexact else None for v in extra], tracked)
-
-    def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
-        extra, outs = run(ins)
-        moving = [(v, t) for v, t in zip(extra, tangents, strict=True) if t is not None]
-        moved = iter(_push([o for o in outs if o.dtype.inexact], [v for v, _ in moving], [t for _, t in moving]))
-        return [next(moved) if o.dtype.inexact else None for o in outs]
-
-    return vjp, jvp
+    rules = lambda extra: run_again("custom", value, lambda: list(extra), [i if t.dtype.inexact else None for i, t in enumerate(extra)])
+    return lambda ins, cts, tracked: rules(ins)[0](cts, tracked), lambda ins, tangents: rules(ins)[1](tangents)
 
 
 class Rule:

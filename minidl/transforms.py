@@ -211,7 +211,7 @@ def _pull(name: str, outs: Sequence[Tensor], cts: Sequence[Tensor], aliases: Seq
             c = c if c.dtype is o.dtype else ns.cast(c, dtype=o.dtype)
             roots.append((o.node, ns.conj(c) if c.dtype.is_complex else c))
     targets = [a.node for a in aliases]
-    found = pullback(name, roots, targets, retain=True) if roots else [None] * len(targets)
+    found = pullback(name, roots, targets, retain=True)
     found = [g if g is None else tape.apply_hooks(tape.hooks_of(n), g) for g, n in zip(found, targets, strict=True)]
     return [constant(a, 0) if g is None else (ns.conj(g) if g.dtype.is_complex else g) for a, g in zip(aliases, found, strict=True)]
 
@@ -295,6 +295,14 @@ def _push(outs: Sequence[Any], aliases: Sequence[Tensor], tangents: Sequence[Ten
     return results
 
 
+def pulled(name: str, outs: Sequence[Any], cts: Sequence[Any], aliases: Sequence[Any], create_graph: bool | None = None) -> list[Tensor | None]:
+    """Plain (unconjugated) cotangents of the aliases that outs were computed of; None where nothing flows, and for what is no Tensor. create_graph:
+    as in pullback."""
+    roots = [(o.node, c) for o, c in zip(outs, cts, strict=True) if isinstance(o, Tensor) and o.node is not None and c is not None]
+    found = iter(pullback(name, roots, [a.node for a in aliases if a is not None], retain=True, create_graph=create_graph))
+    return [None if a is None else next(found) for a in aliases]
+
+
 def again(
     name: str, run: Callable[[list[Any]], Sequence[Tensor]], inputs: Callable[[], list[Any]], places: Sequence[int | None]
 ) -> tuple[Callable[..., list[Any]], Callable[..., list[Tensor]]]:
@@ -308,16 +316,17 @@ def again(
             for p in used:  # inside vmap the parents' nodes belong to a level outside
                 start[p] = alias(start[p])
             results = run(start)
-        roots = [(r.node, c) for r, c in zip(results, cts, strict=True) if r.node is not None and c is not None]
-        found = dict(zip(used, pullback(name, roots, [start[p].node for p in used], retain=True, create_graph=True), strict=True))
+        found = dict(zip(used, pulled(name, results, cts, [start[p] for p in used], create_graph=True), strict=True))
         return [None if p is None else found[p] for p in places]
 
     def jvp(tangents: Sequence[Any]) -> list[Tensor]:
         start = inputs()
         moved = [(p, t) for p, t in zip(places, tangents, strict=True) if t is not None and p is not None]
-        for p, _ in moved:
-            start[p] = alias(start[p])
-        return _push(run(start), [start[p] for p, _ in moved], [t for _, t in moved])
+        with grad_mode(True):
+            for p, _ in moved:
+                start[p] = alias(start[p])
+            results = run(start)
+        return _push(results, [start[p] for p, _ in moved], [t for _, t in moved])
 
     return vjp, jvp
 

@@ -254,3 +254,20 @@ def test_a_graph_remembers_what_stops_derivatives_and_rules_of_ones_own():
 
 def test_a_compiled_step_has_nothing_of_no_grad_in_its_program():
     assert "stop" not in str(md.jit(quietly).lower(f64(2.0)))
+
+
+def test_a_call_that_is_one_node_has_its_derivatives_under_no_grad():
+    """Forward mode runs it again, which must be recorded whatever the mode around."""
+    ruled = md.custom_vjp(md.sin)
+    ruled.defvjp(lambda x: (md.sin(x), x), lambda x, g: (g * md.cos(x),))
+    calls = {
+        "jit": md.jit(md.sin), "checkpoint": md.checkpoint(md.sin), "rule": ruled, "rule in jit": md.jit(ruled),
+        "loop": lambda x: md.trace(lambda x: md.fori_loop(0, 1, lambda i, v: md.sin(v), x))(x)[0],
+        "kernel": lambda x: md.extend.stands_for(md.sin, (x,), [np.sin(x.payload)], lambda wanted, g: [g * np.cos(x.payload)])[0],
+    }  # fmt: skip
+    x = md.tensor(0.3)
+    for name, f in calls.items():
+        with md.no_grad():
+            found = [md.jvp(f, (x,), (md.ones(()),))[1], md.linearize(f, x)[1](md.ones(())), md.grad(f)(x), md.vjp(f, x)[1](md.ones(()))[0]]
+        assert [v.requires_grad for v in found] == [False] * 4, name
+        np.testing.assert_allclose([v.item() for v in found], np.cos(0.3), rtol=1e-6, err_msg=name)
