@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import types
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any, TypeVar
 
@@ -298,66 +298,42 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
     return error
 
 
-#: PyTorch's words for parameters, and those that functions may have for them.
-_WORDS = {
-    "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
-    "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
-    "split_size_or_sections": ("sizes",), "split_size": ("sizes",), "interpolation": ("method",),
-}  # fmt: skip
-_MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "unbiased": ("correction", float), "ddof": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
-}  # fmt: skip
+#: By PyTorch's words `dim` and `keepdim` these are other functions than by minidl's own for the same.
+_OTHERS = frozenset(("max", "min", "sort", "median", "std", "var"))
 
 
-def respelled(f: Callable[..., Any], params: dict[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The keyword arguments of a call, with the function's words for PyTorch's where it has not these itself, but for the wish that what it makes
-    requires grad, which is given apart."""
-    known = parameters(f)
-    other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
-    for word, (own_word, meaning) in _MEANINGS.items():
-        if word in other and own_word in known:
-            other[own_word] = meaning(other.pop(word))
-    if len(other) < len(params):
-        raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
-    other |= _corrected(known, params)
-    return other, "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
+@functools.cache
+def _words() -> Callable[..., Any]:
+    try:
+        return importlib.import_module("minidl.idioms.words").respelled  # type: ignore[no-any-return]
+    except ModuleNotFoundError:
+        return lambda *call: None
 
 
-def _corrected(known: Collection[str], params: dict[str, Any]) -> dict[str, int]:
-    """The correction that std and var have where PyTorch's words ask for them, and nothing about it is said."""
-    unsaid = "correction" in known and params.keys().isdisjoint(("correction", "unbiased", "ddof"))
-    return {"correction": 1} if unsaid and ("dim" in params or "keepdim" in params) else {}
-
-
-def paired(f: Callable[..., Any], params: dict[str, Any]) -> bool:
-    """Whether the call has two results in PyTorch, values and places: max, min, sort or median along the axis that its word `dim` says."""
-    two = f.__name__ in ("max", "min", "sort", "median") and f.__module__.startswith(("minidl.ops", "minidl.arrays"))
-    return two and isinstance(params.get("dim"), int)
-
-
-def _with_places(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Any:
-    return importlib.import_module("minidl.idioms.shaping").with_places(f, args, params)
+def respelled(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
+    """The call that PyTorch's words for f's parameters mean, which minidl.idioms knows; None where they mean no other, and without that room."""
+    return _words()(f, args, params) if params else None  # type: ignore[no-any-return]
 
 
 def spelled(f: F) -> F:
     """f, which also takes dim for axis and keepdim for keepdims, at no cost that would show."""
-    axis = "axes" if "axes" in parameters(f) else "axis"
+    known = parameters(f)
+    axis, other, own_words = "axes" if "axes" in known else "axis", f.__name__ in _OTHERS, frozenset(known)
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
-            params |= _corrected(call.parameters, params)  # type: ignore[attr-defined]
+            if other and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
+                return again()
             if "dim" in params:
                 if axis in params:
                     raise TypeError(f"{f.__name__}: dim and {axis} are two words for one argument; one is enough")
-                if paired(f, params):
-                    return _with_places(f, args, respelled(f, params)[0])
                 params[axis] = params.pop("dim")
             if "keepdim" in params:
                 params["keepdims"] = params.pop("keepdim")
         return f(*args, **params)
 
     functools.update_wrapper(call, f)
-    call.parameters = parameters(f)  # type: ignore[attr-defined]
+    call.parameters = known  # type: ignore[attr-defined]
     call.__module__ = "minidl.ops"  # where this one is found
     return call  # type: ignore[return-value]
 
@@ -390,7 +366,7 @@ def checked(f: F) -> F:
     TypeError: tril: k must be an integer, not 'abc'
     """
 
-    respell, two, with_places = respelled, paired, _with_places
+    respell = respelled
     placed: list[tuple[str, set | None]] | None = None
     quick: dict[str, set] = {}
     look: Any = None
@@ -421,14 +397,11 @@ def checked(f: F) -> F:
                         look(name, value)
             return f(*args, **params)
         except Exception as error:
-            other, tracked = respell(made, params)
-            if other == params:
+            again = respell(made, args, params)
+            if again is None:
                 fail(error, args, params)
                 raise
-        if two(f, params):
-            return with_places(made, args, other)
-        out = made(*args, **other)
-        return out.requires_grad_() if tracked else out
+        return again()
 
     # With f's globals, so that doctest and pickle find it where f was defined.
     made = types.FunctionType(call.__code__, f.__globals__, f.__name__, None, call.__closure__)  # type: ignore[attr-defined]

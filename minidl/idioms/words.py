@@ -1,0 +1,42 @@
+"""PyTorch's words for parameters of minidl's functions, and what they mean where that is more than another word.
+
+`x.max(dim=0)` has values and places, `x.std(dim=0)` a correction of 1, `md.ones(2, requires_grad=True)` wants a gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from minidl.idioms.shaping import with_places
+
+#: PyTorch's words for parameters, and those that functions may have for them.
+_WORDS = {
+    "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
+    "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
+    "split_size_or_sections": ("sizes",), "split_size": ("sizes",), "interpolation": ("method",),
+}  # fmt: skip
+_MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "unbiased": ("correction", float), "ddof": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
+}  # fmt: skip
+_PAIRS = frozenset(("max", "min", "sort", "median"))  # along the axis that the word `dim` says
+
+
+def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
+    """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
+    two words are for one argument."""
+    known = f.parameters
+    other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
+    for word, (own_word, meaning) in _MEANINGS.items():
+        if word in other and own_word in known:
+            other[own_word] = meaning(other.pop(word))
+    if len(other) < len(params):
+        raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
+    if "correction" in known and params.keys().isdisjoint(("correction", "unbiased", "ddof")) and ("dim" in params or "keepdim" in params):
+        other["correction"] = 1
+    tracked = "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
+    if other == params:
+        return None
+    if f.__name__ in _PAIRS and f.__module__.startswith(("minidl.ops", "minidl.arrays")) and isinstance(params.get("dim"), int):
+        return lambda: with_places(f, args, other)
+    return (lambda: f(*args, **other).requires_grad_()) if tracked else lambda: f(*args, **other)
