@@ -12,7 +12,8 @@ from typing import Any
 import minidl as md
 from minidl.idioms import of_lax, of_linalg
 
-_NONE = object()
+#: No value, where None is one.
+NONE = object()
 
 
 def array(object: Any, dtype: Any = None, copy: bool = True) -> md.Tensor:
@@ -198,13 +199,13 @@ def all_(tree: Any) -> bool:
     return all(md.tree.leaves(tree))
 
 
-def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = _NONE) -> Any:
+def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = NONE) -> Any:
     """The leaves, from left to right, joined by a function of two.
 
     >>> md.tree.reduce(lambda a, b: a + b, {"a": 1, "b": (2, 3)})
     6
     """
-    return functools.reduce(function, md.tree.leaves(tree), *(() if initializer is _NONE else (initializer,)))
+    return functools.reduce(function, md.tree.leaves(tree), *(() if initializer is NONE else (initializer,)))
 
 
 def transpose(outer_treedef: Any, inner_treedef: Any, pytree_to_transpose: Any) -> Any:
@@ -279,12 +280,12 @@ NAMES: dict[str, dict[str, Any]] = {
 #: Room -> name -> what there is for it, in the message of an AttributeError.
 ABSENT: dict[str, dict[str, str]] = {
     "md": {
-        "numpy": "array functions are in md itself, such as md.sin",
-        "lax": "its functions are minidl's: md.scan, md.cond, md.while_loop, md.fori_loop, md.top_k, md.associative_scan",
-        "scipy": "see md.linalg and md.nn.functional",
-        "tree_util": "md.tree",
+        "numpy": "from minidl.idioms.jax import numpy as jnp; array functions are in md itself, such as md.sin",
+        "lax": "from minidl.idioms.jax import lax; its functions are minidl's: md.scan, md.cond, md.while_loop, md.top_k, md.associative_scan",
+        "scipy": "from minidl.idioms.jax import scipy; see md.linalg and md.nn.functional",
+        "tree_util": "md.tree, or from minidl.idioms.jax import tree_util",
         "tree_map": "md.tree.map",
-        "pmap": "md.vmap; one program runs on one device",
+        "pmap": "md.vmap, or minidl.idioms.jax.vmap with axis_name=; one program runs on one device",
         "device_put": "x.to(device=...)",
         "device_get": "x.numpy()",
         "eval_shape": "md.trace(f)(x).outputs have shapes and dtypes",

@@ -191,11 +191,11 @@ def _segments(name: str, of: str, nothing: Callable[[md.DType], Any]) -> Callabl
     return function
 
 
-def _least(dtype: md.DType) -> Any:
+def least(dtype: md.DType) -> Any:
     return -math.inf if dtype.inexact else md.iinfo(dtype).min
 
 
-def _greatest(dtype: md.DType) -> Any:
+def greatest(dtype: md.DType) -> Any:
     return math.inf if dtype.inexact else md.iinfo(dtype).max
 
 
@@ -273,8 +273,8 @@ def log_sigmoid(x: Any) -> md.Tensor:
     return md.nn.functional.logsigmoid(md.asarray(x))
 
 
-segment_max = _segments("segment_max", "max", _least)
-segment_min = _segments("segment_min", "min", _greatest)
+segment_max = _segments("segment_max", "max", least)
+segment_min = _segments("segment_min", "min", greatest)
 segment_prod = _segments("segment_prod", "multiply", lambda dtype: 1)
 #: Name -> what it is in md.
 NAMES: dict[str, Any] = {

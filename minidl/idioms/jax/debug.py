@@ -1,0 +1,5 @@
+"""jax.debug."""
+
+from minidl.idioms.jax.callbacks import callback, print
+
+__all__ = ["callback", "print"]

@@ -1,0 +1,259 @@
+"""JAX's modules in minidl.idioms.jax: names that JAX has, values that NumPy, SciPy and JAX give, collectives and implicit solutions in every mode."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import re
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.special
+import scipy.stats
+
+import minidl as md
+from minidl.idioms import jax
+from minidl.idioms.jax import lax, nn, random, tree_util
+from minidl.idioms.jax import numpy as jnp
+from minidl.idioms.jax.scipy import linalg, special, stats
+from minidl.idioms.jax.scipy.sparse import linalg as sparse
+
+theirs = pytest.importorskip("jax")
+rng = np.random.default_rng(0)
+S = rng.normal(size=(4, 4))
+ARRAYS = {
+    "a": rng.normal(size=(3, 4)), "v": rng.normal(size=4), "w": np.abs(rng.normal(size=6)) + 0.1, "i": np.array([3, 1, 3, 0, 5, 1]), "s": S,
+    "p": S @ S.T + np.eye(4),
+    "x": np.array([-2.0, -0.5, 0.0, 0.3, 0.7, 1.0, 1.5, 3.0, 8.0]), "q": np.array([0.1, 0.3, 0.5, 0.9]), "k": np.arange(6.0),
+}  # fmt: skip
+NUMPY = """reshape(a, (4, 3), order='F') | ravel(a, order='F') | sum(a, axis=0, where=a > 0, initial=2.0) | max(a, axis=1, where=a > 0, initial=-9.0)
+mean(a, where=a > 0) | var(a, 0, ddof=1) | std(a, axis=1, where=a > -1) | any(a > 0, axis=1, where=a < 1) | linspace(v, 2.0, 5, axis=1)
+linspace(0, 1, 5, endpoint=False) | geomspace(1.0, 100.0, 4) | meshgrid(v, v[:2], sparse=True) | mgrid[0:3, 1:4] | mgrid[0:1:5j] | r_[v, 0, 1:3]
+c_[v, v] | eye(3, 4, k=1) | diag(v, 1) | diag(a) | tril_indices(3) | triu_indices(3, 1, 4) | nonzero(a > 0) | where(v > 0)
+unique(i, return_index=True, return_inverse=True, return_counts=True) | unique(i[:, None] % 2, axis=0) | intersect1d(i, i[:3]) | setdiff1d(i, i[:2])
+union1d(i, v) | setxor1d(i, i[:2]) | bincount(i, minlength=9) | compress(v > 0, a, axis=1) | select([a > 1, a > 0], [a, a * 2], -1.0)
+choose(i % 3, [w, w * 2, w * 3]) | piecewise(v, [v < 0, v >= 0], [lambda x: -x, lambda x: x * 3]) | unravel_index(i, (3, 2)) | lexsort((w, i))
+ravel_multi_index((i % 2, i % 3), (2, 3)) | resize(v, (3, 3)) | rollaxis(a[None], 2) | split(v, [1, 3]) | block([[s, s], [s, s]]) | insert(v, 1, 9.0)
+insert(a, [0, 2], 5.0, axis=1) | delete(a, [0, 2], axis=1) | pad(a, ((1, 0), (0, 2)), constant_values=3.0) | pad(v, 2, mode='reflect')
+pad(a, 1, mode='symmetric') | pad(a, 1, mode='wrap') | repeat(a, array([1, 0, 2]), axis=0) | apply_along_axis(lambda x: x * 2, 1, a) | round(a, 1)
+vectorize(lambda x, y: x @ y, signature='(n),(n)->()')(a, v) | vectorize(lambda x, y: x[:, None] * y, signature='(n),(m)->(n,m)')(a[:, None], a[None])
+cbrt(v) | logaddexp2(v, w[:4]) | modf(v) | ldexp(v, i[:4]) | gcd(i, 6) | lcm(i, 4) | unwrap(v * 9) | angle(v + 1j, deg=True) | cov(v, v * 2)
+cov(a, ddof=0, fweights=array([1, 2, 1, 1]), aweights=abs(v)) | corrcoef(a) | cross(a[:, :3], a[:, 1:]) | vdot(a, a) | dot(a, v)
+inner(a, a) | trace(s)
+vander(v, 3, increasing=True) | ediff1d(v, to_end=9.0) | sort(a, axis=None) | sort_complex(v + 1j * w[:4])
+histogram2d(v, v * 2, bins=3) | kaiser(6, 3.0)
+blackman(6) | poly(v) | polyadd(v, v[:2]) | polymul(v, v[:2]) | polyder(v) | polyint(v, 2) | polyfit(v, w[:4], 2) | sort(roots(v)) | cumsum(a)
+median(a, axis=0) | percentile(a, [20, 50]) | nanmean(a, axis=0) | diff(a, axis=0) | roll(a, 1, axis=0) | isin(i, array([1, 2]))
+linalg.norm(s, 'nuc')
+linalg.norm(a, ord=1, axis=0) | linalg.pinv(a) | linalg.slogdet(s) | linalg.qr(a, mode='r') | ix_(i[:2], i[:3]) | trapezoid(a, dx=0.5)
+average(a, axis=0)"""
+STATS = """norm.logpdf(x, 0.3, 2.0) | norm.logcdf(x * 5) | norm.ppf(q, 1.0, 2.0) | norm.isf(q) | uniform.logpdf(x) | expon.logpdf(x) | laplace.cdf(x)
+logistic.ppf(q) | cauchy.cdf(x) | gamma.logpdf(x, 2.5) | gamma.cdf(x, 2.5, scale=2.0) | gamma.sf(x, 0.5) | chi2.cdf(x, 3.0) | beta.logpdf(x, 2.0, 3.0)
+beta.cdf(x, 2.0, 3.0) | pareto.logpdf(x, 2.0) | t.logpdf(x, 3.0) | gennorm.cdf(x, 1.5) | truncnorm.logpdf(x, -1.0, 2.0) | poisson.logpmf(k, 2.0)
+poisson.cdf(k, 2.0) | bernoulli.logpmf(k, 0.3) | geom.logpmf(k, 0.3) | binom.logpmf(k, 4, 0.3) | nbinom.logpmf(k, 4.0, 0.3) | gumbel_r.logpdf(x)
+betabinom.logpmf(k, 4, 2.0, 3.0) | multivariate_normal.logpdf(s, s[0], p) | sem(s) | rankdata(x)"""
+SPECIAL = """xlog1py(x, x * 0.4) | entr(x) | rel_entr(abs(x), x) | log_ndtr(x * 6) | gamma(x + 0.1) | beta(k + 0.5, 2.0) | gammainc(k + 0.5, x[2:8])
+gammaincc(k + 0.5, abs(x[2:8]) * 4) | betainc(k + 0.5, 2.5, x[2] + 0.4) | zeta(k + 1.5, 2.0) | polygamma(2, k + 1.0) | i1(x) | i0e(x * 30)
+i1e(x * 30) | logsumexp(s, axis=0, b=s, return_sign=True) | erfcx(x * 3) | comb(5.0, k) | multigammaln(k[3], 3)"""
+LINALG = """cholesky(p) | solve(p, v, assume_a='pos') | lu(s) | lu_solve(lu_factor(s), v) | lu_solve(lu_factor(s), v, trans=1) | block_diag(s, s[:2])
+toeplitz(v[:3], x[:4]) | hankel(x) | circulant(v) | sqrtm(p) | polar(s) | solve_triangular(p, v, lower=True) | cho_solve(cho_factor(p), v)"""
+
+
+@pytest.fixture(autouse=True)
+def _floats():
+    before = md.get_default_dtype()
+    md.set_default_dtype(md.float64)
+    yield
+    md.set_default_dtype(before)
+
+
+def flat(found):
+    if isinstance(found, (tuple, list)):
+        return [x for v in found for x in flat(v)]
+    return [np.asarray(found.numpy() if isinstance(found, md.Tensor) else found)]
+
+
+def evaluated(text, room, arrays):
+    words = [w for w in re.findall(r"\w+", text) if w not in arrays and hasattr(room, w)]
+    return flat(eval(text, {"abs": abs} | {w: getattr(room, w) for w in words} | arrays))
+
+
+@pytest.mark.parametrize(
+    ("ours", "known", "table"),
+    [(jnp, np, NUMPY), (stats, scipy.stats, STATS), (special, scipy.special, SPECIAL), (linalg, scipy.linalg, LINALG)],
+    ids=["numpy", "stats", "special", "linalg"],
+)
+def test_the_values_are_numpys_and_scipys(ours, known, table):
+    tensors = {n: md.asarray(v) for n, v in ARRAYS.items()}
+    for text in table.replace("\n", " | ").split(" | "):
+        with np.errstate(all="ignore"):
+            wanted = evaluated(text, known, ARRAYS)
+        got = evaluated(text, ours, tensors)
+        assert [g.shape for g in got] == [w.shape for w in wanted], text
+        for g, w in zip(got, wanted, strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-11, err_msg=text)
+
+
+def test_every_name_is_one_of_jaxs():
+    for name in ("numpy", "numpy.linalg", "lax", "nn", "nn.initializers", "random", "scipy.special", "scipy.linalg", "tree", "tree_util"):
+        known = importlib.import_module(f"jax.{name}")
+        room = importlib.import_module(f"minidl.idioms.jax.{name.replace('nn.initializers', 'initializers').replace('numpy.linalg', 'linalg')}")
+        names = [*getattr(room, "NAMES", getattr(room, "__all__", [])), *getattr(room, "_SAME", "").split()]
+        assert not [n for n in names if not hasattr(known, n) and n not in ("fix", "rint")], name
+        assert not [n for n in names if getattr(room, n, None) is None and n != "newaxis"], name
+    with pytest.raises(AttributeError, match=r"no attribute 'gather'; indexing"):
+        _ = lax.gather
+    with pytest.raises(TypeError, match=r"argmax: out=1 has no counterpart"):
+        jnp.argmax(jnp.ones(2), out=1)
+
+
+def test_sizes_that_are_given_can_be_traced():
+    def f(x):
+        return jnp.nonzero(x > 1, size=4, fill_value=-1), jnp.unique(x, size=3, return_counts=True), jnp.repeat(x, x, total_repeat_length=7)
+
+    x = np.array([3, 1, 3])
+    for run in (f, md.jit(f)):
+        got = flat(run(md.asarray(x)))
+        for g, w in zip(got, ([0, 2, -1, -1], [1, 3, 1], [1, 2, 0], [3, 3, 3, 1, 3, 3, 3]), strict=True):
+            assert g.tolist() == w
+    with pytest.raises(TypeError, match="give size="):
+        md.jit(lambda x: jnp.unique(x))(md.asarray(x))
+
+
+#: name -> f(lax, vmap, x, y) of x [4, 3, 2] and y [4, 4, 2].
+COLLECTIVES = {
+    "psum": lambda lax, vmap, x, y: vmap(lambda v: v / lax.psum(v**2, "i") + lax.pmean(v, "i"), axis_name="i")(x),
+    "gather": lambda lax, vmap, x, y: vmap(lambda v: lax.all_gather(v, "i", axis=1, tiled=True) * lax.axis_index("i"), axis_name="i")(x),
+    "scatter": lambda lax, vmap, x, y: vmap(lambda v: lax.psum_scatter(v, "i") * lax.psum(1, "i"), axis_name="i")(y),
+    "permute": lambda lax, vmap, x, y: vmap(
+        lambda v: lax.fori_loop(0, 3, lambda k, c: c * 0.5 + v * lax.ppermute(c, "i", [(k, (k + 1) % 4) for k in range(4)]), v), axis_name="i"
+    )(x),
+    "all to all": lambda lax, vmap, x, y: vmap(lambda v: v * lax.all_to_all(v, "i", 0, 0), axis_name="i")(y),
+    "nested": lambda lax, vmap, x, y: vmap(
+        vmap(lambda v: v / lax.psum(v**2, "i") + lax.psum(v, "j") * lax.psum(v, ("i", "j")), axis_name="j"), axis_name="i"
+    )(x),
+    "scan": lambda lax, vmap, x, y: vmap(
+        lambda v: lax.scan(lambda c, w: (c + lax.psum(w * c, "i") * 0.1, c), v[0], v)[1] + lax.axis_index("i"), axis_name="i"
+    )(x),
+}  # fmt: skip
+
+
+def test_collectives_compute_and_differentiate_as_jaxs():
+    """On NumPy: nothing is left of a collective when a backend sees the program."""
+    x, y = rng.normal(size=(4, 3, 2)).astype(np.float32), rng.normal(size=(4, 4, 2)).astype(np.float32)
+
+    def all_of(lax, vmap, sin):
+        values = lambda x, y: [f(lax, vmap, x, y) for f in COLLECTIVES.values()]
+        return values, lambda x, y: sum(sin(v).sum() for v in values(x, y))
+
+    (values, total), (wanted, whole) = all_of(lax, jax.vmap, md.sin), all_of(theirs.lax, theirs.vmap, theirs.numpy.sin)
+    want, gradients = theirs.jit(lambda x, y: (wanted(x, y), theirs.grad(whole, (0, 1))(x, y)))(x, y)
+    tensors = md.asarray(x), md.asarray(y)
+    for run in (lambda f: f, md.jit):
+        got, slopes = run(lambda x, y: (values(x, y), md.grad(total, (0, 1))(x, y)))(*tensors)
+        for g, w, name in zip((*got, *slopes), (*want, *gradients), (*COLLECTIVES, "dx", "dy"), strict=True):
+            np.testing.assert_allclose(g.numpy(), w, rtol=2e-3, atol=2e-3, err_msg=name)
+    moved = md.jvp(total, tensors, tensors)[1].item()
+    assert abs(moved - sum(float((g * v).sum()) for g, v in zip(gradients, (x, y), strict=True))) < 1e-2 * (1 + abs(moved))
+
+
+def test_collectives_name_what_is_not_mapped():
+    with pytest.raises(NameError, match="the axis 'k' is not mapped here"):
+        jax.vmap(lambda x: lax.psum(x, "k"), axis_name="i")(md.ones(2))
+    assert jax.pmap(lambda n, x: x * n + lax.psum(x, "i"), axis_name="i", static_broadcasted_argnums=0)(2, md.ones(3)).tolist() == [5.0] * 3
+
+
+def test_solutions_differentiate_as_what_they_solve():
+    a, b = md.asarray(S), md.asarray(ARRAYS["v"])
+    positive = lambda a: a @ a.T + 2.0 * md.eye(4)
+    ways = {
+        "cg": (lambda a, b: sparse.cg(lambda v: positive(a) @ v, b, tol=1e-13)[0], lambda a, b: md.linalg.solve(positive(a), b)),
+        "bicgstab": (lambda a, b: sparse.bicgstab(positive(a), b, tol=1e-13)[0], lambda a, b: md.linalg.solve(positive(a), b)),
+        "gmres": (lambda a, b: sparse.gmres(positive(a), b, tol=1e-13)[0], lambda a, b: md.linalg.solve(positive(a), b)),
+        "linear": (
+            lambda a, b: lax.custom_linear_solve(lambda x: a @ x, b, lambda f, r: md.linalg.solve(a, r), lambda f, r: md.linalg.solve(a.T, r)),
+            md.linalg.solve,
+        ),
+        "root": (
+            lambda a, b: lax.custom_root(
+                lambda x: x**3 - md.exp(b) * a[0],
+                md.ones(4),
+                lambda f, x: lax.fori_loop(0, 60, lambda i, x: x - f(x) / (3 * x * x + 1e-30), x),
+                lambda g, y: y / g(md.ones_like(y)),
+            ),
+            lambda a, b: jnp.cbrt(md.exp(b) * a[0]),
+        ),
+    }
+    for name, (found, wanted) in ways.items():
+        first = lambda f: md.grad(lambda a, b: md.sum(md.sin(f(a, b))), (0, 1))
+        second = lambda f: md.grad(lambda a, b: sum(md.sum(md.cos(g)) for g in first(f)(a, b)), (0, 1))  # noqa: B023
+        for order in (lambda f: f, first, second, lambda f: lambda a, b: md.jvp(f, (a, b), (a.T, b))[1]):
+            want = flat(order(wanted)(a, b))
+            for run in (order(found), md.jit(order(found))):
+                for g, w in zip(flat(run(a, b)), want, strict=True):
+                    np.testing.assert_allclose(g, w, rtol=1e-6, atol=1e-9 + 1e-7 * np.abs(w).max(), err_msg=name)
+
+
+def test_paths_and_types_of_ones_own():
+    @tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Layer:
+        w: object
+        name: str = dataclasses.field(metadata={"static": True}, default="first")
+
+    tree = {"b": [1, (2,)], "a": Layer(3)}
+    pairs, structure = tree_util.tree_flatten_with_path(tree)
+    assert [(tree_util.keystr(p), v) for p, v in pairs] == [("['a'].w", 3), ("['b'][0]", 1), ("['b'][1][0]", 2)]
+    assert tree_util.tree_unflatten(structure, [30, 10, 20])["a"] == Layer(30)
+    assert tree_util.tree_map_with_path(lambda p, x, y: (len(p), x + y[0]), [1], [(2, 3)]) == [(1, 3)]
+    assert tree_util.tree_structure(Layer(1, "x")) != tree_util.tree_structure(Layer(1, "y"))
+
+
+def test_graphs_and_shapes_without_values():
+    shape = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    assert jax.eval_shape(lambda x: {"y": x @ x.T}, shape) == {"y": jax.ShapeDtypeStruct((2, 2), md.float32)}
+    lowered = jax.jit(lambda x: md.sin(x) @ x.T).lower(shape)
+    assert "sin" in lowered.as_text() and lowered.cost_analysis()["flops"] == 6 + 2 * 2 * 2 * 3 and lowered.out_info.shape == (2, 2)
+    assert lowered.compile()(md.ones(2, 3, dtype=md.float32)).shape == (2, 2)
+    with pytest.raises(TypeError, match="compiled for"):
+        lowered.compile()(md.ones(3, 3))
+    f = jax.custom_jvp(lambda x, y: x * y)
+    f.defjvps(lambda t, out, x, y: t * 5.0, None)
+    assert [g.item() for g in jax.jit(jax.grad(f, (0, 1)))(md.tensor(2.0), md.tensor(3.0))] == [5.0, 0.0]
+
+
+def test_callbacks_run_where_values_are(capsys):
+    assert jax.pure_callback(np.sort, jax.ShapeDtypeStruct((2,), md.float64), md.tensor([2.0, 1.0])).tolist() == [1.0, 2.0]
+    with pytest.raises(TypeError, match="pure_callback: the arguments have no values"):
+        md.jit(lambda x: jax.pure_callback(np.sort, x, x))(md.ones(2))
+    from minidl.idioms.jax import debug
+
+    debug.print("x = {}", md.ones(1))
+    assert capsys.readouterr().out == "x = [1.]\n"
+    with pytest.warns(UserWarning, match="left out"):
+        md.jit(lambda x: [debug.print("{}", x), x * 2][1])(md.ones(2))
+
+
+def test_draws_and_activations_are_jaxs():
+    """In float32, which needs no setting of JAX's."""
+    md.set_default_dtype(md.float32)
+    key, draws = theirs.random.PRNGKey(7), theirs.random
+    x = np.array([-2.0, -0.3, 0.0, 0.7, 3.0], np.float32)
+    cases = {
+        "maxwell": lambda r, k: r.maxwell(k, (4,)), "rayleigh": lambda r, k: r.rayleigh(k, 2.0, (4,)), "wald": lambda r, k: r.wald(k, 1.5, (4,)),
+        "triangular": lambda r, k: r.triangular(k, 0.0, 0.3, 1.0, (5,)), "geometric": lambda r, k: r.geometric(k, 0.3, (5,)),
+        "pareto": lambda r, k: r.pareto(k, 2.0, (4,)), "rademacher": lambda r, k: r.rademacher(k, (5,)),
+        "weibull": lambda r, k: r.weibull_min(k, 1.0, 2.0, (3,)),
+    }  # fmt: skip
+    for name, draw in cases.items():
+        np.testing.assert_allclose(draw(random, random.PRNGKey(7)).numpy(), draw(draws, key), rtol=1e-5, err_msg=name)
+    for name in ("glorot_uniform", "he_normal", "lecun_normal"):
+        got, want = getattr(nn.initializers, name)()(random.key(7), (3, 4)), getattr(theirs.nn.initializers, name)()(key, (3, 4))
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-5, atol=1e-6, err_msg=name)
+    names = ("gelu", "celu", "elu", "silu", "mish", "hard_silu", "squareplus", "sparse_plus", "log_sigmoid", "standardize")
+    acts = {n: lambda N, v, n=n: getattr(N, n)(v) for n in names}
+    acts |= {"exact": lambda N, v: N.gelu(v, approximate=False), "masked": lambda N, v: N.softmax(v, where=v > 0)}
+    wanted = theirs.jit(lambda v: [f(theirs.nn, v) for f in acts.values()])(x)
+    for (name, f), want in zip(acts.items(), wanted, strict=True):
+        np.testing.assert_allclose(f(nn, md.asarray(x)).numpy(), want, rtol=1e-5, atol=1e-6, err_msg=name)
