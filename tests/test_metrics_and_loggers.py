@@ -115,6 +115,9 @@ def test_a_batch_that_is_refused_costs_nothing():
     with pytest.raises(ValueError, match="do not fit labels"):
         metric(SCORES, LABELS[:3])
     assert metric.state_dict() == state
+    metric.update(SCORES, LABELS)
+    assert state["count"] == 50  # what was saved is not what goes on
+    assert Accuracy(threshold=0.5)(np.array([0.5, 0.5]), np.array([0, 0])) == 1.0
 
 
 @pytest.mark.parametrize("kind", [int, float, np.float32, np.array, md.tensor])

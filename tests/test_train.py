@@ -8,6 +8,7 @@ import signal
 import threading
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -460,6 +461,40 @@ def test_the_bar_shows_loss_metrics_and_throughput(monkeypatch, capsys):
     trainer(progress=True).fit(loader(), 2)
     shown = capsys.readouterr().err
     assert re.search(r"epoch 2/2: .*\| \d+/10 .*loss=\d\.\d+, accuracy=0.\d+, samples/s=\d+", shown), shown[-500:]
+
+
+@pytest.mark.parametrize(("mode", "values", "stopped", "best"), [
+    ("min", [3.0, 2.0, 2.5, 1.9, 1.95], 5, 2.0), ("max", [1.0, 2.0, 1.5, 2.1, 2.05], 5, 2.0), ("max", [1.0, 2.0, 3.0, 4.0, 5.0], None, 5.0),
+    ("min", [math.nan, 2.0, math.nan, math.nan, math.nan], 5, 2.0), ("min", [math.nan] * 4, 3, math.nan),
+])  # fmt: skip
+def test_a_number_is_better_by_more_than_min_delta(mode, values, stopped, best):
+    stop, state = EarlyStopping("x", patience=3, min_delta=0.15, mode=mode), SimpleNamespace(stop=False, logs={}, epoch=0)
+    for state.epoch, x in enumerate(values, 1):
+        state.logs["x"] = x
+        stop.on_epoch_end(state)
+        if state.stop:
+            break
+    assert (state.epoch if state.stop else None) == stopped
+    np.testing.assert_equal(stop.best, best)
+
+
+def test_each_panel_has_its_place_and_scale():
+    history = History()
+    history.epochs = [{"epoch": e, "loss": 100.0 / 10**e, "acc": e / 4, "val_acc": e / 5, "lr": 29.0 ** (e / 2)} for e in (1, 2, 3)]
+    history.batches, history.starts = [100.0, 50.0, 30.0, 20.0, 10.0, 1.0], [0, 2, 4]
+    root = ET.fromstring(history.to_svg())
+    lines = [line.attrib for line in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    points = [np.array([[float(v) for v in p.split(",")] for p in line["points"].split()]) for line in lines]
+    third = np.arange(1, 4) / 3
+    for at, left, top, xs in ((0, 64, 58, np.arange(1, 7) / 6), (1, 64, 58, third), (2, 568, 58, third), (3, 568, 58, third), (4, 64, 382, third)):
+        np.testing.assert_allclose(points[at][:, 0], left + 420 * xs, atol=0.06)
+        assert ((points[at][:, 1] > top) & (points[at][:, 1] < top + 240)).all()
+    assert ["opacity" in line for line in lines] == [True, False, False, False, False]
+    part = lambda y, low, high: 58 + 240 * (1 - math.log(y / low) / math.log(high / low))
+    np.testing.assert_allclose(points[1][:, 1], [part(y, 0.1 / 1.2, 120.0) for y in (10.0, 1.0, 0.1)], atol=0.06)
+    texts = [t.text for t in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [t for t in texts if t.startswith(("loss", "acc", "lr"))] == ["loss (logarithmic)", "loss of each batch", "loss", "acc", "acc", "lr", "lr"]
+    assert root.attrib["viewBox"] == f"0 0 {64 + 2 * 504 - 84 + 24} {58 + 2 * 324 - 20}"
 
 
 # ---- history --------------------------------------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def _read(who: str, trainer: Any, monitor: str) -> float:
 
 
 class EarlyStopping(Callback):
-    """Stop when a number has not become better by more than min_delta for `patience` epochs.
+    """Stop when a number has not become better by more than min_delta for `patience` epochs; nan is no better than anything.
 
     mode: "min", "max" or "auto" ("max" for names with acc, auc, f1, precision or recall). restore_best: go back to the model of the best epoch at the
     end. Raises KeyError for a number that the epochs do not have.
@@ -102,7 +102,7 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Any) -> None:
         """Compare the epoch with the best one."""
         value, sign = _read("EarlyStopping", trainer, self.monitor), 1 if self.mode == "min" else -1
-        if math.isnan(self.best) or sign * value < sign * self.best - self.min_delta:
+        if not math.isnan(value) and (math.isnan(self.best) or sign * value < sign * self.best - self.min_delta):
             self.best, self.waited, self.best_epoch = value, 0, trainer.epoch
             if self.restore_best:
                 self._model = trainer.model.state_dict()
