@@ -284,6 +284,18 @@ def test_what_the_trainer_logs():
     assert t.evaluate(data)["confusion"].sum() == 40
 
 
+@pytest.mark.parametrize(
+    "values", [[0.5], [3.0, 3.0], [1.0, np.nextafter(1.0, 2.0)], [5e-324, 0.0], [1e300, 1e300], [-1.7e308, 1.7e308], [-2.0, 0.0, 1.0]]
+)
+def test_any_numbers_have_a_histogram(values, tmp_path):
+    counts, edges = md.train.loggers._buckets(np.array(values))
+    assert counts.sum() == len(values) and len(counts) == 30 and (np.diff(edges) > 0).all()
+    if values == [-2.0, 0.0, 1.0]:
+        np.testing.assert_array_equal(edges, np.histogram(values, bins=30)[1])
+    with TensorBoardLogger(tmp_path) as logger:
+        logger.histogram(1, "x", values)
+
+
 @pytest.mark.parametrize(("make", "library"), [(TensorBoardLogger, "tensorboard"), (lambda f: WandbLogger("p", f), "wandb")])
 def test_a_library_that_is_not_there_is_named_with_its_extra(make, library, monkeypatch, tmp_path):
     for name in [library, *(m for m in sys.modules if m.startswith(f"{library}."))]:

@@ -181,6 +181,12 @@ def test_a_hostile_file_is_a_value_error_with_its_name(tmp_path, case, load):
         load(path)
 
 
+def test_every_byte_but_0_is_true(tmp_path):
+    header = {"a": {"dtype": "BOOL", "shape": [3], "data_offsets": [0, 3]}}
+    found = md.saving.load_tensors(hold(tmp_path / "x.safetensors", header, b"\x02\x00\x01"))["a"]
+    assert found.to(md.int32).tolist() == [1, 0, 1] and (found == md.tensor([True, False, True])).all().item()
+
+
 A_CRC = zlib.crc32(b"float32[2]", zlib.crc32(b"\0" * 8))  # of the tensor in the files below
 
 
@@ -366,6 +372,7 @@ def tied(nn: Any) -> Any:
 
 def test_models_with_tied_weights_go_to_pytorch_and_back(tmp_path):
     import torch
+    from safetensors import safe_open
     from safetensors.torch import load_model, save_file, save_model
 
     theirs, ours = tied(torch.nn), tied(md.nn)
@@ -376,6 +383,8 @@ def test_models_with_tied_weights_go_to_pytorch_and_back(tmp_path):
     assert ours.head.weight is ours.embed.weight and ours.head.weight.tolist() == theirs.head.weight.tolist()
     md.saving.save_model(ours, tmp_path / "ours.safetensors", {"format": "pt"})
     assert len({"head.weight", "embed.weight"} & set(md.saving.load_tensors(tmp_path / "ours.safetensors"))) == 1
+    with safe_open(tmp_path / "ours.safetensors", "np") as reader:
+        assert reader.metadata() == {"format": "pt", "head.weight": "embed.weight"}
     again = tied(torch.nn)
     assert load_model(again, str(tmp_path / "ours.safetensors")) == (set(), [])
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in theirs.state_dict().items())

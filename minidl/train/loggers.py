@@ -37,6 +37,21 @@ def _pixels(image: Any) -> np.ndarray:
     return np.broadcast_to(a, (*a.shape[:2], 3))
 
 
+def _finite(values: Any) -> np.ndarray:
+    a = _array(values).astype(np.float64).reshape(-1)
+    return a[np.isfinite(a)]
+
+
+def _buckets(a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(counts, edges) of 30 buckets, also of numbers too close together or too far apart for 30 different edges."""
+    far = np.finfo(np.float64).max / 4
+    low, high = np.clip([a.min(), a.max()], -far, far).tolist()
+    largest = max(abs(low), abs(high))
+    if high - low < 100 * np.spacing(largest):
+        low, high = low - max(largest, 1.0) / 2, high + max(largest, 1.0) / 2
+    return np.histogram(np.clip(a, low, high), bins=30, range=(low, high))
+
+
 class Logger:
     """The protocol, and the base of loggers: what a subclass does not define it leaves out. Used in a `with` block a logger is closed at its end.
 
@@ -139,12 +154,13 @@ class TensorBoardLogger(Logger):
 
     def histogram(self, step: int, name: str, values: Any) -> None:
         """A histogram of 30 buckets, with the number, sum, extremes and sum of squares of the finite values."""
-        a = _array(values).astype(np.float64).reshape(-1)
-        a = a[np.isfinite(a)]
-        counts, edges = np.histogram(a, bins=30) if a.size else (np.zeros(1), np.array([0.0, 1.0]))
+        a = _finite(values)
+        counts, edges = _buckets(a) if a.size else (np.zeros(1), np.array([0.0, 1.0]))
+        with np.errstate(over="ignore"):
+            total, squares = float(a.sum()), float((a * a).sum())
         proto = self._histogram(
-            min=float(a.min()) if a.size else 0.0, max=float(a.max()) if a.size else 0.0, num=float(a.size), sum=float(a.sum()),
-            sum_squares=float((a * a).sum()), bucket_limit=edges[1:].tolist(), bucket=counts.tolist(),
+            min=float(a.min()) if a.size else 0.0, max=float(a.max()) if a.size else 0.0, num=float(a.size), sum=total, sum_squares=squares,
+            bucket_limit=edges[1:].tolist(), bucket=counts.tolist(),
         )  # fmt: skip
         self._add(step, self._summary.Value(tag=name, histo=proto))
 
@@ -205,10 +221,9 @@ class WandbLogger(Logger):
 
     def histogram(self, step: int, name: str, values: Any) -> None:
         """A histogram of the finite values."""
-        a = _array(values).astype(np.float64).reshape(-1)
-        a = a[np.isfinite(a)]
+        a = _finite(values)
         if a.size:
-            self.run.log({name: self._wandb.Histogram(np_histogram=np.histogram(a, bins=30))}, step=int(step))
+            self.run.log({name: self._wandb.Histogram(np_histogram=_buckets(a))}, step=int(step))
 
     def image(self, step: int, name: str, image: Any) -> None:
         """An image."""
