@@ -141,3 +141,21 @@ def test_a_cotangent_that_is_not_finite_gives_batch_norm_one_gradient(backend, c
     for (a, b), (c, d) in zip(found[::2], found[1::2], strict=True):
         np.testing.assert_allclose(a, c, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(b, d, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 4), (2, 2, 3, 4)])
+def test_attention_that_drops_next_to_nothing_is_attention(shape):
+    q, k, v = (md.tensor(R.normal(size=(*shape[:-2], n, shape[-1]))) for n in (shape[-2], 5, 5))
+    for more in ({}, {"is_causal": True}, {"scale": 0.3}):
+        wanted = F.scaled_dot_product_attention(q, k, v, **more)
+        np.testing.assert_allclose(F.scaled_dot_product_attention(q, k, v, dropout_p=1e-12, **more).numpy(), wanted.numpy(), rtol=1e-10)
+
+
+def test_a_name_that_is_taken_is_not_computed():
+    layer = nn.BatchNorm1d(2)
+    layer.child = nn.ReLU()
+    for name in ("weight", "running_mean", "child"):
+        with pytest.raises(ValueError, match=f"compute: BatchNorm1d has '{name}' already; rename it first"):
+            nn.computed.compute(layer, name, lambda module: 1.0)
+    with pytest.raises(ValueError, match=r"local_response_norm: expected \[N, C, ...\], got shape \(3, 4\)"):
+        F.local_response_norm(md.ones((3, 4)), 2)
