@@ -159,3 +159,30 @@ def test_a_name_that_is_taken_is_not_computed():
             nn.computed.compute(layer, name, lambda module: 1.0)
     with pytest.raises(ValueError, match=r"local_response_norm: expected \[N, C, ...\], got shape \(3, 4\)"):
         F.local_response_norm(md.ones((3, 4)), 2)
+
+
+#: Layers whose parameters are large enough to tell their distribution.
+DRAWN: dict[str, tuple] = {
+    "Linear": (60, 50), "Bilinear": (20, 9, 15), "Conv1d": (20, 30, 5), "Conv2d": (8, 30, 3), "Conv3d": (4, 20, 3), "ConvTranspose1d": (20, 30, 5),
+    "ConvTranspose2d": (12, 20, 3), "Embedding": (90, 30), "EmbeddingBag": (90, 30), "RNN": (20, 40), "LSTM": (20, 40, 2), "GRU": (20, 40),
+    "RNNCell": (20, 40), "LSTMCell": (20, 40), "GRUCell": (20, 40), "MultiheadAttention": (40, 4), "LayerNorm": (9,), "BatchNorm1d": (9,),
+    "InstanceNorm1d": (9, 1e-5, 0.1, True), "GroupNorm": (3, 9), "RMSNorm": (9,), "PReLU": (9,), "TransformerEncoderLayer": (40, 4, 60),
+    "TransformerDecoderLayer": (40, 4, 60), "AdaptiveLogSoftmaxWithLoss": (40, 90, [30, 60]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_first_values_are_drawn_as_torchs(name):
+    md.manual_seed(0)
+    torch.manual_seed(0)
+    theirs = dict(getattr(torch.nn, name)(*DRAWN[name]).named_parameters())
+    ours = dict(getattr(nn, name)(*DRAWN[name]).named_parameters())
+    assert list(ours) == list(theirs)
+    for key, p in theirs.items():
+        a, b = ours[key].detach().numpy(), p.detach().numpy()
+        if np.ptp(b) == 0:
+            np.testing.assert_array_equal(a, b)
+        else:  # each within a few of its own deviations; the largest number tells a bell from a box
+            np.testing.assert_allclose(a.std(), b.std(), rtol=4 / np.sqrt(a.size), err_msg=key)
+            assert abs(a.mean() - b.mean()) < 6 * b.std() / np.sqrt(a.size)
+            assert a.size < 500 or abs(np.abs(a).max() / np.abs(b).max() - 1) < 0.3, key

@@ -211,7 +211,7 @@ def test_spectral_norm_trains_as_torchs(name, times):
         twin.train()(md.asarray(np.ones(shape)))
         assert twin.weight_u.tolist() != before and ours.weight_u.tolist() == before
     weight = ours.weight.detach().numpy()
-    nn.utils.remove_spectral_norm(ours)
+    assert nn.utils.remove_spectral_norm(ours) is ours
     torch.nn.utils.remove_spectral_norm(theirs)
     np.testing.assert_allclose(ours.weight.detach().numpy(), weight)
     assert list(ours.state_dict()) == list(theirs.state_dict()) and not ours._hooks.by_number

@@ -373,3 +373,15 @@ def test_an_inverse_that_gives_no_tensor_is_refused_and_changes_nothing(given):
     with pytest.raises(ValueError, match="register_parametrization: a parametrization gives a Tensor"):
         nn.utils.parametrize.register_parametrization(layer, "weight", Odd())
     assert len(layer.parametrizations.weight) == 1
+
+
+def test_what_became_of_another_shape_stays_so_without_its_parametrization():
+    class First(nn.Module):
+        def forward(self, w):
+            return w[:1]
+
+    layer = nn.Linear(3, 2)
+    first = layer.weight[:1].tolist()
+    nn.utils.parametrize.register_parametrization(layer, "weight", First(), unsafe=True)
+    nn.utils.parametrize.remove_parametrizations(layer, "weight")
+    assert layer.weight.tolist() == first and isinstance(layer.weight, nn.Parameter)

@@ -147,3 +147,14 @@ def test_csv_files(tmp_path):
         with pytest.raises(ValueError, match=what):
             wrong()
     assert text.CSV is CSV
+
+
+def test_rows_of_pythons_floats_have_the_default_dtype_as_in_a_batch():
+    for rows in ([[1.5], [2.0, 3.0]], [[1], [2.5, 3.0]], [[], [2.5]]):
+        assert PadCollate()(rows).dtype == pad_sequence(rows).numpy().dtype == np.float32
+    try:
+        md.set_default_dtype(md.float64)
+        assert PadCollate()([[1.5], [2.0, 3.0]]).dtype == np.float64
+    finally:
+        md.set_default_dtype(md.float32)
+    assert PadCollate()([[1], [2, 3]]).dtype == np.int64 and PadCollate()([np.ones(1), np.ones(2)]).dtype == np.float64

@@ -39,7 +39,7 @@ def host(items: list[Any]) -> Any:
     if isinstance(first, (np.ndarray, np.generic)):
         return _stack(items if type(first) is np.ndarray else [_plain(a) for a in items])
     if isinstance(first, (bool, int, float, complex)):
-        return _numbers(items)
+        return numbers(items)
     if isinstance(first, Mapping):
         for item in items:
             _alike(items, isinstance(item, Mapping))
@@ -92,7 +92,8 @@ def _alike(items: list[Any], fits: bool) -> None:
         raise TypeError(f"default_collate: items of different kinds ({kinds}); make them alike, or give a collate_fn of your own")
 
 
-def _numbers(items: list[Any]) -> np.ndarray:
+def numbers(items: Any) -> np.ndarray:
+    """Python's numbers as an array, floats of the default dtype."""
     array = np.array(items)
     if array.dtype.kind not in "biufc":  # of numbers and text NumPy makes text, of numbers and other things Python objects
         if array.dtype.kind == "O" and all(isinstance(item, int) for item in items):

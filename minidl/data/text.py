@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minidl.data.bpe import BytePairEncoding
-from minidl.data.collate import host, tensors
+from minidl.data.collate import host, numbers, tensors
 from minidl.data.dataset import Dataset
 from minidl.data.explaining import explain, explains
 
@@ -175,7 +175,10 @@ def _padded(rows: Sequence[Any], value: float, length: int | None = None) -> np.
     arrays = [np.asarray(r) for r in rows]
     size = max(len(a) for a in arrays) if length is None else length
     kinds = {a.dtype for a in arrays if a.size} or {np.dtype(np.int64)}
-    out = np.full((len(arrays), size, *arrays[0].shape[1:]), value, np.result_type(*kinds))
+    dtype = np.result_type(*kinds)
+    if dtype.kind in "fc" and all(isinstance(r, list) for r in rows):
+        dtype = numbers(np.empty(0, dtype)).dtype
+    out = np.full((len(arrays), size, *arrays[0].shape[1:]), value, dtype)
     for row, a in zip(out, arrays, strict=True):
         row[: len(a)] = a[:size]
     return out
@@ -193,7 +196,7 @@ def pad_sequence(sequences: Sequence[Any], batch_first: bool = False, padding_va
     if not len(sequences) or padding_side not in ("right", "left"):
         got = f"{len(sequences)} and {padding_side!r}"
         raise ValueError(f"pad_sequence: at least one sequence, and a padding_side right or left, are wanted; got {got}")
-    rows = [s.numpy() if hasattr(s, "numpy") else np.asarray(s) for s in sequences]
+    rows = [s.numpy() if hasattr(s, "numpy") else s for s in sequences]
     out = _padded([r[::-1] for r in rows] if padding_side == "left" else rows, padding_value)
     out = out[:, ::-1] if padding_side == "left" else out
     return tensors(np.ascontiguousarray(out if batch_first else out.swapaxes(0, 1)), owned=True)
@@ -202,9 +205,9 @@ def pad_sequence(sequences: Sequence[Any], batch_first: bool = False, padding_va
 class PadCollate:
     """A collate_fn for items with rows of different lengths: lists of numbers and arrays are padded to the longest one of the batch.
 
-    Works on items that are rows, tuples, or dicts of rows and other things (labels are stacked). max_length cuts off what is longer;
-    pad_to_max_length makes every batch that long, so that a jitted step is compiled once. Raises ValueError for the last without max_length,
-    TypeError for what is no list of items.
+    Works on items that are rows, tuples, or dicts of rows and other things (labels are stacked); Python floats become the default float dtype.
+    max_length cuts off what is longer; pad_to_max_length makes every batch that long, so that a jitted step is compiled once. Raises ValueError for
+    the last without max_length, TypeError for what is no list of items.
 
     >>> from minidl.data import DataLoader
     >>> loader = DataLoader([([1, 2, 3], 0), ([4], 1)], 2, collate_fn=PadCollate())
