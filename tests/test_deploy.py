@@ -82,6 +82,11 @@ def test_scales_and_shifts_in_any_order_go_into_the_weight():
         fast = md.freeze(f)
         assert abs(fast(x) - f(x)).max().item() < 1e-12, name
         assert [e.primitive.name for e in fast.graph(x).equations] == want, name
+    there = nn.Linear(3, 2).to(backend="torch")  # which is not the default
+    for f in (lambda z: -there(z), lambda z: there(z) * 2.0 + 1.0, lambda z: (there(z), z * 0.0)):
+        z = md.ones((4, 3), backend="torch")
+        for a, b in zip(md.tree.leaves(md.freeze(f)(z)), md.tree.leaves(f(z)), strict=True):
+            np.testing.assert_allclose(a.numpy(), b.detach().numpy(), rtol=1e-5)
     y = md.random.normal(md.random.key(3), (5, 4), md.float64)
     row = md.random.normal(md.random.key(4), (6,), md.float64)
     v = md.random.normal(md.random.key(5), (6, 4), md.float64)

@@ -201,6 +201,13 @@ def test_draws_are_where_the_parameters_are(name):
     assert draws.backend == d.log_prob(draws).backend == "torch"
 
 
+def test_lists_go_where_the_other_arguments_are():
+    x = md.tensor([1.0, 2.0], backend="torch")
+    made = (D.Normal([0.0, 1.0], x), [0.0, 1]), (D.Binomial([4, 5], x / 4), [1, 2]), (D.Categorical(x), [0, 1]), (D.Gamma(x, (1.0, 2.0)), (1.0, 1))
+    for d, value in made:
+        assert d.sample().backend == d.log_prob(value).backend == "torch"
+
+
 def test_under_vmap_each_lane_is_a_distribution():
     loc, x = md.tensor([0.0, 1.0, 2.0]), md.tensor([0.5, 0.5, 0.5])
     np.testing.assert_allclose(md.vmap(lambda m, v: D.Normal(m, 2.0).log_prob(v))(loc, x).numpy(), D.Normal(loc, 2.0).log_prob(x).numpy())

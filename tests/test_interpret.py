@@ -159,6 +159,10 @@ def test_targets_of_any_kind_of_integer():
         assert interpret.saliency(f, x, target).tolist() == want
         assert abs(interpret.integrated_gradients(f, x, 0.0, target, return_delta=True)[1]).max().item() < 1e-5
     assert interpret.saliency(f, x, np.int64(1)).tolist() == interpret.saliency(f, x, 1).tolist()
+    twin, there = nn.Linear(2, 2).to(backend="torch"), x.to(backend="torch")
+    for target in ([1, 0], np.array([1, 0])):  # where the model is, too
+        for method in (interpret.saliency, interpret.integrated_gradients, interpret.kernel_shap):
+            assert method(twin, there, target=target).backend == "torch"
     for target in (True, 1.0, "dog", md.tensor([1.0, 0.0]), [0.5, 0.5]):
         with pytest.raises(TypeError, match="saliency: target is a class or one for each example, integers, and"):
             interpret.saliency(f, x, target)

@@ -153,7 +153,7 @@ def fold(graph: md.Graph, left: Container[Any] = ()) -> md.Graph:
                 values[chain[-1].outputs[0]] = out if shift is None else out + shift
             elif e not in skipped:
                 values.update(zip(e.outputs, _run(e, values), strict=True))
-        return [md.full((), a.value, dtype=a.dtype) if hasattr(a, "value") else values[a] for a in graph.outputs]
+        return [md.full((), a.value, dtype=a.dtype, **_where(like)) if hasattr(a, "value") else values[a] for a in graph.outputs]
 
     like = next(iter(known.values()), None)
     examples = [md.zeros(v.shape, dtype=v.dtype, **_where(like)) for v in graph.inputs[:n]]
@@ -194,7 +194,7 @@ def _tails(equations: list[Any], graph: md.Graph, known: dict[Any, md.Tensor]) -
         v = e.outputs[0]
         while v not in graph.outputs and len(users.get(v, ())) == 1:
             (after,) = users[v]
-            step = _step(after, v, axis, known)
+            step = _step(after, v, axis, known, _where(weight))
             if step is None:
                 break
             kind, c = step
@@ -213,17 +213,17 @@ def _tails(equations: list[Any], graph: md.Graph, known: dict[Any, md.Tensor]) -
     return out
 
 
-def _step(e: Any, v: Any, axis: int, known: dict[Any, md.Tensor]) -> tuple[str, md.Tensor] | None:
+def _step(e: Any, v: Any, axis: int, known: dict[Any, md.Tensor], where: dict[str, Any]) -> tuple[str, md.Tensor] | None:
     """How an equation changes the channels of v: ("mul", factor) or ("add", summand), of a shape that broadcasts; None where it does other things."""
     name = e.primitive.name
     if name == "neg":
-        return "mul", md.full((), -1.0, dtype=v.dtype)
+        return "mul", md.full((), -1.0, dtype=v.dtype, **where)
     if name not in _AFFINE or e.outputs[0].shape != v.shape or e.inputs[0] is e.inputs[1]:
         return None
     first = e.inputs[0] is v
     other = e.inputs[1] if first else e.inputs[0]
     if hasattr(other, "value"):
-        c = md.full((), other.value, dtype=v.dtype)
+        c = md.full((), other.value, dtype=v.dtype, **where)
     elif other in known:
         c = known[other]
     else:

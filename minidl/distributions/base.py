@@ -22,6 +22,13 @@ def sum_rightmost(x: md.Tensor, n: int) -> md.Tensor:
     return md.sum(x, axis=tuple(range(-n, 0))) if n else x
 
 
+def taken(x: Any, like: md.Tensor | None, who: str) -> md.Tensor:
+    """An argument, a list too, as a Tensor where `like` is."""
+    if not isinstance(x, (list, tuple)):
+        return operand(x, like, who)
+    return md.asarray(x) if like is None else md.asarray(x, backend=like.backend, device=like.device)
+
+
 def inside(x: md.Tensor) -> md.Tensor:
     """x between 0 and 1, the nearest numbers between where it is one of these."""
     limits = md.finfo(x.dtype)
@@ -79,7 +86,7 @@ class Distribution:
             like = next((x for x in given.values() if isinstance(x, md.Tensor)), None)
         made, lead = {}, []
         for n, x in given.items():
-            x = md.asarray(x) if isinstance(x, (list, tuple)) else operand(x, like, f"{name}: {n}")
+            x = taken(x, like, f"{name}: {n}")
             if x.dtype.is_complex:
                 raise TypeError(f"{name}: {n} is {describe(x)}; real numbers are wanted")
             made[n] = x if x.dtype.is_float else x.to(like.dtype if like is not None and like.dtype.is_float else md.get_default_dtype())
@@ -118,7 +125,7 @@ class Distribution:
     def _value(self, value: Any) -> md.Tensor:
         """A value as a Tensor of the parameters' dtype, whose shape and, where that is allowed, numbers were looked at."""
         name = type(self).__name__
-        x = md.asarray(value) if isinstance(value, (list, tuple)) else operand(value, self._like, f"{name}: value")
+        x = taken(value, self._like, f"{name}: value")
         if x.dtype.is_complex:
             raise TypeError(f"{name}: value is {describe(x)}; real numbers are wanted")
         x = x if x.dtype.is_float or self._integral else x.to(self._like.dtype)

@@ -31,13 +31,13 @@ def _values(method: F) -> F:
     return call  # type: ignore[return-value]
 
 
-def _chosen(name: str, target: Any) -> int | md.Tensor | None:
-    """The target as an int or a tensor of integers."""
+def _chosen(name: str, target: Any) -> int | np.ndarray | md.Tensor | None:
+    """The target as an int or an array of integers."""
     if isinstance(target, np.integer):
         return int(target)
-    if isinstance(target, (list, tuple, np.ndarray)):
-        target = md.asarray(target)
-    whole = target.dtype.kind in ("int", "uint") if isinstance(target, md.Tensor) else type(target) in (int, type(None))
+    if isinstance(target, (list, tuple)):
+        target = np.asarray(target)
+    whole = target.dtype.kind in ("int", "uint", "i", "u") if isinstance(target, (md.Tensor, np.ndarray)) else type(target) in (int, type(None))
     if not whole:
         raise TypeError(f"{name}: target is a class or one for each example, integers, and {target!r} came")
     return target
@@ -45,7 +45,7 @@ def _chosen(name: str, target: Any) -> int | md.Tensor | None:
 
 def _score(name: str, f: Model, target: Target) -> Callable[[md.Tensor], md.Tensor]:
     """x → the sum over the batch of the score of each example's target."""
-    target = _chosen(name, target)
+    chosen = _chosen(name, target)
 
     def score(x: md.Tensor) -> md.Tensor:
         out = f(x)
@@ -53,22 +53,28 @@ def _score(name: str, f: Model, target: Target) -> Callable[[md.Tensor], md.Tens
             came = f"shape {out.shape}" if isinstance(out, md.Tensor) else type(out).__name__
             raise ValueError(f"{name}: the model must give scores [N] or [N, classes] for inputs [N, ...], and {came} came for {x.shape}")
         if out.ndim == 1:
-            if target is not None:
+            if chosen is not None:
                 raise ValueError(f"{name}: the model gives one score for each example, so there is no target to choose")
             return out.sum()
-        if target is None:
+        if chosen is None:
             if out.shape[1] != 1:
                 raise ValueError(f"{name}: the model gives {out.shape[1]} scores for each example; say which by target (an integer, or one for each)")
             return out.sum()
-        if isinstance(target, int):
-            if not -out.shape[1] <= target < out.shape[1]:
-                raise IndexError(f"{name}: target {target}, but there are {out.shape[1]} classes")
-            return out[:, target].sum()
-        if target.shape != (out.shape[0],):
-            raise ValueError(f"{name}: one target for each of {out.shape[0]} examples is wanted, and shape {target.shape} came")
-        return md.take_along_axis(out, target[:, None], axis=1).sum()
+        if isinstance(chosen, int):
+            if not -out.shape[1] <= chosen < out.shape[1]:
+                raise IndexError(f"{name}: target {chosen}, but there are {out.shape[1]} classes")
+            return out[:, chosen].sum()
+        if chosen.shape != (out.shape[0],):
+            raise ValueError(f"{name}: one target for each of {out.shape[0]} examples is wanted, and shape {chosen.shape} came")
+        return _picked(out, chosen).sum()
 
     return score
+
+
+def _picked(out: md.Tensor, chosen: np.ndarray | md.Tensor) -> md.Tensor:
+    """The score of each example's own class; a list or NumPy array of classes goes where the scores are."""
+    at = chosen if isinstance(chosen, md.Tensor) else md.asarray(chosen, backend=out.backend, device=out.device)
+    return md.take_along_axis(out, at[:, None], axis=1)[:, 0]
 
 
 @_values
@@ -135,10 +141,10 @@ def integrated_gradients(
 
 def _scores(name: str, f: Model, x: md.Tensor, target: Target) -> md.Tensor:
     """The score of each example."""
-    out, target = f(x), _chosen(name, target)
-    if out.ndim == 1 or target is None:
+    out, chosen = f(x), _chosen(name, target)
+    if out.ndim == 1 or chosen is None:
         return out.reshape((-1,))
-    return out[:, target] if isinstance(target, int) else md.take_along_axis(out, target[:, None], axis=1)[:, 0]
+    return out[:, chosen] if isinstance(chosen, int) else _picked(out, chosen)
 
 
 @_values
