@@ -36,8 +36,11 @@ class no_grad(contextlib.ContextDecorator):
 
     on = False
 
-    def __new__(cls, f: Any = None) -> Any:
-        return cls()(f) if callable(f) else super().__new__(cls)  # @md.no_grad
+    def __new__(cls, *f: Any) -> Any:
+        return cls()(*f) if f and callable(f[0]) else super().__new__(cls)  # @md.no_grad
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
 
     def __call__(self, f: Any) -> Any:
         if not inspect.isgeneratorfunction(f):
@@ -61,7 +64,6 @@ class no_grad(contextlib.ContextDecorator):
         return steps
 
     def __enter__(self) -> None:
-        self._stack = getattr(self, "_stack", [])
         told, block = None if state.interpreter is None else hush(self.on), grad_mode(self.on)
         block.__enter__()
         self._stack.append((told, block))

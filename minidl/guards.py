@@ -312,8 +312,9 @@ class Walk:
                 self.boxes[id(own)] = own
                 self.absent.append((own, names, self._own(x, own)))
         for c in {c for x in self._objects for c in (x if isinstance(x, type) else type(x)).__mro__ if _users(c)}:
-            hidden = {n for n in self._named if n[:2] != "__" and n not in vars(c) and any(hasattr(b, n) for b in c.__bases__)}
-            if hidden:  # what a class inherits may get another one in front of it
+            absent = (n for n in self._named if n[:2] != "__" and n not in vars(c))
+            hidden = {n for n in absent if n in self._asked or any(hasattr(b, n) for b in c.__bases__)}
+            if hidden:  # what a class lacks it may get, and what it inherits may get another one in front of it
                 self.absent.append((there := vars(c), hidden, self.bind(there, "B")))
 
     def _own(self, x: Any, own: dict[str, Any]) -> str:

@@ -285,7 +285,8 @@ def jit(
     A function that is traced for the ninth time says so in a JitWarning, once, with the guard that failed.
     Guards see what the function reads in closures, globals, containers, objects and NumPy arrays up to a megabyte (a larger one that can be
     written to is named in a JitWarning). They do not see dicts of more than 4096 entries, globals()[name], computed names of what a loop or a call
-    finds, extension types, files, the environment, clocks, other libraries' random numbers: pass such as arguments.
+    finds, special methods (__len__) that a class gets later, a types.SimpleNamespace that is compared or printed as a whole, extension types, files,
+    the environment, clocks, other libraries' random numbers: pass such as arguments.
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if host data
     that the function reads did.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.

@@ -187,6 +187,12 @@ def weak(held):
     return held
 
 
+
+def class_of(*bases):
+    """A class of its own, which nobody else changes."""
+    return type("C", bases, {"__module__": __name__})
+
+
 CASES = {
     "order of a dict": ordered,
     "order of modules": ordered_modules,
@@ -214,6 +220,8 @@ CASES = {
     "attribute of super's method": case(lambda: Child(more=1.0, scale=2.0), lambda x, s: s.grown(x), lambda s: setattr(s, "scale", 3.0)),
     "absent, getattr": case(Plain, lambda x, s: x * getattr(s, "later", 1.0), lambda s: setattr(s, "later", 3.0)),
     "absent, hasattr": case(Plain, lambda x, s: x * 2 if hasattr(s, "later") else x, lambda s: setattr(s, "later", 3.0)),
+    "absent of a class": case(lambda: class_of()(), lambda x, s: x * getattr(s, "later", 1.0), lambda s: setattr(type(s), "later", 3.0)),
+    "absent of its base": case(lambda: class_of(Plain)(), lambda x, s: x * 2 if hasattr(s, "late") else x, lambda s: setattr(type(s), "late", 3.0)),
     "items": case(lambda: Plain(items=[1.0]), lambda x, s: x * s[0] + len(s), lambda s: s.items.insert(0, 4.0)),
     "descriptor": case(Described, lambda x, s: x * s.value, lambda s: setattr(s, "hidden", 3.0)),
     "of another object": case(lambda: Elsewhere(N(k=1.0)), lambda x, s: x * s.k, lambda s: setattr(s.inner, "k", 2.0)),

@@ -158,6 +158,8 @@ def generators(m):
 def test_a_generator_is_decorated_step_by_step():
     assert generators(md) == generators(torch)
     assert md.is_grad_enabled()
+    with pytest.raises(TypeError):
+        md.no_grad(False)
 
 
 def tasks(m):
