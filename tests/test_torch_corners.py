@@ -160,6 +160,9 @@ def test_a_generator_is_decorated_step_by_step():
     assert md.is_grad_enabled()
     with pytest.raises(TypeError):
         md.no_grad(False)
+    for m in (md, torch):
+        modes = m.inference_mode, m.inference_mode(), m.inference_mode(True), m.inference_mode(False)
+        assert [mode(m.is_grad_enabled)() for mode in modes] == [False, False, False, True]
 
 
 def tasks(m):

@@ -20,7 +20,8 @@ _FOUND = ALIASES | {_name: getattr(_room, _name) for _room in _ROOMS for _name i
 #: Room -> name -> what it is there.
 NAMES = {
     **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND,
-    "autograd": {"Function": Function, "function": function, "functional": training.functional}, "Tensor": {},
+    "autograd": {"Function": Function, "function": function, "functional": training.functional, "inference_mode": ALIASES["inference_mode"]},
+    "Tensor": {},
 }  # fmt: skip
 ABSENT = {**of_jax.ABSENT, **ABSENT, "md": of_jax.ABSENT["md"] | ABSENT["md"]}
 __all__ = ["ABSENT", "METHODS", "NAMES"]  # which docs/torch_names.md lists

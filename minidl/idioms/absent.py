@@ -26,6 +26,7 @@ ABSENT: dict[str, dict[str, str]] = {
         "Size": "shapes are tuples",
         **{f"{kind}Tensor": "md.tensor(data, dtype)" for kind in ("Float", "Double", "Half", "Long", "Int", "Byte", "Bool")},
         "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
+        "functionalize": "md.jit(f) and md.trace(f) are made of values alone",
         "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
         "seed": "md.manual_seed(number)",
         "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",
@@ -86,6 +87,9 @@ ABSENT: dict[str, dict[str, str]] = {
         "set_detect_anomaly": "md.testing.check_grad finds a wrong derivative",
         "detect_anomaly": "md.testing.check_grad finds a wrong derivative",
         "gradcheck": "md.testing.check_grad",
+        "gradgradcheck": "md.testing.check_grad, of order 2",
+        "forward_ad": "md.jvp(f, primals, tangents)",
+        "graph": "md.checkpoint, and md.jit(f, memory=...), say what a backward pass keeps",
         "profiler": "md.profile",
     },
 }
