@@ -89,6 +89,24 @@ def test_the_forward_of_a_function_keeps_no_tape_of_what_it_reads():
     assert not Reads.apply(md.tensor(2.0)).requires_grad
 
 
+def test_the_backward_of_a_function_of_a_list_is_differentiated():
+    class Exp(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, xs):
+            ctx.save_for_backward(xs[0].exp())
+            return xs[0].exp()
+
+        @staticmethod
+        def backward(ctx, g):
+            (y,) = ctx.saved_tensors
+            return ([g * y],)
+
+    first = md.grad(lambda x: Exp.apply([x]).sum())
+    second = md.grad(lambda x: first(x).sum())
+    x = md.tensor(X)
+    assert first(x).tolist() == second(x).tolist() == md.jit(second)(x).tolist() == x.exp().tolist()
+
+
 def test_a_rule_inside_of_a_rule_is_kept_at_the_next_order():
     inner = md.custom_vjp(lambda x: x * 2.0)
     inner.defvjp(lambda x: (x * 2.0, None), lambda _, g: (g * 100.0,))

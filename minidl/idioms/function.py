@@ -137,8 +137,9 @@ class Function:
         needs = tuple(isinstance(a, md.Tensor) and (a.requires_grad or (inside and a.dtype.inexact)) for a in args)
 
         def run(*given: Any) -> tuple[Any, dict[str, Any]]:
+            tracked = any(isinstance(a, md.Tensor) and a.requires_grad for a in md.tree.leaves(given))  # where backward is differentiated
+            record = tracked or not md.extend.at_once()
             ctx, given = Context(needs), tuple(_opened(a) for a in given)
-            record = not md.extend.at_once() or any(isinstance(a, md.Tensor) and a.requires_grad for a in given)  # where backward is differentiated
             with contextlib.nullcontext() if record else md.no_grad():
                 if not hasattr(cls, "setup_context"):
                     out = cls.forward(ctx, *given)
