@@ -62,7 +62,7 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> md.Tensor:
 ALIASES: dict[str, Any] = {
     "float": md.float32, "double": md.float64, "half": md.float16, "long": md.int64, "int": md.int32, "short": md.int16,
     "cfloat": md.complex64, "cdouble": md.complex128, "dtype": md.DType, "cat": cat, "concatenate": cat,
-    "inference_mode": lambda mode=True: md.no_grad(mode) if callable(mode) else (md.no_grad if mode else md.enable_grad)(),
+    "inference_mode": lambda mode=True: md.no_grad()(mode) if callable(mode) else (md.no_grad if mode else md.enable_grad)(),
     "set_grad_enabled": md.autograd.set_grad_enabled,
     "absolute": md.abs, "arccos": md.acos, "arccosh": md.acosh, "arcsin": md.asin, "arcsinh": md.asinh, "arctan": md.atan, "arctan2": md.atan2,
     "arctanh": md.atanh, "sub": md.subtract, "mul": md.multiply, "true_divide": md.divide, "conjugate": md.conj, "neg": md.negative,
