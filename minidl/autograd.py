@@ -204,7 +204,7 @@ def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
     else:
         with grad_mode(False):
             have.add_(g)  # what it is a view of grows with it
-    for hook in [h for h in leaf.hooks if hasattr(h, "after")]:
+    for hook in [h for h in leaf.hooks if hasattr(h, "after")]:  # register_post_accumulate_grad_hook of md.idioms
         with grad_mode(g.node is not None):
             hook.after()
 

@@ -213,19 +213,6 @@ class Tensor:
         hooks.insert(len(hooks) - any(hasattr(h, "number") for h in hooks), hook)  # what retain_grad keeps has been through all of them
         return Removal(hooks, hook)
 
-    def register_post_accumulate_grad_hook(self, hook: Any) -> Any:
-        """Call hook(tensor) when a backward pass has added to this leaf's `.grad`, where an optimizer may step and drop it. Returns what removes it,
-        as register_hook does. Raises RuntimeError for what is no leaf that requires grad."""
-        if self.leaf is None:
-            raise RuntimeError("register_post_accumulate_grad_hook: only a leaf that requires grad accumulates one")
-        me = ref(self)
-
-        def before(g: Tensor) -> None:
-            """Changes nothing."""
-
-        before.after = lambda: None if me() is None else hook(me())  # type: ignore[attr-defined]
-        return self.register_hook(before)
-
     def retain_grad(self) -> None:
         """Let `.grad` of this result of an operation, too, be what backward passes from now on accumulate there (a leaf's always is): the gradient of
         what it holds by then, also where it was changed in place. Raises RuntimeError for a tensor that does not require grad."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import minidl as md
@@ -108,10 +109,24 @@ def detach_(self: md.Tensor) -> md.Tensor:
         return self.assign(self.detach())
 
 
+def register_post_accumulate_grad_hook(self: md.Tensor, hook: Any) -> Any:
+    """Call hook(tensor) when a backward pass has added to this leaf's `.grad`, where an optimizer may step and drop it. Returns what removes it, as
+    register_hook does. Raises RuntimeError for what is no leaf that requires grad."""
+    if not self.is_leaf or not self.requires_grad:
+        raise RuntimeError("register_post_accumulate_grad_hook: only a leaf that requires grad accumulates one")
+    me = weakref.ref(self)
+
+    def before(g: md.Tensor) -> None:
+        """Changes nothing."""
+
+    before.after = lambda: None if me() is None else hook(me())  # type: ignore[attr-defined]
+    return self.register_hook(before)
+
+
 #: What Tensor gets beside the functions.
 METHODS: dict[str, Any] = {
     **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, type_as, where, fill_diagonal_, normal_, uniform_, bernoulli_)},
-    **{f.__name__: f for f in (exponential_, random_, detach_)},
+    **{f.__name__: f for f in (exponential_, random_, detach_, register_post_accumulate_grad_hook)},
     "type": type_,
     "data": property(
         lambda self: self.detach(), _set_data, doc="The values of now; what is stored in them in place is stored in this tensor. Setting it takes "

@@ -172,11 +172,11 @@ is_sparse isclose isneginf isposinf isreal itemsize kron kthvalue le le_ lerp le
 logical_not_ logical_or_ logical_xor_ logit logit_ lt lt_ lu mH map_ masked_fill masked_fill_ masked_scatter masked_scatter_ masked_select
 matrix_power mm movedim mul multinomial multiply_ mv nan_to_num nan_to_num_ nanmean nansum narrow ndimension ne ne_ neg neg_ negative_ nelement
 new_empty new_full new_ones new_tensor new_zeros normal_ pin_memory pinverse put_ rad2deg rad2deg_ rand_like randint_like randn_like random_ ravel
-reciprocal_ relu_ remainder_ renorm repeat_interleave reshape_as resize_ resize_as_ rot90 round_ rsqrt_ scatter scatter_ scatter_add scatter_add_
-scatter_reduce scatter_reduce_ select set_ sgn sgn_ share_memory_ short sigmoid_ sign_ sin_ sinc sinc_ sinh_ slogdet split_with_sizes sqrt_ square_
-squeeze_ stft storage storage_offset stride subtract_ swapaxes_ swapdims t t_ take_along_dim tan_ tanh_ tensor_split to_dense to_sparse trace
-transpose_ tril_ triu_ true_divide true_divide_ trunc_ type type_as unbind unflatten unfold uniform_ unique unique_consecutive unsqueeze_
-untyped_storage vdot view_as view_as_complex view_as_real where xlogy_
+reciprocal_ register_post_accumulate_grad_hook relu_ remainder_ renorm repeat_interleave reshape_as resize_ resize_as_ rot90 round_ rsqrt_ scatter
+scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ select set_ sgn sgn_ share_memory_ short sigmoid_ sign_ sin_ sinc sinc_ sinh_ slogdet
+split_with_sizes sqrt_ square_ squeeze_ stft storage storage_offset stride subtract_ swapaxes_ swapdims t t_ take_along_dim tan_ tanh_ tensor_split
+to_dense to_sparse trace transpose_ tril_ triu_ true_divide true_divide_ trunc_ type type_as unbind unflatten unfold uniform_ unique
+unique_consecutive unsqueeze_ untyped_storage vdot view_as view_as_complex view_as_real where xlogy_
 """.split():
     setattr(Tensor, _name, (_Written if _name == "data" else Awaited)(_name))
 
