@@ -16,7 +16,7 @@ from minidl.data.pictures import Picture, Transform
 from minidl.data.randomness import Draws
 from minidl.data.resampling import mode_of
 
-__all__ = ["ColorJitter", "GaussianBlur", "RandomAffine", "RandomPerspective"]
+__all__ = ["ColorJitter", "GaussianBlur", "RandomAffine", "RandomPerspective", "RandomRotation"]
 
 
 def luma(x: np.ndarray, axis: int) -> np.ndarray:
@@ -27,7 +27,7 @@ def luma(x: np.ndarray, axis: int) -> np.ndarray:
     return (0.2989 * r + 0.587 * g + 0.114 * b).astype(x.dtype)
 
 
-def _blend(to: Any, x: np.ndarray, factor: float) -> np.ndarray:
+def blend(to: Any, x: np.ndarray, factor: float) -> np.ndarray:
     """x for factor 1, `to` for 0, beyond x for more; bytes are cut, as Pillow does."""
     if x.dtype == np.uint8:
         low = np.asarray(to).astype(np.float32)
@@ -97,7 +97,7 @@ class ColorJitter(Transform):
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Draw an order and four numbers, and change the picture by each."""
-        steps = [(self.brightness, _brighter), (self.contrast, _stronger), (self.saturation, _richer), (self.hue, _turned)]
+        steps = [(self.brightness, brighter), (self.contrast, stronger), (self.saturation, richer), (self.hue, _turned)]
         order = sorted(range(4), key=[draws.word() for _ in range(4)].__getitem__)
         factors = [None if span is None else draws.uniform(*span) for span, _ in steps]
         x = picture.array
@@ -112,18 +112,18 @@ class ColorJitter(Transform):
         picture.array = x[..., 0] if gray else x
 
 
-def _brighter(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
-    return _blend(np.zeros((), x.dtype), x, factor)
+def brighter(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
+    return blend(np.zeros((), x.dtype), x, factor)
 
 
-def _stronger(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
+def stronger(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
     gray = np.expand_dims(luma(x, axis), axis) if x.shape[axis] == 3 else x
     mean = gray.mean(axis=(-3, -2, -1), keepdims=True, dtype=np.float64)
-    return _blend(np.floor(mean + 0.5) if x.dtype == np.uint8 else mean.astype(x.dtype), x, factor)
+    return blend(np.floor(mean + 0.5) if x.dtype == np.uint8 else mean.astype(x.dtype), x, factor)
 
 
-def _richer(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
-    return _blend(np.expand_dims(luma(x, axis), axis), x, factor)
+def richer(x: np.ndarray, axis: int, factor: float) -> np.ndarray:
+    return blend(np.expand_dims(luma(x, axis), axis), x, factor)
 
 
 class GaussianBlur(Transform):
@@ -235,10 +235,57 @@ class RandomAffine(Transform):
         shift = [0, 0] if self.translate is None else [round(draws.uniform(-t * n, t * n)) for t, n in zip(self.translate, (w, h), strict=True)]
         scale = 1.0 if self.scale is None else draws.uniform(*self.scale)
         shear = [draws.uniform(*self.shear[i : i + 2]) for i in range(0, len(self.shear), 2)] if self.shear else [0.0]
-        a, b, c, d = _inverse(angle, scale, shear[0], shear[1] if len(shear) > 1 else 0.0)
-        cx, cy = (w / 2, h / 2) if self.center is None else self.center
-        x, y = np.meshgrid(np.arange(w) + 0.5 - cx - shift[0], np.arange(h) + 0.5 - cy - shift[1])
-        picture.array = _sampled(picture, a * x + b * y + cx, c * x + d * y + cy, self.interpolation, self.fill)
+        shear = [shear[0], shear[1] if len(shear) > 1 else 0.0]
+        affine(picture, angle, shift, scale, shear, self.center, self.interpolation, self.fill)
+
+
+def affine(
+    picture: Picture, angle: float = 0.0, shift: Sequence[float] = (0, 0), scale: float = 1.0, shear: Sequence[float] = (0.0, 0.0),
+    center: Sequence[float] | None = None, mode: str = "nearest", fill: Any = 0, size: tuple[int, int] | None = None,
+) -> None:  # fmt: skip
+    """Rotate (clockwise), scale, shear and shift the picture about a center; size: of the result, whose middle is that of the picture."""
+    h, w = picture.size
+    high, wide = size or (h, w)
+    a, b, c, d = _inverse(angle, scale, *shear)
+    cx, cy = (w / 2, h / 2) if center is None else center
+    x, y = np.meshgrid(np.arange(wide) + (w - wide) / 2 + 0.5 - cx - shift[0], np.arange(high) + (h - high) / 2 + 0.5 - cy - shift[1])
+    picture.array = _sampled(picture, a * x + b * y + cx, c * x + d * y + cy, mode, fill)
+
+
+class RandomRotation(Transform):
+    """A random rotation (counter-clockwise) about the middle, or about center=(x, y).
+
+    degrees, interpolation, fill: as RandomAffine. expand=True makes the image large enough for all of the rotated one. Raises ValueError for numbers
+    out of bounds, and for expand with a center.
+
+    >>> import numpy
+    >>> RandomRotation((90, 90))(numpy.array([[1, 2], [3, 4]], "uint8")).tolist()
+    [[2, 4], [1, 3]]
+    """
+
+    def __init__(self, degrees: Any, interpolation: Any = "nearest", expand: bool = False, center: Sequence[float] | None = None, fill: Any = 0):
+        if expand and center is not None:
+            raise ValueError("RandomRotation: expand is for rotations about the middle; give no center")
+        self.degrees, self.interpolation = _span("RandomRotation", "degrees", degrees), _mode("RandomRotation", interpolation)
+        self.expand, self.center, self.fill = expand, center, fill
+
+    def apply(self, picture: Picture, draws: Draws) -> None:
+        """Draw an angle, and take each pixel from where it comes from."""
+        angle, size, (h, w) = draws.uniform(*self.degrees), None, picture.size
+        quarters, rest = divmod(angle % 360, 90)
+        if not rest and self.center is None and (not quarters % 2 or self.expand or h == w):
+            picture.array = np.rot90(picture.array, int(quarters), picture.axes)
+            return
+        if self.expand:
+            turn = math.radians(angle)
+            size = _around(h, w, turn), _around(w, h, turn)
+        affine(picture, -angle, center=self.center, mode=self.interpolation, fill=self.fill, size=size)
+
+
+def _around(side: int, other: int, turn: float) -> int:
+    """The side of an image that holds the one which is turned, by whole pixels."""
+    half = (abs(side * math.cos(turn)) + abs(other * math.sin(turn))) / 2
+    return math.ceil(round(side / 2 + half, 9)) - math.floor(round(side / 2 - half, 9))
 
 
 def _inverse(angle: float, scale: float, shear_x: float, shear_y: float) -> tuple[float, float, float, float]:
@@ -246,7 +293,7 @@ def _inverse(angle: float, scale: float, shear_x: float, shear_y: float) -> tupl
     rot, sx, sy = (math.radians(v) for v in (angle, shear_x, shear_y))
     a, c = math.cos(rot - sy) / math.cos(sy), math.sin(rot - sy) / math.cos(sy)
     b, d = -a * math.tan(sx) - math.sin(rot), -c * math.tan(sx) + math.cos(rot)
-    return d / scale, -b / scale, -c / scale, a / scale
+    return round(d / scale, 15), round(-b / scale, 15), round(-c / scale, 15), round(a / scale, 15)  # right angles are exact, as Pillow's
 
 
 class RandomPerspective(Transform):

@@ -16,15 +16,29 @@ from typing import Any
 
 import numpy as np
 
-from minidl.data.distortions import ColorJitter, GaussianBlur, RandomAffine, RandomPerspective, luma
+from minidl.data.distortions import ColorJitter, GaussianBlur, RandomAffine, RandomPerspective, RandomRotation, luma
 from minidl.data.explaining import explain
+from minidl.data.forms import ConvertImageDtype, PILToTensor, ToDtype, ToImage
 from minidl.data.pictures import Picture, Transform, draws_of
+from minidl.data.policies import CutMix, MixUp, RandAugment, RandomChoice, RandomOrder, TrivialAugmentWide
 from minidl.data.randomness import Draws
 from minidl.data.resampling import mode_of, resize
+from minidl.data.tones import (
+    RandomAdjustSharpness,
+    RandomAutocontrast,
+    RandomEqualize,
+    RandomGrayscale,
+    RandomInvert,
+    RandomPosterize,
+    RandomSolarize,
+)
 
 __all__ = [
-    "CenterCrop", "ColorJitter", "Compose", "GaussianBlur", "Grayscale", "Lambda", "Normalize", "Pad", "RandomAffine", "RandomApply", "RandomCrop",
-    "RandomErasing", "RandomHorizontalFlip", "RandomPerspective", "RandomResizedCrop", "RandomVerticalFlip", "Resize", "ToTensor", "Transform",
+    "CenterCrop", "ColorJitter", "Compose", "ConvertImageDtype", "CutMix", "GaussianBlur", "Grayscale", "Lambda", "MixUp", "Normalize",
+    "PILToTensor", "Pad", "RandAugment", "RandomAdjustSharpness", "RandomAffine", "RandomApply", "RandomAutocontrast", "RandomChoice", "RandomCrop",
+    "RandomEqualize", "RandomErasing", "RandomGrayscale", "RandomHorizontalFlip", "RandomInvert", "RandomOrder", "RandomPerspective",
+    "RandomPosterize", "RandomResizedCrop", "RandomRotation", "RandomSolarize", "RandomVerticalFlip", "Resize", "ToDtype", "ToImage", "ToTensor",
+    "Transform", "TrivialAugmentWide",
 ]  # fmt: skip
 
 
