@@ -42,7 +42,7 @@ def leaky_relu(input: md.Tensor, negative_slope: float = 0.01, inplace: bool = F
     return stored(_leaky_relu(input, negative_slope), input, inplace)
 
 
-@by_kernel
+@by_kernel("leaky_relu")
 def _leaky_relu(x: md.Tensor, /, slope: Any) -> md.Tensor:
     return x * md.where(x > 0, md.extend.operand(1.0, x), slope)
 
@@ -135,7 +135,7 @@ def hardsigmoid(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return stored(_hardsigmoid(input), input, inplace)
 
 
-@by_kernel
+@by_kernel("hardsigmoid")
 def _hardsigmoid(x: md.Tensor, /) -> md.Tensor:
     return _wide(lambda x: md.clip(x + 3.0, 0.0, 6.0) / 6.0, x)
 
@@ -207,7 +207,7 @@ def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return stored(_elu(input, _SELU[0], 1.0) * _SELU[1], input, inplace)
 
 
-@by_kernel
+@by_kernel("elu")
 @md.extend.fused
 def _elu(x: md.Tensor, /, alpha: float, inner: float) -> md.Tensor:
     below = md.where(x > 0, 0.0, x)  # so that the branch not taken cannot overflow
@@ -223,7 +223,7 @@ def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md
     return _softplus(input, beta, threshold)
 
 
-@by_kernel
+@by_kernel("softplus")
 def _softplus(x: md.Tensor, /, beta: Any, threshold: Any) -> md.Tensor:
     scaled = x if beta == 1 else x * beta
     return md.where(scaled > threshold, x, md.softplus(scaled) if beta == 1 else md.softplus(scaled) / beta)
@@ -239,7 +239,7 @@ def logsigmoid(input: md.Tensor) -> md.Tensor:
     return _logsigmoid(input)
 
 
-@by_kernel
+@by_kernel("logsigmoid")
 def _logsigmoid(x: md.Tensor, /) -> md.Tensor:
     return -md.softplus(-x)
 
@@ -269,7 +269,7 @@ def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return stored(_hardswish(input), input, inplace)
 
 
-@by_kernel
+@by_kernel("hardswish")
 def _hardswish(x: md.Tensor, /) -> md.Tensor:
     return _gated(x, lambda y: y * (y + 3.0) / 6.0, 3.0)
 
@@ -293,7 +293,7 @@ def mish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     return stored(_mish(input), input, inplace)
 
 
-@by_kernel
+@by_kernel("mish")
 def _mish(x: md.Tensor, /) -> md.Tensor:
     return _gated(x, lambda y: y * md.tanh(md.softplus(y)), 1e3)
 
@@ -318,7 +318,7 @@ def glu(input: md.Tensor, dim: int = -1) -> md.Tensor:
     return _glu(input, dim)
 
 
-@by_kernel
+@by_kernel("glu")
 def _glu(x: md.Tensor, /, dim: int) -> md.Tensor:
     first, second = md.split(x, [x.shape[dim] // 2] * 2, axis=dim)
     return first * md.sigmoid(second)

@@ -9,29 +9,34 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
-import inspect
 from collections.abc import Callable
+from inspect import CO_VARARGS, unwrap
 from typing import Any, TypeVar
 
 import minidl as md
 
 F = TypeVar("F", bound=Callable[..., Any])
+_REFUSED = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)  # what libraries raise for arguments that do not fit
 
 
 @functools.cache
 def _kernel(name: str, xp: Any) -> Callable[..., Any] | None:
     module = f"{__package__}.on_{xp.name}"
-    return getattr(importlib.import_module(module), name, None) if importlib.util.find_spec(module) else None
+    return getattr(importlib.import_module(module), name) if importlib.util.find_spec(module) else None
 
 
-def by_kernel(f: F) -> F:
-    """f(*data, /, *static), of Tensors or None, as one node of the tape where on_torch, … (by the names of backends) has a kernel of its name:
+def by_kernel(name: str) -> Callable[[F], F]:
+    """Makes of f(*data, /, *static), of Tensors or None, one node of the tape on backends with a module on_torch, …, which has a kernel of this name:
     kernel(tracked, *arrays, *static) gives None where it does not compute f, or (results, others, back). The results are an array or a tuple of them,
-    as f returns Tensors; `others`, which follow them, have no derivative, and back is that of md.extend.stands_for.
+    as f returns Tensors; `others`, which follow them, have no derivative, and back is that of md.extend.stands_for. Of arguments that the library
+    refuses, f says what is wrong in the caller's terms.
     """
-    plain = inspect.unwrap(f)
-    name, code = plain.__name__.lstrip("_"), plain.__code__
-    count = None if code.co_flags & inspect.CO_VARARGS else code.co_posonlyargcount
+    return lambda f: _by_kernel(name, f)
+
+
+def _by_kernel(name: str, f: F) -> F:
+    code = unwrap(f).__code__
+    count = None if code.co_flags & CO_VARARGS else code.co_posonlyargcount
 
     @functools.wraps(f)
     def call(*args: Any) -> Any:
@@ -54,7 +59,7 @@ def by_kernel(f: F) -> F:
                 return f(*args)
         try:
             found = kernel(tracked, *arrays, *static)
-        except Exception:  # f says what is wrong in the caller's terms
+        except _REFUSED:
             found = None
         if found is None:
             return f(*args)

@@ -91,7 +91,7 @@ def cross_entropy(
     return md.sum(loss) / _count(target, valid, weight, n, axis, input.dtype)
 
 
-@by_kernel
+@by_kernel("of_classes")
 def _of_classes(input: md.Tensor, target: md.Tensor, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
     target, valid = _classes(input, target, axis, ignore_index)
     if valid is None and reduction == "mean":
@@ -121,7 +121,7 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     return _of_logarithms(input, target, weight, 0 if input.ndim == 1 else 1, ignore_index, reduction)
 
 
-@by_kernel
+@by_kernel("of_logarithms")
 def _of_logarithms(input: md.Tensor, target: md.Tensor, weight: Any, /, axis: int, ignore_index: int, reduction: str) -> md.Tensor:
     target, valid = _classes(input, target, axis, ignore_index)
     if valid is None and input.size < _MANY:

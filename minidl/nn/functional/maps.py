@@ -84,7 +84,7 @@ def embedding(
     return _padded(out.detach() * (1.0 - 1.0 / count) + out / count, weight, input, padding_idx)
 
 
-@by_kernel
+@by_kernel("rows")
 def _rows(weight: md.Tensor, input: md.Tensor, /, padding_idx: int | None) -> md.Tensor:
     return _padded(weight[input], weight, input, padding_idx)
 

@@ -104,14 +104,14 @@ def batch_norm(
     return _by_running(input, running_mean, running_var, weight, bias, eps)
 
 
-@by_kernel
+@by_kernel("by_running")
 @md.extend.fused
 def _by_running(x: md.Tensor, mean: md.Tensor, var: md.Tensor, weight: Any, bias: Any, /, eps: float) -> md.Tensor:
     shape = (1, x.shape[1]) + (1,) * (x.ndim - 2)
     return _scaled(x - mean.reshape(shape), var.reshape(shape), weight, bias, eps)
 
 
-@by_kernel
+@by_kernel("by_batch")
 @md.extend.fused
 def _by_batch(
     x: md.Tensor, weight: Any, bias: Any, running_mean: Any, running_var: Any, rate: Any, /, eps: float, momentum: Any

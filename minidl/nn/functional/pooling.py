@@ -71,7 +71,7 @@ def max_pool(
     return (out[0], index[0]) if single else (out, index)
 
 
-@by_kernel
+@by_kernel("maxima")
 def _maxima(x: md.Tensor, /, window: Any, stride: Any, padding: Any, dilation: Any) -> md.Tensor:
     return md.max_pool(x, window, stride=stride, padding=padding, dilation=dilation)
 

@@ -92,7 +92,7 @@ def run(mode: str, x: md.Tensor, state: State, weights: Weights, reverse: bool, 
     return _sequence(mode, x, state, weights, reverse, lengths)
 
 
-@by_kernel
+@by_kernel("lstm")
 def _lstm(x: md.Tensor, h: md.Tensor, c: md.Tensor, ih: md.Tensor, hh: md.Tensor, bias_ih: Any, bias_hh: Any, /, reverse: bool) -> State:
     out, last = _sequence("LSTM", x, (h, c), {"ih": ih, "hh": hh, "bias_ih": bias_ih, "bias_hh": bias_hh}, reverse, None)
     return out, *last

@@ -191,7 +191,7 @@ def interpolate(
     return x
 
 
-@by_kernel
+@by_kernel("enlarged")
 def _enlarged(x: md.Tensor, /, sizes: tuple[int, ...]) -> md.Tensor:
     """The nearest of each, by whole factors, of all axes together: one copy."""
     apart = x.reshape((*x.shape[:2], *(v for a in x.shape[2:] for v in (a, 1))))
@@ -199,7 +199,7 @@ def _enlarged(x: md.Tensor, /, sizes: tuple[int, ...]) -> md.Tensor:
     return md.broadcast_to(apart, wide).reshape((*x.shape[:2], *sizes))
 
 
-@by_kernel
+@by_kernel("bilinear")
 def _bilinear(x: md.Tensor, /, sizes: tuple[int, ...], scales: tuple[float | None, ...], align: bool) -> md.Tensor:
     for axis, (old, new, scale) in enumerate(zip(x.shape[2:], sizes, scales, strict=True), start=2):
         step = _step(old, new, scale, align)

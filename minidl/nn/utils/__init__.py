@@ -46,7 +46,7 @@ def get_total_norm(tensors: Any, norm_type: float = 2.0, error_if_nonfinite: boo
     return total
 
 
-@by_kernel
+@by_kernel("norm")
 def _norm(*xs: md.Tensor) -> md.Tensor:
     return _total(2.0)(*xs)
 
@@ -56,7 +56,7 @@ def _total(p: float) -> Any:
     return md.extend.fused(lambda *xs: md.linalg.vector_norm(md.stack([md.linalg.vector_norm(x, ord=p) for x in xs]), ord=p))
 
 
-@by_kernel
+@by_kernel("times")
 @md.extend.fused
 def _times(scale: md.Tensor, *xs: md.Tensor) -> list[md.Tensor]:
     return [x * scale.to(x.dtype) for x in xs]
