@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minidl as md
+import minidl.arrays.windows  # which puts its primitives into the table
 from minidl.primitives import table
 
 C = 0.4 + 1.3j

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import minidl as md
+import minidl.arrays.windows  # which puts its primitives into the table
 from minidl import dtypes
 from minidl.backends.numpy_backend import make
 from minidl.backends.numpy_helpers import where
