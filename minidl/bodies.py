@@ -330,18 +330,19 @@ def without(backward: Graph, cts: Sequence[Var], read: Sequence[bool]) -> tuple[
     inputs, equations = [v for v in backward.inputs if v not in gone], list[Equation]()
     for e in backward.equations:
         given = [new.get(a, a) if isinstance(a, Var) else a for a in e.inputs]
+        made = given[:1] if e.primitive.name == "barrier" else given  # which only waits for the other
         if missing := gone.intersection(given):
-            left = [a for a in given if a not in missing]
-            if e.primitive.name == "add" and left and left[0].shape == e.outputs[0].shape:
+            left = [a for a in made if a not in missing]
+            if e.primitive.name in ("add", "barrier") and left and left[0].shape == e.outputs[0].shape:
                 new[e.outputs[0]] = left[0]
                 continue
-            if here.isdisjoint(given):
+            if here.isdisjoint(made):
                 gone.update(e.outputs)
                 continue
             zeros: dict[Any, Any] = {v: Var(v.shape, v.dtype) for v in missing}
             equations += [Equation(table["full"], (), {"shape": v.shape, "value": 0, "dtype": v.dtype}, (z,), e.where) for v, z in zeros.items()]
             given = [zeros.get(a, a) for a in given]
-        if not here.isdisjoint(given):
+        if not here.isdisjoint(made):
             here.update(e.outputs)
         equations.append(Equation(e.primitive, tuple(given), e.params, e.outputs, e.where))
     outputs = [new.get(v, v) for v in backward.outputs]
