@@ -107,6 +107,12 @@ def test_random_distortions_draw_what_they_say():
     seen = {tuple(np.argwhere(moved(one, key=md.random.key(k)))[0]) for k in range(12) if moved(one, key=md.random.key(k)).any()}
     assert {row for row, _ in seen} == {3}
     assert len(seen) > 2
+    both = T.RandomAffine(0, translate=(0.25, 0.4))
+    steps = np.array([np.argwhere(both(np.pad(one, 8), key=md.random.key(k)))[0] - (11, 12) for k in range(40)])
+    for step, most in zip(steps.T, (10, 6), strict=True):
+        assert -most <= step.min() < -most / 2 and most / 2 < step.max() <= most
+    assert np.argwhere(T.RandomAffine((180, 180), center=(3, 5))(one)).tolist() == [[6, 1]]
+    assert np.argwhere(T.RandomAffine((90, 90), center=(3, 5))(one)).tolist() == [[6, 4]]
     t = T.RandomPerspective(0.6, p=1.0)
     assert np.array_equal(t(PHOTO, key=key), t(PHOTO, key=key))
     assert t(PHOTO, key=key).shape == PHOTO.shape
