@@ -59,7 +59,8 @@ def test_samplers_give_what_they_say():
     assert first != second and list(RandomSampler(range(30), generator=KEY)) == first  # the k-th pass of a key is always the same
     for wrong in (
         lambda: RandomSampler(range(3), num_samples=0), lambda: WeightedRandomSampler([], 1), lambda: WeightedRandomSampler([-1.0, 2.0], 1),
-        lambda: WeightedRandomSampler([0.0], 1), lambda: WeightedRandomSampler([1.0, 0.0], 2, False), lambda: WeightedRandomSampler([1.0], 0),
+        lambda: WeightedRandomSampler([0.0], 1), lambda: WeightedRandomSampler([[1.0]], 1),
+        lambda: WeightedRandomSampler([1.0, 0.0], 2, False), lambda: WeightedRandomSampler([1.0], 0),
         lambda: BatchSampler(range(3), 0, False), lambda: BatchSampler(range(3), True, False), lambda: DistributedSampler(range(3), 2, 2),
         lambda: list(RandomSampler([], num_samples=2)),
     ):  # fmt: skip

@@ -25,6 +25,8 @@ def test_a_vocabulary_in_order_of_frequency():
     assert vocab.get_stoi()["see"] == 6 and vocab["be"] == 3 and "be" in vocab and "maybe" not in vocab
     with pytest.raises(KeyError, match="'maybe' is not in the vocabulary"):
         vocab(["to", "maybe"])
+    vocab.set_default_index(0)
+    assert vocab["maybe"] == 0
     vocab.set_default_index(1)
     assert vocab(["to", "maybe"]) == vocab.lookup_indices(["to", "maybe"]) == [4, 1] and vocab.get_default_index() == 1
     assert vocab.lookup_tokens([3, 0]) == ["be", "<pad>"]

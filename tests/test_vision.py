@@ -272,6 +272,7 @@ def test_sizes(photo):
     for wrong, what in ((lambda: T.Resize(0), "size"), (lambda: T.Resize((3, 3), max_size=9), "max_size"), (lambda: T.Resize(9, max_size=9), "above"),
                         (lambda: T.Resize(3, "lanczos"), "none of"), (lambda: T.Pad(-1), "negative"), (lambda: T.Pad(1, 0, "wrap"), "none of"),
                         (lambda: T.CenterCrop((1, 2, 3)), "size"), (lambda: T.Normalize([0.5], [0.0]), "zero"),
+                        (lambda: T.Normalize([0.5] * 2, [0.5])(md.ones((3, 2, 2))), "2 means and 1 stds for 3 channels"),
                         (lambda: T.RandomCrop(9)(photo[:5, :5]), "pad_if_needed"), (lambda: T.Grayscale(2), "1 or 3"),
                         (lambda: T.RandomResizedCrop(3, scale=(0, 1)), "positive"), (lambda: T.CenterCrop(2)(np.zeros(3)), "shape")):  # fmt: skip
         with pytest.raises(ValueError, match=what):
@@ -319,6 +320,8 @@ def test_random_transforms_are_functions_of_the_key(photo):
     assert all(r.shape == (7, 7, 3) for r in resized) and (resized[0] != resized[1]).any()
     narrow = T.RandomResizedCrop(2, scale=(1, 1), ratio=(1, 1))(np.arange(40, dtype=np.uint8).reshape(2, 20), key=keys[0])
     assert narrow.tolist() == [[9, 10], [29, 30]]  # nothing fits: the middle
+    narrow = T.RandomResizedCrop(2, scale=(1, 1), ratio=(1, 1))(np.arange(40, dtype=np.uint8).reshape(20, 2), key=keys[0])
+    assert narrow.tolist() == [[18, 19], [20, 21]]
     erased = [T.RandomErasing(0.5, value=-1.0)(md.ones((1, 20, 20)), key=k) for k in keys[:60]]
     assert 15 < sum((e == -1.0).any().item() for e in erased) < 45
     apply = T.RandomApply([T.RandomHorizontalFlip(1.0), np.negative], p=0.5)
