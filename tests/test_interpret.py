@@ -177,6 +177,11 @@ def test_a_picture_can_be_opened(tmp_path):
     pictures = [np.asarray(image.open(io.BytesIO(base64.b64decode(d)))) for d in re.findall(r"base64,([^\"]+)", text)]
     assert [p.shape for p in pictures] == [(2, 2, 3)] * 3
     colour = pictures[1].astype(int)
+    assert ET.fromstring(text).attrib["viewBox"] == "0 0 736 264"
+    lone = np.zeros((20, 20))
+    lone[3, 4] = -1.0  # one of 400, beyond the quantile
+    data = re.findall(r"base64,([^\"]+)", interpret.overlay(lone, lone))[1]
+    assert np.asarray(image.open(io.BytesIO(base64.b64decode(data))))[3, 4].tolist() == interpret.picture._NEGATIVE.tolist()
     assert colour[0, 0, 0] > colour[0, 0, 2] and colour[0, 1, 2] > colour[0, 1, 0] and (colour[1, 0] == 255).all()
 
 

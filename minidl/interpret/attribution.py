@@ -71,6 +71,11 @@ def _score(name: str, f: Model, target: Target) -> Callable[[md.Tensor], md.Tens
     return score
 
 
+def _base(x: md.Tensor, baseline: md.Tensor | float) -> md.Tensor:
+    """The baseline in x's shape."""
+    return md.full_like(x, baseline) if isinstance(baseline, (int, float)) else md.broadcast_to(baseline, x.shape)
+
+
 def _picked(out: md.Tensor, chosen: np.ndarray | md.Tensor) -> md.Tensor:
     """The score of each example's own class; a list or NumPy array of classes goes where the scores are."""
     at = chosen if isinstance(chosen, md.Tensor) else md.asarray(chosen, backend=out.backend, device=out.device)
@@ -122,7 +127,7 @@ def integrated_gradients(
     """
     if steps < 1:
         raise ValueError(f"integrated_gradients: steps must be at least 1, got {steps}")
-    base = md.full_like(x, baseline) if isinstance(baseline, (int, float)) else md.broadcast_to(baseline, x.shape)
+    base = _base(x, baseline)
     points, weights = np.polynomial.legendre.leggauss(steps)
     score = _score("integrated_gradients", f, target)
     way = md.asarray(((points + 1) / 2).astype(x.dtype.numpy)).to(backend=x.backend, device=x.device)

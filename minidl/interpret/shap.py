@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
-from minidl.interpret.attribution import Model, Target, _score, _scores, _values
-
-
-def _base(x: md.Tensor, baseline: md.Tensor | float) -> md.Tensor:
-    return md.full_like(x, baseline) if isinstance(baseline, (int, float)) else md.broadcast_to(baseline, x.shape)
+from minidl.interpret.attribution import Model, Target, _base, _score, _scores, _values
 
 
 @_values
