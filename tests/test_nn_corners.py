@@ -151,12 +151,19 @@ def test_attention_that_drops_next_to_nothing_is_attention(shape):
         np.testing.assert_allclose(F.scaled_dot_product_attention(q, k, v, dropout_p=1e-12, **more).numpy(), wanted.numpy(), rtol=1e-10)
 
 
-def test_a_name_that_is_taken_is_not_computed():
+def test_a_name_that_is_taken_is_not_computed_and_other_wrong_arguments():
     layer = nn.BatchNorm1d(2)
     layer.child = nn.ReLU()
     for name in ("weight", "running_mean", "child"):
         with pytest.raises(ValueError, match=f"compute: BatchNorm1d has '{name}' already; rename it first"):
             nn.computed.compute(layer, name, lambda module: 1.0)
+    with pytest.raises(AttributeError, match="restore: BatchNorm1d computes no 'other'"):
+        nn.computed.restore(layer, "other")
+    with pytest.raises(TypeError, match=r"EmbeddingBag.from_pretrained: embeddings must be a Tensor, not list"):
+        nn.EmbeddingBag.from_pretrained([[1.0]])
+    for heads in (0, -2, 3):
+        with pytest.raises(ValueError, match=f"MultiheadAttention: embed_dim 4 cannot be split into {heads} heads"):
+            nn.MultiheadAttention(4, heads)
     with pytest.raises(ValueError, match=r"local_response_norm: expected \[N, C, ...\], got shape \(3, 4\)"):
         F.local_response_norm(md.ones((3, 4)), 2)
 

@@ -62,6 +62,7 @@ def test_attention_as_a_function_refuses_what_does_not_fit():
     for call, match in (
         (lambda: run(x, x[0], x), "must all have 2 or 3 axes"), (lambda: run(x[..., :4], x, x), "wanted are 6 features in 2 heads"),
         (lambda: run(x, x, x, w=None), "in_proj_weight is wanted"), (lambda: run(x, x, x, static_k=x), r"static keys and values are \[6, S, 3\]"),
+        (lambda: run(x, x, x, static_k=md.ones((5, 7, 3))), r"static keys and values are \[6, S, 3\], got \(5, 7, 3\)"),
         (lambda: run(x, x, x, use_separate_proj_weight=True), "q_proj_weight, k_proj_weight and v_proj_weight are wanted"),
         (lambda: run(x, x, x, biases=(bias, bias), static_k=md.ones((6, 2, 3))), "cannot be added to static"),
         (lambda: run(x, x, x, biases=(bias, None)), "come together; bias_v is None"), (lambda: run(x, x, x, biases=(None, bias)), "bias_k is None"),
