@@ -295,6 +295,18 @@ def test_a_report_says_size_time_and_accuracy():
     assert [line.split("  ")[0] for line in lines[1:]] == ["size", "time of a call", "metric", "largest difference"]
 
 
+@pytest.mark.parametrize("before, after, wanted", [
+    (lambda x: (x, x), lambda x: (x + 0.5, x * np.nan), np.nan), (lambda x: (x * np.nan, x), lambda x: (x, x + 0.5), np.nan),
+    (lambda x: x * np.inf, lambda x: x * np.inf, 0.0), (lambda x: x * np.inf, lambda x: x, np.inf), (lambda x: x * np.nan, lambda x: x * np.nan, 0.0),
+    (lambda x: x[:0], lambda x: x[:0], 0.0), (lambda x: x + 0j, lambda x: x + 1j, 1.0), (lambda x: x, lambda x: (x - 2.0).to(backend="torch"), 2.0),
+    (lambda x: x > 0, lambda x: x < 0, 1.0), (lambda x: x.to(md.bfloat16), lambda x: x.to(md.int32) * 3, 2.0), (lambda x: (), lambda x: (), 0.0),
+])  # fmt: skip
+def test_a_difference_of_any_outputs_is_seen(before, after, wanted):
+    from minidl.deploy import compare
+
+    np.testing.assert_equal(compare(before, after, md.ones((2, 3)), repeat=1).largest_difference, wanted)
+
+
 class Named(nn.Module):
     def __init__(self, name):
         super().__init__()

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 import minidl as md
 
 
@@ -63,7 +65,7 @@ def compare(
     """
     with md.no_grad():
         outs = [md.tree.leaves(f(*args)) for f in (before, after)]
-        apart = max((float(md.abs(a.to(md.float64) - b.to(md.float64)).max().item()) for a, b in zip(*outs, strict=True)), default=0.0)
+        apart = float(np.max([_apart(a, b) for a, b in zip(*outs, strict=True)], initial=0.0))  # nan where one is
         times: tuple[list[float], list[float]] = ([], [])
         for _ in range(repeat):
             for f, taken in zip((before, after), times, strict=True):
@@ -73,6 +75,14 @@ def compare(
                 taken.append(time.perf_counter() - start)
         found = None if metric is None else (float(metric(before)), float(metric(after)))
     return Report((size(before), size(after)), (min(times[0]), min(times[1])), apart, found)
+
+
+def _apart(a: md.Tensor, b: md.Tensor) -> float:
+    """The largest difference of two outputs of any dtypes and backends; 0 where both are the same infinity or nan."""
+    wide = np.complex128 if a.dtype.is_complex or b.dtype.is_complex else np.float64
+    x, y = (v.numpy().astype(wide) for v in (a, b))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.where((x == y) | ((x != x) & (y != y)), 0.0, np.abs(x - y)).max(initial=0.0))
 
 
 def size(f: Any) -> int:
