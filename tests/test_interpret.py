@@ -128,6 +128,7 @@ def test_wrong_use_says_so():
         (lambda: interpret.grad_cam(model, model[4], x, 0), ValueError, r"\[N, channels, \*spatial\] is wanted"),
         (lambda: interpret.overlay(md.ones((2, 2)), md.ones((3, 3))), ValueError, "differ in height or width"),
         (lambda: interpret.overlay(md.ones((2,)), md.ones((3, 3))), ValueError, r"the image has shape \(2,\)"),
+        (lambda: interpret.overlay(md.ones((2, 2)), md.full((2, 2), np.nan)), ValueError, "the attribution holds nan or infinity"),
     ]:
         with pytest.raises(kind, match=text):
             call()

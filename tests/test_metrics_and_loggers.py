@@ -118,6 +118,8 @@ def test_a_batch_that_is_refused_costs_nothing():
     metric.update(SCORES, LABELS)
     assert state["count"] == 50  # what was saved is not what goes on
     assert Accuracy(threshold=0.5)(np.array([0.5, 0.5]), np.array([0, 0])) == 1.0
+    assert Accuracy()(np.array([[np.nan, 0.0], [0.0, 1.0]]), np.array([1, 1])) == 0.5
+    assert np.isnan(Perplexity()(np.array([[np.inf, 0.0]]), np.array([0])))
 
 
 @pytest.mark.parametrize("kind", [int, float, np.float32, np.array, md.tensor])

@@ -516,7 +516,9 @@ def test_the_picture_of_the_curves(tmp_path, expected):
         history["f1"]
 
 
-@pytest.mark.parametrize("values", [[], [1.0], [3.0, 3.0], [math.nan, math.inf], [1e-6, 1.0, 1e3], [-1.0, 2.0], [0.0, 0.0]])
+@pytest.mark.parametrize(
+    "values", [[], [1.0], [3.0, 3.0], [math.nan, math.inf], [1e-6, 1.0, 1e3], [-1.0, 2.0], [0.0, 0.0], [5e-324, 1e308], [-1e308, 1e308], [5e-324]]
+)
 def test_any_history_has_a_picture(values):
     history = History()
     history.epochs = [{"epoch": i + 1, "loss": v} for i, v in enumerate(values)]

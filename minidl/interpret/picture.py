@@ -37,7 +37,7 @@ def overlay(image: Any, attribution: Any, path: str | os.PathLike[str] | None = 
     """An SVG with the image in grey, the attribution, and one over the other; written to path, if there is one. Returns its text.
 
     image, attribution: arrays or tensors [H, W] or [C, H, W] of one example, of the same height and width; `size`: the width of each of the three in
-    pixels. Raises ValueError for other shapes.
+    pixels. Raises ValueError for other shapes and for numbers that are not finite.
 
     >>> import minidl as md
     >>> overlay(md.ones((1, 8, 8)), md.ones((8, 8))).startswith("<svg")
@@ -47,6 +47,8 @@ def overlay(image: Any, attribution: Any, path: str | os.PathLike[str] | None = 
     for name, a in zip(("image", "attribution"), arrays, strict=True):
         if a.ndim not in (2, 3) or a.size == 0:
             raise ValueError(f"overlay: the {name} has shape {a.shape}; [H, W] or [C, H, W] of one example is wanted")
+        if not np.isfinite(a).all():
+            raise ValueError(f"overlay: the {name} holds nan or infinity, which have no colour")
     grey, colour = _gray(arrays[0]), _colours(arrays[1])
     if grey.shape != colour.shape:
         raise ValueError(f"overlay: an image of {grey.shape[:2]} and an attribution of {colour.shape[:2]} differ in height or width")

@@ -94,7 +94,7 @@ def curves(panels: Mapping[str, Mapping[str, Curve]], width: float = 420, height
 
 
 def _panel(title: str, lines: Mapping[str, Curve], x0: float, y0: float, width: float, height: float) -> list[str]:
-    points = {n: [(x, y) for x, y in zip(*line, strict=True) if math.isfinite(y)] for n, line in lines.items()}
+    points = {n: [(x, _drawn(y)) for x, y in zip(*line, strict=True) if math.isfinite(y)] for n, line in lines.items()}
     xs, ys = [x for line in points.values() for x, _ in line], [y for line in points.values() for _, y in line]
     if not ys:
         return [md.draw.label(x0, y0 - 24, f"{title}: no finite value")]
@@ -109,7 +109,7 @@ def _panel(title: str, lines: Mapping[str, Curve], x0: float, y0: float, width: 
         marks = _linear(low, high)
 
     def place(x: float, y: float) -> str:
-        part = math.log(y / low) / math.log(high / low) if logarithmic else (y - low) / (high - low)
+        part = (math.log(y) - math.log(low)) / (math.log(high) - math.log(low)) if logarithmic else (y - low) / (high - low)
         return f"{x0 + width * (x - first) / (last - first or 1):.1f},{y0 + height * (1 - part):.1f}"
 
     parts = [md.draw.label(x0, y0 - 24, title + (" (logarithmic)" if logarithmic else ""))]
@@ -132,6 +132,11 @@ def _panel(title: str, lines: Mapping[str, Curve], x0: float, y0: float, width: 
         parts += [f'<path d="M{at:.1f} {y0 - 10:.1f}h18" {style}/>', md.draw.label(at + 23, y0 - 6, name, kind="small")]
         at += 36 + 6.2 * len(name)
     return parts
+
+
+def _drawn(y: float) -> float:
+    """A finite number as it is drawn: with the least and the largest ones no axis can be computed."""
+    return math.copysign(min(abs(y), 1e300), y) if abs(y) > 1e-300 else 0.0
 
 
 def _linear(low: float, high: float, whole: bool = False) -> list[float]:

@@ -147,8 +147,8 @@ class Gathered(Metric):
 class TopKAccuracy(Metric):
     """The share of samples whose label is among the k largest scores; scores [N, C] (or with classes along another axis), labels [N].
 
-    A label that ties with the k-th score counts as hit if its class number is the smaller, as in a stable sort. ignore_index: a label that is left
-    out. Raises ValueError where the shapes do not fit.
+    A label that ties with the k-th score counts as hit if its class number is the smaller, as in a stable sort; none does among scores that hold nan.
+    ignore_index: a label that is left out. Raises ValueError where the shapes do not fit.
 
     >>> TopKAccuracy(2)(np.array([[0.1, 0.5, 0.4], [0.9, 0.1, 0.0]]), np.array([2, 2]))
     0.5
@@ -169,7 +169,7 @@ class TopKAccuracy(Metric):
             raise ValueError(f"{type(self).__name__}: labels from {labels.min()} to {labels.max()}, but {scores.shape[1]} classes")
         mine = np.take_along_axis(scores, labels[:, None], 1)
         ahead = (scores > mine).sum(1) + ((scores == mine) & (np.arange(scores.shape[1]) < labels[:, None])).sum(1)
-        self.state["hits"] += int(((ahead < self.k) & ~np.isnan(mine[:, 0])).sum())
+        self.state["hits"] += int(((ahead < self.k) & ~np.isnan(scores).any(1)).sum())
         self.state["count"] += len(labels)
 
     def compute(self) -> float:
@@ -261,8 +261,10 @@ class Perplexity(Metric):
         if labels.min() < 0 or labels.max() >= scores.shape[1]:
             raise ValueError(f"Perplexity: labels from {labels.min()} to {labels.max()}, but {scores.shape[1]} classes")
         top = scores.max(1, keepdims=True)
-        mine = np.take_along_axis(scores - top, labels[:, None], 1)[:, 0]
-        self.state["total"] += float((np.log(np.exp(scores - top).sum(1)) - mine).sum())
+        with np.errstate(invalid="ignore"):  # a score of inf has no perplexity: nan
+            scores = scores - top
+            total = np.log(np.exp(scores).sum(1)) - np.take_along_axis(scores, labels[:, None], 1)[:, 0]
+        self.state["total"] += float(total.sum())
         self.state["count"] += len(labels)
 
     def compute(self) -> float:
