@@ -115,6 +115,16 @@ def test_every_pass_has_the_right_batches_and_resumes_anywhere(n, size, shuffle,
 
 
 # ---- the position -------------------------------------------------------------------------------------------------------------------------
+def test_a_pass_begun_before_a_position_was_loaded_does_not_move_it():
+    loader = DataLoader(range(10), 2, True, generator=md.random.key(3))
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    loader.load_state_dict(state)
+    rest = [b.tolist() for b in batches]
+    assert loader.state_dict() == state and lists(loader) == rest
+
+
 def test_a_generators_state_is_part_of_the_position():
     make = lambda seed: DataLoader(range(10), 2, True, generator=md.random.Generator(seed))
     one, two = make(5), make(99)

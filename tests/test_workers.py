@@ -210,6 +210,12 @@ if __name__ == "__main__":
     loader = DataLoader(local, 3, num_workers=2, multiprocessing_context="fork", persistent_workers=True, collate_fn=lambda items: items)
     assert [list(b) for b in loader] == want == [list(b) for b in loader]  # nothing is pickled on the way there
     assert [b.tolist() for b in DataLoader(range(8), 3, num_workers=2, multiprocessing_context="forkserver")] == want
+    import multiprocessing.context
+    stop, multiprocessing.context.ForkProcess.terminate = multiprocessing.context.ForkProcess.terminate, None
+    left = iter(DataLoader(local, 1, num_workers=2, multiprocessing_context="fork"))
+    next(left)
+    left.close()  # with batches in work; nobody needs to be stopped by force
+    multiprocessing.context.ForkProcess.terminate = stop
     batches = iter(loader)
     next(batches)
     print(*[w.process.pid for w in loader._pool.workers], flush=True)
@@ -218,7 +224,7 @@ if __name__ == "__main__":
 
 
 def test_other_ways_to_start_processes(tmp_path):
-    """Forked workers hold each other's connections open, and still leave when the parent is gone."""
+    """Forked workers end with their own connection, whoever else has its ends, and leave when the parent is gone."""
     script = tmp_path / "script.py"
     script.write_text(OTHER_STARTS)
     env = {**os.environ, "PYTHONPATH": str(TESTS.parent), "MINIDL_BACKEND": "numpy"}

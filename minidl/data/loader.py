@@ -92,6 +92,7 @@ class DataLoader:
         self._words: Key | None = None
         self._order_words: Key | None = None
         self._resuming = False
+        self._turn: object = None  # whose batches are counted
         self._pool: Pool | None = None
 
     # ---- what may be asked for --------------------------------------------------------------------------------------------------------------
@@ -140,24 +141,25 @@ class DataLoader:
             source = self._source()
             self._order_words = self._words if source is None else source.words_for(self.passes, self._words)
             self.passes, self._done = self.passes + 1, 0
-        self._resuming = False
+        self._resuming, self._turn = False, object()
         assert self._words is not None and self._order_words is not None
-        return self._handed(self.passes, self._batches(self._words, self._order_words, self._done))
+        return self._handed(self._turn, self._batches(self._words, self._order_words, self._done))
 
-    def _handed(self, which: int, batches: Generator[Any]) -> Iterator[Any]:
-        """Batches as tensors, the position counted as each is handed out; sent one ahead to a device that is not the CPU."""
+    def _handed(self, turn: object, batches: Generator[Any]) -> Iterator[Any]:
+        """Batches as tensors, the position counted as each is handed out, unless a later pass or another position is what counts; sent one ahead to
+        a device that is not the CPU."""
         waiting: deque[Any] = deque()
         try:
             for batch, owned in batches:
                 where = md.empty(0, backend=self.backend, device=self.device)
                 waiting.append(tensors(batch, owned=owned, backend=where.backend, device=where.device))
                 if len(waiting) > (where.device != "cpu"):
-                    self._done += which == self.passes
+                    self._done += turn is self._turn
                     yield waiting.popleft()
             while waiting:
-                self._done += which == self.passes
+                self._done += turn is self._turn
                 yield waiting.popleft()
-            if which == self.passes:
+            if turn is self._turn:
                 self._done, self._words, self._order_words = 0, None, None
         finally:
             batches.close()
@@ -275,6 +277,7 @@ class DataLoader:
         if passes < 0 or done < 0 or (key is None) != (order is None) or len(generators) != len(self._generators()):
             raise ValueError("DataLoader: the state is damaged, or of a loader with other generators")
         self.passes, self._done, self._words, self._order_words, self._resuming = passes, done, key, order, key is not None
+        self._turn = None
         for generator, words in zip(self._generators(), generators, strict=True):
             generator.restore(md.asarray(words))
 

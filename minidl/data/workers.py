@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection
 from typing import Any
@@ -34,8 +34,11 @@ LAMBDA = (
 
 
 # ---- in the worker --------------------------------------------------------------------------------------------------------------------------
-def main(wire: Any, number: int, count: int, setup: Any = None) -> None:
-    """What a worker process does: make batches until it is told to stop, or until the parent is gone."""
+def main(wire: Any, number: int, count: int, setup: Any = None, inherited: Sequence[Any] = ()) -> None:
+    """What a worker process does: make batches until it is told to stop, or until the parent is gone, whose ends of connections are closed here:
+    a fork has them too, and none would end while it lives."""
+    for end in inherited:
+        end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's handlers
     parent = os.getppid()
@@ -63,7 +66,7 @@ def _serve(wire: Any, reader: Reader, parent: int) -> None:
     current = None
     while True:
         while not wire.poll(2.0):
-            if os.getppid() != parent:  # a forked sibling may hold the parent's end open
+            if os.getppid() != parent:  # what was forked later may hold the parent's end open
                 return
         message = receive(wire)
         if message is None:
@@ -96,10 +99,12 @@ def _told(error: BaseException) -> tuple[type | None, str]:
 class Worker:
     """One process, its connection, and what it has been asked and has not answered."""
 
-    def __init__(self, context: Any, number: int, count: int, setup: Any):
+    def __init__(self, context: Any, number: int, count: int, setup: Any, before: Sequence[Worker]):
         self.number, self.waiting, self.turn, self.over = number, 0, 0, False
         self.wire, theirs = context.Pipe(duplex=True)
-        self.process = context.Process(target=main, args=(theirs, number, count, setup), name=f"minidl data worker {number}", daemon=True)
+        inherited = [w.wire for w in (*before, self)] if context.get_start_method() == "fork" else ()
+        task = (theirs, number, count, setup, inherited)
+        self.process = context.Process(target=main, args=task, name=f"minidl data worker {number}", daemon=True)
         try:
             self.process.start()
         finally:
@@ -168,7 +173,7 @@ class Pool:
         try:
             for i in range(count):
                 with _interrupts_later():
-                    self.workers.append(Worker(context, i, count, setup if forked else None))
+                    self.workers.append(Worker(context, i, count, setup if forked else None, self.workers))
                 if packet is not None:
                     with suppress(OSError):  # gone already: noticed when its first answer is awaited
                         packet.send(self.workers[-1].wire)
