@@ -218,9 +218,10 @@ class Graph:
         (3 * n,)
         """
         from minidl.lowering import expand
+        from minidl.passes import inlined
 
         sized = importlib.import_module("minidl.deploy.sizes").sized if larger else None
-        return sized(self, larger, self.inputs[0].shape[0], keep) if sized else expand(self, keep)
+        return sized(self, larger, self.inputs[0].shape[0], keep) if sized else expand(inlined(self), keep)
 
     def __call__(self, *args: Any) -> tuple[Any, ...]:
         """The program on Tensors, in the current context: eagerly, inside jit, differentiated. One Tensor per input; returns a tuple.

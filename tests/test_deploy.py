@@ -223,6 +223,26 @@ def test_one_tensor_as_two_arguments_and_namedtuples_as_tuples(tmp_path):
         md.export(lambda x: (layer, x), (x,), tmp_path / "bad.py")
 
 
+def test_products_and_writes_of_every_form_are_exported(tmp_path):
+    """Two matrices with each axis of each in each place; and a write under no_grad, also to nothing."""
+    x, y = (md.random.normal(md.random.key(i), (3, 3)) for i in range(2))
+    forms = ["ab,bc->ac", "ab,cb->ac", "ab,ac->bc", "ba,cb->ac", "ab,ab->a", "ab,ab->b", "ab,ba->a", "ab,ab->", "ab,cd->abcd", "ab,ac->abc", "ab,b->a"]
+
+    def written(x):
+        w = x * 1.0
+        w.detach().mul_(2.0)
+        return w
+
+    def f(x, y):
+        return [md.einsum(form, x, y[0] if form == "ab,b->a" else y) for form in forms] + [written(x)]
+
+    file, _ = md.export(f, (x, y), tmp_path / "products.py")
+    for got, want in zip(runpy.run_path(str(file))["predict"](x.numpy(), y.numpy()), f(x, y), strict=True):
+        assert got.shape == want.shape and np.allclose(got, want.numpy(), rtol=1e-5, atol=1e-6)
+    file, _ = md.export(written, (x[:0],), tmp_path / "nothing.py")
+    assert runpy.run_path(str(file))["predict"](x[:0].numpy()).shape == (0, 3)
+
+
 def test_loops_and_frozen_models_are_exported(tmp_path):
     w = md.random.normal(md.random.key(0), (3, 3)) * 0.5
 

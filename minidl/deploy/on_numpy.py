@@ -27,7 +27,6 @@ from minidl.backends.numpy_complex import COMPLEX
 from minidl.dtypes import DType
 from minidl.emit import emit
 from minidl.graph import Equation, Graph, Literal, letters
-from minidl.lowering import expand
 
 _PACKAGE = "minidl.backends."
 _ENTRY = _PACKAGE + "numpy_kernels"  # where kernels have their names
@@ -273,7 +272,7 @@ class _Speller:
 
     def _dot_general(self, equation: Equation, inputs: list[str], contract: Any, batch: Any) -> str | None:
         x, y = equation.inputs
-        if x.ndim != 2 or y.ndim != 2 or len(contract[0]) != 1 or x.dtype.bits == 16:
+        if x.ndim != 2 or y.ndim != 2 or len(contract[0]) != 1 or batch[0] or x.dtype.bits == 16:
             return None
         (xc,), (yc,) = contract
         return f"np.matmul({inputs[0]}{'' if xc else '.T'}, {inputs[1]}{'.T' if yc else ''})"
@@ -327,7 +326,7 @@ class _Named(Graph):
 
 
 def _function(graph: Graph, speller: _Speller, name: str, inputs: Sequence[str] = ()) -> str:
-    graph = expand(graph, keep=KERNELS)
+    graph = graph.expand(KERNELS)
     for v in (*graph.variables(), *(a for e in graph.equations for a in e.inputs)):
         if v.dtype.name == "bfloat16":
             raise TypeError("to_python: the program computes in bfloat16, which NumPy alone does not have; cast to float32 first")
