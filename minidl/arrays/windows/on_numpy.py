@@ -139,7 +139,7 @@ def _narrow(window: Sequence[int]) -> np.dtype:
     return np.min_scalar_type(math.prod(window))
 
 
-def _blocks(x: Array, shape: Sequence[int]) -> Iterator[slice]:
+def _parts(x: Array, shape: Sequence[int]) -> Iterator[slice]:
     """Parts of the leading axis of x such that some arrays of this shape for one of its elements stay in the cache."""
     step = max(1, PART // max(1, math.prod(shape) * x.dtype.itemsize))
     return (slice(i, i + step) for i in range(0, len(x), step))
@@ -161,7 +161,7 @@ def max_pool(
     real = padded(np.ones(sizes, bool), padding, False)  # which places are not padding
     x = x.reshape(-1, *sizes)
     best, index = np.empty((len(x), *out), x.dtype), np.empty((len(x), *out), _narrow(window) if narrow else np.int64)
-    for part in _blocks(x, out):
+    for part in _parts(x, out):
         _pool(padded(x[part], padding, _lowest(x.dtype)), real, where_to, best[part], index[part])
     return best.reshape(lead + out), index.reshape(lead + out)
 
@@ -221,7 +221,7 @@ def pool_scatter(
     g, index = g.reshape(-1, *out), index.reshape(-1, *out)
     x = np.zeros((len(g), *(lo + n + hi for n, (lo, hi) in zip(sizes, padding, strict=True))), g.dtype)
     zero = np.zeros((), g.dtype)
-    for part in _blocks(g, out):
+    for part in _parts(g, out):
         mine, values, where_to = x[part], g[part], index[part].astype(kind, copy=False)
         if apart:
             values = np.add(values, zero)  # a sum has no -0.0 but of two of them
