@@ -34,7 +34,13 @@ def nested(x):
     return md.scan(lambda c, _: ((inner(c[0])[0], c[1]), inner(c[0])[1]), (x, x), None, length=2)[0][0]
 
 
-CASES = [branch, trips, last, stacked, nested]
+def aside(x):
+    """What has a loop inside and is not read: the body has fewer values where it needs no derivative."""
+    move = lambda c: md.while_loop(lambda v: v.sum() < 2.0, lambda v: v * 2.0, c)
+    return md.scan(lambda c, q: (move(c), q * q * x), x, md.stack([x, x * 2]))[1]
+
+
+CASES = [branch, trips, last, stacked, nested, aside]
 
 
 @pytest.mark.parametrize("f", CASES, ids=lambda f: f.__name__)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from minidl import Graph, Tensor
-from minidl.extend import Equation, Literal, Var, bind, dead_code, halves, ns, table
+from minidl.extend import Equation, Literal, Var, bind, dead_code, halves, ns, subgraphs, table
 
 Atom = Var | Literal
 
@@ -18,8 +18,8 @@ class Split(NamedTuple):
     Backward body: (const residuals), (cotangents of carry, sums for constants), (cotangents of ys, stacked residuals, x residuals)
     → (cotangents of carry, sums), (cotangents of xs, what else is stacked). reads: the numbers of the constants, stacked residuals and xs among them.
     summed: the constants whose cotangents are carried sums. totals: how the others' are made behind the loop, of `stacks`: the xs, the stacked
-    residuals, the cotangents of ys, and the ys of the backward loop. used: the outputs that get cotangents. places: which values of the body are
-    stacked.
+    residuals, the cotangents of ys, and the ys of the backward loop. used: the outputs that get cotangents. wanted: the inputs that do. places:
+    which values of the body are stacked.
     """
 
     forward: Graph
@@ -29,6 +29,7 @@ class Split(NamedTuple):
     totals: dict[int, Callable[[dict[Atom, Tensor]], Tensor]]
     stacks: list[Atom]
     used: Sequence[bool]
+    wanted: Sequence[bool]
     places: list[int]
 
 
@@ -47,6 +48,8 @@ def split_body(
     own, carried, moved = dict(zip(targets, tail.outputs[:n], strict=False)), tail.outputs[n:m], tail.outputs[m:]
     others = {*made, *consts, *xs}
     stacked = [v for v in _read(tail) if v not in others]
+    if whole is not None and wanted != whole.wanted and any(True for e in first.equations for _ in subgraphs(e.params)):
+        whole = None  # loops and branches inside run otherwise where other inputs are wanted, and a value has another place then
     if whole is not None and {*stacked} <= {*(there := [values[i] for i in whole.places])}:
         stacked = there
     else:
@@ -63,7 +66,7 @@ def split_body(
     backward = Graph(given, tail.equations, tail.outputs, "backward")  # type: ignore[arg-type]
     forward = dead_code(Graph(inputs, first.equations, [*first.outputs, *stacked], "body")) if whole is None else whole.forward
     places = [values.index(v) for v in stacked]
-    return Split(forward, backward, reads, summed, totals, [*stacks, *more], used, places)  # type: ignore[arg-type]
+    return Split(forward, backward, reads, summed, totals, [*stacks, *more], used, wanted, places)  # type: ignore[arg-type]
 
 
 def _read(graph: Graph) -> dict[Var, None]:

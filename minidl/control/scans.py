@@ -38,7 +38,7 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
-        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, _ = split(cts, whole)
+        forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, *_ = split(cts, whole)
         outs = outs if outs is not None and forward is whole.forward else _scan(*ins, **{**params, "body": forward})
         full = [c if c is not None else zeros_like(o) for c, o, u in zip(cts, outs[:n_out], used, strict=True) if u]
         carry = [n_consts + i for i in range(n_carry) if used[i]]
