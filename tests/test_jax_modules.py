@@ -16,7 +16,7 @@ import minidl as md
 from minidl.idioms import jax
 from minidl.idioms.jax import lax, nn, random, tree_util
 from minidl.idioms.jax import numpy as jnp
-from minidl.idioms.jax.scipy import linalg, special, stats
+from minidl.idioms.jax.scipy import linalg, ndimage, special, stats
 from minidl.idioms.jax.scipy.sparse import linalg as sparse
 
 theirs = pytest.importorskip("jax")
@@ -95,10 +95,19 @@ def test_the_values_are_numpys_and_scipys(ours, known, table):
             np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-11, err_msg=text)
 
 
+def test_places_between_the_elements_of_an_image():
+    from scipy.ndimage import map_coordinates
+
+    image, places = ARRAYS["a"], rng.uniform(-0.4, 2.4, size=(2, 20))
+    for order, mode in ((0, "nearest"), (1, "nearest"), (1, "mirror"), (1, "reflect")):
+        got = ndimage.map_coordinates(md.asarray(image), [md.asarray(p) for p in places], order, mode)
+        np.testing.assert_allclose(got.numpy(), map_coordinates(image, places, order=order, mode=mode), rtol=1e-9, err_msg=mode)
+
+
 def test_every_name_is_one_of_jaxs():
     for name in ("numpy", "numpy.linalg", "lax", "nn", "nn.initializers", "random", "scipy.special", "scipy.linalg", "tree", "tree_util"):
         known = importlib.import_module(f"jax.{name}")
-        room = importlib.import_module(f"minidl.idioms.jax.{name.replace('nn.initializers', 'initializers').replace('numpy.linalg', 'linalg')}")
+        room = importlib.import_module(f"minidl.idioms.jax.{name}")
         names = [*getattr(room, "NAMES", getattr(room, "__all__", [])), *getattr(room, "_SAME", "").split()]
         assert not [n for n in names if not hasattr(known, n) and n not in ("fix", "rint")], name
         assert not [n for n in names if getattr(room, n, None) is None and n != "newaxis"], name
@@ -117,6 +126,8 @@ def test_sizes_that_are_given_can_be_traced():
         got = flat(run(md.asarray(x)))
         for g, w in zip(got, ([0, 2, -1, -1], [1, 3, 1], [1, 2, 0], [3, 3, 3, 1, 3, 3, 3]), strict=True):
             assert g.tolist() == w
+    assert jnp.einsum(jnp.eye(2), [0, 1], jnp.ones(2), [1]).tolist() == [1.0, 1.0] and jnp.where(md.tensor([0, 2]), 1.0, 5.0).tolist() == [5.0, 1.0]
+    assert jnp.diff(md.asarray(x), prepend=1).tolist() == [2, -2, 2] and jnp.searchsorted(md.asarray([1, 3]), 2, method="sort").item() == 1
     with pytest.raises(TypeError, match="give size="):
         md.jit(lambda x: jnp.unique(x))(md.asarray(x))
 
@@ -218,6 +229,7 @@ def test_graphs_and_shapes_without_values():
     assert lowered.compile()(md.ones(2, 3, dtype=md.float32)).shape == (2, 2)
     with pytest.raises(TypeError, match="compiled for"):
         lowered.compile()(md.ones(3, 3))
+    assert jax.vjp(lambda x: x * 3.0, md.tensor(1.0))[1](2.0)[0].item() == 6.0  # a number for a cotangent
     f = jax.custom_jvp(lambda x, y: x * y)
     f.defjvps(lambda t, out, x, y: t * 5.0, None)
     assert [g.item() for g in jax.jit(jax.grad(f, (0, 1)))(md.tensor(2.0), md.tensor(3.0))] == [5.0, 0.0]

@@ -82,6 +82,24 @@ def linearize(fun: Callable[..., Any], *primals: Any, has_aux: bool = False) -> 
     return out, push, kept[0]
 
 
+def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_axes: Any = ()) -> Any:
+    """md.vjp, whose pullback takes numbers for cotangents, too.
+
+    >>> vjp(lambda x: x * 3.0, md.tensor(1.0))[1](1.0)[0].item()
+    3.0
+    """
+    out, pull, *aux = md.vjp(fun, *primals, has_aux=has_aux)
+    dtypes = md.tree.leaves(md.tree.map(lambda x: x.dtype if isinstance(x, md.Tensor) else None, out))
+
+    def pulled(cotangent: Any) -> Any:
+        leaves, structure = md.tree.flatten(cotangent)
+        if len(leaves) == len(dtypes):
+            leaves = [v if isinstance(v, md.Tensor) else md.asarray(v, dtype=d) for v, d in zip(leaves, dtypes, strict=True)]
+        return pull(md.tree.unflatten(structure, leaves))
+
+    return out, pulled, *aux
+
+
 def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], Any]:
     """The transpose of a linear function of arguments like these, which may be ShapeDtypeStructs.
 
@@ -155,6 +173,18 @@ def default_backend() -> str:
     return str(md.zeros(()).device).partition(":")[0]
 
 
+class _Policies:
+    """jax.checkpoint_policies: their names, as checkpoint computes everything again; md.jit(f, memory=0.5) chooses by itself what is kept."""
+
+    dots_saveable = everything_saveable = nothing_saveable = checkpoint_dots = dots_with_no_batch_dims_saveable = None
+
+    def save_only_these_names(self, *names: str) -> None:
+        """Nothing: the option changes no value."""
+
+
+checkpoint_policies = _Policies()
+
+
 class named_scope(contextlib.nullcontext):
     """A name for what is computed inside, which graphs do not keep."""
 
@@ -192,16 +222,16 @@ NAMES: dict[str, Any] = {
     "ensure_compile_time_eval": md.eagerly,
 }  # fmt: skip
 _ABSENT = {
-    "shard_map": "jax.vmap with axis_name=; one program runs on one device", "checkpoint_policies": "md.jit(f, memory=0.5) chooses what is kept",
+    "shard_map": "jax.vmap with axis_name=; one program runs on one device",
     "disable_jit": "md.eagerly()", "make_mesh": "one program runs on one device", "debug_nans": "md.checked", "live_arrays": "md.profile",
     "Device": "devices are texts",
 }  # fmt: skip
 __all__ = [
     "Array", "ShapeDtypeStruct", "checkpoint", "closure_convert", "config", "custom_gradient", "custom_jvp", "default_backend", "device_count",
     "device_get", "device_put", "devices", "eval_shape", "grad", "hessian", "io_callback", "jit", "linear_transpose", "linearize", "make_jaxpr",
-    "named_scope", "pmap", "pure_callback", "value_and_grad", "vmap",
+    "named_scope", "pmap", "pure_callback", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
-_find = room(__name__, NAMES, (md,), "custom_vjp jvp vjp", _ABSENT)
+_find = room(__name__, NAMES, (md,), "custom_vjp jvp", _ABSENT)
 
 
 def __getattr__(name: str) -> Any:
@@ -209,4 +239,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *NAMES, *_ROOMS, "custom_vjp", "jvp", "vjp"})
+    return sorted({*__all__, *NAMES, *_ROOMS, "custom_vjp", "jvp"})

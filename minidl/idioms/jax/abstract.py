@@ -99,14 +99,20 @@ def closure_convert(fun: Callable[..., Any], *example_args: Any) -> tuple[Callab
     >>> f(md.tensor(3.0), *read).item()
     6.0
     """
-    graph = md.trace(fun)(*example_args)
-    structure = md.tree.flatten(eval_shape(fun, *example_args))[1]
+    kept: list[Any] = []
+
+    def traced(*args: Any) -> list[Any]:
+        leaves, structure = md.tree.flatten(fun(*args))
+        kept.append(structure)
+        return leaves
+
+    graph = md.trace(traced)(*md.tree.map(md.asarray, example_args))
     captured = list(graph.captured)
 
     def converted(*args: Any) -> Any:
         split = len(args) - len(captured)
-        leaves = [v for v in md.tree.leaves(args[:split]) if isinstance(v, md.Tensor)]
-        return md.tree.unflatten(structure, md.tree.leaves(graph(*leaves, *args[split:])))
+        leaves = [md.asarray(v) for v in md.tree.leaves(args[:split])]
+        return md.tree.unflatten(kept[0], md.tree.leaves(graph(*leaves, *args[split:])))
 
     return converted, captured
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import of_jax, of_lax
-from minidl.idioms.jax import arrays, collectives, linalg, numpy, shaping, solving
+from minidl.idioms.jax import arrays, collectives, numpy, shaping, solving
+from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.scipy import special
 from minidl.idioms.jax.spelling import room, spelled
 

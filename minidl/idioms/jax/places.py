@@ -59,8 +59,11 @@ def argwhere(a: Any, *, size: int | None = None, fill_value: Any = None) -> md.T
 
 
 def where(condition: Any, x: Any = None, y: Any = None, /, *, size: int | None = None, fill_value: Any = None) -> Any:
-    """md.where, or nonzero of the condition alone."""
-    return nonzero(condition, size=size, fill_value=fill_value) if x is None and y is None else md.where(condition, x, y)
+    """md.where, of a condition that may be numbers, or nonzero of the condition alone."""
+    if x is None and y is None:
+        return nonzero(condition, size=size, fill_value=fill_value)
+    condition = md.asarray(condition)
+    return md.where(condition if condition.dtype is md.bool else condition != 0, x, y)
 
 
 def unique(

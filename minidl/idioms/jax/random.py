@@ -159,8 +159,8 @@ def clone(key: Any) -> md.Tensor:
 
 
 _SPELLED = {
-    "beta": "key a b shape dtype", "bits": "key shape dtype", "categorical": "key logits axis shape replace mode:",
-    "choice": "key a shape replace p axis mode:", "gumbel": "key shape dtype mode:", "multivariate_normal": "key mean cov shape dtype method:",
+    "beta": "key a b shape dtype", "bits": "key shape dtype", "categorical": "key logits axis shape replace mode:-",
+    "choice": "key a shape replace p axis mode:-", "gumbel": "key shape dtype mode:-", "multivariate_normal": "key mean cov shape dtype method:-",
 }  # fmt: skip
 _OWN = (
     ball, bernoulli, chisquare, clone, double_sided_maxwell, f, generalized_normal, geometric, key, maxwell, pareto, rademacher,

@@ -25,6 +25,7 @@ def custom_linear_solve(
     ([0.5, 0.25], [0.5, 0.25])
     """
     backwards = transpose_solve or (solve if symmetric else None)
+    b = md.tree.map(md.asarray, b)
     converted, read = closure_convert(matvec, md.tree.map(md.stop_gradient, b))
 
     @md.custom_vjp
@@ -64,7 +65,7 @@ def custom_root(
     >>> root(md.tensor(4.0)).item(), md.grad(root)(md.tensor(4.0)).item()
     (2.0, 0.25)
     """
-    guess = md.tree.map(md.stop_gradient, initial_guess)
+    guess = md.tree.map(lambda x: md.stop_gradient(md.asarray(x)), initial_guess)
     converted, read = closure_convert(f, guess)
 
     @md.custom_vjp

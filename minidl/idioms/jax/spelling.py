@@ -10,7 +10,7 @@ from typing import Any
 def spelled(f: Callable[..., Any], words: str, name: str = "") -> Callable[..., Any]:
     """f, called with JAX's arguments. `words` are their names in JAX's order: those before a slash are handed over by position, the others by name,
     each with the name that f has for it if that is another (`decimals:n`), or with nothing behind the colon (`out:`) where f has no such argument:
-    it may be None or False then, and TypeError names any other.
+    it may be None or False then, and TypeError names any other. What only says how to compute has a dash there (`method:-`).
 
     >>> spelled(lambda x, axis=None: (x, axis), "a / axis out:")(a=1, axis=2)
     (1, 2)
@@ -33,6 +33,8 @@ def spelled(f: Callable[..., Any], words: str, name: str = "") -> Callable[..., 
         ours = {}
         for word, value in given.items():
             own = names.get(word, word)
+            if own == "-":
+                continue
             if own:
                 ours[own] = value
             elif value is not None and value is not False:

@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-_ROOMS = ("linalg", "sparse", "special", "stats")
+_ROOMS = ("linalg", "ndimage", "sparse", "special", "stats")
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 import minidl as md
-from minidl.idioms.jax import linalg
 from minidl.idioms.jax.arrays import beside, inexact
+from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.spelling import room
 
 

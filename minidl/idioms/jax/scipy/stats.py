@@ -12,8 +12,9 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import of_lax
-from minidl.idioms.jax import linalg, shaping
+from minidl.idioms.jax import shaping
 from minidl.idioms.jax.arrays import inexact
+from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.scipy import special
 
 Function = Callable[..., md.Tensor]

@@ -110,7 +110,7 @@ def _solver(name: str, method: Callable[..., Any], symmetric: bool, text: str) -
         solve_method: str = "batched",
     ) -> tuple[Any, None]:  # fmt: skip
         b = md.tree.map(md.asarray, b)
-        start = md.tree.map(md.zeros_like, b) if x0 is None else md.tree.map(md.asarray, x0)
+        start = None if x0 is None else md.tree.map(lambda x: md.stop_gradient(md.asarray(x)), x0)
         n = sum(x.size for x in md.tree.leaves(b))
         apply = A if callable(A) else lambda v: A @ v
         precondition = (lambda v: v) if M is None else M if callable(M) else lambda v: M @ v

@@ -7,8 +7,9 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import of_lax
-from minidl.idioms.jax import initializers, reductions
+from minidl.idioms.jax import reductions
 from minidl.idioms.jax.arrays import inexact
+from minidl.idioms.jax.nn import initializers
 from minidl.idioms.jax.spelling import room, spelled
 
 F = md.nn.functional

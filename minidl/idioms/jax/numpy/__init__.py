@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import builtins
 import math
+import string
 from typing import Any
 
 import numpy as np
 
 import minidl as md
 from minidl.idioms import of_numpy
-from minidl.idioms.jax import arrays, linalg, places, polynomials, reductions, shaping
+from minidl.idioms.jax import arrays, places, polynomials, reductions, shaping
 from minidl.idioms.jax.arrays import beside
 from minidl.idioms.jax.arrays import inexact as _inexact
+from minidl.idioms.jax.numpy import fft, linalg
 from minidl.idioms.jax.spelling import room, spelled
 
 ndarray, dtype, bool_, bool = md.Tensor, md.DType, md.bool, md.bool
@@ -25,7 +27,6 @@ generic, number, inexact, floating, complexfloating = "generic", "numeric", "ine
 integer, signedinteger, unsignedinteger = "integral", "signed integer", "unsigned integer"
 euler_gamma = 0.57721566490153286
 s_, index_exp = np.s_, np.index_exp
-fft = md.fft
 
 
 # ---- dtypes -----------------------------------------------------------------------------------------------------------------------------
@@ -267,7 +268,12 @@ def vecmat(x1: Any, x2: Any, /) -> md.Tensor:
 
 
 def einsum(subscripts: Any, /, *operands: Any, optimize: Any = True, precision: Any = None, preferred_element_type: Any = None) -> md.Tensor:
-    """md.einsum; preferred_element_type is the dtype in which it is computed."""
+    """md.einsum, or by lists of numbers behind each operand; preferred_element_type is the dtype in which it is computed."""
+    if not isinstance(subscripts, str):
+        given = (subscripts, *operands)
+        text = lambda axes: "".join("..." if a is Ellipsis else string.ascii_letters[a] for a in axes)
+        inputs, out = ",".join(text(axes) for axes in given[1::2]), given[-1] if len(given) % 2 else None
+        subscripts, operands = inputs if out is None else f"{inputs}->{text(out)}", given[: len(given) // 2 * 2 : 2]
     if preferred_element_type is not None:
         operands = tuple(o.to(preferred_element_type) if isinstance(o, md.Tensor) else o for o in operands)
     return md.einsum(subscripts, *operands)
@@ -311,6 +317,14 @@ def _running(f: Any, name: str) -> Any:
 
 
 cumsum, cumprod = _running(md.cumulative_sum, "cumsum"), _running(md.cumulative_prod, "cumprod")
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
+    """md.diff, of what stands before and behind, too, which may be numbers."""
+    x = md.asarray(a)
+    row = tuple(1 if i == axis % x.ndim else m for i, m in enumerate(x.shape))
+    ends = [e if e is None or np.ndim(e) else md.broadcast_to(md.asarray(e, dtype=x.dtype), row) for e in (prepend, append)]
+    return md.diff(x, axis=axis, n=n, prepend=ends[0], append=ends[1])
 
 
 def array_equiv(a1: Any, a2: Any) -> md.Tensor:
@@ -413,11 +427,11 @@ def kaiser(M: int, beta: Any) -> md.Tensor:
     return md.i0(beta * md.sqrt(md.maximum(1.0 - md.square((n - (M - 1) / 2) / half), 0.0))) / md.i0(md.asarray(float(beta)))
 
 
-_QUANTILE = "a q / axis out: overwrite_input: method keepdims weights:"
+_QUANTILE = "a q / axis out: overwrite_input:- method keepdims weights:"
 _SPELLED = {
-    "argmax": "a / axis out: keepdims", "argmin": "a / axis out: keepdims", "median": "a / axis out: overwrite_input: keepdims",
+    "argmax": "a / axis out: keepdims", "argmin": "a / axis out: keepdims", "median": "a / axis out: overwrite_input:- keepdims",
     "quantile": _QUANTILE, "percentile": _QUANTILE, "nanquantile": _QUANTILE, "nanpercentile": _QUANTILE,
-    "nanmedian": "a / axis out: overwrite_input: keepdims", "ptp": "a / axis out: keepdims",
+    "nanmedian": "a / axis out: overwrite_input:- keepdims", "ptp": "a / axis out: keepdims",
     "nanmax": "a / axis out: keepdims initial: where:", "nanmin": "a / axis out: keepdims initial: where:",
     "nansum": "a / axis dtype: out: keepdims initial: where:", "nanmean": "a / axis dtype: out: keepdims where:",
     "nanprod": "a / axis dtype: out: keepdims initial: where:", "nanvar": "a / axis dtype: out: ddof keepdims where:",
@@ -425,15 +439,15 @@ _SPELLED = {
     "nancumsum": "a / axis dtype: out:", "nancumprod": "a / axis dtype: out:",
     "cumulative_sum": "x / axis dtype include_initial",
     "cumulative_prod": "x / axis dtype include_initial", "count_nonzero": "a / axis keepdims", "diagonal": "a / offset axis1 axis2",
-    "diff": "a / n axis prepend append", "expand_dims": "a / axis", "flip": "m / axis", "moveaxis": "a source destination /",
-    "nan_to_num": "x / copy: nan posinf neginf", "outer": "a b / out:", "roll": "a shift / axis", "rot90": "m / k axes:dims",
-    "searchsorted": "a v / side sorter method:", "swapaxes": "a axis1 axis2 /", "take_along_axis": "arr indices / axis mode fill_value:",
-    "tensordot": "a b / axes precision: preferred_element_type:", "tile": "A reps /", "tril": "m / k", "triu": "m / k", "kron": "a b /",
+    "expand_dims": "a / axis", "flip": "m / axis", "moveaxis": "a source destination /",
+    "nan_to_num": "x / copy:- nan posinf neginf", "outer": "a b / out:", "roll": "a shift / axis", "rot90": "m / k axes:dims",
+    "searchsorted": "a v / side sorter method:-", "swapaxes": "a axis1 axis2 /", "take_along_axis": "arr indices / axis mode fill_value:",
+    "tensordot": "a b / axes precision:- preferred_element_type:", "tile": "A reps /", "tril": "m / k", "triu": "m / k", "kron": "a b /",
     "isclose": "a b / rtol atol equal_nan", "allclose": "a b / rtol atol equal_nan", "broadcast_to": "array shape /",
-    "isin": "element test_elements / assume_unique: invert method:", "column_stack": "tup /", "fliplr": "m /", "flipud": "m /",
-    "polyval": "p x / unroll:", "digitize": "x bins right / method:", "convolve": "a v mode / precision: preferred_element_type:",
-    "correlate": "a v mode / precision: preferred_element_type:", "clip": "arr / min max", "asarray": "a / dtype order: copy device:",
-    "iinfo": "int_type /", "vecdot": "x1 x2 / axis precision: preferred_element_type:", "hstack": "tup /", "vstack": "tup /", "dstack": "tup /",
+    "isin": "element test_elements / assume_unique:- invert method:-", "column_stack": "tup /", "fliplr": "m /", "flipud": "m /",
+    "polyval": "p x / unroll:-", "digitize": "x bins right / method:-", "convolve": "a v mode / precision:- preferred_element_type:",
+    "correlate": "a v mode / precision:- preferred_element_type:", "clip": "arr / min max", "asarray": "a / dtype order: copy device:",
+    "iinfo": "int_type /", "vecdot": "x1 x2 / axis precision:- preferred_element_type:", "hstack": "tup /", "vstack": "tup /", "dstack": "tup /",
     "arange": "start / stop step dtype device:", "zeros": "shape / dtype device:", "ones": "shape / dtype device:",
     "permute_dims": "a axes /",
 }  # fmt: skip
@@ -450,7 +464,7 @@ _ALSO = {
     "right_shift": md.bitwise_right_shift, "power": md.pow, "mod": md.remainder, "promote_types": md.result_type,
     "ndim": lambda a: md.asarray(a).ndim,
     "shape": lambda a: md.asarray(a).shape, "size": lambda a, axis=None: md.asarray(a).size if axis is None else md.asarray(a).shape[axis],
-    "iterable": np.iterable, "empty": md.zeros, "array_repr": repr, "array_str": str, "linalg": linalg, "bitwise_count": bitwise_count,
+    "iterable": np.iterable, "empty": md.zeros, "array_repr": repr, "array_str": str, "fft": fft, "linalg": linalg, "bitwise_count": bitwise_count,
 }  # fmt: skip
 NAMES: dict[str, Any] = {
     **_ALSO, **of_numpy.NAMES, **{name: spelled(getattr(md, name), words, name) for name, words in _SPELLED.items()},

@@ -79,10 +79,10 @@ def matrix_rank(M: Any, rtol: Any = None, hermitian: bool = False, *, tol: Any =
 
 
 _SPELLED = {
-    "det": "a /", "inv": "a /", "eig": "a /", "eigvals": "a /", "slogdet": "a / method:", "solve": "a b /", "matrix_power": "a n /",
-    "lstsq": "a b rcond / numpy_resid:", "multi_dot": "arrays / precision:", "tensorinv": "a ind /", "tensorsolve": "a b / axes:",
-    "matmul": "x1 x2 / precision: preferred_element_type:", "tensordot": "x1 x2 / axes precision: preferred_element_type:",
-    "vecdot": "x1 x2 / axis precision: preferred_element_type:", "trace": "x / offset dtype", "diagonal": "x / offset",
+    "det": "a /", "inv": "a /", "eig": "a /", "eigvals": "a /", "slogdet": "a / method:-", "solve": "a b /", "matrix_power": "a n /",
+    "lstsq": "a b rcond / numpy_resid:-", "multi_dot": "arrays / precision:-", "tensorinv": "a ind /", "tensorsolve": "a b / axes:",
+    "matmul": "x1 x2 / precision:- preferred_element_type:", "tensordot": "x1 x2 / axes precision:- preferred_element_type:",
+    "vecdot": "x1 x2 / axis precision:- preferred_element_type:", "trace": "x / offset dtype", "diagonal": "x / offset",
 }  # fmt: skip
 _SAME = "cond cross matrix_norm matrix_transpose outer svdvals vector_norm"
 NAMES: dict[str, Any] = {
