@@ -227,7 +227,7 @@ class dirichlet:
     def logpdf(x: Any, alpha: Any) -> md.Tensor:
         """The logarithm of the density.
 
-        >>> dirichlet.logpdf(md.tensor([0.5, 0.5]), md.ones(2)).item()
+        >>> round(abs(dirichlet.logpdf(md.tensor([0.5, 0.5]), md.ones(2)).item()), 4)
         0.0
         """
         x, alpha = inexact(x), inexact(alpha)
