@@ -182,8 +182,8 @@ DRAWN: dict[str, tuple] = {
 def test_first_values_are_drawn_as_torchs(name):
     md.manual_seed(0)
     torch.manual_seed(0)
-    theirs = dict(getattr(torch.nn, name)(*DRAWN[name]).named_parameters())
-    ours = dict(getattr(nn, name)(*DRAWN[name]).named_parameters())
+    theirs = getattr(torch.nn, name)(*DRAWN[name]).state_dict()
+    ours = getattr(nn, name)(*DRAWN[name]).state_dict()
     assert list(ours) == list(theirs)
     for key, p in theirs.items():
         a, b = ours[key].detach().numpy(), p.detach().numpy()
@@ -193,3 +193,19 @@ def test_first_values_are_drawn_as_torchs(name):
             np.testing.assert_allclose(a.std(), b.std(), rtol=4 / np.sqrt(a.size), err_msg=key)
             assert abs(a.mean() - b.mean()) < 6 * b.std() / np.sqrt(a.size)
             assert a.size < 500 or abs(np.abs(a).max() / np.abs(b).max() - 1) < 0.3, key
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_unpooling_knows_of_padding(n):
+    x, more = R.normal(size=(2, 3) + (7,) * n), {"kernel_size": 3, "stride": 3, "padding": 1}  # no place twice, which torch has the gradient of twice
+    names = f"max_pool{n}d", f"max_unpool{n}d"
+    alike(lambda f, x: getattr(f, names[1])(*getattr(f, names[0])(x, **more, return_indices=True), **more), x)
+
+
+def test_statistics_that_are_reset_are_those_of_a_new_layer():
+    layer, fresh = nn.BatchNorm1d(2), nn.BatchNorm1d(2).state_dict()
+    layer(md.tensor([[1.0, 2.0], [3.0, 9.0]]))
+    moved = layer.state_dict()
+    layer.reset_running_stats()
+    for key, value in layer.state_dict().items():
+        assert value.tolist() == fresh[key].tolist() and (value.tolist() != moved[key].tolist() or key in ("weight", "bias"))
