@@ -131,3 +131,49 @@ def test_a_trainer_and_an_optimizer_tell_of_parameters_that_were_replaced():
     with pytest.warns(UserWarning, match="the optimizer has no parameter of the model"), pytest.raises(RuntimeError, match="another parameter"):
         Trainer(net, nn.CrossEntropyLoss(), optimizer, progress=False).fit([(X.double(), Y)], 1)
     assert not getattr(copy.deepcopy(net).weight, "_replaced", False)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"n_fft": 8, "hop_length": 3, "win_length": 6}, {"n_fft": 9, "hop_length": 2, "normalized": True}, {"n_fft": 8, "onesided": False}],
+)
+def test_short_time_fourier_transforms_and_windows_are_pytorchs(params):
+    torch = pytest.importorskip("torch")
+    data = np.random.default_rng(0).normal(size=(2, 40))
+    size = params.get("win_length", params["n_fft"])
+    for name in ("hann", "hamming", "blackman", "bartlett"):
+        for periodic in (True, False):
+            wanted = getattr(torch, f"{name}_window")(size, periodic=periodic, dtype=torch.float64)
+            assert np.allclose(getattr(md, f"{name}_window")(size, periodic, dtype=md.float64).numpy(), wanted.numpy())
+    theirs, ours = torch.hann_window(size, dtype=torch.float64), md.hann_window(size, dtype=md.float64)
+    x, v = torch.tensor(data, requires_grad=True), md.tensor(data)
+    wanted = torch.stft(x, window=theirs, return_complex=True, **params)
+    power = lambda v: (md.stft(v, window=ours, **params).abs() ** 2).sum()
+    assert np.allclose(md.stft(v, window=ours, **params).numpy(), wanted.detach().numpy())
+    wanted.abs().pow(2).sum().backward()
+    assert np.allclose(md.grad(power)(v).numpy(), x.grad.numpy()) and np.allclose(md.jit(power)(v).item(), wanted.abs().pow(2).sum().item())
+    again = md.istft(md.stft(v[0], window=ours, **params), window=ours, length=37, **params)
+    assert np.allclose(again.numpy(), data[0, :37])
+    with pytest.raises(ValueError, match="the windows leave out a place"):
+        md.istft(md.stft(v, 8, 8, window=md.hann_window(8)), 8, 8, window=md.hann_window(8))
+
+
+def test_modes_and_masked_scatter_are_pytorchs(backend):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    data, mask, source = rng.integers(0, 4, (5, 7)).astype(float), rng.random((5, 7)) > 0.5, rng.normal(size=40)
+    for dim in (0, 1):
+        found = md.tensor(data).mode(dim)
+        assert np.array_equal(found.values.numpy(), torch.tensor(data).mode(dim).values.numpy())
+        assert np.array_equal(md.take_along_axis(md.tensor(data), found.indices.unsqueeze(dim), axis=dim).squeeze(dim).numpy(), found.values.numpy())
+    wanted = torch.tensor(data).masked_scatter(torch.tensor(mask), torch.tensor(source)).numpy()
+    filled = lambda x, s: x.masked_scatter(md.tensor(mask), s)
+    assert np.array_equal(filled(md.tensor(data), md.tensor(source)).numpy(), wanted)
+    assert np.array_equal(md.jit(filled)(md.tensor(data), md.tensor(source)).numpy(), wanted)
+    grads = md.grad(lambda x, s: filled(x, s).sum(), argnums=(0, 1))(md.tensor(data), md.tensor(source))
+    assert np.array_equal(grads[0].numpy(), ~mask) and grads[1].tolist() == [float(i < mask.sum()) for i in range(40)]
+    x = md.tensor(data)
+    assert np.array_equal(x.masked_scatter_(md.tensor(mask), md.tensor(source)).numpy(), wanted) and np.array_equal(x.numpy(), wanted)
+    with pytest.raises(ValueError, match="the mask has 3 places, and source 2 elements"):
+        md.zeros(3).masked_scatter(md.tensor([True] * 3), md.ones(2))
+    assert md.LongTensor(2, 3).shape == md.Size([2, 3]) and md.FloatTensor([1, 2]).tolist() == [1.0, 2.0]

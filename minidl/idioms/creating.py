@@ -14,8 +14,9 @@ import numpy as np
 import minidl as md
 
 __all__ = [
-    "as_tensor", "bernoulli", "cuda", "device", "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace",
-    "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "as_tensor", "bernoulli", "cuda", "device",
+    "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial", "normal", "rand", "rand_like",
+    "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
 ]  # fmt: skip
 
 
@@ -130,6 +131,21 @@ def initial_seed() -> int:
     True
     """
     return md.random.default_generator.initial_seed()
+
+
+def _typed(name: str, dtype: md.DType) -> Any:
+    def make(*data: Any) -> md.Tensor:
+        sizes = data and all(isinstance(n, builtins.int) for n in data)
+        return md.zeros(data, dtype=dtype) if sizes else md.tensor(data[0] if data else [], dtype)
+
+    make.__name__ = make.__qualname__ = name
+    make.__doc__ = f"A tensor of {dtype.name}, of data; or of zeros, of sizes. PyTorch's older way to write md.tensor(data, {dtype.name})."
+    return make
+
+
+BoolTensor, ByteTensor, DoubleTensor = _typed("BoolTensor", md.bool), _typed("ByteTensor", md.uint8), _typed("DoubleTensor", md.float64)
+FloatTensor, HalfTensor = _typed("FloatTensor", md.float32), _typed("HalfTensor", md.float16)
+IntTensor, LongTensor = _typed("IntTensor", md.int32), _typed("LongTensor", md.int64)
 
 
 def rand(*size: Any, generator: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:

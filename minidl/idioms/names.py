@@ -74,7 +74,7 @@ ALIASES: dict[str, Any] = {
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
-    "cross": cross,
+    "cross": cross, "Size": tuple, "promote_types": md.result_type,
     "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
     "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
@@ -89,18 +89,20 @@ for _name, _f in ALIASES.items():
         _f.__module__ = "minidl.idioms"  # where it is found, also by pickle
 #: Functions that are no methods.
 _FUNCTIONS = set(
-    """Generator as_tensor atleast_1d atleast_2d atleast_3d block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat
-    column_stack complex concatenate cuda device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value
-    half hstack inference_mode initial_seed int is_tensor load logspace long normal polar rand randint randn randperm
-    replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state std_mean
-    trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
+    """BoolTensor ByteTensor DoubleTensor FloatTensor Generator HalfTensor IntTensor LongTensor Size as_tensor atleast_1d atleast_2d atleast_3d
+    bartlett_window blackman_window block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
+    concatenate cuda device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value half hamming_window
+    hann_window hstack inference_mode initial_seed int is_tensor load logspace long normal polar promote_types rand randint randn
+    randperm replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state
+    std_mean trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
 )
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide eq erf erfc
-erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put index_reduce le lerp log log10 log1p log2
-logical_and logical_not logical_or logical_xor logit lt masked_fill multiply nan_to_num ne neg negative rad2deg reciprocal relu remainder round rsqrt
-scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu true_divide trunc xlogy""".split()
+baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide
+eq erf erfc erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put index_reduce le
+lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt masked_fill masked_scatter multiply nan_to_num ne neg
+negative rad2deg reciprocal relu remainder round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square
+subtract tan tanh tril triu true_divide trunc xlogy""".split()
 
 
 def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:

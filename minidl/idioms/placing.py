@@ -12,8 +12,8 @@ from typing import Any
 import minidl as md
 
 __all__ = [
-    "gather", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_fill", "scatter", "scatter_add",
-    "scatter_reduce",
+    "gather", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_fill", "masked_scatter", "scatter",
+    "scatter_add", "scatter_reduce",
 ]  # fmt: skip
 
 
@@ -63,6 +63,26 @@ def masked_fill(input: md.Tensor, mask: md.Tensor, value: Any) -> md.Tensor:
             raise TypeError(f"masked_fill: {value} in a tensor of {input.dtype.name} would be cut; convert it with .to(md.float32)")
         value = builtins.int(value)
     return md.where(mask, value, input)
+
+
+def masked_scatter(input: md.Tensor, mask: md.Tensor, source: md.Tensor) -> md.Tensor:
+    """Where the mask, which broadcasts, is True, the elements of source one after the other. Raises TypeError for a mask that is not of bools,
+    ValueError for a source of too few elements, where values can be looked at.
+
+    >>> md.zeros(3).masked_scatter(md.tensor([True, False, True]), md.tensor([1.0, 2.0])).tolist()
+    [1.0, 0.0, 2.0]
+    """
+    if mask.dtype is not md.bool:
+        raise TypeError(f"masked_scatter: the mask must be bool, not {mask.dtype.name}; compare it with 0")
+    mask = md.broadcast_to(mask, input.shape)
+    wanted = md.extend.seen(mask)
+    count = builtins.int(wanted[0].sum()) if wanted is not None else source.size and 1
+    if count > source.size:
+        raise ValueError(f"masked_scatter: the mask has {count} places, and source {source.size} elements")
+    if not source.size:
+        return input
+    place = md.clip(md.cumulative_sum(mask.reshape(-1).to(md.int64), axis=0) - 1, 0, source.size - 1)
+    return md.where(mask, md.take(source.to(input.dtype).reshape(-1), place, axis=0).reshape(input.shape), input)
 
 
 def _along(input: md.Tensor, dim: int, index: md.Tensor) -> tuple[md.Tensor, ...]:

@@ -16,7 +16,7 @@ from minidl.idioms.creating import shape_of
 __all__ = [
     "aminmax", "atleast_1d", "atleast_2d", "atleast_3d", "bincount", "block_diag", "bucketize", "cartesian_prod", "column_stack", "combinations",
     "cummax", "cummin", "diag", "diag_embed", "dstack", "expand", "expand_as", "fliplr", "flipud", "histc", "hstack", "kthvalue", "masked_select",
-    "movedim", "narrow", "ravel", "repeat_interleave", "reshape_as", "rot90", "select", "t", "take_along_dim", "tensor_split", "tril_indices",
+    "mode", "movedim", "narrow", "ravel", "repeat_interleave", "reshape_as", "rot90", "select", "t", "take_along_dim", "tensor_split", "tril_indices",
     "triu_indices", "unbind", "unflatten", "unfold", "unique", "unique_consecutive", "view_as", "vstack",
 ]  # fmt: skip
 
@@ -330,6 +330,26 @@ def kthvalue(input: md.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> 
     place = narrow(md.argsort(input, axis=dim), dim, k - 1, 1)
     out = md.take_along_axis(input, place, axis=dim)
     return Pair(out, place) if keepdim else Pair(md.squeeze(out, dim), md.squeeze(place, dim))
+
+
+def mode(input: md.Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
+    """The commonest elements along an axis, the smallest of those equally common, and the last place of each.
+
+    >>> md.tensor([[1, 2, 2, 1], [3, 0, 3, 3]]).mode().values.tolist()
+    [1, 3]
+    """
+    n = input.shape[axis_of("mode", input, dim)]
+    if not n:
+        raise ValueError(f"mode: axis {dim} of shape {input.shape} is empty")
+    x = md.moveaxis(input, dim, -1)
+    numbers = md.arange(n, backend=input.backend, device=input.device)
+    ordered = md.sort(x.detach(), axis=-1)
+    begins = md.concat([md.ones_like(ordered[..., :1], dtype=md.bool), ordered[..., 1:] != ordered[..., :-1]], axis=-1)
+    lengths = numbers - md.cumulative_max(md.where(begins, numbers, 0), axis=-1)
+    value = md.take_along_axis(ordered, md.argmax(lengths, axis=-1, keepdims=True), axis=-1)
+    place = md.max(md.where(x == value, numbers, 0), axis=-1, keepdims=True)
+    pair = Pair(md.moveaxis(md.take_along_axis(x, place, axis=-1), -1, dim), md.moveaxis(place, -1, dim))
+    return pair if keepdim else Pair(md.squeeze(pair.values, dim), md.squeeze(pair.indices, dim))
 
 
 def aminmax(input: md.Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[md.Tensor, md.Tensor]:
