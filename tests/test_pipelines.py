@@ -177,3 +177,20 @@ def test_modes_and_masked_scatter_are_pytorchs(backend):
     with pytest.raises(ValueError, match="the mask has 3 places, and source 2 elements"):
         md.zeros(3).masked_scatter(md.tensor([True] * 3), md.ones(2))
     assert md.LongTensor(2, 3).shape == md.Size([2, 3]) and md.FloatTensor([1, 2]).tolist() == [1.0, 2.0]
+
+
+def test_the_attributes_of_a_functions_context_are_the_users():
+    class Times(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, constant):
+            ctx.constant, ctx.changed, ctx.marks = constant, 2.0, None
+            return x * constant
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * ctx.constant * ctx.changed, None
+
+    for f in (Times.apply, md.jit(Times.apply)):
+        x = md.tensor([1.0], requires_grad=True)
+        f(x, 5.5).sum().backward()
+        assert x.grad.tolist() == [11.0]

@@ -11,10 +11,10 @@ import minidl as md
 
 
 class Context:
-    """What forward leaves for backward: saved tensors, and attributes of any kind."""
+    """What forward leaves for backward: saved tensors, and attributes of any kind, whose names are the user's: ctx.constant, ctx.changed."""
 
-    changed: tuple[md.Tensor, ...] = ()
-    constant: tuple[md.Tensor, ...] = ()
+    _changed: tuple[md.Tensor, ...] = ()
+    _constant: tuple[md.Tensor, ...] = ()
 
     def __init__(self, needs: tuple[bool, ...] = ()):
         self.needs_input_grad, self.saved_tensors = needs, ()
@@ -25,23 +25,23 @@ class Context:
 
     def mark_non_differentiable(self, *outputs: md.Tensor) -> None:
         """These results do not require grad; their cotangents are zeros."""
-        self.constant = outputs
+        self._constant = outputs
 
     def mark_dirty(self, *inputs: md.Tensor) -> None:
         """These arguments, which forward changed in place and returns, are changed outside, too."""
-        self.changed = inputs
+        self._changed = inputs
 
     def set_materialize_grads(self, value: bool) -> None:
         """Accepted: cotangents are tensors all the same, of zeros where nothing came."""
 
-    def marks(self, given: Sequence[Any], outs: Sequence[Any]) -> tuple[dict[int, int], list[int]]:
+    def _marks(self, given: Sequence[Any], outs: Sequence[Any]) -> tuple[dict[int, int], list[int]]:
         """Which argument is which result that was marked as changed, and which results are constants. Raises ValueError for a changed argument that
         is no result."""
         place = lambda t, among: next((i for i, v in enumerate(among) if v is t), -1)
-        changed = {place(t, given): place(t, outs) for t in self.changed}
+        changed = {place(t, given): place(t, outs) for t in self._changed}
         if -1 in (*changed, *changed.values()):
             raise ValueError("mark_dirty: an argument is wanted that forward changes in place and returns")
-        return changed, [place(t, outs) for t in self.constant]
+        return changed, [place(t, outs) for t in self._constant]
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
@@ -146,8 +146,8 @@ class Function:
                 else:
                     out = cls.forward(*given)
                     cls.setup_context(ctx, given, out)
-            marked[:] = ctx.marks(given, out if isinstance(out, (tuple, list)) else (out,))
-            return out, {k: _held(v) for k, v in vars(ctx).items() if k not in ("changed", "constant")}
+            marked[:] = ctx._marks(given, out if isinstance(out, (tuple, list)) else (out,))
+            return out, {k: _held(v) for k, v in vars(ctx).items() if k not in ("_changed", "_constant")}
 
         def back(left: dict[str, Any], cotangent: Any) -> tuple[Any, ...]:
             ctx = Context()
