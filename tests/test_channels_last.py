@@ -150,6 +150,13 @@ def test_resampling_is_that_of_the_operations(mode, size):
     np.testing.assert_allclose(a, b, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [md.bool, md.int32, md.uint16, md.float16, md.float64, md.complex64], ids=lambda d: d.name)
+def test_images_of_every_dtype_are_enlarged(dtype):
+    f = lambda x, k: F.interpolate((md.conv(x, k, padding=1) * 8.0).to(dtype), scale_factor=2).to(md.complex128)
+    got, wanted = (np.asarray(md.jit(f)(*(md.asarray(np.round(a), backend=b) for a in ARRAYS[:2])).numpy()) for b in ("torch", "numpy"))
+    assert np.array_equal(got, wanted)
+
+
 @pytest.mark.parametrize("dtype", [md.float32, md.float64, md.bfloat16], ids=lambda d: d.name)
 def test_what_passes_where_x_is_positive_may_be_one_number_for_many(dtype):
     x = drawn(0, 16, 40, 12)

@@ -493,7 +493,7 @@ def enlargements(graph: Graph) -> Graph:
     for e in graph.equations:
         wide = uses.maker(e.inputs[0], "broadcast_to") if e.primitive.name == "reshape" and len(e.outputs[0].shape) == 4 else None
         apart = uses.maker(wide.inputs[0], "reshape") if wide is not None else None
-        if wide is None or apart is None or apart.inputs[0] not in last or 0 in e.outputs[0].shape:
+        if wide is None or apart is None or apart.inputs[0] not in last or 0 in e.outputs[0].shape or not e.outputs[0].dtype.is_float:
             continue
         (x, *_), sizes = apart.inputs, e.outputs[0].shape[2:]
         n, c, h, w = x.shape
