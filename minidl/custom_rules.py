@@ -12,7 +12,7 @@ from typing import Any
 from minidl.autograd import home
 from minidl.bodies import Tensors, attach, aval, batched_graph, closed, node_of, run_graph
 from minidl.context import grad_mode, interpreting, state
-from minidl.graph import Graph, Var
+from minidl.graph import Equation, Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
 from minidl.tracing import Trace, finish
@@ -107,11 +107,16 @@ class Rule:
             with grad_mode(True), interpreting(t):
                 payloads = [t.lift(o)[0] for o in self.functions[kind](*args)]
             t.closed = True
-            places = [*range(len(more)), *(self._place(e[0]) for e in t.captured.values())]
-            inputs += [e[1] for e in t.captured.values()]
-            graph = self.graphs[kind] = None if t.written or t.leaves_grads() else finish(t.equations, inputs, payloads, kind)
+            known: list[Equation] = []  # what the graph reads as tensors that it is given
+            for tensor, v, *_ in t.captured.values():
+                i = self._place(tensor)
+                if i < len(more):
+                    known.append(Equation(table["stop"], (more[i].payload,), {}, (v,)))
+                else:
+                    inputs.append(v)
+            graph = self.graphs[kind] = None if t.written or t.leaves_grads() else finish([*known, *t.equations], inputs, payloads, kind)
             if graph is not None:
-                graph.cache["extra"] = places
+                graph.cache["extra"] = range(len(inputs) - len(args))
             elif not self.open:
                 raise RuntimeError(f"{self.name}: a rule inside of another one changes a tensor from outside; return what it should be")
         return self.graphs[kind]

@@ -180,6 +180,23 @@ def test_what_a_rule_reads_from_outside(backend):
         np.testing.assert_allclose(each.numpy(), np.array([[1.0, 2.0]] * 2) * number)
 
 
+def test_numbers_that_a_rule_inside_a_rule_reads_are_those_of_its_function(backend):
+    """Beside a loop, for which the inner function's own rule is asked again after the outer one was traced."""
+
+    def own(f):
+        g = md.custom_vjp(f)
+        g.defvjp(lambda a: (f(a), (a,)), lambda res, ct: md.vjp(f, res[0])[1](ct))
+        return g
+
+    def outer(a):
+        u = own(lambda a: a * md.asarray([3.0, 5.0]) * a)(a)
+        return u + md.fori_loop(0, 1, lambda i, c: c * u, u)
+
+    x, g = md.tensor([1.0, 2.0]), md.grad(lambda x: own(outer)(x).sum())
+    assert g(x).tolist() == md.jit(g)(x).tolist() == [42.0, 820.0]
+    assert md.jit(md.vmap(g))(md.stack([x, x])).tolist() == [[42.0, 820.0]] * 2
+
+
 def test_integers_complex_numbers_and_pytrees():
     f = md.custom_vjp(lambda p, i: {"y": p["w"] * i, "i": i + 1})
     f.defvjp(lambda p, i: (f(p, i), i), lambda i, g: ({"w": g["y"] * i * 10.0, "unused": None}, None))
