@@ -584,6 +584,16 @@ def test_the_numbers_of_a_call_are_those_of_the_call_before_only_where_they_are_
     assert step.compiles <= 3
 
 
+def test_elements_are_compared_with_a_number_that_is_an_argument():
+    def f(x, n):
+        return x == n, n == x, x != n, n != x, md.vmap(lambda v, k: v == k, (0, None))(x, n)
+
+    x, jitted = md.arange(3), md.jit(f)
+    for n in (1, 2, 1.0, 0.5):
+        assert [v.tolist() for v in jitted(x, n)] == [v.tolist() for v in f(x, n)]
+    assert md.jit(lambda x, name: x == name)(x, "a") is False
+
+
 def test_numbers_are_told_apart_by_value_sign_and_type():
     f64 = md.float64
     numbers, alone = calls._Numbers(get("numpy"), [f64, f64]), calls._Numbers(get("numpy"), [md.int64])

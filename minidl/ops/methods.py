@@ -107,7 +107,8 @@ _OPERANDS = (Tensor, bool, int, float, complex, np.ndarray, np.generic)
 def _equality(f: Method) -> Method:
     def compare(self: Tensor, other: Any) -> Any:
         """Elements compared; Python's own answer (False, True) for what is no number or array."""
-        return f(self, other) if isinstance(other, _OPERANDS) else NotImplemented
+        known = isinstance(other, _OPERANDS) or hasattr(type(other), "tensor")  # a number among the arguments of a jitted function
+        return f(self, other) if known else NotImplemented
 
     return compare
 

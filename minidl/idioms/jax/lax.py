@@ -413,7 +413,7 @@ _RENAMED = {
     "shift_right_arithmetic": md.bitwise_right_shift, "round": _round, "slice": _slice, "optimization_barrier": lambda operand: operand,
     "while_loop": spelled(md.while_loop, "cond_fun body_fun init_val:init"), "linalg": linalg, "igamma": special.gammainc,
     "igammac": special.gammaincc, "betainc": special.betainc, "zeta": special.zeta, "bessel_i0e": special.i0e, "bessel_i1e": special.i1e,
-    "polygamma": special.polygamma, "population_count": numpy.bitwise_count, "cbrt": numpy.cbrt,
+    "polygamma": special.polygamma, "population_count": lambda x: numpy.bitwise_count(x).to(md.asarray(x).dtype), "cbrt": numpy.cbrt,
     "fori_loop": spelled(md.fori_loop, "lower upper body_fun init_val:init unroll"), "cumsum": cumsum, "cumprod": cumprod, "cummax": cummax,
     "cummin": cummin, "cumlogsumexp": cumlogsumexp, "full": arrays.full, "full_like": arrays.full_like, "transpose": shaping.transpose,
     "stack": shaping.stack, "reciprocal": md.reciprocal, "broadcast_shapes": md.broadcast_shapes, "tile": spelled(md.tile, "operand reps /"),
