@@ -304,13 +304,14 @@ class Walk:
                         if name in vars(holder) and not _library(holder):
                             self._attribute(x, holder, name)
         for x in self._objects:
-            if not stateful(x) and hasattr(x, "__dict__") and not isinstance(x, (type, types.FunctionType)):
+            if not stateful(x) and hasattr(x, "__dict__") and not isinstance(x, (type, types.FunctionType, Tensor)):
                 kind, own = type(x), vars(x)
                 free = hasattr(kind, "__getattr__")
-                named = {n for n in self._asked if not hasattr(kind, n)} if isinstance(x, Tensor) else self._named
-                names = {n for n in named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
+                names = {n for n in self._named - own.keys() if free or n in self._asked or (n[:2] != "__" and hasattr(kind, n))}
                 self.boxes[id(own)] = own
                 self.absent.append((own, names, self._own(x, own)))
+        if noted := [vars(x) for x in self._objects if isinstance(x, Tensor)] if self._asked else []:
+            self.terms.append((f"sum(map(len, {self.bind(noted, 'B')})) == {sum(map(len, noted))}", None, None))
         for c in {c for x in self._objects for c in (x if isinstance(x, type) else type(x)).__mro__ if _users(c)}:
             absent = (n for n in self._named if n[:2] != "__" and n not in vars(c))
             hidden = {n for n in absent if n in self._asked or any(hasattr(b, n) for b in c.__bases__)}
