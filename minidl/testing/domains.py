@@ -449,8 +449,9 @@ row("pool_scatter", ((2, 3, 2), (2, 3, 2)), (REAL, fixed(np.full((2, 3, 2), 2)))
 for _tanh in (False, True):
     row("gelu", (2, 3), REAL, label="tanh" * _tanh, tanh=_tanh)
     row("gelu_dx", ((2, 3), (3,)), REAL, label="tanh" * _tanh, tanh=_tanh)
-row("silu", (2, 3), REAL)
-row("silu_dx", ((2, 3), (3,)), REAL)
+for _name in ("silu", "hardswish"):
+    row(_name, (2, 3), REAL)
+    row(f"{_name}_dx", ((2, 3), (3,)), REAL)
 NORM = {"eps": 1e-5}
 
 

@@ -266,12 +266,7 @@ def hardswish(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> md.nn.functional.hardswish(md.tensor([-4.0, 0.0, 4.0])).tolist()
     [-0.0, 0.0, 4.0]
     """
-    return stored(_hardswish(input), input, inplace)
-
-
-@by_kernel("hardswish")
-def _hardswish(x: md.Tensor, /) -> md.Tensor:
-    return _gated(x, lambda y: y * (y + 3.0) / 6.0, 3.0)
+    return stored(gates.hardswish(input), input, inplace)
 
 
 def silu(input: md.Tensor, inplace: bool = False) -> md.Tensor:

@@ -1,7 +1,7 @@
-"""SiLU and its derivative as primitives, since torch has a kernel for each.
+"""SiLU, hardswish and their derivatives as primitives, since torch has a kernel for each.
 
-Promises: silu(-inf) is 0 with derivative 0, at inf the derivative is 1, a nan has a derivative of nan; 16 bits are computed in float32 and
-rounded once.
+Promises: at -inf the value is 0 with derivative 0, at inf the derivative is 1, a nan has a derivative of nan; 16 bits are computed in float32 and
+rounded once. The derivatives of hardswish at its kinks, -3 and 3, are those from outside, 0 and 1.
 """
 
 from __future__ import annotations
@@ -47,6 +47,27 @@ def _silu_dx_x(xp: Any, c: Any, g: Any, x: Any) -> Any:
     return _narrow(xp, d * h * ((y * (1.0 - (s + s)) + 2.0) * (s * (1.0 - s))), x)
 
 
+def _hardswish(xp: Any, x: Any) -> Any:
+    (y,) = _wide(xp, x)
+    inside = xp.where(xp.abs(y) >= 3.0, -0.0, y)  # so that inf * 0 never arises
+    return _narrow(xp, xp.where(y >= 3.0, y, inside * (inside + 3.0) / 6.0), x)
+
+
+def _hardswish_dx(xp: Any, g: Any, x: Any) -> Any:
+    h, y = _wide(xp, g, x)
+    return _narrow(xp, xp.where(y >= 3.0, h, xp.where(y <= -3.0, 0.0, h * (y / 3.0 + 0.5))), x)
+
+
+def _hardswish_dx_x(xp: Any, c: Any, g: Any, x: Any) -> Any:
+    """c g hardswish''(x)."""
+    d, h, y = _wide(xp, c, g, x)
+    return _narrow(xp, xp.where(xp.abs(y) >= 3.0, 0.0, d * h / 3.0), x)
+
+
 _options: Any = {"only": "float", "promote": "float"}
 silu = define(elementwise("silu", "x", lambda xp, g, x: xp.silu_dx(g, x), decompose=_silu, **_options), __package__)
 silu_dx = define(elementwise("silu_dx", "g x", lambda xp, c, x: xp.silu_dx(c, x), _silu_dx_x, decompose=_silu_dx, **_options), __package__)
+hardswish = define(elementwise("hardswish", "x", lambda xp, g, x: xp.hardswish_dx(g, x), decompose=_hardswish, **_options), __package__)
+hardswish_dx = define(
+    elementwise("hardswish_dx", "g x", lambda xp, c, x: xp.hardswish_dx(c, x), _hardswish_dx_x, decompose=_hardswish_dx, **_options), __package__
+)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from minidl.backends.torch_kernels import finite
-from minidl.backends.torch_linear import is_last, unseen
+from minidl.backends.torch_linear import HALF, is_last, unseen
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -57,6 +57,33 @@ def silu_dx(g: Tensor, x: Tensor) -> Tensor:
     return _silu_backward(g, x.clamp(-_FAR, _FAR))
 
 
+_hardswish_backward = _aten.hardswish_backward.default
+
+
+def hardswish(x: Tensor) -> Tensor:
+    """torch's multiplies an infinity by 0, and what it has not divided by 6 yet may be one."""
+    if x.is_cpu and not unseen(x) and x.dtype in _FLOATS:
+        found = torch._C._nn.hardswish(x)
+        if finite(found):
+            return found
+    y = x.float() if x.dtype in HALF else x
+    inside = torch.where(y.abs() >= 3.0, -0.0, y)
+    return torch.where(y >= 3.0, y, inside * (inside + 3.0) / 6.0).to(x.dtype)
+
+
+def hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
+    """torch's derivatives at the kinks are those from inside, the table's those from outside."""
+    if g.shape != x.shape:
+        g, x = torch.broadcast_tensors(g, x)
+    if x.is_cpu and not unseen(x) and x.dtype in _FLOATS:
+        found = _hardswish_backward(g, x)
+        if finite(found) and not any(np.equal(x.numpy(), kink).any() for kink in (-3.0, 3.0)):  # a tenth of the time of torch's
+            return found
+    h, y = (v.float() if x.dtype in HALF else v for v in (g, x))
+    zero = torch.zeros((), dtype=y.dtype, device=y.device)
+    return torch.where(y >= 3.0, h, torch.where(y <= -3.0, zero, h * (y / 3.0 + 0.5))).to(x.dtype)
+
+
 # ---- activations ------------------------------------------------------------------------------------------------------------------------------
 def _activation(
     forward: Callable[..., Tensor], backward: Callable[..., Tensor], fits: Callable[..., bool] = lambda *params: True, look: bool = True
@@ -81,17 +108,7 @@ def _activation(
     return kernel
 
 
-def _hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
-    """torch's derivatives at the kinks are those from inside, the table's those from outside."""
-    d = _aten.hardswish_backward(g, x)
-    for kink, slope in ((-3.0, 0.0), (3.0, 1.0)):
-        if np.equal(x.numpy(), kink).any():  # a tenth of the time of torch's
-            d = torch.where(x == kink, g * slope, d)
-    return d
-
-
 mish = _activation(torch.nn.functional.mish, _aten.mish_backward)
-hardswish = _activation(torch.nn.functional.hardswish, _hardswish_dx)
 hardsigmoid = _activation(  # whose own backward pass has a sixth in float32 alone
     torch.nn.functional.hardsigmoid, lambda g, x: _aten.hardtanh_backward(g, x, -3.0, 3.0).div_(6.0)
 )
