@@ -16,7 +16,8 @@ guards of what a program stores and of more containers; arguments that stay with
 Inspection, einsum, Jacobians and sizes that grow left: 450 less; guards hear comparisons, texts and computed names, a function that is traced again
 and again says why, operations of several arrays run as straight lines, and top-k and short rows have quick kernels: 600 more. Then the
 array functions that are made of others, the contest of backend="auto", autocast and recomputing for a budget of memory left; gelu, layer
-normalisation, attention and the gamma function's family followed, with their rules and kernels: 2,600 less.
+normalisation, attention and the gamma function's family followed, with their rules and kernels: 2,600 less. Convolution, pooling, random bits, loops
+and branches left too: 2,250 less, in spite of backward passes made for the results that are read and gradients that stay while a tensor is frozen.
 Exits with 1 above the ceiling.
 """
 
@@ -26,7 +27,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 27_050
+CEILING = 24_800
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision control __main__"
