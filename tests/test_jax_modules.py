@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import re
 
 import numpy as np
@@ -102,6 +103,41 @@ def test_places_between_the_elements_of_an_image():
     for order, mode in ((0, "nearest"), (1, "nearest"), (1, "mirror"), (1, "reflect")):
         got = ndimage.map_coordinates(md.asarray(image), [md.asarray(p) for p in places], order, mode)
         np.testing.assert_allclose(got.numpy(), map_coordinates(image, places, order=order, mode=mode), rtol=1e-9, err_msg=mode)
+
+
+#: As NumPy has them too, and what JAX alone has: the value that it gives.
+EDGES = """cumsum(array([100, 100], int8)) = [100, -56] | nanargmax(array([[nan, nan], [nan, 1.0]]), axis=1) = [-1, 1]
+take(array([1, 2]), array([-1, 5]), mode='clip') = [1, 2] | take_along_axis(array([1.0, 2.0]), array([1, 7]), 0) = [2.0, nan]
+take_along_axis(array([[1, 2]]), array([1, -1, -2]), None) = [2, 2, 1]
+ldexp(array([0.0, inf, 1e300]), array([2000, -2000, -1000])) = [0.0, inf, 1e300 * 2.0**-1000]
+diff(array([1.0, 3.0]), prepend=0.0) = [1.0, 2.0] | diff(array([True, True, False])) = [False, True] | logical_xor(array([0, 2]), 1) = [True, False]
+roll(arange(4), (1, 2), axis=0) = [1, 2, 3, 0] | outer(array([[1, 2]]), 3) = [[3], [6]] | unique(array([1j, 0, 1j])) = [0, 1j]
+argsort(array([1j, 1, 0])) = [2, 0, 1] | fill_diagonal(zeros((3, 3)), array([1.0, 2.0]), inplace=False) = [[1, 0, 0], [0, 2, 0], [0, 0, 1]]"""
+
+
+def test_edges_are_jaxs():
+    for case in EDGES.replace("\n", " | ").split(" | "):
+        text, _, wanted = case.partition(" = ")
+        words = {w: getattr(jnp, w) for w in re.findall(r"\w+", text) if w not in ("True", "False") and hasattr(jnp, w)}
+        assert_equal = np.testing.assert_array_equal
+        assert_equal(eval(text, dict(words)).numpy(), eval(wanted, {"nan": np.nan, "inf": np.inf}), err_msg=text)
+    small = md.asarray(np.array([100, 100, -1], np.int8))
+    for f, wanted in (
+        (lax.cumsum, [100, -56, -57]), (lambda x: lax.reduce_sum(x, (0,)), -57), (lax.population_count, [3, 3, 8]),
+        (lambda x: lax.bitcast_convert_type(x, np.uint8), [100, 100, 255]),
+    ):  # fmt: skip
+        found = f(small)
+        assert found.tolist() == wanted and found.dtype.bits == 8
+    lost = [special.log_ndtr, stats.norm.logpdf, stats.norm.cdf, stats.expon.sf, stats.logistic.logpdf, lambda x: special.xlog1py(0.0, x)]
+    assert all(np.isnan(f(md.tensor(math.nan)).item()) for f in lost)
+    np.testing.assert_allclose(special.poch(md.tensor([-0.3, -2.3]), 2.0).numpy(), [-0.21, 2.99])
+    x = md.arange(8.0).reshape(2, 2, 2)
+    for f in (
+        lambda v, a: lax.all_gather(v, "i", axis=a, tiled=True), lambda v, a: lax.psum_scatter(v, "i", scatter_dimension=a),
+        lambda v, a: lax.all_to_all(v, "i", a, a, tiled=True),
+    ):  # fmt: skip
+        one, other = (jax.vmap(lambda v: f(v, a), axis_name="i")(x).tolist() for a in (-1, 1))  # noqa: B023
+        assert one == other
 
 
 def test_every_name_is_one_of_jaxs():

@@ -23,6 +23,11 @@ def beside(x: md.Tensor) -> dict[str, Any]:
     return {"backend": x.backend, "device": x.device}
 
 
+def known_dtype(dtype: Any) -> md.DType:
+    """minidl's dtype of what stands for one: a name, a NumPy dtype, a Python type."""
+    return md.zeros((), dtype=dtype).dtype
+
+
 def typed(x: md.Tensor, dtype: Any) -> md.Tensor:
     """x in a dtype, if one is given."""
     return x if dtype is None else x.to(dtype)
@@ -100,12 +105,8 @@ def linspace(
     out = md.where(part == 1.0, b, a * (1.0 - part) + b * part) if endpoint else a * (1.0 - part) + b * part
     out = md.moveaxis(out, 0, axis)
     if dtype is not None:
-        out = (md.floor(out) if not _dtype(dtype).inexact else out).to(dtype)
+        out = (md.floor(out) if not known_dtype(dtype).inexact else out).to(dtype)
     return (out, (b - a) / steps if steps else md.full_like(a, math.nan)) if retstep else out
-
-
-def _dtype(dtype: Any) -> md.DType:
-    return md.zeros((), dtype=dtype).dtype
 
 
 def logspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, base: float = 10.0, dtype: Any = None, axis: int = 0) -> md.Tensor:
@@ -221,7 +222,8 @@ def diag_indices_from(arr: Any) -> tuple[md.Tensor, ...]:
 
 
 def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True) -> md.Tensor:
-    """The array with val on its main diagonal; as in JAX, inplace=False must be said, since arrays do not change, and ValueError says so.
+    """The array with val, repeated if it is shorter, on its main diagonal; as in JAX, inplace=False must be said, since
+    arrays do not change, and ValueError says so.
 
     >>> fill_diagonal(md.zeros((2, 2)), 1.0, inplace=False).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -229,11 +231,15 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
     if inplace or wrap:
         raise ValueError("fill_diagonal: an array does not change; say inplace=False, without wrap, and take the result")
     x = md.asarray(a)
-    return x.at[(md.arange(builtins.min(x.shape), **beside(x)),) * x.ndim].set(val)
+    n = builtins.min(x.shape)
+    values = md.flatten(md.asarray(val, dtype=x.dtype))
+    values = md.tile(values, (-(-n // builtins.max(values.size, 1)),))[:n]
+    return x.at[(md.arange(n, **beside(x)),) * x.ndim].set(values)
 
 
 #: Name -> what it is in jax.numpy.
 NAMES: dict[str, Any] = {
     name: value for name, value in list(globals().items())
-    if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == __name__ and name not in ("inexact", "beside", "typed")
+    if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == __name__
+    and name not in ("inexact", "beside", "known_dtype", "typed")
 } | {"mgrid": mgrid, "ogrid": ogrid, "r_": r_, "c_": c_}  # fmt: skip

@@ -197,8 +197,8 @@ def all_gather(x: Any, axis_name: Any, *, axis: int = 0, tiled: bool = False) ->
         out = md.reshape(out, (-1, *v.shape))
         if not tiled:
             return md.moveaxis(out, 0, axis)
-        out = md.moveaxis(out, 0, axis)
-        return md.reshape(out, (*v.shape[:axis], -1, *v.shape[axis + 1 :]))
+        at = axis % v.ndim
+        return md.reshape(md.moveaxis(out, 0, at), (*v.shape[:at], -1, *v.shape[at + 1 :]))
 
     return md.tree.map(of, x)
 
@@ -210,10 +210,11 @@ def psum_scatter(x: Any, axis_name: Any, *, scatter_dimension: int = 0, tiled: b
     [2.0, 2.0]
     """
     axes = _axes(axis_name)
-    n, d = axis_size(axis_name), scatter_dimension
+    n = axis_size(axis_name)
 
     def of(v: Any) -> md.Tensor:
         v = md.asarray(v)
+        d = scatter_dimension % v.ndim
         if v.shape[d] % n or (v.shape[d] != n and not tiled):
             raise ValueError(f"psum_scatter: axis {d} of shape {v.shape} has not the size {n}{' times something' if tiled else ''}")
         parts = md.moveaxis(md.reshape(v, (*v.shape[:d], n, v.shape[d] // n, *v.shape[d + 1 :])), d, 0)
@@ -256,14 +257,15 @@ def all_to_all(x: Any, axis_name: Any, split_axis: int, concat_axis: int, *, til
 
     def of(v: Any) -> md.Tensor:
         v = md.asarray(v)
-        if v.shape[split_axis] % n or (v.shape[split_axis] != n and not tiled):
-            raise ValueError(f"all_to_all: axis {split_axis} of shape {v.shape} has not the size {n}{' times something' if tiled else ''}")
-        parts = md.reshape(v, (*v.shape[:split_axis], n, v.shape[split_axis] // n, *v.shape[split_axis + 1 :]))
-        out = _applied(_Linear("swap"), md.moveaxis(parts, split_axis, 0), axes)
+        split, to = split_axis % v.ndim, concat_axis % v.ndim
+        if v.shape[split] % n or (v.shape[split] != n and not tiled):
+            raise ValueError(f"all_to_all: axis {split} of shape {v.shape} has not the size {n}{' times something' if tiled else ''}")
+        parts = md.reshape(v, (*v.shape[:split], n, v.shape[split] // n, *v.shape[split + 1 :]))
+        out = _applied(_Linear("swap"), md.moveaxis(parts, split, 0), axes)
         if not tiled:
-            return md.moveaxis(md.squeeze(out, axis=1 + split_axis), 0, concat_axis)
-        out = md.moveaxis(out, 0, concat_axis)
-        return md.reshape(out, (*out.shape[:concat_axis], -1, *out.shape[concat_axis + 2 :]))
+            return md.moveaxis(md.squeeze(out, axis=1 + split), 0, to)
+        out = md.moveaxis(out, 0, to)
+        return md.reshape(out, (*out.shape[:to], -1, *out.shape[to + 2 :]))
 
     return md.tree.map(of, x)
 

@@ -27,6 +27,12 @@ class Precision:
     DEFAULT, HIGH, HIGHEST = "default", "high", "highest"
 
 
+class RoundingMethod:
+    """How lax.round treats a half."""
+
+    AWAY_FROM_ZERO, TO_NEAREST_EVEN = 0, 1
+
+
 # ---- loops and branches -----------------------------------------------------------------------------------------------------------------
 def scan(
     f: Callable[..., Any], init: Any, xs: Any = None, length: int | None = None, reverse: bool = False, unroll: Any = 1,
@@ -110,6 +116,16 @@ def rem(x: Any, y: Any) -> md.Tensor:
     return md.fmod(md.asarray(x), md.asarray(y))
 
 
+def population_count(x: Any) -> md.Tensor:
+    """How many bits are 1, in the dtype of x; those of negative numbers are those of their two's complement.
+
+    >>> population_count(md.tensor([3, -1])).tolist()
+    [2, 64]
+    """
+    x = md.asarray(x)
+    return builtins.sum(md.bitwise_and(md.bitwise_right_shift(x, i), 1) for i in range(x.dtype.bits)).to(x.dtype)
+
+
 def integer_pow(x: Any, y: int) -> md.Tensor:
     """md.pow to an integer."""
     return md.pow(x, y)
@@ -121,8 +137,8 @@ def convert_element_type(operand: Any, new_dtype: Any) -> md.Tensor:
 
 
 def bitcast_convert_type(operand: Any, new_dtype: Any) -> md.Tensor:
-    """The same bits as another dtype."""
-    return md.asarray(operand).view(new_dtype)
+    """The same bits as another dtype of the same width."""
+    return md.asarray(operand).view(arrays.known_dtype(new_dtype))
 
 
 def reduce_precision(operand: Any, exponent_bits: int, mantissa_bits: int) -> md.Tensor:
@@ -278,10 +294,11 @@ def index_take(src: Any, idxs: Sequence[Any], axes: Sequence[int]) -> md.Tensor:
 # ---- reductions and products ------------------------------------------------------------------------------------------------------------
 def _over(f: Callable[..., md.Tensor], name: str) -> Callable[..., md.Tensor]:
     def function(operand: Any, axes: Sequence[int]) -> md.Tensor:
-        return f(md.asarray(operand), axis=tuple(axes))
+        x = md.asarray(operand)
+        return f(x, axis=tuple(axes)).to(x.dtype)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"md.{f.__name__} over axes."
+    function.__doc__ = f"md.{f.__name__} over axes, in the dtype of the operand."
     return function
 
 
@@ -321,11 +338,11 @@ def _running(f: Callable[..., md.Tensor], name: str) -> Callable[..., md.Tensor]
     def function(operand: Any, axis: int = 0, reverse: bool = False) -> md.Tensor:
         x = md.asarray(operand)
         x = md.flip(x, axis=axis) if reverse else x
-        found = f(x, axis)
+        found = f(x, axis).to(x.dtype)
         return md.flip(found, axis=axis) if reverse else found
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = "A running reduction along an axis, from its other end if reversed."
+    function.__doc__ = "A running reduction along an axis, in the dtype of the operand, from its other end if reversed."
     return function
 
 
@@ -402,8 +419,10 @@ def platform_dependent(*args: Any, default: Callable[..., Any] | None = None, **
 
 
 _OWN = (
-    Precision, argmax, argmin, batch_matmul, bitcast_convert_type, broadcast, broadcast_in_dim, broadcasted_iota, clamp, collapse, concatenate, cond,
-    conv, conv_transpose, convert_element_type, div, dot, expand_dims, index_in_dim, index_take, integer_pow, iota, map, pad, platform_dependent,
+    Precision, RoundingMethod,
+    argmax, argmin, batch_matmul, bitcast_convert_type, broadcast, broadcast_in_dim, broadcasted_iota, clamp, collapse, concatenate, cond,
+    conv, conv_transpose, convert_element_type, div, dot, expand_dims, index_in_dim, index_take, integer_pow, iota, map, pad,
+    platform_dependent, population_count,
     reduce, reduce_precision, reduce_window, rem, reshape, rev, scan, select, select_n, slice_in_dim, sort, sort_key_val, split, squeeze, switch,
 )  # fmt: skip
 _RENAMED = {
@@ -413,7 +432,7 @@ _RENAMED = {
     "shift_right_arithmetic": md.bitwise_right_shift, "round": _round, "slice": _slice, "optimization_barrier": lambda operand: operand,
     "while_loop": spelled(md.while_loop, "cond_fun body_fun init_val:init"), "linalg": linalg, "igamma": special.gammainc,
     "igammac": special.gammaincc, "betainc": special.betainc, "zeta": special.zeta, "bessel_i0e": special.i0e, "bessel_i1e": special.i1e,
-    "polygamma": special.polygamma, "population_count": lambda x: numpy.bitwise_count(x).to(md.asarray(x).dtype), "cbrt": numpy.cbrt,
+    "polygamma": special.polygamma, "cbrt": numpy.cbrt,
     "fori_loop": spelled(md.fori_loop, "lower upper body_fun init_val:init unroll"), "cumsum": cumsum, "cumprod": cumprod, "cummax": cummax,
     "cummin": cummin, "cumlogsumexp": cumlogsumexp, "full": arrays.full, "full_like": arrays.full_like, "transpose": shaping.transpose,
     "stack": shaping.stack, "reciprocal": md.reciprocal, "broadcast_shapes": md.broadcast_shapes, "tile": spelled(md.tile, "operand reps /"),

@@ -80,7 +80,8 @@ def unique(
     x = md.asarray(ar)
     rows = md.reshape(x, (-1, 1)) if axis is None else md.reshape(md.moveaxis(x, axis, 0), (x.shape[axis], -1))
     n = rows.shape[0]
-    order = lexsort(tuple(md.flip(rows, axis=1).T)) if rows.shape[1] != 1 else md.argsort(rows[:, 0])
+    columns = rows if not x.dtype.is_complex else md.reshape(md.stack([md.real(rows), md.imag(rows)], axis=-1), (n, 2 * rows.shape[1]))
+    order = lexsort(tuple(md.flip(columns, axis=1).T)) if columns.shape[1] != 1 else md.argsort(columns[:, 0])
     ordered = md.take(rows, order, axis=0)
     changes = ordered[1:] != ordered[:-1]
     if equal_nan and x.dtype.inexact:
@@ -215,8 +216,25 @@ def take(
     axis = (0 if axis is None else axis) % x.ndim
     if mode == "wrap":
         at = md.remainder(at, x.shape[axis])
+    elif mode == "clip":  # where a negative place is the first, not one from the end
+        at = md.maximum(at, 0)
     inside = (slice(None),) * axis
     return x.at[(*inside, at)].get(mode="clip" if mode in ("clip", "wrap") else "fill", fill_value=fill_value)
+
+
+def take_along_axis(arr: Any, indices: Any, axis: int | None = -1, mode: str | None = None, fill_value: Any = None) -> md.Tensor:
+    """The elements at these places along an axis, of the flattened array for axis None; mode as in take.
+
+    >>> take_along_axis(md.tensor([[1.0, 2.0]]), md.tensor([[1, 5]]), axis=1).tolist()
+    [[2.0, nan]]
+    """
+    x, at = md.asarray(arr), md.asarray(indices)
+    if axis is None:
+        return take(x, at, mode=mode, fill_value=fill_value)
+    n = x.shape[axis]
+    at = md.remainder(at, n) if mode == "wrap" else at
+    found = md.take_along_axis(x, at, axis=axis, mode="clip" if mode in ("clip", "wrap") else "fill")
+    return found if fill_value is None or mode in ("clip", "wrap") else md.where((at >= -n) & (at < n), found, fill_value)
 
 
 def put_along_axis(arr: Any, indices: Any, values: Any, axis: int | None, inplace: bool = True, *, mode: str | None = None) -> md.Tensor:

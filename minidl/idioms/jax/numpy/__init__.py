@@ -126,7 +126,11 @@ def modf(x: Any, /, out: Any = None) -> tuple[md.Tensor, md.Tensor]:
 def ldexp(x1: Any, x2: Any, /) -> md.Tensor:
     """x1 times 2 to the power x2."""
     x = _inexact(x1)
-    return x * md.pow(md.asarray(2.0, dtype=x.dtype), md.asarray(x2).to(x.dtype))
+    most = math.frexp(float(md.finfo(x.dtype).max))[1] - 1  # in three steps, each a power of two that there is
+    n = md.clip(md.asarray(x2).to(x.dtype), -3.0 * most, 3.0 * most)
+    step = md.trunc(n / 3.0)
+    power = lambda k: md.pow(md.asarray(2.0, dtype=x.dtype), k)
+    return x * power(step) * power(step) * power(n - 2.0 * step)
 
 
 def gcd(x1: Any, x2: Any) -> md.Tensor:
@@ -309,22 +313,15 @@ def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> md.Tensor:
 def _running(f: Any, name: str) -> Any:
     def function(a: Any, axis: int | None = None, dtype: Any = None, out: Any = None) -> md.Tensor:
         x = md.flatten(md.asarray(a)) if axis is None else md.asarray(a)
-        return f(x if dtype is None else x.to(dtype), axis=0 if axis is None else axis)
+        kept = x.dtype if dtype is None and x.dtype is not md.bool else dtype
+        return f(x if dtype is None else x.to(dtype), axis=0 if axis is None else axis, dtype=kept)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"md.{f.__name__}, of the flattened array without an axis."
+    function.__doc__ = f"md.{f.__name__} in the dtype of the array (int64 of bools), of the flattened array without an axis."
     return function
 
 
 cumsum, cumprod = _running(md.cumulative_sum, "cumsum"), _running(md.cumulative_prod, "cumprod")
-
-
-def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
-    """md.diff, of what stands before and behind, too, which may be numbers."""
-    x = md.asarray(a)
-    row = tuple(1 if i == axis % x.ndim else m for i, m in enumerate(x.shape))
-    ends = [e if e is None or np.ndim(e) else md.broadcast_to(md.asarray(e, dtype=x.dtype), row) for e in (prepend, append)]
-    return md.diff(x, axis=axis, n=n, prepend=ends[0], append=ends[1])
 
 
 def array_equiv(a1: Any, a2: Any) -> md.Tensor:
@@ -350,7 +347,75 @@ def argsort(
 ) -> md.Tensor:
     """md.argsort; flattened for axis None."""
     x = md.flatten(md.asarray(a)) if axis is None else md.asarray(a)
-    return md.argsort(x, axis=-1 if axis is None else axis, stable=stable, descending=descending)
+    axis = -1 if axis is None else axis
+    if x.dtype.is_complex and not descending:
+        return places.lexsort((md.imag(x), md.real(x)), axis=axis)
+    return md.argsort(x, axis=axis, stable=stable, descending=descending)
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
+    """md.diff, of bools whether neighbours differ; numbers stand for slices of them in prepend and append.
+
+    >>> diff(md.tensor([1, 4]), prepend=0).tolist()
+    [1, 3]
+    """
+    x = md.asarray(a)
+    slice_shape = tuple(1 if i == axis % x.ndim else m for i, m in enumerate(x.shape))
+    ends = [None if e is None else md.asarray(e) for e in (prepend, append)]
+    before, after = ((md.broadcast_to(e, slice_shape),) if e is not None and not e.ndim else () if e is None else (e,) for e in ends)
+    x = md.concat([*before, x, *after], axis=axis) if before or after else x
+    if x.dtype is not md.bool:
+        return md.diff(x, n=n, axis=axis)
+    x = md.moveaxis(x, axis, 0)
+    for _ in range(n):
+        x = x[1:] != x[:-1]
+    return md.moveaxis(x, 0, axis)
+
+
+def roll(a: Any, shift: Any, axis: Any = None) -> md.Tensor:
+    """md.roll; one axis or shift stands for several.
+
+    >>> roll(md.arange(4), (1, 2), axis=0).tolist()
+    [1, 2, 3, 0]
+    """
+    if isinstance(shift, (tuple, list)) and isinstance(axis, int):
+        axis = (axis,) * len(shift)
+    if isinstance(axis, (tuple, list)) and not isinstance(shift, (tuple, list)):
+        shift = (shift,) * len(axis)
+    return md.roll(md.asarray(a), shift, axis=axis)
+
+
+def outer(a: Any, b: Any, out: Any = None) -> md.Tensor:
+    """Every element of one array by every element of the other."""
+    return md.outer(md.flatten(md.asarray(a)), md.flatten(md.asarray(b)))
+
+
+def _known_place(name: str) -> Any:
+    found = getattr(md, name)
+
+    def function(a: Any, axis: int | None = None, out: Any = None, keepdims: builtins.bool | None = None) -> md.Tensor:
+        x, kept = md.asarray(a), builtins.bool(keepdims)
+        at = found(x, axis=axis, keepdims=kept)
+        return md.where(md.all(md.isnan(x), axis=axis, keepdims=kept), -1, at) if x.dtype.inexact else at
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"md.{name}; -1 where all is nan."
+    return function
+
+
+nanargmax, nanargmin = _known_place("nanargmax"), _known_place("nanargmin")
+
+
+def _logical(name: str) -> Any:
+    def function(*args: Any) -> md.Tensor:
+        return getattr(md, name)(*(md.asarray(x) != 0 for x in args))
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"md.{name} of what is not 0."
+    return function
+
+
+logical_and, logical_or, logical_xor, logical_not = (_logical(f"logical_{name}") for name in ("and", "or", "xor", "not"))
 
 
 def partition(a: Any, kth: int, axis: int = -1) -> md.Tensor:
@@ -435,13 +500,12 @@ _SPELLED = {
     "nanmax": "a / axis out: keepdims initial: where:", "nanmin": "a / axis out: keepdims initial: where:",
     "nansum": "a / axis dtype: out: keepdims initial: where:", "nanmean": "a / axis dtype: out: keepdims where:",
     "nanprod": "a / axis dtype: out: keepdims initial: where:", "nanvar": "a / axis dtype: out: ddof keepdims where:",
-    "nanstd": "a / axis dtype: out: ddof keepdims where:", "nanargmax": "a / axis out: keepdims", "nanargmin": "a / axis out: keepdims",
-    "nancumsum": "a / axis dtype: out:", "nancumprod": "a / axis dtype: out:",
+    "nanstd": "a / axis dtype: out: ddof keepdims where:", "nancumsum": "a / axis dtype: out:", "nancumprod": "a / axis dtype: out:",
     "cumulative_sum": "x / axis dtype include_initial",
     "cumulative_prod": "x / axis dtype include_initial", "count_nonzero": "a / axis keepdims", "diagonal": "a / offset axis1 axis2",
     "expand_dims": "a / axis", "flip": "m / axis", "moveaxis": "a source destination /",
-    "nan_to_num": "x / copy:- nan posinf neginf", "outer": "a b / out:", "roll": "a shift / axis", "rot90": "m / k axes:dims",
-    "searchsorted": "a v / side sorter method:-", "swapaxes": "a axis1 axis2 /", "take_along_axis": "arr indices / axis mode fill_value:",
+    "nan_to_num": "x / copy:- nan posinf neginf", "rot90": "m / k axes:dims",
+    "searchsorted": "a v / side sorter method:-", "swapaxes": "a axis1 axis2 /",
     "tensordot": "a b / axes precision:- preferred_element_type:", "tile": "A reps /", "tril": "m / k", "triu": "m / k", "kron": "a b /",
     "isclose": "a b / rtol atol equal_nan", "allclose": "a b / rtol atol equal_nan", "broadcast_to": "array shape /",
     "isin": "element test_elements / assume_unique:- invert method:-", "column_stack": "tup /", "fliplr": "m /", "flipud": "m /",
@@ -456,11 +520,12 @@ atan2 atanh atleast_1d atleast_2d atleast_3d average bfloat16 bitwise_and bitwis
 bitwise_xor broadcast_arrays broadcast_shapes can_cast ceil complex128 complex64 concat conj conjugate copy copysign cos cosh deg2rad divide e equal
 exp exp2 expm1 finfo fix float16 float32 float64 floor floor_divide fmax fmin fmod gradient greater greater_equal heaviside histogram hypot i0
 imag inf int16 int32 int64 int8 interp isdtype isfinite isinf isnan isneginf isposinf isreal less less_equal log log10 log1p log2 logaddexp
-logical_and logical_not logical_or logical_xor matrix_transpose maximum minimum mod multiply nan negative nextafter not_equal pi positive pow
+matrix_transpose maximum minimum mod multiply nan negative nextafter not_equal pi positive pow
 rad2deg real reciprocal remainder result_type rint sign signbit sin sinc sinh sqrt square subtract tan tanh tri true_divide trunc uint16 uint32
 uint64 uint8 unique_all unique_counts unique_inverse unique_values unstack"""
 _ALSO = {
-    "around": round, "degrees": md.rad2deg, "radians": md.deg2rad, "fabs": md.abs, "invert": md.bitwise_invert, "left_shift": md.bitwise_left_shift,
+    "around": round, "degrees": md.rad2deg, "radians": md.deg2rad, "fabs": lambda x: md.abs(_inexact(x)),
+    "invert": md.bitwise_invert, "left_shift": md.bitwise_left_shift,
     "right_shift": md.bitwise_right_shift, "power": md.pow, "mod": md.remainder, "promote_types": md.result_type,
     "ndim": lambda a: md.asarray(a).ndim,
     "shape": lambda a: md.asarray(a).shape, "size": lambda a, axis=None: md.asarray(a).size if axis is None else md.asarray(a).shape[axis],

@@ -34,7 +34,7 @@ def xlog1py(x: Any, y: Any) -> md.Tensor:
     0.0
     """
     x, y = _floats(x, y)
-    there = x != 0
+    there = (x != 0) | md.isnan(y)
     return md.where(there, x * md.log1p(_apart(there, y, 1.0)), 0.0 * x)
 
 
@@ -92,8 +92,8 @@ def log_ndtr(x: Any) -> md.Tensor:
     -804.608
     """
     x = inexact(x)
-    near, far = x > -5.0, x <= -5.0
-    middle = md.log(0.5 * md.erfc(-_apart(near, x, 0.0) / math.sqrt(2.0)))
+    far = x <= -5.0
+    middle = md.log(0.5 * md.erfc(-_apart(~far, x, 0.0) / math.sqrt(2.0)))
     upper = md.log1p(-0.5 * md.erfc(_apart(x > 1.0, x, 1.0) / math.sqrt(2.0)))
     deep = _apart(far, x, -5.0)
     # Phi(x) = phi(x) / (-x + 1/(-x + 2/(-x + 3/…))), Laplace's continued fraction, from its 64th step up
@@ -173,9 +173,14 @@ def comb(N: Any, k: Any, exact: bool = False, repetition: bool = False) -> md.Te
 
 
 def poch(z: Any, m: Any) -> md.Tensor:
-    """gamma(z + m) / gamma(z)."""
+    """gamma(z + m) / gamma(z).
+
+    >>> round(poch(-0.5, 2.0).item(), 6)
+    -0.25
+    """
     z, m = _floats(z, m)
-    return md.where(m == 0, 1.0, md.exp(md.lgamma(z + m) - md.lgamma(z)))
+    sign = md.stop_gradient(gammasgn(z + m) * gammasgn(z))
+    return md.where(m == 0, 1.0, sign * md.exp(md.lgamma(z + m) - md.lgamma(z)))
 
 
 def multigammaln(a: Any, d: int) -> md.Tensor:

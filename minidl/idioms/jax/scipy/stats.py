@@ -52,16 +52,16 @@ class Continuous:
         return (x - loc) / scale, shapes, scale
 
     def _middle(self, y: md.Tensor) -> md.Tensor:
-        """A number inside, for where y is not."""
+        """A number inside, for where y lies outside or at a bound; nan stays what it is."""
         safe = 0.5 if self._high == 1.0 else 1.0 if self._low == 0.0 else self._low + 1.0 if math.isfinite(self._low) else 0.0
-        return md.where((y > self._low) & (y < self._high), y, safe)
+        return md.where((y <= self._low) | (y >= self._high), safe, y)
 
     def logpdf(self, x: Any, *args: Any, **kwargs: Any) -> md.Tensor:
         """The logarithm of the density, -inf outside."""
         y, shapes, scale = self._standard("logpdf", x, args, kwargs)
-        there = (y >= self._low) & (y <= self._high)
-        value = self._log_density(md.where(there, y, self._middle(y)), *shapes) - md.log(scale)
-        return md.where(there, value, md.where(md.isnan(y), math.nan, -math.inf)) if math.isfinite(self._low) or math.isfinite(self._high) else value
+        outside = (y < self._low) | (y > self._high)
+        value = self._log_density(md.where(outside, self._middle(y), y), *shapes) - md.log(scale)
+        return md.where(outside, -math.inf, value) if math.isfinite(self._low) or math.isfinite(self._high) else value
 
     def pdf(self, x: Any, *args: Any, **kwargs: Any) -> md.Tensor:
         """The density."""
@@ -166,7 +166,7 @@ gumbel_l = Continuous(
 )  # fmt: skip
 truncnorm = Continuous(
     "truncnorm", "a b",
-    lambda y, a, b: md.where((y >= a) & (y <= b), _normal(y) - md.log(of_lax.ndtr(b) - of_lax.ndtr(a)), -math.inf),
+    lambda y, a, b: md.where((y < a) | (y > b), -math.inf, _normal(y) - md.log(of_lax.ndtr(b) - of_lax.ndtr(a))),
     cdf=lambda y, a, b: md.clip((of_lax.ndtr(y) - of_lax.ndtr(a)) / (of_lax.ndtr(b) - of_lax.ndtr(a)), 0.0, 1.0),
 )  # fmt: skip
 gamma = Continuous(
