@@ -83,6 +83,7 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "dtype", "node", "of", "paused", "payload", "xp")
+    paused: Node  # what it has on the tape while requires_grad is on, kept while it is off
     __array_ufunc__ = None  # so that ndarray * Tensor asks Tensor
     __array_priority__ = 1000
 
@@ -141,13 +142,23 @@ class Tensor:
                 raise RuntimeError(
                     f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
                 )
-            self.node = getattr(self, "paused", None) or leaf_node(self.xp)
+            self._keeper(wanted=True)
+            self._turn(self.paused)
             sever(self)  # what is trained is a tensor of its own
         elif not on and self.node is not None:
             if self.leaf is None:
                 raise RuntimeError("requires_grad: only leaves can be switched off; use .detach() for the result of an operation")
-            self.paused, self.node = self.node, None
+            self.paused = self.node
+            self._turn(None)
         return self
+
+    def _turn(self, node: Node | None) -> None:
+        interp = state.interpreter if busy[0] else None
+        while interp is not None and interp is not self.xp:
+            if hasattr(interp, "turn"):
+                interp.turn(self, node)
+            interp = interp.parent
+        self.node = node
 
     @property
     def leaf(self) -> Leaf | None:

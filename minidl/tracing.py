@@ -69,6 +69,7 @@ class Trace(Interpreter):
         self.written: dict[int, Tensor] = {}
         self.grads: dict[tape.Leaf, Tensor | None] = {}  # the view of .grad
         self.grad_reads: dict[tape.Leaf, Tensor | None] = {}  # what .grad was before, where it was read before being written
+        self.turned: dict[int, tuple[Tensor, Any]] = {}  # leaves whose requires_grad was switched, and the node that each had before
         self.constants: dict[int, Tensor] = {}  # made from host data while tracing
         self.hosts: dict[tuple[str, str], tuple[Host, Var]] = {}
         self.host_env: dict[str, Any] = {}
@@ -98,7 +99,7 @@ class Trace(Interpreter):
     def forget(self) -> None:
         """Close the trace; it may outlive the call in what escaped, but the tensors that it read need not."""
         self.closed = True
-        for kept in (self.captured, self.view, self.written, self.grads, self.grad_reads, self.constants):
+        for kept in (self.captured, self.view, self.written, self.grads, self.grad_reads, self.turned, self.constants):
             kept.clear()
 
     def gone(self) -> None:
@@ -184,8 +185,8 @@ class Trace(Interpreter):
             return self.view[key]
         if key not in self.captured:
             self.capture(t)
-        found = self.captured[key]
-        return found[1], found[2]
+        _, var, node = self.captured[key]
+        return var, t.node if key in self.turned else node
 
     def capture(self, t: Tensor) -> Var:
         """Make an outside Tensor an input of the program."""
@@ -199,12 +200,21 @@ class Trace(Interpreter):
                 self._home = xp
             elif xp is not self.home:
                 mixed("jit", self.home, xp)
-        node = t.node
+        node = self.turned.get(id(t), (t, None))[1] or t.node
         if node is not None and node[1] is not tape.LEAF:
             node = [*tape.alias_node(self, None), node]
         var = Var(t.shape, t.dtype)
         self.captured[id(t)] = (t, var, node)
         return var
+
+    def turn(self, t: Tensor, node: Any) -> None:
+        """A leaf from outside is tracked from here on, or no longer: by this node, or None."""
+        key = id(t)
+        self.turned.setdefault(key, (t, t.node))
+        if key in self.captured and self.captured[key][2] is None:
+            self.captured[key] = (*self.captured[key][:2], node)
+        if key in self.view:
+            self.view[key] = (self.view[key][0], node)
 
     def constant(self, t: Tensor) -> None:
         """Remember that a Tensor was made from host data here, and so is a constant of the program."""
