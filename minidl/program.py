@@ -250,8 +250,11 @@ class Program:
         self.dtypes = [x.dtype for x in tensors]
         self.leaves = {x.leaf: f"{text}.node[3]" for x, text in self.reads if x.leaf is not None}
         self.leaves |= {x.paused[3]: f"{text}.paused[3]" for x, text in self.reads if x.node is None and hasattr(x, "paused")}
-        if any(x.node is not node for x, node in t.turned.values()):
-            self.once = "it leaves requires_grad of a tensor as it was not"
+        for x, node in t.turned.values():
+            if x.node is not node:
+                self.once = "it leaves requires_grad of a tensor as it was not"
+                if x.leaf is not None:
+                    x.leaf.born = 0  # it stays: no leaf of the trace's
         self.writes: list[Write] = []
         self.dropped: dict[str, int] = {}  # leaves whose gradient is overwritten before it is read, and the bytes of the new one
         self.stores: list[str] = []  # N[k] in them stands for the node of output k, o[k] for its value

@@ -142,8 +142,7 @@ class Tensor:
                 raise RuntimeError(
                     f"requires_grad: only float and complex tensors have gradients, not {self.dtype.short}; convert with .to(md.float32)"
                 )
-            self._keeper(wanted=True)
-            self._turn(self.paused)
+            self._turn(getattr(self, "paused", None) or leaf_node(self.xp))
             sever(self)  # what is trained is a tensor of its own
         elif not on and self.node is not None:
             if self.leaf is None:

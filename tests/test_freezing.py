@@ -63,3 +63,15 @@ def test_a_leaf_is_tracked_where_it_requires_grad(step):
         for a, b in zip(results(jitted, start), results(step, start), strict=True):
             np.testing.assert_equal(a, b)
         assert step is turning or jitted.compiles <= 2
+
+
+def test_a_gradient_of_an_argument_is_one_program():
+    def slope(x):
+        x.requires_grad_(True)
+        (x * x).sum().backward()
+        g, x.grad = x.grad, None
+        x.requires_grad_(False)
+        return g
+
+    jitted = md.jit(slope)
+    assert [jitted(md.tensor(v)).item() for v in (1.0, 2.0, 3.0)] == [2.0, 4.0, 6.0] and jitted.compiles == 1
