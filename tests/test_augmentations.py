@@ -60,6 +60,7 @@ def test_dtypes():
     assert np.allclose(modern(PHOTO).numpy(), T.Compose([T.ToTensor(), T.Normalize([0.5], [0.5])])(PHOTO).numpy())
     assert np.array_equal(T.ToDtype(md.uint8, scale=True)(T.ToTensor()(PHOTO)).numpy(), PHOTO.transpose(2, 0, 1))
     assert T.PILToTensor()(Image.fromarray(PHOTO)).dtype is md.uint8 and T.ToDtype(md.int32)(PHOTO).dtype == np.int32
+    assert T.ToDtype(md.bfloat16, scale=True)(T.ToImage()(PHOTO)).dtype is md.bfloat16
     with pytest.raises(TypeError, match="scale is between uint8 and floats"):
         T.ConvertImageDtype(md.int16)(PHOTO)
 

@@ -121,6 +121,7 @@ def test_edges_are_jaxs():
         words = {w: getattr(jnp, w) for w in re.findall(r"\w+", text) if w not in ("True", "False") and hasattr(jnp, w)}
         assert_equal = np.testing.assert_array_equal
         assert_equal(eval(text, dict(words)).numpy(), eval(wanted, {"nan": np.nan, "inf": np.inf}), err_msg=text)
+    assert md.jit(lambda x: jnp.allclose(x, x))(md.ones(2)).item() is True
     small = md.asarray(np.array([100, 100, -1], np.int8))
     for f, wanted in (
         (lax.cumsum, [100, -56, -57]), (lambda x: lax.reduce_sum(x, (0,)), -57), (lax.population_count, [3, 3, 8]),

@@ -130,6 +130,8 @@ def test_a_trainer_and_an_optimizer_tell_of_parameters_that_were_replaced():
             step()
     with pytest.warns(UserWarning, match="the optimizer has no parameter of the model"), pytest.raises(RuntimeError, match="another parameter"):
         Trainer(net, nn.CrossEntropyLoss(), optimizer, progress=False).fit([(X.double(), Y)], 1)
+    for again in (copy.copy, copy.deepcopy):  # which another model may train
+        md.optim.SGD([again(optimizer.param_groups[0]["params"][0])], lr=0.1).step()
     assert not getattr(copy.deepcopy(net).weight, "_replaced", False)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+import minidl as md
 from minidl.data.pictures import Picture, Transform
 from minidl.data.randomness import Draws
 
@@ -51,7 +52,7 @@ class ToDtype(Transform):
 
     def __init__(self, dtype: Any, scale: bool = False):
         self.dtype, self.scale = dtype, scale
-        self._dtype = np.dtype(dtype if isinstance(dtype, (type, np.dtype)) else str(dtype).rpartition(".")[2])
+        self._dtype = dtype.numpy if isinstance(dtype, md.DType) else np.dtype(dtype)
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Convert."""

@@ -39,7 +39,7 @@ class Parameter(md.Tensor):
 
     def _like(self, value: md.Tensor) -> Parameter:
         made = Parameter(value, self.requires_grad)
-        made.__dict__.update(self.__dict__)
+        made.__dict__.update(_notes(self))
         return made
 
     def __copy__(self) -> Parameter:
@@ -48,10 +48,15 @@ class Parameter(md.Tensor):
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
         made = Parameter(self.detach(), self.requires_grad)
         memo[id(self)] = made
-        made.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        made.__dict__.update(copy.deepcopy(_notes(self), memo))
         if self.grad is not None:
             made.grad = self.grad.detach().clone()
         return made
+
+
+def _notes(p: Parameter) -> dict[str, Any]:
+    """The attributes that a program gave it: a copy of one that was replaced is itself not."""
+    return {k: v for k, v in p.__dict__.items() if k != "_replaced"}
 
 
 class Buffer(md.Tensor):

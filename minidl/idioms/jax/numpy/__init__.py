@@ -324,6 +324,11 @@ def _running(f: Any, name: str) -> Any:
 cumsum, cumprod = _running(md.cumulative_sum, "cumsum"), _running(md.cumulative_prod, "cumprod")
 
 
+def allclose(a: Any, b: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: builtins.bool = False) -> md.Tensor:
+    """Whether all elements are close, as an array, which is there while tracing too."""
+    return md.all(md.isclose(a, b, rtol=rtol, atol=atol, equal_nan=equal_nan))
+
+
 def array_equiv(a1: Any, a2: Any) -> md.Tensor:
     """Whether two arrays broadcast and are equal then."""
     a, b = md.asarray(a1), md.asarray(a2)
@@ -507,7 +512,7 @@ _SPELLED = {
     "nan_to_num": "x / copy:- nan posinf neginf", "rot90": "m / k axes:dims",
     "searchsorted": "a v / side sorter method:-", "swapaxes": "a axis1 axis2 /",
     "tensordot": "a b / axes precision:- preferred_element_type:", "tile": "A reps /", "tril": "m / k", "triu": "m / k", "kron": "a b /",
-    "isclose": "a b / rtol atol equal_nan", "allclose": "a b / rtol atol equal_nan", "broadcast_to": "array shape /",
+    "isclose": "a b / rtol atol equal_nan", "broadcast_to": "array shape /",
     "isin": "element test_elements / assume_unique:- invert method:-", "column_stack": "tup /", "fliplr": "m /", "flipud": "m /",
     "polyval": "p x / unroll:-", "digitize": "x bins right / method:-", "convolve": "a v mode / precision:- preferred_element_type:",
     "correlate": "a v mode / precision:- preferred_element_type:", "clip": "arr / min max", "asarray": "a / dtype order: copy device:",
