@@ -81,10 +81,9 @@ def in_torch() -> tuple[Words, Words]:
         def min(self, v: Any) -> Any:
             return self.x.scatter_reduce(0, self.index, v, "amin")
 
-    torch.Tensor.at = property(At)  # type: ignore[attr-defined]  # in this process alone
     functions = Words(tf)
     words = Words(
-        torch, torch.special, torch.linalg, tf,
+        torch, torch.special, torch.linalg, tf, At=At,
         linalg=torch.linalg, nn=Words(torch.nn, functional=functions),
         clip=torch.clamp,
         heaviside=lambda x, h: torch.heaviside(x, torch.as_tensor(h, dtype=x.dtype)),
@@ -149,10 +148,13 @@ def by_torch(kink: Kink, words: tuple[Words, Words]) -> Found:
     import torch
 
     leaves = [torch.tensor(a, dtype=getattr(torch, kink.dtype), requires_grad=True) for a in kink.args]
+    torch.Tensor.at = property(words[0].At)  # type: ignore[attr-defined]
     try:
         out = said(kink.f, *words)(*leaves)
     except (AttributeError, TypeError):
         return None
+    finally:
+        del torch.Tensor.at  # type: ignore[attr-defined]
     w = torch.ones_like(out) if kink.w is None else torch.tensor(kink.w, dtype=out.dtype)
     try:
         found = torch.autograd.grad(out, leaves, w, allow_unused=True) if out.requires_grad else [None] * len(leaves)

@@ -717,7 +717,7 @@ def test_every_function_of_an_array_is_a_method():
 def test_importing_minidl_does_not_load_the_array_functions_beside_the_core():
     code = """
 import sys, minidl as md
-x = md.ones((2, 2), requires_grad=True)
+x = md.ones((2, 2)).requires_grad_()
 assert not {m for m in sys.modules if m.startswith("minidl.arrays")}
 assert x.std(dim=0).tolist() == [0.0, 0.0] and md.Tensor.norm(x).item() == 2.0 and md.jit(lambda v: v.repeat(2).chunk(2)[0])(x).tolist() == [1.0] * 4
 assert md.std is sys.modules["minidl.arrays.statistics"].std and "minidl.arrays.windows" not in sys.modules

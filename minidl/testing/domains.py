@@ -26,6 +26,7 @@ import minidl.quantize
 import minidl.random  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
 from minidl.extend import bind, ns, table
+from minidl.idioms.jax import collectives
 from minidl.linalg import phases
 
 Array = np.ndarray
@@ -498,7 +499,7 @@ row("attention_grad", (QKV[0], *QKV), TAME, call=_attended(scale=0.5, causal=Fal
 row("attention_grad", ((3, 3), (3, 2), (4, 2), (4, 3), (3, 4)), TAME, label="bias", call=_attended(scale=0.5, causal=True))
 
 
-# ---- control flow: applied through md.scan and its kin, which carry the derivatives ---------------------------------------------------------
+# ---- control flow and lanes: applied through md.scan, vmap and their kin, which carry the derivatives --------------------------------------
 def _scan(h: Any, w: Any, xs: Any) -> Any:
     return scan(lambda c, x: (ns.tanh(ns.add(ns.mul(w, c), x)), ns.mul(c, x)), h, xs)
 
@@ -517,6 +518,11 @@ def _custom(x: Any, y: Any) -> Any:
     return scan(lambda c, a: (f(c, a), ns.add(c, a)), x, y)
 
 
+def _across(x: Any, y: Any) -> Any:
+    return collectives.vmap(lambda a, b: ns.mul(collectives.psum(ns.mul(a, b), "lanes"), a), axis_name="lanes")(x, y)
+
+
+row("across", ((3, 2), (3, 2)), TAME, call=_across)
 row("custom", ((3,), (2, 3)), TAME, call=_custom)
 row("scan", ((3,), (3,), (4, 3)), TAME, call=_scan)
 row("while_loop", ((3,), ()), (interval(0.2, 0.9), fixed(1e4)), "float64", call=_while)

@@ -72,12 +72,12 @@ def hardswish(x: Tensor) -> Tensor:
 
 
 def hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
-    """torch's derivatives at the kinks are those from inside, the table's those from outside."""
+    """torch's derivatives at the kinks are those from inside, the table's those from outside; at nan it has one of 1."""
     if g.shape != x.shape:
         g, x = torch.broadcast_tensors(g, x)
     if x.is_cpu and not unseen(x) and x.dtype in _FLOATS:
         found = _hardswish_backward(g, x)
-        if finite(found) and not any(np.equal(x.numpy(), kink).any() for kink in (-3.0, 3.0)):  # a tenth of the time of torch's
+        if finite(found) and finite(x) and not any(np.equal(x.numpy(), kink).any() for kink in (-3.0, 3.0)):  # a tenth of the time of torch's
             return found
     h, y = (v.float() if x.dtype in HALF else v for v in (g, x))
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
