@@ -30,7 +30,7 @@ GOAL = 6000
 CEILING = 24_800
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
-    "inspection einstein jacobians arrays auto contest stopwatch rematerialize precision control __main__"
+    "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -230,7 +230,8 @@ class TorchBackend(Backend):
                 reuse = Reuse(program, _is_fresh, writes, given)
             into = _into(program, reuse)
             plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
-            source, env = emit(program, functools.partial(self._spell, reuse, plan, how, into), self.literal, release=True)
+            spell = functools.partial(self._spell, reuse, plan, how, into)
+            source, env = emit(program, spell if plan is None else functools.partial(_keeping, plan, spell), self.literal, release=True)
             if plan is not None and plan.kinds:
                 work = "".join(f", {_WORK}{i}" for i in range(len(plan.kinds)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
@@ -242,23 +243,6 @@ class TorchBackend(Backend):
         return graph.cache[key]
 
     def _spell(
-        self,
-        reuse: Reuse,
-        plan: Plan | None,
-        how: str,
-        into: dict[Equation, tuple],
-        equation: Equation,
-        inputs: list[str],
-        outputs: list[str],
-        env: dict[str, Any],
-    ) -> str:
-        line = self._line(reuse, plan, how, into, equation, inputs, outputs, env)
-        if plan is None or equation not in plan.kept:
-            return line
-        kept = f"{_WORK}{plan.kept[equation]}"
-        return f"{kept}.clear()\n{line}\n{kept}.append({outputs[0]})"
-
-    def _line(
         self,
         reuse: Reuse,
         plan: Plan | None,
@@ -325,6 +309,15 @@ class TorchBackend(Backend):
                 return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
         return None
+
+
+def _keeping(plan: Plan, spell: Callable[..., str], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+    """The line, and where its result's memory is kept for the next user of the slot, what holds it until then."""
+    line = spell(equation, inputs, outputs, env)
+    if equation not in plan.kept:
+        return line
+    kept = f"{_WORK}{plan.kept[equation]}"
+    return f"{kept}.clear()\n{line}\n{kept}.append({outputs[0]})"
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minidl as md
+from minidl.columns import columns
 from minidl.extend import Auto, Engine, handed
 from minidl.extend import get_backend as get
 from minidl.stopwatch import Stopwatch
@@ -80,9 +81,7 @@ class Report:
         for i, r in enumerate(self.rows):
             figures = (_seconds(r.compile), _seconds(r.call), "" if r.error is None else f"{r.error:.2g}")
             table.append(("*" if i == self.winner else "", r.name, *figures, r.note))
-        widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
-        return "\n".join([*lines, f"{self.rows[self.winner].name} wins: {self.why} ({self.origin})"])
+        return "\n".join([*columns(table), f"{self.rows[self.winner].name} wins: {self.why} ({self.origin})"])
 
 
 def _seconds(t: float | None) -> str:

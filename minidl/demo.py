@@ -17,6 +17,7 @@ import minidl as md
 import minidl.nn as nn
 import minidl.nn.functional as F
 from minidl import optim
+from minidl.columns import columns
 from minidl.data import DataLoader, digits
 
 EPOCHS, BATCH, RATE, SEED = 20, 32, 0.01, 0
@@ -145,8 +146,7 @@ def table(results: list[Result], exact: dict[str, np.ndarray]) -> str:
     rows.append(["first step, ms", *(f"{r.seconds[0] * 1e3:.1f}" for r in results)])
     rows.append(["other steps, ms (median)", *(f"{statistics.median(r.seconds[1:] or r.seconds) * 1e3:.2f}" for r in results)])
     rows.append(["gradient vs NumPy float64", *(f"{r.difference(exact):.1e}" for r in results)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in rows]
+    lines = columns(rows, left=1)
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

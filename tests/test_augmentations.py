@@ -77,6 +77,9 @@ def test_policies_change_each_in_its_way_and_by_the_sample():
         picture = policies.Picture(WIDE // 2)
         policies._change(picture, name, size, "nearest", 0)
         assert (name == "Identity") == np.array_equal(picture.array, WIDE // 2), name
+    twice = T.Compose([T.CenterCrop(2), lambda a: a + 1])
+    for one in (T.RandomChoice([twice]), T.RandomOrder([twice]), T.RandomApply([twice], 1.0)):
+        assert one(np.zeros((4, 4), np.uint8)).tolist() == [[1, 1], [1, 1]]
     choice, order = T.RandomChoice([T.CenterCrop(2), T.CenterCrop(3)], [1, 3]), T.RandomOrder([T.RandomInvert(1.0), T.RandomSolarize(99, 1.0)])
     assert {choice(PHOTO).shape[0] for _ in range(30)} == {2, 3} and len({order(PHOTO).tobytes() for _ in range(30)}) == 2
     with pytest.raises(ValueError, match="magnitude"):

@@ -14,6 +14,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import minidl as md
+import minidl.control  # which puts its primitives into the table
 from minidl.backends import get
 from minidl.context import Symbolic
 from minidl.graph import Atom, Equation, Graph, Literal, Var

@@ -13,17 +13,18 @@ torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
 import minidl.arrays.special  # noqa: E402
-import minidl.random  # noqa: E402  as the line above, which puts primitives into the table
+import minidl.control  # noqa: E402
+import minidl.random  # noqa: E402  as the lines above, which put primitives into the table
 from minidl import dtypes  # noqa: E402
 from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
 from minidl.arrays.windows import on_torch as torch_windows  # noqa: E402
-from minidl.backends import torch_linear, torch_modes, torch_rewrite  # noqa: E402
+from minidl.backends import get, torch_linear, torch_modes, torch_rewrite  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import table  # noqa: E402
 
-xp = make()
+xp = get("torch")
 inf, nan = math.inf, math.nan
 INTEGERS = [d for d in dtypes.all_dtypes if d.is_integer]
 UNSIGNED = [uint8, uint16, uint32, uint64]

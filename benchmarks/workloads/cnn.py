@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import sides
 from benchmarks.workloads import training
 
 BATCH = 32
@@ -148,8 +147,4 @@ def task() -> training.Task:
 
 def run(bench: Any) -> None:
     """All sides; HIPS autograd and MLX as written for jax's convolution do not run."""
-    t = task()
-    builders = training.builders(bench, t)
-    for none in ("HIPS autograd", "MLX"):
-        builders.pop(none, None)
-    sides.compare(bench, t.label, builders, t.rtol, 60.0, 0.03)
+    training.run(bench, task(), ("HIPS autograd", "MLX"))

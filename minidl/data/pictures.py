@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,13 @@ class Picture:
             channel = np.asarray(fill, self.array.dtype).reshape((-1, 1, 1) if self.tensor else (-1,))
             inside = np.pad(np.ones(self.array.shape, bool), widths)
             self.array = np.where(inside, np.pad(self.array, widths), channel)
+
+    def through(self, step: Callable[..., Any], draws: Draws) -> None:
+        """Go through a transform of any library, or a function."""
+        if isinstance(step, Transform):
+            step.apply(self, draws)
+        else:
+            self.__init__(step(self.out()))  # type: ignore[misc]
 
     def out(self) -> Any:
         """What the user gets: of the kind that came."""

@@ -21,14 +21,6 @@ from minidl.data.resampling import mode_of
 __all__ = ["CutMix", "MixUp", "RandAugment", "RandomChoice", "RandomOrder", "TrivialAugmentWide"]
 
 
-def _through(step: Callable[..., Any], picture: Picture, draws: Draws) -> None:
-    """The picture through a transform of any library."""
-    if isinstance(step, Transform):
-        step.apply(picture, draws)
-    else:
-        picture.__init__(step(picture.out()))  # type: ignore[misc]
-
-
 class RandomChoice(Transform):
     """One of several transforms, drawn by p (their weights, all alike without). Raises ValueError for another number of weights than transforms.
 
@@ -44,7 +36,7 @@ class RandomChoice(Transform):
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Draw one, and apply it."""
-        _through(self.transforms[int(np.searchsorted(self._ends, draws.uniform(0, self._ends[-1]), "right"))], picture, draws)
+        picture.through(self.transforms[int(np.searchsorted(self._ends, draws.uniform(0, self._ends[-1]), "right"))], draws)
 
 
 class RandomOrder(Transform):
@@ -60,7 +52,7 @@ class RandomOrder(Transform):
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Draw an order, and apply them in it."""
         for i in sorted(range(len(self.transforms)), key=[draws.word() for _ in self.transforms].__getitem__):
-            _through(self.transforms[i], picture, draws)
+            picture.through(self.transforms[i], draws)
 
 
 class TrivialAugmentWide(Transform):

@@ -66,6 +66,11 @@ class Compose(Transform):
                 image, picture = step(image if picture is None else picture.out()), None
         return image if picture is None else picture.out()
 
+    def apply(self, picture: Picture, draws: Draws) -> None:
+        """Apply them in turn."""
+        for step in self.transforms:
+            picture.through(step, draws)
+
 
 class Lambda(Transform):
     """A function of one's own: of an array [H, W, C], or of a Tensor. For worker processes, one from the top of a module.
@@ -87,7 +92,7 @@ class Lambda(Transform):
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Hand the picture to the function, and take what it gives."""
-        picture.__init__(self.lambd(picture.out()))  # type: ignore[misc]
+        picture.through(self.lambd, draws)
 
 
 class ToTensor(Transform):
@@ -374,12 +379,11 @@ class RandomApply(Transform):
 
     def __init__(self, transforms: Sequence[Callable[[Any], Any]], p: float = 0.5):
         self.transforms, self.p = list(transforms), p
-        self._all = Compose(self.transforms)
 
     def apply(self, picture: Picture, draws: Draws) -> None:
         """Apply them, if the draw says so."""
         if draws.uniform() < self.p:
-            picture.__init__(self._all(picture.out(), key=draws))  # type: ignore[misc]
+            Compose(self.transforms).apply(picture, draws)
 
 
 class Grayscale(Transform):

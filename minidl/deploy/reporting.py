@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.columns import columns
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ class Report:
         if self.metric is not None:
             rows += [("metric", *(f"{m:.4f}" for m in self.metric), f"{self.metric[1] - self.metric[0]:+.4f}")]
         rows += [("largest difference", "", f"{self.largest_difference:.3g}", "")]
-        table = [("", "before", "after", ""), *rows]
-        first, *others = (max(len(r[i]) for r in table) for i in range(4))
-        return "\n".join("  ".join([r[0].ljust(first), *(c.rjust(w) for c, w in zip(r[1:], others, strict=True))]).rstrip() for r in table)
+        return "\n".join(columns([("", "before", "after", ""), *rows], left=1))
 
 
 def _ratio(before: float, after: float) -> str:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from minidl import backends
+from minidl.columns import columns
 from minidl.testing.checks import conformance
 from minidl.testing.domains import ROWS
 from minidl.testing.kinks import KINKS
@@ -54,15 +55,14 @@ def check(backend: str = "all", names: Sequence[str] = (), quick: bool = False, 
         table.append([name, _version(name), *map(str, counts), f"{time.perf_counter() - begin:.0f}"])
         lines = [f"{name}: {what}: {line}" for part in (wrong, broken) for what, faults in part.items() for line in faults]
         report += lines[:_SHOWN] + [f"{name}: and {len(lines) - _SHOWN} more"] * (len(lines) > _SHOWN)
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    print("\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table))
+    print("\n".join(columns(table)))
     if report:
         print("\n" + "\n".join(report))
     return int(bool(report))
 
 
 def _version(backend: str) -> str:
-    """Of the library that a backend is written with; what is in this checkout has minidl's."""
+    """Of the library that a backend is named after; none where a third party's backend has another name."""
     try:
         return importlib.metadata.version(backend)
     except importlib.metadata.PackageNotFoundError:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minidl import trace
+from minidl.columns import columns
 
 #: What is compared, and how it is said: values, forward and reverse derivatives, second order, batches, half precision, forward against reverse mode,
 #: finite differences, the raw against the recorded backward pass, emitted text against the interpreted graph, eager against compiled.
@@ -60,8 +61,7 @@ class Parity:
             for (p, b), row in self.cells.items():
                 rest = [row[k] for k in CHECKS if k not in _SHOWN]
                 table.append([p, b, *(_short(row[k]) for k in _SHOWN), "gap" if any(c.startswith("gap") for c in rest) else "pass"])
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in table]
+        lines += columns(table)
         lines += [f"gap: {p} on {b}, {k}: {why}" for p, b, k, why in self.gaps]
         lines += [f"{p} on {b} calls NumPy: {why}" for (p, b), why in self.notes.items() if len(names) <= _MANY]
         return "\n".join(lines)

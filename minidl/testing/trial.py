@@ -36,9 +36,9 @@ def law(
     {}
     """
     wrong: dict[str, list[str]] = {}
-    kinks = KINKS if kinks is None else kinks
-    for mode in bar(list(modes), desc=f"{getattr(backend, 'name', backend)}: the gradient law", delay=2, disable=not progress):
-        got, raised = derivatives(backend, mode, kinks)
+    xp, kinks = get_backend(backend) if isinstance(backend, str) else backend, KINKS if kinks is None else kinks
+    for mode in bar(list(modes), desc=f"{xp.name}: the gradient law", delay=2, disable=not progress):
+        got, raised = derivatives(xp, mode, kinks)
         for kink in kinks:
             if kink.name in raised:
                 error = raised[kink.name]
@@ -56,7 +56,7 @@ def derivatives(backend: str | Backend, mode: str, kinks: Sequence[Kink] = KINKS
     """
     xp = get_backend(backend) if isinstance(backend, str) else backend
     one = _on_tape if mode == "tape" else _by_transforms
-    raised: list[dict[str, Exception]] = [{}]  # not a variable that the traced function closes over, since it is written while tracing
+    raised: dict[str, Exception] = {}
 
     def run(inputs: dict[str, Any]) -> dict[str, Any]:
         out = {}
@@ -65,13 +65,13 @@ def derivatives(backend: str | Backend, mode: str, kinks: Sequence[Kink] = KINKS
                 f = functools.partial(one, kink)
                 out[kink.name] = md.vmap(f)(inputs[kink.name]) if "vmap" in mode else f(inputs[kink.name])
             except Exception as error:
-                raised[0][kink.name] = error
+                raised[kink.name] = error
         return out
 
     with using(xp):
         inputs = {kink.name: [md.asarray(x) for x in _points(kink, mode)] for kink in kinks}
         out = (md.jit(run) if "traced" in mode else run)(inputs)
-        return md.tree.map(lambda t: t.numpy() if isinstance(t, md.Tensor) else t, out), raised[0]
+        return md.tree.map(lambda t: t.numpy() if isinstance(t, md.Tensor) else t, out), raised
 
 
 # ---- a case, differentiated -----------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
+from minidl.columns import columns
 from minidl.train.steps import evaluating
 
 #: What is counted: 2 for each multiply-add of matrix products, convolutions and attention, as torch.utils.flop_counter does.
@@ -97,9 +98,7 @@ class Summary:
         last = {r.name.rpartition(".")[0]: r.name for r in self.rows}  # the last child of each module
         cells = [["module", "output", "parameters", "FLOPs"]]
         cells += [[_indented(r, set(last.values())), _shapes(r.outputs), _count(r.parameters), _count(r.flops)] for r in self.rows]
-        columns = [0, 2] if self.flops is None else [0, 1, 2, 3]
-        width = {c: max(len(row[c]) for row in cells) for c in columns}
-        lines = ["  ".join(row[c].ljust(width[c]) if c < 2 else row[c].rjust(width[c]) for c in columns) for row in cells]
+        lines = columns([(row[0], row[2]) for row in cells], left=1) if self.flops is None else columns(cells, left=2)
         rule = "─" * max(map(len, lines))
         size = _scaled(self.bytes, "B")
         feet = [f"parameters: {self.parameters:,}, of which {self.trainable:,} are trained; elements of buffers: {self.buffers:,}; {size}"]
