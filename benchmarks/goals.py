@@ -62,6 +62,25 @@ CUDA_GOALS = (
     Goal(TORCH, ("torch.compile*",), {"*": 1.0}),
 )
 AUTO_OVER_WINNER = {"tiny100": 3.0}  # µs
+#: What a side of minidl is held against, where that is the best of several.
+AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "minidl auto": "the best peer"}
+#: Why a goal is missed, by how the measure begins: what profiling has found.
+WHY = {
+    "tiny100: minidl jax jit": "a call is 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
+    "tiny100: minidl torch eager": "half of it is torch's own dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
+    "mlp: minidl numpy jit": "both sides are BLAS for 97 % of the time, and call it alike",
+    "mlp: minidl numba jit": "both sides are matrix products for nine tenths of the time, OpenBLAS here and Eigen there",
+    "mlp: minidl torch eager": "both sides are MKL's products; what minidl saves in its tape it pays in Python",
+    "cnn: minidl torch eager": "both sides are oneDNN's convolutions",
+    "resnet: minidl jax jit": "both sides are XLA's convolutions",
+    "resnet: minidl auto": "plain torch and inductor are within 6 % of each other, nearer than a contest of half a minute can tell",
+    "adamw: minidl numba jit": "the correctly rounded root and quotient alone take .55; an estimate would change values",
+    "adamw: minidl torch": "one pass over memory on either side",
+    "call8": "the guards and the wrapping of results, in Python, beside a C++ call of jax's",
+    "memory: mlp, gradients kept": "gradients and batch, which have to exist, are .85 of what the eager step holds",
+    "memory: cnn": "the windows of the first convolution, which NumPy's product needs as a matrix",
+    "backends short of 3": "the third engine is level with the best peer",
+}
 
 
 def best(times: Mapping[str, Times], patterns: tuple[str, ...]) -> str | None:

@@ -33,6 +33,7 @@ CORES = timing.pin(FIRST.threads, FIRST.device)  # before NumPy, torch and jax r
 import numpy as np  # noqa: E402
 
 from benchmarks import chart, goals, sides  # noqa: E402
+from minidl.columns import columns  # noqa: E402
 
 SUITE = ("tiny100", "mlp", "cnn", "resnet", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
 ENGINE = ("importing", "call8", "trace10k", "memory", "random_bits")
@@ -163,8 +164,7 @@ def table(rows: Sequence[goals.Row]) -> str:
         between = " .. ".join(number(q, "x") for q in r.quartiles) if r.quartiles else ""
         goal = "" if r.goal is None else f"<= {number(r.goal, r.unit)}"
         lines.append((r.measure, number(r.value, r.unit), between, goal, met))
-    widths = [max(len(line[i]) for line in lines) for i in range(5)]
-    text = ["  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+    text = columns(lines)
     return "\n".join([text[0], "-" * len(text[0]), *text[1:]])
 
 

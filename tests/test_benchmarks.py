@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import chart, goals, remote, timing  # noqa: E402
+from benchmarks import chart, goals, remote, report, timing  # noqa: E402
 from benchmarks.timing import Side, Times, block, interleave  # noqa: E402
 
 
@@ -152,3 +152,22 @@ def test_every_workload_reports_through_the_runner(monkeypatch: pytest.MonkeyPat
         assert found["rows"] and not any("FAILED" in note for note in found["notes"]), (name, found["notes"])
     (row,) = [r for r in workloads["importing"]["rows"] if r["goal"] is not None]
     assert (row["value"], row["goal"], row["met"]) == (1.0, 1.3, True)
+
+
+def test_the_page_of_goals_says_what_is_missed_and_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def file(name: str, threads: str, peer: str, value: float, names: str) -> Path:
+        row = {"measure": f"mlp: minidl torch jit inductor / {peer}", "value": value, "unit": "x", "goal": 1.03, "met": value <= 1.03}
+        odd = {"measure": "mlp: minidl numpy eager / HIPS autograd", "value": None, "unit": "x", "goal": 0.2, "met": None}
+        total = {"measure": f"backends short of 3 ({names})", "value": 1.0, "unit": "", "goal": 0.0, "met": False}
+        about = {"threads": threads, "cores": "0", "torch": "2.13.0", "keras": "not installed"}
+        results = {"workloads": {"mlp": {"versions": about, "quick": threads == "2", "rows": [row, odd]}}, "summary": [total]}
+        (tmp_path / name).write_text(json.dumps(results))
+        return tmp_path / name
+
+    monkeypatch.setitem(goals.WHY, "mlp: minidl torch", "the reason")
+    text = report.page([file("a.json", "1", "torch eager", 0.99, "jax, numba"), file("b.json", "2", "torch.compile", 1.055, "jax")])
+    missed, met = text.partition("## Goals that are met")[::2]
+    assert "| mlp: minidl torch jit / the better of torch eager and torch.compile | 1.03 | 0.99 | **1.05** | the reason |" in missed
+    assert "| backends short of 3 | 0 | **1.00** | **1.00** | " in missed and "| one core | two cores, short run |" in missed
+    assert "| mlp: minidl numpy eager / HIPS autograd | 0.2 | – | – |" in met and "keras" not in text
+    assert report.why("a measure that nobody knows") == "no reason found yet"

@@ -1,0 +1,107 @@
+"""`python benchmarks/report.py FILE...`: the goals of results files, one column a file, as the page benchmarks/README.md.
+
+Promises: every measure that has a goal is a row, missed ones first and with the reason that profiling found (goals.WHY); a missed goal without a
+reason is said to have none.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from benchmarks import goals  # noqa: E402
+
+INTRODUCTION = """# Speed, measured against goals
+
+`python benchmarks/run.py` times minidl's engines and the peers that are installed, in turns in one run, on pinned cores with as many threads. Ratios
+are best time over best time: smaller is better, and some hundredths are noise. `python benchmarks/report.py FILE...` writes this page from results
+files.
+"""
+
+
+def key(workload: str, row: Mapping[str, Any]) -> str:
+    """What names a goal in every file: which mode of torch and which peer were the best may differ from run to run."""
+    side, _, peer = row["measure"].partition(" / ")
+    if not workload:  # of the whole suite; which workloads or engines they were stands in brackets
+        return str(row["measure"]).partition(" (")[0]
+    if not peer or not side.startswith(f"{workload}: minidl "):
+        return str(row["measure"])
+    words = side.removeprefix(f"{workload}: ").split()
+    return f"{workload}: {' '.join(words[:3])} / {goals.AGAINST.get(' '.join(words[:3]), peer)}"
+
+
+def cell(row: Mapping[str, Any] | None) -> str:
+    """A value, in bold where it misses its goal."""
+    if row is None or row["value"] is None:
+        return "–"
+    text = f"{row['value']:.2f}" if row["unit"] in ("x", "") else f"{row['value']:.2f} {row['unit']}"
+    return f"**{text}**" if row["met"] is False else text
+
+
+def said(row: Mapping[str, Any]) -> str:
+    return f"{row['goal']:.3g}{'' if row['unit'] in ('x', '') else ' ' + row['unit']}"
+
+
+def versions(results: Mapping[str, Any]) -> str:
+    """What ran, as the file's first workload says it."""
+    about = next(iter(results["workloads"].values()))["versions"]
+    return ", ".join(f"{k} {v}" for k, v in about.items() if v != "not installed" and k not in ("threads", "cores"))
+
+
+def title(results: Mapping[str, Any]) -> str:
+    first = next(iter(results["workloads"].values()))
+    cores = {"1": "one core", "2": "two cores"}.get(first["versions"]["threads"], f"{first['versions']['threads']} cores")
+    return str(first["versions"].get("device", cores)) + (", short run" if first["quick"] else "")
+
+
+def page(files: Sequence[Path]) -> str:
+    """The page, as Markdown."""
+    found = [json.loads(path.read_text()) for path in files]
+    rows: dict[str, list[Mapping[str, Any] | None]] = {}
+    for i, results in enumerate(found):
+        named = [(w, r) for w, x in results["workloads"].items() for r in x["rows"]] + [("", r) for r in results["summary"]]
+        for workload, row in named:
+            if row["goal"] is not None:
+                rows.setdefault(key(workload, row), [None] * len(files))[i] = row
+    missed = {k: row for k, row in rows.items() if any(r is not None and r["met"] is False for r in row)}
+    head = " | ".join(title(results) for results in found)
+    lines = [INTRODUCTION, *(f"- {path.name}: {title(x)}; {versions(x)}" for path, x in zip(files, found, strict=True))]
+    lines += ["", "## Goals that are missed", "", f"| measure | goal | {head} | why |", f"|---|---|{'---|' * len(files)}---|"]
+    lines += [f"| {line(k, row)} | {why(k)} |" for k, row in missed.items()]
+    lines += ["", "## Goals that are met", "", f"| measure | goal | {head} |", f"|---|---|{'---|' * len(files)}"]
+    lines += [f"| {line(k, row)} |" for k, row in rows.items() if k not in missed]
+    return "\n".join([*lines, *pictures(files)]) + "\n"
+
+
+def line(name: str, row: Sequence[Mapping[str, Any] | None]) -> str:
+    first = next(r for r in row if r is not None)
+    return " | ".join([name, said(first), *(cell(r) for r in row)])
+
+
+def why(name: str) -> str:
+    """The reason of the first row of goals.WHY that the measure begins with."""
+    return next((text for start, text in goals.WHY.items() if name.startswith(start)), "no reason found yet")
+
+
+def pictures(files: Sequence[Path]) -> Iterator[str]:
+    for path in files:
+        for image in sorted(path.parent.glob(f"{path.stem}*.svg")):
+            yield f"\n![{image.stem}](results/{image.name})"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page; exit status 0."""
+    target = HERE / "README.md"
+    target.write_text(page([Path(name) for name in argv]))
+    print(f"written to {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
