@@ -41,7 +41,11 @@ def settings() -> tuple[Any, ...]:
 
 
 def aval(t: Any) -> Aval:
-    """The shape and dtype of a Tensor or a variable."""
+    """The shape and dtype of a Tensor or a variable.
+
+    >>> md.extend.aval(md.ones((2, 3)))
+    ((2, 3), float32)
+    """
     return tuple(t.shape), t.dtype
 
 
@@ -298,7 +302,8 @@ def halves(graph: Graph, wanted: Sequence[bool], used: Sequence[bool]) -> tuple[
 
 def batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Sequence[bool]) -> tuple[Graph, list[bool]]:
     """The graph over a leading batch axis on the flagged inputs, and which of its outputs have one: those that depend on a flagged input, and those
-    flagged in `force`.
+    flagged in `force`. What batching rules read from outside, such as an array that one makes, are further inputs, and these Tensors the graph's
+    `captured`.
 
     >>> graph = md.trace(lambda x, y: (x * y, y))(md.tensor(2.0), md.tensor(3.0))
     >>> wide, flags = md.extend.batched_graph(graph, 5, [True, False], [False, False])
@@ -320,7 +325,10 @@ def batched_graph(graph: Graph, size: int, batched: Sequence[bool], force: Seque
                 inner = ns.broadcast_to(inner, shape=(size, *inner.shape))
             wide.append(t.lift(inner)[0])
     t.closed = True
-    return finish(t.equations, [a.payload for a in args], wide, graph.name), [f or m for f, m in zip(flags, force, strict=True)]
+    read = t.captured.values()
+    made = finish(t.equations, [*(a.payload for a in args), *(e[1] for e in read)], wide, graph.name)
+    made.captured = tuple(e[0] for e in read)
+    return made, [f or m for f, m in zip(flags, force, strict=True)]
 
 
 def without(backward: Graph, cts: Sequence[Var], read: Sequence[bool]) -> tuple[Graph, list[bool]]:

@@ -143,6 +143,7 @@ class _Wide(Rule):
     def __init__(self, rule: Rule, size: int, batched: Sequence[bool]):
         self.rule, self.size, self.batched = rule, size, list(batched)
         self.name, self.n, self.n_out, self.back, self.graphs = rule.name, rule.n, rule.n_out, rule.back, {}
+        self.outside, self.made = len(self.batched) - self.n, list[Tensor]()  # what is read from outside, and then what batching rules made
 
     def graph(self, kind: str) -> Any:
         """The graph over a leading batch axis."""
@@ -151,13 +152,21 @@ class _Wide(Rule):
             extra = [self.batched[self.n + i] for i in inner.cache["extra"]]
             flags = own * 2 if kind == "push" else [True] * (len(inner.inputs) - len(extra)) if kind == "bwd" else own
             wide, _ = batched_graph(inner, self.size, flags + extra, [True] * len(inner.outputs))
+            first = self.outside + len(self.made)
+            places = [*inner.cache["extra"], *range(first, first + len(wide.captured))]
+            self.made += wide.captured
             if kind == "bwd":
                 held = [own[i] for i in self.back]
                 add = lambda *xs: [o if b else ns.sum(o, axis=(0,), keepdims=False) for o, b in zip(run_graph(wide, xs), held, strict=True)]
                 wide = closed(add, [aval(v) for v in wide.inputs])
-            wide.cache["extra"] = inner.cache["extra"]
+            wide.cache["extra"] = places
             self.graphs[kind] = wide
         return self.graphs[kind]
+
+    def run(self, kind: str, operands: Tensors, extra: Tensors) -> list[Tensor]:
+        """One of the graphs on Tensors; what its batching rules make only now is no operand yet."""
+        self.graph(kind)
+        return super().run(kind, operands, [*extra, *self.made[len(extra) - self.outside :]])
 
 
 def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
@@ -194,8 +203,15 @@ def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
 
 
 def _batch_custom(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    body, _ = batched_graph(params["body"], size, batched[: len(params["body"].inputs)], [True] * len(params["body"].outputs))
-    return apply_custom(xs, {"body": body, "rule": _Wide(params["rule"], size, batched)})
+    rule, inner, n = _Wide(params["rule"], size, batched), params["body"], len(params["body"].inputs)
+    body, _ = batched_graph(inner, size, batched[:n], [True] * len(inner.outputs))
+    if made := body.captured:
+        rule.made += made
+        body = Graph([*body.inputs[:n], *(Var(x.shape, x.dtype) for x in xs[n:]), *body.inputs[n:]], body.equations, body.outputs, body.name)
+    if state.interpreter is not None:  # a body, whose derivatives read nothing from outside, or another vmap
+        for kind in params["rule"].graphs:
+            rule.graph(kind)
+    return apply_custom([*xs, *rule.made], {"body": body, "rule": rule})
 
 
 table["custom"].apply, table["custom"].batch = apply_custom, _batch_custom

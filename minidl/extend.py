@@ -6,7 +6,8 @@
                                                       reached says what in one has a derivative, settings what it depends on, with_modules
                                                       which arguments belong to the function
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
-                                                      says of one whose elements it shows, sever that it shows none
+                                                      says of one whose elements it shows, sever that it shows none, twin makes one that shares
+                                                      nothing; aval says its shape and dtype
     Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, lifetimes and memory say
                                                       how long values live, and how large they are together
     home, get_backend, using, Backend                 where they are
@@ -39,7 +40,7 @@ from minidl.backends import get as get_backend
 from minidl.backends.base import Backend
 from minidl.backends.numpy_special import WICHURA
 from minidl.batching import lanes_around, per_lane, vmap
-from minidl.bodies import Body, apply, batched_graph, halves, jvp_graph, reached, settings, vjp_graph
+from minidl.bodies import Body, apply, aval, batched_graph, halves, jvp_graph, reached, settings, vjp_graph
 from minidl.calls import Engine
 from minidl.checkpointing import streams
 from minidl.context import at_once, autocasting, cast_by, interpreting
@@ -59,16 +60,16 @@ from minidl.shapes import axes_tuple, axis_index, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
-from minidl.transforms import argument_numbers, inexact, stands_for, with_modules
+from minidl.transforms import argument_numbers, inexact, stands_for, twin, with_modules
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting",
+    "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting", "aval",
     "axes_tuple", "axis_index", "batch_elementwise", "batch_leading", "batched_graph", "bind", "cast", "cast_by", "check_all", "constant", "create",
     "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "halves",
     "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand", "pairs", "per_lane",
     "persistent", "reached", "recorded", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for", "store", "storing", "streams",
-    "subgraphs", "table", "traced", "using", "view", "vjp_graph", "whole", "with_modules",
+    "subgraphs", "table", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
 ]  # fmt: skip
 
 

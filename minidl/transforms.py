@@ -55,7 +55,12 @@ def alias(t: Tensor) -> Tensor:
 
 
 def twin(t: Any) -> Any:
-    """Another Tensor of the same value and node, for code that may store something in it: a transform goes on from what it was."""
+    """Another Tensor of the same value and node, for code that may store something in it: a transform goes on from what it was.
+
+    >>> x = md.zeros(())
+    >>> md.extend.twin(x).add_(1.0).item(), x.item()
+    (1.0, 0.0)
+    """
     return Tensor(t.payload, t.xp, t.dtype, t.node) if isinstance(t, Tensor) else t
 
 

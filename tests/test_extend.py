@@ -258,7 +258,7 @@ def iterate():
     def batch(primitive, call, size, xs, batched, params):
         wide, _ = ex.batched_graph(params["body"], size, [True, *batched[1:]], [True])
         x = xs[0] if batched[0] else md.broadcast_to(xs[0], (size, *xs[0].shape))
-        return step(x, *xs[1:], body=wide, n=params["n"])
+        return step(x, *xs[1:], *wide.captured, body=wide, n=params["n"])
 
     asked = []
     infer = lambda x, *more, body, n: (((x.shape, x.dtype)),)
@@ -301,6 +301,54 @@ def test_a_primitive_that_carries_a_graph_has_the_derivative_that_it_brings(iter
         for a, b in zip(run(own), runs[0](plain), strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-12, atol=1e-12)
         assert {*asked} == {False, True}  # raw, and on Tensors where it is differentiated in turn
+
+
+@pytest.fixture(scope="module")
+def times_ramp():
+    """x times 0, 1, 2, whose batching rule makes an array."""
+    ramp = np.arange(3.0)
+    counted = lambda xp: xp.iota(size=3, dtype=md.float64)
+    rule = lambda xp, g: xp.mul(g, counted(xp))
+    batch = lambda primitive, call, size, xs, batched, params: call("mul", xs[0], md.asarray(ramp))
+    primitive = ex.Primitive(
+        "times_ramp", "x", infer=lambda x: (x.shape, x.dtype), batch=batch, vjps=(rule,), jvps=(rule,),
+        decompose=lambda xp, x: xp.mul(x, counted(xp)),
+    )  # fmt: skip
+    yield ex.define(primitive)
+    del ex.table["times_ramp"]
+
+
+_MAPPED = {
+    "scan": lambda f: lambda x: md.scan(lambda c, y: (f(c) + y, c), x, md.ones((2, 3), dtype=md.float64))[0],
+    "while": lambda f: lambda x: md.while_loop(lambda v: f(v).sum() < 12.0, lambda v: f(v) + 1.0, x),
+    "branch": lambda f: lambda x: md.cond(md.tensor(2) > 1, lambda v: v, f, md.sin(x)) + md.cond(x.sum() > 3.0, f, lambda v: v * v, x),
+    "rule": lambda f: lambda x: f(x),
+}
+
+
+@pytest.mark.parametrize("ruled", [False, True], ids=["primitive", "custom"])
+@pytest.mark.parametrize("inside", _MAPPED)
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_arrays_that_batching_rules_make_reach_mapped_loops_branches_and_rules(times_ramp, inside, ruled, backend):
+    f = times_ramp
+    if ruled:
+        f = md.custom_vjp(times_ramp)
+        f.defvjp(lambda x: (times_ramp(x), x), lambda x, g: (times_ramp(g) * md.cos(x),))
+    with md.use_backend(backend):
+        xs = md.asarray(np.linspace(0.1, 2.0, 12).reshape(2, 2, 3))
+        g = _MAPPED[inside](f)
+        looped = lambda x: md.stack([g(x[0]), g(x[1])])
+        ways = [
+            lambda h: lambda xs: h(xs[0]),
+            lambda h: lambda xs: md.vmap(h)(xs),
+            lambda h: lambda xs: md.vmap(md.grad(lambda x: (h(x) * x).sum()))(xs),
+            lambda h: md.grad(lambda xs: (md.vmap(h)(xs) * xs).sum()),
+            lambda h: md.grad(lambda xs: (md.scan(lambda c, _: (h(c), ()), xs[0], None, length=2)[0] * xs).sum()),
+        ]
+        for way in ways:
+            want = way(looped)(xs).numpy()
+            for run in (way(md.vmap(g)), md.jit(way(md.vmap(g)))):
+                np.testing.assert_allclose(run(xs).numpy(), want, rtol=1e-13)
 
 
 def test_a_graph_runs_where_its_operands_are():

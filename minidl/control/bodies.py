@@ -10,14 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
-from minidl.extend import Body, Equation, Var, describe, ns, operand, scalar_type
+from minidl.extend import Body, Equation, Var, describe, operand, scalar_type, twin
 
 Aval = tuple[tuple[int, ...], md.DType]
-
-
-def aval(t: Any) -> Aval:
-    """The shape and dtype of a Tensor or a variable."""
-    return tuple(t.shape), t.dtype
 
 
 def tensor(v: Any) -> Any:
@@ -31,21 +26,12 @@ def tensors(x: Any) -> tuple[list[md.Tensor], md.tree.Structure]:
     return [tensor(v) for v in leaves], structure
 
 
-def _twin(t: Any) -> Any:
-    return md.Tensor(t.payload, t.xp, t.dtype, t.node) if isinstance(t, md.Tensor) else t
-
-
 def own(x: Any) -> Any:
     """A pytree with Tensors of their own, as a trace has them: what a body stores in its operands reaches nobody else, nor what is stored in its
     results."""
     if x.__class__ is tuple:
         return tuple([own(v) for v in x])
-    return _twin(x) if isinstance(x, md.Tensor) else md.tree.map(_twin, x)
-
-
-def zeros_like(t: Any) -> md.Tensor:
-    """Zeros of the shape and dtype of a Tensor, made in the current context."""
-    return ns.full(shape=tuple(t.shape), value=0, dtype=t.dtype)
+    return twin(x) if isinstance(x, md.Tensor) else md.tree.map(twin, x)
 
 
 def widened(call: Any, size: int, x: Any, batched: bool) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
-from minidl.control.bodies import Traced, aval, holds, one_bool, own, tensor, tensors
-from minidl.extend import Primitive, Var, batched_graph, define, describe, jvp_graph, ns, traced, vjp_graph, with_modules
+from minidl.control.bodies import Traced, holds, one_bool, own, tensor, tensors
+from minidl.extend import Primitive, Var, aval, batched_graph, define, describe, jvp_graph, ns, traced, vjp_graph, with_modules
 
 
 def _derive(operands: Sequence[md.Tensor], live: Sequence[bool], params: dict[str, Any]) -> tuple[Any, ...]:
@@ -33,8 +33,10 @@ def _batch(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, pa
     force = [True] * len(params["branches"][0].outputs)
     wide = [batched_graph(b, size, batched[1:], force)[0] for b in params["branches"]]
     if not batched[0]:
-        return _cond(*xs, branches=tuple(wide))
-    results = [b(*xs[1:]) for b in wide]  # lanes differ: compute every branch and select
+        made, n = [t for b in wide for t in b.captured], len(xs) - 1
+        spare = [v for b in wide for v in b.inputs[n:]]
+        return _cond(*xs, *made, branches=tuple(md.Graph([*b.inputs[:n], *spare], b.equations, b.outputs, b.name) for b in wide))
+    results = [b(*xs[1:], *b.captured) for b in wide]  # lanes differ: compute every branch and select
     index = call("clip", xs[0], 0, len(wide) - 1)
     out = results[0]
     for i, r in enumerate(results[1:], 1):

@@ -11,11 +11,11 @@ from typing import Any
 
 import minidl as md
 from minidl import Graph, Tensor, int64, tree
-from minidl.control.bodies import Traced, aval, holds, own, same, tensor, tensors, widened, zeros_like
+from minidl.control.bodies import Traced, holds, own, same, tensor, tensors, widened
 from minidl.control.branches import cond
 from minidl.control.reach import asked, moved
 from minidl.control.scans import scan
-from minidl.extend import Equation, Literal, Primitive, Var, batched_graph, define, describe, jvp_graph, ns, operand, table, traced, vjp_graph
+from minidl.extend import Equation, Literal, Primitive, Var, aval, batched_graph, define, describe, jvp_graph, ns, operand, table, traced, vjp_graph
 
 SLOTS = 64
 
@@ -30,7 +30,7 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         trips, carry, consts = (outs or _while(*ins, **counting))[k], ins[n : n + k], ins[n_cond:n]
         used = asked(body, n_body, k, live, cts, idle=True)
-        full = [c if c is not None else zeros_like(v) for c, v, u in zip(cts, carry, used, strict=True) if u]
+        full = [c if c is not None else md.zeros_like(v) for c, v, u in zip(cts, carry, used, strict=True) if u]
         const_live = [i for i in range(n_body) if live[i]]
         found = _reverse_while(body, consts, carry, trips, full, const_live, used)
         result: list[Any] = [None] * len(ins)
@@ -41,7 +41,7 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
     def jvp(ins: list[Tensor], tangents: list[Any]) -> list[Any]:
         moving = moved(body, n_body, k, [t is not None for t in tangents[n_cond : n + k]])
         body2 = jvp_graph(body, moving, moving[n_body:])
-        ts = [tangents[n_cond + i] if tangents[n_cond + i] is not None else zeros_like(ins[n_cond + i]) for i, m in enumerate(moving) if m]
+        ts = [tangents[n_cond + i] if tangents[n_cond + i] is not None else md.zeros_like(ins[n_cond + i]) for i, m in enumerate(moving) if m]
         tc = sum(moving[:n_body])
         floats = [i for i in range(k) if moving[n_body + i]]
         m = n_body + k
@@ -79,11 +79,11 @@ def _batch(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, pa
     consts = list(xs[: a + b])
 
     def go_on(s: Any) -> Tensor:
-        return ns.any(test(*consts[:a], *s)[0], axis=(0,), keepdims=False)
+        return ns.any(test(*consts[:a], *s, *test.captured)[0], axis=(0,), keepdims=False)
 
     def step(s: Any) -> Any:
-        alive = test(*consts[:a], *s)[0]
-        new = body(*consts[a:], *s)
+        alive = test(*consts[:a], *s, *test.captured)[0]
+        new = body(*consts[a:], *s, *body.captured)
         return [ns.where(ns.reshape(alive, shape=(size,) + (1,) * (v.ndim - 1)), n, v) for n, v in zip(new, s, strict=True)]
 
     start = [widened(call, size, x, f) for x, f in zip(xs[a + b :], batched[a + b :], strict=True)]
@@ -147,7 +147,7 @@ def _reverse_while(
     ]
     start = {
         "i": ns.sub(trips, 1), "top": zero, "index": ns.full(shape=(SLOTS,), value=0, dtype=int64), "states": buffers,
-        "cts": list(cts), "sums": [zeros_like(consts[i]) for i in const_live],
+        "cts": list(cts), "sums": [md.zeros_like(consts[i]) for i in const_live],
     }  # fmt: skip
     end = while_loop(go_on, step, start)
     return [*end["cts"], *end["sums"]]

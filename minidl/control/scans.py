@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from itertools import compress
 from typing import Any
 
 import minidl as md
 from minidl import Graph, Tensor, tree
-from minidl.control.bodies import Traced, aval, own, same, tensor, tensors, widened, zeros_like
+from minidl.control.bodies import Traced, own, same, tensor, tensors, widened
 from minidl.control.halves import Split, split_body
-from minidl.control.reach import asked, moved, those
-from minidl.extend import Body, Primitive, at_once, batched_graph, define, describe, jvp_graph, ns, settings, traced, using
+from minidl.control.reach import asked, moved
+from minidl.extend import Body, Primitive, at_once, aval, batched_graph, define, describe, jvp_graph, ns, settings, traced, using
 
 
 def _pair(out: Any) -> tuple[Any, Any]:
@@ -40,13 +41,13 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, *_ = split(cts, whole)
         outs = outs if outs is not None and forward is whole.forward else _scan(*ins, **{**params, "body": forward})
-        full = [c if c is not None else zeros_like(o) for c, o, u in zip(cts, outs[:n_out], used, strict=True) if u]
+        full = [c if c is not None else md.zeros_like(o) for c, o, u in zip(cts, outs[:n_out], used, strict=True) if u]
         carry = [n_consts + i for i in range(n_carry) if used[i]]
         k, xs, stacked = len(carry), ins[n_consts + n_carry :], outs[n_out:]
         given = [
             *(ins[i] for i in some_consts),
             *full[:k],
-            *(zeros_like(ins[i]) for i in summed),
+            *(md.zeros_like(ins[i]) for i in summed),
             *full[k:],
             *(stacked[i] for i in some_stacked),
             *(xs[i] for i in some_xs),
@@ -68,7 +69,7 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
         out = [*moving[n_consts : n_consts + n_carry], *(v.dtype.inexact for v in body.outputs[n_carry:])]
         body2 = jvp_graph(body, moving, out)
         order = [*range(n), *(i for i in range(n) if moving[i])]
-        ts = [tangents[i] if tangents[i] is not None else zeros_like(ins[i]) for i in range(n) if moving[i]]
+        ts = [tangents[i] if tangents[i] is not None else md.zeros_like(ins[i]) for i in range(n) if moving[i]]
         return _interleaved_scan(body, body2, ins, ts, order, out, params)
 
     return operands, {**params, "body": whole.forward}, vjp, jvp
@@ -84,7 +85,7 @@ def _interleaved_scan(
         return 0 if i < n_consts else 1 if i < n_consts + n_carry else 2
 
     position = sorted(range(len(order)), key=lambda k: (group(order[k]), k))
-    out_floats = those(range(len(out)), out)
+    out_floats = [*compress(range(len(out)), out)]
     outs = [*range(len(body.outputs)), *out_floats]
     out_position = sorted(range(len(outs)), key=lambda k: (outs[k] >= n_carry, k))
     key = ("ordered", tuple(position), tuple(out_position))
@@ -104,14 +105,16 @@ def _batch(primitive: Primitive, call: Any, size: int, xs: Any, batched: Any, pa
     c, k = params["n_consts"], params["n_carry"]
     flags = [*batched[:c], *([True] * k), *batched[c + k :]]
     body, _ = batched_graph(params["body"], size, flags, [True] * len(params["body"].outputs))
-    given = []
+    made, given = body.captured, list[Any]()
     for i, (x, b) in enumerate(zip(xs, batched, strict=True)):
         if c <= i < c + k:
             x = widened(call, size, x, b)
         elif b and i >= c + k:  # [B, T, ...] -> [T, B, ...]
             x = call("permute", x, axes=(1, 0, *range(2, len(x.shape))))
         given.append(x)
-    outs = _scan(*given, **{**params, "body": body})
+    inputs, n = body.inputs, len(xs)
+    body = Graph([*inputs[:c], *inputs[n:], *inputs[c:n]], body.equations, body.outputs, body.name)
+    outs = _scan(*given[:c], *made, *given[c:], **{**params, "body": body, "n_consts": c + len(made)})
     return [o if i < k else call("permute", o, axes=(1, 0, *range(2, len(o.shape)))) for i, o in enumerate(outs)]
 
 
