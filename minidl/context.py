@@ -6,6 +6,8 @@ Promises: while no interpreter, no no_grad block and no other setting is alive i
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 from _thread import _local, allocate_lock  # what threading makes public; importing that would be a thirtieth of `import minidl`
 from typing import Any
 
@@ -38,6 +40,17 @@ def at_once() -> bool:
     (True, 0.0)
     """
     return state.interpreter is None and state.autocast is None
+
+
+@functools.cache
+def satellite(name: str) -> Any:
+    """A room above the core, which works without it; None where it is not there."""
+    try:
+        return importlib.import_module(f"minidl.{name}")
+    except ModuleNotFoundError as error:
+        if not f"minidl.{name}".startswith(str(error.name)):
+            raise
+    return None
 
 
 class setting:

@@ -9,7 +9,6 @@ operation's name in front.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import opcode
 import operator
@@ -21,6 +20,7 @@ from collections.abc import Callable, Sequence
 from numbers import Number
 from typing import Any, TypeVar
 
+from minidl.context import satellite
 from minidl.dtypes import canonical
 from minidl.primitives.core import parameters
 from minidl.shapes import shown
@@ -302,17 +302,10 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
 _OTHERS = frozenset(("max", "min", "sort", "median", "std", "var"))
 
 
-@functools.cache
-def _words() -> Callable[..., Any]:
-    try:
-        return importlib.import_module("minidl.idioms.words").respelled  # type: ignore[no-any-return]
-    except ModuleNotFoundError:
-        return lambda *call: None
-
-
 def respelled(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call that PyTorch's words for f's parameters mean, which minidl.idioms knows; None where they mean no other, and without that room."""
-    return _words()(f, args, params) if params else None  # type: ignore[no-any-return]
+    words = satellite("idioms.words") if params else None
+    return None if words is None else words.respelled(f, args, params)  # type: ignore[no-any-return]
 
 
 def spelled(f: F) -> F:

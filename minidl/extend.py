@@ -8,8 +8,9 @@
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none, twin makes one that shares
                                                       nothing; aval says its shape and dtype
-    Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, lifetimes and memory say
-                                                      how long values live, and how large they are together
+    Equation, Literal, Var, subgraphs                 what a md.Graph is made of; dead_code takes out what nobody reads, rule brings a rewrite (a
+                                                      function of a Rewriter and an Equation), lifetimes and memory say how long values live, and
+                                                      how large they are together
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises
@@ -53,6 +54,7 @@ from minidl.ops.common import cast, constant, create, deciding, default, eager_o
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
 from minidl.passes import dead_code, lifetimes, memory
+from minidl.passes.rewriting import Rewriter, rule
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_elementwise, batch_leading, elementwise
 from minidl.settings import Auto
@@ -64,12 +66,12 @@ from minidl.transforms import argument_numbers, inexact, stands_for, twin, with_
 from minidl.whole import fused, whole
 
 __all__ = [
-    "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Var", "argument_numbers", "at_once", "autocasting", "aval",
-    "axes_tuple", "axis_index", "batch_elementwise", "batch_leading", "batched_graph", "bind", "cast", "cast_by", "check_all", "constant", "create",
-    "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused", "get_backend", "halves",
-    "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand", "pairs", "per_lane",
-    "persistent", "reached", "recorded", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for", "store", "storing", "streams",
-    "subgraphs", "table", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
+    "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Rewriter", "Var", "argument_numbers", "at_once",
+    "autocasting", "aval", "axes_tuple", "axis_index", "batch_elementwise", "batch_leading", "batched_graph", "bind", "cast", "cast_by", "check_all",
+    "constant", "create", "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused",
+    "get_backend", "halves", "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand",
+    "pairs", "per_lane", "persistent", "reached", "recorded", "rule", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for",
+    "store", "storing", "streams", "subgraphs", "table", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
 ]  # fmt: skip
 
 

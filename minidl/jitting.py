@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from minidl.backends import automatic
 from minidl.calls import Engine, entry, link
-from minidl.context import busy, state
+from minidl.context import busy, satellite, state
 from minidl.graph import Graph
 from minidl.guards import JitWarning
 from minidl.program import MISS, Program
@@ -146,18 +146,12 @@ class Jitted:
         """Choose who runs the program, and make its call."""
         backend = self.backend or ("auto" if self.mode is None and automatic() else None)
         program.report, run = None, None
-        try:
-            choose = importlib.import_module("minidl.auto").choose if backend == "auto" else None
-        except ModuleNotFoundError as error:  # a room that the core works without: then nobody measures
-            if error.name != "minidl.auto":
-                raise
-            backend, choose = None, None
-        if choose is None:
-            engine = Engine(program.xp, backend, self.mode)
-        else:
+        if backend == "auto" and (auto := satellite("auto")) is not None:
             program.source.env["Auto"] = Auto
             program.terms.append(f"Auto.measure is {Auto.measure}")
-            engine, run, program.report = choose(program, program.natives(args, kwargs))
+            engine, run, program.report = auto.choose(program, program.natives(args, kwargs))
+        else:  # without that room nobody measures
+            engine = Engine(program.xp, None if backend == "auto" else backend, self.mode)
         start = time.perf_counter()
         link(program, engine, run)
         program.seconds = time.perf_counter() - start

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "distributions", "train", "amp", "random", "linalg", "fft",
     "testing", "profiling", "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "columns", "rematerialize", "precision", "control", "__main__",
+    "columns", "rematerialize", "precision", "control", "rewrites", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -152,6 +152,7 @@ assert md.jit(md.grad(f))(md.tensor([1.0, 2.0])).tolist() == [3.0, 12.0]
 assert md.vmap(md.grad(f))(md.tensor([[1.0], [2.0]])).tolist() == [[3.0], [12.0]]
 assert md.extend.ns.square(md.tensor(3.0)).item() == 9.0
 assert md.grad(md.checkpoint(lambda v: md.sin(md.sin(v)).sum()))(x).shape == (2,)
+assert len(md.trace(lambda v: ((v + 1.0) * (v + 1.0)).T.T)(x.detach().reshape(1, 2)).equations) == 4  # equals are merged without any rules
 for name, there in md.backends().items():
     if there is True:  # which all compile what they know by name, whoever brings it
         y = md.extend.from_numpy(x.detach().numpy(), md.extend.get_backend(name))

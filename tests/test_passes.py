@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import minidl as md
 import minidl.control  # which puts its primitives into the table
+import minidl.rewrites  # and this its rules
 from minidl.backends import get
 from minidl.context import Symbolic
 from minidl.graph import Atom, Equation, Graph, Literal, Var
@@ -398,8 +399,6 @@ def windows(x, columns):
         (lambda x, y, i: ns.mul(x, x), "square"),
         (lambda x, y, i: (ns.mul(x, y), ns.mul(y, x)), "mul"),
         (lambda x, y, i: ns.logical_not(ns.lt(x, y)), "lt logical_not"),
-        (lambda x, y, i: ns.logical_not(ns.lt(i, 3)), "ge"),
-        (lambda x, y, i: ns.logical_not(ns.eq(x, y)), "ne"),
         (lambda x, y, i: ns.where(ns.gt(x, y), x, x), ""),
         (lambda x, y, i: ns.where(ns.isnan(x), ns.where(ns.isnan(x), 0.0, x), y), "isnan where"),
         (lambda x, y, i: ns.cast(ns.cast(x, dtype=md.float64), dtype=md.float32), ""),
@@ -418,7 +417,6 @@ def windows(x, columns):
         (lambda x, y, i: ns.sum(ns.permute(x, axes=(1, 0)), axis=(1,), keepdims=False), "sum"),
         (lambda x, y, i: ns.permute(ns.exp(ns.permute(x, axes=(1, 0))), axes=(1, 0)), "exp"),
         (lambda x, y, i: ns.sum(ns.sum(x, axis=(0,), keepdims=False), axis=(0,), keepdims=False), "sum sum"),
-        (lambda x, y, i: ns.sum(ns.sum(i, axis=(0,), keepdims=False), axis=(0,), keepdims=False), "sum"),
         (lambda x, y, i: ns.sum(ns.full(shape=(100,), value=1, dtype=md.float32), axis=(0,), keepdims=False), ""),
         (lambda x, y, i: ns.sum(ns.full(shape=(100,), value=0.1, dtype=md.float32), axis=(0,), keepdims=False), "full sum"),
         (lambda x, y, i: ns.mul(x, ns.broadcast_to(ns.slice(y, start=(0, 0), stop=(1, 3), step=(1, 1)), shape=(2, 3))), "slice mul"),

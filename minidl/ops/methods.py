@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes, ops
-from minidl.context import at_once
+from minidl.context import at_once, satellite
 from minidl.errors import spelled
 from minidl.ops.common import busy, cast, fresh, ns, operand, state
 from minidl.ops.exchange import Method, attach, to
@@ -122,10 +122,7 @@ Tensor.__getitem__ = getitem  # type: ignore[attr-defined]
 
 def idiom(space: dict[str, Any] | None, room: str, message: str, name: str) -> Any:
     """What PyTorch calls so in a room, kept in its namespace. Raises AttributeError, with what there is for it if that is known."""
-    try:
-        idioms = None if name.startswith("_") else importlib.import_module("minidl.idioms")
-    except ModuleNotFoundError:
-        idioms = None
+    idioms = None if name.startswith("_") else satellite("idioms")
     names, ways = getattr(idioms, "NAMES", {}).get(room, {}), getattr(idioms, "ABSENT", {}).get(room, {})  # none while they are made
     if space is None or name not in names:
         raise AttributeError(f"{message}; {ways[name]}" if name in ways else message)

@@ -1,8 +1,7 @@
 """The rewriter: a table of rules, applied to one equation after the other, with common subexpressions merged on the way.
 
-A rule is a function (rewriter, equation) -> the atom that takes the place of the equation's result, or None; it builds new equations with `make`,
-which are simplified in turn. Promises: a rule never makes more equations than it saves; a pass is linear in the equations; passes are repeated until
-nothing changes, but no more than ROUNDS times.
+The rules are those of rooms beside the core, minidl.rewrites above all, which is loaded when the first graph is rewritten. Promises: a pass is linear
+in the equations; passes are repeated until nothing changes, but no more than ROUNDS times.
 """
 
 from __future__ import annotations
@@ -11,31 +10,47 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from minidl.context import satellite
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
 
 Rule = Callable[["Rewriter", Equation], Atom | None]
-#: For each primitive's name the rules that are tried, in order.
-RULES: dict[str, list[Rule]] = {}
+#: For each primitive's name the rules that are tried, in order; before them for functions of single elements those of "".
+RULES: dict[str, list[Rule]] = {"": []}
 ROUNDS = 8
 #: Functions of two operands that may change places, to the last bit (of reals: a complex product is a sum of two).
 _COMMUTATIVE = frozenset("add mul eq ne logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor".split())
 
 
 def rule(*names: str) -> Callable[[Rule], Rule]:
-    """Enter a rule for these primitives."""
+    """Enter a rule for these primitives, or without a name for all functions of single elements with one result.
+
+    A rule is a function (rewriter, equation) -> the atom that takes the place of the equation's result, or None. It keeps every bit of that, and
+    never makes more equations than it saves.
+
+    >>> @md.extend.rule("sign")
+    ... def sign_of_sign(b, e):
+    ...     (x,) = e.inputs
+    ...     return x if b.source(x, "sign") and not x.dtype.is_complex else None
+    >>> len(md.trace(lambda x: md.sign(md.sign(x)))(md.ones(2)).equations)
+    1
+    """
 
     def enter(f: Rule) -> Rule:
-        for name in names:
-            RULES.setdefault(table[name].name, []).append(f)
+        for name in names or ("",):
+            RULES.setdefault(name and table[name].name, []).append(f)
         return f
 
     return enter
 
 
 class Rewriter:
-    """One pass over the equations of a graph."""
+    """One pass over the equations of a graph, and what rules ask of it.
+
+    >>> [name for name in vars(md.extend.Rewriter) if name[0] != "_"]
+    ['source', 'constant', 'alone', 'reads', 'make', 'full']
+    """
 
     def __init__(self, graph: Graph):
         self.made: dict[Var, Equation] = {}  # the equation that defines a variable of the new program
@@ -45,6 +60,7 @@ class Rewriter:
         self._new: dict[Var, Atom] = {}
         self._uses: Counter[Atom] = Counter(a for e in graph.equations for a in e.inputs)
         self._uses.update(graph.outputs)
+        satellite("rewrites")
         for e in graph.equations:
             self._take(e)
         self.graph = dead_code(Graph(graph.inputs, self.equations, [self._now(a) for a in graph.outputs], graph.name))
@@ -97,7 +113,9 @@ class Rewriter:
                 self._uses[now] += self._uses.pop(old, 0) - 1  # the one that `make` or `_add` counted for it
 
     def _add(self, e: Equation) -> tuple[Atom, ...]:
-        for f in RULES.get(e.primitive.name, ()):
+        primitive = e.primitive
+        known = RULES.get(primitive.name, ())
+        for f in (*RULES[""], *known) if primitive.elementwise and not primitive.multiple else known:
             found = f(self, e)
             if found is not None:
                 self.applied[f.__name__] += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
-from minidl.extend import Primitive, define, describe
+from minidl.extend import Equation, Literal, Primitive, Rewriter, Var, define, describe, rule
 
 HOME = "minidl.arrays.windows"
 
@@ -173,3 +173,21 @@ define(Primitive(
         c, i, window=window, stride=stride, padding=padding, dilation=dilation), None),
     jvps=("linear", None),
 ), HOME)  # fmt: skip
+
+
+@rule("where")
+def mask_before_scatter(b: Rewriter, e: Equation) -> Var | Literal | None:
+    """A gradient of max-pooling, masked by a comparison of what was pooled with a number (relu's own mask, where the layer before was that): the
+    pooled value is what the window chose, so the mask is made from it, and the large array is not kept."""
+    mask, g, zero = e.inputs
+    test, spread = b.source(mask, "gt", "ge", "lt", "le"), b.source(g, "pool_scatter")
+    if test is None or spread is None or not (b.alone(g) and b.alone(mask)) or repr(b.constant(zero)) != "0.0" or b.constant(test.inputs[1]) is None:
+        return None
+    cotangent, index = spread.inputs
+    pool = b.source(index, "max_pool")
+    if pool is None or pool.inputs[0] is not test.inputs[0] or any(pool.params[k] != spread.params[k] for k in pool.params):
+        return None
+    number = test.inputs[1] if isinstance(test.inputs[1], Literal) else Literal(b.constant(test.inputs[1]), test.inputs[1].dtype)
+    few = b.make(e, test.primitive.name, (pool.outputs[0], number))
+    none = Literal(0.0, cotangent.dtype)
+    return b.make(e, "pool_scatter", (b.make(e, "where", (few, cotangent, none)), index), **spread.params)

@@ -9,10 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from minidl.graph import Atom, Equation, Literal
-from minidl.passes.arithmetic import _SIGNIFICAND
-from minidl.passes.rewriting import Rewriter, rule
-from minidl.primitives.contraction import _free
+from minidl.extend import Equation, Literal, Rewriter, rule
+from minidl.rewrites.arithmetic import SIGNIFICAND, Atom
 
 #: Reductions over a tuple of axes with keepdims.
 _REDUCTIONS = tuple("sum prod max min any all logsumexp".split())
@@ -76,15 +74,6 @@ def outer_product_turned(b: Rewriter, e: Equation) -> Atom | None:
     if any(x.shape[a] != 1 for a in contract) or e.params["axes"] != (*range(n), *range(m, end), *range(n, m)):
         return None
     return b.make(e, "dot_general", (y, x), contract=(other, contract), batch=(right, left))
-
-
-@rule("flip")
-def flip_chain(b: Rewriter, e: Equation) -> Atom | None:
-    """flip of flip: the axes that only one of them turns."""
-    before = b.source(e.inputs[0], "flip")
-    if before is None:
-        return None
-    return b.make(e, "flip", before.inputs, axes=tuple(sorted(set(before.params["axes"]) ^ set(e.params["axes"]))))
 
 
 # ---- parts --------------------------------------------------------------------------------------------------------------------------------
@@ -174,31 +163,16 @@ def _before_zero(b: Rewriter, a: Atom) -> Atom:
     return e.inputs[0]
 
 
-@rule("pad")
-def pad_chain(b: Rewriter, e: Equation) -> Atom | None:
-    """pad of pad with the same value."""
-    before = b.source(e.inputs[0], "pad")
-    if before is None or repr(before.params["value"]) != repr(e.params["value"]):
-        return None
-    widths = tuple((a + c, z + d) for (a, z), (c, d) in zip(before.params["widths"], e.params["widths"], strict=True))
-    return b.make(e, "pad", before.inputs, widths=widths, value=e.params["value"])
-
-
 # ---- reductions and products --------------------------------------------------------------------------------------------------------------
-def _exact(e: Equation) -> bool:
-    """Reductions whose result does not depend on the order."""
-    return e.primitive.name in ("any", "all") or (e.primitive.name in ("sum", "prod", "max", "min") and e.inputs[0].dtype.is_integer)
-
-
 def _alone_is_itself(e: Equation) -> bool:
-    """Reductions of one element that are that element, for each element: 1 * x is not x for all complex x."""
-    name = e.primitive.name
-    return _exact(e) or name in ("max", "min") or (name == "prod" and not e.inputs[0].dtype.is_complex)
+    """Reductions of one element that are that element, for each element: 1 * x is not x for all complex x, and a sum of floats makes 0.0 of -0.0."""
+    name, dtype = e.primitive.name, e.inputs[0].dtype
+    return name in ("any", "all", "max", "min") or (name in ("sum", "prod") and dtype.is_integer) or (name == "prod" and not dtype.is_complex)
 
 
 @rule(*_REDUCTIONS)
 def reduce_little(b: Rewriter, e: Equation) -> Atom | None:
-    """Over no axis, or axes of size one: no sum of floats, which makes -0.0 of one element 0.0."""
+    """Over no axis, or axes of size one."""
     (x,), axis = e.inputs, e.params["axis"]
     if all(x.shape[a] == 1 for a in axis) and x.dtype is e.outputs[0].dtype and _alone_is_itself(e):
         return b.make(e, "reshape", (x,), shape=e.outputs[0].shape)
@@ -217,24 +191,12 @@ def reduce_permuted(b: Rewriter, e: Equation) -> Atom | None:
     return b.make(e, "permute", (inner,), axes=tuple(sorted(rest).index(old) for old in rest))
 
 
-@rule(*_REDUCTIONS)
-def reduce_twice(b: Rewriter, e: Equation) -> Atom | None:
-    """One reduction over the axes of two, where the order cannot matter."""
-    before = b.source(e.inputs[0], e.primitive.name)
-    if before is None or not _exact(e) or not b.alone(e.inputs[0]) or before.params["keepdims"] != e.params["keepdims"]:
-        return None
-    gone = before.params["axis"]
-    left = [a for a in range(len(before.inputs[0].shape)) if e.params["keepdims"] or a not in gone]
-    axis = tuple(sorted({*gone, *(left[a] for a in e.params["axis"])}))
-    return b.make(e, e.primitive.name, before.inputs, axis=axis, keepdims=e.params["keepdims"])
-
-
 @rule("sum")
 def sum_of_equals(b: Rewriter, e: Equation) -> Atom | None:
     """The sum of a constant, where every partial sum is a whole number that the dtype holds; and of integers that were broadcast."""
     (x,), (out,) = e.inputs, e.outputs
     n, value = math.prod(x.shape[a] for a in e.params["axis"]), b.constant(x)
-    if value is not None and x.dtype.is_float and float(value).is_integer() and abs(value) * n <= 2 ** _SIGNIFICAND[x.dtype.name]:
+    if value is not None and x.dtype.is_float and float(value).is_integer() and abs(value) * n <= 2 ** SIGNIFICAND[x.dtype.name]:
         return b.full(e, value * n + 0.0)
     before = b.source(x, "broadcast_to")
     if before is None or not x.dtype.is_integer or not n or not b.alone(x) or n >= 2 ** (x.dtype.bits - 1):
@@ -274,7 +236,7 @@ def product_of_permuted(b: Rewriter, e: Equation) -> Atom | None:
         if before is None:
             continue
         axes = before.params["axes"]
-        free = [axes[k] for k in _free(len(axes), contract[i], batch[i])]
+        free = [old for k, old in enumerate(axes) if k not in contract[i] and k not in batch[i]]
         if free == sorted(free):
             inputs[i] = before.inputs[0]
             contract[i] = tuple(axes[k] for k in contract[i])
@@ -282,22 +244,3 @@ def product_of_permuted(b: Rewriter, e: Equation) -> Atom | None:
     if all(a is was for a, was in zip(inputs, e.inputs, strict=True)):
         return None
     return b.make(e, "dot_general", tuple(inputs), contract=tuple(contract), batch=tuple(batch))
-
-
-# ---- windows ------------------------------------------------------------------------------------------------------------------------------
-@rule("where")
-def mask_before_scatter(b: Rewriter, e: Equation) -> Atom | None:
-    """A gradient of max-pooling, masked by a comparison of what was pooled with a number (relu's own mask, where the layer before was that): the
-    pooled value is what the window chose, so the mask is made from it, and the large array is not kept."""
-    mask, g, zero = e.inputs
-    test, spread = b.source(mask, "gt", "ge", "lt", "le"), b.source(g, "pool_scatter")
-    if test is None or spread is None or not (b.alone(g) and b.alone(mask)) or repr(b.constant(zero)) != "0.0" or b.constant(test.inputs[1]) is None:
-        return None
-    cotangent, index = spread.inputs
-    pool = b.source(index, "max_pool")
-    if pool is None or pool.inputs[0] is not test.inputs[0] or any(pool.params[k] != spread.params[k] for k in pool.params):
-        return None
-    number = test.inputs[1] if isinstance(test.inputs[1], Literal) else Literal(b.constant(test.inputs[1]), test.inputs[1].dtype)
-    few = b.make(e, test.primitive.name, (pool.outputs[0], number))
-    none = Literal(0.0, cotangent.dtype)
-    return b.make(e, "pool_scatter", (b.make(e, "where", (few, cotangent, none)), index), **spread.params)

@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from minidl.dtypes import DType
-from minidl.graph import Atom, Equation, Literal, Var
-from minidl.passes.rewriting import Rewriter, rule
-from minidl.primitives.core import table
-from minidl.shapes import broadcast
+from minidl import DType
+from minidl import broadcast_shapes as broadcast
+from minidl.extend import Equation, Literal, Rewriter, Var, get_backend, rule
 
-_ELEMENTWISE = [p.name for p in table.values() if p.elementwise and not p.multiple]
+Atom = Var | Literal
 #: What every backend computes alike to the last bit, so that it may be computed while tracing.
 _EXACT = tuple("add sub mul div neg abs eq ne lt le gt ge logical_and logical_or logical_not where".split())
 #: Functions whose array operands may as well be numbers, on every backend.
@@ -35,9 +33,7 @@ def fold(b: Rewriter, e: Equation) -> Atom | None:
     values = [b.constant(a) for a in e.inputs]
     if None in values or (e.primitive.name in ("mul", "div", "abs") and e.inputs[0].dtype.is_complex):
         return None
-    from minidl.backends import get
-
-    xp = get("numpy", "cpu")
+    xp = get_backend("numpy", "cpu")
     with xp.scope():
         value = getattr(xp, e.primitive.name)(*(xp.scalar(v, a.dtype) for v, a in zip(values, e.inputs, strict=True)), **e.params)
         return b.full(e, xp.to_numpy(value).item())
@@ -57,7 +53,7 @@ def number(b: Rewriter, e: Equation) -> Atom | None:
     return None if tuple(inputs) == e.inputs else b.make(e, e.primitive.name, tuple(inputs), **e.params)
 
 
-@rule(*_ELEMENTWISE)
+@rule()
 def spread_later(b: Rewriter, e: Equation) -> Atom | None:
     """An operand that was only broadcast is read as it was, where the function itself broadcasts it; where all operands were, the function is
     computed on the small arrays, and its result broadcast."""
@@ -85,7 +81,7 @@ def _leads(e: Equation) -> bool:
     return len(shape) > len(x.shape) and shape[len(shape) - len(x.shape) :] == x.shape and math.prod(shape[: len(shape) - len(x.shape)]) == 1
 
 
-@rule(*_ELEMENTWISE)
+@rule()
 def rearrange_later(b: Rewriter, e: Equation) -> Atom | None:
     """f(permute(x), permute(y)) is permute(f(x, y)), f(reshape(x)) is reshape(f(x)), where nobody else reads them: the rearrangement may then meet
     one that undoes it, a product or a reduction that takes it in."""
@@ -210,12 +206,6 @@ def absorb(b: Rewriter, e: Equation) -> Atom | None:
     return None if before is None or before.inputs[0].dtype is not x.dtype else b.make(e, name, before.inputs)  # |z| of a complex z is real
 
 
-@rule("maximum", "minimum", "logical_and", "logical_or", "bitwise_and", "bitwise_or")
-def same_twice(b: Rewriter, e: Equation) -> Atom | None:
-    """maximum(x, x) is x, and so on."""
-    return e.inputs[0] if e.inputs[0] is e.inputs[1] else None
-
-
 @rule("real", "conj", "imag")
 def real(b: Rewriter, e: Equation) -> Atom | None:
     """The real part of a real number, or its conjugate, is itself, and its imaginary part is 0."""
@@ -236,23 +226,6 @@ def decided(b: Rewriter, e: Equation) -> Atom | None:
         if value is not None and _fits(e, other):
             return other
     return None
-
-
-@rule("logical_not")
-def opposite(b: Rewriter, e: Equation) -> Atom | None:
-    """not(not x) is x, not(x == y) is x != y; not(x < y) is x >= y where no nan can be."""
-    (x,) = e.inputs
-    before = b.source(x, "logical_not", *_OPPOSITE)
-    if before is None:
-        return None
-    if before.primitive.name == "logical_not":
-        return before.inputs[0]
-    if before.primitive.name not in ("eq", "ne") and before.inputs[0].dtype.inexact:
-        return None
-    return b.make(e, _OPPOSITE[before.primitive.name], before.inputs) if b.alone(x) else None
-
-
-_OPPOSITE = {"eq": "ne", "ne": "eq", "lt": "ge", "ge": "lt", "gt": "le", "le": "gt"}
 
 
 @rule("where")
@@ -277,7 +250,7 @@ def choice(b: Rewriter, e: Equation) -> Atom | None:
 
 # ---- conversions --------------------------------------------------------------------------------------------------------------------------
 #: The bits that a dtype's numbers need as integers, and the bits of a float's significand.
-_SIGNIFICAND = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+SIGNIFICAND = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
 _EXPONENT = {"float16": 5, "bfloat16": 8, "float32": 8, "float64": 11}
 
 
@@ -288,8 +261,8 @@ def keeps(a: DType, to: DType) -> bool:
     if a.is_integer and to.is_integer:
         return to.bits > a.bits if a.kind == "uint" or to.kind == a.kind else False
     if a.is_integer and to.is_float:
-        return a.bits - (a.kind != "uint") <= _SIGNIFICAND[to.name] and to.bits > 16
-    return a.is_float and to.is_float and _SIGNIFICAND[a.name] <= _SIGNIFICAND[to.name] and _EXPONENT[a.name] <= _EXPONENT[to.name]
+        return a.bits - (a.kind != "uint") <= SIGNIFICAND[to.name] and to.bits > 16
+    return a.is_float and to.is_float and SIGNIFICAND[a.name] <= SIGNIFICAND[to.name] and _EXPONENT[a.name] <= _EXPONENT[to.name]
 
 
 @rule("cast", "bitcast")
