@@ -22,7 +22,7 @@ from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
 from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
-from minidl.passes import simplify
+from minidl.passes import inlined, simplify
 from minidl.program import Program, number
 from minidl.tensors import Tensor
 
@@ -295,7 +295,7 @@ class Nodes:
             asked = Graph(whole.inputs, whole.equations, [v for v, n in zip(whole.outputs, filter(None, leads), strict=True) if n & bits], whole.name)
             graph, there = without(asked, whole.inputs[len(whole.inputs) - len(cts) :], read)
             left = iter(there)
-            run = self.engine.compile(simplify(graph)) if graph.outputs else lambda *natives: ()
+            run = self.engine.compile(simplify(inlined(graph))) if graph.outputs else lambda *natives: ()
             self.backs[read] = run, [bool(n & bits and next(left)) for n in leads]
         run, there = self.backs[read]
         got = iter(run(*residuals, *(c for c in cts if c is not None)))

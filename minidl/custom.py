@@ -10,7 +10,7 @@ from typing import Any
 from minidl import tree
 from minidl.bodies import attach, node_of, now
 from minidl.context import grad_mode, state
-from minidl.custom_rules import Rule, apply_custom, from_forward, in_body, in_rule, transposed
+from minidl.custom_rules import Rule, apply_custom, completed, from_forward, in_body, in_rule, transposed
 from minidl.tensors import Tensor, describe, ns
 from minidl.tracing import asarray_here
 from minidl.transforms import as_constant, twin, zeros_like
@@ -151,8 +151,7 @@ class custom_vjp(_Custom):
 
     def _reverse(self, leaves: Sequence[Any], args: Sequence[Any], outs: Sequence[Any], structure: Any, res: Any, cts: Sequence[Any]) -> list[Any]:
         """What bwd says, flat: one cotangent or None for each leaf."""
-        full = [zeros_like(o) if c is None and isinstance(o, Tensor) else _conj(c) for o, c in zip(outs, cts, strict=True)]
-        found = self.rules[1](res, tree.unflatten(structure, [twin(c) for c in full]))
+        found = self.rules[1](res, tree.unflatten(structure, [twin(_conj(c)) for c in completed(cts, outs)]))
         if not isinstance(found, tuple) or len(found) != len(args):
             raise TypeError(f"custom_vjp: bwd must return a tuple of {len(args)} cotangents, one per argument")
         flat = [g for a, g in zip(args, found, strict=True) for g in tree.matched("custom_vjp: bwd's cotangent", g, a)]

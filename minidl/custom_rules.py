@@ -15,7 +15,7 @@ from minidl.context import grad_mode, interpreting, state
 from minidl.graph import Equation, Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
-from minidl.tracing import Trace, finish
+from minidl.tracing import Trace, finish, innermost
 from minidl.transforms import again as run_again
 from minidl.transforms import alias, as_constant, pulled, zeros_like
 
@@ -50,6 +50,21 @@ def transposed(outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[
         return pulled("custom_vjp", found, tangents, variables)
 
     return vjp, jvp
+
+
+def completed(cts: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
+    """The cotangents, and zeros for the tensors that have none. In a trace these come of the others: where none of those is read in the end, a rule's
+    products with the zeros have no part in it, too."""
+
+    given = [c for c in cts if c is not None and innermost() is not None]
+
+    def zero(o: Tensor) -> Tensor:
+        z = zeros_like(o)
+        for c in given:
+            z = ns.instead(ns.stop(c), z)
+        return z
+
+    return [zero(o) if c is None and isinstance(o, Tensor) else c for o, c in zip(outs, cts, strict=True)]
 
 
 def from_forward(move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
@@ -193,8 +208,7 @@ def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
     outs, kept = found[: rule.n_out], found[rule.n_out :]
 
     def reverse(res: Any, cts: list[Any]) -> list[Any]:
-        full = [zeros_like(o) if c is None else c for o, c in zip(outs, cts, strict=True)]
-        got = rule.run("bwd", [*(kept if res is None else res), *full], fixed)
+        got = rule.run("bwd", [*(kept if res is None else res), *completed(cts, outs)], fixed)
         places = dict(zip(rule.back, got, strict=True))
         return [places.get(i) for i in range(rule.n)]
 

@@ -308,7 +308,7 @@ class Program:
             given = set(inputs)
             computed = [v for v in residuals if v not in given]
             passed = [v for v in residuals if v in given]
-            self.back_graph = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs, "backward"))
+            self.back_graph = inlined(Graph([*computed, *passed, *back[0]], tail.equations, tail.outputs, "backward"), ())
             self.back_leads = back[2] + [0] * (len(nodes) - len(live))
         whole = dead_code(Graph(inputs, t.equations[:mark], [*outputs, *computed], _name(owner.__minidl_jitted__)))
         run = inlined(whole)

@@ -70,3 +70,26 @@ def test_a_derivative_of_eigenvalues_alone_is_finite_where_vectors_have_none():
     values, _ = md.jit(md.linalg.eigh)(a)
     values.sum().backward()
     assert a.grad.tolist() == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize("effects", [False, True])
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_a_rule_of_several_results_of_which_none_is_read_has_no_part(backend, effects):
+    """It was traced with zeros for the result that the function drops, whose product with an infinity is nan."""
+    f = md.custom_vjp(lambda x: (x * 2.0, x * 3.0, x * INF), effects=effects)
+    f.defvjp(lambda x: (f.f(x), None), lambda _, g: (g[0] * 2.0 + g[1] * 3.0 + g[2] * INF,))
+
+    def partly(x):
+        first, second, _ = f(x)
+        return first, second, x * 5.0, first + x
+
+    jitted = md.jit(partly)
+    with md.use_backend(backend):
+        for read in ([2], [0], [0, 1], [2, 3]):
+            found = []
+            for g in (partly, jitted):
+                x = md.tensor([1.0, 2.0], requires_grad=True)
+                sum(g(x)[i].sum() for i in read).backward()
+                found.append(x.grad.tolist())
+            np.testing.assert_equal(found[1], found[0])
+            assert read != [2] or found[1] == [5.0, 5.0]

@@ -54,23 +54,24 @@ def dead_code(graph: Graph) -> Graph:
     return Graph(graph.inputs, keep[::-1], graph.outputs, graph.name)
 
 
-def inlined(graph: Graph) -> Graph:
+def inlined(graph: Graph, gone: tuple[str, ...] = ("stop", "instead")) -> Graph:
     """The graph as it is run: with the bodies of functions that have rules of their own in the places of their calls, and without what only stops
     derivatives, in loops and branches too."""
-    if "inlined" in graph.cache:
-        return graph.cache["inlined"]
-    if all(e.primitive.name not in ("custom", "stop", "instead") for e in graph.walk()):
-        graph.cache["inlined"] = graph
+    key = "inlined", gone
+    if key in graph.cache:
+        return graph.cache[key]
+    if all(e.primitive.name not in ("custom", *gone) for e in graph.walk()):
+        graph.cache[key] = graph
         return graph
     equations: list[Equation] = []
 
     def inside(value: Any) -> Any:
-        return inlined(value) if isinstance(value, Graph) else tuple(map(inside, value)) if isinstance(value, tuple) else value
+        return inlined(value, gone) if isinstance(value, Graph) else tuple(map(inside, value)) if isinstance(value, tuple) else value
 
     def take(found: Iterable[Equation], new: dict[Any, Any], rename: bool) -> None:
         for e in found:
             inputs = tuple(new.get(a, a) if isinstance(a, Var) else a for a in e.inputs)
-            if e.primitive.name in ("stop", "instead"):
+            if e.primitive.name in gone:
                 new[e.outputs[0]] = inputs[-1]
                 continue
             if e.primitive.name == "custom":
@@ -86,8 +87,8 @@ def inlined(graph: Graph) -> Graph:
     new: dict[Any, Any] = {v: v for v in graph.inputs}
     take(graph.equations, new, False)
     outputs = [new[a] if isinstance(a, Var) else a for a in graph.outputs]
-    graph.cache["inlined"] = Graph(graph.inputs, equations, outputs, graph.name)
-    return graph.cache["inlined"]
+    graph.cache[key] = Graph(graph.inputs, equations, outputs, graph.name)
+    return graph.cache[key]
 
 
 #: What shows the memory of its operand in another form, on the backends that have views (the compilers of the others fuse it away).
