@@ -18,7 +18,7 @@ and again says why, operations of several arrays run as straight lines, and top-
 array functions that are made of others, the contest of backend="auto", autocast and recomputing for a budget of memory left; gelu, layer
 normalisation, attention and the gamma function's family followed, with their rules and kernels: 2,600 less. Convolution, pooling, random bits, loops
 and branches left too: 2,250 less, in spite of backward passes made for the results that are read and gradients that stay while a tensor is frozen.
-The rewrites of graphs followed, and those that no program was smaller for are gone: 600 less.
+The rewrites of graphs followed, and those that no program was smaller for are gone: 600 less. So are kernels that a decomposition serves as well.
 Exits with 1 above the ceiling.
 """
 
@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 24_200
+CEILING = 24_080
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites __main__"

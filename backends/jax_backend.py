@@ -25,13 +25,14 @@ from jax.sharding import SingleDeviceSharding
 from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
 from minidl.backends.base import Backend, brought
 from minidl.backends.jax_elementwise import plus_zero
-from minidl.backends.jax_helpers import kernels
-from minidl.backends.jax_kernels import pad_with
+from minidl.backends.jax_helpers import isnan, kernels, wide
+from minidl.backends.jax_kernels import pad_with, plain_max
 from minidl.backends.numpy_kernels import cast
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph, Literal, Var
 from minidl.primitives.core import table
+from minidl.primitives.reductions import exponentials
 
 _DTYPES = {d.numpy: d for d in all_dtypes}
 _x64 = jax.enable_x64
@@ -53,20 +54,33 @@ if not hasattr(_x64, "swap_local"):  # another version of jax: the documented sp
     _Scope = partial(jax.enable_x64, True)  # type: ignore[misc,assignment]
 
 
+_KIN = ("softmax", "log_softmax", "log_softmax_at", "logsumexp")
+
+
 class Namespace:
     """The primitives for use inside a trace: plain lax code, decompositions over itself, and loops over bodies from the backend."""
 
-    def __init__(self, backend: JaxBackend):
+    def __init__(self, backend: JaxBackend, **functions: Any):
         self.backend = backend
+        self.__dict__.update(functions)
 
     def __getattr__(self, name: str) -> Any:
         f = kernels.get(name)
         if f is None and (primitive := table.get(name)) and primitive.decompose:
-            f = self.backend.decomposed(name, self)
+            f = self.backend.decomposed(name, Namespace(self.backend, max=plain_max) if name in _KIN else self)
         if f is None:
             return getattr(self.backend, name)
         setattr(self, name, f)
         return f
+
+    def max_beside(self, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+        """`max` in a program with a softmax of the same: the sum of exponentials, which XLA computes once, knows of a nan."""
+
+        def call(x: Any) -> Any:
+            _, _, total, high = exponentials(Namespace(self.backend, max=plain_max), x, axis)
+            return lax.select(isnan(total), total, high)
+
+        return wide(call)(x) if keepdims else lax.squeeze(wide(call)(x), axis)
 
     def scan(self, *operands: Any, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
         """lax.scan; the outputs lie in the order of xs, also when it runs in reverse."""
@@ -327,9 +341,8 @@ _MAX_BESIDE: Any = SimpleNamespace(name="max_beside", multiple=False)
 
 def _beside(equations: Sequence[Equation]) -> list[Equation]:
     """With max_beside for each maximum of what a softmax or its like is taken of, over the same axis."""
-    kin = ("softmax", "log_softmax", "log_softmax_at", "logsumexp")
-    over = {e: (e.inputs[0], *np.ravel(e.params["axis"])) for e in equations if e.primitive.name in ("max", *kin)}
-    shared = {over[e] for e in over if e.primitive.name in kin}
+    over = {e: (e.inputs[0], *np.ravel(e.params["axis"])) for e in equations if e.primitive.name in ("max", *_KIN)}
+    shared = {over[e] for e in over if e.primitive.name in _KIN}
     return [
         Equation(_MAX_BESIDE, e.inputs, e.params, e.outputs, e.where) if e.primitive.name == "max" and over[e] in shared else e for e in equations
     ]

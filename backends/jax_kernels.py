@@ -54,62 +54,9 @@ for _name, _f, _g in (
     kernels[_name] = wide(_reduce(_f, _g)) if _name in ("sum", "prod") else _reduce(_f, _g)
 
 
-def _below(x: Any, high: Any) -> Any:
-    """x less the maximum of its row, where that is an infinity 0 in its places and -inf elsewhere, and -inf in a row of that."""
-    top = shape_to(lax.select(lax.eq(high, const(-np.inf, high)), const(0, high), high), x.shape)
-    return lax.select(lax.eq(x, top), const(0, x), lax.sub(x, top))
-
-
-def _exponentials(x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """(exp(x - max), its sum, the max), axes kept in the latter two; a row with +inf gives it all, evenly. The sum of nothing but zeros is 1.
-
-    The maximum may have lost a nan (see _ordered): the sum has it, whatever was taken away, and XLA fuses no other maximum with the sum.
-    """
-    high = _keep(lax.reduce_max(x, axis), x, axis, True)
-    e = lax.exp(_below(x, high))
-    total = _keep(lax.reduce_sum(e, axis), x, axis, True)
-    return e, lax.select(lax.eq(total, const(0, total)), const(1, total), total), high
-
-
-@kernel
-@wide
-def max_beside(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    """`max` in a program with a softmax of the same: the sum of exponentials, which XLA computes once, knows of a nan."""
-    _, total, high = _exponentials(x, axis)
-    out = lax.select(isnan(total), total, high)
-    return out if keepdims else lax.squeeze(out, axis)
-
-
-@kernel
-@wide
-def logsumexp(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
-    _, total, high = _exponentials(x, axis)
-    out = lax.add(lax.log(total), high)
-    return out if keepdims else lax.squeeze(out, axis)
-
-
-@kernel
-@wide
-def softmax(x: Any, *, axis: int) -> Any:
-    e, total, _ = _exponentials(x, (axis,))
-    return lax.div(e, shape_to(total, x.shape))
-
-
-@kernel
-@wide
-def log_softmax(x: Any, *, axis: int) -> Any:
-    _, total, high = _exponentials(x, (axis,))
-    return lax.sub(_below(x, high), shape_to(lax.log(total), x.shape))
-
-
-@kernel
-@wide
-def log_softmax_at(x: Any, i: Any, *, axis: int) -> Any:
-    _, total, high = _exponentials(x, (axis,))
-    inside = lax.bitwise_and(lax.ge(i, const(0, i)), lax.lt(i, const(x.shape[axis], i)))
-    mine = kernels["take_along"](x, lax.expand_dims(lax.select(inside, i, const(0, i)), (axis,)), axis=axis)
-    out = lax.squeeze(lax.sub(_below(mine, high), lax.log(total)), (axis,))
-    return lax.select(inside, out, const(0, out))
+def plain_max(x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    """What softmax and its kin take for `max`: the sum of exponentials has the nan that this may lose, and XLA fuses no other with that sum."""
+    return _keep(lax.reduce_max(x, axis), x, axis, keepdims)
 
 
 def _arg(f: Callable[..., Any]) -> Callable[..., Any]:

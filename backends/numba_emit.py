@@ -193,16 +193,6 @@ def collapse(shape: Sequence[int], flags: Sequence[Sequence[bool]]) -> tuple[lis
     return sizes, [tuple(c[i] for c in columns) for i in range(len(flags))]
 
 
-def nest(loops: Sequence[tuple[str, str]], before: dict[int, list[str]], body: Sequence[str], depth: int = 1) -> list[str]:
-    """Nested `for v in range(n)` lines; before[d] are the lines that stand inside d loops."""
-    out: list[str] = []
-    for level in range(len(loops) + 1):
-        out += ["    " * (depth + level) + line for line in before.get(level, ())]
-        if level < len(loops):
-            out.append("    " * (depth + level) + f"for {loops[level][0]} in range({loops[level][1]}):")
-    return out + ["    " * (depth + len(loops)) + line for line in body]
-
-
 def wide(dtype: DType) -> str:
     """The type that sums and products accumulate in."""
     return {"float": "np.float64", "complex": "np.complex128", "int": "np.int64", "uint": "np.uint64"}.get(dtype.kind, "np.uint8")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.backends.numba_emit import cast_text, computed, extreme, in_vector, is_half, loaded, lowest, nest, packed, stored
+from minidl.backends.numba_emit import cast_text, computed, extreme, is_half, loaded, lowest, packed, stored
 from minidl.backends.numba_loops import REDUCTIONS, alone, monoid
 from minidl.dtypes import DType, bool_, complex128, float32, int64
 from minidl.graph import Atom, Equation, Var
@@ -60,6 +60,11 @@ def split(shape: Sequence[int], axis: int) -> tuple[int, int, int]:
     return math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :])
 
 
+def nest(loops: Sequence[tuple[str, str]], body: str) -> list[str]:
+    """A line of code inside nested `for v in range(n)` lines."""
+    return ["    " * d + line for d, line in enumerate([*(f"for {v} in range({n}):" for v, n in loops), body])]
+
+
 # ---- structure ------------------------------------------------------------------------------------------------------------------------
 def move(plan: Any, x: Any, out: Any, dtype: DType, shape: Sequence[int], xs: Sequence[int], outs: Sequence[int]) -> None:
     """out[sum i*outs] = x[sum i*xs] for all i below shape; strides are in elements."""
@@ -73,7 +78,7 @@ def move(plan: Any, x: Any, out: Any, dtype: DType, shape: Sequence[int], xs: Se
         i, j = rank - 2, rank - 1
         inside = [(f"i{d}", f"{b}*16, min({b}*16 + 16, n{d})") for d, b in ((i, "p"), (j, "q"))]
         loops[i:] = [("p", f"(n{i} + 15) // 16"), ("q", f"(n{j} + 15) // 16"), *inside]
-    body = nest(loops, {}, [f"x1[{here[1]}] = x0[{here[0]}]"], depth=0)
+    body = nest(loops, f"x1[{here[1]}] = x0[{here[0]}]")
     t = moved(dtype)
     plan.call(source(pointers(t, t), sizes(2, *names), *body), x, out, *(a[0] for a in axes), *(a[1] for a in axes), *(a[2] for a in axes))
 
@@ -160,7 +165,7 @@ def _triangle(plan: Any, e: Equation) -> None:
     (x,), (v,), t = e.inputs, e.outputs, moved(e.inputs[0].dtype)
     kept = "j - i <= k" if e.primitive.name == "tril" else "j - i >= k"
     at = "(b*n + i)*m + j"
-    body = nest([("b", "a[2]"), ("i", "n"), ("j", "m")], {}, [f"x1[{at}] = x0[{at}] if {kept} else {t}(0)"], depth=0)
+    body = nest([("b", "a[2]"), ("i", "n"), ("j", "m")], f"x1[{at}] = x0[{at}] if {kept} else {t}(0)")
     text = source(pointers(t, t), sizes(3, "n", "m", "k"), *body)
     plan.call(text, plan.at(x), plan.out(v), math.prod(x.shape[:-2]), *x.shape[-2:], e.params["k"])
 
@@ -181,7 +186,7 @@ def _reduce(plan: Any, e: Equation) -> None:
 _ROWS = "for o in range(outer):\n    for i in range(inner):\n        b = o*n*inner + i\n"
 
 
-def rows(plan: Any, e: Equation, axis: int, body: str, *extra: Any, out_types: Sequence[str] | None = None, types: Sequence[str] = ()) -> None:
+def rows(plan: Any, e: Equation, axis: int, body: str, *extra: Any, types: Sequence[str] = ()) -> None:
     """A kernel over the rows along one axis: element j of a row is x0[b + j*inner]; x1 is the result."""
     (x,), (v,) = e.inputs, e.outputs
     around = split(x.shape, axis) if x.shape else (1, 1, 1)
@@ -234,59 +239,6 @@ for k in range(n):
     x1[b + j*inner] = {packed(d, f"{computed(d)}(acc)")}
 """
     rows(plan, e, e.params["axis"], body, int(e.params["reverse"]))
-
-
-_SHIFT = """
-high = T(-np.inf)
-for j in range(n):
-    high = vmax(high, {x})
-low = high if high - high == 0 else T(0)
-total = 0.0
-if high == np.inf:
-    for j in range(n):
-        total += 1.0 if {x} == np.inf else 0.0
-else:
-    for j in range(n):
-        total = fadd(total, np.float64(exp({x} - low)))
-"""
-
-
-@lower("softmax", "log_softmax", "logsumexp")
-def _softmax(plan: Any, e: Equation) -> None:
-    name, d, axis = e.primitive.name, e.inputs[0].dtype, e.params["axis"]
-    if name == "logsumexp" and len(axis) != 1:
-        _logsumexp_axes(plan, e)
-        return
-    text = _SHIFT.format(x=_load(e, "b + j*inner")).replace("T(", f"{computed(d)}(").replace("exp(", f"exp_{in_vector(d)}(")
-    if name == "logsumexp":
-        value = f"{computed(d)}(math.log(total) + low)"
-        rows(plan, e, axis[0], text + f"x1[o*inner + i] = {packed(d, value)} if high - high == 0 else {packed(d, 'high')}")
-        return
-    # a row with +inf gives it all, evenly; a row of -inf has nothing to give
-    if name == "softmax":
-        usual, at_inf = f"exp_{in_vector(d)}(v - low) / t", f"{computed(d)}(1) / t if v == np.inf else {computed(d)}(0)"
-        scale = "1.0 if total == 0 else total"
-    else:
-        usual, at_inf = "(v - low) - t", f"-t if v == np.inf else {computed(d)}(-np.inf)"
-        scale = "0.0 if total == 0 else math.log(total)"
-    text += f"t = {computed(d)}({scale})\n"
-    for test, value in (("high != np.inf", usual), ("high == np.inf", at_inf)):
-        text += f"if {test}:\n    for j in range(n):\n        v = {_load(e, 'b + j*inner')}\n        x1[b + j*inner] = {packed(d, value)}\n"
-    rows(plan, e, axis, text)
-
-
-def _logsumexp_axes(plan: Any, e: Equation) -> None:
-    """Several axes: move them to the end and make one of them."""
-    (x,), (v,), axis = e.inputs, e.outputs, e.params["axis"]
-    order = [i for i in range(len(x.shape)) if i not in axis] + list(axis)
-    kept = math.prod(x.shape[i] for i in order[: len(order) - len(axis)])
-    flat = Var((kept, math.prod(x.shape[i] for i in axis)), x.dtype)
-    s = strides(x.shape)
-    shape = [x.shape[i] for i in order]
-    move(plan, plan.at(x), plan.out(flat), x.dtype, shape, [s[i] for i in order], strides(shape))
-    flat_out = Var((kept,), v.dtype)
-    LOWER["logsumexp"](plan, Equation(e.primitive, (flat,), {"axis": (1,), "keepdims": False}, (flat_out,)))
-    plan.alias(v, plan.at(flat_out))
 
 
 @lower("argsort")
@@ -358,7 +310,7 @@ def _gather(plan: Any, e: Equation) -> None:
     n = x.shape[e.params["axis"]]
     at = "(o*m + k)*inner + q"
     loops = [("o", "outer"), ("k", "m"), ("q", "inner")]
-    body = nest(loops, {}, [f"x1[{at}] = x0[(o*n + min(max(x2[{at}], 0), n - 1))*inner + q]"], depth=0)
+    body = nest(loops, f"x1[{at}] = x0[(o*n + min(max(x2[{at}], 0), n - 1))*inner + q]")
     text = source(pointers(t, t, "np.int64"), sizes(3, "outer", "m", "inner", "n"), *body)
     plan.call(text, plan.at(x), plan.out(v), index_of(plan, i), outer if n else 0, m, inner, n)
 

@@ -32,7 +32,6 @@ ALIGN = 64
 _LARGE = 1 << 16  # bytes of scratch memory from which on a kernel that writes over it is worth having
 _SIZED, _MANY = 1 << 12, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
 _ROWS, _PART = 64, 1 << 19  # rows of a product that are worth a call of BLAS, and bytes of them that a loop waits for
-_OPEN = ("softmax", "log_softmax", "logsumexp")  # they have a kernel, which serves where they are small
 
 
 class Storage:
@@ -68,7 +67,7 @@ class Plan:
         self.inputs = [Storage(v.nbytes, 1 + i) for i, v in enumerate(graph.inputs)]
         for v, s in zip(graph.inputs, self.inputs, strict=True):
             self.place[v] = s, 0
-        graph = self._opened(graph)
+        graph = multiplied(expand(swapped(graph), choose=lambda e: not has_kernel(e)), ALIGN**2)
         self.narrow = narrow_places(graph)
         items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
         self.products = products(items, graph, lambda region: self._is_loop(region) and not region.terminal)
@@ -120,14 +119,6 @@ class Plan:
         """Whether a value lies in scratch memory of its own, so much that a kernel which writes over it is worth having beside the plain one."""
         ref = self.place[v]
         return not isinstance(ref, int) and v.nbytes >= _LARGE and ref[0].base == 0 == ref[1] and ref[0].users == 1
-
-    def _opened(self, graph: Graph) -> Graph:
-        """The graph with decompositions in place of what has no kernel, and of large equations whose kernel is for small sizes."""
-
-        def choose(e: Equation) -> bool:
-            return not has_kernel(e) or (e.primitive.name in _OPEN and math.prod(e.inputs[0].shape) >= self.fuse[0])
-
-        return multiplied(expand(swapped(graph), choose=choose), ALIGN**2)
 
     # what lowerings use
     def at(self, atom: Atom) -> Any:

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 from minidl import shapes
-from minidl.dtypes import bool_, float32, int64
+from minidl.dtypes import bool_, int64
 from minidl.primitives.core import Primitive, batch_reduction, expand, index_dtype, reduction
 
 
@@ -174,23 +174,18 @@ def _exp_step(xp: Any, out: Any, axis: int, reverse: bool) -> Any:
 _along("cumlogsumexp", _cumlogsumexp_vjp, _cumlogsumexp_jvp, only="float", promote="float")
 
 # ---- softmax and its kin --------------------------------------------------------------------------------------------------------------
-def _half(decompose: Any) -> Any:
-    """float16 and bfloat16 are computed in float32 and rounded once."""
-
-    def widened(xp: Any, x: Any, **params: Any) -> Any:
-        dtype = xp.dtype_of(x)
-        if dtype.bits > 16:
-            return decompose(xp, x, dtype, **params)
-        return xp.cast(decompose(xp, xp.cast(x, dtype=float32), float32, **params), dtype=dtype)
-
-    return widened
-
-
-@_half
-def _logsumexp(xp: Any, x: Any, dtype: Any, axis: tuple[int, ...], keepdims: bool) -> Any:
+def exponentials(xp: Any, x: Any, axis: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
+    """x less the maximum, the exponentials of that, their sum along the axes, and the maximum, axes kept. A row with +inf gives it all, evenly."""
     high = xp.max(x, axis=axis, keepdims=True)
-    base = xp.where(xp.isfinite(high), high, 0.0)  # so that exp cannot overflow
-    out = xp.add(xp.log(xp.sum(xp.exp(xp.sub(x, base)), axis=axis, keepdims=True)), base)
+    low = xp.where(xp.eq(high, -math.inf), 0.0, high)
+    shifted = xp.where(xp.eq(x, low), 0.0, xp.sub(x, low))  # never inf - inf
+    e = xp.exp(shifted)
+    return shifted, e, xp.sum(e, axis=axis, keepdims=True), high
+
+
+def _logsumexp(xp: Any, x: Any, *, axis: tuple[int, ...], keepdims: bool) -> Any:
+    _, _, total, high = exponentials(xp, x, axis)
+    out = xp.add(xp.log(total), high)
     return out if keepdims else xp.reshape(out, shape=shapes.reduced(x.shape, axis, False))
 
 
@@ -229,24 +224,13 @@ def _log_softmax_jvp(xp: Any, t: Any, out: Any, axis: int) -> Any:
     return xp.where(_alive(xp, p, axis), d, 0.0)
 
 
-def _exponentials(xp: Any, x: Any, axis: int) -> tuple[Any, Any, Any, Any]:
-    """x less the maximum, the exponentials of that, their sum along the axis, and the maximum, axes kept. A row with +inf gives it all, evenly."""
-    high = xp.max(x, axis=(axis,), keepdims=True)
-    low = xp.where(xp.eq(high, -math.inf), 0.0, high)
-    shifted = xp.where(xp.eq(x, low), 0.0, xp.sub(x, low))  # never inf - inf
-    e = xp.exp(shifted)
-    return shifted, e, xp.sum(e, axis=(axis,), keepdims=True), high
-
-
-@_half
-def _softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
-    _, e, total, _ = _exponentials(xp, x, axis)
+def _softmax(xp: Any, x: Any, *, axis: int) -> Any:
+    _, e, total, _ = exponentials(xp, x, (axis,))
     return xp.div(e, xp.where(xp.eq(total, 0.0), 1.0, total))
 
 
-@_half
-def _log_softmax(xp: Any, x: Any, dtype: Any, axis: int) -> Any:
-    shifted, _, total, _ = _exponentials(xp, x, axis)
+def _log_softmax(xp: Any, x: Any, *, axis: int) -> Any:
+    shifted, _, total, _ = exponentials(xp, x, (axis,))
     return xp.sub(shifted, xp.log(xp.where(xp.eq(total, 0.0), 1.0, total)))
 
 
@@ -281,11 +265,8 @@ def _hot(xp: Any, x: Any, i: Any, axis: int) -> Any:
 
 
 def _log_softmax_at(xp: Any, x: Any, i: Any, *, axis: int) -> Any:
-    dtype = xp.dtype_of(x)
-    if dtype.bits <= 16:
-        return xp.cast(_log_softmax_at(xp, xp.cast(x, dtype=float32), i, axis=axis), dtype=dtype)
     row = tuple(1 if a == axis else s for a, s in enumerate(x.shape))
-    _, _, total, high = _exponentials(xp, x, axis)
+    _, _, total, high = exponentials(xp, x, (axis,))
     inside = _inside(xp, x, i, axis)
     mine = xp.take_along(x, xp.reshape(xp.where(inside, i, 0), shape=row), axis=axis)
     d = xp.where(xp.eq(mine, high), 0.0, xp.sub(mine, high))  # never inf - inf
