@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_signed, early, kernel
+from minidl.backends.torch_elementwise import KERNELS, SUMS, Kernel, as_number, as_signed, early, kernel
 from minidl.backends.torch_linear import HALF, SIGNED, affine, blank, dot_general, unseen
 
 Tensor = torch.Tensor
@@ -350,6 +350,16 @@ def relu_dx(g: Tensor, out: Tensor) -> Tensor:
         return keep_positive(g, out)
     zero = number(0.0, out.dtype, out.device)
     return torch.where(torch.gt(out, zero), g, zero)
+
+
+@kernel
+def clip_dx(g: Tensor, x: Tensor, lo: Any, hi: Any) -> Tensor:
+    if x.is_cpu and g.shape == x.shape and g.dtype is x.dtype and x.dtype not in HALF:
+        low, high = as_number(lo), as_number(hi)
+        if math.isfinite(low) and math.isfinite(high):
+            return keep_inside(g, x, lo=low, hi=high)
+    inside = ((x > lo) | (lo == -math.inf)) & ((x < hi) | (hi == math.inf))
+    return torch.where(inside, g, number(0.0, g.dtype, g.device))
 
 
 def finite(x: Tensor) -> bool:

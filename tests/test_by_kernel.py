@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -308,3 +310,91 @@ def test_a_loop_of_no_steps_stays_on_its_backend():
         assert out.shape == (0, 1, 3) and out.backend == "torch"
     last, ys = md.scan(lambda c, x: (c + x, c * x), md.zeros(2, backend="torch"), md.zeros((0, 2), backend="torch"))
     assert (last.backend, ys.backend, ys.shape) == ("torch", "torch", (0, 2))
+
+
+PIXELS = np.linspace(-1.25, 1.25, 24).reshape(2, 3, 2, 2)  # with places on pixels, between them and outside
+TIMES = md.nn.functional.log_softmax(md.asarray(np.random.default_rng(5).normal(size=(6, 3, 4)), backend="numpy"), dim=2).numpy()
+
+
+def ctc(x):
+    targets = md.asarray([[1, 2], [3, 3], [2, -7]], backend=x.backend)
+    return F.ctc_loss(x, targets, [6, 5, 3], [2, 2, 1], reduction="none")
+
+
+#: name: (function, shape or values of each array)
+SEVERAL = {
+    "huber": (lambda x, t: F.huber_loss(x, t, "sum", 0.7), (3, 5), (3, 5)),
+    "smooth l1": (lambda x, t: F.smooth_l1_loss(x, t, "none"), (3, 5), np.zeros((3, 5))),
+    "kinks of huber": (lambda x, t: F.huber_loss(x, t), np.array([[-1.0, 0.0, 1.0, 0.5, 2.0]]), np.zeros((1, 5))),
+    "group": (lambda x, w, b: F.group_norm(x, 2, w, b), (2, 4, 3, 5), (4,), (4,)),
+    "bare group": (lambda x: F.group_norm(x, 3), (2, 6, 4)),
+    "adaptive": (lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (2, 3, 7, 5)),
+    "adaptive volume": (lambda x: F.adaptive_avg_pool3d(x, (3, 2, 4)), (1, 2, 4, 3, 5)),
+    "reflect": (lambda x: F.pad(x, (2, 1, 0, 3), "reflect"), (2, 3, 4, 5)),
+    "replicate": (lambda x: F.pad(x, (2, 1), "replicate"), (2, 3, 4)),
+    "replicate volume": (lambda x: F.pad(x, (0, 1, 2, 0, 1, 1), "replicate"), (1, 2, 3, 4, 2)),
+    "ctc": (ctc, TIMES),
+    "ctc of scores": (ctc, (6, 3, 4)),
+    **{
+        f"{mode} {outside} {align}": (functools.partial(F.grid_sample, mode=mode, padding_mode=outside, align_corners=align), (2, 3, 5, 3), PIXELS)
+        for mode in ("bilinear", "bicubic") for outside in ("zeros", "border", "reflection") for align in (True, False)
+    },
+    "sampled volume": (functools.partial(F.grid_sample, align_corners=True), (2, 3, 5, 3, 2), PIXELS.reshape(2, 2, 2, 1, 3)),
+}  # fmt: skip
+
+
+def both(f, given, weigh=None, order=None):
+    """Values and derivatives on torch and numpy, and whether torch's kernel computed them."""
+    out = []
+    for backend in ("torch", "numpy"):
+        xs = [md.asarray(a if order is None else np.transpose(a).copy(), backend=backend) for a in given]
+        xs = [(x if order is None else md.permute_dims(x, tuple(range(x.ndim))[::-1])).requires_grad_() for x in xs]
+        with np.errstate(all="ignore"):
+            y = f(*xs)
+            g = md.asarray(np.linspace(0.5, 2.0, y.size).reshape(y.shape) if weigh is None else np.full(y.shape, weigh), backend=backend)
+            first = md.autograd.grad(y, xs, g.to(y.dtype), retain_graph=True)
+            again = md.autograd.grad(y, xs, g.to(y.dtype), create_graph=True)
+            moving = [v for v in again if v.requires_grad]
+            second = md.autograd.grad(sum((v * v).sum() for v in moving), xs[0], allow_unused=True) if moving else [None]
+        out.append((y, [0.0 if v is None else v.detach().numpy() for v in (y, *first, *again, *second)]))
+    return by_torch(out[0][0]), out[0][1], out[1][1]
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_kernels_of_several_arrays_have_the_derivatives_of_the_operations(name):
+    f, *given = SEVERAL[name]
+    r = np.random.default_rng(3)
+    arrays = [a if isinstance(a, np.ndarray) else r.normal(size=a) for a in given]
+    for dtype, order, rtol in ((np.float64, None, 1e-11), (np.float64, "turned", 1e-11), (np.float32, None, 2e-4)):
+        kernel, mine, theirs = both(f, [a.astype(dtype) for a in arrays], order=order)
+        assert kernel, "the kernel computed it"
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_infinities_of_several_arrays_are_left_to_the_operations(name):
+    f, *given = SEVERAL[name]
+    r = np.random.default_rng(3)
+    arrays = [a if isinstance(a, np.ndarray) else r.normal(size=a) for a in given]
+    for k, odd in enumerate((np.inf, -np.inf, np.nan)):
+        first = arrays[0].copy()
+        first.flat[k] = odd
+        for some in ([first, *arrays[1:]], [arrays[0], *(np.where(a == a.flat[1], odd, a) for a in arrays[1:])]):
+            _, mine, theirs = both(f, some)
+            for a, b in list(zip(mine, theirs, strict=True))[:-1]:
+                np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+        _, mine, theirs = both(f, arrays, weigh=odd)
+        for a, b in list(zip(mine, theirs, strict=True))[:-1]:
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_places_on_pixels_have_the_slopes_of_the_operations_after_rounding():
+    for size in (5, 7, 12):  # what a place is differs by rounding between (x + 1) * size / 2 - 1/2 and ((x + 1) * size - 1) / 2
+        line = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
+        grid = np.stack(np.meshgrid(line, line), -1)[None]
+        image = np.random.default_rng(size).normal(size=(1, 2, size, size)).astype(np.float32)
+        kernel, mine, theirs = both(functools.partial(F.grid_sample, align_corners=False), [image, grid])
+        assert kernel
+        for a, b in zip(mine[:3], theirs[:3], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

@@ -269,15 +269,16 @@ where = elementwise(
     lambda xp, g, c: xp.where(c, g, 0.0), lambda xp, g, c: xp.where(c, 0.0, g),
     joins=(1, 2), others=bool_,
 )  # fmt: skip
-def _clip_x(xp: Any, g: Any, x: Any, lo: Any, hi: Any) -> Any:
+def _clip_dx(xp: Any, g: Any, x: Any, lo: Any, hi: Any) -> Any:
     # an infinite bound bounds nothing: at an infinite x the derivative is the limit, 1
     above = xp.logical_or(xp.gt(x, lo), xp.eq(lo, -math.inf))
     below = xp.logical_or(xp.lt(x, hi), xp.eq(hi, math.inf))
     return _where0(xp, xp.logical_not(xp.logical_and(above, below)), g)
 
 
-#: Bounds are constants here (Python scalars); with array bounds `md.clip` is maximum and minimum.
-clip = elementwise("clip", "x lo hi", _clip_x, None, None, only="real")
+#: Bounds are constants here (Python scalars); with array bounds `md.clip` is maximum and minimum. The derivative is as relu's.
+clip = elementwise("clip", "x lo hi", lambda xp, g, x, lo, hi: xp.clip_dx(g, x, lo, hi), None, None, only="real")
+clip_dx = Primitive("clip_dx", "g x lo hi", infer=lambda g, x, lo, hi: (x.shape, g.dtype), decompose=_clip_dx, joins=(0,), inline=True)
 
 # ---- conversions ----------------------------------------------------------------------------------------------------------------------
 cast = Primitive(

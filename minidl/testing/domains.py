@@ -320,6 +320,7 @@ row("log_softmax_at", ((3, 4), (3,)), (REAL, index(4)), floor=1.0, axis=1)
 row("log_softmax_at", ((2, 3, 2), (2, 2)), (REAL, index(3)), "float64", label="middle", floor=1.0, axis=1)
 row("log_softmax_at_dx", ((3,), (3, 4), (3,)), (REAL, REAL, index(4)), floor=1.0, axis=1)
 row("relu_dx", ((2, 3), (2, 3)), (REAL, NOT_ZERO))
+row("clip_dx", ((2, 3), (2, 3)), (REAL, interval(-inf, -0.5, 1.25, inf)), exact=True, call=lambda g, x: ns.clip_dx(g, x, -0.5, 1.25))
 for _name in ("tanh_dx", "sigmoid_dx"):
     row(_name, ((2, 3), (3,)), REAL, "float64 float32 complex128")
 

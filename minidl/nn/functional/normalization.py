@@ -192,6 +192,7 @@ def group_norm(
     return _by_group(input, weight, bias, num_groups, eps)
 
 
+@by_kernel("by_group")
 @md.extend.fused
 def _by_group(x: md.Tensor, weight: Any, bias: Any, /, groups: int, eps: float) -> md.Tensor:
     n, c = x.shape[:2]

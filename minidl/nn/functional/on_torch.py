@@ -1,6 +1,6 @@
 """PyTorch: the primitives of minidl.nn.functional.gates, corrected where a value is infinite; and for functions that run eagerly on the CPU, by its
-kernels forwards and backwards: activations, batch normalisation, LSTM layers, losses, pooling, resampling, lists of gradients
-(minidl.nn.functional.kernels).
+kernels forwards and backwards: activations, normalisation of batches and groups, LSTM layers, losses, pooling, borders, resampling, lists of
+gradients (minidl.nn.functional.kernels).
 
 Promises: who may look at values does, on the CPU; elsewhere the argument of a primitive is limited beforehand. Half precision, and what a kernel may
 get wrong (mish of -inf, an infinite cotangent where the derivative is 0, a kink), is no function's: found by looking, which is one quick pass.
@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import torch
 
+import minidl as md
+from minidl.backends import get
 from minidl.backends.torch_kernels import finite
 from minidl.backends.torch_linear import HALF, is_last, unseen
+from minidl.nn.functional import resizing
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -165,6 +169,22 @@ def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor
     return back
 
 
+def by_group(tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Any:
+    if eps <= 0 or not _ours(x, weight, bias) or not (weight is None or finite(weight)):
+        return None
+    x, (n, c) = x.contiguous(), x.shape[:2]
+    sizes = n, c, x.numel() // (n * c), groups
+    out, *saved = torch.native_group_norm(x, weight, bias, *sizes, eps)
+    if not finite(out):
+        return None
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        found = _aten.native_group_norm_backward(g.contiguous(), x, *saved, weight, *sizes, wanted)
+        return found if all(d is None or finite(d) for d in found) else None
+
+    return out, (), back
+
+
 # ---- recurrent layers -------------------------------------------------------------------------------------------------------------------------
 def lstm(tracked: bool, x: Tensor, h: Tensor, c: Tensor, ih: Tensor, hh: Tensor, bias_ih: Any, bias_hh: Any, reverse: bool) -> Any:
     """A layer in one direction by oneDNN, which looks at few of the shapes."""
@@ -227,6 +247,40 @@ def of_classes(tracked: bool, x: Tensor, target: Tensor, axis: int, ignore: int,
     return loss, (), lambda wanted, g: (_aten._log_softmax_backward_data(back(g), logs, axis, x.dtype), None)
 
 
+def huber(tracked: bool, x: Tensor, target: Tensor, delta: Any, reduction: str) -> Any:
+    if not _ours(x, target) or x.shape != target.shape or delta.__class__ not in (int, float):
+        return None
+    how = _REDUCTIONS[reduction], float(delta)
+    out = _aten.huber_loss(x, target, *how)
+    if not finite(out):
+        return None
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        d = _aten.huber_loss_backward(g, x, target, *how)
+        return (d if wanted[0] else None, d.neg() if wanted[1] else None) if finite(d) else None
+
+    return out, (), back
+
+
+def alignments(tracked: bool, logs: Tensor, target: Tensor, lasting: Tensor, wanted: Tensor, blank: int) -> Any:
+    """In float64: what torch gives back is the gradient behind a log_softmax, from which the probabilities are taken again."""
+    if not _ours(logs) or target.dtype is not torch.int64 or not target.numel() or not finite(logs) or logs.max().item() > 10.0:
+        return None
+    wide, sizes = logs.double(), (lasting.tolist(), wanted.tolist())
+    loss, paths = _aten._ctc_loss(wide, target, *sizes, blank, False)
+    if not finite(loss):
+        return None
+
+    def back(asked: list[bool], g: Tensor) -> Any:
+        g = g.double()
+        d = _aten._ctc_loss_backward(g, wide, target, *sizes, loss, paths, blank, False)
+        there = torch.arange(len(logs))[:, None] < lasting
+        d.sub_(wide.exp().mul_(torch.where(there, g, 0.0)[..., None]))
+        return (d.to(logs.dtype), None, None, None) if finite(d) else None
+
+    return loss.to(logs.dtype), (), back
+
+
 # ---- pooling ----------------------------------------------------------------------------------------------------------------------------------
 def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
     """Few maxima, or any with channels last: for others the primitive has quicker ways. torch takes the last nan of a window."""
@@ -236,6 +290,24 @@ def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
     if not finite(out):
         return None
     return out, (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
+
+
+def averages(tracked: bool, x: Tensor, sizes: tuple[int, ...]) -> Any:
+    """By windows of different widths; of many elements torch's running sum is not accurate enough."""
+    if x.dim() not in (4, 5) or not _ours(x) or math.prod(-(-a // b) for a, b in zip(x.shape[2:], sizes, strict=True)) > 64:
+        return None
+    name = f"_adaptive_avg_pool{x.dim() - 2}d"
+    return getattr(_aten, name)(x, sizes), (), lambda wanted, g: (getattr(_aten, f"{name}_backward")(g, x),)
+
+
+# ---- borders ----------------------------------------------------------------------------------------------------------------------------------
+def bordered(tracked: bool, x: Tensor, widths: tuple[int, ...], mode: str) -> Any:
+    name = {"reflect": "reflection", "replicate": "replication"}.get(mode)
+    n = len(widths) // 2
+    if name is None or min(widths) < 0 or x.dim() != n + 2 or not _ours(x):
+        return None
+    name = f"{name}_pad{n}d"
+    return getattr(_aten, name)(x, widths), (), lambda wanted, g: (getattr(_aten, f"{name}_backward")(g, x, widths),)
 
 
 # ---- resampling -------------------------------------------------------------------------------------------------------------------------------
@@ -260,6 +332,48 @@ def enlarged(tracked: bool, x: Tensor, sizes: tuple[int, ...]) -> Any:
 
 def bilinear(tracked: bool, x: Tensor, sizes: tuple[int, ...], scales: tuple[float | None, ...], align: bool) -> Any:
     return _resampled(x, "bilinear", sizes, align, *scales) if _ours(x) else None
+
+
+_MODES, _OUTSIDE = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
+
+
+def sampled(tracked: bool, x: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Any:
+    """Not the nearest pixel, which rounding may choose."""
+    if mode == "nearest" or not _ours(x, grid) or not finite(grid):
+        return None
+    name, how = f"grid_sampler_{x.dim() - 2}d", (_MODES.index(mode), _OUTSIDE.index(padding), align)
+    out = getattr(_aten, name)(x, grid, *how)
+    if not finite(out):
+        return None
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        dx, d = getattr(_aten, f"{name}_backward")(g, x, grid, *how, wanted)
+        if not all(v is None or finite(v) for v in (dx, d)):
+            return None
+        if wanted[1] and mode == "bilinear":
+            _on_pixels(d, g, x, grid, mode, padding, align)
+        return dx, d
+
+    return out, (), back
+
+
+def _on_pixels(d: Tensor, g: Tensor, x: Tensor, grid: Tensor, *how: Any) -> None:
+    """The function's own derivatives where a place is on a pixel but for rounding: its two sides have different slopes, and torch rounds else."""
+    (n, channels, *shape), k = x.shape, x.dim() - 2
+    size = torch.tensor(shape[::-1], dtype=grid.dtype)
+    at = (grid + 1.0).mul_((size - 1.0 if how[-1] else size) * 0.5).sub_(0.0 if how[-1] else 0.5)
+    near = torch.sub(at, at.round()).abs_().lt(at.abs_().add_(1.0).mul_(4 * torch.finfo(at.dtype).eps)).any(-1).view(n, -1)
+    few = int(near.sum(1).max())
+    if few:
+        place = near.to(torch.int8).argsort(1, descending=True)[:, :few, None]
+        points, cotangents = place.expand(n, few, k), place.mT.expand(n, channels, few)
+        wide = (1,) * (k - 1)
+        some = grid.reshape(n, -1, k).gather(1, points).view(n, *wide, few, k)
+        given = g.reshape(n, channels, -1).gather(2, cotangents).view(n, channels, *wide, few)
+        xp, function = get("torch", "cpu"), unwrap(resizing._sampled)
+        tensor = lambda v: md.Tensor(v, xp, xp.dtype_of(v))
+        _, pull = md.vjp(lambda v: function(tensor(x), v, *how), tensor(some))
+        d.view(n, -1, k).scatter_(1, points, pull(tensor(given))[0].payload.view(n, few, k))
 
 
 # ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------

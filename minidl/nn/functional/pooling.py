@@ -274,13 +274,24 @@ def _spread(x: md.Tensor, sizes: tuple[int, ...], fill: float) -> tuple[md.Tenso
 def adaptive_avg_pool(n: int, input: md.Tensor, output_size: OutSize) -> md.Tensor:
     """The mean over windows that share the last n axes among output_size places (None: as many as there are)."""
     x, single, sizes = _adaptive(f"adaptive_avg_pool{n}d", n, input, output_size)
+    if all(s == 1 for s in sizes):
+        out = md.mean(x, axis=tuple(range(2, n + 2)), keepdims=True)
+    elif all(a % b == 0 for a, b in zip(x.shape[2:], sizes, strict=True)):
+        out = md.avg_pool(x, tuple(a // b for a, b in zip(x.shape[2:], sizes, strict=True)))
+    else:
+        out = _averages(x, sizes)
+    return out[0] if single else out
+
+
+@by_kernel("averages")
+def _averages(x: md.Tensor, /, sizes: tuple[int, ...]) -> md.Tensor:
     x, widths, _, counts = _spread(x, sizes, 0.0)
     out = md.avg_pool(x, widths)
     for i, (width, each) in enumerate(zip(widths, counts, strict=True)):
         if min(each) < width:
             scale = md.asarray([width / c for c in each], dtype=out.dtype, backend=x.backend, device=x.device)
-            out = out * scale.reshape((-1,) + (1,) * (n - 1 - i))
-    return out[0] if single else out
+            out = out * scale.reshape((-1,) + (1,) * (len(sizes) - 1 - i))
+    return out
 
 
 def adaptive_max_pool(n: int, input: md.Tensor, output_size: OutSize, return_indices: bool = False) -> Any:

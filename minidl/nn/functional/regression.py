@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.losses import hot, reduced, same_shape
 from minidl.nn.functional.maps import pairwise_distance
 
@@ -69,12 +70,18 @@ def huber_loss(
     same_shape("huber_loss", input, target)
     if delta <= 0:
         raise ValueError(f"huber_loss: delta must be positive, not {delta}")
+    if weight is None:
+        return _huber(input, target, delta, reduction)
+    if weight.shape != input.shape:
+        raise ValueError(f"huber_loss: weight {weight.shape} and input {input.shape} differ in shape")
+    return reduced("huber_loss", _huber(input, target, delta, "none") * weight, reduction)
+
+
+@by_kernel("huber")
+def _huber(input: md.Tensor, target: md.Tensor, /, delta: float, reduction: str) -> md.Tensor:
     d = md.abs(input - target)
     near = md.clip(d, 0.0, delta)
-    loss = near * (d - near * 0.5)
-    if weight is not None and weight.shape != loss.shape:
-        raise ValueError(f"huber_loss: weight {weight.shape} and input {loss.shape} differ in shape")
-    return reduced("huber_loss", loss if weight is None else loss * weight, reduction)
+    return reduced("huber_loss", near * (d - near * 0.5), reduction)
 
 
 def smooth_l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean", beta: float = 1.0) -> md.Tensor:
@@ -88,7 +95,8 @@ def smooth_l1_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean",
         raise ValueError(f"smooth_l1_loss: beta must not be negative, not {beta}")
     if beta == 0:
         return l1_loss(input, target, reduction)
-    return huber_loss(input, target, reduction, beta) / beta
+    loss = huber_loss(input, target, reduction, beta)
+    return loss if beta == 1 else loss / beta
 
 
 # ---- distributions --------------------------------------------------------------------------------------------------------------------

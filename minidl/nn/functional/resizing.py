@@ -46,10 +46,13 @@ def pad(input: md.Tensor, pad: Sequence[int], mode: str = "constant", value: flo
         raise ValueError(f"pad: mode {mode!r} pads the last {input.ndim - 1} axes of shape {input.shape} at most")
     if any(min(before, 0) + min(after, 0) < -n for (before, after), n in zip(widths, reversed(input.shape), strict=False)):
         raise ValueError(f"pad: {tuple(pad)} crops more of shape {input.shape} than there is")
-    x = input
-    for i, (before, after) in enumerate(widths):
-        axis = x.ndim - 1 - i
-        x = _extended(x, axis, before, after, mode)
+    return _bordered(input, tuple(pad), mode)
+
+
+@by_kernel("bordered")
+def _bordered(x: md.Tensor, /, widths: tuple[int, ...], mode: str) -> md.Tensor:
+    for i in range(len(widths) // 2):
+        x = _extended(x, x.ndim - 1 - i, widths[2 * i], widths[2 * i + 1], mode)
     return x
 
 
@@ -338,15 +341,20 @@ def grid_sample(
             f'grid_sample: mode "bilinear", "nearest" or (for 4 axes) "bicubic", padding_mode "zeros", "border" or "reflection"; got {mode!r}, '
             f"{padding_mode!r}"
         )
-    size = input.shape[2:]
+    return _sampled(input, grid, mode, padding_mode, bool(align_corners))
+
+
+@by_kernel("sampled")
+def _sampled(input: md.Tensor, grid: md.Tensor, /, mode: str, padding_mode: str, align: bool) -> md.Tensor:
+    size, n = input.shape[2:], input.ndim - 2
     at = []
     for i, s in enumerate(size):
         v = grid[..., n - 1 - i]
-        v = (v + 1) * ((s - 1) / 2) if align_corners else ((v + 1) * s - 1) / 2
-        at.append(v if mode == "bicubic" else _inside(v, s, padding_mode, bool(align_corners)))
+        v = (v + 1) * ((s - 1) / 2) if align else ((v + 1) * s - 1) / 2
+        at.append(v if mode == "bicubic" else _inside(v, s, padding_mode, align))
     flat = input.reshape((*input.shape[:2], -1))
     if mode == "bicubic":
-        return _bicubic(flat, at, size, grid.shape[1:-1], padding_mode, bool(align_corners))
+        return _bicubic(flat, at, size, grid.shape[1:-1], padding_mode, align)
     if mode == "nearest":
         return _read(flat, [md.round(v) for v in at], size, grid.shape[1:-1])
     return _linear(flat, at, size)

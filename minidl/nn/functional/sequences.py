@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.losses import seen
 
 __all__ = ["ctc_loss"]
@@ -55,7 +56,21 @@ def ctc_loss(
     _check("input_lengths", lasting, steps, "the steps of log_probs")
     _check("target_lengths", wanted, targets.shape[1], "the labels of each row of targets")
     _check_labels(targets, wanted, classes, blank)
+    loss = _aligned(log_probs, targets, lasting, wanted, blank)
+    if zero_infinity:
+        loss = md.where(loss == math.inf, 0.0, loss)
+    if single and reduction == "none":
+        return loss[0]
+    if reduction == "mean":
+        return md.mean(loss / md.maximum(wanted, 1).to(loss.dtype))
+    return md.sum(loss) if reduction == "sum" else loss
+
+
+@by_kernel("alignments")
+def _aligned(log_probs: md.Tensor, targets: md.Tensor, lasting: md.Tensor, wanted: md.Tensor, /, blank: int) -> md.Tensor:
+    """-log of the probability of all alignments, for each sequence."""
     width = 2 * targets.shape[1] + 1
+    (steps, n, classes), like = log_probs.shape, {"backend": log_probs.backend, "device": log_probs.device}
     blanks = md.full_like(targets, blank)
     # blank, label, blank, label, …, blank; a label may follow another without a blank between them where they differ
     path = md.concat((md.stack((blanks, targets), axis=-1).reshape((n, width - 1)), md.full((n, 1), blank, dtype=targets.dtype, **like)), axis=1)
@@ -73,14 +88,7 @@ def ctc_loss(
     start = md.concat((md.zeros((n, 1), dtype=log_probs.dtype, **like), md.broadcast_to(never[:, :1], (n, width - 1))), axis=1)
     alpha, _ = md.scan(move, start, (scores, md.arange(steps, **like)))
     ends = md.take_along_axis(alpha, md.stack((2 * wanted, md.maximum(2 * wanted - 1, 0)), axis=1), axis=1)
-    loss = -md.logaddexp(ends[:, 0], md.where(wanted > 0, ends[:, 1], -math.inf))
-    if zero_infinity:
-        loss = md.where(loss == math.inf, 0.0, loss)
-    if single and reduction == "none":
-        return loss[0]
-    if reduction == "mean":
-        return md.mean(loss / md.maximum(wanted, 1).to(loss.dtype))
-    return md.sum(loss) if reduction == "sum" else loss
+    return -md.logaddexp(ends[:, 0], md.where(wanted > 0, ends[:, 1], -math.inf))
 
 
 def _lengths(name: str, value: Lengths, n: int, like: dict[str, Any]) -> md.Tensor:
