@@ -22,7 +22,7 @@ from minidl.backends.numpy_special import erf
 from minidl.dtypes import DType, float32
 from minidl.emit import static
 from minidl.fusion import Region, regions
-from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.graph import Atom, Emitted, Equation, Graph, Literal, Var
 from minidl.recompute import products, recompute
 
 #: Bytes of all the arrays that one block touches, and the least of one of them: smaller blocks pay more for calls than they save in traffic.
@@ -81,11 +81,8 @@ def into(equation: Equation) -> tuple[Callable[..., Any], tuple[int, ...]] | Non
     return (kernel, tuple(range(len(equation.inputs)))) if isinstance(kernel, np.ufunc) or kernel is sign else None
 
 
-class Loop:
-    """A region as one equation of a program: the primitive of its pseudo-equation."""
-
-    name = "loop"
-    multiple = True
+#: A region as one equation of a program: the primitive of its pseudo-equation.
+Loop = Emitted("loop", True)
 
 
 def cuts(region: Region) -> list[tuple[int, int]] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from minidl.graph import Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var
 
 #: Primitives whose result may show the memory of their first operand. broadcast_to shows one element at many places, so nobody may write there.
 VIEWS = frozenset("alias barrier reshape permute broadcast_to slice flip real imag conj bitcast".split())
@@ -101,11 +101,8 @@ def narrow_places(graph: Graph) -> set[Var]:
     return found
 
 
-class Copy:
-    """The primitive that a program ends with for each result which would share memory; it lives in emitted programs only."""
-
-    name = "copy"
-    multiple = False
+#: The primitive that a program ends with for each result which would share memory; it lives in emitted programs only.
+Copy = Emitted("copy")
 
 
 def with_copies(graph: Graph, which: Iterable[int]) -> Graph:

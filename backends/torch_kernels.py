@@ -354,10 +354,9 @@ def relu_dx(g: Tensor, out: Tensor) -> Tensor:
 
 @kernel
 def clip_dx(g: Tensor, x: Tensor, lo: Any, hi: Any) -> Tensor:
-    if x.is_cpu and g.shape == x.shape and g.dtype is x.dtype and x.dtype not in HALF:
-        low, high = as_number(lo), as_number(hi)
-        if math.isfinite(low) and math.isfinite(high):
-            return keep_inside(g, x, lo=low, hi=high)
+    low, high = as_number(lo), as_number(hi)
+    if x.is_cpu and g.shape == x.shape and g.dtype is x.dtype and x.dtype in _SINGLE and math.isfinite(low) and math.isfinite(high):
+        return keep_inside(g, x, lo=low, hi=high)
     inside = ((x > lo) | (lo == -math.inf)) & ((x < hi) | (hi == math.inf))
     return torch.where(inside, g, number(0.0, g.dtype, g.device))
 

@@ -22,28 +22,17 @@ from minidl.backends import hot
 from minidl.backends.torch_kernels import keep_inside, keep_positive
 from minidl.backends.torch_linear import MANY
 from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
-from minidl.graph import Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.passes.rewriting import common
 from minidl.primitives.core import table
 
 Tensor = torch.Tensor
 
-
-class KeepInside:
-    """keep_inside(g, x; lo, hi): g where lo < x < hi, else 0."""
-
-    name = "keep_inside"
-    multiple = False
-
-
-class KeepPositive:
-    """keep_positive(g, x): g where x > 0, else 0."""
-
-    name = "keep_positive"
-    multiple = False
-
-
+#: keep_inside(g, x; lo, hi): g where lo < x < hi, else 0.
+KeepInside = Emitted("keep_inside")
+#: keep_positive(g, x): g where x > 0, else 0.
+KeepPositive = Emitted("keep_positive")
 #: What libraries rewrite besides, see md.extend.define: functions of a graph, and of whether it is for the CPU.
 REWRITES: list[Callable[[Graph, bool], Graph]] = []
 #: What libraries say of a program on a CPU: which variables are images whose channels are last in memory.

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from minidl.emit import emit, load
-from minidl.graph import Atom, Equation, Graph, Literal, Var
+from minidl.graph import Atom, Emitted, Equation, Graph, Literal, Var
 
 Tensor = torch.Tensor
 _FLOATS = ("float32", "float64")
@@ -32,12 +32,8 @@ _late = torch.tensor(1e30, dtype=torch.float32, device="cpu")
 _SPELLED = {"add": "{} + {}", "sub": "{} - {}", "mul": "{} * {}", "div": "{} / {}", "pow": "pow({}, {})", "sqrt": "sqrt({})", "neg": "-{}"}
 Number = Tensor | float
 
-
-class Numbers:
-    """numbers(*xs; function): the function of the 0-d arrays, in numbers."""
-
-    name = "numbers"
-    multiple = True
+#: numbers(*xs; function): the function of the 0-d arrays, in numbers.
+Numbers = Emitted("numbers", True)
 
 
 def numbers(*xs: Number, function: tuple[Callable[..., tuple], ...]) -> tuple:
@@ -61,11 +57,8 @@ def _functions(source: str) -> tuple[Callable[..., tuple], ...]:
     return tuple(load(source, {**known, "sqrt": m.sqrt, "pow": m.pow}, "numbers") for m in (math, np))
 
 
-class AdamStep:
-    """adam_step(p, mean, square, grad, keep, less, decay, more, root, eps, size): the parameter and the means after a step."""
-
-    name = "adam_step"
-    multiple = True
+#: adam_step(p, mean, square, grad, keep, less, decay, more, root, eps, size): the parameter and the means after a step.
+AdamStep = Emitted("adam_step", True)
 
 
 def adam_step(
@@ -89,12 +82,8 @@ def adam_step(
     )  # fmt: skip
     return p, mean, square
 
-
-class SgdStep:
-    """sgd_step(p, buffer, grad, momentum, rate): the parameter and the buffer after a step."""
-
-    name = "sgd_step"
-    multiple = True
+#: sgd_step(p, buffer, grad, momentum, rate): the parameter and the buffer after a step.
+SgdStep = Emitted("sgd_step", True)
 
 
 def sgd_step(
@@ -174,7 +163,7 @@ class _Match:
         return operands, (quotient[0], sqrt[0])  # type: ignore[index]
 
 
-def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[type, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
+def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[Emitted, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
     """The update that ends in this equation: its step, equations, operands and new state."""
     out = last.outputs[0]
     for step, arrays, there in ((AdamStep, 4, _kernel), (SgdStep, 3, _sgd_kernel)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import numbers
 from collections.abc import Callable, Container, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from minidl.context import Symbolic
 from minidl.dtypes import DType
@@ -74,6 +74,13 @@ class Literal(Symbolic):
 
 
 Atom = Var | Literal
+
+
+class Emitted(NamedTuple):
+    """What stands for a primitive in programs for one backend only."""
+
+    name: str
+    multiple: bool = False
 
 
 class Equation:

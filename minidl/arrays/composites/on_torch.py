@@ -19,7 +19,7 @@ from minidl.backends import get
 from minidl.backends.torch_kernels import finite, number
 from minidl.backends.torch_linear import HALF, unseen
 from minidl.backends.torch_rewrite import EMITTED, REWRITES, Uses
-from minidl.graph import Equation, Graph, Var
+from minidl.graph import Emitted, Equation, Graph, Var
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -218,11 +218,8 @@ def attention_grad(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, sc
 
 
 # ---- in compiled programs -------------------------------------------------------------------------------------------------------------
-class AttentionGrads:
-    """attention_grads(g, q, k, v, ...; scale, causal): what attention_grad computes, in the shapes of q, k and v."""
-
-    name = "attention_grads"
-    multiple = True
+#: attention_grads(g, q, k, v, ...; scale, causal): what attention_grad computes, in the shapes of q, k and v.
+AttentionGrads = Emitted("attention_grads", True)
 
 
 def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, scale: float, causal: bool) -> tuple[Tensor, ...]:

@@ -19,7 +19,7 @@ from minidl.arrays.windows.on_numpy import out_sizes
 from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, is_last, plus, unseen
 from minidl.backends.torch_rewrite import EMITTED, LAST, REWRITES, Uses
-from minidl.graph import Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
 
@@ -331,25 +331,12 @@ def _spread(g: Tensor, i: Tensor, sizes: Ints, window: Ints) -> Tensor:
 
 
 # ---- in compiled programs -------------------------------------------------------------------------------------------------------------
-class PoolMasks:
-    """pool_masks(x; window): the maxima, and what `spread` takes."""
-
-    name = "pool_masks"
-    multiple = True
-
-
-class Spread:
-    """spread(g, places; x_shape, window, ...): pool_scatter where pool_masks found the places."""
-
-    name = "spread"
-    multiple = False
-
-
-class Enlarged:
-    """enlarged(x; sizes): each pixel as a rectangle of so many that the image has these sizes."""
-
-    name = "enlarged"
-    multiple = False
+#: pool_masks(x; window): the maxima, and what `spread` takes.
+PoolMasks = Emitted("pool_masks", True)
+#: spread(g, places; x_shape, window, ...): pool_scatter where pool_masks found the places.
+Spread = Emitted("spread")
+#: enlarged(x; sizes): each pixel as a rectangle of so many that the image has these sizes.
+Enlarged = Emitted("enlarged")
 
 
 def enlarged(x: Tensor, *, sizes: tuple[int, ...]) -> Tensor:
