@@ -106,7 +106,7 @@ for _module, _names in list(_ARRAYS.items())[1:]:
         setattr(Tensor, _name, ops.methods.Later(_name))
 _SATELLITES = (
     "nn", "optim", "data", "distributions", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing",
-    "train", "draw", "extend", "idioms", "control",
+    "train", "draw", "extend", "idioms", "control", "cuda", "func", "special", "utils",
 )  # fmt: skip
 
 __all__ = [

@@ -177,14 +177,16 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, **dims: Any
     """Map f over axes of its arguments, as one batched computation.
 
     in_axes: an integer or None (not mapped) for all arguments, or a pytree prefix of the tuple of arguments; out_axes likewise for the result.
-    in_dims and out_dims are PyTorch's words for them; its randomness="different" is what always holds, and chunk_size changes no value. Raises
-    ValueError where the mapped sizes differ or nothing is mapped.
+    in_dims and out_dims are PyTorch's words for them; randomness="different" is what always holds, so "error" forbids nothing, and chunk_size
+    changes no value. Raises ValueError where the mapped sizes differ or nothing is mapped, TypeError for randomness="same".
 
     >>> md.vmap(lambda x, y: x @ y, in_axes=(0, None))(md.ones((3, 2)), md.ones((2,))).tolist()
     [2.0, 2.0, 2.0]
     """
     in_axes, out_axes = dims.pop("in_dims", in_axes), dims.pop("out_dims", out_axes)
-    if dims.keys() - {"chunk_size"} and dims != {"randomness": "different"}:
+    if dims.pop("randomness", "error") == "same":
+        raise TypeError('vmap: lanes draw different numbers; for randomness="same" draw outside, and map over it with in_axes=None')
+    if dims.keys() - {"chunk_size"}:
         raise TypeError(f"vmap: got an unexpected keyword argument {next(iter(dims))!r}; it takes in_axes and out_axes")
 
     @functools.wraps(f)

@@ -117,7 +117,7 @@ class Rule:
             t = Trace(state.interpreter, self.home)
             t.rule = True
             args, more = ([Tensor(Var(tuple(v[0]), v[1]), t, v[1]) for v in vs] for vs in (avals, map(aval, self.extra)))
-            t.view.update((id(e), (v.payload, None)) for e, v in zip(self.extra, more, strict=True))
+            t.view.update((id(e), (v.payload, t.tracked(e.node))) for e, v in zip(self.extra, more, strict=True))
             inputs = [v.payload for v in (*args, *more)]
             with grad_mode(True), interpreting(t):
                 payloads = [t.lift(o)[0] for o in self.functions[kind](*args)]

@@ -200,12 +200,13 @@ class Trace(Interpreter):
                 self._home = xp
             elif xp is not self.home:
                 mixed("jit", self.home, xp)
-        node = self.turned.get(id(t), (t, None))[1] or t.node
-        if node is not None and node[1] is not tape.LEAF:
-            node = [*tape.alias_node(self, None), node]
         var = Var(t.shape, t.dtype)
-        self.captured[id(t)] = (t, var, node)
+        self.captured[id(t)] = (t, var, self.tracked(self.turned.get(id(t), (t, None))[1] or t.node))
         return var
+
+    def tracked(self, node: Any) -> Any:
+        """What stands on this trace's tape for a Tensor from outside that is on one."""
+        return node if node is None or node[1] is tape.LEAF else [*tape.alias_node(self, None), node]
 
     def turn(self, t: Tensor, node: Any) -> None:
         """A leaf from outside is tracked from here on, or no longer: by this node, or None."""

@@ -321,6 +321,48 @@ def test_a_rule_that_reads_a_tracked_tensor_is_kept_in_bodies():
     assert np.isclose(md.jit(md.grad(md.grad(double)))(f64(2.0)).item(), 1.6)
 
 
+@pytest.mark.parametrize("spelled", ["vjp", "Function"])
+def test_a_backward_differentiates_by_parameters_that_it_reads(spelled, backend):
+    """The adjoint method: backward runs the network again and asks for gradients by its parameters, which forward has read, too."""
+    net = md.nn.Linear(2, 2).double()
+    flat = lambda: md.cat([p.reshape(-1) for p in net.parameters()])
+
+    def again(y, g):
+        with md.enable_grad():
+            y = y.detach().requires_grad_()
+            dy, *dp = md.autograd.grad(md.tanh(net(y)), (y, *net.parameters()), g)
+        return dy, md.cat([p.reshape(-1) for p in dp])
+
+    class Adjoint(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, y, parameters):
+            ctx.save_for_backward(y)
+            with md.no_grad():
+                return md.tanh(net(y))
+
+        @staticmethod
+        def backward(ctx, g):
+            return again(*ctx.saved_tensors, g)
+
+    by_rule = md.custom_vjp(lambda y, parameters: md.tanh(net(y.detach())).detach())
+    by_rule.defvjp(lambda y, parameters: (by_rule(y, parameters), y), again)
+    f = by_rule if spelled == "vjp" else Adjoint.apply
+
+    def step(x):
+        f(x, flat()).square().sum().backward()
+        found = [p.grad.detach() for p in net.parameters()]
+        net.zero_grad()
+        return found
+
+    x = f64([[0.3, -0.5], [1.0, 2.0]])
+    md.tanh(net(x)).square().sum().backward()
+    want = [p.grad.numpy() for p in net.parameters()]
+    net.zero_grad()
+    for run in (step, md.jit(step)):
+        for found, wanted in zip(run(x), want, strict=True):
+            np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12)
+
+
 def test_a_rule_with_effects_stores_what_it_sees_under_jit_too():
     seen = {}
     watch = md.custom_vjp(lambda x: x, effects=True)

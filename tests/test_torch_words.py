@@ -15,6 +15,8 @@ CALLS = {
     "min": lambda T, x: T.min(x, dim=0),
     "sort": lambda T, x: T.sort(x, dim=-1, descending=True, stable=True),
     "sort, a method": lambda T, x: x.sort(dim=0),
+    "max, the axis by its place": lambda T, x: x.max(1, keepdim=True),
+    "median, the axis by its place": lambda T, x: T.median(x, 1, keepdim=True),
     "topk": lambda T, x: x.topk(2, 1, False, True),
 }
 
@@ -30,6 +32,42 @@ def test_the_word_dim_brings_values_and_places(name, backend):
     both = f(md, md.tensor(X))
     assert both.values.tolist() == both[0].tolist() == want[0].tolist()
     assert both.indices.dtype is md.int64
+
+
+def test_nonzero_is_what_as_tuple_says():
+    for x, y in ((md.tensor(X > 2), torch.tensor(X > 2)),):
+        assert x.nonzero(as_tuple=False).tolist() == md.nonzero(x, as_tuple=False).tolist() == y.nonzero(as_tuple=False).tolist()
+        assert [i.tolist() for i in md.nonzero(x, as_tuple=True)] == [i.tolist() for i in y.nonzero(as_tuple=True)]
+
+
+@pytest.mark.parametrize("dim", [0, 1, -2])
+def test_unique_along_a_dim_is_torchs(dim, backend):
+    x = np.array([[2, 1, 2], [3, 1, 3], [2, 1, 2]])
+    mine, its = (T.unique(T.tensor(x), dim=dim, return_inverse=True, return_counts=True) for T in (md, torch))
+    assert [t.tolist() for t in mine] == [t.tolist() for t in its]
+    assert md.unique(md.tensor(x), dim=dim).tolist() == torch.unique(torch.tensor(x), dim=dim).tolist()
+
+
+def test_memory_formats_are_accepted_and_a_range_is_an_index():
+    x = md.tensor(X)
+    assert x.to(memory_format=md.channels_last) is x
+    assert x.contiguous(memory_format=md.contiguous_format).tolist() == x.tolist()
+    assert isinstance(md.nn.Linear(2, 2).to("cpu", non_blocking=True, memory_format=md.preserve_format), md.nn.Linear)
+    assert not x.is_sparse
+    assert x[range(2), [0, 2]].tolist() == [3.0, 4.0]
+    x[range(2), 1] = 7.0
+    assert x[:, 1].tolist() == [7.0, 7.0]
+
+
+def test_norms_take_torchs_positions():
+    a, b = md.tensor(X), torch.tensor(X)
+    for f in (
+        lambda T, x: T.linalg.vector_norm(x, 3, 1, True), lambda T, x: T.linalg.matrix_norm(x, 2), lambda T, x: T.linalg.matrix_norm(x, 1, (1, 0)),
+        lambda T, x: T.linalg.matrix_norm(x[None], "nuc", dim=(0, 2), keepdim=True), lambda T, x: T.matrix_exp(x[:, :2]),
+    ):  # fmt: skip
+        mine, its = f(md, a), f(torch, b)
+        assert mine.shape == tuple(its.shape)
+        np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=1e-12)
 
 
 def test_the_places_carry_no_gradient_and_the_values_minidls():

@@ -53,7 +53,7 @@ def _squares(x: Tensor) -> Tensor:
     return ns.add(ns.square(ns.real(x)), ns.square(ns.imag(x))) if x.dtype.is_complex else ns.square(x)
 
 
-def vector_norm(x: Any, /, *, axis: Axis = None, keepdims: bool = False, ord: float = 2) -> Tensor:
+def vector_norm(x: Any, /, ord: float = 2, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """The norm of the elements over axes: ord 2, 1, inf, -inf, 0 (how many are not 0), or any other p, the pth root of the sum of pth powers.
 
     Derivative 0 at 0, and for p < 0, where one 0 makes the norm 0, at any 0. 16-bit floats are summed in float32.

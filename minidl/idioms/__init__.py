@@ -10,7 +10,7 @@ is an alias or a few lines over the public names. Where one name means two thing
 [[7.0, 0.0], [7.0, 1.0]]
 """
 
-from minidl.idioms import creating, functions, of_jax, of_numpy, placing, shaping, signals, training, writing
+from minidl.idioms import creating, derivatives, functions, of_jax, of_numpy, placing, shaping, signals, training, writing
 from minidl.idioms.absent import ABSENT
 from minidl.idioms.function import Function, function
 from minidl.idioms.names import ALIASES, attach
@@ -20,7 +20,10 @@ _FOUND = ALIASES | {_name: getattr(_room, _name) for _room in _ROOMS for _name i
 #: Room -> name -> what it is there.
 NAMES = {
     **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND,
-    "autograd": {"Function": Function, "function": function, "functional": training.functional, "inference_mode": ALIASES["inference_mode"]},
+    "autograd": {
+        "Function": Function, "function": function, "inference_mode": ALIASES["inference_mode"],
+        **{_name: getattr(derivatives, _name) for _name in derivatives.__all__},
+    },
     "Tensor": {},
 }  # fmt: skip
 ABSENT = {**of_jax.ABSENT, **ABSENT, "md": of_jax.ABSENT["md"] | ABSENT["md"]}

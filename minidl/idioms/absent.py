@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-_LAYOUT = "each backend chooses how arrays lie in memory; leave it out"
 _VIEWS = "there are no views of memory; use indexing, reshape and x.at"
 _CHANGES = "a tensor's shape never changes; make another one"
 
@@ -17,15 +16,9 @@ ABSENT: dict[str, dict[str, str]] = {
     "md": {
         **{name: f"md.nn.functional.{name}" for name in _LAYERS},
         "as_strided": _VIEWS,
-        "channels_last": _LAYOUT,
-        "channels_last_3d": _LAYOUT,
-        "contiguous_format": _LAYOUT,
-        "preserve_format": _LAYOUT,
         "compile": "md.jit(f) compiles",
         "script": "md.jit(f) compiles",
-        "func": "its functions are minidl's: md.vmap, md.grad, md.functional_call",
         "functionalize": "md.jit(f) and md.trace(f) are made of values alone",
-        "utils": "torch.utils.data is md.data, its checkpoint md.checkpoint",
         "seed": "md.manual_seed(number)",
         "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",
         "get_default_device": "md.zeros(()).device",
@@ -42,7 +35,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "vander": "md.linalg.vander",
         "renorm": "x * (maxnorm / norm).clamp(max=1)",
         "lu": "md.linalg.solve",
-        "matrix_exp": "md.linalg.matrix_exp",
         "range": "md.arange",
     },
     "Tensor": {
@@ -65,21 +57,19 @@ ABSENT: dict[str, dict[str, str]] = {
         "map_": "md.vmap(f)(x, y)",
         "pin_memory": "the loader's batches are moved as they are",
         "share_memory_": "arrays are not shared between processes",
-        "is_sparse": "there are no sparse tensors",
         "to_sparse": "there are no sparse tensors",
         "to_dense": "there are no sparse tensors",
         "cross_entropy": "md.nn.functional.cross_entropy(x, target)",
         "renorm": "x * (maxnorm / norm).clamp(max=1)",
         "lu": "md.linalg.solve",
         "put_": "x.assign(x.view(-1).at[index].set(values).view(x.shape))",
+        "indices": "PyTorch's x.max(1), x.sort() and the like are values and places where the axis is said as dim=: x.max(dim=1).indices",
+        "values": "PyTorch's x.max(1), x.sort() and the like are values and places where the axis is said as dim=: x.max(dim=1).values",
         "histogram": "x.histc(), or md.bincount of x.bucketize(edges)",
     },
     "autograd": {
-        "Variable": "tensors are variables: md.tensor(data, requires_grad=True)",
         "set_detect_anomaly": "md.testing.check_grad finds a wrong derivative",
         "detect_anomaly": "md.testing.check_grad finds a wrong derivative",
-        "gradcheck": "md.testing.check_grad",
-        "gradgradcheck": "md.testing.check_grad, of order 2",
         "forward_ad": "md.jvp(f, primals, tangents)",
         "graph": "md.checkpoint, and md.jit(f, memory=...), say what a backward pass keeps",
         "profiler": "md.profile",

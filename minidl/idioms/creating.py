@@ -14,7 +14,7 @@ import numpy as np
 import minidl as md
 
 __all__ = [
-    "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "as_tensor", "bernoulli", "cuda", "device",
+    "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "as_tensor", "bernoulli", "device",
     "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial", "normal", "rand", "rand_like",
     "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
 ]  # fmt: skip
@@ -42,31 +42,6 @@ class device(str):
     def index(self) -> int | None:  # type: ignore[override]
         """Its number, if the name says one."""
         return builtins.int(self.partition(":")[2]) if ":" in self else None
-
-
-class cuda:
-    """What PyTorch programs ask of CUDA, of the default backend."""
-
-    @staticmethod
-    def device_count() -> int:
-        """The number of CUDA devices."""
-        return builtins.sum(d.startswith("cuda") for d in md.zeros(()).__array_namespace__().__array_namespace_info__().devices())
-
-    @staticmethod
-    def is_available() -> bool:
-        """Whether there is a CUDA device.
-
-        >>> md.cuda.is_available() == (md.cuda.device_count() > 0)
-        True
-        """
-        return cuda.device_count() > 0
-
-    @staticmethod
-    def manual_seed_all(seed: int) -> None:
-        """md.manual_seed: there is one stream for all devices."""
-        md.manual_seed(seed)
-
-    manual_seed = manual_seed_all
 
 
 def key(like: md.Tensor | None = None, generator: Any = None) -> md.Tensor:

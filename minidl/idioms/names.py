@@ -58,6 +58,8 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> md.Tensor:
     return md.concat(tensors, axis=dim if axis is None else axis)
 
 
+#: How arrays lie in memory, which a backend chooses: accepted where PyTorch takes them.
+_FORMATS = ("channels_last", "channels_last_3d", "contiguous_format", "preserve_format")
 #: Under other names of PyTorch the same things.
 ALIASES: dict[str, Any] = {
     "float": md.float32, "double": md.float64, "half": md.float16, "long": md.int64, "int": md.int32, "short": md.int16,
@@ -73,8 +75,8 @@ ALIASES: dict[str, Any] = {
     "exp2": lambda input: md.pow(2.0, input), "argwhere": lambda input: md.stack(md.nonzero(input), axis=-1),
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
-    "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
-    "cross": cross, "Size": tuple, "promote_types": md.result_type,
+    "matrix_exp": lambda input: md.linalg.matrix_exp(input), "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
+    "cross": cross, "Size": tuple, **{name: f"torch.{name}" for name in _FORMATS}, "promote_types": md.result_type,
     "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
     "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
@@ -91,11 +93,11 @@ for _name, _f in ALIASES.items():
 _FUNCTIONS = set(
     """BoolTensor ByteTensor DoubleTensor FloatTensor Generator HalfTensor IntTensor LongTensor Size as_tensor atleast_1d atleast_2d atleast_3d
     bartlett_window blackman_window block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
-    concatenate cuda device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value half hamming_window
+    concatenate device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value half hamming_window
     hann_window hstack inference_mode initial_seed int is_tensor load logspace long normal polar promote_types rand randint randn
     randperm replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state
     std_mean trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
-)
+) | {*_FORMATS}
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
 baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide

@@ -382,17 +382,27 @@ def cummin(input: md.Tensor, dim: int) -> Pair:
 def unique(
     input: md.Tensor, sorted: bool = True, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None
 ) -> md.Tensor | tuple[md.Tensor, ...]:
-    """The different elements, in ascending order; if asked for, where each element went, and how many there are of each.
+    """The different elements, or slices along a dim, in ascending order; if asked for, where each went, and how many there are of each.
 
-    Raises NotImplementedError for a dim; TypeError under jit and vmap, where the size depends on values.
+    Raises TypeError under jit and vmap, where the size depends on values.
 
     >>> md.tensor([2, 1, 2]).unique(return_counts=True)[1].tolist()
     [1, 2]
     """
     if dim is not None:
-        raise NotImplementedError("unique: slices along a dim are not compared; flatten the tensor, or give each slice a number")
+        return _unique_slices(input, dim, return_inverse, return_counts)
     found = md.unique_all(input)
     out = (found.values, *([found.inverse_indices] if return_inverse else []), *([found.counts] if return_counts else []))
+    return out[0] if len(out) == 1 else out
+
+
+def _unique_slices(input: md.Tensor, dim: int, return_inverse: bool, return_counts: bool) -> md.Tensor | tuple[md.Tensor, ...]:
+    values = md.extend.deciding(input, "unique", "the number of different slices is known outside only")
+    _, first, inverse, counts = np.unique(values, return_index=True, return_inverse=True, return_counts=True, axis=axis_of("unique", input, dim))
+    at = md.extend.home(input)
+    numbers = lambda a: md.extend.from_numpy(a.reshape(-1), at, md.int64)
+    found = md.take(input, numbers(first), axis=dim)
+    out = (found, *([numbers(inverse)] if return_inverse else []), *([numbers(counts)] if return_counts else []))
     return out[0] if len(out) == 1 else out
 
 

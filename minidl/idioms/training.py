@@ -1,4 +1,4 @@
-"""What PyTorch's programs call around a model: files, stateless calls, ensembles, derivatives of functions."""
+"""What PyTorch's programs call around a model: files, stateless calls, ensembles."""
 
 from __future__ import annotations
 
@@ -120,55 +120,3 @@ def get_rng_state() -> md.Tensor:
 def set_rng_state(new_state: md.Tensor) -> None:
     """Go back to what get_rng_state returned, also when a file kept it."""
     md.random.default_generator.restore(new_state)
-
-
-class functional:
-    """torch.autograd.functional: derivatives of a function of tensors at its inputs, by md's transforms."""
-
-    @staticmethod
-    def _of(transform: Any, func: Callable[..., Any], inputs: Any) -> Any:
-        if isinstance(inputs, md.Tensor):
-            return transform(func)(inputs.detach())
-        return transform(func, argnums=tuple(range(len(inputs))))(*(x.detach() for x in inputs))
-
-    @staticmethod
-    def jacobian(func: Callable[..., Any], inputs: Any) -> Any:
-        """The Jacobian at the inputs (a tensor, or a tuple of them): md.jacrev.
-
-        >>> md.autograd.functional.jacobian(lambda x: x * x, md.tensor([1.0, 2.0])).tolist()
-        [[2.0, 0.0], [0.0, 4.0]]
-        """
-        return functional._of(md.jacrev, func, inputs)
-
-    @staticmethod
-    def hessian(func: Callable[..., Any], inputs: Any) -> Any:
-        """The Hessian of a number at the inputs: md.hessian."""
-        return functional._of(md.hessian, func, inputs)
-
-    @staticmethod
-    def vjp(func: Callable[..., Any], inputs: Any, v: Any = None) -> tuple[Any, Any]:
-        """(func(inputs), the gradient of its product with v)."""
-        out, pull = md.vjp(func, *(x.detach() for x in (inputs if isinstance(inputs, tuple) else (inputs,))))
-        found = pull(md.ones_like(out) if v is None else v)
-        return out, found if isinstance(inputs, tuple) else found[0]
-
-    @staticmethod
-    def jvp(func: Callable[..., Any], inputs: Any, v: Any) -> tuple[Any, Any]:
-        """(func(inputs), its derivative in the direction v)."""
-        primals, tangents = ((x if isinstance(x, tuple) else (x,)) for x in (inputs, v))
-        return md.jvp(func, tuple(x.detach() for x in primals), tuple(tangents))
-
-    @staticmethod
-    def hvp(func: Callable[..., Any], inputs: Any, v: Any) -> tuple[Any, Any]:
-        """(func(inputs), its Hessian times v), for a func that gives a number.
-
-        >>> md.autograd.functional.hvp(lambda x: (x**3).sum(), md.tensor([1.0, 2.0]), md.ones(2))[1].tolist()
-        [6.0, 12.0]
-        """
-        several = isinstance(inputs, tuple)
-        primals, tangents = ((x if several else (x,)) for x in (inputs, v))
-        primals = tuple(x.detach() for x in primals)
-        (value, _), (_, moved) = md.jvp(md.value_and_grad(func, tuple(range(len(primals)))), primals, tuple(tangents))
-        return value, moved if several else moved[0]
-
-    vhp = hvp

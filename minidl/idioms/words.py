@@ -1,6 +1,7 @@
 """PyTorch's words for parameters of minidl's functions, and what they mean where that is more than another word.
 
-`x.max(dim=0)` has values and places, `x.std(dim=0)` a correction of 1, `md.ones(2, requires_grad=True)` wants a gradient.
+`x.max(dim=0)` and `x.max(0, keepdim=True)` have values and places, `x.nonzero(as_tuple=False)` is a matrix, `x.std(dim=0)` a correction of 1,
+`md.ones(2, requires_grad=True)` wants a gradient.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import minidl as md
 from minidl.idioms.shaping import with_places
 
 #: PyTorch's words for parameters, and those that functions may have for them.
@@ -34,9 +36,14 @@ def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[
         raise TypeError(f"{f.__name__}: {', '.join(params)} have two words for one argument; one is enough")
     if "correction" in known and params.keys().isdisjoint(("correction", "unbiased", "ddof")) and ("dim" in params or "keepdim" in params):
         other["correction"] = 1
+    if f.__name__ == "nonzero" and params.keys() == {"as_tuple"}:
+        return lambda: f(*args) if params["as_tuple"] else md.stack(f(*args), axis=-1)
     tracked = "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
     if other == params:
         return None
-    if f.__name__ in _PAIRS and f.__module__.startswith(("minidl.ops", "minidl.arrays")) and isinstance(params.get("dim"), int):
-        return lambda: with_places(f, args, other)
+    if f.__module__.startswith(("minidl.ops", "minidl.arrays")):
+        if f.__name__ in _PAIRS and "keepdim" in params and len(args) == 2:  # x.max(1, keepdim=True)
+            args, other = args[:1], {"axis": args[1], **other}
+        if f.__name__ in _PAIRS and not params.keys().isdisjoint(("dim", "keepdim")) and isinstance(other.get("axis"), int):
+            return lambda: with_places(f, args, other)
     return (lambda: f(*args, **other).requires_grad_()) if tracked else lambda: f(*args, **other)

@@ -134,6 +134,7 @@ METHODS: dict[str, Any] = {
     ),
     "H": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transpose of a matrix."),
     "mH": property(lambda self: md.conj(md.matrix_transpose(self)), doc="The conjugate transposes of the last two axes."),
+    "is_sparse": property(lambda self: False, doc="False: there are no sparse tensors."),
     "is_cuda": property(lambda self: self.device.startswith("cuda"), doc="Whether the tensor lies on a CUDA device."),
     "itemsize": property(lambda self: self.dtype.itemsize, doc="Bytes per element."),
     "element_size": lambda self: self.dtype.itemsize,

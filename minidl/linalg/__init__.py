@@ -444,15 +444,21 @@ def _power(x: Tensor, n: int) -> Tensor:
 
 
 # ---- norms and products -------------------------------------------------------------------------------------------------------------------
-def matrix_norm(x: Any, /, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
-    """A norm of x [..., m, n]: "fro" (the root of the sum of squares), "nuc" (the sum of singular values), 2 or -2 (the largest or least of them),
-    1 or -1 (the largest or least sum of sizes in a column), inf or -inf (in a row). Derivatives are those of the parts: 0 at 0, ties split.
-    Raises ValueError for another ord.
+def matrix_norm(x: Any, /, ord: Any = "fro", axis: tuple[int, int] = (-2, -1), keepdims: bool = False) -> Tensor:
+    """A norm of the matrices in x, which lie in two axes, the last ones of [..., m, n] unless others are said.
+
+    ord: "fro" (the root of the sum of squares), "nuc" (the sum of singular values), 2 or -2 (the largest or least of them), 1 or -1 (the largest
+    or least sum of sizes in a column), inf or -inf (in a row). Derivatives are those of the parts: 0 at 0, ties split. Raises ValueError for
+    another ord, and for axes that are the same.
 
     >>> md.linalg.matrix_norm(md.tensor([[3.0, 0.0], [0.0, 4.0]])).item()
     5.0
     """
     x = _matrices("matrix_norm", x)
+    if tuple(axis) != (-2, -1):
+        places = axes_tuple("matrix_norm", tuple(axis), x.ndim)
+        out = matrix_norm(md.moveaxis(x, tuple(axis), (-2, -1)), ord)
+        return md.expand_dims(out, axis=places) if keepdims else out
     if ord == "fro":
         return vector_norm(x, axis=(x.ndim - 2, x.ndim - 1), keepdims=keepdims)
     if ord not in ("nuc", 1, -1, 2, -2, math.inf, -math.inf):

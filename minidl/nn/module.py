@@ -361,8 +361,12 @@ class Module(State):
         fn(self)
         return self
 
-    def to(self, *args: Any, dtype: Any = None, backend: str | None = None, device: str | None = None) -> Module:
-        """Move parameters and buffers to a dtype (float ones only), backend or device, in place; returns self.
+    def to(
+        self, *args: Any, dtype: Any = None, backend: str | None = None, device: str | None = None, non_blocking: bool = False,
+        memory_format: Any = None,
+    ) -> Module:  # fmt: skip
+        """Move parameters and buffers to a dtype (float ones only), backend or device, in place; returns self. non_blocking and memory_format are
+        accepted and change nothing.
 
         A Tensor never changes its dtype or place, so a parameter that moves is a new Parameter: make the optimizer afterwards.
         """

@@ -251,10 +251,10 @@ _CROSSING = _Crossing()
 @attach("to")
 def to(
     self: Tensor, target: Any = None, /, *more: Any, dtype: Any = None, device: str | None = None, backend: str | None = None, copy: bool = False,
-    non_blocking: bool = False,
+    non_blocking: bool = False, memory_format: Any = None,
 ) -> Tensor:
     """This tensor as another dtype, on another device or on another backend, differentiably; itself where nothing changes (unless copy).
-    non_blocking is accepted: minidl waits for no copy until its values are looked at.
+    non_blocking and memory_format are accepted: no copy is waited for until its values are looked at, and a backend chooses how arrays lie in memory.
 
     target: a dtype or its name, a backend ("torch"), a device ("cuda:0"), or a tensor to follow in all three. Raises RuntimeError for a move inside
     a trace, ImportError for a backend that is not installed.

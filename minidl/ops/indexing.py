@@ -162,7 +162,7 @@ def _expand(x: Tensor, items: tuple[Any, ...]) -> list[Any]:
             out.extend(_mask(item) if item.dtype is dtypes.bool_ else (item,))
             if not item.dtype.is_integer and item.dtype is not dtypes.bool_:
                 raise IndexError(f"indexing: an index array must be of integers or bool, not {describe(item)}")
-        elif isinstance(item, (list, tuple, np.ndarray)):
+        elif isinstance(item, (list, tuple, np.ndarray, range)):
             out.extend(_array(item))
         else:
             try:

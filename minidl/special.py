@@ -1,0 +1,18 @@
+"""torch.special: special functions where PyTorch's programs look for them, `md.special.expit`. They are those of `md`, and what SciPy has besides.
+
+>>> md.special.expit(md.tensor(0.0)).item(), round(md.special.gammainc(md.tensor(1.0), md.tensor(1.0)).item(), 4)
+(0.5, 0.6321)
+"""
+
+from __future__ import annotations
+
+import minidl as md
+from minidl import digamma, erf, erfc, erfinv, expm1, i0, log1p, log_softmax, logsumexp, polygamma, round, softmax, xlogy
+from minidl.idioms.jax.scipy.special import entr, erfcx, gammainc, gammaincc, i0e, i1, i1e, log_ndtr, multigammaln, xlog1py, zeta
+
+exp2, expit, gammaln, logit, ndtr, ndtri, sinc, psi = md.exp2, md.expit, md.gammaln, md.logit, md.ndtr, md.ndtri, md.sinc, digamma
+__all__ = [
+    "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammainc", "gammaincc", "gammaln", "i0", "i0e", "i1", "i1e",
+    "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "polygamma", "psi", "round", "sinc", "softmax",
+    "xlog1py", "xlogy", "zeta",
+]  # fmt: skip

@@ -1,0 +1,135 @@
+"""PyTorch's other rooms under minidl's name: func, special, cuda.amp, utils.data, utils.checkpoint, and autograd's checks, against torch's."""
+
+from __future__ import annotations
+
+import importlib
+
+import numpy as np
+import pytest
+
+import minidl as md
+
+torch = pytest.importorskip("torch")
+X = np.array([[0.3, 1.7, 2.5], [0.9, 0.2, 4.0]])
+
+
+def test_a_program_of_torch_func_runs_with_its_imports_changed():
+    rows = {}
+    for name, tensor in (("torch", torch.tensor), ("minidl", md.tensor)):
+        func = importlib.import_module(f"{name}.func")
+        nn = importlib.import_module(f"{name}.nn")
+        net, w = nn.Linear(3, 1), tensor([[0.1, -0.2, 0.3]])
+        params = {"weight": w.double() if name == "torch" else w.to(md.float64), "bias": tensor([0.5]).double()}
+
+        def loss(params, x, net=net, func=func):
+            return (func.functional_call(net, params, (x.unsqueeze(0),)) ** 2).sum()
+
+        each = func.vmap(func.grad(loss), in_dims=(None, 0), randomness="error", chunk_size=1)(params, tensor(X))
+        rows[name] = {k: v.numpy() for k, v in each.items()}
+    for k, v in rows["torch"].items():
+        np.testing.assert_allclose(rows["minidl"][k], v, rtol=1e-6)
+
+
+OTHERWISE = {"polygamma", "softmax", "log_softmax", "logsumexp", "multigammaln", "round"}  # called with more than numbers
+
+
+@pytest.mark.parametrize("name", sorted({*md.special.__all__} - OTHERWISE))
+def test_special_functions_are_torchs(name):
+    two = name in ("xlogy", "xlog1py", "gammainc", "gammaincc", "zeta")
+    args = [X + 1.1, X[:, ::-1] + 0.5] if two else [X / 5 if name in ("ndtri", "erfinv", "logit") else X]
+    want = getattr(torch.special, name)(*(torch.tensor(a.copy()) for a in args))
+    np.testing.assert_allclose(getattr(md.special, name)(*(md.tensor(a.copy()) for a in args)).numpy(), want.numpy(), rtol=1e-9)
+
+
+def test_checkpoint_is_called_as_torch_calls_it():
+    from minidl.utils.checkpoint import checkpoint, checkpoint_sequential
+
+    runs = []
+
+    def f(x, scale=1.0):
+        runs.append(scale)
+        return md.exp(md.exp(x)) * scale
+
+    x = md.tensor([0.1, 0.2], requires_grad=True)
+    checkpoint(f, x, use_reentrant=False, scale=2.0).sum().backward()
+    assert runs == [2.0, 2.0]  # forward, and again in the backward pass
+    np.testing.assert_allclose(x.grad.numpy(), 2 * np.exp([0.1, 0.2] + np.exp([0.1, 0.2])), rtol=1e-6)
+    net = md.nn.Sequential(*(md.nn.Linear(3, 3) for _ in range(5)))
+    data = md.tensor(X).float()
+    for functions in (net, list(net)):
+        net.zero_grad()
+        checkpoint_sequential(functions, 2, data, use_reentrant=False).sum().backward()
+        found = [p.grad.numpy() for p in net.parameters()]
+        net.zero_grad()
+        net(data).sum().backward()
+        assert all(np.array_equal(p.grad.numpy(), g) for p, g in zip(net.parameters(), found, strict=True))
+
+
+def test_amp_of_cuda_trains_where_there_is_no_cuda():
+    from minidl.cuda.amp import GradScaler, autocast
+
+    net, scaler = md.nn.Linear(3, 1), GradScaler(256.0)
+    opt = md.optim.SGD(net.parameters(), lr=0.1)
+    before = net.weight.detach().numpy()
+    with autocast(enabled=True):
+        out = net(md.tensor(X).float())
+    assert out.dtype is (md.float16 if out.device.startswith("cuda") else md.float32)
+    scaler.scale((out**2).mean()).backward()
+    scaler.step(opt)
+    scaler.update()
+    assert scaler.get_scale() == 256.0
+    assert not np.array_equal(before, net.weight.detach().numpy())
+
+
+def test_data_lies_in_utils_too():
+    from minidl.utils.data import DataLoader, TensorDataset, random_split
+
+    a, b = random_split(TensorDataset(md.arange(10)), [7, 3])
+    assert (len(a), len(b), len(DataLoader(a, batch_size=4))) == (7, 3, 2)
+    assert md.utils.data.Dataset is md.data.Dataset
+    assert md.cuda.is_available() == (md.cuda.device_count() > 0)
+
+
+def test_gradcheck_says_true_for_a_derivative_and_raises_for_another():
+    class Wrong(md.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x * x
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * ctx.saved_tensors[0].detach()
+
+    x, y = (md.tensor(v, dtype=md.float64).requires_grad_() for v in ([0.3, 2.0], [1.5, -0.4]))
+    assert md.autograd.gradcheck(lambda x, y: (x * y, x.exp().sum()), (x, y), eps=1e-6, atol=1e-4)
+    assert md.autograd.gradgradcheck(lambda x, y: x**3 * y, (x, y))
+    assert md.autograd.gradcheck(lambda x, n: x * n, (x, 3))
+    assert not md.autograd.gradcheck(Wrong.apply, (x,), raise_exception=False)
+    assert not md.autograd.gradgradcheck(Wrong.apply, (x,), raise_exception=False)
+    with pytest.raises(RuntimeError, match="output 0 in input 0"):
+        md.autograd.gradcheck(Wrong.apply, (x,))
+    with pytest.raises(ValueError, match="requires grad"):
+        md.autograd.gradcheck(md.sin, (x.detach(),))
+    with pytest.raises(TypeError, match="real inputs"):
+        md.autograd.gradcheck(lambda z: z * z, (md.ones(1, dtype=md.complex128).requires_grad_(),))
+    assert md.autograd.Variable(x).requires_grad is False
+
+
+def test_functional_keeps_the_graph_where_it_is_told_to():
+    def third(T, tensor):
+        x = tensor([1.0, 2.0], requires_grad=True)
+        of = T.autograd.functional
+        found = of.jacobian(lambda v: v**3, x, create_graph=True)
+        h = of.hessian(lambda v: (v**4).sum(), x, create_graph=True)
+        (d,) = T.autograd.grad(found.sum() + h.sum(), x)
+        assert not of.jacobian(lambda v: v**3, x, vectorize=T is md).requires_grad
+        assert not of.vjp(lambda v: v * x, x, x)[1].requires_grad
+        return [d, of.jvp(lambda v: v * v, tensor(3.0), None)[1], of.hvp(lambda v: (v**3).sum(), x, x)[1]]
+
+    for mine, its in zip(third(md, md.tensor), third(torch, torch.tensor), strict=True):
+        np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=1e-6)
+    with pytest.raises(NotImplementedError, match="strict"):
+        md.autograd.functional.jacobian(md.sin, md.ones(1), strict=True)
+    with pytest.raises(RuntimeError, match="v, the direction"):
+        md.autograd.functional.jvp(md.sin, md.ones(2))
