@@ -283,6 +283,7 @@ def jit(
     the environment, clocks, other libraries' random numbers: pass such as arguments.
     check: trace on every call, warn (JitWarning) with the guard that made the program change, raise if it changed without one, or if host data
     that the function reads did.
+    A call is one step of the tape: backward() from one of its results releases what all of them need, as in torch.compile, unless retain_graph=True.
     Raises ValueError for a backend or mode that there is not, and for a budget of another form. Other Python side effects happen once, while tracing.
 
     >>> double = md.jit(lambda x: x * 2.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
@@ -49,10 +51,28 @@ def test_tones_of_floats():
 def test_rotations_are_pillows(angle):
     pillow = Image.fromarray(PHOTO)
     for mode, expand in (("nearest", False), ("nearest", True), ("bilinear", True)):
-        want = np.asarray(pillow.rotate(angle, Image.Resampling[mode.upper()], expand)).astype(int)
-        got = both(T.RandomRotation((angle, angle), mode, expand), PHOTO)
-        assert got.shape == want.shape and np.abs(got - want).max() <= (mode == "bilinear")
+        want = np.asarray(pillow.rotate(angle, Image.Resampling[mode.upper()], expand))
+        assert np.array_equal(both(T.RandomRotation((angle, angle), mode, expand), PHOTO), want)
     assert np.array_equal(T.RandomRotation((angle + 1, angle + 1), center=(2, 3))(PHOTO), pillow.rotate(angle + 1, center=(2, 3)))
+
+
+@pytest.mark.parametrize("angle", [45, -45, 60, 135, math.degrees(math.atan(4 / 3))])
+def test_pixels_that_are_as_near_are_pillows(angle):
+    """Of squares turned by 45 degrees some pixels come from the middle between two."""
+    for n in (4, 5, 8, 16):
+        image = RNG.integers(0, 256, (n, n), np.uint8)
+        for mode in ("nearest", "bilinear"):
+            for expand in (False, True):
+                want = Image.fromarray(image).rotate(angle, Image.Resampling[mode.upper()], expand)
+                assert np.array_equal(T.RandomRotation((angle, angle), mode, expand)(image), want)
+
+
+def test_images_without_pixels_are_themselves():
+    for shape in ((0, 5), (4, 0), (0, 0, 3)):
+        for dtype in (np.uint8, np.float32):
+            for transform in (T.RandomAutocontrast(1.0), T.RandomEqualize(1.0)):
+                out = transform(np.zeros(shape, dtype))
+                assert out.shape == shape and out.dtype == dtype
 
 
 def test_dtypes():

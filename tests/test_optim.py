@@ -304,6 +304,19 @@ def test_lbfgs_takes_the_steps_of_torch(f, steps, kwargs):
     assert set(mine) == set(other) - {"al"}
 
 
+def test_lbfgs_of_a_parameter_without_elements_has_nothing_to_do():
+    p = md.ones((0,), requires_grad=True)
+    optimizer = optim.LBFGS([p], line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (p * p).sum() + 2.0
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 2.0 and p.shape == (0,)
+
+
 def test_lbfgs_goes_on_from_a_state_of_torch_and_its_own():
     start = np.array([-1.2, 1.0])
 

@@ -115,6 +115,13 @@ def test_batches_are_drawn_by_chance_and_padded():
         list(privacy.PoissonSampler(100, 0.5, md.random.key(0), size=2))
 
 
+def test_batches_are_where_the_key_is():
+    for name in ("numpy", "torch"):
+        with md.use_backend("torch" if name == "numpy" else "numpy"):
+            positions, weights = next(iter(privacy.PoissonSampler(20, 0.5, md.random.key(0).to(backend=name))))
+        assert positions.backend == weights.backend == name
+
+
 def test_a_batch_holds_ten_standard_deviations_more_than_is_expected_and_at_most_all():
     assert privacy.PoissonSampler(10_000, 0.01, md.random.key(0)).size == 100 + 99 + 10
     positions, weights = next(iter(privacy.PoissonSampler(3, 1.0, md.random.key(0))))

@@ -65,6 +65,15 @@ def test_results_that_are_read_later_bring_their_own_part():
     assert x.grad.tolist() == [8.0, 12.0]
 
 
+def test_one_backward_pass_releases_the_whole_call_as_that_of_torch_compile():
+    x = md.tensor([1.0, 2.0], requires_grad=True)
+    first, second = md.jit(lambda x: (x * 2.0, x * x))(x)
+    first.sum().backward()
+    with pytest.raises(RuntimeError, match=r"already differentiated .* backward\(retain_graph=True\) the first time"):
+        second.sum().backward()
+    assert x.grad.tolist() == [2.0, 2.0]
+
+
 def test_a_derivative_of_eigenvalues_alone_is_finite_where_vectors_have_none():
     a = md.eye(2, dtype=md.float64).requires_grad_()
     values, _ = md.jit(md.linalg.eigh)(a)

@@ -163,7 +163,8 @@ class GaussianBlur(Transform):
 
 
 def _sampled(picture: Picture, xin: np.ndarray, yin: np.ndarray, mode: str, fill: Any) -> np.ndarray:
-    """The picture at real places (pixel centers at halves), and `fill` outside; bytes as Pillow does, floats as torch.nn.functional.grid_sample."""
+    """The picture at real places (pixel centers at halves), and `fill` outside; bytes as Pillow does, which rounds down what it computes from one
+    neighbour to the other, floats as torch.nn.functional.grid_sample."""
     first, x = picture.tensor or picture.array.ndim == 2, picture.array
     x = x if first else np.moveaxis(x, -1, 0)  # rows and columns last
     h, w = x.shape[-2:]
@@ -175,11 +176,14 @@ def _sampled(picture: Picture, xin: np.ndarray, yin: np.ndarray, mode: str, fill
     else:
         left, top = np.floor(xin - 0.5).astype(np.int64), np.floor(yin - 0.5).astype(np.int64)
         dx, dy, out = xin - 0.5 - left, yin - 0.5 - top, np.zeros(())
-        for row, column, weight in ((0, 0, (1 - dy) * (1 - dx)), (0, 1, (1 - dy) * dx), (1, 0, dy * (1 - dx)), (1, 1, dy * dx)):
-            r, c = top + row, left + column
-            there = at(r, c) if x.dtype == np.uint8 else np.where((r >= 0) & (r < h) & (c >= 0) & (c < w), at(r, c), value)
-            out = out + weight * there
-        out = np.where(inside, out, value) if x.dtype == np.uint8 else out
+        if x.dtype == np.uint8:
+            between = lambda p, q, d: p + (q.astype(np.float64) - p) * d
+            upper, lower = (between(at(r, left), at(r, left + 1), dx) for r in (top, top + 1))
+            out = np.where(inside, between(upper, lower, dy), value)
+        else:
+            for row, column, weight in ((0, 0, (1 - dy) * (1 - dx)), (0, 1, (1 - dy) * dx), (1, 0, dy * (1 - dx)), (1, 1, dy * dx)):
+                r, c = top + row, left + column
+                out = out + weight * np.where((r >= 0) & (r < h) & (c >= 0) & (c < w), at(r, c), value)
     out = out.astype(x.dtype)
     return out if first else np.moveaxis(out, 0, -1)
 
@@ -248,8 +252,17 @@ def affine(
     high, wide = size or (h, w)
     a, b, c, d = _inverse(angle, scale, *shear)
     cx, cy = (w / 2, h / 2) if center is None else center
-    x, y = np.meshgrid(np.arange(wide) + (w - wide) / 2 + 0.5 - cx - shift[0], np.arange(high) + (h - high) / 2 + 0.5 - cy - shift[1])
-    picture.array = _sampled(picture, a * x + b * y + cx, c * x + d * y + cy, mode, fill)
+    x, y = np.meshgrid(np.arange(wide), np.arange(high))
+
+    def places(along: float, across: float, middle: float) -> np.ndarray:
+        start = along * (-cx - shift[0]) + across * (-cy - shift[1]) + middle
+        start = along * ((w - wide) / 2) + across * ((h - high) / 2) + start
+        if mode == "nearest" and picture.array.dtype == np.uint8:  # in whole 65536ths, as Pillow does: where two pixels are as near it matters
+            first, step, row = (np.floor(v * 65536 + 0.5) for v in (start + along * 0.5 + across * 0.5, along, across))
+            return (first + x * step + y * row) / 65536
+        return along * (x + 0.5) + across * (y + 0.5) + start
+
+    picture.array = _sampled(picture, places(a, b, cx), places(c, d, cy), mode, fill)
 
 
 class RandomRotation(Transform):
@@ -279,7 +292,7 @@ class RandomRotation(Transform):
         if self.expand:
             turn = math.radians(angle)
             size = _around(h, w, turn), _around(w, h, turn)
-        affine(picture, -angle, center=self.center, mode=self.interpolation, fill=self.fill, size=size)
+        affine(picture, -(angle % 360), center=self.center, mode=self.interpolation, fill=self.fill, size=size)
 
 
 def _around(side: int, other: int, turn: float) -> int:

@@ -42,7 +42,9 @@ def solarize(x: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def autocontrast(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
-    """The darkest pixel of each channel black, the lightest white."""
+    """The darkest pixel of each channel black, the lightest white; no pixel is neither."""
+    if not x.size:
+        return x
     low, high = (f(x, axis=axes, keepdims=True).astype(np.float64) for f in (np.min, np.max))
     scale = float(_whole(x)) / np.where(high > low, high - low, 1)
     out = np.clip(x * scale - low * scale, 0, _whole(x))
@@ -51,6 +53,8 @@ def autocontrast(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
 
 def equalize(x: np.ndarray, axes: tuple[int, int]) -> np.ndarray:
     """Bytes so that about as many pixels of each channel have each brightness; floats as bytes between."""
+    if not x.size:
+        return x
     if x.dtype != np.uint8:
         return equalize(np.floor(x * (256 - 1e-3)).astype(np.uint8), axes).astype(x.dtype) / x.dtype.type(255)
     rows = np.moveaxis(x, axes, (-2, -1))

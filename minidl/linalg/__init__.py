@@ -1,6 +1,8 @@
 """Linear algebra under the names of the Array API's `linalg` extension; the last two axes are the matrix, axes before them are a batch.
 
-A matrix without a factor or an inverse raises ValueError where the values can be looked at (eager, on a CPU), and gives nan elsewhere. Integers
+A matrix without a factor or an inverse raises ValueError where the values can be looked at (eager, on a CPU), and gives nan elsewhere. One that
+holds nan or an infinity raises nothing: its eigenvalues, singular values and vectors and its pseudo-inverse are nan all over, as is a Cholesky
+factor in which there is any nan; elimination and reflections (solve, inv, det, slogdet, qr) carry such numbers on as arithmetic does. Integers
 become the default float where the result is no integer. What mathematics leaves open is settled alike on every backend: the columns of
 eigenvectors and of left singular vectors have a positive first entry among those of at least 0.77 times their largest, so that they have a
 derivative for complex numbers too. Only the lower triangle of a Hermitian matrix is read, and so has a gradient. Vectors of equal eigenvalues or
@@ -93,24 +95,24 @@ def _matrices(name: str, x: Any, square: bool = False) -> Tensor:
 
 
 def _whole(name: str, out: Tensor, what: str, *inputs: Tensor) -> Tensor:
-    """Raise where a factorisation of numbers gave nan, at once or later."""
+    """Raise where a factorisation of finite numbers gave nan, at once or later."""
 
     if known := seen(out):
-        if np.isnan(known[0]).any() and not any(np.isnan(x).any() for x in seen(*inputs) or ()):
+        if np.isnan(known[0]).any() and all(np.isfinite(x).all() for x in seen(*inputs) or ()):
             raise ValueError(f"{name}: {what}")
         return out
 
     def bad() -> Tensor:
         found = md.any(ns.isnan(out))
         for x in inputs:
-            found = ns.logical_and(found, ns.logical_not(md.any(ns.isnan(x))))
+            found = ns.logical_and(found, md.all(ns.isfinite(x)))
         return found
 
     expect(bad, ValueError, f"{name}: {what}")
     return out
 
 
-_ENDLESS = "the iteration did not converge; does the matrix hold infinities?"
+_ENDLESS = "the iteration did not converge"
 
 
 def _zeros(x: Tensor, *sizes: int) -> Tensor:

@@ -84,29 +84,35 @@ def _last(v: Any, w: Any) -> Any:
     return lax.reshape(to(w, v.dtype), (*w.shape[:-1], 1, w.shape[-1]))
 
 
+def _of_numbers(out: Any, x: Any) -> Any:
+    """What was made of matrices, nan all over for those with a nan or infinity in them."""
+    bad = lax.reduce(lax.bitwise_not(lax.is_finite(lax.abs(x))), False, lax.bitwise_or, (x.ndim - 2, x.ndim - 1))
+    return lax.select(lax.broadcast_in_dim(bad, out.shape, tuple(range(x.ndim - 2))), const(math.nan, out), out)
+
+
 @wide
 def eigh(x: Any) -> Any:
     v, w = lax.linalg.eigh(x, lower=True, symmetrize_input=False)
-    return lax.concatenate([v, _last(v, w)], x.ndim - 2)
+    return _of_numbers(lax.concatenate([v, _last(v, w)], x.ndim - 2), kernels["tril"](x, k=0))
 
 
 def eig(x: Any) -> Any:
     w, v = lax.linalg.eig(to(x, np.float32) if is_half(x) else x, compute_left_eigenvectors=False)
-    return lax.concatenate([v, _last(v, w)], x.ndim - 2)
+    return _of_numbers(lax.concatenate([v, _last(v, w)], x.ndim - 2), x)
 
 
 def eigvals(x: Any) -> Any:
     (w,) = lax.linalg.eig(to(x, np.float32) if is_half(x) else x, compute_left_eigenvectors=False, compute_right_eigenvectors=False)
-    return w
+    return _of_numbers(w, x)
 
 
 @wide
 def svd(x: Any) -> Any:
     u, s, vh = lax.linalg.svd(x, full_matrices=False)
     v = lax.transpose(vh, (*range(x.ndim - 2), x.ndim - 1, x.ndim - 2))
-    return lax.concatenate([u, lax.conj(v) if v.dtype.kind == "c" else v, _last(u, s)], x.ndim - 2)
+    return _of_numbers(lax.concatenate([u, lax.conj(v) if v.dtype.kind == "c" else v, _last(u, s)], x.ndim - 2), x)
 
 
 @wide
 def svdvals(x: Any) -> Any:
-    return lax.linalg.svd(x, full_matrices=False, compute_uv=False)
+    return _of_numbers(lax.linalg.svd(x, full_matrices=False, compute_uv=False), x)

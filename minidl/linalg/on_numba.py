@@ -39,7 +39,7 @@ def _small_cholesky(plan: Any, e: Equation) -> None:
                     s -= {w}(x1[z + i*n + k]) * {w}(x1[z + j*n + k]){conj}
                 if i == j:
                     r = s.real
-                    bad = bad or not r > 0 or r == np.inf
+                    bad = bad or not r > 0
                     x1[z + i*n + j] = {t}(math.sqrt(r))
                 else:
                     x1[z + i*n + j] = {t}(s / {w}(x1[z + j*n + j]))
@@ -180,10 +180,10 @@ def _cholesky(plan: Any, e: Equation) -> None:
 fine = info[0] == 0
 for i in range(n):
     v = c[i*n + i]
-    fine = fine and v - v == 0
+    fine = fine and v == v
 for i in range(n):
     for j in range(n):
-        y[(b*n + i)*n + j] = NAN if not fine else c[i*n + j] if j <= i else c[0]*0
+        y[(b*n + i)*n + j] = NAN if not fine else c[i*n + j] if j <= i else {stored(k.out)}(0)
 """)
 
 
@@ -201,7 +201,7 @@ o = b*(m + n)*width
 {factor}
 for i in range(n):
     for j in range(width):
-        y[o + (m + i)*width + j] = c[j*m + i] if i <= j and j < n else c[0]*0
+        y[o + (m + i)*width + j] = c[j*m + i] if i <= j and j < n else {stored(k.out)}(0)
 {form}
 for i in range(m):
     for j in range(width):
@@ -353,7 +353,7 @@ total = {value}
 for i in range(n):
     p = c[i*n + i]
     odd = pivots[i] != i + 1
-    {step}
+    {step.replace("UNIT", "p / abs(p)" if k.d.is_complex else "math.copysign(1.0, p)")}
 y[b] = total
 """)
 
@@ -365,7 +365,7 @@ if importlib.util.find_spec("scipy"):
     eigh, eigvalsh, eig, eigvals = _eigen(True), _eigen(False), _general(True), _general(False)
     svd, svdvals = _singular(True), _singular(False)
     det = _determinant("{}(1)", "total = total * (-p if odd else p)")
-    detsign = _determinant("{}(1)", "p = p if p == 0 else p / abs(p)\n    total = total * (-p if odd else p)")
+    detsign = _determinant("{}(1)", "p = p if p == 0 or p != p else UNIT\n    total = total * (-p if odd else p)")
     logabsdet = _determinant("{}(0)", "total = total + math.log(abs(p))")
 else:
     cholesky = _small_cholesky

@@ -48,7 +48,9 @@ def _of_numbers(f: Callable[..., Array]) -> Callable[..., Array]:
 
 @_each
 def cholesky(x: Array) -> Array:
-    return np.linalg.cholesky(x)
+    out = np.linalg.cholesky(x)
+    last = out[..., -1:, -1:]  # which is nan if anything is
+    return np.where(last == last, out, x.dtype.type(np.nan)) if (last != last).any() else out
 
 
 @_each
@@ -68,7 +70,8 @@ def logabsdet(x: Array) -> Array:
 
 @widened
 def detsign(x: Array) -> Array:
-    return np.asarray(np.linalg.slogdet(x).sign)
+    sign, size = np.linalg.slogdet(x)
+    return np.where(np.isnan(size), sign.dtype.type(np.nan), sign)
 
 
 @widened

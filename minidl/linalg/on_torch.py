@@ -71,7 +71,8 @@ def logabsdet(x: Tensor) -> Tensor:
 
 @_wide
 def detsign(x: Tensor) -> Tensor:
-    return torch.linalg.slogdet(x).sign
+    sign, size = torch.linalg.slogdet(x)
+    return torch.where(torch.isnan(size), math.nan, sign)
 
 
 @_wide

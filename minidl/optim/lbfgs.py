@@ -187,7 +187,7 @@ def _dot(a: md.Tensor, b: md.Tensor) -> float:
 
 
 def _largest(x: md.Tensor) -> float:
-    return float(md.max(md.abs(x)))
+    return float(md.max(md.abs(x))) if x.size else 0.0
 
 
 def _cubic(a: Point, b: Point, low: float, high: float) -> float:

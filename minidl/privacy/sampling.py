@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +15,8 @@ class PoissonSampler:
 
     n examples; positions int64 [size] and weights float32 [size], 1 for an example and 0 for padding (position 0). size: default far enough above the
     expected rate · n that more come about once in a million batches (ten standard deviations); a batch that is larger raises RuntimeError rather than
-    dropping examples, which the accounting would not know. key: of md.random; the batches are the same on every backend. Iterating gives
-    ceil(1 / rate) batches, an epoch's worth, and goes on with new ones the next time. Raises ValueError for numbers out of range.
+    dropping examples, which the accounting would not know. key: of md.random, on whose backend and device the batches are, alike on all. Iterating
+    gives ceil(1 / rate) batches, an epoch's worth, and goes on with new ones the next time. Raises ValueError for numbers out of range.
 
     >>> import minidl as md
     >>> sampler = PoissonSampler(1000, 0.1, md.random.key(0))
@@ -48,7 +49,8 @@ class PoissonSampler:
                 raise RuntimeError(f"PoissonSampler: {len(chosen)} examples were drawn, and a batch holds {self.size}; give a larger size")
             positions, weights = np.zeros(self.size, np.int64), np.zeros(self.size, np.float32)
             positions[: len(chosen)], weights[: len(chosen)] = chosen, 1.0
-            yield md.asarray(positions), md.asarray(weights)
+            there: Any = {"backend": self.key.backend, "device": self.key.device}
+            yield md.asarray(positions, **there), md.asarray(weights, **there)
 
     def state_dict(self) -> dict[str, int]:
         """The number of batches drawn so far, for a checkpoint."""
