@@ -10,17 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from inspect import unwrap
 from typing import Any
 
 import numpy as np
 import torch
 
-import minidl as md
-from minidl.backends import get
 from minidl.backends.torch_kernels import finite
 from minidl.backends.torch_linear import HALF, is_last, unseen
-from minidl.nn.functional import resizing
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -337,8 +333,8 @@ def bilinear(tracked: bool, x: Tensor, sizes: tuple[int, ...], scales: tuple[flo
 _MODES, _OUTSIDE = ("bilinear", "nearest", "bicubic"), ("zeros", "border", "reflection")
 
 
-def sampled(tracked: bool, x: Tensor, grid: Tensor, mode: str, padding: str, align: bool) -> Any:
-    """Not the nearest pixel, which rounding may choose."""
+def sampled(tracked: bool, x: Tensor, grid: Tensor, mode: str, padding: str, align: bool, slopes: Callable[..., Tensor]) -> Any:
+    """Not the nearest pixel, which rounding may choose. slopes: the function's own derivatives in the grid."""
     if mode == "nearest" or not _ours(x, grid) or not finite(grid):
         return None
     name, how = f"grid_sampler_{x.dim() - 2}d", (_MODES.index(mode), _OUTSIDE.index(padding), align)
@@ -351,17 +347,17 @@ def sampled(tracked: bool, x: Tensor, grid: Tensor, mode: str, padding: str, ali
         if not all(v is None or finite(v) for v in (dx, d)):
             return None
         if wanted[1] and mode == "bilinear":
-            _on_pixels(d, g, x, grid, mode, padding, align)
+            _on_pixels(d, g, x, grid, align, lambda *given: slopes(*given, mode, padding, align))
         return dx, d
 
     return out, (), back
 
 
-def _on_pixels(d: Tensor, g: Tensor, x: Tensor, grid: Tensor, *how: Any) -> None:
+def _on_pixels(d: Tensor, g: Tensor, x: Tensor, grid: Tensor, align: bool, slopes: Callable[..., Tensor]) -> None:
     """The function's own derivatives where a place is on a pixel but for rounding: its two sides have different slopes, and torch rounds else."""
     (n, channels, *shape), k = x.shape, x.dim() - 2
     size = torch.tensor(shape[::-1], dtype=grid.dtype)
-    at = (grid + 1.0).mul_((size - 1.0 if how[-1] else size) * 0.5).sub_(0.0 if how[-1] else 0.5)
+    at = (grid + 1.0).mul_((size - 1.0 if align else size) * 0.5).sub_(0.0 if align else 0.5)
     near = torch.sub(at, at.round()).abs_().lt(at.abs_().add_(1.0).mul_(4 * torch.finfo(at.dtype).eps)).any(-1).view(n, -1)
     few = int(near.sum(1).max())
     if few:
@@ -370,10 +366,7 @@ def _on_pixels(d: Tensor, g: Tensor, x: Tensor, grid: Tensor, *how: Any) -> None
         wide = (1,) * (k - 1)
         some = grid.reshape(n, -1, k).gather(1, points).view(n, *wide, few, k)
         given = g.reshape(n, channels, -1).gather(2, cotangents).view(n, channels, *wide, few)
-        xp, function = get("torch", "cpu"), unwrap(resizing._sampled)
-        tensor = lambda v: md.Tensor(v, xp, xp.dtype_of(v))
-        _, pull = md.vjp(lambda v: function(tensor(x), v, *how), tensor(some))
-        d.view(n, -1, k).scatter_(1, points, pull(tensor(given))[0].payload.view(n, few, k))
+        d.view(n, -1, k).scatter_(1, points, slopes(x, some, given).view(n, few, k))
 
 
 # ---- lists of arrays, as gradients are --------------------------------------------------------------------------------------------------------

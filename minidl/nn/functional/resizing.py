@@ -7,6 +7,7 @@ the places that really depend on it.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Sequence
@@ -341,11 +342,17 @@ def grid_sample(
             f'grid_sample: mode "bilinear", "nearest" or (for 4 axes) "bicubic", padding_mode "zeros", "border" or "reflection"; got {mode!r}, '
             f"{padding_mode!r}"
         )
-    return _sampled(input, grid, mode, padding_mode, bool(align_corners))
+    return _sampled(input, grid, mode, padding_mode, bool(align_corners), functools.partial(_slopes, input.xp))
+
+
+def _slopes(xp: Any, input: Any, grid: Any, g: Any, *how: Any) -> Any:
+    """Of arrays: the derivative of these samples in the grid, for a kernel that leaves some places to it."""
+    x, at, ct = (md.Tensor(v, xp, xp.dtype_of(v)) for v in (input, grid, g))
+    return md.vjp(lambda v: inspect.unwrap(_sampled)(x, v, *how, None), at)[1](ct)[0].payload
 
 
 @by_kernel("sampled")
-def _sampled(input: md.Tensor, grid: md.Tensor, /, mode: str, padding_mode: str, align: bool) -> md.Tensor:
+def _sampled(input: md.Tensor, grid: md.Tensor, /, mode: str, padding_mode: str, align: bool, slopes: Any) -> md.Tensor:
     size, n = input.shape[2:], input.ndim - 2
     at = []
     for i, s in enumerate(size):
