@@ -25,7 +25,7 @@ from minidl.passes.rewriting import common
 #: For each axis of a region's shape, whether a value varies along it (true where the size is 1).
 Layout = tuple[bool, ...]
 REDUCTIONS = frozenset(("sum", "max", "min"))
-TERMINAL = frozenset(("sum", "max", "min"))
+_CHEAP = frozenset(("full", "iota"))  # without operands: each region makes them for itself
 T = TypeVar("T")
 _SEARCH = 400  # units that one search for a cycle may visit before it gives up and nothing is joined
 
@@ -151,9 +151,8 @@ class _Rules:
         reductions: Container[str],
         terminal: Container[str],
         rowwise: Container[str],
-        cheap: Container[str],
     ):
-        self.elementwise, self.reductions, self.terminal, self.rowwise, self.cheap = elementwise, reductions, terminal, rowwise, cheap
+        self.elementwise, self.reductions, self.terminal, self.rowwise = elementwise, reductions, terminal, rowwise
 
     def shape(self, e: Equation) -> tuple[int, ...] | None:
         """The shape of a region that begins with this equation; None where it cannot be in one."""
@@ -172,7 +171,7 @@ class _Rules:
         if any(a in u.terminal for a in e.inputs if isinstance(a, Var)):
             return False
         name = e.primitive.name
-        if name in self.cheap:
+        if name in _CHEAP:
             found = self._broadcast(e, shape, 0, u.inner)
         elif name in self.rowwise:
             found = self._rowwise(e, u, shape)
@@ -266,9 +265,8 @@ def regions(
     elementwise: Callable[[Equation], bool] = default_elementwise,
     *,
     reductions: Container[str] = REDUCTIONS,
-    terminal: Container[str] = TERMINAL,
+    terminal: Container[str] = REDUCTIONS,
     rowwise: Container[str] = (),
-    cheap: Container[str] = ("full", "iota"),
     alone: Callable[[Equation], bool] = lambda equation: False,
     most: int = 256,
 ) -> list[Equation | Region]:
@@ -276,8 +274,8 @@ def regions(
 
     elementwise: which equations (broadcast_to apart) may enter a region as functions of single elements. reductions: names of primitives that may
     reduce the rows inside a region; terminal: those that may end one over other axes, accumulated from row to row; rowwise: those that map a row to
-    a row (softmax over the last axis); cheap: those without operands that each region makes for itself. alone: which equations make a region
-    by themselves; any other region has at least two. most: equations in one region. Raises nothing of its own.
+    a row (softmax over the last axis). alone: which equations make a region by themselves; any other region has at least two. most: equations in one
+    region. Raises nothing of its own.
 
     >>> from minidl.primitives import table
     >>> from minidl.dtypes import float32
@@ -286,8 +284,8 @@ def regions(
     >>> regions(Graph([x], [total, Equation(table["div"], (x, y), {}, (z,))], [z]))
     [<region [8]x[4]: sum div>]
     """
-    rules = _Rules(elementwise, reductions, terminal, rowwise, cheap)
-    equations = list(_own_cheap(graph, cheap))
+    rules = _Rules(elementwise, reductions, terminal, rowwise)
+    equations = list(_own_cheap(graph))
     made: dict[Var, _Unit] = {}
     readers: dict[Var, _Unit] = {}  # the last region that read a variable
     taken: set[Var] = set()  # read by something outside the region that made it: it is in memory anyway, and joining there would save nothing
@@ -313,9 +311,9 @@ def regions(
     return list(_finish(graph, units, alone))
 
 
-def _own_cheap(graph: Graph, cheap: Container[str]) -> Iterator[Equation]:
+def _own_cheap(graph: Graph) -> Iterator[Equation]:
     """The equations, where each reader of a cheap value has one of its own, made just before it."""
-    source = {e.outputs[0]: e for e in graph.equations if e.primitive.name in cheap and not e.inputs}
+    source = {e.outputs[0]: e for e in graph.equations if e.primitive.name in _CHEAP and not e.inputs}
     kept = {v for v in graph.outputs if v in source}
     for e in graph.equations:
         if e.outputs and e.outputs[0] in source:
@@ -334,7 +332,7 @@ def _join(rules: _Rules, a: _Unit, b: _Unit, most: int) -> _Unit:
     if a is b or len(a.equations) + len(b.equations) > most or _between(a, b) or _between(b, a):
         return b
     shape = max((u.shape for u in (a, b) if u.shape is not None), key=math.prod, default=None)
-    lone = a.equations[0][1].primitive.name in rules.cheap
+    lone = a.equations[0][1].primitive.name in _CHEAP
     if shape is None or (a.shape is None and not lone):
         return b
     reads = {_root(u) for u in (*a.reads, *b.reads)} - {a, b}

@@ -48,7 +48,7 @@ class Primitive:
 
     __slots__ = (
         "accepts", "apply", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "kernels",
-        "linear", "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
+        "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -86,7 +86,6 @@ class Primitive:
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
         self.vjps = self._rules(vjps, "vjp")
         self.jvps = self._rules(jvps, "jvp")
-        self.linear = frozenset(i for i, rule in enumerate(self.jvps) if rule == "linear")
         self.needs = {}
         for rule in (*self.vjps, *self.jvps, shared):
             if callable(rule):
@@ -221,14 +220,23 @@ def batch_elementwise(primitive: Primitive, call: Callable[..., Any], size: int,
     return call(primitive.name, *out, **params)
 
 
+def all_lanes(call: Callable[..., Any], size: int, xs: Any, batched: Any) -> list[Any]:
+    """Operands with the batch axis in front, also those that are the same for all lanes."""
+    return [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
+
+
 def batch_leading(primitive: Primitive, call: Callable[..., Any], size: int, xs: Any, batched: Any, params: Any) -> Any:
     """The batching rule where leading axes are free, as before matrices: the batch axis is one more.
 
     >>> md.vmap(md.linalg.det)(md.ones((2, 3, 1, 1))).shape
     (2, 3)
     """
-    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-    return call(primitive.name, *full, **params)
+    return call(primitive.name, *all_lanes(call, size, xs, batched), **params)
+
+
+def batch_along(primitive: Primitive, call: Callable[..., Any], size: int, xs: Any, batched: Any, params: Any) -> Any:
+    """The batching rule of what goes along one axis of all its operands."""
+    return call(primitive.name, *all_lanes(call, size, xs, batched), **{**params, "axis": params["axis"] + 1})
 
 
 def elementwise(

@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import int64
-from minidl.primitives.core import Primitive
+from minidl.primitives.core import Primitive, all_lanes, batch_along
 from minidl.primitives.reductions import edge
 
 
@@ -140,7 +140,7 @@ def _scatter_u_jvp(xp: Any, t: Any, x: Any, u: Any, i: Any, out: Any, mode: str)
 
 
 def _batch_scatter(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    x, u, i = (v if b else call("broadcast_to", v, shape=(size, *v.shape)) for v, b in zip(xs, batched, strict=True))
+    x, u, i = all_lanes(call, size, xs, batched)
     n = x.shape[1]
     flat = call("reshape", x, shape=(size * n, *x.shape[2:]))
     lane = call("reshape", call("iota", size=size, dtype=int64), shape=(size,) + (1,) * (len(i.shape) - 1))
@@ -162,13 +162,8 @@ def _infer_along(x: Any, i: Any, *, axis: int) -> Any:
     return _read("take_along_axis", x, i, axis, i.shape)
 
 
-def _batch_along(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-    return call(primitive.name, *full, **{**params, "axis": params["axis"] + 1})
-
-
 take_along = Primitive(
-    "take_along", "x i", "axis", infer=_infer_along, batch=_batch_along, joins=(0,), others=int64, check_first=True, jvps=("linear", None),
+    "take_along", "x i", "axis", infer=_infer_along, batch=batch_along, joins=(0,), others=int64, check_first=True, jvps=("linear", None),
     vjps=(lambda xp, g, i, x_shape, x_dtype, axis: xp.put_along(_zeros(xp, x_shape, x_dtype), i, g, axis=axis, mode="add"), None),
 )  # fmt: skip
 
@@ -181,7 +176,7 @@ def _infer_put(x: Any, i: Any, u: Any, *, axis: int, mode: str) -> Any:
 
 
 put_along = Primitive(
-    "put_along", "x i u", "axis mode", infer=_infer_put, batch=_batch_along, joins=(0, 2), others=int64, check_first=True,
+    "put_along", "x i u", "axis mode", infer=_infer_put, batch=batch_along, joins=(0, 2), others=int64, check_first=True,
     vjps=(lambda xp, g: g, None, lambda xp, g, i, axis: xp.take_along(g, i, axis=axis)),
     jvps=(
         lambda xp, t: t, None,

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import bool_, int64
-from minidl.primitives.core import Primitive, batch_reduction, expand, index_dtype, reduction
+from minidl.primitives.core import Primitive, batch_along, batch_reduction, expand, index_dtype, reduction
 
 
 def _sum_vjp(xp: Any, g: Any, x_shape: Any, axis: Any, keepdims: bool) -> Any:
@@ -289,14 +289,9 @@ def _at_jvp(xp: Any, t: Any, x: Any, i: Any, axis: int) -> Any:
     return xp.where(_there(xp, x, i, axis), xp.sum(d, axis=(axis,), keepdims=False), 0.0)
 
 
-def _batch_at(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    full = [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-    return call("log_softmax_at", *full, axis=params["axis"] + 1)
-
-
 #: log_softmax(x) at one place of each row. Its derivative is known without a sum over the row of what is 0 at all places but one.
 log_softmax_at = Primitive(
-    "log_softmax_at", "x i", "axis", infer=_infer_at, batch=_batch_at, promote="float",
+    "log_softmax_at", "x i", "axis", infer=_infer_at, batch=batch_along, promote="float",
     vjps=(lambda xp, g, x, i, axis: xp.log_softmax_at_dx(g, x, i, axis=axis), None), jvps=(_at_jvp, None),
     joins=(0,), others=int64, decompose=_log_softmax_at, check_first=True,
 )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Any
 
 from minidl import shapes
 from minidl.dtypes import bool_
-from minidl.primitives.core import Primitive, structural
+from minidl.primitives.core import Primitive, all_lanes, batch_along, structural
 
 # ---- creation: no array goes in, so batching never happens ----------------------------------------------------------------------------
 full = Primitive("full", "", "shape value dtype", infer=lambda *, shape, value, dtype: (shape, dtype), promote="none")
@@ -161,13 +161,8 @@ def _triangle(name: str) -> Primitive:
 tril, triu = _triangle("tril"), _triangle("triu")
 
 
-def _all_lanes(call: Any, size: int, xs: Any, batched: Any) -> list[Any]:
-    return [x if b else call("broadcast_to", x, shape=(size, *x.shape)) for x, b in zip(xs, batched, strict=True)]
-
-
 def _batch_barrier(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    x, after = xs
-    return call("barrier", x if batched[0] else call("broadcast_to", x, shape=(size, *x.shape)), after)
+    return call("barrier", *all_lanes(call, size, xs[:1], batched[:1]), xs[1])
 
 
 #: x itself, as a value of its own that no pass or compiler takes for x: what is computed from it is not merged with what was computed from x, and is
@@ -187,7 +182,7 @@ stop = Primitive(
 #: its place. Programs do without it.
 instead = Primitive(
     "instead", "x value", infer=lambda x, value: (value.shape, value.dtype), promote="none", decompose=lambda xp, x, value: value,
-    batch=lambda p, call, size, xs, batched, params: call("instead", *_all_lanes(call, size, xs, batched)),
+    batch=lambda p, call, size, xs, batched, params: call("instead", *all_lanes(call, size, xs, batched)),
     vjps=(lambda xp, g: g, None), jvps=(lambda xp, t: t, None),
 )  # fmt: skip
 
@@ -213,8 +208,4 @@ def _concat_jvp(xp: Any, t: Any, index: int, shapes: Any, axis: int) -> Any:
     return xp.pad(t, widths=tuple((before, after) if i == axis else (0, 0) for i in range(len(t.shape))), value=0)
 
 
-def _batch_concat(primitive: Any, call: Any, size: int, xs: Any, batched: Any, params: Any) -> Any:
-    return call("concat", *_all_lanes(call, size, xs, batched), axis=params["axis"] + 1)
-
-
-concat = Primitive("concat", "*xs", "axis", infer=_infer_concat, vjps=(_concat_vjp,), jvps=(_concat_jvp,), batch=_batch_concat, check_first=True)
+concat = Primitive("concat", "*xs", "axis", infer=_infer_concat, vjps=(_concat_vjp,), jvps=(_concat_jvp,), batch=batch_along, check_first=True)
