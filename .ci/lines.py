@@ -31,7 +31,7 @@ GOAL = 6000
 CEILING = 24_080
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
-    "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites cuda func special utils __main__"
+    "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites whole cuda func special utils __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

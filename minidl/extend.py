@@ -4,7 +4,7 @@
     define, Primitive, elementwise                    a primitive of your own, batch_elementwise and batch_leading its batching rules
     Body, jvp_graph, vjp_graph, halves, batched_graph functions as graphs, and the graphs derived from these, for a primitive that carries them;
                                                       reached says what in one has a derivative, settings what it depends on, with_modules
-                                                      which arguments belong to the function
+                                                      which arguments belong to the function, told what tells a param from any other
     operand, cast, cut, constant, create, from_numpy  Tensors from what a caller gives; store and storing put one into another, view
                                                       says of one whose elements it shows, sever that it shows none, twin makes one that shares
                                                       nothing; aval says its shape and dtype
@@ -30,8 +30,9 @@ Promises: these names stay. A function written with them runs eager, traced, bat
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ from minidl.context import at_once, autocasting, cast_by, interpreting
 from minidl.custom import custom_vjp
 from minidl.errors import check_all
 from minidl.generated import operation
-from minidl.graph import Equation, Literal, Var, subgraphs
+from minidl.graph import Equation, Literal, Var, subgraphs, told
 from minidl.handover import handed
 from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, fits, operand, pairs, state, traced, values
 from minidl.ops.manipulation import cut
@@ -63,7 +64,9 @@ from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, 
 from minidl.tensors import home as below
 from minidl.tracing import persistent
 from minidl.transforms import argument_numbers, inexact, stands_for, twin, with_modules
-from minidl.whole import fused, whole
+
+if TYPE_CHECKING:
+    from minidl.whole import fused, whole
 
 __all__ = [
     "WICHURA", "Auto", "Backend", "Body", "Engine", "Equation", "Literal", "Primitive", "Rewriter", "Var", "argument_numbers", "at_once",
@@ -71,7 +74,7 @@ __all__ = [
     "constant", "create", "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused",
     "get_backend", "halves", "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand",
     "pairs", "per_lane", "persistent", "reached", "recorded", "rule", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for",
-    "store", "storing", "streams", "subgraphs", "table", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
+    "store", "storing", "streams", "subgraphs", "table", "told", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
 ]  # fmt: skip
 
 
@@ -209,3 +212,10 @@ def expect(bad: Callable[[], Tensor], kind: type[Exception], text: str) -> None:
     """
     if later.policy() == "raise-later":
         later.expect(bad(), kind, text)
+
+
+def __getattr__(name: str) -> Any:
+    """What a room above the core has, and stands here for whoever writes another one."""
+    if name not in ("fused", "whole"):
+        raise AttributeError(f"module 'minidl.extend' has no attribute {name!r}")
+    return getattr(importlib.import_module("minidl.whole"), name)

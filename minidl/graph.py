@@ -18,7 +18,11 @@ from minidl.shapes import describe
 
 
 def told(value: Any) -> Any:
-    """What tells a param from any other: 0.0 is not -0.0, 1 is not True, nan is itself, also inside tuples."""
+    """What tells a param from any other: 0.0 is not -0.0, 1 is not True, nan is itself, also inside tuples.
+
+    >>> md.extend.told(0.0) == md.extend.told(-0.0), md.extend.told(float("nan")) == md.extend.told(float("nan"))
+    (False, True)
+    """
     if isinstance(value, tuple):
         return *map(type, value), *map(told, value)
     return repr(value) if isinstance(value, numbers.Number) and value.__class__ is not int else value

@@ -17,13 +17,9 @@ from collections.abc import Callable
 from inspect import CO_VARARGS
 from typing import Any, TypeVar
 
-from minidl import tree
-from minidl.backends import using
-from minidl.bodies import Body, settings
-from minidl.context import at_once, busy, state
-from minidl.dtypes import DType
-from minidl.graph import Graph, told
-from minidl.tensors import Tensor
+import minidl as md
+from minidl import DType, Graph, Tensor, tree
+from minidl.extend import Body, at_once, settings, told, using
 
 F = TypeVar("F", bound=Callable[..., Any])
 _CALLS = 2  # of one kind before it is compiled: tensors whose shapes are new each time never are
@@ -66,9 +62,7 @@ def whole(f: F) -> F:
         xp = getattr(data[0], "xp", None)
         if not getattr(xp, "compiles_operations", False):
             return again(*args)
-        if state.interpreter is not None or state.autocast is not None:
-            return f(*args)
-        if not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
+        if not at_once() or not all(isinstance(x, Tensor) and x.xp is xp and x.node is None for x in data):
             return f(*args)
         key = told(args[count:]), settings()
         return _program(f, xp, tuple((x.shape, x.dtype) for x in data), args[count:], key)(*(x.payload for x in data))
@@ -93,7 +87,7 @@ def fused(f: F) -> F:
     @functools.wraps(f)
     def call(*args: Any) -> Any:
         data, static = (args, ()) if count is None else (args[:count], args[count:])
-        if busy[0] and not at_once():
+        if not at_once():
             return f(*args)
         xp = getattr(data[0], "xp", None) if data else None
         xp = next((x.xp for x in data if isinstance(x, Tensor)), None) if xp is None else xp
@@ -131,11 +125,9 @@ def _own(out: Any) -> Any:
 
 
 def _made(f: Callable[..., Any], data: tuple[Any, ...], static: tuple[Any, ...], xp: Any) -> Callable[..., Any] | None:
-    from minidl.jitting import jit
-
     if xp.expected(Graph((), (), ())) or any(x is not None and x.nbytes >= _SMALL for x in data):
         return None
-    made = jit(lambda *given: f(*given, *static), backend=xp.name)  # never a contest of backends
+    made = md.jit(lambda *given: f(*given, *static), backend=xp.name)  # never a contest of backends
     try:
         made.explain(*data)
     except Exception:  # whatever it was: the operations need none of it, or say it in the caller's terms
