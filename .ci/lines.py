@@ -19,6 +19,7 @@ array functions that are made of others, the contest of backend="auto", autocast
 normalisation, attention and the gamma function's family followed, with their rules and kernels: 2,600 less. Convolution, pooling, random bits, loops
 and branches left too: 2,250 less, in spite of backward passes made for the results that are read and gradients that stay while a tensor is frozen.
 The rewrites of graphs followed, and those that no program was smaller for are gone: 600 less. So are kernels that a decomposition serves as well.
+Then compositions that are one program, sorting, borders and triangles left: 260 less.
 Exits with 1 above the ceiling.
 """
 
@@ -28,7 +29,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 24_080
+CEILING = 23_800
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites whole cuda func special utils __main__"

@@ -39,7 +39,7 @@ CHAPTERS = {
     "minidl.ops.manipulation": "Shape and order",
     "minidl.arrays.shaping": "Shape and order",
     "minidl.ops.indexing": "Indexing",
-    "minidl.ops.sorting": "Sorting and sets",
+    "minidl.arrays.sorting": "Sorting and sets",
     "minidl.arrays.sets": "Sorting and sets",
     "minidl.ops.linear": "Products",
     "minidl.arrays.products": "Products",
@@ -152,7 +152,7 @@ def derivative(name: str, value: Any) -> Iterator[str]:
         live = [a for i, a in enumerate(primitive.args) if primitive.vjps[i] is not None]
         if not live:
             yield "*Derivative:* none; the result is constant in its arguments."
-        elif len(primitive.linear) == len(primitive.args):
+        elif all(rule == "linear" for rule in primitive.jvps):
             yield "*Derivative:* linear, so it is its own tangent map."
         elif len(live) < len(primitive.args):
             yield f"*Derivative:* in {', '.join(f'`{a}`' for a in live)}."

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from minidl.arrays.products import *  # noqa: F403
     from minidl.arrays.sets import *  # noqa: F403
     from minidl.arrays.shaping import *  # noqa: F403
+    from minidl.arrays.sorting import *  # noqa: F403
     from minidl.arrays.special import *  # noqa: F403
     from minidl.arrays.statistics import *  # noqa: F403
     from minidl.arrays.windows import *  # noqa: F403
@@ -87,7 +88,8 @@ newaxis = None
 _ARRAYS = {
     "arrays.grids": "eye linspace meshgrid",
     "arrays.composites": "gelu layer_norm scaled_dot_product_attention", "arrays.elementwise": "angle heaviside",
-    "arrays.products": "dot outer tensordot vecdot", "arrays.shaping": "chunk repeat roll", "arrays.special": "digamma i0 lgamma polygamma",
+    "arrays.products": "dot outer tensordot vecdot", "arrays.shaping": "chunk pad repeat roll tril triu",
+    "arrays.sorting": "argsort nonzero sort topk", "arrays.special": "digamma i0 lgamma polygamma",
     "arrays.sets": "isin searchsorted unique_all unique_counts unique_inverse unique_values",
     "arrays.windows": "avg_pool conv conv_transpose max_pool",
     "arrays.statistics": "count_nonzero diff median norm quantile std var vector_norm",

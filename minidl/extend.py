@@ -13,7 +13,7 @@
                                                       how large they are together
     home, get_backend, using, Backend                 where they are
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
-    seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises
+    seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises, whose texts have arguments as shown
     whole, fused                                      several operations that are one program where that pays
     stands_for, at_once, traced                       what a library's kernel computes in the place of several, whether they run at once, or in a
                                                       trace or vmap
@@ -59,7 +59,7 @@ from minidl.passes.rewriting import Rewriter, rule
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_elementwise, batch_leading, elementwise
 from minidl.settings import Auto
-from minidl.shapes import axes_tuple, axis_index, size_tuple
+from minidl.shapes import axes_tuple, axis_index, shown, size_tuple
 from minidl.tensors import Tensor, bind, describe, from_numpy, ns, scalar_type, sever, view
 from minidl.tensors import home as below
 from minidl.tracing import persistent
@@ -73,8 +73,9 @@ __all__ = [
     "autocasting", "aval", "axes_tuple", "axis_index", "batch_elementwise", "batch_leading", "batched_graph", "bind", "cast", "cast_by", "check_all",
     "constant", "create", "cut", "dead_code", "deciding", "define", "describe", "disk", "elementwise", "expect", "fits", "from_numpy", "fused",
     "get_backend", "halves", "handed", "home", "inexact", "interpreting", "jvp_graph", "lanes_around", "lifetimes", "memory", "ns", "operand",
-    "pairs", "per_lane", "persistent", "reached", "recorded", "rule", "scalar_type", "seen", "settings", "sever", "size_tuple", "stands_for",
-    "store", "storing", "streams", "subgraphs", "table", "told", "traced", "twin", "using", "view", "vjp_graph", "whole", "with_modules",
+    "pairs", "per_lane", "persistent", "reached", "recorded", "rule", "scalar_type", "seen", "settings", "sever", "shown", "size_tuple",
+    "stands_for", "store", "storing", "streams", "subgraphs", "table", "told", "traced", "twin", "using", "view", "vjp_graph", "whole",
+    "with_modules",
 ]  # fmt: skip
 
 

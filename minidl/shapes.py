@@ -48,7 +48,11 @@ def show(*xs: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """An argument as messages show it: f32[2,3] for an array, else its short text."""
+    """An argument as messages show it: f32[2,3] for an array, else its short text.
+
+    >>> md.extend.shown((md.ones((2, 3)), 5, object()))
+    '(f32[2,3], 5, object)'
+    """
     dtype = getattr(value, "dtype", None)
     if dtype is not None and isinstance(getattr(value, "shape", None), tuple):
         return f"{getattr(dtype, 'short', dtype)}[{','.join(map(str, value.shape))}]"

@@ -1,4 +1,4 @@
-"""Pieces of equal size, elements moved on, and elements repeated."""
+"""Borders, triangles, pieces of equal size, elements moved on, and elements repeated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 import minidl as md
 from minidl import Tensor
-from minidl.extend import axis_index, check_all, cut, deciding, describe, fits, from_numpy, home, ns, operand
+from minidl.extend import axis_index, check_all, cut, deciding, describe, fits, from_numpy, home, ns, operand, pairs, scalar_type, shown
 
-__all__ = ["chunk", "repeat", "roll"]
+__all__ = ["chunk", "pad", "repeat", "roll", "tril", "triu"]
 
 
 def chunk(x: Any, /, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
@@ -83,6 +83,46 @@ def repeat(x: Any, repeats: Any, /, *more: int, axis: int | None = None) -> Tens
     fits("repeat", (*lead, n, *rest), x.dtype)
     wide = ns.broadcast_to(ns.reshape(x, shape=(*lead, 1, *rest)), shape=(*lead, n, *rest))
     return ns.reshape(wide, shape=(*lead[:-1], size * n, *rest))
+
+
+def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
+    """A border of one value. widths: an integer, a pair (before, after) for all axes, or one of these per axis; negative ones crop.
+
+    Raises ValueError for widths that crop more than there is or are not one entry per axis, TypeError for a value that is no number.
+
+    >>> md.pad(md.stack([md.tensor(1), md.tensor(2)]), (1, 0)).tolist()
+    [0, 1, 2]
+    """
+    x = operand(x)
+    both = pairs("pad", widths, x.ndim)
+    if scalar_type(value) is None:
+        raise TypeError(f"pad: the value is a number, not {shown(value)}; for others use where or at[...].set")
+    fits("pad", tuple(n + abs(lo) + abs(hi) for n, (lo, hi) in zip(x.shape, both, strict=True)), x.dtype)
+    if any(w < 0 for p in both for w in p):
+        start = tuple(max(-lo, 0) for lo, _ in both)
+        stop = tuple(max(a, n + min(hi, 0)) for a, n, (_, hi) in zip(start, x.shape, both, strict=True))
+        if any(a > n + min(hi, 0) for a, n, (_, hi) in zip(start, x.shape, both, strict=True)):
+            raise ValueError(f"pad: widths {both} crop more of {describe(x)} than there is")
+        x = ns.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
+        both = tuple((max(lo, 0), max(hi, 0)) for lo, hi in both)
+    return ns.pad(x, widths=both, value=value)
+
+
+def _triangle(name: str) -> Any:
+    def function(x: Any, /, k: int = 0) -> Tensor:
+        x = operand(x)
+        if x.ndim < 2:
+            raise ValueError(f"{name}: at least two axes wanted, {x.ndim} came")
+        return getattr(ns, name)(x, k=max(-x.shape[-2], min(operator.index(k), x.shape[-1])))
+
+    function.__name__ = function.__qualname__ = name
+    part = "above" if name == "tril" else "below"
+    function.__doc__ = f"x with zeros {part} the k-th diagonal of its last two axes. Raises ValueError for fewer than two axes."
+    function.__doc__ += f"\n\n>>> md.{name}(md.ones((2, 2))).tolist()\n{[[1.0, 0.0], [1.0, 1.0]] if name == 'tril' else [[1.0, 1.0], [0.0, 1.0]]}\n"
+    return function
+
+
+tril, triu = _triangle("tril"), _triangle("triu")
 
 
 check_all(globals(), __all__)

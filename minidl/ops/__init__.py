@@ -1,22 +1,21 @@
 """The array functions on top of the primitives, under the names of the Array API standard 2025.12, and what makes Tensors behave.
 
-creation, elementwise, reductions, manipulation, indexing, sorting and linear hold the functions by topic; methods attaches operators and methods
+creation, elementwise, reductions, manipulation, indexing and linear hold the functions by topic; methods attaches operators and methods
 to Tensor.
 """
 
 from minidl import generated as _generated  # noqa: F401  (fills ns, which the operations are made of)
 from minidl.errors import check_all as _check_all
 from minidl.errors import spelled as _spelled
-from minidl.ops import creation, elementwise, indexing, linear, manipulation, reductions, sorting
+from minidl.ops import creation, elementwise, indexing, linear, manipulation, reductions
 from minidl.ops.creation import *  # noqa: F403
 from minidl.ops.elementwise import *  # noqa: F403
 from minidl.ops.indexing import *  # noqa: F403
 from minidl.ops.linear import *  # noqa: F403
 from minidl.ops.manipulation import *  # noqa: F403
 from minidl.ops.reductions import *  # noqa: F403
-from minidl.ops.sorting import *  # noqa: F403
 
-_MODULES = (creation, elementwise, reductions, manipulation, indexing, sorting, linear)
+_MODULES = (creation, elementwise, reductions, manipulation, indexing, linear)
 functions = tuple(name for module in _MODULES for name in module.__all__)
 __all__ = [*functions]
 for _module in _MODULES:

@@ -6,7 +6,6 @@ functions where the model tensor is. While tracing, constants become part of the
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
@@ -31,8 +30,7 @@ from minidl.ops.common import (
 )
 
 __all__ = [
-    "arange", "asarray", "empty", "empty_like", "from_dlpack", "full", "full_like", "ones", "ones_like", "tensor", "tril", "triu", "zeros",
-    "zeros_like",
+    "arange", "asarray", "empty", "empty_like", "from_dlpack", "full", "full_like", "ones", "ones_like", "tensor", "zeros", "zeros_like",
 ]  # fmt: skip
 
 
@@ -280,20 +278,3 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     work = dtypes.int64 if whole else dtypes.float64
     steps = cast(create("iota", xp, dtypes.int64, size=size), work)
     return cast(ns.add(ns.mul(steps, step), start), want)
-
-
-def _triangle(name: str) -> Any:
-    def function(x: Any, /, k: int = 0) -> Tensor:
-        x = operand(x)
-        if x.ndim < 2:
-            raise ValueError(f"{name}: at least two axes wanted, {x.ndim} came")
-        return getattr(ns, name)(x, k=max(-x.shape[-2], min(operator.index(k), x.shape[-1])))
-
-    function.__name__ = function.__qualname__ = name
-    part = "above" if name == "tril" else "below"
-    function.__doc__ = f"x with zeros {part} the k-th diagonal of its last two axes. Raises ValueError for fewer than two axes."
-    function.__doc__ += f"\n\n>>> md.{name}(md.ones((2, 2))).tolist()\n{[[1.0, 0.0], [1.0, 1.0]] if name == 'tril' else [[1.0, 1.0], [0.0, 1.0]]}\n"
-    return function
-
-
-tril, triu = _triangle("tril"), _triangle("triu")

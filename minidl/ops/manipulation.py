@@ -19,18 +19,15 @@ from minidl.ops.common import (
     fresh,
     ns,
     operand,
-    pairs,
     permuted,
     reshaped,
-    scalar_type,
-    shown,
 )  # fmt: skip
 from minidl.tape import Held, opaque_nodes
 from minidl.tensors import view as shows
 
 __all__ = [
     "broadcast_arrays", "broadcast_shapes", "broadcast_to", "concat", "diagonal", "expand_dims", "flatten", "flip", "matrix_transpose", "moveaxis",
-    "pad", "permute_dims", "reshape", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "view",
+    "permute_dims", "reshape", "split", "squeeze", "stack", "swapaxes", "tile", "transpose", "unstack", "view",
 ]  # fmt: skip
 
 
@@ -371,29 +368,6 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     split = ns.reshape(x, shape=tuple(v for s in shape for v in (1, s)))
     wide = ns.broadcast_to(split, shape=tuple(v for s, r in zip(shape, reps, strict=True) for v in (r, s)))
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
-
-
-def pad(x: Any, /, widths: Any, value: Any = 0) -> Tensor:
-    """A border of one value. widths: an integer, a pair (before, after) for all axes, or one of these per axis; negative ones crop.
-
-    Raises ValueError for widths that crop more than there is or are not one entry per axis, TypeError for a value that is no number.
-
-    >>> md.pad(md.stack([md.tensor(1), md.tensor(2)]), (1, 0)).tolist()
-    [0, 1, 2]
-    """
-    x = operand(x)
-    both = pairs("pad", widths, x.ndim)
-    if scalar_type(value) is None:
-        raise TypeError(f"pad: the value is a number, not {shown(value)}; for others use where or at[...].set")
-    fits("pad", tuple(n + abs(lo) + abs(hi) for n, (lo, hi) in zip(x.shape, both, strict=True)), x.dtype)
-    if any(w < 0 for p in both for w in p):
-        start = tuple(max(-lo, 0) for lo, _ in both)
-        stop = tuple(max(a, n + min(hi, 0)) for a, n, (_, hi) in zip(start, x.shape, both, strict=True))
-        if any(a > n + min(hi, 0) for a, n, (_, hi) in zip(start, x.shape, both, strict=True)):
-            raise ValueError(f"pad: widths {both} crop more of {describe(x)} than there is")
-        x = ns.slice(x, start=start, stop=stop, step=(1,) * x.ndim)
-        both = tuple((max(lo, 0), max(hi, 0)) for lo, hi in both)
-    return ns.pad(x, widths=both, value=value)
 
 
 def diagonal(x: Any, /, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from minidl import shapes
-from minidl.ops.common import Tensor, deciding, describe, dtypes, from_numpy, home, ns, operand
-from minidl.tree import Fields
+import minidl as md
+from minidl import Tensor
+from minidl.extend import axis_index, check_all, deciding, describe, from_numpy, home, ns, operand
 
 __all__ = ["argsort", "nonzero", "sort", "topk"]
 
@@ -24,7 +24,7 @@ def argsort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool
     [1, 2, 0]
     """
     x = operand(x)
-    return ns.argsort(x, axis=shapes.axis_index("argsort", axis, x.ndim), descending=descending)
+    return ns.argsort(x, axis=axis_index("argsort", axis, x.ndim), descending=descending)
 
 
 def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = True) -> Tensor:
@@ -34,11 +34,11 @@ def sort(x: Any, /, axis: int = -1, *, descending: bool = False, stable: bool = 
     [3, 2, 1]
     """
     x = operand(x)
-    a = shapes.axis_index("sort", axis, x.ndim)
+    a = axis_index("sort", axis, x.ndim)
     return ns.take_along(x, ns.argsort(x, axis=a, descending=descending), axis=a)
 
 
-class TopK(Fields):
+class TopK(md.tree.Fields):
     """What topk returns."""
 
     values: Tensor
@@ -55,7 +55,7 @@ def topk(x: Any, /, k: int, axis: int = -1, largest: bool = True, sorted: bool =
     [1, 2]
     """
     x = operand(x)
-    a = shapes.axis_index("topk", axis, x.ndim)
+    a = axis_index("topk", axis, x.ndim)
     if not 0 <= k <= x.shape[a]:
         raise ValueError(f"topk: k is {k}; axis {a} of {describe(x)} has {x.shape[a]} elements")
     places = ns.argtopk(x, axis=a, k=k, largest=largest)
@@ -74,6 +74,9 @@ def nonzero(x: Any, /) -> tuple[Tensor, ...]:
     if not x.ndim:
         raise ValueError("nonzero: a 0-d array has no positions; compare it with 0")
     return tuple(
-        from_numpy(i, home(x.xp), dtypes.int64)
+        from_numpy(i, home(x), md.int64)
         for i in np.nonzero(deciding(x, "nonzero", "md.where keeps all elements; or call nonzero outside the traced function"))
     )
+
+
+check_all(globals(), __all__)
