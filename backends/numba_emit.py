@@ -1,7 +1,7 @@
 """Elementwise equations as numba source: a table of scalar expressions, and the words for loading, storing and converting them.
 
-Promises: each operation rounds to its dtype; integers wrap in their own width; float16 and bfloat16 are computed in float32 and rounded after every
-operation.
+Promises: each operation rounds to its dtype; integers wrap in their own width, x // 0 and x % 0 are 0 (Numba's own, under NumPy's error model), and
+shifts past the width give 0 or the sign; float16 and bfloat16 are computed in float32 and rounded after every operation.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _FLOAT = _MATH | {
     "maximum": "vmax({0}, {1})", "minimum": "vmin({0}, {1})", "clip": "clip({0}, {1}, {2})",
     "fmax": "{1} if {0} != {0} else ({0} if {1} != {1} else vmax({0}, {1}))",
     "fmin": "{1} if {0} != {0} else ({0} if {1} != {1} else vmin({0}, {1}))",
-    "atan2": "math.atan2({0}, {1})", "hypot": "math.hypot({0}, {1})", "logaddexp": "logaddexp({0}, {1})", "copysign": "math.copysign({0}, {1})",
+    "atan2": "math.atan2({0}, {1})", "hypot": "math.hypot({0}, {1})", "logaddexp": "np.logaddexp({0}, {1})", "copysign": "math.copysign({0}, {1})",
     "xlogy": "xlogy({0}, {1})", "nextafter": "np.nextafter({0}, {1})",
 }  # fmt: skip
 _UNSIGNED = {
     "neg": "{W}(0) - {0}", "abs": "{0}", "sign": "{0} > {T}(0)", "relu": "{0}", "floor": "{0}", "ceil": "{0}", "round": "{0}", "trunc": "{0}",
-    "isnan": "False", "isinf": "False", "isfinite": "True", "signbit": "False", "floor_divide": "{W}({0}) // {W}({1}) if {1} else {W}(0)",
-    "remainder": "{W}({0}) % {W}({1}) if {1} else {W}(0)", "pow": "uint_pow(np.uint64({0}), np.uint64({1}))",
+    "isnan": "False", "isinf": "False", "isfinite": "True", "signbit": "False", "floor_divide": "{W}({0}) // {W}({1})",
+    "remainder": "{W}({0}) % {W}({1})", "pow": "uint_pow(np.uint64({0}), np.uint64({1}))",
     "maximum": "max({0}, {1})", "minimum": "min({0}, {1})", "fmax": "max({0}, {1})", "fmin": "min({0}, {1})", "clip": "min(max({0}, {1}), {2})",
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} ^ {1}", "bitwise_invert": "~{0}",
     "shift_left": "{W}({0}) << {W}({1}) if {1} < {T}({bits}) else {W}(0)", "shift_right": "{W}({0}) >> {W}({1}) if {1} < {T}({bits}) else {W}(0)",
 }  # fmt: skip
 _SIGNED = _UNSIGNED | {
     "abs": "abs({0})", "sign": "np.int64({0} > 0) - np.int64({0} < 0)", "relu": "max({0}, {T}(0))", "signbit": "{0} < 0",
-    "floor_divide": "int_div({W}({0}), {W}({1}))", "remainder": "int_mod({W}({0}), {W}({1}))",
+    "floor_divide": "-{W}({0}) if {1} == -1 else {W}({0}) // {W}({1})",  # where that overflows, Numba's is 0
     "pow": "np.int64(0) if {1} < 0 else np.int64(uint_pow(np.uint64({0}), np.uint64({1})))",
     "shift_left": "{W}({0}) << {W}({1}) if 0 <= {1} < {bits} else {W}(0)",
     "shift_right": "{W}({0}) >> ({W}({1}) if 0 <= {1} < {bits} else {W}({bits} - 1))",

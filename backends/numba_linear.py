@@ -88,7 +88,7 @@ def _dot(plan: Any, e: Equation) -> None:
         ref, d = widen(plan, a)
         for order, flipped in (([*first, *second], False), ([*first[: len(bx)], *second, *first[len(bx) :]], True)):
             shape = [a.shape[i] for i in order]
-            if all(w[1] == w[2] for w in merged(shape, _grouped(a.shape, order), strides(shape))) or math.prod(a.shape) == 0:
+            if all(w[1] == w[2] for w in merged(shape, _grouped(a.shape, order), strides(shape))):
                 return ref, d, flipped
         order = [*first, *second]
         shape = [a.shape[i] for i in order]
@@ -111,7 +111,7 @@ def _dot(plan: Any, e: Equation) -> None:
     product = Product(plan, d, m, n, k, tx, ty)
     text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
     steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
-    narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch if m * n else 0, *steps, *product.args))
+    narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch, *steps, *product.args))
 
 
 def _small(d: DType, m: int, n: int, k: int, tx: bool, ty: bool) -> str:

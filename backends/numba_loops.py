@@ -280,7 +280,7 @@ class Loops:
         for x in self.rowwise:
             zero = accumulator(x.equation)[1]
             row += [
-                f"r{x.name} = {_term(x.equation, zero, self._once(x, self.inner), False)}",
+                f"r{x.name} = {_term(x.equation, zero, x.operands[0].name, False)}",
                 *([f"c{x.name} = {zero}"] if _exact(x.equation) else []),
             ]
             row += self._reduced(x)
@@ -380,7 +380,7 @@ class Loops:
                 lines.append(self._put(x.kept, packed(x.dtype, x.name)))  # type: ignore[arg-type]
         lines += [self._store(v) for v in self.stored.get(p, ())]
         for x in self.reduced.get(p, []):
-            e, y = x.equation, self._once(x)
+            e, y = x.equation, x.operands[0].name
             if x in rows:
                 lines.append(f"{register}{x.name} = {_term(e, f'{register}{x.name}', y, register == 's')}")
             else:
@@ -388,19 +388,6 @@ class Loops:
                 place = self._place(f"t{i}", e.outputs[0])  # type: ignore[union-attr]
                 lines.append(self._put(place, _term(e, self._get(place), y, False)))
         return lines
-
-    def _once(self, x: _Value, outside: frozenset[int] = frozenset()) -> str:
-        """What a reduction adds: where its operand is the same along an axis that it walks, the first place only."""
-        e: Any = x.equation
-        if e.primitive.name not in ("sum", "prod") or e.outputs[0] not in self.region.terminal:
-            return x.operands[0].name
-        still = sorted(frozenset(range(len(self.sizes))) - self._deps(e.inputs[0]) - outside)
-        tests = " and ".join(f"i{d} == 0" for d in still)
-        return (
-            f"({x.operands[0].name} if {tests} else {computed(e.inputs[0].dtype)}({int(e.primitive.name == 'prod')}))"
-            if still
-            else x.operands[0].name
-        )
 
     def _reduced(self, x: _Value) -> list[str]:
         """A finished row: a register of its dtype, or a term of a terminal."""
@@ -472,8 +459,6 @@ def _term(e: Any, total: str, value: str, block: bool) -> str:
     """An accumulator, of a block or wider, with one more element."""
     if block and e.primitive.name == "sum" and e.inputs[0].dtype.is_float:
         return f"fadd({total}, {value})"
-    if e.primitive.name in ("any", "all") and e.inputs[0].dtype is not bool_:
-        value = f"({value} != 0)"
     return _both(e, total, value)
 
 

@@ -120,7 +120,7 @@ def _view(plan: Any, e: Equation) -> None:
     if e.primitive.name == "permute":
         s = [s[i] for i in p["axes"]]
     elif e.primitive.name == "flip":
-        start = sum((x.shape[i] - 1) * s[i] for i in p["axes"] if x.shape[i])
+        start = sum((x.shape[i] - 1) * s[i] for i in p["axes"])
         s = [-v if i in p["axes"] else v for i, v in enumerate(s)]
     else:
         start = sum(i * v for i, v in zip(p["start"], s, strict=True))
@@ -227,7 +227,7 @@ x1[o*inner + i] = at
 def _running(plan: Any, e: Equation) -> None:
     name, d = e.primitive.name, e.inputs[0].dtype
     if name == "cumlogsumexp":
-        start, update = "-np.inf", "logaddexp({0}, np.float64({1}))"
+        start, update = "-np.inf", "np.logaddexp({0}, np.float64({1}))"
     else:
         kind, start, combine = monoid(name[3:], d, d)
         update = combine.format("{0}", f"{kind}({{1}})")

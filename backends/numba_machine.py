@@ -158,7 +158,7 @@ def _bits(target):
     return intrinsic(typed)
 
 
-to_f32, to_u32, to_f64, to_u64 = _bits(types.float32), _bits(types.uint32), _bits(types.float64), _bits(types.uint64)
+to_f32, to_u32, to_u64 = _bits(types.float32), _bits(types.uint32), _bits(types.uint64)
 
 
 # ---- half precision: computed in float32, kept as 16 bits ------------------------------------------------------------------------------

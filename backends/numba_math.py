@@ -1,7 +1,6 @@
 """Functions of single numbers for the numba kernels: integers, special functions, complex functions.
 
-Promises: as in numba_machine; they follow the value conventions of the NumPy definitions: x // 0 = 0 for integers, nan propagates through maximum,
-shifts past the width give 0 or the sign.
+Promises: as in numba_machine; they follow the value conventions of the NumPy definitions.
 """
 
 from __future__ import annotations
@@ -17,19 +16,6 @@ from minidl.backends.numpy_special import WICHURA
 
 
 # ---- integers --------------------------------------------------------------------------------------------------------------------------
-@jit
-def int_div(x, y):
-    """int64: floor(x / y); 0 where y is 0; wraps where the quotient overflows, on which the processor would trap."""
-    if y == 0:
-        return np.int64(0)
-    return -x if y == -1 else x // y
-
-
-@jit
-def int_mod(x, y):
-    return np.int64(0) if y == 0 or y == -1 else x % y
-
-
 @jit
 def uint_pow(x, n):
     """uint64, modulo 2**64, which is right for signed integers too."""
@@ -64,13 +50,6 @@ def float_floordiv(x, y):
         return math.copysign(x - x, x / y)
     f = np.floor(q)
     return f + 1 if q - f > 0.5 else f
-
-
-@jit
-def logaddexp(x, y):
-    if x == y:
-        return x + math.log(2.0)
-    return max(x, y) + math.log1p(math.exp(-abs(x - y))) if x == x and y == y else x + y
 
 
 @jit

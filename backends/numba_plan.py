@@ -118,7 +118,7 @@ class Plan:
     def _spare(self, v: Var) -> bool:
         """Whether a value lies in scratch memory of its own, so much that a kernel which writes over it is worth having beside the plain one."""
         ref = self.place[v]
-        return not isinstance(ref, int) and v.nbytes >= _LARGE and ref[0].base == 0 == ref[1] and ref[0].users == 1
+        return not isinstance(ref, int) and v.nbytes >= _LARGE and ref[0].base == 0 and ref[0].users == 1
 
     # what lowerings use
     def at(self, atom: Atom) -> Any:

@@ -213,6 +213,74 @@ def test_a_donated_input_is_overwritten_where_that_is_safe(backend):
     np.testing.assert_array_equal(whole, kept)
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_sums_of_float64_carry_their_rounding_errors(backend, monkeypatch, lanes):
+    """From block to block, from row to row, and from thread to thread."""
+    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
+    x = np.zeros((3, 2048))
+    x[0, 0], x[1, 3], x[1, 600], x[2, 1], x[2, 700] = -2e16, 1e16, 1.0, 1e16, 1.0
+
+    total, rows = (
+        backend.compile(graph_of(lambda op, x, axis=axis: op("sum", x, axis=axis, keepdims=False), (3, 2048), dtype=dtypes.float64))
+        for axis in ((0, 1), (1,))
+    )
+    assert total(x)[0] == total(x[::-1].copy())[0] == 2.0
+    x[1:, -1] = -1e16
+    (rows,) = rows(x)
+    np.testing.assert_array_equal(rows, [-2e16, 1.0, 1.0])
+
+
+def test_what_is_computed_again_reads_what_it_read_before(backend):
+    """A block of sines with an argument too large for them is done twice: so its results may not lie where its arguments do."""
+    x = np.linspace(0, 3, 5000, dtype=np.float32)
+    x[100] = 1e9
+    graph = graph_of(lambda op, x: op("sin", x), (5000,))
+    (want,) = backend.compile(graph)(x)
+    np.testing.assert_allclose(want, np.sin(x), rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(backend.compile(graph, (0,))(x)[0], want)
+
+
+def test_reductions_over_axes_of_one_element(backend, monkeypatch):
+    def build(op, x):
+        y = op("mul", x, Literal(0.5, f32))
+        every = [op(n, y, axis=(1,), keepdims=True) for n in ("sum", "prod", "max", "min")]
+        return (*every, op("any", op("gt", y, x), axis=(1,), keepdims=True), op("sub", every[0], op("mul", every[1], every[2])))
+
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    x = np.random.default_rng(9).normal(size=(50, 1)).astype(np.float32)
+    x[3] = 0
+    y = x * np.float32(0.5)
+    for got, want in zip(backend.compile(graph_of(build, (50, 1)))(x), (y, y, y, y, y > x, y - y * y), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+def test_what_is_donated_is_written_over_by_one_result_and_by_nothing_else(backend):
+    graph = graph_of(lambda op, x: (op("neg", x),) * 2, (70, 70))
+    x = np.ones((70, 70), np.float32)
+    a, b = backend.compile(graph, (0,))(x)
+    assert not np.shares_memory(a, b)
+    np.testing.assert_array_equal(a, b)
+
+    def between(op, x, y):
+        return op("dot_general", op("exp", x), y, contract=((1,), (0,)), batch=((), ()))
+
+    whole = np.ones((2, 70, 70), np.float32)  # others may see it
+    backend.compile(graph_of(between, (70, 70), (70, 3)), (0,))(whole[0], np.ones((70, 3), np.float32))
+    np.testing.assert_array_equal(whole, 1)
+
+
+def test_products_the_other_way_round_in_every_layout(backend):
+    m, n, k = 16, 512, 64
+    rng = np.random.default_rng(11)
+    for cx in (0, 1):
+        for cy in (0, 1):
+            shapes = (m, k) if cx else (k, m), (k, n) if not cy else (n, k)
+            x, y = (rng.normal(size=s).astype(np.float32) for s in shapes)
+            graph = graph_of(lambda op, x, y, cx=cx, cy=cy: op("dot_general", x, y, contract=((cx,), (cy,)), batch=((), ())), *shapes)
+            np.testing.assert_allclose(backend.compile(graph)(x, y)[0], (x if cx else x.T) @ (y.T if cy else y), rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_totals_of_what_is_one_number_a_row(backend, dtype):
     def build(op, x, y):

@@ -130,6 +130,13 @@ VALUES = [
     Value("median with nan", md.median, (a([1.0, nan, 2.0], "float32"),), "float32", nan),
     Value("cumulative_max with nan", md.cumulative_max, (a([1.0, nan, 2.0], "float32"),), "float32", [1.0, nan, nan]),
     Value("topk with nan", lambda x: md.topk(x, 2).values, (a([1.0, nan, 3.0], "float32"),), "float32", [nan, 3.0]),
+    Value("clip by nan", md.clip, (a([0.5, 0.5], "float32"), a([nan, 0.0], "float32"), a([1.0, nan], "float32")), "float32", [nan, nan]),
+    Value("clip by the number nan", lambda x: md.clip(x, 0.0, nan), (a([0.5], "float32"),), "float32", [nan]),
+    Value("logaddexp of infinities", md.logaddexp, (a([inf, -inf, inf, nan], "float32"), a([inf, -inf, -inf, 0.0], "float32")), "float32",
+          [inf, -inf, inf, nan]),
+    Value("c8 to bool", lambda x: x.astype(md.bool), (a([1j, 0j, nan * 1j, 1.0], "complex64"),), "bool", [True, False, True, True]),
+    Value("f8 one beyond i4", lambda x: x.astype(md.int32), (a([2.0**31, -(2.0**31) - 1], "float64"),), "int32", [HI, LO]),
+    Value("f4 one beyond i8", lambda x: x.astype(md.int64), (a([2.0**63, -(2.0**64)], "float32"),), "int64", [2**63 - 1, -(2**63)]),
     Value("clip with nan", lambda x: md.clip(x, 0.0, 1.0), (a([nan, 2.0], "float32"),), "float32", [nan, 1.0]),
     Value("relu with nan", md.relu, (a([nan, -1.0], "float32"),), "float32", [nan, 0.0]),
     # zeros of both signs
