@@ -52,6 +52,7 @@ _MACHINERY = "PyTorch's own machinery"
 _FAMILY = "not built: a subclass of Distribution with log_prob and _draw"
 _TRANSFORM = "not built: a subclass of Transform with _call, _inverse and log_abs_det_jacobian"
 _MATRICES = "distributions of matrices are not built"
+_CHART = "not built: a polynomial or Bessel function, of which no layer or loss is made"
 _INPLACE = "changes its input; write x = F.{}(x)"
 _INDICES = "F.{} with return_indices=True"
 #: Room → name → why it is not in minidl, and what is there for it.
@@ -115,16 +116,10 @@ ABSENT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("biject_to", "transform_to"), "a registry of transforms by constraint; name the transform"),
         **dict.fromkeys(("CatTransform", "StackTransform"), "transform the parts, then md.concat or md.stack"),
         **dict.fromkeys(("CorrCholeskyTransform", "LKJCholesky", "LowerCholeskyTransform", "PositiveDefiniteTransform", "Wishart"), _MATRICES),
-        **dict.fromkeys(("AbsTransform", "PowerTransform", "SoftplusTransform"), _TRANSFORM),
-        **dict.fromkeys(("CumulativeDistributionTransform", "ReshapeTransform", "SoftmaxTransform", "StickBreakingTransform"), _TRANSFORM),
-        **dict.fromkeys(("ContinuousBernoulli", "FisherSnedecor", "GeneralizedPareto", "InverseGamma", "Kumaraswamy", "LogisticNormal"), _FAMILY),
-        **dict.fromkeys(("HalfCauchy", "Multinomial", "NegativeBinomial", "Pareto", "StudentT", "VonMises", "Weibull"), _FAMILY),
+        **dict.fromkeys(("ReshapeTransform", "StickBreakingTransform"), "changes the shape of an event; " + _TRANSFORM),
+        **dict.fromkeys(("ContinuousBernoulli", "GeneralizedPareto", "Kumaraswamy", "LogisticNormal", "VonMises"), _FAMILY),
         **dict.fromkeys(("RelaxedBernoulli", "RelaxedOneHotCategorical"), "F.gumbel_softmax draws them"),
         "ExponentialFamily": _MACHINERY,
-        "IndependentTransform": "event_dim of a Transform",
-        "LowRankMultivariateNormal": "MultivariateNormal, of the whole covariance",
-        "MixtureSameFamily": "md.logsumexp(mixture.logits + components.log_prob(x[..., None]), axis=-1)",
-        "identity_transform": "ComposeTransform([])",
     },
     "torch.optim": {
         "SparseAdam": "for gradients that are sparse tensors, which minidl has not; Adam",

@@ -1,16 +1,18 @@
-"""Distributions over n classes: Categorical, whose events are their numbers, and OneHotCategorical, whose events are unit vectors."""
+"""Distributions over n classes: Categorical, whose events are their numbers, OneHotCategorical, whose events are unit vectors, and Multinomial, of
+how often each came."""
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import minidl as md
 from minidl.distributions import constraints
 from minidl.distributions.base import Distribution, Shape, clamped
-from minidl.distributions.discrete import one_of, range_of
+from minidl.distributions.discrete import Binomial, one_of, range_of
 from minidl.extend import describe
 
-__all__ = ["Categorical", "OneHotCategorical", "OneHotCategoricalStraightThrough"]
+__all__ = ["Categorical", "Multinomial", "OneHotCategorical", "OneHotCategoricalStraightThrough"]
 
 
 class Classes(Distribution):
@@ -151,6 +153,58 @@ class OneHotCategorical(Classes):
         n = self._num_events
         values = one_hot(range_of(self, n, md.int64), n, self._like.dtype).reshape((n,) + (1,) * len(self.batch_shape) + (n,))
         return md.broadcast_to(values, (n, *self.batch_shape, n)) if expand else values
+
+
+class Multinomial(Classes):
+    """How often each of n classes came in total_count draws, with probabilities probs [..., n] (normalised) or softmax(logits [..., n]), as floats.
+
+    total_count is one integer for the whole batch. Raises ValueError unless it is at least 0 and exactly one of probs and logits is given, in its
+    range; TypeError where it is no integer.
+
+    >>> d = Multinomial(4, md.tensor([0.25, 0.75]))
+    >>> d.mean.tolist(), round(d.log_prob([1.0, 3.0]).exp().item(), 6), d.sample().sum().item()
+    ([1.0, 3.0], 0.421875, 4.0)
+    """
+
+    has_enumerate_support = False
+
+    def __init__(self, total_count: int = 1, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
+        if not isinstance(total_count, int):
+            raise TypeError(f"Multinomial: total_count is one integer for the whole batch, not {total_count!r}")
+        if total_count < 0:
+            raise ValueError(f"Multinomial: total_count must be at least 0, got {total_count}")
+        super().__init__(probs, logits, validate_args)
+        self.total_count = total_count
+
+    @property
+    def support(self) -> Any:  # type: ignore[override]
+        n = self.total_count
+        return constraints.Constraint(
+            f"integers of at least 0 with sum {n}", lambda x: ((x >= 0) & (x % 1 == 0)).all(axis=-1) & (x.sum(axis=-1) == n), 1
+        )
+
+    @property
+    def mean(self) -> md.Tensor:
+        return self.probs * self.total_count
+
+    @property
+    def variance(self) -> md.Tensor:
+        return self.total_count * self.probs * (1 - self.probs)
+
+    def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
+        numbers = self._numbers(key, (self.total_count, *shape[:-1]))
+        return md.sum(one_hot(numbers, self._num_events, self._like.dtype), axis=0)
+
+    def log_prob(self, value: Any) -> md.Tensor:
+        x = self._value(value)
+        ways = math.lgamma(self.total_count + 1) - md.sum(md.lgamma(x + 1), axis=-1)
+        return ways + md.sum(md.where(x == 0, 0.0, x * md.where(x == 0, 0.0, self.logits)), axis=-1)
+
+    def entropy(self) -> md.Tensor:
+        n = self.total_count
+        k = range_of(self, n + 1, self._like.dtype).reshape((n + 1,) + (1,) * len(self._like.shape))
+        terms = md.exp(Binomial(n, self.probs).log_prob(k)) * md.lgamma(k + 1)
+        return n * super().entropy() - math.lgamma(n + 1) + md.sum(terms, axis=(0, -1))
 
 
 class OneHotCategoricalStraightThrough(OneHotCategorical):

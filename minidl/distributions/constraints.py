@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Constraint"]
+__all__ = ["Constraint", "greater_than", "greater_than_eq", "half_open_interval", "independent", "integer_interval", "interval", "less_than"]
 
 
 class Constraint(NamedTuple):
@@ -42,11 +42,57 @@ weights = Constraint("a vector of numbers of at least 0 that are not all 0", lam
 positive_vector = Constraint("a vector of positive numbers", lambda x: (x > 0).all(axis=-1), 1)
 
 
-def simplex(eps: float) -> Constraint:
+def greater_than(lower_bound: float) -> Constraint:
+    """Above a number."""
+    return Constraint(f"above {lower_bound}", lambda x: x > lower_bound)
+
+
+def greater_than_eq(lower_bound: float) -> Constraint:
+    """At least a number."""
+    return Constraint(f"at least {lower_bound}", lambda x: x >= lower_bound)
+
+
+def less_than(upper_bound: float) -> Constraint:
+    """Below a number."""
+    return Constraint(f"below {upper_bound}", lambda x: x < upper_bound)
+
+
+def interval(lower_bound: float, upper_bound: float) -> Constraint:
+    """Between two numbers, or one of them."""
+    return Constraint(f"between {lower_bound} and {upper_bound}", lambda x: (x >= lower_bound) & (x <= upper_bound))
+
+
+def half_open_interval(lower_bound: float, upper_bound: float) -> Constraint:
+    """At least one number and below the other."""
+    return Constraint(f"at least {lower_bound} and below {upper_bound}", lambda x: (x >= lower_bound) & (x < upper_bound))
+
+
+def integer_interval(lower_bound: int, upper_bound: int) -> Constraint:
+    """An integer between two, or one of them."""
+    return Constraint(f"an integer from {lower_bound} to {upper_bound}", lambda x: (x >= lower_bound) & (x <= upper_bound) & (x % 1 == 0))
+
+
+def independent(base_constraint: Constraint, reinterpreted_batch_ndims: int) -> Constraint:
+    """A constraint of arrays of so many more axes, all of whose elements (or events) are as the base says.
+
+    >>> bool(independent(positive, 1).holds(np.array([1.0, -1.0])))
+    False
+    """
+    axes = tuple(range(-reinterpreted_batch_ndims, 0))
+    base, more = base_constraint, base_constraint.event_dim + reinterpreted_batch_ndims
+    return Constraint(f"an array of numbers each {base.text}", lambda x: base.holds(x).all(axis=axes), more)
+
+
+def sum_of_one(eps: float) -> Constraint:
     """At least 0 with sum 1, in numbers of such an eps."""
     return Constraint("at least 0 with sum 1", lambda x: (x >= 0).all(axis=-1) & (np.abs(x.sum(axis=-1) - 1) < 1e-6 + 4 * eps), 1)
 
 
+simplex = sum_of_one(2.0**-23)
 one_hot = Constraint("one 1 among zeros", lambda x: ((x == 0) | (x == 1)).all(axis=-1) & (x.sum(axis=-1) == 1), 1)
 covariance = Constraint("a symmetric positive-definite matrix", _symmetric_positive, 2)
 scale_tril = Constraint("a lower-triangular matrix with a positive diagonal", _triangular, 2)
+#: PyTorch's other names.
+nonnegative_integer, positive_definite, lower_cholesky = count, covariance, scale_tril
+positive_integer = Constraint("an integer of at least 1", lambda x: (x >= 1) & (x % 1 == 0))
+dependent = Constraint("what the parameters say", lambda x: x == x)

@@ -165,7 +165,7 @@ class HalfNormal(Distribution):
 class Gamma(Distribution):
     """rate**c x**(c - 1) exp(-rate x) / Gamma(c) for x > 0, c being the concentration; rsample by implicit reparameterization (see md.random.gamma).
 
-    Without a cdf, for which there is no incomplete gamma function here. Raises ValueError for parameters that are not positive.
+    The cdf has no derivative in the concentration but by its series. Raises ValueError for parameters that are not positive.
 
     >>> d = Gamma(3.0, 2.0)
     >>> d.mean.item(), d.mode.item(), d.variance.item()
@@ -200,6 +200,9 @@ class Gamma(Distribution):
     def log_prob(self, value: Any) -> md.Tensor:
         x, c = self._value(value), self.concentration
         return md.xlogy(c, self.rate) + md.xlogy(c - 1, x) - self.rate * x - md.lgamma(c)
+
+    def cdf(self, value: Any) -> md.Tensor:
+        return md.special.gammainc(self.concentration, self.rate * self._value(value))
 
     def entropy(self) -> md.Tensor:
         c = self.concentration
@@ -292,7 +295,7 @@ class Dirichlet(Distribution):
 
     @property
     def support(self) -> Any:  # type: ignore[override]
-        return constraints.simplex(float(md.finfo(self.concentration.dtype).eps))
+        return constraints.sum_of_one(float(md.finfo(self.concentration.dtype).eps))
 
     @property
     def _total(self) -> md.Tensor:

@@ -1,4 +1,4 @@
-"""Distributions of counts: Bernoulli, Binomial, Geometric (by probs or logits) and Poisson."""
+"""Distributions of counts: Bernoulli, Binomial, Geometric, NegativeBinomial (by probs or logits) and Poisson."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import minidl as md
 from minidl.distributions import constraints
 from minidl.distributions.base import Distribution, clamped
 
-__all__ = ["Bernoulli", "Binomial", "Geometric", "Poisson"]
+__all__ = ["Bernoulli", "Binomial", "Geometric", "NegativeBinomial", "Poisson"]
 
 
 def one_of(name: str, **given: Any) -> dict[str, Any]:
@@ -222,6 +222,51 @@ class Binomial(ByProbability):
 
     def enumerate_support(self, expand: bool = True) -> md.Tensor:
         return counted(self, self._count("enumerate_support") + 1, expand)
+
+
+class NegativeBinomial(ByProbability):
+    """How many trials succeed, each with probability probs (or sigmoid(logits)), before total_count, which need be no integer, have failed: a Poisson
+    number whose rate has a Gamma distribution.
+
+    Raises ValueError unless exactly one of probs and logits is given, with probs below 1, and for a negative total_count.
+
+    >>> d = NegativeBinomial(3.0, 0.5)
+    >>> d.mean.item(), d.variance.item(), round(d.log_prob(0.0).exp().item(), 6)
+    (3.0, 6.0, 0.125)
+    """
+
+    arg_constraints: ClassVar = {
+        "total_count": constraints.nonnegative, "probs": constraints.Constraint("at least 0, below 1", lambda x: (x >= 0) & (x < 1)),
+        "logits": constraints.real,
+    }  # fmt: skip
+    support = constraints.count
+    total_count: md.Tensor
+
+    def __init__(self, total_count: Any, probs: Any = None, logits: Any = None, validate_args: bool | None = None):
+        self._set(validate_args, **one_of("NegativeBinomial", probs=probs, logits=logits), total_count=total_count)
+
+    @property
+    def mean(self) -> md.Tensor:
+        return self.total_count * md.exp(self.logits)
+
+    @property
+    def mode(self) -> md.Tensor:
+        return md.maximum(md.floor((self.total_count - 1) * md.exp(self.logits)), 0.0)
+
+    @property
+    def variance(self) -> md.Tensor:
+        return self.mean / md.sigmoid(-self.logits)
+
+    def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
+        n, odds = md.stop_gradient(self.total_count), md.stop_gradient(md.exp(self.logits))
+        rate = md.random.gamma(md.random.fold_in(key, 0), md.where(n > 0, n, 1.0), shape, n.dtype) * odds
+        return md.random.poisson(md.random.fold_in(key, 1), md.where(n > 0, rate, 0.0), shape).to(n.dtype)
+
+    def log_prob(self, value: Any) -> md.Tensor:
+        k, n = self._value(value), self.total_count
+        some = n + k > 0  # of nothing 0 is sure
+        ways = md.lgamma(md.where(some, n + k, 1.0)) - md.lgamma(1 + k) - md.lgamma(md.where(some, n, 1.0))
+        return ways - self._crossed(k, n)
 
 
 class Poisson(Distribution):

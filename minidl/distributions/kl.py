@@ -181,3 +181,23 @@ def _multivariate(p: MultivariateNormal, q: MultivariateNormal) -> md.Tensor:
     spread = md.linalg.triangular_solve(*(md.broadcast_to(x, md.broadcast_shapes(p._tril.shape, q._tril.shape)) for x in (q._tril, p._tril)))
     distance = md.sum(md.square(solved(q._tril, q.loc - p.loc)), axis=-1)
     return log_det(q._tril) - log_det(p._tril) + 0.5 * (md.sum(md.square(spread), axis=(-2, -1)) + distance - p.event_shape[0])
+
+
+@register_kl(Normal, Laplace)
+def _normal_laplace(p: Normal, q: Laplace) -> md.Tensor:
+    away, ratio = (p.loc - q.loc) / p.scale, p.scale / q.scale
+    mean_distance = math.sqrt(2 / math.pi) * md.exp(-0.5 * md.square(away)) + away * md.erf(math.sqrt(0.5) * away)
+    return ratio * mean_distance - md.log(ratio) - 0.5 * (1 + math.log(math.pi / 2))
+
+
+@register_kl(Laplace, Normal)
+def _laplace_normal(p: Laplace, q: Normal) -> md.Tensor:
+    ratio = md.square(p.scale / q.scale)
+    return ratio + 0.5 * md.square((p.loc - q.loc) / q.scale) - 0.5 * md.log(2 / math.pi * ratio) - 1
+
+
+@register_kl(Uniform, Normal)
+def _uniform_normal(p: Uniform, q: Normal) -> md.Tensor:
+    width, middle = p.high - p.low, (p.high + p.low) / 2
+    spread = (md.square(width) / 12 + md.square(middle - q.loc)) / md.square(q.scale)
+    return md.log(math.sqrt(2 * math.pi) * q.scale / width) + 0.5 * spread

@@ -1,4 +1,4 @@
-"""`MultivariateNormal`, by a covariance, a precision or a Cholesky factor."""
+"""`MultivariateNormal`, by a covariance, a precision or a Cholesky factor, and `LowRankMultivariateNormal`, by a narrow matrix and a diagonal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidl.distributions.base import LOG_2PI, Distribution
 from minidl.distributions.discrete import one_of
 from minidl.extend import describe
 
-__all__ = ["MultivariateNormal"]
+__all__ = ["LowRankMultivariateNormal", "MultivariateNormal"]
 
 
 def log_det(tril: md.Tensor) -> md.Tensor:
@@ -112,3 +112,90 @@ class MultivariateNormal(Distribution):
 
     def entropy(self) -> md.Tensor:
         return 0.5 * self.event_shape[0] * (1 + LOG_2PI) + log_det(self._tril)
+
+
+class LowRankMultivariateNormal(Distribution):
+    """Normal vectors of mean loc [..., n] and covariance W Wᵀ + D: cov_factor W [..., n, k], cov_diag the diagonal [..., n] of D.
+
+    Densities cost as much as a matrix of k by k (the matrix determinant lemma and Woodbury's identity). Raises ValueError for a cov_diag that is not
+    positive and for sizes that differ.
+
+    >>> d = LowRankMultivariateNormal(md.zeros(2), md.ones(2, 1), md.ones(2))
+    >>> d.covariance_matrix.tolist(), d.sample((3,)).shape
+    ([[2.0, 1.0], [1.0, 2.0]], (3, 2))
+    """
+
+    arg_constraints: ClassVar = {
+        "loc": constraints.real_vector, "cov_factor": constraints.independent(constraints.real, 2), "cov_diag": constraints.positive_vector,
+    }  # fmt: skip
+    support = constraints.real_vector
+    has_rsample = True
+    loc: md.Tensor
+    cov_factor: md.Tensor
+    cov_diag: md.Tensor
+
+    def __init__(self, loc: Any, cov_factor: Any, cov_diag: Any, validate_args: bool | None = None):
+        self._set(validate_args, cov_factor=cov_factor, cov_diag=cov_diag, loc=loc)
+        n = self.loc.shape[-1]
+        if self.cov_factor.shape[-2] != n or self.cov_diag.shape[-1] != n:
+            raise ValueError(
+                f"LowRankMultivariateNormal: loc {describe(self.loc)}, cov_factor {describe(self.cov_factor)} and cov_diag {describe(self.cov_diag)} "
+                "differ in size"
+            )
+
+    @property
+    def _capacitance_tril(self) -> md.Tensor:
+        scaled = transposed(self.cov_factor) / self.cov_diag[..., None, :]
+        k = self.cov_factor.shape[-1]
+        return md.linalg.cholesky(scaled @ self.cov_factor + md.extend.from_numpy(np.eye(k), md.extend.home(self.loc)).to(self.loc.dtype))
+
+    @property
+    def covariance_matrix(self) -> md.Tensor:
+        """The covariance, [..., n, n]."""
+        return self.cov_factor @ transposed(self.cov_factor) + self._diagonal(self.cov_diag)
+
+    @property
+    def precision_matrix(self) -> md.Tensor:
+        """Its inverse."""
+        return md.linalg.inv(self.covariance_matrix)
+
+    @property
+    def scale_tril(self) -> md.Tensor:
+        """Its lower Cholesky factor."""
+        return md.linalg.cholesky(self.covariance_matrix)
+
+    @staticmethod
+    def _diagonal(x: md.Tensor) -> md.Tensor:
+        return x[..., None] * md.extend.from_numpy(np.eye(x.shape[-1]), md.extend.home(x)).to(x.dtype)
+
+    @property
+    def mean(self) -> md.Tensor:
+        return self.loc
+
+    @property
+    def mode(self) -> md.Tensor:
+        return self.loc
+
+    @property
+    def variance(self) -> md.Tensor:
+        return md.sum(md.square(self.cov_factor), axis=-1) + self.cov_diag
+
+    def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
+        wide, narrow = (md.random.normal(md.random.fold_in(key, i), s, self.loc.dtype) for i, s in enumerate((shape, self._inner(shape))))
+        return self.loc + (self.cov_factor @ narrow[..., None])[..., 0] + md.sqrt(self.cov_diag) * wide
+
+    def _inner(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return (*shape[:-1], self.cov_factor.shape[-1])
+
+    def _log_det(self, tril: md.Tensor) -> md.Tensor:
+        return 2 * log_det(tril) + md.sum(md.log(self.cov_diag), axis=-1)
+
+    def log_prob(self, value: Any) -> md.Tensor:
+        away, tril = self._value(value) - self.loc, self._capacitance_tril
+        scaled = away / self.cov_diag
+        inner = solved(tril, (transposed(self.cov_factor) @ scaled[..., None])[..., 0])
+        distance = md.sum(away * scaled, axis=-1) - md.sum(md.square(inner), axis=-1)
+        return -0.5 * (self.event_shape[0] * LOG_2PI + self._log_det(tril) + distance)
+
+    def entropy(self) -> md.Tensor:
+        return 0.5 * (self.event_shape[0] * (1 + LOG_2PI) + self._log_det(self._capacitance_tril))

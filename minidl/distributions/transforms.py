@@ -1,6 +1,7 @@
-"""Changes of variables for TransformedDistribution: Affine, Exp, Sigmoid, Tanh, and their compositions and inverses.
+"""Changes of variables for TransformedDistribution: Affine, Exp, Power, Sigmoid, Softplus, Tanh, and their compositions and inverses.
 
-A transform of your own has `_call`, `_inverse` and `log_abs_det_jacobian`; one that mixes the last axes of an event says how many in `event_dim`.
+A transform of your own has `_call`, `_inverse` and `log_abs_det_jacobian`; one that mixes the last axes of an event says how many in `event_dim`, or
+by its `domain` and `codomain`, such as constraints.real_vector.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
-from minidl.distributions.base import inside, sum_rightmost
+from minidl.distributions.base import Distribution, inside, sum_rightmost
+from minidl.distributions.constraints import Constraint
 from minidl.extend import operand
 
-__all__ = ["AffineTransform", "ComposeTransform", "ExpTransform", "SigmoidTransform", "TanhTransform", "Transform"]
+__all__ = [
+    "AbsTransform", "AffineTransform", "ComposeTransform", "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform",
+    "PowerTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "TanhTransform", "Transform", "identity_transform",
+]  # fmt: skip
 
 
 class Transform:
@@ -30,6 +35,13 @@ class Transform:
     event_dim = 0
     bijective = True
     sign: Any = 1
+
+    def __init_subclass__(cls) -> None:
+        """PyTorch's classes say how many axes an event has by domain and codomain."""
+        super().__init_subclass__()
+        own = [vars(cls)[name] for name in ("domain", "codomain") if isinstance(vars(cls).get(name), Constraint)]
+        if own and "event_dim" not in vars(cls):
+            cls.event_dim = max(c.event_dim for c in own)
 
     def __init__(self, cache_size: int = 0):
         if cache_size not in (0, 1):
@@ -238,3 +250,141 @@ class ComposeTransform(Transform):
 
     def __repr__(self) -> str:
         return f"ComposeTransform({self.parts})"
+
+
+class IndependentTransform(Transform):
+    """A transform whose last reinterpreted_batch_ndims axes more belong to one event: the logarithm of its Jacobian is summed over them.
+
+    >>> t = IndependentTransform(ExpTransform(), 1)
+    >>> t.event_dim, t.log_abs_det_jacobian(md.ones(3), md.exp(md.ones(3))).item()
+    (1, 3.0)
+    """
+
+    def __init__(self, base_transform: Transform, reinterpreted_batch_ndims: int, cache_size: int = 0):
+        super().__init__(cache_size)
+        self.base_transform, self.reinterpreted_batch_ndims = base_transform, reinterpreted_batch_ndims
+        self.event_dim, self.bijective = base_transform.event_dim + reinterpreted_batch_ndims, base_transform.bijective
+
+    @property
+    def sign(self) -> Any:  # type: ignore[override]
+        return self.base_transform.sign
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return self.base_transform(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return self.base_transform._inv_call(y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return sum_rightmost(self.base_transform.log_abs_det_jacobian(x, y), self.reinterpreted_batch_ndims)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.base_transform.forward_shape(shape)
+
+    def __repr__(self) -> str:
+        return f"IndependentTransform({self.base_transform!r}, {self.reinterpreted_batch_ndims})"
+
+
+class PowerTransform(Transform):
+    """x**exponent of positive numbers.
+
+    >>> PowerTransform(2.0)(md.tensor(3.0)).item(), PowerTransform(2.0).inv(md.tensor(9.0)).item()
+    (9.0, 3.0)
+    """
+
+    def __init__(self, exponent: Any, cache_size: int = 0):
+        super().__init__(cache_size)
+        self.exponent = exponent
+
+    @property
+    def sign(self) -> Any:  # type: ignore[override]
+        return md.sign(self.exponent) if isinstance(self.exponent, md.Tensor) else math.copysign(1, self.exponent)
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.pow(x, self.exponent)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return md.pow(y, 1 / self.exponent)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return md.log(md.abs(self.exponent * y / x))
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(md.broadcast_shapes(shape, getattr(self.exponent, "shape", ())))
+
+    def __repr__(self) -> str:
+        return f"PowerTransform({self.exponent})"
+
+
+class SoftplusTransform(Transform):
+    """log(1 + exp(x)).
+
+    >>> round(SoftplusTransform()(md.zeros(())).item(), 4)
+    0.6931
+    """
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.softplus(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return y + md.log(-md.expm1(-y))
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return -md.softplus(-x)
+
+
+class AbsTransform(Transform):
+    """|x|, whose inverse is the number that is not negative. It is not one to one, so it has no density of its own.
+
+    >>> AbsTransform()(md.tensor(-2.0)).item()
+    2.0
+    """
+
+    bijective = False
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.abs(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return y
+
+
+class SoftmaxTransform(Transform):
+    """softmax over the last axis, whose inverse is the logarithm. It is not one to one, so it has no density of its own.
+
+    >>> SoftmaxTransform()(md.zeros(2)).tolist()
+    [0.5, 0.5]
+    """
+
+    event_dim = 1
+    bijective = False
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.softmax(x, axis=-1)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return md.log(y)
+
+
+class CumulativeDistributionTransform(Transform):
+    """The cdf of a distribution of numbers, such as makes uniform ones of its draws.
+
+    >>> CumulativeDistributionTransform(md.distributions.Normal(0.0, 1.0))(md.zeros(())).item()
+    0.5
+    """
+
+    def __init__(self, distribution: Distribution, cache_size: int = 0):
+        super().__init__(cache_size)
+        self.distribution = distribution
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return self.distribution.cdf(x)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return self.distribution.icdf(y)
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return self.distribution.log_prob(x)
+
+
+identity_transform = ComposeTransform([])
