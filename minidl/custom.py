@@ -226,8 +226,8 @@ class custom_jvp(_Custom):
         out = self.f(*tree.unflatten(structure, [_constant(t) for t in start]))
         outs, out_structure = tree.flatten(out)
         move = lambda primals, full: self._moved(tree.unflatten(structure, primals), tree.unflatten(structure, [twin(t) for t in full]))[1]
-        outs = [_constant(o) for o in outs]
-        return tree.unflatten(out_structure, attach("custom_jvp", start, outs, *from_forward(move)))
+        outs, value = [_constant(o) for o in outs], lambda primals: tree.leaves(self.f(*tree.unflatten(structure, primals)))
+        return tree.unflatten(out_structure, attach("custom_jvp", start, outs, *from_forward(move, value)))
 
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
         def push(*ts: Any) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl.autograd import home
 from minidl.bodies import Tensors, attach, aval, batched_graph, closed, node_of, run_graph
-from minidl.context import grad_mode, interpreting, state
+from minidl.context import grad_mode, interpreting, setting, state
 from minidl.graph import Equation, Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
@@ -40,7 +40,8 @@ def transposed(outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[
     """vjp and jvp from a reverse rule: again(inputs) gives the residuals anew, reverse(residuals or None, cotangents) the cotangents."""
 
     def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
-        return reverse(again(ins) if tracked else None, cts)
+        with setting("transposing", False):  # what a user's rule differentiates is none of the tangents'
+            return reverse(again(ins) if tracked else None, cts)
 
     def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
         """The tangent map is the transpose of bwd: pull the tangents back through a bwd run on cotangent variables."""
@@ -67,8 +68,9 @@ def completed(cts: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
     return [zero(o) if c is None and isinstance(o, Tensor) else c for o, c in zip(outs, cts, strict=True)]
 
 
-def from_forward(move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """vjp and jvp from a forward rule: move(inputs, tangents) gives the tangents of the outputs."""
+def from_forward(move: Any, value: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """vjp and jvp from a forward rule: move(inputs, tangents) gives the tangents of the outputs. A call that is met where a rule's tangents are
+    transposed is linear, and may be of the rule's own function: its transpose is that of what value(inputs) computes, as in JAX."""
 
     def jvp(ins: list[Any], tangents: list[Any]) -> list[Any]:
         full = [(zeros_like(t) if d is None else d) if isinstance(t, Tensor) else d for t, d in zip(ins, tangents, strict=True)]
@@ -76,9 +78,12 @@ def from_forward(move: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def vjp(ins: list[Any], cts: list[Any], tracked: bool) -> list[Any]:
         variables = _variables(ins)
+        if state.transposing:
+            return run_again("custom_jvp", value, lambda: list(ins), [None if v is None else i for i, v in enumerate(variables)])[0](cts, tracked)
         with grad_mode(True):
             moved = jvp(ins, variables)
-        return pulled("custom_jvp", moved, cts, variables, tracked or None)
+        with setting("transposing", True):
+            return pulled("custom_jvp", moved, cts, variables, tracked or None)
 
     return vjp, jvp
 
@@ -202,8 +207,8 @@ def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
         return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(value)) if in_body() else value(extra)
     tail = rule.run("fwd", args, fixed)[rule.n_out :] if residuals else []
     if rule.name == "custom_jvp":
-        outs = apply(rule.graph("value"), [*bare, *fixed])
-        return attach(rule.name, args, outs, *from_forward(lambda start, full: rule.run("push", [*start, *full], fixed)))
+        outs, push = apply(rule.graph("value"), [*bare, *fixed]), lambda start, full: rule.run("push", [*start, *full], fixed)
+        return attach(rule.name, args, outs, *from_forward(push, lambda start: rule.run("value", start, fixed)))
     found = apply(rule.graph("fwd"), [*bare, *fixed])
     outs, kept = found[: rule.n_out], found[rule.n_out :]
 

@@ -315,7 +315,7 @@ def spelled(f: F) -> F:
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
-            if other and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
+            if (other or "out" in params) and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
                 return again()
             if "dim" in params:
                 if axis in params:

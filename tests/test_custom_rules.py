@@ -370,3 +370,31 @@ def test_a_rule_with_effects_stores_what_it_sees_under_jit_too():
     step = md.jit(lambda x: (md.grad(lambda x: (watch(x) ** 2).sum())(x), seen["g"] + 0.0))
     for value in (1.0, 3.0):
         assert [t.item() for t in step(md.tensor(value))] == [2 * value, 2 * value]
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_a_forward_rule_may_move_tangents_by_its_own_function(backend):
+    """JAX's way to write the rule of a linear solve: its tangent is another one. Where tangents are transposed, the function is what it computes."""
+
+    @md.custom_jvp
+    def solve(a, b):
+        return md.linalg.solve(a, b)
+
+    @solve.defjvp
+    def rule(primals, tangents):
+        (a, b), (da, db) = primals, tangents
+        x = solve(a, b)
+        return x, solve(a, db - da @ x)
+
+    with md.use_backend(backend):
+        a, b = md.tensor([[2.0, 1.0], [0.0, 4.0]], dtype=md.float64), md.tensor([1.0, 3.0], dtype=md.float64)
+        energies = [lambda a, b, s=s: (s(a, b) ** 2).sum() for s in (solve, md.linalg.solve)]
+        ways = (
+            lambda f: md.grad(f, (0, 1)), lambda f: md.hessian(f, (0, 1)), lambda f: md.jit(md.grad(f, (0, 1))), lambda f: md.jacrev(md.jacrev(f)),
+            lambda f: md.vmap(md.grad(f), in_axes=(None, 0)),
+            lambda f: md.grad(lambda a, b: md.scan(lambda c, _: (f(a, c * b), None), b[0], None, 2)[0]),
+        )  # fmt: skip
+        for way in ways:
+            rows = b[None] * md.tensor([[1.0], [2.0]], dtype=md.float64) if way is ways[4] else b
+            for ours, known in zip(*(md.tree.leaves(way(f)(a, rows)) for f in energies), strict=True):
+                np.testing.assert_allclose(ours.numpy(), known.numpy(), rtol=1e-10, atol=1e-12)

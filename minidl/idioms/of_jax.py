@@ -209,12 +209,17 @@ def reduce(function: Callable[[Any, Any], Any], tree: Any, initializer: Any = NO
 
 
 def transpose(outer_treedef: Any, inner_treedef: Any, pytree_to_transpose: Any) -> Any:
-    """A pytree of pytrees turned inside out: from `outer` of `inner` to `inner` of `outer`. Raises ValueError for another structure.
+    """A pytree of pytrees turned inside out: from `outer` of `inner` to `inner` of `outer`. inner_treedef None: that of the first one inside. Raises
+    ValueError for another structure.
 
     >>> pair = md.tree.structure((0, 0))
     >>> md.tree.transpose(md.tree.structure([0, 0, 0]), pair, [(1, 2), (3, 4), (5, 6)])
     ([1, 3, 5], [2, 4, 6])
     """
+    if inner_treedef is None:
+        at, inner_treedef = outer_treedef, structure(pytree_to_transpose)
+        while at.kind is not None and len(at.children) == len(inner_treedef.children) and at.size:
+            at, inner_treedef = next((a, b) for a, b in zip(at.children, inner_treedef.children, strict=True) if a.size)
     n, m = outer_treedef.size, inner_treedef.size
     leaves, found = md.tree.flatten(pytree_to_transpose)
     wanted = structure(md.tree.unflatten(outer_treedef, [md.tree.unflatten(inner_treedef, range(m)) for _ in range(n)]))

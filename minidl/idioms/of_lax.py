@@ -116,7 +116,8 @@ def dot_general(lhs: Any, rhs: Any, dimension_numbers: Dimensions, precision: An
     return md.einsum(f"{''.join(a)},{''.join(b)}->{''.join(batch + rest)}", x, y)
 
 
-def _paddings(padding: Any, sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+def paddings(padding: Any, sizes: Sequence[int], windows: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+    """The pairs that a padding is."""
     if not isinstance(padding, str):
         return [tuple(p) for p in padding]
     kind = padding.upper()
@@ -151,7 +152,7 @@ def conv_general_dilated(
         wide = md.zeros((*x.shape[:2], *((m - 1) * d + 1 for m, d in zip(x.shape[2:], lhs_dilation, strict=True))), dtype=x.dtype, backend=x.backend)
         x = wide.at[(..., *(slice(None, None, d) for d in lhs_dilation))].set(x)
     reach = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], apart, strict=True)]
-    x = md.pad(x, [(0, 0), (0, 0), *_paddings(padding, x.shape[2:], reach, strides)])
+    x = md.pad(x, [(0, 0), (0, 0), *paddings(padding, x.shape[2:], reach, strides)])
     out = getattr(md.nn.functional, f"conv{n}d")(x, w, None, strides, 0, apart, feature_group_count)
     return md.permute_dims(out, [["N", "C", *spatial].index(c) for c in wanted])
 
@@ -166,7 +167,7 @@ def reduce_window(
     [3.0, 5.0]
     """
     x = md.asarray(operand)
-    x = md.pad(x, _paddings(padding, x.shape, window_dimensions, window_strides), init_value)
+    x = md.pad(x, paddings(padding, x.shape, window_dimensions, window_strides), init_value)
     ends = [n - w + 1 for n, w in zip(x.shape, window_dimensions, strict=True)]
     pieces = (
         x[tuple(slice(o, o + e, s) for o, e, s in zip(offsets, ends, window_strides, strict=True))]

@@ -27,7 +27,8 @@ _PAIRS = frozenset(("max", "min", "sort", "median"))  # along the axis that the 
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
     two words are for one argument."""
-    known = f.parameters
+    known, given = f.parameters, params
+    params = {k: v for k, v in given.items() if v is not None or k in known or k not in ("out", "dtype")}  # np.sum(x) is x.sum(out=None, dtype=None)
     other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
     for word, (own_word, meaning) in _MEANINGS.items():
         if word in other and own_word in known:
@@ -39,7 +40,7 @@ def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[
     if f.__name__ == "nonzero" and params.keys() == {"as_tuple"}:
         return lambda: f(*args) if params["as_tuple"] else md.stack(f(*args), axis=-1)
     tracked = "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
-    if other == params:
+    if other == given:
         return None
     if f.__module__.startswith(("minidl.ops", "minidl.arrays")):
         if f.__name__ in _PAIRS and "keepdim" in params and len(args) == 2:  # x.max(1, keepdim=True)

@@ -214,7 +214,7 @@ class custom_jvp(md.custom_jvp):
 
 
 _jacrev = spelled(md.jacrev, "fun / argnums has_aux holomorphic allow_int:")
-_ROOMS = frozenset("debug flatten_util lax nn numpy ops random scipy tree tree_util".split())
+_ROOMS = frozenset("debug flatten_util image lax nn numpy ops random scipy tree tree_util".split())
 NAMES: dict[str, Any] = {
     "jacfwd": spelled(md.jacfwd, "fun / argnums has_aux holomorphic"), "jacrev": _jacrev, "jacobian": _jacrev, "remat": checkpoint,
     "local_devices": devices, "local_device_count": device_count, "process_count": device_count, "process_index": lambda: 0,

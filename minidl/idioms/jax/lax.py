@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import builtins
+import enum
 import math
 import operator
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import of_jax, of_lax
-from minidl.idioms.jax import arrays, collectives, numpy, shaping, solving
+from minidl.idioms.jax import arrays, collectives, convolutions, gathering, numpy, shaping, solving
 from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.scipy import special
 from minidl.idioms.jax.spelling import room, spelled
@@ -124,6 +125,63 @@ def population_count(x: Any) -> md.Tensor:
     """
     x = md.asarray(x)
     return builtins.sum(md.bitwise_and(md.bitwise_right_shift(x, i), 1) for i in range(x.dtype.bits)).to(x.dtype)
+
+
+def clz(x: Any) -> md.Tensor:
+    """How many bits are 0 before the first 1, in the dtype of x.
+
+    >>> clz(md.tensor([0, 1, -1], dtype=md.int32)).tolist()
+    [32, 31, 0]
+    """
+    x = md.asarray(x)
+    bits, found = x.dtype.bits, x
+    for reach in (2**i for i in range(bits.bit_length() - 1)):  # every bit behind the first 1 becomes 1
+        found = found | shift_right_logical(found, reach)
+    return (bits - population_count(found)).to(x.dtype)
+
+
+def shift_right_logical(x: Any, y: Any) -> md.Tensor:
+    """The bits moved to the right, zeros behind them, also of negative numbers.
+
+    >>> shift_right_logical(md.tensor(-1, dtype=md.int8), 4).item()
+    15
+    """
+    x = md.asarray(x)
+    bits = x.dtype.bits
+    y = md.asarray(y, dtype=x.dtype)
+    if x.dtype.kind == "uint":
+        return md.bitwise_right_shift(x, y)
+    first = md.bitwise_left_shift(md.asarray(-2, dtype=x.dtype), bits - 1 - md.clip(y, 0, bits - 1))  # the places of the signs that came along
+    return md.where((y < 0) | (y >= bits), 0, md.where(y == 0, x, md.bitwise_right_shift(x, y) & ~first))
+
+
+class FftType(enum.Enum):
+    """Which of the transforms lax.fft is."""
+
+    FFT, IFFT, RFFT, IRFFT = range(4)
+
+
+def fft(x: Any, fft_type: Any, fft_lengths: Sequence[int]) -> md.Tensor:
+    """A transform of the last axes, of these lengths. fft_type: FftType or its name.
+
+    >>> fft(md.ones(4), "RFFT", (4,)).real.tolist()
+    [4.0, 0.0, 0.0]
+    """
+    name = (fft_type if isinstance(fft_type, str) else fft_type.name).lower()
+    return getattr(md.fft, name + "n")(md.asarray(x), s=tuple(fft_lengths), axes=tuple(builtins.range(-len(fft_lengths), 0)))  # type: ignore[no-any-return]
+
+
+def approx_max_k(operand: Any, k: int, reduction_dimension: int = -1, **how: Any) -> tuple[md.Tensor, md.Tensor]:
+    """The k largest elements and their places: here the exact ones."""
+    x = md.moveaxis(md.asarray(operand), reduction_dimension, -1)
+    values, places = md.top_k(x, k)
+    return md.moveaxis(values, -1, reduction_dimension), md.moveaxis(places, -1, reduction_dimension)
+
+
+def approx_min_k(operand: Any, k: int, reduction_dimension: int = -1, **how: Any) -> tuple[md.Tensor, md.Tensor]:
+    """The k least elements and their places: here the exact ones."""
+    values, places = approx_max_k(-md.asarray(operand), k, reduction_dimension)
+    return -values, places
 
 
 def integer_pow(x: Any, y: int) -> md.Tensor:
@@ -374,42 +432,6 @@ def batch_matmul(lhs: Any, rhs: Any, precision: Any = None) -> md.Tensor:
     return md.matmul(lhs, rhs)
 
 
-def conv(lhs: Any, rhs: Any, window_strides: Sequence[int], padding: Any, precision: Any = None, preferred_element_type: Any = None) -> md.Tensor:
-    """conv_general_dilated of channels behind the batch."""
-    return of_lax.conv_general_dilated(lhs, rhs, window_strides, padding)
-
-
-def conv_transpose(
-    lhs: Any, rhs: Any, strides: Sequence[int], padding: Any, rhs_dilation: Sequence[int] | None = None, dimension_numbers: Any = None,
-    transpose_kernel: bool = False, precision: Any = None, preferred_element_type: Any = None,
-) -> md.Tensor:  # fmt: skip
-    """The convolution of an image whose elements stand `strides` apart; transpose_kernel: with the kernel turned, its channels exchanged, which is
-    the gradient of a convolution.
-
-    >>> conv_transpose(md.ones((1, 2, 1)), md.ones((2, 1, 1)), (2,), "VALID", dimension_numbers=("NHC", "HIO", "NHC")).shape
-    (1, 4, 1)
-    """
-    x, w = md.asarray(lhs), md.asarray(rhs)
-    n = x.ndim - 2
-    axes = "DHW"[-n:]
-    layouts = dimension_numbers or ("N" + axes + "C", axes + "IO", "N" + axes + "C")
-    spatial = [c for c in layouts[1] if c not in "IO"]
-    sizes = [w.shape[layouts[1].index(c)] for c in spatial]
-    apart = tuple(rhs_dilation or (1,) * n)
-    pads = padding
-    if isinstance(padding, str):
-        pads = []
-        for k, s, d in zip(sizes, strides, apart, strict=True):
-            k = (k - 1) * d + 1
-            total = k + s - 2 + (builtins.max(k - s, 0) if padding.upper() == "VALID" else 0)
-            before = k - 1 if padding.upper() == "VALID" or s > k - 1 else math.ceil(total / 2)
-            pads.append((before, total - before))
-    if transpose_kernel:
-        w = md.flip(w, axis=tuple(layouts[1].index(c) for c in spatial))
-        w = md.swapaxes(w, layouts[1].index("I"), layouts[1].index("O"))
-    return of_lax.conv_general_dilated(x, w, (1,) * n, pads, tuple(strides), apart, layouts)
-
-
 def platform_dependent(*args: Any, default: Callable[..., Any] | None = None, **per_platform: Callable[..., Any]) -> Any:
     """The function for the CPU, or the default one: what runs does so whatever the device."""
     f = per_platform.get("cpu", default)
@@ -419,9 +441,9 @@ def platform_dependent(*args: Any, default: Callable[..., Any] | None = None, **
 
 
 _OWN = (
-    Precision, RoundingMethod,
+    FftType, Precision, RoundingMethod, approx_max_k, approx_min_k, clz, fft, shift_right_logical,
     argmax, argmin, batch_matmul, bitcast_convert_type, broadcast, broadcast_in_dim, broadcasted_iota, clamp, collapse, concatenate, cond,
-    conv, conv_transpose, convert_element_type, div, dot, expand_dims, index_in_dim, index_take, integer_pow, iota, map, pad,
+    convert_element_type, div, dot, expand_dims, index_in_dim, index_take, integer_pow, iota, map, pad,
     platform_dependent, population_count,
     reduce, reduce_precision, reduce_window, rem, reshape, rev, scan, select, select_n, slice_in_dim, sort, sort_key_val, split, squeeze, switch,
 )  # fmt: skip
@@ -440,19 +462,17 @@ _RENAMED = {
         "sum": md.sum, "max": md.max, "min": md.min, "prod": md.prod, "and": md.all, "or": md.any,
     }.items()},
 }  # fmt: skip
-_SHARED = "conv_general_dilated dot_general dynamic_index_in_dim dynamic_slice dynamic_slice_in_dim dynamic_update_index_in_dim dynamic_update_slice"
+_SHARED = "dot_general dynamic_index_in_dim dynamic_slice dynamic_slice_in_dim dynamic_update_index_in_dim dynamic_update_slice"
 NAMES: dict[str, Any] = {
     **{name: of_lax.NAMES[name] for name in (*_SHARED.split(), "dynamic_update_slice_in_dim")},
-    **{f.__name__: f for f in _OWN}, **_RENAMED, **collectives.NAMES, **solving.NAMES,
+    **{f.__name__: f for f in _OWN}, **_RENAMED, **collectives.NAMES,
+    **convolutions.NAMES, **gathering.NAMES, **solving.NAMES,
 }  # fmt: skip
 _SAME = """abs acos acosh asin asinh associative_scan atan atan2 atanh bitwise_and bitwise_or bitwise_xor ceil conj cos cosh digamma empty erf erfc
 exp exp2 expm1 floor imag lgamma log log1p nextafter pow real rsqrt sign sin sinh sqrt square stop_gradient tan tanh top_k unstack"""
 _ABSENT = {
-    "gather": "indexing, jnp.take, or dynamic_slice", "scatter": "x.at[index].set", "scatter_add": "x.at[index].add",
-    "scatter_max": "x.at[index].max",
-    "scatter_min": "x.at[index].min", "scatter_mul": "x.at[index].multiply", "with_sharding_constraint": "one program runs on one device",
-    "rng_bit_generator": "jax.random.bits", "rng_uniform": "jax.random.uniform", "approx_max_k": "lax.top_k", "approx_min_k": "lax.top_k of -x",
-    "shift_right_logical": "x.view(unsigned) >> n", "ragged_dot": "jax.numpy.matmul of each group",
+    "with_sharding_constraint": "one program runs on one device",
+    "rng_bit_generator": "jax.random.bits", "rng_uniform": "jax.random.uniform", "ragged_dot": "jax.numpy.matmul of each group",
 }  # fmt: skip
 __getattr__ = room(__name__, NAMES, (md,), _SAME, _ABSENT)
 

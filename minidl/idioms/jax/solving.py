@@ -11,6 +11,16 @@ from minidl.idioms.jax.abstract import closure_convert
 Linear = Callable[[Any], Any]
 
 
+def _through(converted: Callable[..., Any], x: Any, read: list[md.Tensor], u: Any) -> list[md.Tensor]:
+    """The cotangents of what f reads, where -u is that of f(x): zeros for integers, which have none."""
+    floats = {i: r for i, r in enumerate(read) if r.dtype.inexact}
+    if not floats:
+        return read
+    of = lambda floats: converted(x, *(floats.get(i, r) for i, r in enumerate(read)))
+    found = md.vjp(of, floats)[1](md.tree.map(lambda v: -v, u))[0]
+    return [found.get(i, r) for i, r in enumerate(read)]
+
+
 def custom_linear_solve(
     matvec: Linear, b: Any, solve: Callable[[Linear, Any], Any], transpose_solve: Callable[[Linear, Any], Any] | None = None,
     symmetric: bool = False, has_aux: bool = False,
@@ -45,7 +55,7 @@ def custom_linear_solve(
         only = (lambda mv, r: backwards(mv, r)[0]) if has_aux and backwards is solve else backwards
         forth = (lambda mv, r: solve(mv, r)[0]) if has_aux else solve
         u = custom_linear_solve(back, g[0] if has_aux else g, only, forth)
-        return u, md.vjp(lambda read: converted(x, *read), read)[1](md.tree.map(lambda v: -v, u))[0]
+        return u, _through(converted, x, read, u)
 
     solved.defvjp(forward, backward)
     out = solved(b, read)
@@ -81,7 +91,7 @@ def custom_root(
         of = lambda v: converted(v, *read)
         back = lambda y: md.vjp(of, x)[1](y)[0]
         u = custom_linear_solve(back, g[0] if has_aux else g, tangent_solve, tangent_solve)
-        return (md.vjp(lambda read: converted(x, *read), read)[1](md.tree.map(lambda v: -v, u))[0],)
+        return (_through(converted, x, read, u),)
 
     root.defvjp(forward, backward)
     out = root(read)
