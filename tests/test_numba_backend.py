@@ -229,6 +229,8 @@ def test_sums_of_float64_carry_their_rounding_errors(backend, monkeypatch, lanes
     x[1:, -1] = -1e16
     (rows,) = rows(x)
     np.testing.assert_array_equal(rows, [-2e16, 1.0, 1.0])
+    x[2, 5] = np.inf
+    assert total(x)[0] == np.inf
 
 
 def test_what_is_computed_again_reads_what_it_read_before(backend):
@@ -239,6 +241,17 @@ def test_what_is_computed_again_reads_what_it_read_before(backend):
     (want,) = backend.compile(graph)(x)
     np.testing.assert_allclose(want, np.sin(x), rtol=1e-6, atol=1e-7)
     np.testing.assert_array_equal(backend.compile(graph, (0,))(x)[0], want)
+    rows = np.tile(x[:2100], (3, 1))  # nor may a sum see it twice
+    added = graph_of(lambda op, x: op("sum", op("sin", x), axis=(0,), keepdims=False), rows.shape)
+    np.testing.assert_allclose(backend.compile(added)(rows)[0], 3 * np.sin(rows[0]), rtol=1e-5, atol=1e-6)
+
+
+def test_long_rows_are_sorted_stably_and_nan_comes_last(backend):
+    x = np.random.default_rng(12).integers(-9, 9, size=(3, 150)).astype(np.float32)
+    x[0, 70], x[0, 7], x[1, 3], x[2, 1] = np.nan, -np.nan, -0.0, np.inf
+    for descending in (False, True):
+        (got,) = backend.compile(graph_of(lambda op, x, d=descending: op("argsort", x, axis=1, descending=d), x.shape))(x)
+        np.testing.assert_array_equal(got, get("numpy").argsort(x, axis=1, descending=descending))
 
 
 def test_reductions_over_axes_of_one_element(backend, monkeypatch):
@@ -431,8 +444,12 @@ def test_an_unknown_primitive_calls_numpy_between_compiled_segments(backend, mon
     primitive = Primitive("test_numba_reverse", "x", infer=lambda x: (x.shape, x.dtype))
     try:
         monkeypatch.setattr(type(backend), "test_numba_reverse", staticmethod(lambda x: np.flip(x)), raising=False)
-        program = backend.compile(graph_of(lambda op, x: op("add", op("test_numba_reverse", op("neg", x)), x), (4,)))
-        np.testing.assert_array_equal(program(np.arange(4, dtype=np.float32))[0], [-3, -1, 1, 3])
+        program = backend.compile(graph_of(lambda op, x: (op("add", op("test_numba_reverse", op("neg", x)), x), op("test_numba_reverse", x)), (4,)))
+        x = np.arange(4, dtype=np.float32)
+        sums, turned = program(x)
+        np.testing.assert_array_equal(sums, [-3, -1, 1, 3])
+        np.testing.assert_array_equal(turned, x[::-1])
+        assert not np.shares_memory(turned, x)
         assert any("NumPy" in line for line in program.listing)
     finally:
         del table[primitive.name]
