@@ -122,7 +122,7 @@ class _Custom:
         self._enter(rule, leaves, fill)
         if not in_rule() and not all(map(rule.graph, rule.functions)):
             return None
-        if not in_body() and all(node_of(t) is None for t in given) and any(node_of(t) is not None for t in rule.extra):
+        if not (in_body() or in_rule()) and all(node_of(t) is None for t in given) and any(node_of(t) is not None for t in rule.extra):
             return None
         rule.open = False
         outs, form = result

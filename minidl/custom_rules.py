@@ -204,7 +204,7 @@ def apply_custom(operands: Tensors, params: dict[str, Any]) -> list[Tensor]:
     bare, fixed = [as_constant(t) for t in args], [as_constant(t) for t in extra]
     if all(node_of(t) is None for t in args):
         value = lambda xs: rule.run("fwd" if residuals else "value", args, xs)
-        return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(value)) if in_body() else value(extra)
+        return attach(rule.name, extra, apply(body, [*bare, *fixed]), *_by_extra(value)) if in_body() or in_rule() else value(extra)
     tail = rule.run("fwd", args, fixed)[rule.n_out :] if residuals else []
     if rule.name == "custom_jvp":
         outs, push = apply(rule.graph("value"), [*bare, *fixed]), lambda start, full: rule.run("push", [*start, *full], fixed)
