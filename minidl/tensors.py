@@ -181,9 +181,10 @@ class Tensor:
     @property
     def grad(self) -> Tensor | None:
         """The gradient that backward passes have accumulated in this leaf, or None."""
-        leaf = self._keeper() if self.node is None else self.leaf
+        node = self.node
+        leaf = self._keeper() if node is None else node[3] if node[1] is LEAF else None
         if leaf is None:
-            return kept.get(self.node[0]) if kept and self.node is not None else None
+            return kept.get(node[0]) if kept and node is not None else None
         interp = state.interpreter if busy[0] else None
         return leaf.grad if interp is None else interp.read_grad(leaf)
 

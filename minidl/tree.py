@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 _registry: dict[type, tuple[Callable[[Any], tuple[Sequence[Any], Any]], Callable[[Any, Sequence[Any]], Any]]] = {}
+_leaves: set[type] = set()  # some of the types that are no containers
 
 
 class Fields(tuple):
@@ -81,6 +82,7 @@ def register(cls: type, flatten: Callable[[Any], tuple[Sequence[Any], Any]], unf
     [1, 2]
     """
     _registry[cls] = (flatten, unflatten)
+    _leaves.clear()
 
 
 register(defaultdict, lambda d: (list(d.values()), (d.default_factory, *d)), lambda aux, c: defaultdict(aux[0], zip(aux[1:], c, strict=True)))
@@ -123,6 +125,8 @@ def _children(tree: Any) -> tuple[Any, Any, Sequence[Any]] | None:
 
         names = tuple(f.name for f in dataclasses.fields(tree))
         return t, names, [getattr(tree, n) for n in names]
+    if len(_leaves) < 256:
+        _leaves.add(t)
     return None
 
 
@@ -137,7 +141,7 @@ def flatten(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> tuple[li
 
 
 def _walk(tree: Any, is_leaf: Callable[[Any], bool] | None, leaves: list[Any]) -> Structure:
-    found = None if is_leaf is not None and is_leaf(tree) else _children(tree)
+    found = None if type(tree) in _leaves or (is_leaf is not None and is_leaf(tree)) else _children(tree)
     if found is None:
         leaves.append(tree)
         return LEAF

@@ -139,3 +139,17 @@ def test_a_state_dict_keeps_its_order_through_functional_calls():
     g = md.grad(lambda q: md.nn.utils.stateless.functional_call(model, q, (md.ones(4, 2),)).sum())(held)
     assert list(g) == list(held)
     assert all(a.shape == b.shape for a, b in zip(held.values(), g.values(), strict=True))
+
+
+def test_a_type_that_was_a_leaf_is_a_container_once_it_is_registered():
+    class Pair:
+        def __init__(self, a, b):
+            self.a, self.b = a, b
+
+    class Own(Pair):
+        pass
+
+    pair, own = Pair(1, 2), Own(3, 4)
+    assert md.tree.leaves([pair, own]) == [pair, own] == md.tree.leaves([pair, own])
+    md.tree.register(Pair, lambda p: ((p.a, p.b), None), lambda _, c: Pair(*c))
+    assert md.tree.leaves([pair, own]) == [1, 2, 3, 4]

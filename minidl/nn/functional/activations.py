@@ -343,7 +343,12 @@ def log_softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> 
     >>> [round(v, 4) for v in md.nn.functional.log_softmax(md.tensor([0.0, 0.0]), dim=0).tolist()]
     [-0.6931, -0.6931]
     """
-    return md.log_softmax(input if dtype is None else input.to(dtype), axis=_dim("log_softmax", input, dim))
+    return _log_softmax(input if dtype is None else input.to(dtype), _dim("log_softmax", input, dim))
+
+
+@by_kernel("log_softmax")
+def _log_softmax(x: md.Tensor, /, axis: int) -> md.Tensor:
+    return md.log_softmax(x, axis=axis)
 
 
 def softmin(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:

@@ -14,6 +14,7 @@ from inspect import CO_VARARGS, unwrap
 from typing import Any, TypeVar
 
 import minidl as md
+from minidl import Tensor
 
 F = TypeVar("F", bound=Callable[..., Any])
 _REFUSED = (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError)  # what libraries raise for arguments that do not fit
@@ -43,7 +44,7 @@ def _by_kernel(name: str, f: F) -> F:
         if not md.extend.at_once():
             return f(*args)
         data, static = args[:count], () if count is None else args[count:]
-        xp = next((x.xp for x in data if isinstance(x, md.Tensor)), None)
+        xp = next((x.xp for x in data if isinstance(x, Tensor)), None)
         kernel = None if xp is None else _kernel(name, xp)
         if kernel is None:
             return f(*args)
@@ -52,8 +53,8 @@ def _by_kernel(name: str, f: F) -> F:
         for x in data:
             if x is None:
                 arrays.append(None)
-            elif isinstance(x, md.Tensor) and x.xp is xp and 0 not in x.shape:  # some kernels divide by the number of elements
-                arrays.append(x.payload)
+            elif isinstance(x, Tensor) and x.xp is xp and 0 not in (a := x.payload).shape:  # some kernels divide by the number of elements
+                arrays.append(a)
                 tracked = tracked or x.node is not None
             else:
                 return f(*args)
@@ -70,6 +71,6 @@ def _by_kernel(name: str, f: F) -> F:
         out = md.extend.stands_for(function, data, (results,) if one else results, back)
         if one and not others:
             return out[0]
-        return *out, *[None if v is None else md.Tensor(v, xp, xp.dtype_of(v)) for v in others]  # type: ignore[union-attr]
+        return *out, *[None if v is None else Tensor(v, xp, xp.dtype_of(v)) for v in others]  # type: ignore[union-attr]
 
     return call  # type: ignore[return-value]

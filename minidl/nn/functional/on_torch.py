@@ -125,6 +125,14 @@ elu = _activation(
 )
 
 
+def log_softmax(tracked: bool, x: Tensor, axis: int) -> Any:
+    """Not of rows of -inf, nor with +inf."""
+    if not x.dim() or not _ours(x):
+        return None
+    out = torch.log_softmax(x, axis)
+    return (out, (), lambda wanted, g: (_aten._log_softmax_backward_data(g, out, axis, x.dtype),)) if finite(out) else None
+
+
 # ---- batch normalisation ----------------------------------------------------------------------------------------------------------------------
 def by_batch(
     tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, rate: Tensor | None,

@@ -98,8 +98,11 @@ def clip_by_value(grads: Any, clip_value: float) -> Any:
     return md.tree.map(lambda g: md.clip(g, -clip_value, clip_value), grads)
 
 
-def _with_grad(parameters: md.Tensor | Iterable[md.Tensor]) -> list[md.Tensor]:
-    return [p for p in ([parameters] if isinstance(parameters, md.Tensor) else parameters) if p.grad is not None]
+def _with_grad(parameters: md.Tensor | Iterable[md.Tensor]) -> tuple[list[md.Tensor], list[md.Tensor]]:
+    """The parameters that have a gradient, and these."""
+    given = [parameters] if isinstance(parameters, md.Tensor) else parameters
+    found = [(p, g) for p in given if (g := p.grad) is not None]
+    return [p for p, _ in found], [g for _, g in found]
 
 
 def _store(parameters: list[md.Tensor], grads: list[md.Tensor]) -> None:
@@ -121,9 +124,9 @@ def clip_grad_norm_(
     5.0
     """
     with md.no_grad():
-        params = _with_grad(parameters)
-        total = get_total_norm([p.grad for p in params], norm_type, error_if_nonfinite)
-        _store(params, _scaled([p.grad for p in params], max_norm, total))
+        params, grads = _with_grad(parameters)
+        total = get_total_norm(grads, norm_type, error_if_nonfinite)
+        _store(params, _scaled(grads, max_norm, total))
     return total
 
 
@@ -137,8 +140,8 @@ def clip_grads_with_norm_(parameters: md.Tensor | Iterable[md.Tensor], max_norm:
     [3.0, 4.0]
     """
     with md.no_grad():
-        params = _with_grad(parameters)
-        _store(params, _scaled([p.grad for p in params], max_norm, total_norm))
+        params, grads = _with_grad(parameters)
+        _store(params, _scaled(grads, max_norm, total_norm))
 
 
 def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: float, foreach: bool | None = None) -> None:
@@ -151,8 +154,8 @@ def clip_grad_value_(parameters: md.Tensor | Iterable[md.Tensor], clip_value: fl
     [1.0, -1.0]
     """
     with md.no_grad():
-        params = _with_grad(parameters)
-        _store(params, clip_by_value([p.grad for p in params], clip_value))
+        params, grads = _with_grad(parameters)
+        _store(params, clip_by_value(grads, clip_value))
 
 
 def parameters_to_vector(parameters: Iterable[md.Tensor]) -> md.Tensor:
