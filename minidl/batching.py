@@ -14,7 +14,7 @@ from typing import Any
 
 from minidl import tree
 from minidl.backends import using
-from minidl.context import Symbolic, grad_mode, interpreting, state
+from minidl.context import Symbolic, grad_mode, interpreting, levels, state
 from minidl.dtypes import DType
 from minidl.primitives import table
 from minidl.primitives.core import Interpreter, Primitive
@@ -161,9 +161,7 @@ def lanes_around(own: bool = False) -> Any:
     >>> md.vmap(twice)(md.zeros(3)).tolist(), md.jit(twice)(md.tensor(0.0)).item()
     ([2.0, 2.0, 2.0], 0.0)
     """
-    level = state.interpreter
-    while level is not None and not isinstance(level, Level):
-        level = level.parent
+    level = next((level for level in levels() if isinstance(level, Level)), None)
     return None if level is state.interpreter and not own else level
 
 

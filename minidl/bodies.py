@@ -182,7 +182,7 @@ def attach(name: str, inputs: Sequence[Any], outs: Sequence[Any], vjp: Callable[
     floats = [i for i, o in enumerate(outs) if isinstance(o, Tensor) and o.dtype.inexact]
     if not (state.grad and live and floats):
         return list(outs)
-    bare = [as_constant(t) if isinstance(t, Tensor) else t for t in inputs]
+    bare = [*map(as_constant, inputs)]
     xp = here(outs[floats[0]])[1]
     start = lambda tracked: [with_node(t, n if tracked else None) if isinstance(t, Tensor) else t for t, n in zip(bare, nodes, strict=True)]
 
@@ -213,7 +213,7 @@ def apply(primitive: Primitive, derive: Callable[..., Any], operands: Tensors, p
         return _plain(primitive, operands, params)
     with _on(operands):
         given, more, vjp, jvp = derive(operands, live, params)
-    outs = _plain(primitive, [as_constant(t) for t in given], more)
+    outs = _plain(primitive, [*map(as_constant, given)], more)
     own = outs[: len(primitive.infer(*operands, **params))]
     return tuple(attach(primitive.name, given, own, lambda ins, cts, tracked: vjp(ins, None if tracked else outs, cts), jvp))
 

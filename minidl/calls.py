@@ -23,7 +23,7 @@ from minidl.emit import load
 from minidl.graph import Graph
 from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
 from minidl.passes import inlined, simplify
-from minidl.program import Program, number
+from minidl.program import Program, number, rebuilding
 from minidl.tensors import Tensor
 
 #: Bytes of state from which a program is given the old state's memory for the new one; below, the proof that it may costs more than it brings. And
@@ -240,7 +240,7 @@ def _result(program: Program, crosses: bool) -> tuple[list[str], str]:
         made.append(f"r{k}")
     if whole and lines:
         lines.append("".join(f"r{k}.payload, " for k in range(len(lines))) + "= o")
-    return lines, tree.source(program.out_structure, made) or f"unflatten(S, ({''.join(m + ', ' for m in made)}))"
+    return lines, rebuilding(program.out_structure, made, "S")
 
 
 def _node(program: Program, k: int) -> str:

@@ -69,7 +69,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         left: list[bool] = []
         born = next(tape.count)
         with _journal() as journal:
-            out, aliases = run([as_constant(t) if isinstance(t, Tensor) else t for t in start])
+            out, aliases = run([*map(as_constant, start)])
         before += journal.streams
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
@@ -77,7 +77,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         outs, n_out = [now(o) for o in (*outs, *stored)], len(outs)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]
-        outs = [as_constant(o) if isinstance(o, Tensor) else o for o in outs]
+        outs = [*map(as_constant, outs)]
         like = next((o for o in outs if isinstance(o, Tensor) and o.dtype.inexact), None)
         if like is None or not (live or outside):
             return out

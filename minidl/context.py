@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 from _thread import _local, allocate_lock  # what threading makes public; importing that would be a thirtieth of `import minidl`
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -32,6 +33,14 @@ _lock = allocate_lock()
 def _count(step: int) -> None:
     with _lock:
         busy[0] += step
+
+
+def levels() -> Iterator[Any]:
+    """The interpreters at work in this thread, the innermost first."""
+    level = state.interpreter
+    while level is not None:
+        yield level
+        level = level.parent
 
 
 def at_once() -> bool:
@@ -125,9 +134,7 @@ def grad_mode(on: bool) -> contextlib.AbstractContextManager[Any]:
 def hush(on: bool) -> tuple[Any, Any] | None:
     """Tell the trace at work whether what its user computes from here on is recorded: who differentiates it when it is over must know. Returns the
     trace and what it was told before."""
-    level = state.interpreter
-    while level is not None and not hasattr(level, "quiet"):
-        level = level.parent
+    level = next((level for level in levels() if hasattr(level, "quiet")), None)
     if level is None:
         return None
     before = level.quiet

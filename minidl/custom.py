@@ -20,10 +20,6 @@ def _conj(g: Any) -> Any:
     return ns.conj(g) if isinstance(g, Tensor) and g.dtype.is_complex else g
 
 
-def _constant(t: Any) -> Any:
-    return as_constant(t) if isinstance(t, Tensor) else t
-
-
 def _fitted(who: str, g: Any, what: str, like: Any) -> Tensor | None:
     """A cotangent or tangent that a rule returned for a Tensor, in the dtype of that; None where it is none, and so zero."""
     if g is None or not isinstance(like, Tensor) or not like.dtype.inexact:
@@ -160,7 +156,7 @@ class custom_vjp(_Custom):
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         start, args = [now(t) for t in leaves], tree.unflatten(structure, leaves)
         fwd = self.rules[0]
-        out, residuals = fwd(*tree.unflatten(structure, [_constant(t) for t in start]))
+        out, residuals = fwd(*tree.unflatten(structure, map(as_constant, start)))
         outs, out_structure = tree.flatten(out)
 
         def pull(res: Any, cts: list[Any]) -> list[Any]:
@@ -170,7 +166,7 @@ class custom_vjp(_Custom):
                 return self._reverse(leaves, args, outs, out_structure, residuals, cts)
 
         again = lambda start: (fwd(*tree.unflatten(structure, start))[1],)
-        outs = [_constant(o) for o in outs]
+        outs = [*map(as_constant, outs)]
         return tree.unflatten(out_structure, attach("custom_vjp", start, outs, *transposed(outs, again, pull)))
 
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:
@@ -223,10 +219,10 @@ class custom_jvp(_Custom):
 
     def _taped(self, leaves: list[Any], structure: Any) -> Any:
         start = [now(t) for t in leaves]
-        out = self.f(*tree.unflatten(structure, [_constant(t) for t in start]))
+        out = self.f(*tree.unflatten(structure, map(as_constant, start)))
         outs, out_structure = tree.flatten(out)
         move = lambda primals, full: self._moved(tree.unflatten(structure, primals), tree.unflatten(structure, [twin(t) for t in full]))[1]
-        outs, value = [_constant(o) for o in outs], lambda primals: tree.leaves(self.f(*tree.unflatten(structure, primals)))
+        outs, value = [*map(as_constant, outs)], lambda primals: tree.leaves(self.f(*tree.unflatten(structure, primals)))
         return tree.unflatten(out_structure, attach("custom_jvp", start, outs, *from_forward(move, value)))
 
     def _enter(self, rule: Rule, leaves: list[Any], fill: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from minidl.autograd import home
 from minidl.bodies import Tensors, attach, aval, batched_graph, closed, node_of, run_graph
-from minidl.context import grad_mode, interpreting, setting, state
+from minidl.context import grad_mode, interpreting, levels, setting, state
 from minidl.graph import Equation, Graph, Var
 from minidl.primitives import table
 from minidl.tensors import Tensor, bind, describe, ns
@@ -22,18 +22,12 @@ from minidl.transforms import alias, as_constant, pulled, zeros_like
 
 def in_body() -> bool:
     """Whether a loop's or branch's function is traced, whose arguments may be differentiated later though they are on no tape yet."""
-    level = state.interpreter
-    while level is not None and not getattr(level, "body", False):
-        level = level.parent
-    return level is not None
+    return any(getattr(level, "body", False) for level in levels())
 
 
 def in_rule() -> bool:
     """Whether a rule is traced, inside which others are traced when they are differentiated: one may call the function that it is of."""
-    level = state.interpreter
-    while level is not None and not getattr(level, "rule", False):
-        level = level.parent
-    return level is not None
+    return any(getattr(level, "rule", False) for level in levels())
 
 
 def transposed(outs: Sequence[Any], again: Any, reverse: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:

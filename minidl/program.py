@@ -281,7 +281,8 @@ class Program:
                 if leaf not in t.grad_reads and g is not None:
                     self.dropped[self._leaf(leaf)] = lifted[-1][0].nbytes
         for box, key, value in stored:
-            rebuilt = repr(value) if isinstance(value, _SWITCH) else _source_of(tree.map(new, value), s)
+            kept, structure = tree.flatten(value)
+            rebuilt = repr(value) if isinstance(value, _SWITCH) else rebuilding(structure, [*map(new, kept)], s.name(structure, "S"))
             if not isinstance(box, dict) and key >= lengths[id(box)]:
                 self.stores.append(f"{s.name(box, 'B')}.append({rebuilt})")
                 continue
@@ -558,18 +559,6 @@ def _node_term(text: str, x: Tensor, s: _Source | None) -> str:
     return f"{text}.node[1] is{'' if x.leaf else ' not'} LEAF" if s is None or x.leaf is None else f"{text}.node[3] is {s.name(x.leaf, 'L')}"
 
 
-def _source_of(value: Any, s: _Source) -> str:
-    """Source text that rebuilds a small container of expressions."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return (
-            "{"
-            + ", ".join(
-                f"{k!r}: {_source_of(v, s)}" if isinstance(k, (str, int)) else f"{s.name(k, 'K')}: {_source_of(v, s)}" for k, v in value.items()
-            )
-            + "}"
-        )
-    if isinstance(value, list):
-        return "[" + ", ".join(_source_of(v, s) for v in value) + "]"
-    return "(" + "".join(_source_of(v, s) + ", " for v in value) + ")"
+def rebuilding(structure: tree.Structure, leaves: Sequence[str], name: str) -> str:
+    """Source text that builds a pytree from the texts of its leaves; name: what the structure is called there."""
+    return tree.source(structure, leaves) or f"unflatten({name}, ({''.join(f'{v}, ' for v in leaves)}))"

@@ -21,7 +21,7 @@ import numpy as np
 
 from minidl import dtypes
 from minidl.backends import default, using
-from minidl.context import autocasting, busy, interpreting, state
+from minidl.context import autocasting, busy, interpreting, levels, state
 from minidl.dtypes import DType
 from minidl.errors import between, name_it, own
 from minidl.graph import Var
@@ -212,11 +212,9 @@ class Tensor:
         leaf = self.leaf
         if leaf is not None:
             hooks, hooking[0] = leaf.hooks, hooking[0] + 1
-            level = state.interpreter
-            while level is not None:
+            for level in levels():
                 if hasattr(level, "hooked"):  # a trace, which must know of what would happen only once
                     level.hooked.append((leaf, hook))
-                level = level.parent
         else:
             if not isinstance(self.node[1], Hooked):
                 self.node[1] = Hooked(self.node[1])
@@ -342,11 +340,9 @@ def sever(x: Tensor, cut: Any = False) -> None:
     """
     if isinstance(cut, Tensor):
         cut = cut is not x and (cut.of is None or cut.of[2] is not None or living(cut.of) is not x)
-    level = state.interpreter if busy[0] else None
-    while level is not None:
+    for level in levels() if busy[0] else ():
         if hasattr(level, "severed"):
             level.severed.append((x, x.of, cut))
-        level = level.parent
     x.of = None
     if cut:
         if id(x) not in _cuts:

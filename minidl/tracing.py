@@ -17,7 +17,7 @@ from typing import Any
 
 from minidl import tape, tree
 from minidl.backends import default
-from minidl.context import interpreting, state
+from minidl.context import interpreting, levels, state
 from minidl.dtypes import DType, canonical, promote, promote_scalar
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.primitives import table
@@ -406,10 +406,7 @@ for _name in (  # what cannot be replayed makes the program one for this number
 
 def innermost() -> Trace | None:
     """The trace that operations of this thread end up in, or None."""
-    interp = state.interpreter
-    while interp is not None and not isinstance(interp, Trace):
-        interp = interp.parent
-    return interp
+    return next((level for level in levels() if isinstance(level, Trace)), None)
 
 
 def host(container: Any, key: Any) -> Any:

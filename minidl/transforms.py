@@ -32,10 +32,9 @@ def here(t: Tensor) -> tuple[Any, Any, Any]:
     return payload, interp, node
 
 
-def as_constant(t: Tensor) -> Tensor:
-    """The same value as a constant of the current level; outer levels keep their tapes."""
-    payload, xp, _ = here(t)
-    return Tensor(payload, xp, t.dtype)
+def as_constant(t: Any) -> Any:
+    """The value of a Tensor as a constant of the current level, outer levels keep their tapes; another value as it is."""
+    return Tensor(*here(t)[:2], t.dtype) if isinstance(t, Tensor) else t
 
 
 def with_node(t: Tensor, node: Any) -> Tensor:

@@ -9,6 +9,7 @@ import linecache
 import math
 import pickle
 import weakref
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -646,3 +647,30 @@ def test_the_programs_of_a_function_are_64_at_most():
     assert len(f.programs) == 64 and f.compiles == 70
     f(md.zeros(69, backend="numpy"))
     assert f.compiles == 70
+
+
+class Both(NamedTuple):
+    first: md.Tensor
+    second: md.Tensor | None
+
+
+FORMS = (lambda a: (a, None), lambda a: {"k": [a, (None,)]}, lambda a: Both(a, None), lambda a: collections.OrderedDict(z=a, b=a))
+
+
+@pytest.mark.parametrize("make", FORMS, ids=["tuple", "dict", "named", "ordered"])
+def test_what_is_stored_in_a_container_keeps_its_form(make):
+    class Model(md.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.kept = make(md.tensor(0.0))
+
+        def forward(self, x):
+            self.kept = make(x * 2.0)
+            return x
+
+    eager, jitted = Model(), Model()
+    eager(md.tensor(3.0))
+    md.jit(jitted)(md.tensor(3.0))
+    assert type(jitted.kept) is type(eager.kept)
+    (got, form), (want, other) = md.tree.flatten(jitted.kept), md.tree.flatten(eager.kept)
+    assert form == other and [v.item() for v in got] == [v.item() for v in want] == [6.0] * len(want)

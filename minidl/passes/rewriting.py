@@ -166,30 +166,11 @@ def _key(value: Any) -> Any:
 
 
 def simplify(graph: Graph) -> Graph:
-    """Dead code, common subexpressions, constant folding and the rules of the tables, until nothing changes.
-
-    What was done is in `report(graph)` of the result.
-    """
-    before, applied = len(graph.equations), Counter[str]()
+    """Dead code, common subexpressions, constant folding and the rules of the tables, until nothing changes."""
     graph = dead_code(graph)
-    applied["dead code"] = before - len(graph.equations)
     for _ in range(ROUNDS):
         done = Rewriter(graph)
-        applied += done.applied
         if not done.applied:
             break
         graph = done.graph
-    graph.cache["report"] = before, applied
     return graph
-
-
-def report(graph: Graph) -> str:
-    """What simplification did to a traced graph: how many equations went, and how often each rule was applied.
-
-    >>> import minidl as md
-    >>> print(report(md.trace(lambda x: (x * 2.0 + x * 2.0, x.T.T))(md.ones((2, 3)))))
-    5 equations before, 2 after: common 1, permute_chain 1, unmoved 1
-    """
-    before, applied = graph.cache.get("report", (len(graph.equations), {}))
-    done = ", ".join(f"{name} {n}" for name, n in sorted(applied.items()) if n)
-    return f"{before} equations before, {len(graph.equations)} after" + (f": {done}" if done else "")
