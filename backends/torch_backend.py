@@ -194,12 +194,12 @@ class TorchBackend(Backend):
         return ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
-        """Inductor takes seconds to load, and a tenth of one for an equation; of a loop, for each of its turns."""
+        """Inductor takes seconds to load, a sixth of one for each loop that a C++ compiler makes, alike ones once, and reads each turn of a loop."""
         if mode != "inductor":
             return 0.0
         from minidl.backends.torch_modes import unrolled
 
-        return 3.0 + 0.1 * unrolled(graph)
+        return 8.0 + 0.14 * len({repr(e) for e in graph.walk()}) + 0.005 * unrolled(graph)
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""

@@ -2,7 +2,8 @@
 
 minidl.contest says who the candidates are and how they are timed. A choice is remembered with what is open about it: who was not tried because the
 budget was spent, and who was so close that the next measurement might name another. What is open is looked at again when the program is met in a
-later process, and so is everything that matters where the winner no longer takes as long as it did; after CHECKS measurements a choice stands.
+later process, and so is everything that matters where the winner no longer takes as long as it did; the processes name the winner together, and after
+CHECKS measurements a choice stands.
 
 Promises: the winner is kept under MINIDL_CACHE, for this version of minidl's text; a file that cannot be read means measuring again.
 

@@ -11,12 +11,14 @@ a gradient that is zero but for rounding) may differ by as much as it moves: no 
 
 Promises: no more than `md.set_auto(budget=)` seconds pass before the last candidate is begun, imports apart; one that fails, is wrong or was not
 tried is in the report with the reason; the time that the system gives to other programs is no candidate's (minidl.stopwatch); whoever is close to the
-best has run in at least ROUNDS rounds, but for programs of which that many take a quarter of the budget.
+best has run in at least ROUNDS rounds, but for programs of which that many take a quarter of the budget. Processes that time a program one after
+the other name together who is best.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 available = md.backends
 _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds after which enough rounds are enough
+_LONG = 0.2  # seconds of a call from which it is timed as it comes
 ROUNDS, _MOST = 5, 20
 _AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
 _DROP = (2.0, 1.5, 1.5, 1.5, 1.2)  # times the best: who is dropped after each round, the last for all that follow
@@ -58,11 +61,16 @@ class Row:
     error: float | None = None  # the largest difference from the reference, over what is allowed
     note: str = ""
     open: bool = False  # not tried for want of time
+    behind: list[float] = dataclasses.field(default_factory=list)  # its time over the best one's, in each process that timed it
 
     @property
     def name(self) -> str:
         """Backend and mode."""
         return self.backend if self.mode is None else f"{self.backend} {self.mode}"
+
+    def standing(self) -> float:
+        """Its time over the best one's, all processes together: how memory happens to lie in one is no candidate's merit."""
+        return math.prod(self.behind) ** (1 / len(self.behind)) if self.behind else math.inf
 
 
 @dataclasses.dataclass
@@ -155,17 +163,23 @@ class Contest:
         self._time(list(self.runs))
         if not 1 / _CLOSE <= (self.rows[winner].call or 0.0) / (before or 1.0) <= _CLOSE:
             self._try(within(_REACH))
+            for k in self.runs:  # what was found under other circumstances
+                self.rows[k].behind = []
             self._time(list(self.runs))
         return self._name(report.checks + 1, "remembered, and measured again")
 
     def _name(self, checks: int, origin: str) -> Chosen:
         if self.shown and sys.stderr.isatty():
             print("\r\x1b[K", end="", file=sys.stderr)
-        best = min(self.runs, key=lambda k: self.rows[k].call or 0.0)
-        if 0 in self.runs and (self.rows[0].call or 0.0) <= _NEAR * (self.rows[best].call or 0.0):
+        least = min(self.rows[k].call or 0.0 for k in self.runs) or 1.0
+        for k in self.runs:
+            self.rows[k].behind.append((self.rows[k].call or 0.0) / least)
+        standing = {k: self.rows[k].standing() for k in self.runs}
+        best = min(standing, key=lambda k: standing[k])
+        if standing.get(0, math.inf) <= _NEAR * standing[best]:
             best = 0
-        others = sorted((r.call, r.name) for k, r in enumerate(self.rows) if k != best and r.call is not None)
-        why = f"{others[0][0] / (self.rows[best].call or 1.0):.2f} times as fast as {others[0][1]}" if others else "nothing else could be tried"
+        others = sorted((r.standing(), r.name) for k, r in enumerate(self.rows) if k != best and r.call is not None)
+        why = f"{others[0][0] / standing[best]:.2f} times as fast as {others[0][1]}" if others else "nothing else could be tried"
         return self.runs[best].engine, self.runs[best].run, Report(self.rows, best, why, Auto.budget, checks, origin)
 
     def _progress(self, what: str, spent: float) -> None:
@@ -232,16 +246,17 @@ class Contest:
     def _time(self, going: list[int]) -> None:
         """Best of several rounds in which the candidates take turns; whoever is behind is dropped, the sooner the further."""
         best: dict[int, float] = {}
-        start = time.perf_counter()
+        start, watch = time.perf_counter(), Stopwatch()  # on a loaded machine as many rounds as on a quiet one, while the budget lasts
         for turn in range(_MOST):
             for k in going[turn % len(going) :] + going[: turn % len(going)]:
                 best[k] = min(self.runs[k].seconds(), best.get(k, float("inf")))
             limit = _DROP[min(turn, len(_DROP) - 1)] * min(best.values())
             going = [k for k in going if best[k] <= limit]
-            spent = time.perf_counter() - start
+            spent = watch.seconds()
             if turn + 1 >= ROUNDS and spent >= _TIMING:  # as long again for those between whom it is close
                 going = [k for k in going if best[k] <= _TIE * min(best.values())]
-            if len(going) == 1 or spent >= max(_TIMING, Auto.budget / 4) or (turn + 1 >= ROUNDS and spent >= 2 * _TIMING):
+            late = spent >= max(_TIMING, Auto.budget / 4) or time.perf_counter() - start >= max(_TIMING, Auto.budget)
+            if len(going) == 1 or late or (turn + 1 >= ROUNDS and spent >= 2 * _TIMING):
                 break
         for k, t in best.items():
             self.rows[k].call = t
@@ -261,7 +276,7 @@ class Candidate:
         self.put, self.taken = engine.ways.put, engine.ways.classes
         kinds = [i.kind for i in program.inputs]
         self.inputs = [n if kind == "argument" else handed(n, self.home, engine.xp) for n, kind in zip(natives, kinds, strict=True)]
-        self.calls = 0
+        self.calls, self.found = 0, 0.0  # in a round; seconds for one
         self.kept: tuple = ()  # a result lives until the next is there, as a user's does: where it lies decides which memory the next one gets
 
     def _fresh(self, change: Callable[[np.ndarray], np.ndarray] | None = None) -> list[Any]:
@@ -308,17 +323,18 @@ class Candidate:
 
     def _settle(self, seconds: float) -> None:
         """Let a round have as many calls of so many seconds as fill it, if it has fewer."""
+        self.found = seconds
         self.calls = max(1, self.calls, min(_AHEAD if self.heirs else 1000, round(_ROUND / max(seconds, 1e-9))))
 
     def seconds(self) -> float:
         """Seconds a call, over as many calls as fill a round, which the rounds find out: the first calls, whose memory the system has yet to give,
-        may take ten times as long as others. Where that is more than one, a call that does not count goes before: others ran meanwhile, and one that
+        may take ten times as long as others. A call that does not count goes before, where it does not take long: others ran meanwhile, and one that
         finds neither its code nor its data in a cache may take half as long again."""
         if not self.calls:
             self.kept = self.once()
             first = self._loop(1)
             self._settle(first if first > _ROUND else min(first, self._loop(1), self._loop(1)))
-        if self.calls > 1:
+        elif self.found < _LONG:
             self._loop(1)
         if len(self.heirs) == len(self.used):
             try:
