@@ -1,4 +1,4 @@
-"""Writes docs/torch_names.md: which names of torch, torch.Tensor, torch.nn and torch.optim are names of minidl, and why the others are not.
+"""Writes docs/torch_names.md: which names of torch's rooms and classes are names of minidl, and why the others are not.
 
     python docs/torch_names.py          needs torch
 
@@ -33,6 +33,15 @@ ROOMS = {
     "torch.nn.utils.stateless": "md.nn.utils.stateless",
     "torch.nn.attention": "md.nn",
     "torch.distributions": "md.distributions",
+    "torch.autograd": "md.autograd",
+    "torch.autograd.functional": "md.autograd.functional",
+    "torch.func": "md.func",
+    "torch.linalg": "md.linalg",
+    "torch.fft": "md.fft",
+    "torch.special": "md.special",
+    "torch.amp": "md.amp",
+    "torch.utils.data": "md.data",
+    "torch.utils.checkpoint": "md.utils.checkpoint",
     "torch.optim": "md.optim",
     "torch.optim.lr_scheduler": "md.optim.lr_scheduler",
     "torch.optim.swa_utils": "md.optim.swa_utils",
@@ -52,6 +61,7 @@ _MACHINERY = "PyTorch's own machinery"
 _FAMILY = "not built: a subclass of Distribution with log_prob and _draw"
 _TRANSFORM = "not built: a subclass of Transform with _call, _inverse and log_abs_det_jacobian"
 _MATRICES = "distributions of matrices are not built"
+_PIPES = "DataPipes, which PyTorch gives up; Dataset, IterableDataset and DataLoader"
 _CHART = "not built: a polynomial or Bessel function, of which no layer or loss is made"
 _INPLACE = "changes its input; write x = F.{}(x)"
 _INDICES = "F.{} with return_indices=True"
@@ -111,6 +121,51 @@ ABSENT: dict[str, dict[str, str]] = {
         "sdpa_kernel": _KERNEL,
         **dict.fromkeys((f"{v}_flash_attention_impl" for v in ("activate", "current", "register", "restore")), _KERNEL),
         "list_flash_attention_impls": _KERNEL,
+    },
+    "torch.autograd": {
+        "NestedIOFunction": _MACHINERY,
+        **dict.fromkeys(("detect_anomaly", "set_detect_anomaly"), "md.testing.check_grad finds a wrong derivative"),
+        **dict.fromkeys(("set_multithreading_enabled", "is_multithreading_enabled", "enforce_grad_layout_policy"), _MACHINERY),
+        **dict.fromkeys(("is_view_replay_enabled", "has_torch_function", "variable"), _MACHINERY),
+        **dict.fromkeys(("DeviceType", "SavedTensor", "kineto_available"), _MACHINERY),
+        **dict.fromkeys((f"Profiler{n}" for n in ("Activity", "Config", "Event", "State")), "md.profile"),
+    },
+    "torch.func": {
+        "debug_unwrap": _MACHINERY,
+        "functionalize": "md.jit(f) and md.trace(f) are made of values alone",
+        "rearrange": "md.nn.einops.rearrange",
+    },
+    "torch.linalg": {
+        "LinAlgError": "what cannot be factored is nan, on every backend, and raises nothing",
+        **dict.fromkeys(("cholesky_ex", "inv_ex", "solve_ex"), "the name without _ex: it raises nothing, and what cannot be factored is nan"),
+        **dict.fromkeys(("lu", "lu_factor", "lu_factor_ex", "lu_solve"), "minidl.idioms.jax.scipy.linalg has lu, lu_factor and lu_solve"),
+        **dict.fromkeys(("ldl_factor", "ldl_factor_ex", "ldl_solve", "householder_product"), "md.linalg.cholesky, qr and solve"),
+    },
+    "torch.fft": dict.fromkeys(("hfft2", "hfftn", "ihfft2", "ihfftn"), "md.fft.irfftn of the conjugate, or the conjugate of md.fft.rfftn"),
+    "torch.special": {
+        "airy_ai": _CHART,
+        **dict.fromkeys((f"bessel_{n}" for n in ("j0", "j1", "y0", "y1")), _CHART),
+        **dict.fromkeys((f"{m}chebyshev_polynomial_{n}" for m in ("", "shifted_") for n in "tuvw"), _CHART),
+        **dict.fromkeys(("hermite_polynomial_h", "hermite_polynomial_he", "laguerre_polynomial_l", "legendre_polynomial_p"), _CHART),
+        "modified_bessel_i0": "md.special.i0",
+        "modified_bessel_i1": "md.special.i1",
+        **dict.fromkeys((f"{m}modified_bessel_{n}" for m in ("", "scaled_") for n in ("k0", "k1")), _CHART),
+        "spherical_bessel_j0": "md.sinc(x / md.pi)",
+    },
+    "torch.amp": {
+        **dict.fromkeys(("custom_bwd", "custom_fwd"), "a Function runs as the block around its call says, forward and backward"),
+        "is_autocast_available": "every device has it",
+    },
+    "torch.utils.data": {
+        **dict.fromkeys(("DFIterDataPipe", "DataChunk", "IterDataPipe", "MapDataPipe", "functional_datapipe"), _PIPES),
+        **dict.fromkeys(("argument_validation", "guaranteed_datapipes_determinism", "non_deterministic"), _PIPES),
+        **dict.fromkeys(("runtime_validation", "runtime_validation_disabled"), _PIPES),
+    },
+    "torch.utils.checkpoint": {
+        **dict.fromkeys(("CheckpointError", "CheckpointFunction", "DefaultDeviceType", "GraphExecGroup", "SavedTensor"), _MACHINERY),
+        **dict.fromkeys(("check_backward_validity", "detach_variable", "get_device_states", "noop_context_fn", "set_device_states"), _MACHINERY),
+        **dict.fromkeys(("CheckpointPolicy", "SelectiveCheckpointContext", "create_selective_checkpoint_contexts"), "md.jit(f, memory=0.5) chooses"),
+        **dict.fromkeys(("set_checkpoint_debug_enabled", "set_checkpoint_early_stop"), _MACHINERY),
     },
     "torch.distributions": {
         **dict.fromkeys(("biject_to", "transform_to"), "a registry of transforms by constraint; name the transform"),
@@ -181,6 +236,21 @@ DIFFERENT: dict[str, dict[str, str]] = {
     "torch.nn.utils.stateless": {"functional_call": "a name that the module does not have is an error, also without strict"},
     "torch.nn.utils.rnn": {"PackedSequence": "(data, lengths): the padded tensor and the lengths, of fixed shape, not the packed one"},
     "torch.nn.utils.parametrizations": {"orthogonal": "signs on the diagonal of reflections count, not their size"},
+    "torch.autograd": {
+        "backward": "also called with several tensors; its words are those of Tensor.backward",
+        "grad": "an unused input is an error unless allow_unused or materialize_grads says otherwise, also where it is 0 by a rule",
+    },
+    "torch.linalg": {
+        "cholesky": "and the other factorizations: nan where there is none, instead of an error",
+        "eigh": "reads both halves of the matrix; UPLO is not there",
+    },
+    "torch.utils.data": {
+        "random_split": "and samplers: of minidl's streams, so the parts are other ones than PyTorch's for one seed",
+        "DistributedSampler": "num_replicas and rank are wanted",
+    },
+    "torch.utils.checkpoint": {
+        "checkpoint": "what the second run writes to buffers is undone: BatchNorm counts a batch once, in PyTorch twice",
+    },
     "torch.optim": {"Optimizer": "every step is one compiled program; foreach, fused and capturable are accepted and mean nothing"},
 }
 

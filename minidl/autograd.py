@@ -190,9 +190,9 @@ def _foreign(roots: Sequence[Node]) -> bool:
     return False
 
 
-def _accumulate(leaf: tape.Leaf, g: Tensor) -> None:
+def _accumulate(leaf: tape.Leaf, g: Tensor, hooked: bool = False) -> None:
     interp = state.interpreter
-    g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks else g
+    g = tape.apply_hooks(leaf.hooks, g) if leaf.hooks and not hooked else g
     g = ns.conj(g) if g.dtype.is_complex else g
     have = leaf.grad if interp is None else interp.read_grad(leaf)
     if have is None or interp is not None or have.node is not None or g.node is not None or have.xp is not g.xp:
@@ -226,14 +226,15 @@ def _arrive(node: Node, g: Any) -> None:
 
 
 def backward(
-    tensor: Tensor | Sequence[Tensor], gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False
+    tensor: Tensor | Sequence[Tensor], gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
 ) -> None:  # fmt: skip
     """Add the gradient of this tensor, or of several in one pass, to the `.grad` of every leaf that led to it.
 
     gradient: the cotangent, needed unless the tensor has one element; of several tensors as many, or None. create_graph: record the pass, so that
-    it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). In eager code a `.grad` that is there grows
-    in place, seen by who holds it and in what it is a view of; with create_graph, and in a jitted function, another Tensor takes its place. Raises
-    ValueError for another number of gradients than of tensors, RuntimeError for an untracked tensor or a released graph.
+    it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). inputs: the leaves that get it, alone. In
+    eager code a `.grad` that is there grows in place, seen by who holds it and in what it is a view of; with create_graph, and in a jitted function,
+    another Tensor takes its place. Raises ValueError for another number of gradients than of tensors, RuntimeError for an untracked tensor or a
+    released graph.
 
     >>> import minidl as md
     >>> x = md.tensor([3.0], requires_grad=True)
@@ -243,7 +244,15 @@ def backward(
     """
     if busy[0] and state.autocast is not None:
         with autocasting(None):
-            return backward(tensor, gradient, retain_graph, create_graph)
+            return backward(tensor, gradient, retain_graph, create_graph, inputs)
+    if inputs is not None:
+        leaves = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        if not all(t.is_leaf and t.requires_grad for t in leaves):
+            raise RuntimeError("backward: inputs are leaves that require grad; md.autograd.grad takes other tensors")
+        for t, g in zip(leaves, grad(tensor, leaves, gradient, retain_graph, create_graph, True, True), strict=True):
+            if g is not None and t.leaf is not None:
+                _accumulate(t.leaf, ns.conj(g) if g.dtype.is_complex else g, hooked=True)
+        return
     retain = create_graph if retain_graph is None else retain_graph
     plain = gradient is None and not create_graph and not busy[0]
     if plain and isinstance(tensor, Tensor) and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
@@ -329,15 +338,16 @@ def grad(
     grad_outputs: Tensor | Sequence[Tensor | None] | None = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
-    allow_unused: bool = False,
     only_inputs: bool = True,
+    allow_unused: bool | None = None,
     is_grads_batched: bool = False,
+    materialize_grads: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of outputs with respect to inputs, as a tuple, without touching any `.grad`.
 
     is_grads_batched: each grad_output has a leading axis, along which it is another one; the gradients have it, too, from one pass (md.vmap). Raises
-    RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None). only_inputs is accepted and
-    changes nothing.
+    RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None, or materialize_grads, which
+    gives zeros). only_inputs is accepted and changes nothing.
 
     >>> x = md.tensor([3.0], requires_grad=True)
     >>> md.autograd.grad(x * x, x)[0].tolist()
@@ -354,7 +364,7 @@ def grad(
         from minidl.batching import vmap  # a later room
 
         rows, structure = tree.flatten(list(given or ()))
-        one = lambda gs: grad(outs, ins, tree.unflatten(structure, gs), True, create_graph, allow_unused)
+        one = lambda gs: grad(outs, ins, tree.unflatten(structure, gs), True, create_graph, True, allow_unused, False, materialize_grads)
         result = vmap(one)(rows)
         if not retain:
             release([t.node for t in outs if t.node is not None])
@@ -362,9 +372,10 @@ def grad(
     roots = seeds("autograd.grad", outs, given)
     found = pullback("autograd.grad", roots, [t.node for t in ins if t.node is not None], retain, create_graph, through=True)
     for t, g in zip(ins, found, strict=True):
-        if g is None and not allow_unused:
+        if g is None and not (allow_unused or materialize_grads):
             raise RuntimeError(f"autograd.grad: input {describe(t)} was not used by the outputs; pass allow_unused=True to get None for it")
-    return tuple(None if g is None else (ns.conj(g) if g.dtype.is_complex else g) for g in found)
+    none = (lambda t: constant(t, 0)) if materialize_grads else lambda t: None
+    return tuple(none(t) if g is None else (ns.conj(g) if g.dtype.is_complex else g) for t, g in zip(ins, found, strict=True))
 
 
 Tensor.backward = backward  # type: ignore[attr-defined]

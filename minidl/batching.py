@@ -182,10 +182,9 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, **dims: Any
     [2.0, 2.0, 2.0]
     """
     in_axes, out_axes = dims.pop("in_dims", in_axes), dims.pop("out_dims", out_axes)
-    if dims.pop("randomness", "error") == "same":
-        raise TypeError('vmap: lanes draw different numbers; for randomness="same" draw outside, and map over it with in_axes=None')
-    if dims.keys() - {"chunk_size"}:
-        raise TypeError(f"vmap: got an unexpected keyword argument {next(iter(dims))!r}; it takes in_axes and out_axes")
+    if dims.pop("randomness", "error") == "same" or dims.keys() - {"chunk_size"}:
+        word = next(iter(dims.keys() - {"chunk_size"}), "randomness='same'")
+        raise TypeError(f"vmap: got an unexpected keyword argument {word!r}; it takes in_axes and out_axes, and lanes draw different numbers")
 
     @functools.wraps(f)
     def wrapped(*args: Any, **kwargs: Any) -> Any:

@@ -1,7 +1,7 @@
 """torch.func: minidl's transforms where PyTorch's programs import them from, `from minidl.func import functional_call, vmap, grad`.
 
-They are the functions of `md` themselves. A module is called with other parameters by functional_call, and several are mapped over as one by
-stack_module_state.
+They are md's own, with PyTorch's words for arguments. A module is called with other parameters by functional_call, and several are mapped over as one
+by stack_module_state.
 
 >>> from minidl.func import grad, vmap
 >>> vmap(grad(lambda w, x: (w * x).sum()), in_dims=(None, 0))(md.ones(2), md.tensor([[1.0, 2.0], [3.0, 4.0]])).tolist()
@@ -10,10 +10,54 @@ stack_module_state.
 
 from __future__ import annotations
 
-from minidl import grad, hessian, jacfwd, jacrev, jvp, linearize, vjp, vmap
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
 from minidl.idioms.training import functional_call, grad_and_value, replace_all_batch_norm_modules_, stack_module_state
 
 __all__ = [
     "functional_call", "grad", "grad_and_value", "hessian", "jacfwd", "jacrev", "jvp", "linearize", "replace_all_batch_norm_modules_",
     "stack_module_state", "vjp", "vmap",
 ]  # fmt: skip
+Function = Callable[..., Any]
+
+
+def grad(func: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Function:
+    """md.grad: the gradient of a function that gives a number, or with has_aux (gradient, aux)."""
+    return md.grad(func, argnums, has_aux)
+
+
+def hessian(func: Function, argnums: int | tuple[int, ...] = 0) -> Function:
+    """md.hessian."""
+    return md.hessian(func, argnums)
+
+
+def jacfwd(func: Function, argnums: int | tuple[int, ...] = 0, has_aux: bool = False, *, randomness: str = "error") -> Function:
+    """md.jacfwd. randomness is accepted and changes nothing."""
+    return md.jacfwd(func, argnums, has_aux=has_aux)
+
+
+def jacrev(func: Function, argnums: int | tuple[int, ...] = 0, *, has_aux: bool = False, chunk_size: int | None = None) -> Function:
+    """md.jacrev, so many rows at a time where chunk_size says so."""
+    return md.jacrev(func, argnums, has_aux=has_aux, chunk_size=chunk_size)
+
+
+def jvp(func: Function, primals: Any, tangents: Any, *, strict: bool = False, has_aux: bool = False) -> Any:
+    """md.jvp: (func(*primals), its derivative along tangents). strict is accepted: what does not depend on an input has a derivative of 0."""
+    return md.jvp(func, primals, tangents, has_aux)
+
+
+def linearize(func: Function, *primals: Any) -> tuple[Any, Function]:
+    """md.linearize: (func(*primals), its derivative as a function of tangents)."""
+    return md.linearize(func, *primals)
+
+
+def vjp(func: Function, *primals: Any, has_aux: bool = False) -> Any:
+    """md.vjp: (func(*primals), a function of a cotangent that gives those of primals), and aux with has_aux."""
+    return md.vjp(func, *primals, has_aux=has_aux)
+
+
+def vmap(func: Function, in_dims: Any = 0, out_dims: Any = 0, randomness: str = "error", *, chunk_size: int | None = None) -> Function:
+    """md.vmap. Lanes draw different numbers, also with randomness="error"; chunk_size changes no value. Raises TypeError for randomness="same"."""
+    return md.vmap(func, in_dims, out_dims, randomness=randomness)

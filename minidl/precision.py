@@ -62,8 +62,9 @@ class autocast(contextlib.ContextDecorator):
     float32; everything else in the widest dtype of its operands. A context manager and a decorator, as torch.autocast.
 
     device_type: "cpu" or "cuda", to leave tensors of other devices alone. dtype: bfloat16 or float16; bfloat16 by default, float16 for "cuda".
-    enabled=False switches an outer block off. Parameters stay in their dtype, and so do their gradients; with float16 use md.amp.GradScaler. Take
-    derivatives outside the block or inside, it makes no difference. Raises TypeError for another dtype.
+    enabled=False switches an outer block off; cache_enabled is accepted and changes nothing. Parameters stay in their dtype, and so do their
+    gradients; with float16 use md.amp.GradScaler. Take derivatives outside the block or inside, it makes no difference. Raises TypeError for another
+    dtype.
 
     >>> import minidl as md
     >>> x = md.ones((2, 3))
@@ -76,7 +77,9 @@ class autocast(contextlib.ContextDecorator):
     minidl.float32
     """
 
-    def __init__(self, device_type: str | None = None, dtype: DType | str | None = None, enabled: bool = True):
+    def __init__(
+        self, device_type: str | None = None, dtype: DType | str | None = None, enabled: bool = True, cache_enabled: bool | None = None
+    ):
         if device_type is not None and device_type not in ("cpu", "cuda", "tpu"):
             raise ValueError(f"autocast: device_type is 'cpu', 'cuda', 'tpu' or None for all, not {device_type!r}; the dtype is autocast(dtype=...)")
         low = dtypes.canonical(dtype) if dtype is not None else dtypes.float16 if device_type == "cuda" else dtypes.bfloat16

@@ -7,8 +7,18 @@
 from __future__ import annotations
 
 import minidl as md
-from minidl import digamma, erf, erfc, erfinv, expm1, i0, log1p, log_softmax, logsumexp, polygamma, round, softmax, xlogy
+from minidl import digamma, erf, erfc, erfinv, expm1, i0, log1p, log_softmax, logsumexp, round, softmax, xlogy
 from minidl.idioms.jax.scipy.special import entr, erfcx, gammainc, gammaincc, i0e, i1, i1e, log_ndtr, multigammaln, xlog1py, zeta
+
+
+def polygamma(n: int, input: md.Tensor) -> md.Tensor:
+    """md.polygamma(input, n): the nth derivative of digamma, in PyTorch's order.
+
+    >>> round(md.special.polygamma(1, md.tensor(1.0)).item(), 4)
+    1.6449
+    """
+    return md.polygamma(input, n)
+
 
 exp2, expit, gammaln, logit, ndtr, ndtri, sinc, psi = md.exp2, md.expit, md.gammaln, md.logit, md.ndtr, md.ndtri, md.sinc, digamma
 __all__ = [

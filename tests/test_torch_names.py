@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -30,15 +31,56 @@ def test_the_page_is_up_to_date():
 
 
 #: Rooms whose arguments other tests compare, and names that take no arguments of their own, or others, for the reason given.
-ELSEWHERE = {"torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.attention"}
+BUILTIN = {"torch.linalg", "torch.fft", "torch.special"}  # without signatures; their docstrings begin with one
+ELSEWHERE = {"torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.attention", *BUILTIN}
 OTHERS = {
     "PackedSequence": "see DIFFERENT",
     "forward": "of any arguments",
+    "Variable": "PyTorch's says *args, **kwargs",
+    "backward": "see DIFFERENT",
+    "enable_grad": "PyTorch's says *args, **kwargs",
+    "jacrev": "PyTorch's has a private argument besides",
+    "GradScaler": "of any device unless one is said",
+    "autocast": "of any device unless one is said",
+    "DistributedSampler": "see DIFFERENT",
+    "random_split": "the default generator is minidl's",
+    "checkpoint": "the options are written out that PyTorch's takes as **kwargs",
     "state_dict": "without the positional arguments that PyTorch calls deprecated",
     "to": "PyTorch's says *args, **kwargs",
 }
+#: PyTorch's words for arguments that minidl names as the Array API and NumPy do.
+WORDS = {"dim": {"axis", "axes"}, "keepdim": {"keepdims"}, "dims": {"axes"}}
+POSITIONS = {  # that differ, and why
+    ("torch.linalg", "eigh"): "see DIFFERENT", ("torch.linalg", "eigvalsh"): "see DIFFERENT",
+    ("torch.special", "xlogy"): "of *args: two tensors, or numbers",
+    ("torch.linalg", "tensorsolve"): "without dims, as numpy.linalg.tensorsolve",
+}  # fmt: skip
 #: Of optimizers: which of PyTorch's kernels runs, and the parameters, which may be left out for functional use.
 EXECUTION = {"foreach", "fused", "capturable", "differentiable", "execution", "params"}
+
+
+def positions(f):
+    """The names of the arguments that a function takes by position."""
+    return [p.name for p in inspect.signature(f).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+@pytest.mark.parametrize("room", sorted(BUILTIN))
+def test_builtins_take_torchs_positions(room):
+    ours, theirs = table.found(EVERYWHERE[room]), table.found(room)
+    wrong, looked = [], 0
+    for name in table.names(room):
+        written = re.match(r"(?:\w+\.)*\w+(\(.*?\))(?: *->.*)?$", (getattr(theirs, name).__doc__ or "").strip().partition("\n")[0])
+        if written is None or not hasattr(ours, name):
+            continue
+        space: dict = {"torch": table.found("torch")}
+        exec(f"def f{written[1]}: ...".replace("forward=True", ""), space)
+        want, have = positions(space["f"])[1:], positions(getattr(ours, name))[1:]
+        looked += 1
+        same = all(n in {w, *WORDS.get(w, ())} or w in ("other", "B", "p") for w, n in zip(want, have, strict=False)) and len(have) >= len(want)
+        if same is ((room, name) in POSITIONS):
+            wrong.append(f"{name}: {have} for {want}")
+    assert not wrong, "\n".join(wrong)
+    assert looked > 9
 
 
 @pytest.mark.parametrize("room", [r for r in EVERYWHERE if r not in ELSEWHERE])

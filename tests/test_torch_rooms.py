@@ -133,3 +133,39 @@ def test_functional_keeps_the_graph_where_it_is_told_to():
         md.autograd.functional.jacobian(md.sin, md.ones(1), strict=True)
     with pytest.raises(RuntimeError, match="v, the direction"):
         md.autograd.functional.jvp(md.sin, md.ones(2))
+
+
+def test_backward_fills_the_inputs_alone_that_are_named():
+    def found(T, tensor):
+        out = []
+        a, b = (tensor([1.0, 2.0]).double().requires_grad_() for _ in range(2))
+        a.register_hook(lambda g: g * 10)
+        c = (a * b).sum()
+        c.backward(inputs=[a], retain_graph=True)
+        out += [a.grad.tolist(), b.grad]
+        c.backward(inputs=b)
+        (a * 3).sum().backward(inputs=(a, b))
+        out += [a.grad.tolist(), b.grad.tolist()]
+        out.append(T.autograd.grad((a * 2).sum(), [a, b], materialize_grads=True)[1].tolist())
+        out.append(T.autograd.grad((a * 2).sum(), [a, b], None, None, False, True, True)[1])  # only_inputs, allow_unused
+        z = tensor([1 + 2j, 3 - 1j]).requires_grad_()
+        (z * z.conj()).real.sum().backward(inputs=[z])
+        return [*out, z.grad.tolist()]
+
+    assert found(md, md.tensor) == found(torch, torch.tensor)
+    w, v = (md.tensor([1.0, 2.0], requires_grad=True) for _ in range(2))
+    step = md.jit(lambda x: (w * v * x).sum().backward(inputs=[w]))
+    for _ in range(3):
+        step(md.ones(2))
+    assert w.grad.tolist() == [3.0, 6.0]
+    assert v.grad is None
+    with pytest.raises(RuntimeError, match="inputs are leaves"):
+        (w * 2).sum().backward(inputs=[w * 2])
+
+
+def test_polygamma_and_factorizations_take_torchs_positions():
+    np.testing.assert_allclose(md.special.polygamma(1, md.tensor(X)).numpy(), torch.special.polygamma(1, torch.tensor(X)).numpy(), rtol=1e-8)
+    assert md.linalg.qr(md.tensor(X.T), "complete")[0].shape == (3, 3)
+    assert md.linalg.svd(md.tensor(X), False)[2].shape == (2, 3)
+    assert md.func.jacrev(lambda x: x * x, chunk_size=1)(md.tensor([3.0])).tolist() == [[6.0]]
+    assert [t.item() for t in md.func.jvp(md.sin, (md.tensor(0.0),), (md.tensor(1.0),))] == [0.0, 1.0]

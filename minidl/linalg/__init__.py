@@ -167,7 +167,7 @@ def cholesky(x: Any, /, *, upper: bool = False) -> Tensor:
     return _adjoint(out) if upper else out
 
 
-def qr(x: Any, /, *, mode: str = "reduced") -> QRResult:
+def qr(x: Any, /, mode: str = "reduced") -> QRResult:
     """(Q, R) with x = Q R for x [..., m, n]: k = min(m, n) orthonormal columns Q and upper triangular R [..., k, n]; "complete" has m columns.
 
     Both by Householder's reflections, so the diagonal of R may be negative. Q is differentiable whole, the columns that complete it too, where the
@@ -264,7 +264,7 @@ def _order(w: Tensor) -> Tensor:
     return ns.take_along(places, again, axis=axis)
 
 
-def svd(x: Any, /, *, full_matrices: bool = True) -> SVDResult:
+def svd(x: Any, /, full_matrices: bool = True) -> SVDResult:
     """(U, S, Vh) with x = (U * S) Vh for x [..., m, n]: the singular values S [..., k], k = min(m, n), descending; U [..., m, m] and Vh [..., n, n],
     or [..., m, k] and [..., k, n] without full_matrices.
 
