@@ -170,6 +170,8 @@ def test_torch_has_the_same_words_where_numpy_does_not_compute_them():
     torch = pytest.importorskip("torch")
     from minidl.backends.torch_kernels import KERNELS
 
+    md.extend.get_backend("torch")  # which takes the kernels of libraries into its table
+
     class Elsewhere(torch.Tensor):  # type: ignore[name-defined,misc]
         pass
 
