@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -228,54 +229,55 @@ class TorchBackend(Backend):
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)
                 reuse = Reuse(program, _is_fresh, writes, given)
-            into = _into(program, reuse)
-            plan = Plan(program, reuse, _takes_memory, NATIVE.__getitem__) if cpu else None
-            spell = functools.partial(self._spell, reuse, plan, how, into)
-            source, env = emit(program, spell if plan is None else functools.partial(_keeping, plan, spell), self.literal, release=True)
-            if plan is not None and plan.kinds:
-                work = "".join(f", {_WORK}{i}" for i in range(len(plan.kinds)))
+            lines = _Lines(self, program, reuse, how, LARGE if cpu else math.inf)
+            source, env = emit(program, lines, self.literal, release=True)
+            if kinds := lines.plan.kinds:
+                work = "".join(f", {_WORK}{i}" for i in range(len(kinds)))
                 source = source.replace("):\n", f"{work if program.inputs else work[2:]}):\n", 1)
-            made = load(source, env, graph.name)
-            made = made if plan is None else plan.bind(made)
+            made = lines.plan.bind(load(source, env, graph.name))
             over = {reuse.root[e.inputs[k]] for e, k in reuse.over.items()}  # type: ignore[index]
-            over |= {e.inputs[k] for e, blocks in into.items() for k, block in enumerate(blocks) if block is None}  # type: ignore[misc]
+            over |= {e.inputs[k] for e, blocks in lines.into.items() for k, block in enumerate(blocks) if block is None}  # type: ignore[misc]
             graph.cache[key] = sole(made, [k for k in donate if graph.inputs[k] in over])
         return graph.cache[key]
 
-    def _spell(
-        self,
-        reuse: Reuse,
-        plan: Plan | None,
-        how: str,
-        into: dict[Equation, tuple],
-        equation: Equation,
-        inputs: list[str],
-        outputs: list[str],
-        env: dict[str, Any],
-    ) -> str:
-        over = inputs[reuse.over[equation]] if equation in reuse.over else None
-        if plan is not None and equation in plan.slots:
-            over = f"{_WORK}{plan.slots[equation]}"
-        elif plan is not None and equation in plan.results:
-            over = f"{_bind(env, 'block', plan.results[equation])}()"
-        text = self._direct(equation, inputs, env, over, _HOISTED if how != "traced" else 0)
-        if text is not None:
+
+class _Lines:
+    """How the equations of one program read, and where their results lie. least: the bytes of a value from which on its memory is planned."""
+
+    def __init__(self, backend: TorchBackend, program: Graph, reuse: Reuse, how: str, least: float):
+        self.backend, self.reuse, self.traced = backend, reuse, how == "traced"
+        self.plan, self.into = Plan(program, reuse, _takes_memory, NATIVE.__getitem__, least), _into(program, reuse)
+
+    def __call__(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        line = self._line(equation, inputs, outputs, env)
+        if equation not in self.plan.kept:
+            return line
+        kept = f"{_WORK}{self.plan.kept[equation]}"  # holds the result's memory until the slot's next user
+        return f"{kept}.clear()\n{line}\n{kept}.append({outputs[0]})"
+
+    def _line(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
+        over, name = inputs[self.reuse.over[equation]] if equation in self.reuse.over else None, equation.primitive.name
+        if equation in self.plan.slots:
+            over = f"{_WORK}{self.plan.slots[equation]}"
+        elif equation in self.plan.results:
+            over = f"{_bind(env, 'block', self.plan.results[equation])}()"
+        if (text := self._direct(equation, inputs, env, over)) is not None:
             return f"{outputs[0]} = {text}"
-        if equation.primitive.name in EMITTED:
-            env[equation.primitive.name] = EMITTED[equation.primitive.name]
+        if name in EMITTED:
+            env[name] = EMITTED[name]
             line = spell(equation, inputs, outputs, env)
-            return f"{line[:-1]}, into={_bind(env, 'into', into[equation])})" if equation in into else line
-        line = self.spell(equation, inputs, outputs, env)
-        if equation.primitive.name == "scan" and how == "traced":
+            return f"{line[:-1]}, into={_bind(env, 'into', self.into[equation])})" if equation in self.into else line
+        line = self.backend.spell(equation, inputs, outputs, env)
+        if name == "scan" and self.traced:
             return f"{line[:-1]}, how='traced')"
         return f"{line[:-1]}, out={over})" if over else line
 
-    def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None, most: int) -> str | None:
+    def _direct(self, equation: Equation, inputs: list[str], env: dict[str, Any], over: str | None) -> str | None:
         """The call that the primitive's function would end in, where shapes and dtypes decide it; None to call that function."""
         name, params = equation.primitive.name, equation.params
         x = equation.inputs[0] if equation.inputs else None
-        if name in ("full", "iota") and prod(equation.outputs[0].shape) <= most:
-            return _bind(env, "constant", getattr(self, name)(**params))
+        if name in ("full", "iota") and prod(equation.outputs[0].shape) <= (0 if self.traced else _HOISTED):
+            return _bind(env, "constant", getattr(self.backend, name)(**params))
         if x is None:
             return None
         a, unsigned = inputs[0], any(i.dtype in _UNSIGNED for i in equation.inputs)
@@ -302,22 +304,13 @@ class TorchBackend(Backend):
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
             cx, cy = params["contract"]
-            if self.device == "cpu" and _turns(equation):
+            if self.backend.device == "cpu" and _turns(equation):
                 y = inputs[1]
                 return f"{_bind(env, 'turned_mm', turned_mm)}({a}{'' if cx[0] else '.t()'}, {y}{'.t()' if cy[0] else ''})"
             if _is_mm(equation):
                 return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
         return None
-
-
-def _keeping(plan: Plan, spell: Callable[..., str], equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
-    """The line, and where its result's memory is kept for the next user of the slot, what holds it until then."""
-    line = spell(equation, inputs, outputs, env)
-    if equation not in plan.kept:
-        return line
-    kept = f"{_WORK}{plan.kept[equation]}"
-    return f"{kept}.clear()\n{line}\n{kept}.append({outputs[0]})"
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:

@@ -68,10 +68,10 @@ class Plan:
     """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result; `kept[equation]` is the
     number of a slot that is a list, which holds what the kernel made until the slot's next user.
 
-    takes(equation): whether its kernel writes where it is told to.
+    takes(equation): whether its kernel writes where it is told to. least: bytes of a value from which on.
     """
 
-    def __init__(self, graph: Graph, reuse: Reuse, takes: Callable[[Equation], bool], native: Callable[[Any], torch.dtype]):
+    def __init__(self, graph: Graph, reuse: Reuse, takes: Callable[[Equation], bool], native: Callable[[Any], torch.dtype], least: float):
         self.slots: dict[Equation, int] = {}
         self.kept: dict[Equation, int] = {}
         self.results: dict[Equation, Result] = {}
@@ -83,7 +83,7 @@ class Plan:
         ends: dict[int, list[tuple[tuple, int]]] = {}
         for i, equation in enumerate(graph.equations):
             out = equation.outputs[0]
-            if equation not in reuse.over and out in reuse.owned and out.nbytes >= LARGE:
+            if equation not in reuse.over and out in reuse.owned and out.nbytes >= least:
                 kind = (out.shape, native(out.dtype), torch.channels_last if out in images else torch.contiguous_format)
                 here = takes(equation)
                 if out in leaves:
