@@ -67,6 +67,7 @@ class Structure(Fields):
         return 1 if self.kind is None else sum(c.size for c in self.children)
 
     num_leaves = size  # JAX's name
+    num_nodes = property(lambda self: 1 + sum(c.num_nodes for c in self.children), doc="How many leaves and pytrees there are.")
 
 
 LEAF = Structure(None, None, ())

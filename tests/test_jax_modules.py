@@ -37,6 +37,9 @@ union1d(i, v) | setxor1d(i, i[:2]) | bincount(i, minlength=9) | compress(v > 0, 
 choose(i % 3, [w, w * 2, w * 3]) | piecewise(v, [v < 0, v >= 0], [lambda x: -x, lambda x: x * 3]) | unravel_index(i, (3, 2)) | lexsort((w, i))
 ravel_multi_index((i % 2, i % 3), (2, 3)) | resize(v, (3, 3)) | rollaxis(a[None], 2) | split(v, [1, 3]) | block([[s, s], [s, s]]) | insert(v, 1, 9.0)
 insert(a, [0, 2], 5.0, axis=1) | delete(a, [0, 2], axis=1) | pad(a, ((1, 0), (0, 2)), constant_values=3.0) | pad(v, 2, mode='reflect')
+pad(a, ((2, 1), (0, 3)), mode='mean', stat_length=2) | pad(a, 2, mode='median') | pad(i, 2, mode='mean') | pad(a, 1, mode='maximum')
+pad(a, ((1, 0), (2, 2)), mode='minimum') | pad(a, ((2, 1), (0, 3)), mode='linear_ramp', end_values=4.0) | frexp(x) | spacing(x) | frexp(x * 1e-320)
+intersect1d(i, i[:3], return_indices=True) | spacing(x * 1e300) | spacing(x * 1e-310) | histogram(v, bins=3) | bincount(i.astype('int8'))
 pad(a, 1, mode='symmetric') | pad(a, 1, mode='wrap') | repeat(a, array([1, 0, 2]), axis=0) | apply_along_axis(lambda x: x * 2, 1, a) | round(a, 1)
 vectorize(lambda x, y: x @ y, signature='(n),(n)->()')(a, v) | vectorize(lambda x, y: x[:, None] * y, signature='(n),(m)->(n,m)')(a[:, None], a[None])
 cbrt(v) | logaddexp2(v, w[:4]) | modf(v) | ldexp(v, i[:4]) | gcd(i, 6) | lcm(i, 4) | unwrap(v * 9) | angle(v + 1j, deg=True) | cov(v, v * 2)
@@ -333,3 +336,16 @@ def test_numpys_reductions_take_tensors():
     assert np.any(x > 0).item() and not np.all(x > 0).item()
     with pytest.raises(TypeError, match="out"):
         x.sum(out=md.zeros(()))
+
+
+def test_axes_are_transposed_by_integers():
+    x = md.ones((2, 3, 4, 5))
+    assert x.transpose(0, 2, 1, 3).shape == x.transpose((0, 2, 1, 3)).shape == (2, 4, 3, 5) and x.transpose(0, 1).shape == (3, 2, 4, 5)
+    with pytest.raises(ValueError, match="permute_dims"):
+        x.transpose(0, 1, 2)
+
+
+def test_structures_count_their_nodes():
+    for tree in (1, None, [1, (2, None)], {"a": [1], "b": ()}):
+        ours, known = jax.tree.structure(tree), theirs.tree.structure(tree)
+        assert (ours.num_leaves, ours.num_nodes) == (known.num_leaves, known.num_nodes)

@@ -127,7 +127,7 @@ def swapaxes(x: Any, axis1: int, axis2: int, /) -> Tensor:
 
 
 def transpose(x: Any, /, *axes: Any) -> Tensor:
-    """All axes reversed; two integers exchange these two (as in PyTorch); a tuple is the new order (as in NumPy).
+    """All axes reversed; two integers exchange these two (as in PyTorch); a tuple, or more integers, are the new order (as in NumPy).
 
     >>> md.transpose(md.ones((2, 3, 4))).shape
     (4, 3, 2)
@@ -136,7 +136,7 @@ def transpose(x: Any, /, *axes: Any) -> Tensor:
         x = operand(x)
         if not axes or axes == (None,):
             return _ordered(x, tuple(reversed(range(x.ndim))))
-        return permute_dims(x, axes[0]) if len(axes) == 1 else swapaxes(x, *axes)
+        return swapaxes(x, *axes) if len(axes) == 2 else permute_dims(x, axes[0] if len(axes) == 1 else axes)
     except Exception as error:
         raise refused(transpose, error, x, *axes) from None
 

@@ -6,8 +6,9 @@
 
 Functions here have JAX's arguments where those of md are others, and mean what JAX's mean; most of them are md's own. It computes as JAX does with
 64-bit types enabled: integers are int64; the float of Python numbers and of what is created is md.get_default_dtype(), which
-`jax.config.update("jax_enable_x64", True)` sets to float64. What JAX has for several devices, for XLA's shapes and for its own machinery is not here;
-a name that is missing says what there is for it.
+`jax.config.update("jax_enable_x64", True)` sets to float64. Narrow integers become that float, too, where JAX makes float32 of them; places are
+int64, those of searchsorted and digitize among them; rint of integers is themselves. What JAX has for several devices, for XLA's shapes and for its
+own machinery is not here; a name that is missing says what there is for it.
 
 >>> from minidl.idioms import jax
 >>> from minidl.idioms.jax import numpy as jnp

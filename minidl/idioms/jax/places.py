@@ -115,12 +115,29 @@ def _sets(keep: Callable[[md.Tensor, md.Tensor], md.Tensor], name: str, text: st
     return function
 
 
-intersect1d = _sets(lambda a, b: (lambda u: u[md.isin(u, b)])(unique(a)), "intersect1d", "The elements of both, each once, in order.")
 setdiff1d = _sets(lambda a, b: (lambda u: u[~md.isin(u, b)])(unique(a)), "setdiff1d", "The elements of the first that the second lacks, in order.")
 setxor1d = _sets(
     lambda a, b: (lambda u, v: unique(md.concat([u[~md.isin(u, v)], v[~md.isin(v, u)]])))(unique(a), unique(b)), "setxor1d",
     "The elements of one alone, in order.",
 )  # fmt: skip
+
+
+def intersect1d(
+    ar1: Any, ar2: Any, assume_unique: bool = False, return_indices: bool = False, *, size: int | None = None, fill_value: Any = None
+) -> Any:
+    """The elements of both, each once, in order. return_indices: also where each is first among the one and among the other, which wants no size.
+
+    >>> [v.tolist() for v in intersect1d(md.tensor([3, 1, 3]), md.tensor([2, 3]), return_indices=True)]
+    [[3], [0], [1]]
+    """
+    (u, first), (v, second) = (unique(md.flatten(md.asarray(a)), return_index=True) for a in (ar1, ar2))
+    both = md.isin(u, v)
+    found = u[both]
+    if size is not None:
+        if return_indices:
+            raise ValueError("intersect1d: return_indices wants no size, or unique(..., return_index=True, size=) of each")
+        return unique(found, size=size, fill_value=fill_value)
+    return (found, first[both], second[md.searchsorted(v, found)]) if return_indices else found
 
 
 def union1d(ar1: Any, ar2: Any, *, size: int | None = None, fill_value: Any = None) -> md.Tensor:
@@ -136,7 +153,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, *, length: int | N
     """
     x = md.asarray(x)
     n = builtins.max(_known(md.max(x) + 1, "bincount") if x.size else 0, minlength) if length is None else length
-    w = md.ones_like(x) if weights is None else md.asarray(weights)
+    w = md.ones_like(x, dtype=md.int64) if weights is None else md.asarray(weights)
     return md.zeros(n, dtype=w.dtype, **beside(x)).at[md.maximum(x, 0)].add(w, mode="drop")
 
 

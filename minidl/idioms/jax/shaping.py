@@ -162,11 +162,39 @@ def trim_zeros(filt: Any, trim: str = "fb") -> md.Tensor:
     return x[int(there[0]) if "f" in trim.lower() else 0 : int(there[-1]) + 1 if "b" in trim.lower() else None]
 
 
-def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any = 0, reflect_type: str = "even") -> md.Tensor:
-    """A border of each axis: constant_values, the "edge", "reflect" or "symmetric" images, "wrap" or "empty". Raises ValueError for another mode.
+def _ramp(edge: md.Tensor, end: Any, width: int, axis: int) -> md.Tensor:
+    """From an end to an edge, which is left out."""
+    share = md.reshape(md.arange(width, **beside(edge)), [-1 if a == axis else 1 for a in range(edge.ndim)]) / max(width, 1)
+    out = end + (edge - end) * share
+    return out.to(edge.dtype) if edge.dtype.inexact else md.floor(out).to(edge.dtype)
 
-    >>> pad(md.tensor([1, 2, 3]), 1, mode="reflect").tolist()
-    [2, 1, 2, 3, 2]
+
+def _bordered(x: md.Tensor, axis: int, pair: Sequence[int], mode: str, length: Any, ends: Sequence[Any]) -> md.Tensor:
+    """One axis with a border of a statistic of what is at its ends, or of a ramp."""
+    n = x.shape[axis]
+    take = lambda start, stop: x[(slice(None),) * axis + (slice(start, stop),)]
+    sides = []
+    for width, size, end, first in zip(pair, (length, length) if length is None else length, ends, (True, False), strict=True):
+        if mode == "linear_ramp":
+            ramp = _ramp(take(0, 1) if first else take(n - 1, n), end, width, axis)
+            sides.append(ramp if first else md.flip(ramp, axis=axis))
+            continue
+        part = x if size is None else take(0, min(size, n)) if first else take(max(n - size, 0), n)
+        value = {"mean": md.mean, "median": md.median, "maximum": md.max, "minimum": md.min}[mode](part, axis=axis, keepdims=True)
+        value = value if x.dtype.inexact or value.dtype is x.dtype else md.round(value).to(x.dtype)
+        sides.append(md.broadcast_to(value, (*x.shape[:axis], width, *x.shape[axis + 1 :])))
+    return md.concat([sides[0], x, sides[1]], axis=axis)
+
+
+def pad(
+    array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: Any = 0, stat_length: Any = None, end_values: Any = 0,
+    reflect_type: str = "even",
+) -> md.Tensor:  # fmt: skip
+    """A border of each axis: constant_values; the "edge", "reflect" or "symmetric" images; "wrap" or "empty"; the "mean", "median", "maximum" or
+    "minimum" of what is stat_length long at that end; or a "linear_ramp" to end_values. Raises ValueError for another mode.
+
+    >>> pad(md.tensor([1, 2, 3]), 1, mode="reflect").tolist(), pad(md.tensor([1, 2, 3]), 1, mode="mean").tolist()
+    ([2, 1, 2, 3, 2], [2, 1, 2, 3, 2])
     """
     x = md.asarray(array)
     pairs = np.broadcast_to(np.asarray(pad_width, int), (x.ndim, 2)).tolist() if x.ndim else []
@@ -178,8 +206,17 @@ def pad(array: Any, pad_width: Any, mode: Any = "constant", *, constant_values: 
             for width, value in (((a, 0), u), ((0, b), v)):
                 x = md.pad(x, [width if i == axis else (0, 0) for i in range(x.ndim)], value)
         return x
+    if mode in ("mean", "median", "maximum", "minimum", "linear_ramp"):
+        lengths = [None] * x.ndim if stat_length is None else np.broadcast_to(np.asarray(stat_length, int), (x.ndim, 2)).tolist()
+        ends = np.broadcast_to(np.asarray(end_values), (x.ndim, 2)).tolist()
+        for axis, pair in enumerate(pairs):
+            x = _bordered(x, axis, pair, mode, lengths[axis], ends[axis]) if any(pair) else x
+        return x
     if mode not in ("edge", "reflect", "symmetric", "wrap") or reflect_type != "even":
-        raise ValueError(f"pad: mode is 'constant', 'edge', 'empty', 'reflect', 'symmetric' or 'wrap', of reflect_type 'even', not {mode!r}")
+        raise ValueError(
+            "pad: mode is 'constant', 'edge', 'empty', 'linear_ramp', 'maximum', 'mean', 'median', 'minimum', 'reflect', 'symmetric' or 'wrap', of"
+            f" reflect_type 'even', not {mode!r}"
+        )
     for axis, (a, b) in enumerate(pairs):
         if a or b:
             x = md.take(x, md.asarray(np.pad(np.arange(x.shape[axis]), (a, b), mode=mode)), axis=axis)

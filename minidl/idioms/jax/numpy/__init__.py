@@ -14,8 +14,7 @@ import numpy as np
 
 import minidl as md
 from minidl.idioms import of_numpy
-from minidl.idioms.jax import arrays, places, polynomials, reductions, shaping
-from minidl.idioms.jax.arrays import beside
+from minidl.idioms.jax import arrays, counts, floats, places, polynomials, reductions, shaping
 from minidl.idioms.jax.arrays import inexact as _inexact
 from minidl.idioms.jax.numpy import fft, linalg
 from minidl.idioms.jax.spelling import room, spelled
@@ -440,41 +439,6 @@ def sort_complex(a: Any) -> md.Tensor:
     return md.take_along_axis(x, places.lexsort((md.imag(x), md.real(x))), axis=-1)
 
 
-def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> md.Tensor:
-    """The bounds of the intervals of md.histogram."""
-    return md.histogram(a, bins, range)[1]
-
-
-def histogramdd(sample: Any, bins: Any = 10, range: Any = None, weights: Any = None, density: Any = None) -> tuple[md.Tensor, list[md.Tensor]]:
-    """How many points, in rows, lie in each box of intervals along their coordinates, and the bounds along each.
-
-    >>> histogramdd(md.tensor([[0.0, 0.0], [1.0, 1.0]]), 2)[0].tolist()
-    [[1, 0], [0, 1]]
-    """
-    x = _inexact(sample)
-    n, d = x.shape
-    each = list(bins) if isinstance(bins, (list, tuple)) and len(bins) == d else [bins] * d
-    edges = [histogram_bin_edges(x[:, i], b, None if range is None else range[i]).to(x.dtype) for i, b in enumerate(each)]
-    places = []
-    for i, e in enumerate(edges):
-        at = md.searchsorted(e, x[:, i], side="right") - 1
-        at = md.where(x[:, i] == e[-1], e.shape[0] - 2, at)
-        places.append(md.where(at < 0, e.shape[0] - 1, at))  # dropped, like what is beyond
-    w = md.ones(n, dtype=md.int64, **beside(x)) if weights is None else _inexact(weights)
-    counts = md.zeros(tuple(e.shape[0] - 1 for e in edges), dtype=w.dtype, **beside(x)).at[tuple(places)].add(w, mode="drop")
-    if density:
-        counts = counts / md.sum(counts)
-        for i, e in enumerate(edges):
-            counts = counts / md.reshape(md.diff(e), tuple(-1 if j == i else 1 for j in builtins.range(d)))
-    return counts, edges
-
-
-def histogram2d(x: Any, y: Any, bins: Any = 10, range: Any = None, weights: Any = None, density: Any = None) -> tuple[md.Tensor, ...]:
-    """histogramdd of two coordinates."""
-    counts, (a, b) = histogramdd(md.stack([_inexact(x), _inexact(y)], axis=-1), bins, range, weights, density)
-    return counts, a, b
-
-
 def _window(name: str, f: Any) -> Any:
     def function(M: int) -> md.Tensor:
         return md.ones((M,)) if M < 2 else f(md.arange(M).to(md.get_default_dtype()), M - 1)
@@ -523,7 +487,7 @@ _SPELLED = {
 _SAME = """abs absolute acos acosh add append arccos arccosh arcsin arcsinh arctan arctan2 arctanh array_equal array_split asin asinh astype atan
 atan2 atanh atleast_1d atleast_2d atleast_3d average bfloat16 bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift
 bitwise_xor broadcast_arrays broadcast_shapes can_cast ceil complex128 complex64 concat conj conjugate copy copysign cos cosh deg2rad divide e equal
-exp exp2 expm1 finfo fix float16 float32 float64 floor floor_divide fmax fmin fmod gradient greater greater_equal heaviside histogram hypot i0
+exp exp2 expm1 finfo fix float16 float32 float64 floor floor_divide fmax fmin fmod gradient greater greater_equal heaviside hypot i0
 imag inf int16 int32 int64 int8 interp isdtype isfinite isinf isnan isneginf isposinf isreal less less_equal log log10 log1p log2 logaddexp
 matrix_transpose maximum minimum mod multiply nan negative nextafter not_equal pi positive pow
 rad2deg real reciprocal remainder result_type rint sign signbit sin sinc sinh sqrt square subtract tan tanh tri true_divide trunc uint16 uint32
@@ -534,11 +498,12 @@ _ALSO = {
     "right_shift": md.bitwise_right_shift, "power": md.pow, "mod": md.remainder, "promote_types": md.result_type,
     "ndim": lambda a: md.asarray(a).ndim,
     "shape": lambda a: md.asarray(a).shape, "size": lambda a, axis=None: md.asarray(a).size if axis is None else md.asarray(a).shape[axis],
-    "iterable": np.iterable, "empty": md.zeros, "array_repr": repr, "array_str": str, "fft": fft, "linalg": linalg, "bitwise_count": bitwise_count,
+    "iterable": np.iterable, "dtype": arrays.known_dtype,
+    "empty": md.zeros, "array_repr": repr, "array_str": str, "fft": fft, "linalg": linalg, "bitwise_count": bitwise_count,
 }  # fmt: skip
 NAMES: dict[str, Any] = {
     **_ALSO, **of_numpy.NAMES, **{name: spelled(getattr(md, name), words, name) for name, words in _SPELLED.items()},
-    **arrays.NAMES, **places.NAMES, **shaping.NAMES, **polynomials.NAMES, **reductions.NAMES,
+    **arrays.NAMES, **counts.NAMES, **floats.NAMES, **places.NAMES, **shaping.NAMES, **polynomials.NAMES, **reductions.NAMES,
 }  # fmt: skip
 _ABSENT = {
     "frompyfunc": "jnp.vectorize", "fromfile": "np.fromfile", "load": "md.load, or np.load", "save": "md.save, or np.save", "savez": "np.savez",
