@@ -148,3 +148,13 @@ def test_a_buffer_is_a_file():
     buffer.seek(0)
     found = md.load(buffer)
     assert found["w"].tolist() == [1.0, 1.0] and found["n"] == 3
+
+
+def test_branches_give_tensors_of_numbers():
+    from minidl.idioms.jax import lax
+
+    for found in (
+        lax.cond(True, lambda x: x, lambda x: -x, 3.0), lax.cond(False, lambda: 1, lambda: 3.0), lax.switch(1, [lambda x: -x, lambda x: x], 3.0),
+        lax.cond(md.tensor(True), lambda x: x["a"], lambda x: 0.0, operand={"a": 3.0}), lax.switch(0, [lambda: 3.0]),
+    ):  # fmt: skip
+        assert isinstance(found, md.Tensor) and found.item() == 3.0

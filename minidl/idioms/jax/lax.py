@@ -12,6 +12,8 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 import minidl as md
 from minidl.idioms import of_jax, of_lax
 from minidl.idioms.jax import arrays, collectives, convolutions, gathering, numpy, shaping, solving
@@ -43,14 +45,23 @@ def scan(
     return md.scan(f, init, xs, length, reverse, unroll)
 
 
+def _tensors(values: Any) -> Any:
+    """A pytree whose numbers and arrays are tensors."""
+    return md.tree.map(lambda v: md.asarray(v) if isinstance(v, (bool, int, float, complex, np.generic, np.ndarray)) else v, values)
+
+
 def cond(pred: Any, true_fun: Callable[..., Any], false_fun: Callable[..., Any], *operands: Any, operand: Any = _NONE) -> Any:
-    """md.cond."""
-    return md.cond(pred, true_fun, false_fun, *operands, *(() if operand is _NONE else (operand,)))
+    """md.cond, of tensors: of numbers it makes some, and numbers that a branch returns are some, too.
+
+    >>> cond(True, lambda x: x, lambda x: -x, 2.0).shape
+    ()
+    """
+    return _tensors(md.cond(pred, true_fun, false_fun, *_tensors(operands), *(() if operand is _NONE else (_tensors(operand),))))
 
 
 def switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any, operand: Any = _NONE) -> Any:
-    """md.switch."""
-    return md.switch(index, branches, *operands, *(() if operand is _NONE else (operand,)))
+    """md.switch, of tensors as cond is."""
+    return _tensors(md.switch(index, branches, *_tensors(operands), *(() if operand is _NONE else (_tensors(operand),))))
 
 
 def map(f: Callable[..., Any], xs: Any, *, batch_size: int | None = None) -> Any:
