@@ -123,6 +123,12 @@ def relu_dx(g: Array, out: Array) -> Array:
 
 
 @noisy
+def clip_dx(g: Array, x: Array, lo: Array, hi: Array) -> Array:
+    inside = (np.greater(x, lo) | (lo == -np.inf)) & (np.less(x, hi) | (hi == np.inf))
+    return select(inside, g, zero_of(g.dtype), np.empty_like(g))
+
+
+@noisy
 @in_chunks
 def softplus(x: Array, out: Array) -> None:
     z = np.abs(x)
