@@ -10,7 +10,27 @@ from hypothesis import strategies as st
 
 import minidl as md
 
+ruled = md.custom_vjp(lambda v, o: (md.sin(v) * o, md.cos(o), v * 3.0))
+ruled.defvjp(
+    lambda v, o: (ruled.f(v, o), (v, o)),
+    lambda kept, g: (g[0] * md.cos(kept[0]) * kept[1] + g[2] * 3.0, g[0] * md.sin(kept[0]) - g[1] * md.sin(kept[1])),
+)
+forwards = md.custom_jvp(md.tanh)
+forwards.defjvp(lambda at, t: (md.tanh(at[0]), t[0] * (1.0 - md.square(md.tanh(at[0])))))
+
+
+def _stored(v, o):
+    new = v * 1.0
+    new[1:] = md.sin(o[:2])
+    new[0] *= 0.5
+    return new.add_(v)
+
+
 OPS = {
+    "rule": lambda v, o: ruled(v, o)[0],
+    "rule of several": lambda v, o: ruled(o, v)[0] * 0.5 + ruled(v, o)[1],
+    "forward rule": lambda v, o: forwards(v * o),
+    "stored": _stored,
     "sin": lambda v, o: md.sin(v),
     "mul": lambda v, o: v * o,
     "index": lambda v, o: v[[2, 0, 1]] + o[1],
@@ -62,6 +82,7 @@ WRAPS = {
     "checkpoint of jit": (lambda f: md.checkpoint(md.jit(f)), _same),
     "vmap": (lambda f: lambda v: md.vmap(f)(md.stack([v, v * 2.0])).sum(0), lambda f: lambda v: f(v) + f(v * 2.0)),
     "scan": (lambda f: lambda v: md.scan(lambda c, _: (md.sin(f(c)) * 0.9, None), v, None, length=2)[0], _loop),
+    "while": (lambda f: lambda v: md.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, md.sin(f(s[1])) * 0.9), (md.tensor(0), v))[1], _loop),
     "cond": (lambda f: lambda v: md.cond(v[0] < 1e3, f, md.cos, v), _same),
     "grad": (_gradient, _gradient),
     "store in checkpoint": (_store(md.checkpoint), _store(_same)),
