@@ -44,7 +44,7 @@ def aval(t: Any) -> Aval:
     """The shape and dtype of a Tensor or a variable.
 
     >>> md.extend.aval(md.ones((2, 3)))
-    ((2, 3), float32)
+    ((2, 3), minidl.float32)
     """
     return tuple(t.shape), t.dtype
 
