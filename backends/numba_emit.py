@@ -58,8 +58,8 @@ _SIGNED = _UNSIGNED | {
 }  # fmt: skip
 _BOOL = {
     "bitwise_and": "{0} & {1}", "bitwise_or": "{0} | {1}", "bitwise_xor": "{0} != {1}", "bitwise_invert": "not {0}", "maximum": "{0} | {1}",
-    "minimum": "{0} & {1}", "fmax": "{0} | {1}", "fmin": "{0} & {1}", "isnan": "False", "isinf": "False", "isfinite": "True", "abs": "{0}",
-    "add": "{0} | {1}", "mul": "{0} & {1}", "square": "{0}", "lt": "(not {0}) & {1}", "gt": "{0} & (not {1})", "le": "(not {0}) | {1}",
+    "minimum": "{0} & {1}", "fmax": "{0} | {1}", "fmin": "{0} & {1}", "isnan": "False", "isinf": "False", "isfinite": "True",
+    "add": "{0} | {1}", "mul": "{0} & {1}", "lt": "(not {0}) & {1}", "gt": "{0} & (not {1})", "le": "(not {0}) | {1}",
     "ge": "{0} | (not {1})",
 }  # fmt: skip
 _COMPLEX = {

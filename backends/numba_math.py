@@ -54,7 +54,7 @@ def float_floordiv(x, y):
 
 @jit
 def xlogy(x, y):
-    return x if x == 0 and y == y else x * math.log(y)
+    return abs(x) if x == 0 and y == y else x * math.log(y)
 
 
 @jit

@@ -169,7 +169,7 @@ def tanh_f64(x):
     p = fma(fma(-9.64399179425052238628e-1, z, -9.92877231001918586564e1), z, -1.61468768441708447952e3)
     q = fma(fma(z + 1.12811678491632931402e2, z, 2.23548839060100448583e3), z, 4.84406305325125486048e3)
     big = 1.0 - 2.0 / (exp_f64(a + a) + 1.0)
-    return fma(x * z, p / q, x) if a < 0.625 else (big if x > 0 else -big)
+    return math.copysign(fma(a * z, p / q, a) if a < 0.625 else big, x)
 
 
 @jit

@@ -283,6 +283,11 @@ def test_what_is_donated_is_written_over_by_one_result_and_by_nothing_else(backe
     np.testing.assert_array_equal(whole, 1)
 
 
+def test_many_products_over_nothing_are_zeros(backend):
+    graph = graph_of(lambda op, x, y: op("dot_general", x, y, contract=((2,), (1,)), batch=((0,), (0,))), (40, 2, 0), (40, 0, 3))
+    np.testing.assert_array_equal(backend.compile(graph)(np.ones((40, 2, 0), np.float32), np.ones((40, 0, 3), np.float32))[0], np.zeros((40, 2, 3)))
+
+
 def test_products_the_other_way_round_in_every_layout(backend):
     m, n, k = 16, 512, 64
     rng = np.random.default_rng(11)
@@ -438,6 +443,35 @@ def test_vector_functions_are_within_two_ulp_everywhere(backend, name, dtype):
         error = np.abs(got.astype(wide) - exact) / np.spacing(np.abs(rounded)).astype(wide)
     assert np.isfinite(error[~same]).all()
     assert error[~same].max(initial=0) <= 2
+    assert same[x == 0].all()
+
+
+_EDGES = {
+    "float32": ("add sub mul div maximum minimum fmax fmin copysign nextafter xlogy remainder floor_divide atan2 logaddexp eq lt ge",
+                "sign relu abs neg floor ceil round trunc square isnan isinf isfinite signbit",
+                [0.0, -0.0, 1.0, -2.5, 7.0, 1e-40, 3e38, np.inf, -np.inf, np.nan]),
+    "int32": ("add sub mul maximum minimum remainder floor_divide shift_left shift_right pow bitwise_and bitwise_xor lt", "sign relu abs neg signbit",
+              [0, 1, -1, 2, -3, 31, 32, -32, 2**31 - 1, -(2**31)]),
+    "uint8": ("add sub mul maximum minimum remainder floor_divide shift_left shift_right pow bitwise_or ge", "sign abs neg bitwise_invert",
+              [0, 1, 2, 7, 8, 9, 127, 128, 255]),
+    "bool": ("eq ne lt le gt ge maximum minimum fmax fmin add mul logical_xor bitwise_and", "logical_not isnan isfinite", [False, True]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", _EDGES)
+def test_at_the_edges_compiled_numbers_are_numpys(backend, monkeypatch, dtype):
+    monkeypatch.setattr(backend, "fuse_least", 1)
+    binary, unary, values = _EDGES[dtype]
+    x, y = (v.ravel() for v in np.meshgrid(np.array(values, dtype), np.array(values, dtype)))
+    names = [(n, 2) for n in binary.split()] + [(n, 1) for n in unary.split()]
+    graph = graph_of(lambda op, *xs: tuple(op(n, *xs[:k]) for n, k in names), x.shape, y.shape, dtype=dtypes.from_numpy(x.dtype))
+    for (n, k), got in zip(names, backend.compile(graph)(x, y), strict=True):
+        want = np.asarray(getattr(get("numpy"), n)(*(x, y)[:k]))
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=0, err_msg=n)
+        assert got.dtype == want.dtype
+        if want.dtype.kind == "f" and n not in ("maximum", "minimum", "fmax", "fmin"):  # which may choose either zero
+            there = want == want
+            np.testing.assert_array_equal(np.signbit(got)[there], np.signbit(want)[there], err_msg=n)
 
 
 def test_an_unknown_primitive_calls_numpy_between_compiled_segments(backend, monkeypatch):
