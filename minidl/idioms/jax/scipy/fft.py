@@ -51,7 +51,7 @@ def dct(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: str |
 def idct(x: Any, type: int = 2, n: int | None = None, axis: int = -1, norm: str | None = None) -> md.Tensor:
     """The inverse of dct.
 
-    >>> idct(dct(md.tensor([1.0, 5.0]))).tolist()
+    >>> [round(v, 3) for v in idct(dct(md.tensor([1.0, 5.0]))).tolist()]
     [1.0, 5.0]
     """
     _checked("idct", type, norm)
