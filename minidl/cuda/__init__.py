@@ -8,7 +8,11 @@ __all__ = ["device_count", "is_available", "manual_seed", "manual_seed_all"]
 
 
 def device_count() -> int:
-    """The number of CUDA devices."""
+    """The number of CUDA devices.
+
+    >>> md.cuda.device_count()  # on the numpy backend
+    0
+    """
     return sum(d.startswith("cuda") for d in md.zeros(()).__array_namespace__().__array_namespace_info__().devices())
 
 
@@ -22,7 +26,10 @@ def is_available() -> bool:
 
 
 def manual_seed_all(seed: int) -> None:
-    """md.manual_seed: there is one stream for all devices."""
+    """md.manual_seed: there is one stream for all devices.
+
+    >>> md.cuda.manual_seed_all(0)
+    """
     md.manual_seed(seed)
 
 

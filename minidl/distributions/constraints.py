@@ -43,32 +43,56 @@ positive_vector = Constraint("a vector of positive numbers", lambda x: (x > 0).a
 
 
 def greater_than(lower_bound: float) -> Constraint:
-    """Above a number."""
+    """Above a number.
+
+    >>> bool(greater_than(1.0).holds(1.0))
+    False
+    """
     return Constraint(f"above {lower_bound}", lambda x: x > lower_bound)
 
 
 def greater_than_eq(lower_bound: float) -> Constraint:
-    """At least a number."""
+    """At least a number.
+
+    >>> bool(greater_than_eq(1.0).holds(1.0))
+    True
+    """
     return Constraint(f"at least {lower_bound}", lambda x: x >= lower_bound)
 
 
 def less_than(upper_bound: float) -> Constraint:
-    """Below a number."""
+    """Below a number.
+
+    >>> bool(less_than(1.0).holds(1.0))
+    False
+    """
     return Constraint(f"below {upper_bound}", lambda x: x < upper_bound)
 
 
 def interval(lower_bound: float, upper_bound: float) -> Constraint:
-    """Between two numbers, or one of them."""
+    """Between two numbers, or one of them.
+
+    >>> bool(interval(0.0, 1.0).holds(1.0))
+    True
+    """
     return Constraint(f"between {lower_bound} and {upper_bound}", lambda x: (x >= lower_bound) & (x <= upper_bound))
 
 
 def half_open_interval(lower_bound: float, upper_bound: float) -> Constraint:
-    """At least one number and below the other."""
+    """At least one number and below the other.
+
+    >>> bool(half_open_interval(0.0, 1.0).holds(1.0))
+    False
+    """
     return Constraint(f"at least {lower_bound} and below {upper_bound}", lambda x: (x >= lower_bound) & (x < upper_bound))
 
 
 def integer_interval(lower_bound: int, upper_bound: int) -> Constraint:
-    """An integer between two, or one of them."""
+    """An integer between two, or one of them.
+
+    >>> bool(integer_interval(1, 6).holds(2.5))
+    False
+    """
     return Constraint(f"an integer from {lower_bound} to {upper_bound}", lambda x: (x >= lower_bound) & (x <= upper_bound) & (x % 1 == 0))
 
 

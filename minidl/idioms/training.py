@@ -54,7 +54,12 @@ def functional_call(
     module: Any, parameter_and_buffer_dicts: Any, args: Any = None, kwargs: dict[str, Any] | None = None, *, tie_weights: bool = True,
     strict: bool = False,
 ) -> Any:  # fmt: skip
-    """module(*args, **kwargs) with these tensors in the place of its own: md.nn.utils.stateless.functional_call."""
+    """module(*args, **kwargs) with these tensors in the place of its own: md.nn.utils.stateless.functional_call.
+
+    >>> net = md.nn.Linear(2, 1, bias=False)
+    >>> md.functional_call(net, {"weight": md.ones((1, 2))}, (md.ones(2),)).item()
+    2.0
+    """
     return md.nn.utils.stateless.functional_call(module, parameter_and_buffer_dicts, args, kwargs, tie_weights=tie_weights, strict=strict)
 
 
