@@ -20,7 +20,16 @@ def polygamma(n: int, input: md.Tensor) -> md.Tensor:
     return md.polygamma(input, n)
 
 
-exp2, expit, gammaln, logit, ndtr, ndtri, sinc, psi = md.exp2, md.expit, md.gammaln, md.logit, md.ndtr, md.ndtri, md.sinc, digamma
+def exp2(input: md.Tensor) -> md.Tensor:
+    """2 to the power of each element.
+
+    >>> md.special.exp2(md.tensor(3.0)).item()
+    8.0
+    """
+    return md.exp2(input)
+
+
+expit, gammaln, logit, ndtr, ndtri, sinc, psi = md.expit, md.gammaln, md.logit, md.ndtr, md.ndtri, md.sinc, digamma
 __all__ = [
     "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2", "expit", "expm1", "gammainc", "gammaincc", "gammaln", "i0", "i0e", "i1", "i1e",
     "log1p", "log_ndtr", "log_softmax", "logit", "logsumexp", "multigammaln", "ndtr", "ndtri", "polygamma", "psi", "round", "sinc", "softmax",
