@@ -156,14 +156,22 @@ def cdist(x1: md.Tensor, x2: md.Tensor, p: float = 2.0) -> md.Tensor:
 
 
 def logit(input: md.Tensor, eps: float | None = None) -> md.Tensor:
-    """log(x / (1 - x)), of x between eps and 1 - eps if there is one."""
+    """log(x / (1 - x)), of x between eps and 1 - eps if there is one.
+
+    >>> md.logit(md.tensor(0.5)).item()
+    0.0
+    """
     x = input if input.dtype.inexact else input.to(md.get_default_dtype())
     x = x if eps is None else md.clip(x, eps, 1 - eps)
     return md.log(x) - md.log1p(-x)
 
 
 def sinc(input: md.Tensor) -> md.Tensor:
-    """sin(pi x) / (pi x), 1 at 0."""
+    """sin(pi x) / (pi x), 1 at 0.
+
+    >>> md.sinc(md.tensor(0.0)).item()
+    1.0
+    """
     x = math.pi * md.where(input == 0, 1.0, input)
     return md.where(input == 0, 1.0 - (math.pi * input) ** 2 / 6, md.sin(x) / x)
 

@@ -358,7 +358,11 @@ def i0e(x: Any) -> md.Tensor:
 
 
 def i1e(x: Any) -> md.Tensor:
-    """exp(-|x|) i1(x)."""
+    """exp(-|x|) i1(x).
+
+    >>> i1e(0.0).item()
+    0.0
+    """
     return _scaled(i1, 1, inexact(x))
 
 
