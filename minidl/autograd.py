@@ -14,6 +14,7 @@ from typing import Any
 from minidl import tape, tree
 from minidl.backends import using
 from minidl.context import autocasting, busy, grad_mode, hush, record_from_now, state
+from minidl.shapes import shown
 from minidl.tape import ALIAS, LEAF, PAST, RELEASED, Node
 from minidl.tensors import Tensor, describe, home, ns, scalar_payload, write_grad
 
@@ -233,8 +234,8 @@ def backward(
     gradient: the cotangent, needed unless the tensor has one element; of several tensors as many, or None. create_graph: record the pass, so that
     it can be differentiated again. retain_graph: keep the tape for another pass (default: create_graph). inputs: the leaves that get it, alone. In
     eager code a `.grad` that is there grows in place, seen by who holds it and in what it is a view of; with create_graph, and in a jitted function,
-    another Tensor takes its place. Raises ValueError for another number of gradients than of tensors, RuntimeError for an untracked tensor or a
-    released graph.
+    another Tensor takes its place. Raises ValueError for another number of gradients than of tensors, RuntimeError for an untracked tensor, a
+    released graph, or inputs that are none.
 
     >>> import minidl as md
     >>> x = md.tensor([3.0], requires_grad=True)
@@ -245,16 +246,8 @@ def backward(
     if busy[0] and state.autocast is not None:
         with autocasting(None):
             return backward(tensor, gradient, retain_graph, create_graph, inputs)
-    if inputs is not None:
-        leaves = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        if not all(t.is_leaf and t.requires_grad for t in leaves):
-            raise RuntimeError("backward: inputs are leaves that require grad; md.autograd.grad takes other tensors")
-        for t, g in zip(leaves, grad(tensor, leaves, gradient, retain_graph, create_graph, True, True), strict=True):
-            if g is not None and t.leaf is not None:
-                _accumulate(t.leaf, ns.conj(g) if g.dtype.is_complex else g, hooked=True)
-        return
     retain = create_graph if retain_graph is None else retain_graph
-    plain = gradient is None and not create_graph and not busy[0]
+    plain = gradient is None and inputs is None and not create_graph and not busy[0]
     if plain and isinstance(tensor, Tensor) and tensor.node is not None and tensor.dtype.is_float and tensor.payload.shape == ():
         xp = tensor.xp
         if xp.fuses and not state.strong and not tape.crossed:
@@ -272,6 +265,17 @@ def backward(
         raise ValueError(f"backward: tensors and as many gradients are wanted, {tensor!r} and {gradient!r} came")
     xp = state.interpreter or tensors[0].xp
     roots = seeds("backward", tensors, gradients)
+    if inputs is not None:
+        named = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        leaves = {getattr(t, "leaf", None): getattr(t, "node", None) for t in named}
+        if not leaves or None in leaves:
+            raise RuntimeError(f"backward: inputs are leaves that require grad, not {shown(inputs)}; md.autograd.grad takes other tensors")
+        found = pullback("backward", roots, [*leaves.values()], retain, create_graph, through=True)
+        with grad_mode(create_graph):
+            for leaf, g in zip(leaves, found, strict=True):
+                if g is not None:
+                    _accumulate(leaf, g, hooked=True)
+        return
     if create_graph or _needs_tensors(roots):
 
         def arrive_tensor(node: Node, g: Tensor) -> None:
@@ -347,7 +351,7 @@ def grad(
 
     is_grads_batched: each grad_output has a leading axis, along which it is another one; the gradients have it, too, from one pass (md.vmap). Raises
     RuntimeError for an input that does not require grad, or that was not used (unless allow_unused, which gives None, or materialize_grads, which
-    gives zeros). only_inputs is accepted and changes nothing.
+    gives zeros); ValueError for materialize_grads with allow_unused=False. only_inputs is accepted and changes nothing.
 
     >>> x = md.tensor([3.0], requires_grad=True)
     >>> md.autograd.grad(x * x, x)[0].tolist()
@@ -356,6 +360,8 @@ def grad(
     outs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
     ins = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     given = (grad_outputs,) if isinstance(grad_outputs, Tensor) else grad_outputs
+    if materialize_grads and allow_unused is False:
+        raise ValueError("autograd.grad: materialize_grads gives zeros for what was not used, which allow_unused=False forbids")
     for t in ins:
         if t.node is None:
             raise RuntimeError(f"autograd.grad: input {describe(t)} does not require grad")

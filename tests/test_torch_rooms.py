@@ -144,7 +144,7 @@ def test_backward_fills_the_inputs_alone_that_are_named():
         c.backward(inputs=[a], retain_graph=True)
         out += [a.grad.tolist(), b.grad]
         c.backward(inputs=b)
-        (a * 3).sum().backward(inputs=(a, b))
+        (a * 3).sum().backward(inputs=(a, b, a))
         out += [a.grad.tolist(), b.grad.tolist()]
         out.append(T.autograd.grad((a * 2).sum(), [a, b], materialize_grads=True)[1].tolist())
         out.append(T.autograd.grad((a * 2).sum(), [a, b], None, None, False, True, True)[1])  # only_inputs, allow_unused
@@ -159,8 +159,18 @@ def test_backward_fills_the_inputs_alone_that_are_named():
         step(md.ones(2))
     assert w.grad.tolist() == [3.0, 6.0]
     assert v.grad is None
-    with pytest.raises(RuntimeError, match="inputs are leaves"):
-        (w * 2).sum().backward(inputs=[w * 2])
+    for inputs in ([w * 2], [], [v.detach()], "w"):
+        with pytest.raises(RuntimeError, match="backward: inputs are leaves"):
+            (w * 2).sum().backward(inputs=inputs)
+    with pytest.raises(RuntimeError, match="backward: output .* does not require grad"):
+        v.detach().sum().backward(inputs=[w])
+    with pytest.raises(ValueError, match="allow_unused"):
+        md.autograd.grad((w * 2).sum(), [v], allow_unused=False, materialize_grads=True)
+    v.grad = (v * v).detach()
+    (v**3).sum().backward(inputs=[v], create_graph=True)
+    (v * 2).sum().backward(inputs=[v])  # as it is without inputs: what grows by numbers is a number
+    assert v.grad.tolist() == [6.0, 18.0]
+    assert v.grad.node is None
 
 
 def test_polygamma_and_factorizations_take_torchs_positions():
