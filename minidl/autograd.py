@@ -267,7 +267,7 @@ def backward(
     roots = seeds("backward", tensors, gradients)
     if inputs is not None:
         named = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-        leaves = {getattr(t, "leaf", None): getattr(t, "node", None) for t in named}
+        leaves: dict[Any, Node] = {getattr(t, "leaf", None): getattr(t, "node", None) for t in named}  # type: ignore[misc]
         if not leaves or None in leaves:
             raise RuntimeError(f"backward: inputs are leaves that require grad, not {shown(inputs)}; md.autograd.grad takes other tensors")
         found = pullback("backward", roots, [*leaves.values()], retain, create_graph, through=True)
