@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import Parameter, signature
 from operator import itemgetter
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -30,7 +29,7 @@ from minidl.backends.jax_kernels import pad_with, plain_max
 from minidl.backends.numpy_kernels import cast
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
-from minidl.graph import Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var
 from minidl.primitives.core import table
 from minidl.primitives.reductions import exponentials
 
@@ -336,7 +335,7 @@ class JaxBackend(Backend):
         return lambda *natives: back(call(*natives))
 
 
-_MAX_BESIDE: Any = SimpleNamespace(name="max_beside", multiple=False)
+_MAX_BESIDE = Emitted("max_beside")
 
 
 def _beside(equations: Sequence[Equation]) -> list[Equation]:

@@ -1,7 +1,7 @@
 """Graph passes, shared by all backends: a pass takes a Graph and returns a new one.
 
-Promises: a rewrite keeps every bit of the values; `rewriting` merges what is equal and applies the rules that rooms beside the core bring, those of
-minidl.rewrites first.
+Promises: a rewrite keeps every bit of the values; `rewriting` merges what is equal and applies the rules that rooms beside the core bring, above
+all those of minidl.rewrites.
 """
 
 from minidl.passes.basic import check, dead_code, inlined, lifetimes, memory, peak_memory
