@@ -7,8 +7,18 @@
 from __future__ import annotations
 
 import minidl as md
-from minidl import digamma, erf, erfc, erfinv, expm1, i0, log1p, log_softmax, logsumexp, round, softmax, xlogy
+from minidl import digamma, erf, erfc, erfinv, expm1, i0, log1p, logsumexp, xlogy
 from minidl.idioms.jax.scipy.special import entr, erfcx, gammainc, gammaincc, i0e, i1, i1e, log_ndtr, multigammaln, xlog1py, zeta
+from minidl.nn.functional import log_softmax, softmax
+
+
+def round(input: md.Tensor, *, decimals: int = 0) -> md.Tensor:
+    """The nearest number of so many decimals, halves to even.
+
+    >>> md.special.round(md.tensor(2.5)).item(), md.special.round(md.tensor(1.28125), decimals=2).item() == md.tensor(1.28).item()
+    (2.0, True)
+    """
+    return md.asarray(input).round(decimals=decimals)
 
 
 def polygamma(n: int, input: md.Tensor) -> md.Tensor:

@@ -518,6 +518,21 @@ def test_a_mixture_says_what_does_not_go_together():
         D.Multinomial(4, md.ones(2)).log_prob(md.tensor([1.0, 1.0]))
 
 
+def test_any_counts_have_a_probability_without_validate_args():
+    probs, counts = np.array([0.2, 0.3, 0.5]), np.array([[2.0, 1.0, 4.0], [1.0, 0.0, 0.0]])
+    ours = D.Multinomial(probs=md.tensor(probs), validate_args=False).log_prob(md.tensor(counts))
+    theirs = torch.distributions.Multinomial(probs=torch.tensor(probs), validate_args=False).log_prob(torch.tensor(counts))
+    np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-9)
+
+
+def test_constraints_check_tensors_and_modules_are_attributes():
+    x = np.array([[0.25, 0.75], [1.5, -0.5]])
+    for name in ("positive", "unit_interval", "simplex", "real_vector"):
+        theirs = getattr(torch.distributions.constraints, name).check(torch.tensor(x))
+        assert getattr(D.constraints, name).check(md.tensor(x)).tolist() == theirs.tolist()
+    assert D.normal.Normal is D.Normal and D.studentT.StudentT is D.StudentT
+
+
 def transforms(T: Any, tensor: Any) -> dict[str, Any]:
     """Name → transform and numbers that it takes."""
     x, f = np.array([[0.3, 1.7], [2.5, 0.9]]), lambda v: tensor(np.asarray(v, np.float64))

@@ -102,6 +102,15 @@ def test_images_are_resampled_as_jax_does(backend, method):
             close(image.scale_and_translate(md.asarray(x), *how), theirs.image.scale_and_translate(x, *how), 1e-6)
 
 
+def test_half_precision_counts_the_elements_of_large_images(backend):
+    x = rng.normal(size=(700,)).astype(np.float16)
+    close(image.resize(md.asarray(x), (1000,), "linear"), theirs.image.resize(x, (1000,), "linear"), 4e-3)
+    how = ((7,), (0,), np.array([1.3]), np.array([0.2]), "linear")
+    assert image.scale_and_translate(md.ones(5), *how[:2], md.asarray(how[2]), md.asarray(how[3]), "linear").dtype is md.float32
+    for method in ("nearest", "linear"):
+        close(image.resize(md.ones((2, 3), dtype=md.int32), (0, 3), method), theirs.image.resize(np.ones((2, 3), np.int32), (0, 3), method))
+
+
 def test_an_image_differentiates_in_where_it_is_moved():
     x, s = md.asarray(rng.normal(size=(5,))), md.tensor([1.3], dtype=md.float64)
     f = lambda s: (image.scale_and_translate(x, (7,), (0,), s, s * 0.3, "cubic") ** 2).sum()
@@ -144,6 +153,35 @@ def test_planes_trends_and_spectra_are_scipys(backend):
         for ours, known in zip(signal.csd(a, a[::-1].copy(), **how), scipy.signal.csd(a, a[::-1], **how), strict=True):
             close(ours, known)
         close(signal.welch(a, **how)[1], scipy.signal.welch(a, **how)[1])
+
+
+def test_planes_are_centered_and_segments_as_long_as_jaxs(backend):
+    for n, k in (((4, 6), (3, 2)), ((3, 2), (4, 6)), ((4, 6), (2, 2)), ((4, 4), (4, 4))):
+        a, b = rng.normal(size=n), rng.normal(size=k)
+        for mode in ("full", "same", "valid"):
+            close(signal.correlate2d(a, b, mode), scipy.signal.correlate2d(a, b, mode))
+            if mode != "valid" or n >= k:  # of a smaller first plane SciPy has the conjugate then
+                close(signal.correlate2d(a * 1j, b + 1j, mode), scipy.signal.correlate2d(a * 1j, b + 1j, mode))
+    x = rng.normal(size=(2, 300)).astype(np.float32)
+    for ours, known in zip(signal.welch(x), theirs.scipy.signal.welch(x), strict=True):
+        close(ours, known, 1e-3)
+
+
+def test_results_lie_on_the_backend_of_the_arrays():
+    x = md.asarray(rng.normal(size=(3, 6)), backend="torch")
+    for out in (
+        jnp.frexp(x), jnp.spacing(x), jnp.pad(x, 1, mode="reflect"), jnp.pad(x, 1, mode="mean"), jnp.pad(x, 1, mode="linear_ramp"),
+        image.resize(x, (4, 3), "cubic"), image.resize(x, (4, 3), "nearest"), signal.stft(x, nperseg=4), signal.csd(x, x), fft.idct(x),
+    ):  # fmt: skip
+        assert {v.backend for v in md.tree.leaves(out)} == {"torch"}
+
+
+def test_transforms_want_the_lengths_that_are_there(backend):
+    x = md.ones((2, 4), dtype=md.complex64)
+    assert lax.fft(x, "IRFFT", (6,)).shape == theirs.lax.fft(np.ones((2, 4), np.complex64), "IRFFT", (6,)).shape == (2, 6)
+    for kind, lengths in (("FFT", (5,)), ("IRFFT", (4,)), ("IFFT", (1, 4))):
+        with pytest.raises(ValueError, match="lengths"):
+            lax.fft(x, kind, lengths)
 
 
 def test_cosine_transforms_are_scipys(backend):

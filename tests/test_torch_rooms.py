@@ -41,6 +41,17 @@ def test_special_functions_are_torchs(name):
     np.testing.assert_allclose(getattr(md.special, name)(*(md.tensor(a.copy()) for a in args)).numpy(), want.numpy(), rtol=1e-9)
 
 
+def test_softmax_and_round_take_torchs_words():
+    of = lambda T, x: [
+        T.special.softmax(x, 1, dtype=T.float64), T.special.log_softmax(x, dim=0, dtype=T.float64), T.special.logsumexp(x, dim=1),
+        T.special.round(x, decimals=1),
+    ]  # fmt: skip
+    x = X.astype(np.float32) * 1.23
+    for mine, its in zip(of(md, md.tensor(x)), of(torch, torch.tensor(x)), strict=True):
+        np.testing.assert_allclose(mine.numpy(), its.numpy(), rtol=1e-6)
+        assert mine.numpy().dtype == its.numpy().dtype
+
+
 def test_checkpoint_is_called_as_torch_calls_it():
     from minidl.utils.checkpoint import checkpoint, checkpoint_sequential
 
@@ -88,6 +99,7 @@ def test_data_lies_in_utils_too():
     assert (len(a), len(b), len(DataLoader(a, batch_size=4))) == (7, 3, 2)
     assert md.utils.data.Dataset is md.data.Dataset
     assert md.cuda.is_available() == (md.cuda.device_count() > 0)
+    assert issubclass(md.cuda.amp.autocast, md.autocast)
 
 
 def test_gradcheck_says_true_for_a_derivative_and_raises_for_another():
@@ -113,6 +125,10 @@ def test_gradcheck_says_true_for_a_derivative_and_raises_for_another():
         md.autograd.gradcheck(md.sin, (x.detach(),))
     with pytest.raises(TypeError, match="real inputs"):
         md.autograd.gradcheck(lambda z: z * z, (md.ones(1, dtype=md.complex128).requires_grad_(),))
+    assert md.autograd.gradcheck(lambda x: md.complex(x * x, md.sin(x)), (x,))
+    with pytest.raises(RuntimeError, match="output 0 in input 0"):
+        md.autograd.gradcheck(lambda x: md.complex(Wrong.apply(x), x), (x,))
+    assert md.autograd.gradgradcheck(lambda x: (x**3, x > 0), (x,))
     assert md.autograd.Variable(x).requires_grad is False
 
 
@@ -133,6 +149,18 @@ def test_functional_keeps_the_graph_where_it_is_told_to():
         md.autograd.functional.jacobian(md.sin, md.ones(1), strict=True)
     with pytest.raises(RuntimeError, match="v, the direction"):
         md.autograd.functional.jvp(md.sin, md.ones(2))
+
+
+def test_functional_wants_one_element_where_torch_does():
+    of, theirs, f = md.autograd.functional, torch.autograd.functional, lambda x: (x * x).sum().reshape(1)
+    assert of.hessian(f, md.ones(2)).shape == tuple(theirs.hessian(f, torch.ones(2)).shape) == (2, 2)
+    assert of.vjp(f, md.ones(2))[1].tolist() == theirs.vjp(f, torch.ones(2))[1].tolist()
+    assert of.jvp(lambda x: x * x, md.ones(1))[1].tolist() == theirs.jvp(lambda x: x * x, torch.ones(1))[1].tolist()
+    for T in (md, torch):
+        with pytest.raises(RuntimeError, match="one element|single element"):
+            T.autograd.functional.vjp(lambda x: x * x, T.ones(2))
+        with pytest.raises(RuntimeError, match="one element|single element"):
+            T.autograd.functional.hessian(lambda x: x * x, T.ones(2))
 
 
 def test_backward_fills_the_inputs_alone_that_are_named():

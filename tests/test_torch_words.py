@@ -52,6 +52,10 @@ def test_memory_formats_are_accepted_and_a_range_is_an_index():
     x = md.tensor(X)
     assert x.to(memory_format=md.channels_last) is x
     assert x.contiguous(memory_format=md.contiguous_format).tolist() == x.tolist()
+    assert x.clone(memory_format=md.preserve_format).tolist() == x.tolist()
+    assert md.ones_like(x, memory_format=md.preserve_format, dtype=md.int64).dtype is md.int64
+    with pytest.raises(TypeError, match="memory_format"):
+        md.sin(x, memory_format=md.preserve_format)
     assert isinstance(md.nn.Linear(2, 2).to("cpu", non_blocking=True, memory_format=md.preserve_format), md.nn.Linear)
     assert not x.is_sparse
     assert x[range(2), [0, 2]].tolist() == [3.0, 4.0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import minidl as md
+from minidl.cuda import amp  # noqa: F401  (its page is its own)
 
 __all__ = ["device_count", "is_available", "manual_seed", "manual_seed_all"]
 

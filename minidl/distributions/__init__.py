@@ -50,7 +50,7 @@ from minidl.distributions.transforms import (
 for _name in """bernoulli beta binomial cauchy chi2 dirichlet distribution exponential fishersnedecor gamma geometric gumbel half_cauchy half_normal
 inverse_gamma laplace log_normal lowrank_multivariate_normal mixture_same_family multinomial multivariate_normal negative_binomial normal
 one_hot_categorical pareto poisson studentT transformed_distribution uniform weibull""".split():
-    sys.modules[f"{__name__}.{_name}"] = sys.modules[__name__]
+    sys.modules[f"{__name__}.{_name}"] = globals()[_name] = sys.modules[__name__]
 
 __all__ = [
     "AbsTransform", "AffineTransform", "Bernoulli", "Beta", "Binomial", "Categorical", "Cauchy", "Chi2", "ComposeTransform",

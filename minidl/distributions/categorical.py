@@ -158,8 +158,8 @@ class OneHotCategorical(Classes):
 class Multinomial(Classes):
     """How often each of n classes came in total_count draws, with probabilities probs [..., n] (normalised) or softmax(logits [..., n]), as floats.
 
-    total_count is one integer for the whole batch. Raises ValueError unless it is at least 0 and exactly one of probs and logits is given, in its
-    range; TypeError where it is no integer.
+    total_count is one integer for the whole batch; without validate_args log_prob takes any counts, and theirs is the total. Raises ValueError unless
+    it is at least 0 and exactly one of probs and logits is given, in its range; TypeError where it is no integer.
 
     >>> d = Multinomial(4, md.tensor([0.25, 0.75]))
     >>> d.mean.tolist(), round(d.log_prob([1.0, 3.0]).exp().item(), 6), d.sample().sum().item()
@@ -197,7 +197,7 @@ class Multinomial(Classes):
 
     def log_prob(self, value: Any) -> md.Tensor:
         x = self._value(value)
-        ways = math.lgamma(self.total_count + 1) - md.sum(md.lgamma(x + 1), axis=-1)
+        ways = md.lgamma(md.sum(x, axis=-1) + 1) - md.sum(md.lgamma(x + 1), axis=-1)
         return ways + md.sum(md.where(x == 0, 0.0, x * md.where(x == 0, 0.0, self.logits)), axis=-1)
 
     def entropy(self) -> md.Tensor:

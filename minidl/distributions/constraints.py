@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import minidl as md
+
 __all__ = ["Constraint", "greater_than", "greater_than_eq", "half_open_interval", "independent", "integer_interval", "interval", "less_than"]
 
 
@@ -20,6 +22,15 @@ class Constraint(NamedTuple):
     text: str
     holds: Callable[[Any], Any]
     event_dim: int = 0
+
+    def check(self, value: Any) -> md.Tensor:
+        """Of a tensor, a tensor of bools, which is PyTorch's way to ask.
+
+        >>> positive.check(md.tensor([1.0, -1.0])).tolist()
+        [True, False]
+        """
+        x = md.asarray(value)
+        return md.extend.from_numpy(np.asarray(self.holds(x.detach().numpy())), md.extend.home(x), md.bool)
 
 
 def _symmetric_positive(x: Any) -> Any:

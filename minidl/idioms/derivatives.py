@@ -39,6 +39,18 @@ class functional:
         return found if create_graph else md.tree.map(md.stop_gradient, found)
 
     @staticmethod
+    def _number(name: str, func: Callable[..., Any]) -> Callable[..., md.Tensor]:
+        """func, whose result is one element, of any number of axes."""
+
+        def number(*xs: md.Tensor) -> md.Tensor:
+            out = func(*xs)
+            if not isinstance(out, md.Tensor) or out.size != 1:
+                raise RuntimeError(f"autograd.functional.{name}: the function gives one element, not {md.extend.describe(out)}")
+            return out.reshape(())
+
+        return number
+
+    @staticmethod
     def _of(transform: Any, func: Callable[..., Any], inputs: Any, create_graph: bool, strict: bool) -> Any:
         given = functional._at(inputs, create_graph, strict)
         return functional._out(transform(func, argnums=tuple(range(len(given))) if isinstance(inputs, tuple) else 0)(*given), create_graph)
@@ -60,13 +72,15 @@ class functional:
         func: Callable[..., Any], inputs: Any, create_graph: bool = False, strict: bool = False, vectorize: bool = False,
         outer_jacobian_strategy: str = "reverse-mode",
     ) -> Any:  # fmt: skip
-        """The Hessian of a number at the inputs: md.hessian."""
-        return functional._of(md.hessian, func, inputs, create_graph, strict)
+        """The Hessian of a function of one element at the inputs: md.hessian. Raises RuntimeError for another result."""
+        return functional._of(md.hessian, functional._number("hessian", func), inputs, create_graph, strict)
 
     @staticmethod
     def vjp(func: Callable[..., Any], inputs: Any, v: Any = None, create_graph: bool = False, strict: bool = False) -> tuple[Any, Any]:
-        """(func(inputs), the gradient of its product with v)."""
+        """(func(inputs), the gradient of its product with v). Raises RuntimeError without a v where there is more than one element."""
         out, pull = md.vjp(func, *functional._at(inputs, create_graph, strict))
+        if v is None and (not isinstance(out, md.Tensor) or out.size != 1):
+            raise RuntimeError("autograd.functional.vjp: v can be left out for a function that gives one element alone")
         found = pull(md.ones_like(out) if v is None else v)
         return functional._out((out, found if isinstance(inputs, tuple) else found[0]), create_graph)
 
@@ -89,8 +103,8 @@ class functional:
 
     @staticmethod
     def _along(primals: tuple[md.Tensor, ...], v: Any) -> tuple[md.Tensor, ...]:
-        if v is None and any(x.ndim for x in primals):
-            raise RuntimeError("autograd.functional: v, the direction, can be left out for inputs that are single numbers alone")
+        if v is None and any(x.size != 1 for x in primals):
+            raise RuntimeError("autograd.functional: v, the direction, can be left out for inputs of one element alone")
         return tuple(md.ones_like(x) for x in primals) if v is None else v if isinstance(v, tuple) else (v,)
 
     vhp = hvp
@@ -132,7 +146,8 @@ def gradcheck(
 
         def at(x: md.Tensor, i: int = i) -> list[md.Tensor]:
             outs = func(*given[:i], x, *given[i + 1 :])
-            return [o for o in (outs if isinstance(outs, (tuple, list)) else (outs,)) if o.dtype.is_float]
+            parts = [(md.real(o), md.imag(o)) if o.dtype.is_complex else (o,) for o in (outs if isinstance(outs, (tuple, list)) else (outs,))]
+            return [p for part in parts for p in part if p.dtype.is_float]
 
         start = given[i].detach()
         n_out = len(at(start))
@@ -166,7 +181,7 @@ def gradgradcheck(
     given = tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,)
     several = lambda v: tuple(v) if isinstance(v, (tuple, list)) else (v,)
     outs = several(func(*given))
-    weights = several(grad_outputs) if grad_outputs is not None else tuple(md.randn_like(o.detach()) for o in outs)
+    weights = several(grad_outputs) if grad_outputs is not None else tuple(md.randn_like(o.detach()) if o.dtype.inexact else None for o in outs)
 
     def gradients(*xs: Any) -> tuple[Any, ...]:
         with md.enable_grad():

@@ -29,6 +29,8 @@ def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[
     two words are for one argument."""
     known, given = f.parameters, params
     params = {k: v for k, v in given.items() if v is not None or k in known or k not in ("out", "dtype")}  # np.sum(x) is x.sum(out=None, dtype=None)
+    if f.__name__ == "positive" or f.__name__.endswith("_like"):  # x.clone(memory_format=md.preserve_format): a backend chooses
+        params.pop("memory_format", None)
     other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
     for word, (own_word, meaning) in _MEANINGS.items():
         if word in other and own_word in known:

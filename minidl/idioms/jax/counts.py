@@ -16,7 +16,7 @@ def histogram(a: Any, bins: Any = 10, range: Any = None, weights: Any = None, de
     [1.0, 3.0]
     """
     x = inexact(a)
-    return md.histogram(x, bins, range, weights=md.ones_like(x) if weights is None else weights, density=bool(density))
+    return md.histogram(x, bins, range, weights=md.ones_like(x) if weights is None else inexact(weights), density=bool(density))
 
 
 def histogram_bin_edges(a: Any, bins: Any = 10, range: Any = None, weights: Any = None) -> md.Tensor:

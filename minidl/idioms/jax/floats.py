@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import minidl as md
-from minidl.idioms.jax.arrays import inexact
+from minidl.idioms.jax.arrays import beside, inexact
 
 
 def _halved(x: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
@@ -19,7 +19,7 @@ def _halved(x: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
     value = md.where(small, value * lift, value)
     e = md.floor(md.log2(md.abs(md.stop_gradient(value)))) + 1.0
     half = md.trunc(e / 2.0)
-    two = md.asarray(2.0, dtype=x.dtype)
+    two = md.asarray(2.0, dtype=x.dtype, **beside(x))
     m = value * md.pow(two, -half) * md.pow(two, half - e)
     more, less = md.abs(m) >= 1.0, md.abs(m) < 0.5  # where log2 was rounded over a power of two
     m, e = md.where(more, m / 2.0, md.where(less, m * 2.0, m)), e + more.to(x.dtype) - less.to(x.dtype)
@@ -47,7 +47,7 @@ def spacing(x: Any, /) -> md.Tensor:
     e = md.maximum(_halved(x)[1] - 1.0, math.log2(info.smallest_normal))
     e = md.where(x == 0, math.log2(info.smallest_normal), e)
     half = md.trunc(e / 2.0)
-    two = md.asarray(2.0, dtype=x.dtype)
+    two = md.asarray(2.0, dtype=x.dtype, **beside(x))
     return md.where(md.isfinite(x), md.copysign(md.pow(two, half) * info.eps * md.pow(two, e - half), x), md.nan)
 
 

@@ -48,15 +48,16 @@ _KERNELS: dict[ResizeMethod, Callable[[md.Tensor], md.Tensor]] = {
 
 
 def _weights(n: int, m: int, scale: Any, translation: Any, kernel: Callable[[md.Tensor], md.Tensor], antialias: bool, like: md.Tensor) -> md.Tensor:
-    """The matrix [n, m] that makes m elements of n: each is the kernel's mean around its place, which is 0 outside."""
-    step = 1.0 / scale
-    places = (md.arange(m, dtype=like.dtype, **beside(like)) + 0.5 - translation) * step - 0.5
-    wide = md.maximum(md.asarray(step, dtype=like.dtype), 1.0) if antialias else 1.0
-    w = kernel(md.abs(places - md.reshape(md.arange(n, dtype=like.dtype, **beside(like)), (-1, 1))) / wide)
+    """The matrix [n, m] that makes m elements of n: each is the kernel's mean around its place, which is 0 outside. Half precision cannot count the
+    elements of a large image."""
+    step, dtype = 1.0 / scale, md.result_type(like, md.float32)
+    places = (md.arange(m, dtype=dtype, **beside(like)) + 0.5 - translation) * step - 0.5
+    wide = md.maximum(md.asarray(step, dtype=dtype, **beside(like)), 1.0) if antialias else 1.0
+    w = kernel(md.abs(places - md.reshape(md.arange(n, dtype=dtype, **beside(like)), (-1, 1))) / wide)
     total = md.sum(w, axis=0, keepdims=True)
     some = md.abs(total) > 1000 * md.finfo(md.float32).eps
     w = md.where(some, w / md.where(some, total, 1.0), 0.0)
-    return md.where((places >= -0.5) & (places <= n - 0.5), w, 0.0)
+    return md.where((places >= -0.5) & (places <= n - 0.5), w, 0.0).to(like.dtype)
 
 
 def scale_and_translate(
@@ -92,6 +93,8 @@ def resize(image: Any, shape: Sequence[int], method: Any, antialias: bool = True
         raise ValueError(f"resize: the shape {tuple(shape)} has {len(shape)} axes, and the image {x.ndim}")
     other = [a for a in range(x.ndim) if x.shape[a] != shape[a]]
     how = ResizeMethod.from_string(method) if isinstance(method, str) else method
+    if 0 in shape:
+        return md.zeros(tuple(shape), dtype=(x if how is ResizeMethod.NEAREST else inexact(x)).dtype, **beside(x))
     if how is ResizeMethod.NEAREST:
         for a in other:
             places = [math.floor((i + 0.5) * x.shape[a] / shape[a]) for i in range(shape[a])]

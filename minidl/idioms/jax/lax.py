@@ -173,13 +173,17 @@ class FftType(enum.Enum):
 
 
 def fft(x: Any, fft_type: Any, fft_lengths: Sequence[int]) -> md.Tensor:
-    """A transform of the last axes, of these lengths. fft_type: FftType or its name.
+    """A transform of the last axes, of these lengths (of the result, for "IRFFT"). fft_type: FftType or its name. Raises ValueError for other lengths
+    than those of x.
 
     >>> fft(md.ones(4), "RFFT", (4,)).real.tolist()
     [4.0, 0.0, 0.0]
     """
-    name = (fft_type if isinstance(fft_type, str) else fft_type.name).lower()
-    return getattr(md.fft, name + "n")(md.asarray(x), s=tuple(fft_lengths), axes=tuple(builtins.range(-len(fft_lengths), 0)))  # type: ignore[no-any-return]
+    name, x, sizes = (fft_type if isinstance(fft_type, str) else fft_type.name).lower(), md.asarray(x), tuple(fft_lengths)
+    wanted = (*sizes[:-1], sizes[-1] // 2 + 1) if name == "irfft" and sizes else sizes
+    if x.shape[x.ndim - len(sizes) :] != wanted:
+        raise ValueError(f"fft: {name.upper()} of the lengths {sizes} wants {wanted} as the last axes, not {x.shape}; pad or cut them first")
+    return getattr(md.fft, name + "n")(x, s=sizes, axes=tuple(builtins.range(-len(fft_lengths), 0)))  # type: ignore[no-any-return]
 
 
 def approx_max_k(operand: Any, k: int, reduction_dimension: int = -1, **how: Any) -> tuple[md.Tensor, md.Tensor]:

@@ -130,7 +130,8 @@ def intersect1d(
     >>> [v.tolist() for v in intersect1d(md.tensor([3, 1, 3]), md.tensor([2, 3]), return_indices=True)]
     [[3], [0], [1]]
     """
-    (u, first), (v, second) = (unique(md.flatten(md.asarray(a)), return_index=True) for a in (ar1, ar2))
+    x, y = md.asarray(ar1), md.asarray(ar2)
+    (u, first), (v, second) = (unique(md.flatten(a).to(md.result_type(x, y)), return_index=True) for a in (x, y))
     both = md.isin(u, v)
     found = u[both]
     if size is not None:

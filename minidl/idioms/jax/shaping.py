@@ -208,6 +208,8 @@ def pad(
         return x
     if mode in ("mean", "median", "maximum", "minimum", "linear_ramp"):
         lengths = [None] * x.ndim if stat_length is None else np.broadcast_to(np.asarray(stat_length, int), (x.ndim, 2)).tolist()
+        if stat_length is not None and np.min(stat_length) < 1:
+            raise ValueError(f"pad: stat_length is at least 1, not {stat_length}; of no element there is no {mode}")
         ends = np.broadcast_to(np.asarray(end_values), (x.ndim, 2)).tolist()
         for axis, pair in enumerate(pairs):
             x = _bordered(x, axis, pair, mode, lengths[axis], ends[axis]) if any(pair) else x
@@ -219,7 +221,7 @@ def pad(
         )
     for axis, (a, b) in enumerate(pairs):
         if a or b:
-            x = md.take(x, md.asarray(np.pad(np.arange(x.shape[axis]), (a, b), mode=mode)), axis=axis)
+            x = md.take(x, md.asarray(np.pad(np.arange(x.shape[axis]), (a, b), mode=mode), **beside(x)), axis=axis)
     return x
 
 

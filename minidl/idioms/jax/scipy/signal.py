@@ -103,11 +103,19 @@ def _plane(name: str, f: Callable[..., md.Tensor]) -> Callable[..., md.Tensor]:
         return f(in1, in2, mode)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{f.__name__} of matrices, which zeros surround."
+    function.__doc__ = f"{name[:-2]} of matrices, which zeros surround."
     return function
 
 
-convolve2d, correlate2d = _plane("convolve2d", convolve), _plane("correlate2d", correlate)
+def _turned(a: Any, b: Any, mode: str) -> md.Tensor:
+    """correlate, of which "same" is counted from the other end than correlate's, as SciPy does for planes."""
+    if mode != "same":
+        return correlate(a, b, mode)
+    x, y = _pair("correlate2d", a, b, mode)
+    return md.flip(convolve(md.flip(x), md.conj(y) if y.dtype.is_complex else y, mode))
+
+
+convolve2d, correlate2d = _plane("convolve2d", convolve), _plane("correlate2d", _turned)
 
 
 def detrend(data: Any, axis: int = -1, type: str = "linear", bp: Any = 0, overwrite_data: Any = None) -> md.Tensor:
@@ -170,7 +178,7 @@ def _spectra(name: str, xs: list[md.Tensor], window: Any, nperseg: int, noverlap
 
 def _frequencies(length: int, fs: float, two: bool, like: md.Tensor) -> md.Tensor:
     make = md.fft.fftfreq if two else md.fft.rfftfreq
-    return make(length, d=1 / fs, dtype=like.real.dtype if like.dtype.is_complex else like.dtype)
+    return make(length, d=1 / fs, dtype=like.real.dtype if like.dtype.is_complex else like.dtype, **beside(like))
 
 
 def stft(
@@ -205,13 +213,13 @@ def csd(
     x: Any, y: Any, fs: Any = 1.0, window: Any = "hann", nperseg: int | None = None, noverlap: int | None = None, nfft: int | None = None,
     detrend: Any = "constant", return_onesided: bool = True, scaling: str = "density", axis: int = -1, average: str = "mean",
 ) -> tuple[md.Tensor, md.Tensor]:  # fmt: skip
-    """Frequencies and the cross spectrum of two signals by Welch's method: the mean or median over segments. Raises ValueError for another scaling
-    than "density" or "spectrum".
+    """Frequencies and the cross spectrum of two signals by Welch's method: the mean or median over segments of nperseg elements, all of them in one
+    where nperseg is None. Raises ValueError for another scaling than "density" or "spectrum".
     """
     if scaling not in ("density", "spectrum") or average not in ("mean", "median"):
         raise ValueError(f"csd: scaling is 'density' or 'spectrum' and average 'mean' or 'median', not {scaling!r} and {average!r}")
     a, b = (md.moveaxis(inexact(v), axis, -1) for v in (x, x if y is None else y))
-    n = min(256 if nperseg is None else nperseg, a.shape[-1])
+    n = a.shape[-1] if nperseg is None else min(nperseg, a.shape[-1])
     two = not return_onesided or a.dtype.is_complex or b.dtype.is_complex
     (s, t), w, _, length = _spectra("csd", [a, b], window, n, noverlap, nfft, detrend, two)
     power = md.conj(s) * t / (fs * md.sum(w * w) if scaling == "density" else md.square(md.sum(w)))
