@@ -100,6 +100,23 @@ def test_the_values_are_numpys_and_scipys(ours, known, table):
             np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-11, err_msg=text)
 
 
+BESIDE = [
+    (jnp, """linspace(v, 2.0, 5, axis=1) | insert(v, 1, 9.0) | delete(a, [0, 2], axis=1) | ldexp(v, i[:4]) | gcd(i, 6) | lcm(i, 4) | polyint(v, 2)
+    ediff1d(v, to_end=9.0) | trapezoid(a, dx=0.5)"""),
+    (stats, "norm.logpdf(x, 0.3, 2.0) | beta.cdf(x, 2.0, 3.0) | poisson.logpmf(k, 2.0)"),
+    (special, "gammainc(k + 0.5, x[2:8]) | betainc(k + 0.5, 2.5, 0.4) | zeta(k + 1.5, 2.0) | comb(5.0, k) | xlog1py(0.5, k)"),
+    (lax, "shift_right_logical(i, 1) | clz(i)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("room", "table"), BESIDE, ids=["numpy", "stats", "special", "lax"])
+def test_numbers_lie_beside_the_tensors_that_they_meet(room, table):
+    here, there = ({n: md.asarray(v, backend=b) for n, v in ARRAYS.items()} for b in ("numpy", "torch"))
+    for text in table.replace("\n", " | ").split(" | "):
+        for g, w in zip(evaluated(text.strip(), room, there), evaluated(text.strip(), room, here), strict=True):
+            np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-11, err_msg=text)
+
+
 def test_places_between_the_elements_of_an_image():
     from scipy.ndimage import map_coordinates
 

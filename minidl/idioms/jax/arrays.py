@@ -23,6 +23,12 @@ def beside(x: md.Tensor) -> dict[str, Any]:
     return {"backend": x.backend, "device": x.device}
 
 
+def together(*xs: Any) -> list[md.Tensor]:
+    """Tensors: numbers and NumPy's arrays lie beside the first that is one already."""
+    first = next((x for x in xs if isinstance(x, md.Tensor)), None)
+    return [x if isinstance(x, md.Tensor) else md.asarray(x) if first is None else md.asarray(x, **beside(first)) for x in xs]
+
+
 def known_dtype(dtype: Any) -> md.DType:
     """minidl's dtype of what stands for one: a name, a NumPy dtype, a Python type."""
     return md.zeros((), dtype=dtype).dtype
@@ -97,7 +103,7 @@ def linspace(
     >>> linspace(0.0, 1.0, 3).tolist(), linspace(md.tensor([0.0, 1.0]), 3.0, 2, axis=1).tolist()
     ([0.0, 0.5, 1.0], [[0.0, 3.0], [1.0, 3.0]])
     """
-    a, b = md.broadcast_arrays(inexact(start), inexact(stop))
+    a, b = md.broadcast_arrays(*map(inexact, together(start, stop)))
     a, b = a.to(both := md.result_type(a, b)), b.to(both)
     steps = num - 1 if endpoint else num
     part = md.arange(num, **beside(a)).to(both) / builtins.max(steps, 1)
@@ -232,7 +238,7 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
         raise ValueError("fill_diagonal: an array does not change; say inplace=False, without wrap, and take the result")
     x = md.asarray(a)
     n = builtins.min(x.shape)
-    values = md.flatten(md.asarray(val, dtype=x.dtype))
+    values = md.flatten(md.asarray(val, dtype=x.dtype, **beside(x)))
     values = md.tile(values, (-(-n // builtins.max(values.size, 1)),))[:n]
     return x.at[(md.arange(n, **beside(x)),) * x.ndim].set(values)
 
@@ -241,5 +247,5 @@ def fill_diagonal(a: Any, val: Any, wrap: bool = False, *, inplace: bool = True)
 NAMES: dict[str, Any] = {
     name: value for name, value in list(globals().items())
     if inspect.isfunction(value) and not name.startswith("_") and value.__module__ == __name__
-    and name not in ("inexact", "beside", "known_dtype", "typed")
+    and name not in ("inexact", "beside", "known_dtype", "together", "typed")
 } | {"mgrid": mgrid, "ogrid": ogrid, "r_": r_, "c_": c_}  # fmt: skip

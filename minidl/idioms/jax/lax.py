@@ -159,10 +159,11 @@ def shift_right_logical(x: Any, y: Any) -> md.Tensor:
     """
     x = md.asarray(x)
     bits = x.dtype.bits
-    y = md.asarray(y, dtype=x.dtype)
+    y = md.asarray(y, dtype=x.dtype, **arrays.beside(x))
     if x.dtype.kind == "uint":
         return md.bitwise_right_shift(x, y)
-    first = md.bitwise_left_shift(md.asarray(-2, dtype=x.dtype), bits - 1 - md.clip(y, 0, bits - 1))  # the places of the signs that came along
+    # the places of the signs that came along
+    first = md.bitwise_left_shift(md.asarray(-2, dtype=x.dtype, **arrays.beside(x)), bits - 1 - md.clip(y, 0, bits - 1))
     return md.where((y < 0) | (y >= bits), 0, md.where(y == 0, x, md.bitwise_right_shift(x, y) & ~first))
 
 

@@ -80,7 +80,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> md.Tensor:
     [1.0, 2.0, 0.0]
     """
     p = inexact(p)
-    constants = md.broadcast_to(md.asarray(0.0 if k is None else k, dtype=p.dtype), (m,))
+    constants = md.broadcast_to(md.asarray(0.0 if k is None else k, dtype=p.dtype, **beside(p)), (m,))
     for i in range(m):
         p = md.concat([p / md.arange(p.shape[0], 0, -1, **beside(p)).to(p.dtype), constants[i : i + 1]])
     return p

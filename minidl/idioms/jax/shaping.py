@@ -129,14 +129,14 @@ def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> md.Tenso
     single = np.ndim(obj) == 0 and not isinstance(obj, slice)
     at = np.arange(n)[obj] if isinstance(obj, slice) else np.asarray(obj).reshape(-1)
     at = np.where(at < 0, at + n, at)
-    new = md.asarray(values, dtype=x.dtype)
+    new = md.asarray(values, dtype=x.dtype, **beside(x))
     if axis is not None and not single and new.ndim:
         new = md.moveaxis(new, axis, 0) if new.ndim == x.ndim else new
     count = new.shape[0] if axis is None and single and new.ndim else len(at)
     at = np.repeat(at, count) if single and count > 1 else at
     new = md.broadcast_to(new, (len(at), *x.shape[1:]))
     order = np.argsort(np.concatenate([at - 0.5, np.arange(n)]), kind="stable")
-    out = md.take(md.concat([new, x]), md.asarray(order), axis=0)
+    out = md.take(md.concat([new, x]), md.asarray(order, **beside(x)), axis=0)
     return out if axis is None else md.moveaxis(out, 0, axis)
 
 
@@ -150,7 +150,7 @@ def delete(arr: Any, obj: Any, axis: int | None = None, *, assume_unique_indices
     axis = 0 if axis is None else axis
     keep = np.ones(x.shape[axis], bool)
     keep[obj.numpy() if isinstance(obj, md.Tensor) else obj if isinstance(obj, slice) else np.asarray(obj)] = False
-    return md.take(x, md.asarray(np.flatnonzero(keep)), axis=axis)
+    return md.take(x, md.asarray(np.flatnonzero(keep), **beside(x)), axis=axis)
 
 
 def trim_zeros(filt: Any, trim: str = "fb") -> md.Tensor:

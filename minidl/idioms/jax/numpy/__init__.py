@@ -124,11 +124,12 @@ def modf(x: Any, /, out: Any = None) -> tuple[md.Tensor, md.Tensor]:
 
 def ldexp(x1: Any, x2: Any, /) -> md.Tensor:
     """x1 times 2 to the power x2."""
+    x1, x2 = arrays.together(x1, x2)
     x = _inexact(x1)
     most = math.frexp(float(md.finfo(x.dtype).max))[1] - 1  # in three steps, each a power of two that there is
     n = md.clip(md.asarray(x2).to(x.dtype), -3.0 * most, 3.0 * most)
     step = md.trunc(n / 3.0)
-    power = lambda k: md.pow(md.asarray(2.0, dtype=x.dtype), k)
+    power = lambda k: md.pow(md.asarray(2.0, dtype=x.dtype, **arrays.beside(x)), k)
     return x * power(step) * power(step) * power(n - 2.0 * step)
 
 
@@ -138,14 +139,14 @@ def gcd(x1: Any, x2: Any) -> md.Tensor:
     >>> gcd(md.tensor([12, 7]), 18).tolist()
     [6, 1]
     """
-    a, b = md.broadcast_arrays(md.abs(md.asarray(x1)), md.abs(md.asarray(x2)))
+    a, b = md.broadcast_arrays(*map(md.abs, arrays.together(x1, x2)))
     step = lambda s: (md.where(s[1] == 0, s[0], s[1]), md.where(s[1] == 0, 0, md.remainder(s[0], md.where(s[1] == 0, 1, s[1]))))
     return md.while_loop(lambda s: md.any(s[1] != 0), step, (a, b.to(a.dtype)))[0]
 
 
 def lcm(x1: Any, x2: Any) -> md.Tensor:
     """The least common multiple."""
-    a, b = md.abs(md.asarray(x1)), md.abs(md.asarray(x2))
+    a, b = map(md.abs, arrays.together(x1, x2))
     d = gcd(a, b)
     return md.where(d == 0, 0, a * md.floor_divide(b, md.where(d == 0, 1, d)))
 
@@ -294,7 +295,8 @@ def trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
 def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> md.Tensor:
     """The integral of samples by the trapezoidal rule."""
     y = md.moveaxis(_inexact(y), axis, -1)
-    step = md.asarray(dx) if x is None else md.diff(md.asarray(x) if md.asarray(x).ndim == 1 else md.moveaxis(md.asarray(x), axis, -1), axis=-1)
+    at = md.asarray(dx if x is None else x, **arrays.beside(y))
+    step = at if x is None else md.diff(at if at.ndim == 1 else md.moveaxis(at, axis, -1), axis=-1)
     return md.sum((y[..., 1:] + y[..., :-1]) * step, axis=-1) * 0.5
 
 
@@ -306,7 +308,7 @@ def vander(x: Any, N: int | None = None, increasing: builtins.bool = False) -> m
 def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> md.Tensor:
     """The differences of neighbours of the flattened array, between to_begin and to_end."""
     parts = [p for p in (to_begin, md.diff(md.flatten(md.asarray(ary))), to_end) if p is not None]
-    return md.concat([md.flatten(md.asarray(p)) for p in parts])
+    return md.concat([md.flatten(p) for p in arrays.together(*parts)])
 
 
 def _running(f: Any, name: str) -> Any:

@@ -11,12 +11,12 @@ from typing import Any
 import minidl as md
 from minidl.idioms import of_lax
 from minidl.idioms.jax import reductions
-from minidl.idioms.jax.arrays import beside, inexact
+from minidl.idioms.jax.arrays import beside, inexact, together
 from minidl.idioms.jax.spelling import room
 
 
 def _floats(*xs: Any) -> list[md.Tensor]:
-    found = md.broadcast_arrays(*(inexact(x) for x in xs))
+    found = md.broadcast_arrays(*map(inexact, together(*xs)))
     dtype = md.result_type(*(x.dtype for x in found))
     return [x.to(dtype) for x in found]
 
@@ -196,9 +196,10 @@ def multigammaln(a: Any, d: int) -> md.Tensor:
 
 def _converged(step: Any, state: Any, size: Any, limit: int = 10_000) -> Any:
     """step(n, state) for n = 1, 2, … until size(state), what the last step changed relative to the sum, is nowhere above a rounding."""
-    eps = md.finfo(md.tree.leaves(state)[0].dtype).eps * 0.05
+    like = md.tree.leaves(state)[0]
+    eps = md.finfo(like.dtype).eps * 0.05
     go_on = lambda s: md.any(size(s[1]) > eps) & (s[0] < limit)
-    return md.while_loop(go_on, lambda s: (s[0] + 1, step(s[0].to(md.tree.leaves(state)[0].dtype), s[1])), (md.asarray(1), state))[1]
+    return md.while_loop(go_on, lambda s: (s[0] + 1, step(s[0].to(like.dtype), s[1])), (md.asarray(1, **beside(like)), state))[1]
 
 
 def _lower_series(a: md.Tensor, x: md.Tensor) -> md.Tensor:

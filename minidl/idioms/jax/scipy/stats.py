@@ -13,7 +13,7 @@ from typing import Any
 import minidl as md
 from minidl.idioms import of_lax
 from minidl.idioms.jax import shaping
-from minidl.idioms.jax.arrays import inexact
+from minidl.idioms.jax.arrays import inexact, together
 from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.scipy import special
 
@@ -21,7 +21,7 @@ Function = Callable[..., md.Tensor]
 
 
 def _all_floats(*xs: Any) -> list[md.Tensor]:
-    found = [inexact(x) for x in xs]
+    found = [inexact(x) for x in together(*xs)]
     dtype = md.result_type(*(x.dtype for x in found))
     return list(md.broadcast_arrays(*(x.to(dtype) for x in found)))
 
