@@ -30,14 +30,15 @@ Tensors = Sequence[Tensor]
 
 
 def settings() -> tuple[Any, ...]:
-    """What holds in this thread that a graph which is traced now depends on: part of the key for whoever keeps it.
+    """What holds in this thread that a graph which is traced now depends on: part of the key for whoever keeps it. The last says whether a rule's
+    tangents are transposed, so that custom functions are linear and what they compute is; None while they are recorded for that.
 
     >>> before = md.extend.settings()
     >>> with md.strong_zero():
     ...     md.extend.settings() == before
     False
     """
-    return state.strong, state.bounds, Defaults.floating, Defaults.strict
+    return state.strong, state.bounds, Defaults.floating, Defaults.strict, state.transposing
 
 
 def aval(t: Any) -> Aval:

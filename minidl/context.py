@@ -20,7 +20,7 @@ class _State(_local):
     autocast: Any = None  # what says in which dtype an operation computes, see autocasting
     strong: bool = False  # whether a cotangent of 0 annihilates infinities and NaN
     bounds: str = "clip"  # what data outside an operation's domain does where it cannot be looked at
-    transposing: bool = False  # whether tangents of a rule are, so that what is met is linear
+    transposing: bool | None = False  # whether tangents of a rule are, so that what is met is linear; None while they are recorded for that
     journal: Any = None  # where in-place operations note what they change, while checkpoint looks
 
 

@@ -74,7 +74,7 @@ def from_forward(move: Any, value: Any) -> tuple[Callable[..., Any], Callable[..
         variables = _variables(ins)
         if state.transposing:
             return run_again("custom_jvp", value, lambda: list(ins), [None if v is None else i for i, v in enumerate(variables)])[0](cts, tracked)
-        with grad_mode(True):
+        with grad_mode(True), setting("transposing", None):
             moved = jvp(ins, variables)
         with setting("transposing", True):
             return pulled("custom_jvp", moved, cts, variables, tracked or None)

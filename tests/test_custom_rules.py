@@ -398,3 +398,39 @@ def test_a_forward_rule_may_move_tangents_by_its_own_function(backend):
             rows = b[None] * md.tensor([[1.0], [2.0]], dtype=md.float64) if way is ways[4] else b
             for ours, known in zip(*(md.tree.leaves(way(f)(a, rows)) for f in energies), strict=True):
                 np.testing.assert_allclose(ours.numpy(), known.numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("around", ["nothing", "scan", "while", "cond", "vmap", "checkpoint"])
+def test_a_rule_may_call_its_own_function_inside_others(around):
+    ways = {
+        "nothing": lambda f, t: f(t), "scan": lambda f, t: md.scan(lambda c, _: (f(c), None), t, None, 1)[0],
+        "while": lambda f, t: md.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, f(s[1])), (md.tensor(0), t))[1],
+        "cond": lambda f, t: md.cond(md.tensor(True), f, md.sin, t), "vmap": lambda f, t: md.vmap(f)(t[None])[0],
+        "checkpoint": lambda f, t: md.checkpoint(f)(t),
+    }  # fmt: skip
+    put = ways[around]
+
+    @md.custom_jvp
+    def triple(x):
+        return x * 3.0
+
+    triple.defjvp(lambda primals, tangents: (triple(*primals), put(triple, *tangents)))
+
+    @md.custom_jvp
+    def inner(x):  # as in JAX: whose tangent is another than what it computes
+        return x * 3.0
+
+    inner.defjvp(lambda primals, tangents: (inner(*primals), tangents[0] * 100.0))
+
+    @md.custom_jvp
+    def outer(x):  # moves tangents by `inner`, which is linear, so its transpose is that of what it computes; inside, a gradient obeys its rule
+        return x
+
+    outer.defjvp(lambda primals, tangents: (outer(*primals), put(inner, *tangents) + md.grad(lambda p: put(inner, p))(*primals) * tangents[0]))
+    x = md.tensor(2.0)
+    for wrap in (lambda f: f, md.jit):
+        assert wrap(md.grad(triple))(x).item() == 3.0
+        assert wrap(md.grad(md.grad(lambda x: triple(x) ** 2)))(x).item() == 18.0
+        assert wrap(md.grad(lambda x: put(inner, x)))(x).item() == 100.0
+        assert wrap(md.grad(outer))(x).item() == 103.0
+        assert wrap(lambda x: md.jvp(outer, (x,), (x,))[1])(x).item() == 206.0

@@ -35,12 +35,13 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
             body.cache[key] = split_body(body, n_consts, n_carry, live, used, length > 1, first)
         return body.cache[key]
 
-    whole = split(body.outputs)
+    *_, transposing = settings()
+    whole = None if transposing is None else split(body.outputs)  # then first, when functions of rules have another derivative
     x_live = [i for i in range(n_consts + n_carry, len(operands)) if live[i]]
 
     def vjp(ins: list[Tensor], outs: list[Tensor] | None, cts: list[Any]) -> list[Any]:
         forward, backward, (some_consts, some_stacked, some_xs), summed, totals, stacks, used, *_ = split(cts, whole)
-        outs = outs if outs is not None and forward is whole.forward else _scan(*ins, **{**params, "body": forward})
+        outs = outs if outs is not None and whole is not None and forward is whole.forward else _scan(*ins, **{**params, "body": forward})
         full = [c if c is not None else md.zeros_like(o) for c, o, u in zip(cts, outs[:n_out], used, strict=True) if u]
         carry = [n_consts + i for i in range(n_carry) if used[i]]
         k, xs, stacked = len(carry), ins[n_consts + n_carry :], outs[n_out:]
@@ -72,7 +73,7 @@ def _derive(operands: Sequence[Tensor], live: Sequence[bool], params: dict[str, 
         ts = [tangents[i] if tangents[i] is not None else md.zeros_like(ins[i]) for i in range(n) if moving[i]]
         return _interleaved_scan(body, body2, ins, ts, order, out, params)
 
-    return operands, {**params, "body": whole.forward}, vjp, jvp
+    return operands, params if whole is None else {**params, "body": whole.forward}, vjp, jvp
 
 
 def _interleaved_scan(
