@@ -326,13 +326,13 @@ class Nodes:
         recorded, jvp = again("jit", replay, inputs, places)
 
         def vjp(cts: list[Any], tracked: bool) -> list[Any]:
-            if tracked or state.strong is not program.strong:  # the compiled pass has the zeros of the forward one
+            if tracked or state.transposing or state.strong is not program.strong:  # the compiled pass has the rules and zeros of the forward one
                 return recorded(cts, tracked)
             found = self.back(residuals, [None if c is None else put(c.payload) for c in cts])
             return [None if g is None else Tensor(h := home(g), xp, xp.dtype_of(h)) for g in found]
 
         def raw(cts: list[Any]) -> list[Any] | None:
-            if engine.crosses or state.strong is not program.strong or state.interpreter is not None:
+            if engine.crosses or state.transposing or state.strong is not program.strong or state.interpreter is not None:
                 return None
             return self.back(residuals, cts)
 

@@ -400,15 +400,15 @@ def test_a_forward_rule_may_move_tangents_by_its_own_function(backend):
                 np.testing.assert_allclose(ours.numpy(), known.numpy(), rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("around", ["nothing", "scan", "while", "cond", "vmap", "checkpoint"])
+@pytest.mark.parametrize("around", ["nothing", "scan", "while", "cond", "vmap", "checkpoint", "jit"])
 def test_a_rule_may_call_its_own_function_inside_others(around):
     ways = {
         "nothing": lambda f, t: f(t), "scan": lambda f, t: md.scan(lambda c, _: (f(c), None), t, None, 1)[0],
         "while": lambda f, t: md.while_loop(lambda s: s[0] < 1, lambda s: (s[0] + 1, f(s[1])), (md.tensor(0), t))[1],
         "cond": lambda f, t: md.cond(md.tensor(True), f, md.sin, t), "vmap": lambda f, t: md.vmap(f)(t[None])[0],
-        "checkpoint": lambda f, t: md.checkpoint(f)(t),
+        "checkpoint": lambda f, t: md.checkpoint(f)(t), "jit": lambda f, t: compiled.setdefault(f, md.jit(f))(t),
     }  # fmt: skip
-    put = ways[around]
+    put, compiled = ways[around], {}
 
     @md.custom_jvp
     def triple(x):
