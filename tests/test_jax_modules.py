@@ -117,6 +117,16 @@ def test_numbers_lie_beside_the_tensors_that_they_meet(room, table):
             np.testing.assert_allclose(g, w, rtol=1e-9, atol=1e-11, err_msg=text)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_incomplete_gamma_function_of_large_numbers_keeps_its_digits(dtype):
+    a = np.array([40.0, 60.0, 3e3, 1e5, 1e6])[:, None]
+    x = a * np.array([0.9, 1.0, 1.003, 1.3])
+    for name in ("gammainc", "gammaincc"):
+        found = getattr(special, name)(md.asarray(a, dtype=dtype), md.asarray(x, dtype=dtype)).numpy()
+        wanted = getattr(scipy.special, name)(a.astype(dtype), x.astype(dtype))
+        np.testing.assert_allclose(found, wanted, rtol=1e-9 if dtype == "float64" else 2e-3, atol=1e-12 if dtype == "float64" else 2e-4)
+
+
 def test_places_between_the_elements_of_an_image():
     from scipy.ndimage import map_coordinates
 

@@ -124,7 +124,7 @@ def scatter_apply(
     operand: Any, scatter_indices: Any, func: Callable[[md.Tensor], md.Tensor], dimension_numbers: ScatterDimensionNumbers, *,
     update_shape: Sequence[int] = (), indices_are_sorted: bool = False, unique_indices: bool = False, mode: Any = None,
 ) -> md.Tensor:  # fmt: skip
-    """The operand with func of what it is in the windows."""
+    """The operand with func of what it is in the windows, once also where windows overlap; JAX's is applied as often as they do."""
     x = md.asarray(operand)
     touched = scatter_add(md.zeros_like(x), scatter_indices, md.ones(tuple(update_shape), dtype=x.dtype), dimension_numbers, mode=mode)
     return md.where(touched != 0, func(x), x)
