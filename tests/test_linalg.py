@@ -343,6 +343,19 @@ def test_what_only_values_show_raises_when_eager_and_is_nan_when_traced(backend)
         assert np.isnan(md.jit(f)(md.asarray(x)).numpy()).all()
 
 
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_a_matrix_without_a_factor_is_told_of_beside_one_of_nan(backend, odd):
+    none, other = md.zeros((2, 2)), md.eye(2) * odd
+    for f in (la.inv, la.cholesky, lambda x: la.solve(x, md.ones(2)), lambda x: la.solve(x[0], md.stack([md.ones((2, 2)), x[1]]))):
+        with pytest.raises(ValueError, match="singular|positive"):
+            f(md.stack([none, other]))
+        with md.out_of_bounds("raise-later"):
+            late = md.jit(f)(md.stack([none, other]))
+            with pytest.raises(ValueError, match="singular|positive"):
+                late.numpy()
+    assert la.inv(md.stack([md.eye(2), other])).shape == (2, 2, 2)
+
+
 _NONE = {  # of what holds nan or infinities: nan all over, or what arithmetic makes of it
     "nan": np.array([[1.0, np.nan], [np.nan, 2.0]]), "inf": np.array([[1.0, np.inf], [np.inf, 2.0]]), "nan first": np.diag([np.nan, 1.0]),
     "inf first": np.diag([np.inf, 1.0]), "-inf first": np.diag([-np.inf, 1.0]), "large": np.diag([*np.ones(20), np.nan]),

@@ -95,18 +95,21 @@ def _matrices(name: str, x: Any, square: bool = False) -> Tensor:
 
 
 def _whole(name: str, out: Tensor, what: str, *inputs: Tensor) -> Tensor:
-    """Raise where a factorisation of finite numbers gave nan, at once or later."""
-
+    """Raise where the factorisation of a matrix of finite numbers gave nan, at once or later."""
+    own = tuple(range(max(x.ndim for x in inputs) - 2, out.ndim))  # the axes that are one matrix's
     if known := seen(out):
-        if np.isnan(known[0]).any() and all(np.isfinite(x).all() for x in seen(*inputs) or ()):
+        lost = np.isnan(known[0]).any(axis=own)
+        for a in seen(*inputs) or ():
+            lost = lost & np.isfinite(a).all(axis=(-2, -1))
+        if lost.any():
             raise ValueError(f"{name}: {what}")
         return out
 
     def bad() -> Tensor:
-        found = md.any(ns.isnan(out))
+        found = md.any(ns.isnan(out), axis=own)
         for x in inputs:
-            found = ns.logical_and(found, md.all(ns.isfinite(x)))
-        return found
+            found = ns.logical_and(found, md.all(ns.isfinite(x), axis=(-2, -1)))
+        return md.any(found)
 
     expect(bad, ValueError, f"{name}: {what}")
     return out
