@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +79,17 @@ def _by_row(item: pytest.Item) -> tuple[int, str]:
     return (BACKENDS.index(params["backend"]), f"{params['row']}-{params['dtype']}") if "row" in params and "backend" in params else (-1, "")
 
 
+def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Callable[[pytest.Item], bool]) -> None:
+    if out := [item for item in items if unwanted(item)]:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if not unwanted(item)]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--nightly") and (later := [item for item in items if item.get_closest_marker("nightly")]):
-        config.hook.pytest_deselected(items=later)
-        items[:] = [item for item in items if not item.get_closest_marker("nightly")]
+    if not config.getoption("--nightly"):
+        _leave_out(config, items, lambda item: item.get_closest_marker("nightly") is not None)
+    if os.environ.get("MINIDL_BACKEND", "numpy") != "numpy":  # what names its backend is the same under any default
+        _leave_out(config, items, lambda item: not group(item.nodeid).endswith("-"))
     mine = [i for i, item in enumerate(items) if item.path.stem == "test_primitives"]
     for i, item in zip(mine, sorted((items[i] for i in mine), key=_by_row), strict=True):
         items[i] = item
@@ -198,6 +205,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             cells = before.get((primitive, backend), {}) | _cells.get((primitive, backend), {})
             why = object_mode.get(primitive, "") if backend == "numba" else ""
             out.writerow([primitive, backend, *(cells.get(m, "none") for m in MODES), why])
+
+
+@pytest.fixture
+def on_numpy() -> Iterator[None]:
+    """The default backend of a test that speaks of NumPy, whatever MINIDL_BACKEND says."""
+    from minidl.backends import use_backend
+
+    with use_backend("numpy"):
+        yield
 
 
 @pytest.fixture(params=("numpy", "numba", "torch", "jax"))

@@ -111,7 +111,7 @@ def test_state_random_numbers_and_side_effects_advance_once(monkeypatch):
 
 def test_what_is_stored_as_it_came_is_not_copied(monkeypatch):
     slow(monkeypatch, "torch")
-    w, g = md.tensor(np.ones(5), requires_grad=True), md.asarray(np.ones(5))
+    w, g = md.tensor(np.ones(5), requires_grad=True, backend="numpy"), md.asarray(np.ones(5), backend="numpy")
 
     @md.jit(backend="auto")
     def step(g):

@@ -130,7 +130,7 @@ def test_what_scan_refuses_and_no_steps():
     assert last[0].shape == (N, 2) and ys[0].shape == (0, N, 2)
 
 
-def test_derivatives_of_jitted_loops_stay_where_their_tensors_are():
+def test_derivatives_of_jitted_loops_stay_where_their_tensors_are(on_numpy):
     w, h = (md.asarray(np.full(s, 0.5), backend="torch") for s in ((2, 2), (3, 2)))
     scan = md.jit(lambda w: md.scan(lambda c, _: (md.tanh(c @ w), c), h, length=3)[0].sum())
     loop = md.jit(lambda w: md.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, md.tanh(s[1] @ w)), (0, h))[1].sum())

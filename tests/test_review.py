@@ -15,12 +15,7 @@ from minidl import nn, optim
 
 T = md.tensor
 INF = float("inf")
-
-
-@pytest.fixture(autouse=True)
-def on_numpy():
-    with md.use_backend("numpy"):
-        yield
+pytestmark = pytest.mark.usefixtures("on_numpy")
 
 
 def leaf(*values):
@@ -28,7 +23,7 @@ def leaf(*values):
 
 
 # ---- jit: what a program may not be stale about ---------------------------------------------------------------------------------------------
-A = B = T([1.0])
+A = B = T([1.0], backend="numpy")
 S = 1
 WRAPPED = HELPER = INNER = 2.0
 
