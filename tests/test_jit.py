@@ -539,7 +539,7 @@ def test_a_jitted_function_is_copied_and_pickled_as_functions_are_and_a_copy_tra
     assert other.run(x).tolist() == [0.0, 0.0] and layer.run(x).tolist() == [1.0, 1.0]
 
 
-def test_the_text_of_a_program_goes_with_it():
+def test_the_text_of_a_program_goes_with_it(on_numpy):
     def make():
         f = md.jit(lambda x: x * 2.0)
         f(md.ones(2)), f(md.ones(2))

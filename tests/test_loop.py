@@ -168,7 +168,7 @@ def test_a_layer_step_by_step_is_the_layer(backend, layer):
         made(x[:1].to(md.float32), md.tree.map(lambda v: v.to(md.float32), state))
 
 
-def test_settings_of_the_thread_make_another_body():
+def test_settings_of_the_thread_make_another_body(on_numpy):
     run = md.control.loop(lambda table, total, i: (total + table[i], md.zeros(2)))
     args = md.tensor([1.0, 2.0], dtype=md.float32), md.tensor(0.0, dtype=md.float32), md.tensor([0, 5])
     for _ in range(2):

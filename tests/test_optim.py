@@ -72,7 +72,7 @@ def values(params):
 
 
 @pytest.mark.parametrize(("name", "kwargs"), SETTINGS)
-def test_each_of_a_hundred_steps_equals_torchs(wide_torch, name, kwargs):
+def test_each_of_a_hundred_steps_equals_torchs(wide_torch, name, kwargs, on_numpy):
     """Eager, jitted, and by a jitted update; with a rate that changes, and the state in the end."""
     w, b, x, y = problem()
 

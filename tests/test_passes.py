@@ -431,7 +431,7 @@ def windows(x, columns):
         (lambda x, y, i: ns.reshape(ns.argmax(i, axis=1, keepdims=True), shape=(2,)), "argmax"),
     ],
 )
-def test_what_a_program_becomes(f, names):
+def test_what_a_program_becomes(f, names, on_numpy):
     arguments = [md.tensor(a) for a in (x, y, i)]
     graph = md.trace(f)(*arguments)
     assert [e.primitive.name for e in graph.equations] == names.split(), graph
@@ -440,7 +440,7 @@ def test_what_a_program_becomes(f, names):
         assert equal(a.numpy(), b.numpy())
 
 
-def test_the_gradient_of_a_split_is_put_together_without_arrays_of_zeros():
+def test_the_gradient_of_a_split_is_put_together_without_arrays_of_zeros(on_numpy):
     def f(x):
         a, b, c = (x[:, k] for k in range(3))
         return (md.sin(a) * md.exp(b) + c * c).sum()
