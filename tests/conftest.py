@@ -40,6 +40,18 @@ LONG = (
 ).split()
 
 
+#: Files that are the same under any default backend, as are tests that name theirs: they compare backends, speak of one, read text, or start
+#: processes that choose for themselves.
+SAME = [
+    f"test_{name}"
+    for name in (
+        "benchmarks bounds_torch by_kernel check_command coexistence demo docs gradients_match import jax_backend jax_rooms jax_speed layering"
+        " listings memory mutation nn_backends numba_backend numpy_backend numpy_blocks numpy_chunks numpy_names numpy_windows packaging pipelines"
+        " primitives products_torch reference source standard_derivatives suite torch_backend torch_names train workers"
+    ).split()
+]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ledger", action="store_true", help="write minidl/testing/ledger.csv from the results of tests/test_primitives.py")
     parser.addoption("--nightly", action="store_true", help="check more: tests marked nightly, and more cases in some others")
@@ -88,8 +100,8 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Callab
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--nightly"):
         _leave_out(config, items, lambda item: item.get_closest_marker("nightly") is not None)
-    if os.environ.get("MINIDL_BACKEND", "numpy") != "numpy":  # what names its backend is the same under any default
-        _leave_out(config, items, lambda item: not group(item.nodeid).endswith("-"))
+    if os.environ.get("MINIDL_BACKEND", "numpy") != "numpy":
+        _leave_out(config, items, lambda item: not group(item.nodeid).endswith("-") or item.path.stem in SAME)
     mine = [i for i, item in enumerate(items) if item.path.stem == "test_primitives"]
     for i, item in zip(mine, sorted((items[i] for i in mine), key=_by_row), strict=True):
         items[i] = item
