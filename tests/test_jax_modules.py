@@ -373,6 +373,11 @@ def test_weights_are_counted_as_floats_and_no_element_has_no_mean():
             jnp.pad(md.ones(3), 1, mode=mode, stat_length=0)
 
 
+def test_dtypes_are_made_of_names_and_are_instances():
+    assert jnp.dtype("int32") is jnp.dtype(np.int32) is jnp.int32
+    assert isinstance(jnp.ones(2).dtype, jnp.dtype) and not isinstance("int32", jnp.dtype)
+
+
 def test_axes_are_transposed_by_integers():
     x = md.ones((2, 3, 4, 5))
     assert x.transpose(0, 2, 1, 3).shape == x.transpose((0, 2, 1, 3)).shape == (2, 4, 3, 5) and x.transpose(0, 1).shape == (3, 2, 4, 5)

@@ -163,6 +163,15 @@ def test_planes_are_centered_and_segments_as_long_as_jaxs(backend):
             if mode != "valid" or n >= k:  # of a smaller first plane SciPy has the conjugate then
                 close(signal.correlate2d(a * 1j, b + 1j, mode), scipy.signal.correlate2d(a * 1j, b + 1j, mode))
     x = rng.normal(size=(2, 300)).astype(np.float32)
+    for ours, known in zip(signal.csd(x, x[:, :99], nperseg=32), theirs.scipy.signal.csd(x, x[:, :99], nperseg=32), strict=True):
+        close(ours, known, 1e-3)
+    for f in (signal.stft, signal.welch):
+        for window in (md.ones(16), ("tukey", 0.5)):
+            with pytest.raises(ValueError, match="window is an array of nperseg = 20"):
+                f(x, window=window, nperseg=20)
+        assert f(x, window=np.ones(20), nperseg=20)[0].shape == (11,)
+    with pytest.raises(ValueError, match="padding is 'SAME'"):
+        lax.conv_transpose(md.ones((1, 2, 1)), md.ones((2, 1, 1)), (2,), "SAME_LOWER")
     for ours, known in zip(signal.welch(x), theirs.scipy.signal.welch(x), strict=True):
         close(ours, known, 1e-3)
 

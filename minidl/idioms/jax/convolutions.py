@@ -127,6 +127,8 @@ def conv_transpose(
     apart = tuple(rhs_dilation or (1,) * n)
     pads = padding
     if isinstance(padding, str):
+        if padding.upper() not in ("SAME", "VALID"):
+            raise ValueError(f"conv_transpose: padding is 'SAME', 'VALID' or pairs, not {padding!r}")
         pads = []
         for k, s, d in zip(sizes, strides, apart, strict=True):
             k = (k - 1) * d + 1

@@ -19,7 +19,25 @@ from minidl.idioms.jax.arrays import inexact as _inexact
 from minidl.idioms.jax.numpy import fft, linalg
 from minidl.idioms.jax.spelling import room, spelled
 
-ndarray, dtype, bool_, bool = md.Tensor, md.DType, md.bool, md.bool
+ndarray, bool_, bool = md.Tensor, md.bool, md.bool
+
+
+class _Types(type):
+    """Of `dtype`, which JAX's programs call as well as ask isinstance of."""
+
+    def __call__(cls, dtype: Any) -> md.DType:
+        return arrays.known_dtype(dtype)
+
+    def __instancecheck__(cls, instance: Any) -> builtins.bool:
+        return isinstance(instance, md.DType)
+
+
+class dtype(metaclass=_Types):
+    """The dtype of a name, of a Python type or of NumPy's; dtypes are its instances.
+
+    >>> dtype("float32") is md.float32, isinstance(md.ones(1).dtype, dtype)
+    (True, True)
+    """
 int_, uint, float_, complex_, single, csingle = md.int64, md.uint64, md.float64, md.complex128, md.float32, md.complex64
 double, cdouble, newaxis = md.float64, md.complex128, None
 generic, number, inexact, floating, complexfloating = "generic", "numeric", "inexact", "real floating", "complex floating"
@@ -500,7 +518,7 @@ _ALSO = {
     "right_shift": md.bitwise_right_shift, "power": md.pow, "mod": md.remainder, "promote_types": md.result_type,
     "ndim": lambda a: md.asarray(a).ndim,
     "shape": lambda a: md.asarray(a).shape, "size": lambda a, axis=None: md.asarray(a).size if axis is None else md.asarray(a).shape[axis],
-    "iterable": np.iterable, "dtype": arrays.known_dtype,
+    "iterable": np.iterable, "dtype": dtype,
     "empty": md.zeros, "array_repr": repr, "array_str": str, "fft": fft, "linalg": linalg, "bitwise_count": bitwise_count,
 }  # fmt: skip
 NAMES: dict[str, Any] = {

@@ -149,7 +149,16 @@ def _windowed(name: str, window: Any, nperseg: int, like: md.Tensor) -> md.Tenso
             raise ValueError(f"{name}: window is an array or one of {', '.join(weights)}, not {window!r}")
         at = md.arange(nperseg, dtype=like.dtype, **beside(like)) * (2 * math.pi / nperseg)
         return md.sum(md.stack([w * md.cos(k * at) for k, w in enumerate(weights[window])]), axis=0)
-    return inexact(window).to(like.dtype)
+    return md.asarray(window, dtype=like.dtype, **beside(like))
+
+
+def _length(name: str, window: Any, nperseg: int | None, n: int, default: int) -> int:
+    """How many elements a segment of n has: as many as a window that is an array. Raises ValueError where nperseg says another number."""
+    if isinstance(window, str):
+        return min(default if nperseg is None else nperseg, n)
+    if isinstance(window, tuple) or nperseg not in (None, len(window)):
+        raise ValueError(f"{name}: window is an array of nperseg = {nperseg} elements or a name, not {window!r}")
+    return len(window)
 
 
 def _segments(x: md.Tensor, nperseg: int, step: int) -> md.Tensor:
@@ -160,8 +169,6 @@ def _segments(x: md.Tensor, nperseg: int, step: int) -> md.Tensor:
 
 def _spectra(name: str, xs: list[md.Tensor], window: Any, nperseg: int, noverlap: int | None, nfft: int | None, trend: Any, two: bool) -> Any:
     """The spectra of windowed segments of each array, the window, how far segments are apart, and the length of the transforms."""
-    if not isinstance(window, str):
-        nperseg = len(window)
     over = nperseg // 2 if noverlap is None else noverlap
     length = nperseg if nfft is None else nfft
     if over >= nperseg or length < nperseg:
@@ -193,7 +200,7 @@ def stft(
     ((3,), (5,), (3, 5))
     """
     a = md.moveaxis(inexact(x), axis, -1)
-    n = min(nperseg, a.shape[-1]) if isinstance(window, str) else len(window)
+    n = _length("stft", window, nperseg, a.shape[-1], 256)
     over = n // 2 if noverlap is None else noverlap
     wide = [(0, 0)] * (a.ndim - 1)
     if boundary not in (None, "zeros", "even", "constant"):
@@ -219,7 +226,9 @@ def csd(
     if scaling not in ("density", "spectrum") or average not in ("mean", "median"):
         raise ValueError(f"csd: scaling is 'density' or 'spectrum' and average 'mean' or 'median', not {scaling!r} and {average!r}")
     a, b = (md.moveaxis(inexact(v), axis, -1) for v in (x, x if y is None else y))
-    n = a.shape[-1] if nperseg is None else min(nperseg, a.shape[-1])
+    if a.shape[-1] != b.shape[-1]:  # the shorter one is followed by zeros
+        a, b = (md.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, max(a.shape[-1], b.shape[-1]) - v.shape[-1])]) for v in (a, b))
+    n = _length("csd", window, nperseg, a.shape[-1], a.shape[-1])
     two = not return_onesided or a.dtype.is_complex or b.dtype.is_complex
     (s, t), w, _, length = _spectra("csd", [a, b], window, n, noverlap, nfft, detrend, two)
     power = md.conj(s) * t / (fs * md.sum(w * w) if scaling == "density" else md.square(md.sum(w)))
