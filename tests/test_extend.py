@@ -369,3 +369,8 @@ def test_a_graph_on_tensors_computes_in_the_dtypes_that_it_shows():
         f = lambda x: md.scan(step, x, None, length=2)[0].sum()
         found = md.jit(md.grad(f))(md.ones((1, 2)))
     np.testing.assert_allclose(found.numpy(), md.grad(f)(md.ones((1, 2))).numpy(), rtol=1e-6)
+
+
+def test_a_rule_for_no_primitive_is_refused_by_name():
+    with pytest.raises(ValueError, match="rule: there is no primitive 'sine'; md.extend.table lists them"):
+        md.extend.rule("sin", "sine")(lambda b, e: None)

@@ -27,7 +27,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     """Enter a rule for these primitives, or without a name for all functions of single elements with one result.
 
     A rule is a function (rewriter, equation) -> the atom that takes the place of the equation's result, or None. It keeps every bit of that, and
-    never makes more equations than it saves.
+    never makes more equations than it saves. Raises ValueError for a name that no primitive has (yet: a room's are there once it is imported).
 
     >>> @md.extend.rule("sign")
     ... def sign_of_sign(b, e):
@@ -38,8 +38,10 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     """
 
     def enter(f: Rule) -> Rule:
+        if unknown := [name for name in names if name not in table]:
+            raise ValueError(f"rule: there is no primitive {unknown[0]!r}; md.extend.table lists them, those of a room once it is imported")
         for name in names or ("",):
-            RULES.setdefault(name and table[name].name, []).append(f)
+            RULES.setdefault(name, []).append(f)
         return f
 
     return enter
