@@ -1,4 +1,4 @@
-"""Loops and branches over NumPy arrays: plain Python around the functions of the bodies. Source of the numpy backend's and of exported files'."""
+"""Loops and branches: plain Python around the functions of the bodies. For NumPy's programs and exported files; while_loop for any other backend."""
 
 from __future__ import annotations
 

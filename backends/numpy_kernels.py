@@ -1,4 +1,4 @@
-"""The definition of each primitive in NumPy: one function per primitive, taking arrays and keyword params.
+"""The definitions of the primitives in NumPy: one function each, taking arrays and keyword params; what has none is its decomposition.
 
 Where NumPy's own function has the meaning wanted, it is bound as it is. Promises: results have exactly the dtype of the primitive's rule; inputs are
 never changed; 0-d results may be NumPy scalars. Beyond NumPy's values: x // 0 = x % 0 = 0 for integers, casts from float to integer saturate and

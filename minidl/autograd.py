@@ -1,4 +1,4 @@
-"""The eager tape as users meet it: backward, no_grad, grad of outputs with respect to inputs, checkpointing of seeds and errors.
+"""The eager tape as users meet it: backward, no_grad, grad of outputs with respect to inputs.
 
 `md.autograd.grad` and `Tensor.backward` follow PyTorch; the functional transforms are in transforms.py and use the same passes.
 """

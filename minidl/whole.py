@@ -6,8 +6,8 @@ and building a network would take longer than training it. So there it is traced
 Elsewhere a small operation costs more in Python than in its kernel. A composition that is called again and again with small tensors of the same kind
 is then jitted, forwards and backwards (`fused`).
 
-Promises: the values are those of the function under jit, and of their own from the first call on; traces, vmap and derivatives see the operations,
-as everywhere else.
+Promises: the values are those of the function under jit, and never an argument itself, from the first call on; traces, vmap and derivatives see the
+operations, as everywhere else.
 """
 
 from __future__ import annotations

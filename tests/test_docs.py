@@ -60,6 +60,29 @@ def test_blocks_of_the_document_run(path, tmp_path):
             assert done.stdout.strip() == printed.strip(), f"{path.name}, block at line {line}"
 
 
+@pytest.mark.parametrize("page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "examples/README.md"])
+def test_what_a_page_names_is_there(page):
+    """Files, what is in them (`module.name`), and names of md. In blocks of a program these are run; here they stand in the text."""
+    text = re.sub(r"^```.*?^```\n", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    folders = [(ROOT / page).parent, *(ROOT / f for f in ("minidl", "backends", "benchmarks/results", "minidl/nn", "tests/conventions"))]
+    sources = {p.stem: p.read_text(encoding="utf-8") for f in ("minidl", "backends") for p in (ROOT / f).glob("*.py")}
+    missing = []
+    for code in sorted(set(re.findall(r"`([^`\n]+)`", text))):
+        for word in re.findall(r"[\w./-]+\.(?:py|md|csv|json|svg|sh|cfg|txt)(?![\w.])", code):
+            if word != "minidl_checked.py" and not any((f / word).exists() for f in folders) and not list((ROOT / "minidl").rglob(word)):
+                missing.append(word)
+        module, _, name = code.partition("(")[0].partition(".")
+        if module in sources and name.isidentifier() and name != "py" and not re.search(rf"\b{name}\b", sources[module]):
+            missing.append(code)
+        if found := re.match(r"md((?:\.[A-Za-z]\w*)+)", code):
+            value: object = md
+            for part in found[1][1:].split("."):
+                value = getattr(value, part, None)
+            if value is None:
+                missing.append(code)
+    assert not missing, f"{page} names what is not there"
+
+
 def modules() -> list[str]:
     """Every module whose docstrings hold an example; backends under the name by which they are imported."""
     found = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -89,6 +90,15 @@ LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 def test_every_module_has_a_layer():
     assert TOP <= LAYER.keys(), f"give these a place in LAYERS: {sorted(TOP - LAYER.keys())}"
+
+
+def test_the_architecture_names_every_room():
+    rooms = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").partition("## 2. ")[2].partition("## 3. ")[0]
+    missing = [name for name in sorted(TOP) if not re.search(rf"\b{name}\b", rooms)]
+    assert not missing, f"section 2 of ARCHITECTURE.md does not name {missing}"
+    files = {p.name for folder in ("minidl", "tests") for p in (ROOT / folder).rglob("*.py")}
+    gone = set(re.findall(r"\b\w+\.py\b", rooms)) - files
+    assert not gone, f"section 2 of ARCHITECTURE.md names {sorted(gone)}, which are not there"
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -1,7 +1,7 @@
 """The array functions on top of the primitives, under the names of the Array API standard 2025.12, and what makes Tensors behave.
 
-creation, elementwise, reductions, manipulation, indexing and linear hold the functions by topic; methods attaches operators and methods
-to Tensor.
+creation, elementwise, reductions, manipulation, indexing and linear hold the functions by topic; methods and exchange attach operators and methods
+to Tensor; views says what a write to a view does, common holds what all share.
 """
 
 from minidl import generated as _generated  # noqa: F401  (fills ns, which the operations are made of)

@@ -1,5 +1,5 @@
-"""Rearranging arrays: shapes, axes, joining, splitting, repeating, padding. All linear. Results are values, and what is
-stored in one that PyTorch calls a view reaches x as well (minidl.ops.views)."""
+"""Rearranging arrays: shapes, axes, joining, splitting, tiling. All linear. Results are values, and what is stored in one that PyTorch calls a view
+reaches x as well (minidl.ops.views)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every pass stands on: the checker of a graph, dead code, and the estimate of memory."""
+"""What every pass stands on: the checker of a graph, dead code, calls in line, lifetimes, and the estimate of memory."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 A primitive answers: its argument names and params; its shape and dtype rule (`infer`); its derivative (`vjps`, `jvps`: one rule per argument);
 its batching rule; and optionally a decomposition into other primitives. A rule is a function `(xp, g, residuals...)`: xp is any array
 namespace (native, Tensor, symbolic, batched), g the cotangent or tangent. The names of its further arguments say what it needs and so what
-is kept alive: an argument's name (`x`), `x_shape`, `x_dtype`, `out` (`out0`, `out1`, `out2`), or a param. `shared` is what the
-rule of that name gave: computed once for all cotangents that ask for it.
+is kept alive: an argument's name (`x`), `x_shape`, `x_dtype`, `out` (`out0`, `out1`, `out2`), `out_shape`, or a param; where arguments are many,
+`index` and `shapes`. `shared` is what the rule of that name gave: computed once for all cotangents that ask for it.
 
 Promises: rules are checked here when the table is imported, and the message names the primitive; broadcasting is never undone inside a rule;
 complex rules are plain transposes (the engine conjugates once, outside).
