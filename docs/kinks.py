@@ -26,10 +26,10 @@ INTRODUCTION = """# The derivative at a kink
 
 What a gradient is where the textbook does not say: at ties, corners, poles, infinities and in degenerate matrices. One row per case: the value, and
 the derivative in each argument in minidl (the same on NumPy, Numba, PyTorch and JAX, eager, traced and under vmap; `python -m minidl check` tries it
-on your machine), and of the same function in {torch} and {jax} by their own differentiation, in float64. Numbers other than minidl's are bold,
-"error" is a derivative that the library refuses, and a dash a function that it does not have. Complex gradients are in PyTorch's convention, of which
-JAX's are the conjugates. The law behind minidl's column, and the functions, are in `minidl/testing/kinks.py`. `python docs/kinks.py` writes this
-page.
+on your machine), and of the same function in {torch} and {jax} by their own differentiation, in float64. Numbers other than minidl's
+are bold, "error" is a derivative that the library refuses, and a dash a function that it does not have. Complex gradients are in PyTorch's
+convention, of which JAX's are the conjugates. The law behind minidl's column, and the functions, are in `minidl/testing/kinks.py`.
+`python docs/kinks.py` writes this page.
 
 {summary}
 

@@ -277,12 +277,12 @@ PROGRAMS: tuple[tuple[str, str, Callable[[Any, Result], Result], str], ...] = (
 
 HEAD = """# The usual first programs, in PyTorch or JAX and in minidl
 
-Written by `python docs/listings.py` with torch {}, jax {} and NumPy {}. The sections are those of the comparison of PyTorch and JAX that minidl
-answers to; every listing of it has a row, and listings that are alike share one. The program, the data, the weights or the seed at the start and the
-order of batches are the same; with minidl the training step is jitted. Programs in PyTorch's manner train in float64, on the digits that minidl
-ships in the shape of CIFAR-10's images and on documentation of Python; those in JAX's manner compute in float32, and draw their numbers from keys
-of their own library. What does not run as it is printed there is repaired in the same way for both. A difference is the largest one, relative to the
-largest entry of the result.
+Written by `python docs/listings.py` with torch {}, jax {} and NumPy {}. The sections are those of the comparison of PyTorch and JAX that
+minidl answers to; every listing of it has a row, and listings that are alike share one. The program, the data, the weights or the seed at the start
+and the order of batches are the same; with minidl the training step is jitted. Programs in PyTorch's manner train in float64, on the digits that
+minidl ships in the shape of CIFAR-10's images and on documentation of Python; those in JAX's manner compute in float32, and draw their numbers from
+keys of their own library. What does not run as it is printed there is repaired in the same way for both. A difference is the largest one, relative to
+the largest entry of the result.
 
 | sections | program | result | peer | {} |"""
 

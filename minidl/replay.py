@@ -11,8 +11,8 @@ A program lets go of the residuals when it ends, where the ordinary pass frees t
 included, was 15 % higher for 24 layers whose activations weigh most, 25 to 35 % where their weights do.
 
 Promises: what a program cannot know is left to the ordinary pass: hooks on results, nodes with functions of their own (jitted calls, custom rules),
-other backends on the tape, strong zeros, released graphs; so is a structure whose capture, compilation or run fails. Values differ by rounding at
-most; at most 256 structures are remembered.
+other backends on the tape, strong zeros, released graphs, more than 2,000 nodes; so is a structure whose capture, compilation or run fails. Values
+differ by rounding at most; at most 256 structures are remembered.
 """
 
 from __future__ import annotations

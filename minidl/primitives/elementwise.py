@@ -1,7 +1,7 @@
 """Elementwise primitives: each row is a name, its arguments and one partial derivative per argument.
 
-At kinks the text says what gradient-conventions demand: 0 for abs, relu and clip, an even split for maximum and minimum ties, 0 where a finite
-value has no other claim (atan2(0,0), hypot(0,0), xlogy(0,0)).
+At kinks the text says what the gradient law (minidl/testing/kinks.py) demands: 0 for abs, relu and clip, an even split for maximum and
+minimum ties, 0 where a finite value has no other claim (atan2(0,0), hypot(0,0), xlogy(0,0)).
 """
 
 from __future__ import annotations
