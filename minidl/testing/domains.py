@@ -1,9 +1,9 @@
 """One row per primitive: where its arguments may lie, and with which shapes and params it is tried.
 
-A domain is the mathematical one: open intervals, from which only the kinks of the gradient law are cut out. Draws reach from 1e-4 to 1e4 and to within
-1e-4 of every end; where values overflow (exp), the ends are where float32 or float64 ends. In half precision they stay within 8 and keep 1/20 from
-the ends, so that intermediate results stay in the range of float16 and numbers do not round to an end. `room` is how far each element may move and
-stay inside.
+A domain is the mathematical one: open intervals, from which only the kinks of the gradient law are cut out. Draws reach from 1e-4 to 1e4 and to
+within 1e-4 of every end; where values overflow (exp), the ends are where float32 or float64 ends. In half precision they stay within 8 and keep 1/20
+from the ends, so that intermediate results stay in the range of float16 and numbers do not round to an end. `room` is how far each element may move
+and stay inside.
 
 The rows are shipped because the conformance kit for new backends runs over them; minidl's own suite runs over the same.
 """
