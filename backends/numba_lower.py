@@ -1,4 +1,4 @@
-"""How each primitive that is not elementwise becomes calls of kernels: one function per family, registered by name in `LOWER`.
+"""How primitives that are not elementwise become calls of kernels: one function per family, registered by name in `LOWER`; others are decomposed.
 
 A lowering is `f(plan, equation)`; it asks the plan for addresses and adds calls. Promises: kernels depend on dtypes and ranks alone; elements that
 are only moved are moved as bits; sums are at least as accurate as NumPy's; float16 and bfloat16 accumulate in float32 or wider.

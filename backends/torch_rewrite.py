@@ -1,4 +1,4 @@
-"""PyTorch: rewrites of a graph before it is emitted, and the primitives that live in emitted programs only.
+"""PyTorch: rewrites of a graph before it is emitted, some to what only emitted programs have (`EMITTED`).
 
 Promises: the same values and gradients to the last bit, nan and ties included; what a rewrite leaves without a user is gone. The updates of
 optimizers, log_softmax_at and products with a bias round otherwise.

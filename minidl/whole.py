@@ -1,4 +1,4 @@
-"""A function of many operations as one compiled program, where a backend compiles each operation by itself.
+"""A function of many operations as one compiled program, where a backend compiles each operation by itself or calls cost more than kernels.
 
 A random draw is a dozen operations or more. Eager on jax the first one of each shape would be as many compilations, a twentieth of a second each,
 and building a network would take longer than training it. So there it is traced and compiled once for each signature, and called from then on.

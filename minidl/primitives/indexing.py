@@ -1,4 +1,4 @@
-"""Reading and writing at integer positions: one index array on the leading axis; the array functions reduce every other form to it."""
+"""Reading and writing at integer positions: gather and scatter on the leading axis, to which indexing is reduced; take_along and put_along."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The gamma function and its family, and the modified Bessel functions: primitives with kernels of their own.
+"""The gamma function and its family, and the modified Bessel functions, as primitives.
 
 Integers become the default float.
 """
