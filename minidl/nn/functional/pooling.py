@@ -7,6 +7,7 @@ max_unpool takes them.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -243,7 +244,7 @@ def _adaptive(name: str, n: int, input: md.Tensor, output_size: OutSize) -> tupl
     wanted = (output_size,) * n if output_size is None or isinstance(output_size, int) else tuple(output_size)
     if len(wanted) != n:
         raise ValueError(f"{name}: output_size {output_size!r} should be one size or {n} of them")
-    sizes = tuple(s if o is None else o for o, s in zip(wanted, x.shape[2:], strict=True))
+    sizes = tuple(s if o is None else operator.index(o) for o, s in zip(wanted, x.shape[2:], strict=True))
     if min(sizes) < 1 or 0 in x.shape[2:]:
         raise ValueError(f"{name}: output_size {output_size!r} and the spatial axes of {x.shape} must be at least 1")
     if max(sizes) > 2**20:
