@@ -68,12 +68,12 @@ AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "m
 WHY = {
     "tiny100: minidl jax jit": "a call takes 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
-    "mlp: minidl numba jit": "nine tenths are products: XLA's use AVX-512 and take half as long as OpenBLAS's, which chose AVX2 (Haswell)",
-    "lstm: minidl torch": "torch's layer is one oneDNN kernel with AVX-512; a scan's products are MKL's, which takes AVX2 on this processor",
-    "resnet: minidl auto": "it takes torch's inductor, as torch.compile does",
+    "mlp: minidl num": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
+    "lstm: minidl torch": "torch's layer is one kernel of oneDNN's; the products of a scan are MKL's, at 116 of 253 GFLOP/s on this processor",
+    "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch, which have to exist, are .85 of what the eager step holds",
-    "backends short of 3": "torch, the third, is level with torch.compile on resnet, and ahead of it where numba or jax is ahead of both",
+    "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 
 
