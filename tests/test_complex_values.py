@@ -77,4 +77,4 @@ def test_powers():
     assert power(2, complex(-math.inf, 0)) == 0 and power(complex(math.inf, 0), -1) == 0
     assert power(complex(math.inf, 1), 2) == complex(math.inf, 0)
     assert power(2, math.inf) == math.inf and power(1, math.inf) == 1 and power(0.5, math.inf) == 0
-    assert cmath.isclose(power(1 + 2j, 2), -3 + 4j, rel_tol=1e-6)
+    assert cmath.isclose(power(1 + 2j, 2), -3 + 4j, rel_tol=0.0 if md.extend.home().name == "numpy" else 2e-7)

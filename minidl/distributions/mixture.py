@@ -38,10 +38,6 @@ class MixtureSameFamily(Distribution):
     component_distribution = property(lambda self: self._component_distribution, doc="What it chooses from.")
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
-        return False
-
-    @property
     def support(self) -> Any:  # type: ignore[override]
         return self._component_distribution.support
 

@@ -31,6 +31,11 @@ def transposed(x: md.Tensor) -> md.Tensor:
     return md.matrix_transpose(x)
 
 
+def _unit(n: int, like: md.Tensor) -> md.Tensor:
+    """The unit matrix of size n, where `like` is."""
+    return md.extend.from_numpy(np.eye(n), md.extend.home(like)).to(like.dtype)
+
+
 class MultivariateNormal(Distribution):
     """Normal vectors of mean loc [..., n], by one of covariance_matrix, precision_matrix (its inverse) and scale_tril (its lower Cholesky factor),
     [..., n, n].
@@ -70,8 +75,7 @@ class MultivariateNormal(Distribution):
             tril = md.linalg.cholesky(tril)
         elif kind == "precision_matrix":  # of the inverse, without inverting: by a factor of the matrix read backwards
             flipped = md.flip(md.linalg.cholesky(md.flip(tril, axis=(-2, -1))), axis=(-2, -1))
-            one = md.extend.from_numpy(np.eye(n), md.extend.home(tril)).to(tril.dtype)
-            tril = md.linalg.triangular_solve(transposed(flipped), md.broadcast_to(one, tril.shape))
+            tril = md.linalg.triangular_solve(transposed(flipped), md.broadcast_to(_unit(n, tril), tril.shape))
         self._tril = tril
         self._parameters = (*self._parameters, "_tril") if kind != "scale_tril" else self._parameters
 
@@ -146,13 +150,12 @@ class LowRankMultivariateNormal(Distribution):
     @property
     def _capacitance_tril(self) -> md.Tensor:
         scaled = transposed(self.cov_factor) / self.cov_diag[..., None, :]
-        k = self.cov_factor.shape[-1]
-        return md.linalg.cholesky(scaled @ self.cov_factor + md.extend.from_numpy(np.eye(k), md.extend.home(self.loc)).to(self.loc.dtype))
+        return md.linalg.cholesky(scaled @ self.cov_factor + _unit(self.cov_factor.shape[-1], self.loc))
 
     @property
     def covariance_matrix(self) -> md.Tensor:
         """The covariance, [..., n, n]."""
-        return self.cov_factor @ transposed(self.cov_factor) + self._diagonal(self.cov_diag)
+        return self.cov_factor @ transposed(self.cov_factor) + self.cov_diag[..., None] * _unit(self.loc.shape[-1], self.loc)
 
     @property
     def precision_matrix(self) -> md.Tensor:
@@ -163,10 +166,6 @@ class LowRankMultivariateNormal(Distribution):
     def scale_tril(self) -> md.Tensor:
         """Its lower Cholesky factor."""
         return md.linalg.cholesky(self.covariance_matrix)
-
-    @staticmethod
-    def _diagonal(x: md.Tensor) -> md.Tensor:
-        return x[..., None] * md.extend.from_numpy(np.eye(x.shape[-1]), md.extend.home(x)).to(x.dtype)
 
     @property
     def mean(self) -> md.Tensor:

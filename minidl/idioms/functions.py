@@ -12,7 +12,7 @@ from minidl.idioms.shaping import atleast_2d, axis_of, narrow
 
 __all__ = [
     "addcdiv", "addcmul", "addmm", "addmv", "allclose", "baddbmm", "cdist", "clamp_max", "clamp_min", "complex", "corrcoef", "cov", "deg2rad",
-    "det", "dist", "div", "fmod", "frac", "inner", "isclose", "isreal", "kron", "lerp", "logdet", "logit", "mm", "nan_to_num", "nanmean",
+    "det", "dist", "div", "exp2", "fmod", "frac", "inner", "isclose", "isreal", "kron", "lerp", "logdet", "logit", "mm", "nan_to_num", "nanmean",
     "nansum", "polar", "rad2deg", "sgn", "sinc", "std_mean", "trace", "trapezoid", "var_mean", "view_as_complex", "view_as_real",
 ]  # fmt: skip
 
@@ -153,6 +153,15 @@ def cdist(x1: md.Tensor, x2: md.Tensor, p: float = 2.0) -> md.Tensor:
     [[5.0, 1.0]]
     """
     return md.vector_norm(md.expand_dims(x1, -2) - md.expand_dims(x2, -3), axis=-1, ord=p)
+
+
+def exp2(input: md.Tensor) -> md.Tensor:
+    """2 to the power of each element.
+
+    >>> md.exp2(md.tensor(3.0)).item()
+    8.0
+    """
+    return md.pow(2.0, input)
 
 
 def logit(input: md.Tensor, eps: float | None = None) -> md.Tensor:

@@ -72,7 +72,7 @@ ALIASES: dict[str, Any] = {
     "bitwise_not": md.bitwise_invert, "fix": md.trunc, "bmm": md.matmul, "mv": md.matmul, "ger": md.outer, "vdot": md.vecdot,
     "permute": md.permute_dims, "unsqueeze": md.expand_dims, "clone": md.positive, "clamp": md.clip, "swapdims": md.swapaxes,
     "adjoint": lambda input: md.conj(md.matrix_transpose(input)), "numel": lambda input: input.numel(), "detach": lambda input: input.detach(),
-    "exp2": lambda input: md.pow(2.0, input), "argwhere": lambda input: md.stack(md.nonzero(input), axis=-1),
+    "argwhere": lambda input: md.stack(md.nonzero(input), axis=-1),
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_exp": lambda input: md.linalg.matrix_exp(input), "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),

@@ -35,14 +35,12 @@ def checkpoint_sequential(functions: Iterable[Any], segments: int, input: Any, u
     size = len(layers) // segments
 
     def run(start: int, end: int) -> Callable[[Any], Any]:
-        part = md.nn.Sequential(*layers[start:end]) if all(isinstance(f, md.nn.Module) for f in layers) else None
-
-        def some(x: Any) -> Any:
+        def part(x: Any) -> Any:
             for f in layers[start:end]:
                 x = f(x)
             return x
 
-        return part or some
+        return part
 
     for k in range(segments - 1):
         input = checkpoint(run(k * size, (k + 1) * size), input, **kwargs)

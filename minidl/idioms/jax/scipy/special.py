@@ -384,8 +384,7 @@ def i1e(x: Any) -> md.Tensor:
 
 def logit(x: Any) -> md.Tensor:
     """log(x / (1 - x))."""
-    x = inexact(x)
-    return md.log(x / (1.0 - x))
+    return md.logit(inexact(x))
 
 
 def softmax(x: Any, axis: Any = None) -> md.Tensor:
