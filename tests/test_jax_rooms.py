@@ -153,6 +153,7 @@ def test_planes_trends_and_spectra_are_scipys(backend):
         for ours, known in zip(signal.csd(a, a[::-1].copy(), **how), scipy.signal.csd(a, a[::-1], **how), strict=True):
             close(ours, known)
         close(signal.welch(a, **how)[1], scipy.signal.welch(a, **how)[1])
+    close(signal.welch(a, nperseg=1, detrend=False)[1], scipy.signal.welch(a, nperseg=1, detrend=False)[1])  # a window of one sample is 1
 
 
 def test_planes_are_centered_and_segments_as_long_as_jaxs(backend):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,19 @@ import minidl as md
 __all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "istft", "stft"]
 
 
+def samples(weights: Sequence[float], length: int, periodic: bool = True) -> np.ndarray:
+    """A window that is a sum of cosines of whole periods, with these weights, in float64; one sample is 1."""
+    at = 2 * np.pi * np.arange(length) / max(1, length if periodic else length - 1)
+    return sum((w * np.cos(k * at) for k, w in enumerate(weights)), np.zeros(length)) if length > 1 else np.ones(length)
+
+
 def _cosines(name: str, *weights: float) -> Callable[..., md.Tensor]:
-    """A window that is a sum of cosines of whole periods, with these weights."""
+    """The window of these weights under PyTorch's name."""
 
     def window(window_length: int, periodic: bool = True, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:
         if window_length < 0:
             raise ValueError(f"{name}: window_length is not negative, got {window_length}")
-        at = 2 * np.pi * np.arange(window_length) / max(1, window_length if periodic else window_length - 1)
-        values = sum((w * np.cos(k * at) for k, w in enumerate(weights)), np.zeros(window_length)) if window_length > 1 else np.ones(window_length)
-        out = md.asarray(values, dtype=md.get_default_dtype() if dtype is None else dtype, device=device)
+        out = md.asarray(samples(weights, window_length, periodic), dtype=md.get_default_dtype() if dtype is None else dtype, device=device)
         return out.requires_grad_() if requires_grad else out
 
     window.__name__ = window.__qualname__ = name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import minidl as md
 from minidl.idioms import of_lax
 from minidl.idioms.jax import numpy as jnp
 from minidl.idioms.jax.arrays import beside, inexact
+from minidl.idioms.signals import samples
 
 _MODES = ("full", "same", "valid")
 
@@ -147,8 +147,7 @@ def _windowed(name: str, window: Any, nperseg: int, like: md.Tensor) -> md.Tenso
         weights = {"hann": (0.5, -0.5), "hamming": (0.54, -0.46), "blackman": (0.42, -0.5, 0.08), "boxcar": (1.0,)}
         if window not in weights:
             raise ValueError(f"{name}: window is an array or one of {', '.join(weights)}, not {window!r}")
-        at = md.arange(nperseg, dtype=like.dtype, **beside(like)) * (2 * math.pi / nperseg)
-        return md.sum(md.stack([w * md.cos(k * at) for k, w in enumerate(weights[window])]), axis=0)
+        window = samples(weights[window], nperseg)
     return md.asarray(window, dtype=like.dtype, **beside(like))
 
 
@@ -222,6 +221,10 @@ def csd(
 ) -> tuple[md.Tensor, md.Tensor]:  # fmt: skip
     """Frequencies and the cross spectrum of two signals by Welch's method: the mean or median over segments of nperseg elements, all of them in one
     where nperseg is None. Raises ValueError for another scaling than "density" or "spectrum".
+
+    >>> f, p = csd(md.ones(8), md.ones(8), nperseg=4)
+    >>> f.shape, p.dtype
+    ((3,), minidl.complex64)
     """
     if scaling not in ("density", "spectrum") or average not in ("mean", "median"):
         raise ValueError(f"csd: scaling is 'density' or 'spectrum' and average 'mean' or 'median', not {scaling!r} and {average!r}")
