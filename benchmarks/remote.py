@@ -1,7 +1,8 @@
 """A side in a process of its own, for libraries that choose their backend once per process.
 
 The child builds the side, gives its answer, and times blocks of steps when told to: one line each way over its pipes. Promises: while the child
-runs the parent waits, so the two are never on the cores together; the child inherits the pinned cores.
+runs the parent waits, and the child's threads are still when it goes on, so the two are never on the cores together; the child inherits the pinned
+cores.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.timing import Side, block
+from benchmarks.timing import Side, block, quiet
 
 ROOT = Path(__file__).resolve().parent.parent
 MARK = "\x1e"  # the libraries print to stdout as well
@@ -70,7 +71,9 @@ def main(target: str, args: str) -> None:
         side = getattr(importlib.import_module(module), name)(*pickle.loads(base64.b64decode(args)))
         tell("value", side.answer())
         for line in sys.stdin:
-            tell("value", block(side, int(line)))
+            seconds = block(side, int(line))
+            quiet()  # the parent's turn
+            tell("value", seconds)
     except ImportError as error:
         tell("error", ImportError(str(error)))
     except Exception as error:  # it may be of a class that the parent cannot load

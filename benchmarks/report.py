@@ -20,7 +20,8 @@ from benchmarks import goals  # noqa: E402
 INTRODUCTION = """# Speed, measured against goals
 
 `python benchmarks/run.py` times minidl's engines and the peers that are installed, in turns in one run, on pinned cores with as many threads. Ratios
-are best time over best time: smaller is better. Some hundredths are noise; on two cores, where every library keeps threads that wait, tenths are.
+are best time over best time: smaller is better. Some hundredths are noise. With more than one thread a block is timed when the threads that the side
+before it left spinning are still (half a second is waited at most).
 `python benchmarks/report.py FILE...` writes this page from results files.
 """
 

@@ -2,8 +2,9 @@
 
 Promises: `pin` is called before any array library is imported; the sides take turns in rounds, in rotating order, so that a slow moment of the
 machine hits all of them, and what other programs took is left out where the system says so; a value is the best of many blocks, and the quartiles of
-the round-by-round ratios say how far to trust it. A side that needs a process of its own (see remote.py) measures its block there, on the same cores,
-while this process waits.
+the round-by-round ratios say how far to trust it. With more than one thread a block begins when the threads that the side before left spinning are
+still, or after half a second. A side that needs a process of its own (see remote.py) measures its block there, on the same cores, while this process
+waits.
 """
 
 from __future__ import annotations
@@ -90,10 +91,19 @@ def spread(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
+def quiet() -> None:
+    """Wait for the libraries' pools of threads, of which there are none with one thread."""
+    from minidl.stopwatch import settle
+
+    if os.environ.get(THREADS[0]) != "1":
+        settle()
+
+
 def block(side: Side, count: int) -> float:
     """Seconds per step over `count` steps and one wait, without what the system gave to other programs."""
     from minidl.stopwatch import Stopwatch  # which imports NumPy
 
+    quiet()
     if side.block is not None:
         return side.block(count)
     step, out = side.step, None

@@ -3,6 +3,7 @@
 Candidates are the backends that are installed and can be on the device of the inputs, each with its first choice and its other modes; those that
 should compile the quickest come first. They run in turns on copies of the real inputs, in loops: arguments change hands in every call, state lies
 with the candidate already and goes from call to call, and results are read where a loop ends, as they lie with the candidate until somebody does.
+A turn begins when the threads that the one before left spinning are still, unless some of this process always run.
 Graphs are pure, so nothing happens twice. The fastest that agrees with the backend of the inputs wins; that backend itself wins where it is within
 1 %, since it needs no handover.
 
@@ -30,7 +31,7 @@ import minidl as md
 from minidl.columns import columns
 from minidl.extend import Auto, Engine, handed
 from minidl.extend import get_backend as get
-from minidl.stopwatch import Stopwatch
+from minidl.stopwatch import Stopwatch, settle
 
 if TYPE_CHECKING:
     from minidl.program import Program
@@ -246,9 +247,11 @@ class Contest:
     def _time(self, going: list[int]) -> None:
         """Best of several rounds in which the candidates take turns; whoever is behind is dropped, the sooner the further."""
         best: dict[int, float] = {}
+        still = True
         start, watch = time.perf_counter(), Stopwatch()  # on a loaded machine as many rounds as on a quiet one, while the budget lasts
         for turn in range(_MOST):
             for k in going[turn % len(going) :] + going[: turn % len(going)]:
+                still = still and settle()
                 best[k] = min(self.runs[k].seconds(), best.get(k, float("inf")))
             limit = _DROP[min(turn, len(_DROP) - 1)] * min(best.values())
             going = [k for k in going if best[k] <= limit]

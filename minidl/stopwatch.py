@@ -1,5 +1,8 @@
 """How long a program took, without the time that the system gave to other programs: what is timed on a loaded machine is what a quiet one shows.
 
+Threads of this very process are another matter: the pools of array libraries spin for a while after their work, on processors that whoever runs next
+wants. `settle` waits for them before a clock starts.
+
 Linux says of every thread how long it was ready to run while others ran. That is taken off the time that passed, but never more than lies between it
 and the processor time of this process, since the threads of a pool wait side by side; sleeping, waiting for a disk or for an accelerator stays in.
 Where the system does not say, the time that passed is what is told.
@@ -8,9 +11,39 @@ Where the system does not say, the time that passed is what is told.
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 _TASKS = "/proc/self/task"
+
+
+def running() -> int:
+    """How many threads of this process run or are ready to, this one apart; 0 where the system does not say."""
+    mine, count = str(threading.get_native_id()), 0
+    try:
+        for thread in os.listdir(_TASKS):
+            try:
+                with open(f"{_TASKS}/{thread}/stat", "rb") as file:
+                    count += thread != mine and file.read().rpartition(b")")[2].split()[0] == b"R"
+            except (OSError, IndexError):  # it ended meanwhile
+                continue
+    except OSError:
+        return 0
+    return count
+
+
+def settle(limit: float = 0.5) -> bool:
+    """Wait until the threads of this process are still, so many seconds at most; whether they are. OpenBLAS's spin for a tenth of a second.
+
+    >>> settle()
+    True
+    """
+    end = time.perf_counter() + limit
+    while running():
+        if time.perf_counter() > end:
+            return False
+        time.sleep(1e-3)
+    return True
 
 
 def waited() -> float:

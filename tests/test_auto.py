@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 import weakref
 
@@ -406,6 +408,40 @@ def test_a_stopwatch_leaves_out_what_others_took(monkeypatch, tmp_path):
     assert real() == 2.5
     monkeypatch.setattr(stopwatch, "_TASKS", str(tmp_path / "none"))
     assert real() == 0.0
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="only Linux says which threads run")
+def test_whoever_is_timed_waits_for_threads_that_spin():
+    def work():  # hashlib lets other threads have the interpreter
+        hashlib.pbkdf2_hmac("sha256", b"a", b"b", 200_000)
+        done.set()
+
+    assert stopwatch.settle(10)
+    done, thread = threading.Event(), threading.Thread(target=work)
+    thread.start()
+    assert not stopwatch.settle(0) and not done.is_set()
+    assert stopwatch.settle(60) and done.is_set()
+    thread.join()
+
+
+def test_the_system_may_not_say_which_threads_run(monkeypatch, tmp_path):
+    for name, text in (("7", "7 (a) b) R 1"), ("8", "8 (R) S 1"), ("9", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "stat").write_text(text)
+    (tmp_path / "10").mkdir()  # it ended
+    monkeypatch.setattr(stopwatch, "_TASKS", str(tmp_path))
+    assert stopwatch.running() == 1
+    monkeypatch.setattr(stopwatch, "_TASKS", str(tmp_path / "none"))
+    assert stopwatch.running() == 0 and stopwatch.settle(0)
+
+
+@pytest.mark.parametrize("still", (True, False))
+def test_a_turn_waits_for_the_threads_of_the_one_before(monkeypatch, still):
+    waits = []
+    monkeypatch.setattr(contest, "settle", lambda: waits.append(1) or still)
+    rounds = script(monkeypatch, {"numpy": 1.0, "torch": 1.01})
+    md.jit(lambda x: md.cos(x) * 9.0, backend="auto")(md.ones((3,), backend="numpy"))
+    assert len(waits) == (sum(rounds.values()) if still else 1), "what always runs is waited for once"
 
 
 def test_quick_compilers_come_first_and_who_found_no_time_is_tried_in_a_later_process(monkeypatch):

@@ -101,6 +101,17 @@ def test_a_side_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None
         remote.remote("test_benchmarks:broken")
 
 
+@pytest.mark.parametrize(("threads", "waits"), (("1", 0), ("2", 1)))
+def test_a_block_on_several_threads_waits_for_those_of_the_one_before(monkeypatch: pytest.MonkeyPatch, threads: str, waits: int) -> None:
+    from minidl import stopwatch
+
+    seen: list[str] = []
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(stopwatch, "settle", lambda: seen.append("wait"))
+    block(Side(lambda: seen.append("step"), list), 2)
+    assert seen == ["wait"] * waits + ["step", "step"]
+
+
 def test_an_eager_step_is_timed_to_the_end_of_its_update(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its loss is there first on an asynchronous backend, and the rest would run while the next side is timed."""
     from benchmarks import sides
