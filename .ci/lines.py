@@ -33,7 +33,7 @@ CEILING = 23_740
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites whole cuda func special "
-    "utils __main__"
+    "utils waiting __main__"
 ).split()
 ROOT = Path(__file__).resolve().parent.parent
 

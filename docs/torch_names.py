@@ -47,9 +47,10 @@ ROOMS = {
     "torch.optim.swa_utils": "md.optim.swa_utils",
 }
 #: Rooms too wide to give each name a reason: what is there is listed, and what is not where minidl.idioms.absent knows another way.
-WIDE = {"torch": "md", "torch.Tensor": "md.Tensor"}
+WIDE = {"torch": "md", "torch.cuda": "md.cuda"}
 #: Classes whose methods are compared, too.
 CLASSES = {
+    "torch.Tensor": "md.Tensor",
     "torch.nn.Module": "md.nn.Module",
     "torch.optim.Optimizer": "md.optim.Optimizer",
     "torch.optim.lr_scheduler.LRScheduler": "md.optim.lr_scheduler.LRScheduler",
@@ -138,7 +139,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "torch.linalg": {
         "LinAlgError": "what cannot be factored is nan, on every backend, and raises nothing",
         **dict.fromkeys(("cholesky_ex", "inv_ex", "solve_ex"), "the name without _ex: it raises nothing, and what cannot be factored is nan"),
-        **dict.fromkeys(("lu", "lu_factor", "lu_factor_ex", "lu_solve"), "minidl.idioms.jax.scipy.linalg has lu, lu_factor and lu_solve"),
+        "lu_factor_ex": "the name without _ex: a singular matrix has factors, too",
         **dict.fromkeys(("ldl_factor", "ldl_factor_ex", "ldl_solve", "householder_product"), "md.linalg.cholesky, qr and solve"),
     },
     "torch.fft": dict.fromkeys(("hfft2", "hfftn", "ihfft2", "ihfftn"), "md.fft.irfftn of the conjugate, or the conjugate of md.fft.rfftn"),
@@ -188,6 +189,8 @@ ABSENT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ipu", "mtia", "xpu"), "no backend has such devices"),
     },
     "torch.optim.Optimizer": {"profile_hook_step": _MACHINERY},
+    # besides, minidl answers to others, such as those of what torch.max returns
+    "torch.Tensor": {n: way for n, way in idioms.ABSENT["Tensor"].items() if hasattr(importlib.import_module("torch").Tensor, n)},
 }
 #: What has the same name and is not the same, by room.
 DIFFERENT: dict[str, dict[str, str]] = {
@@ -209,6 +212,7 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "data": "values of now; writing to it in place writes to the tensor, and a later change of the tensor does not show in it",
         "detach": "and views (view, x[i], T): values of now; `x[i].zero_()` and `x[i][j] = v` reach x, `y = x[i]; y += 1` does not",
         "device": "a string; `md.device(x.device).type` has its parts",
+        "grad_fn": "None or the name of an operation; `print(md.trace(f)(x))` shows a function's graph",
         "repeat": "repeats elements, as in the Array API; `x.tile(2, 3)` is PyTorch's repeat",
         "size": "the number of elements; called, as `x.size()` or `x.size(0)`, PyTorch's",
     },
@@ -234,7 +238,9 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "weight_norm": "and spectral_norm: the weight follows its parts at once, not at the next forward; no warning",
     },
     "torch.nn.utils.stateless": {"functional_call": "a name that the module does not have is an error, also without strict"},
-    "torch.nn.utils.rnn": {"PackedSequence": "(data, lengths): the padded tensor and the lengths, of fixed shape, not the packed one"},
+    "torch.nn.utils.rnn": {
+        "PackedSequence": "(data, lengths): the padded tensor and the lengths, of fixed shape, not the packed one; batch_sizes is PyTorch's"
+    },
     "torch.nn.utils.parametrizations": {"orthogonal": "signs on the diagonal of reflections count, not their size"},
     "torch.autograd": {
         "backward": "also called with several tensors; its words are those of Tensor.backward",
@@ -273,8 +279,10 @@ def names(room: str) -> list[str]:
     """The names that a room of torch, or one of its classes, offers: its functions and classes, not what its file imports."""
     place, out = found(room), []
     if room in WIDE:
-        ours = {*found("md").__all__, *idioms.NAMES["md"]} if room == "torch" else set(dir(found("md.Tensor")))
+        ours = {*found("md").__all__, *idioms.NAMES["md"]} if room == "torch" else set(found(WIDE[room]).__all__)
         return sorted(n for n in {*dir(place)} & (ours | why(room).keys()) if not n.startswith("_"))
+    if room == "torch.Tensor":
+        return [n for n in dir(place) if not n.startswith("_")]
     if isinstance(place, type):
         return [n for n in dir(place) if not n.startswith("_") and callable(getattr(place, n)) and n in _methods(place)]
     for name in dir(place):
@@ -295,12 +303,12 @@ def _methods(kind: type) -> set[str]:
 def missing(room: str) -> list[str]:
     """Those that minidl has not."""
     ours = found((WIDE | ROOMS | CLASSES)[room])
-    return [n for n in names(room) if not hasattr(ours, n)]
+    return [n for n in names(room) if not (n in dir(ours) and n not in why(room) if room == "torch.Tensor" else hasattr(ours, n))]
 
 
 def why(room: str) -> dict[str, str]:
     """Name -> why it is not there, or what is there for it."""
-    return idioms.ABSENT["md" if room == "torch" else "Tensor"] if room in WIDE else ABSENT.get(room, {})
+    return idioms.ABSENT["md"] if room == "torch" else ABSENT.get(room, {})
 
 
 def page() -> str:

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "distributions", "train", "amp", "random", "linalg", "fft",
     "testing", "profiling", "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "columns", "rematerialize", "precision", "control", "rewrites", "whole", "cuda", "func", "special", "utils", "__main__",
+    "columns", "rematerialize", "precision", "control", "rewrites", "whole", "cuda", "func", "special", "utils", "waiting",
+    "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"

@@ -138,3 +138,13 @@ def test_bicubic_sampling_is_torchs(padding_mode, align):
         found.append((out.detach().numpy(), t.grad.numpy(), g.grad.numpy()))
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_batch_sizes_of_a_packed_sequence_are_torchs():
+    torch = pytest.importorskip("torch")
+    lengths = [2, 4, 1]
+    ours = md.nn.utils.rnn.pack_padded_sequence(md.ones(4, 3, 5), md.tensor(lengths), enforce_sorted=False)
+    theirs = torch.nn.utils.rnn.pack_padded_sequence(torch.ones(4, 3, 5), torch.tensor(lengths), enforce_sorted=False)
+    assert ours.batch_sizes.tolist() == theirs.batch_sizes.tolist() and ours.batch_sizes.dtype is md.int64
+    assert ours.sorted_indices is ours.unsorted_indices is None  # examples keep their order
+    assert md.jit(lambda p: p.batch_sizes)(ours).tolist() == [3, 2, 1, 1]

@@ -34,7 +34,7 @@ def test_the_page_is_up_to_date():
 
 #: Rooms whose arguments other tests compare, and names that take no arguments of their own, or others, for the reason given.
 BUILTIN = {"torch.linalg", "torch.fft", "torch.special"}  # without signatures; their docstrings begin with one
-ELSEWHERE = {"torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.attention", *BUILTIN}
+ELSEWHERE = {"torch.Tensor", "torch.nn", "torch.nn.functional", "torch.nn.init", "torch.nn.attention", *BUILTIN}
 OTHERS = {
     "PackedSequence": "see DIFFERENT",
     "forward": "of any arguments",
@@ -75,7 +75,7 @@ def test_builtins_take_torchs_positions(room):
         if written is None or not hasattr(ours, name):
             continue
         space: dict = {"torch": table.found("torch")}
-        exec(f"def f{written[1]}: ...".replace("forward=True", ""), space)
+        exec(f"def f{written[1]}: ...".replace("forward=True", "").replace("bool ", ""), space)
         want, have = positions(space["f"])[1:], positions(getattr(ours, name))[1:]
         looked += 1
         same = all(n in {w, *WORDS.get(w, ())} or w in ("other", "B", "p") for w, n in zip(want, have, strict=False)) and len(have) >= len(want)

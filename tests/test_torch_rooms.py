@@ -207,3 +207,15 @@ def test_polygamma_and_factorizations_take_torchs_positions():
     assert md.linalg.svd(md.tensor(X), False)[2].shape == (2, 3)
     assert md.func.jacrev(lambda x: x * x, chunk_size=1)(md.tensor([3.0])).tolist() == [[6.0]]
     assert [t.item() for t in md.func.jvp(md.sin, (md.tensor(0.0),), (md.tensor(1.0),))] == [0.0, 1.0]
+
+
+def test_cuda_is_asked_where_there_is_none():
+    assert md.cuda.is_available() is md.cuda.is_initialized() is md.cuda.is_bf16_supported() is False
+    assert md.cuda.memory_allocated() == md.cuda.max_memory_allocated(0) == md.cuda.memory_reserved("cuda:0") == md.cuda.max_memory_reserved() == 0
+    for call in (md.cuda.empty_cache, md.cuda.synchronize, md.cuda.reset_peak_memory_stats, lambda: md.cuda.set_device(0)):
+        assert call() is None
+    assert md.zeros(()).device == "cpu"
+    with pytest.raises(RuntimeError, match="computes on 'cpu'"):
+        md.cuda.current_device()
+    with pytest.raises(RuntimeError, match="no CUDA"):
+        md.cuda.get_device_name()

@@ -207,3 +207,25 @@ def test_what_is_computed_can_be_waited_for(backend):
 def test_select_names_what_jax_means_by_it():
     with pytest.raises(TypeError, match=r"select: dim is the number of an axis; md\.where"):
         md.select(md.tensor(True), md.ones(1), md.zeros(1))
+
+
+@pytest.mark.filterwarnings("ignore:size_average")
+def test_the_older_words_of_losses_are_reductions():
+    def of(T):
+        a, b, t = T.tensor([[0.2, 0.8], [0.6, 0.4]]), T.tensor([[0.0, 1.0], [1.0, 1.0]]), T.tensor([1, 0])
+        F, nn = T.nn.functional, T.nn
+        for words in ({"size_average": False}, {"reduce": False}, {"size_average": True, "reduce": True}, {"size_average": None, "reduction": "sum"}):
+            yield F.mse_loss(a, b, **words)
+            yield F.nll_loss(a, t, **words)
+            yield F.cross_entropy(a, t, **words)
+            yield F.binary_cross_entropy(a, b, **words)
+            yield nn.MSELoss(**words)(a, b)
+            yield nn.BCEWithLogitsLoss(**words)(a, b)
+            yield nn.NLLLoss(**words)(a, t)
+
+    for ours, theirs in zip(of(md), of(torch), strict=True):
+        np.testing.assert_allclose(ours.numpy(), theirs.numpy(), rtol=1e-6)
+    x, t = md.ones(1, 2), md.tensor([1])
+    for call in (lambda: md.nn.functional.nll_loss(x, t, None, False), lambda: md.nn.CrossEntropyLoss(None, False)(x, t)):
+        with pytest.raises(TypeError, match="size_average says reduction="):
+            call()

@@ -10,16 +10,16 @@ is an alias or a few lines over the public names. Where one name means two thing
 [[7.0, 0.0], [7.0, 1.0]]
 """
 
-from minidl.idioms import creating, derivatives, functions, of_jax, of_numpy, placing, shaping, signals, training, writing
+from minidl.idioms import creating, derivatives, functions, further, of_jax, of_numpy, placing, shaping, signals, training, writing
 from minidl.idioms.absent import ABSENT
 from minidl.idioms.function import Function, function
-from minidl.idioms.names import ALIASES, attach
+from minidl.idioms.names import ALIASES, FUNCTIONS, attach
 
-_ROOMS = (creating, functions, placing, shaping, signals, training)
+_ROOMS = (creating, functions, further, placing, shaping, signals, training)
 _FOUND = ALIASES | {_name: getattr(_room, _name) for _room in _ROOMS for _name in _room.__all__}
 #: Room -> name -> what it is there.
 NAMES = {
-    **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND,
+    **of_jax.NAMES, "md": of_jax.NAMES["md"] | of_numpy.NAMES | _FOUND | FUNCTIONS,
     "autograd": {
         "Function": Function, "function": function, "inference_mode": ALIASES["inference_mode"],
         **{_name: getattr(derivatives, _name) for _name in derivatives.__all__},

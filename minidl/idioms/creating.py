@@ -14,9 +14,9 @@ import numpy as np
 import minidl as md
 
 __all__ = [
-    "BoolTensor", "ByteTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "as_tensor", "bernoulli", "device",
-    "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial", "normal", "rand", "rand_like",
-    "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor",
+    "as_tensor", "bernoulli", "device", "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial",
+    "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
 ]  # fmt: skip
 
 
@@ -121,6 +121,7 @@ def _typed(name: str, dtype: md.DType) -> Any:
 BoolTensor, ByteTensor, DoubleTensor = _typed("BoolTensor", md.bool), _typed("ByteTensor", md.uint8), _typed("DoubleTensor", md.float64)
 FloatTensor, HalfTensor = _typed("FloatTensor", md.float32), _typed("HalfTensor", md.float16)
 IntTensor, LongTensor = _typed("IntTensor", md.int32), _typed("LongTensor", md.int64)
+CharTensor, ShortTensor = _typed("CharTensor", md.int8), _typed("ShortTensor", md.int16)
 
 
 def rand(*size: Any, generator: Any = None, dtype: Any = None, device: str | None = None, requires_grad: bool = False) -> md.Tensor:

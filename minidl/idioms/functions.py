@@ -81,24 +81,24 @@ def addcdiv(input: md.Tensor, tensor1: md.Tensor, tensor2: md.Tensor, *, value: 
     return input + (tensor1 / tensor2 if value == 1 else value * (tensor1 / tensor2))
 
 
-def _plus(input: Any, product: md.Tensor, beta: float, alpha: float) -> md.Tensor:
+def plus(input: Any, product: md.Tensor, beta: float, alpha: float) -> md.Tensor:
     product = product if alpha == 1 else alpha * product
     return product if beta == 0 else product + (input if beta == 1 else beta * input)
 
 
 def addmm(input: Any, mat1: md.Tensor, mat2: md.Tensor, *, beta: float = 1, alpha: float = 1) -> md.Tensor:
     """beta * input + alpha * (mat1 @ mat2)."""
-    return _plus(input, md.matmul(mat1, mat2), beta, alpha)
+    return plus(input, md.matmul(mat1, mat2), beta, alpha)
 
 
 def addmv(input: Any, mat: md.Tensor, vec: md.Tensor, *, beta: float = 1, alpha: float = 1) -> md.Tensor:
     """beta * input + alpha * (mat @ vec)."""
-    return _plus(input, md.matmul(mat, vec), beta, alpha)
+    return plus(input, md.matmul(mat, vec), beta, alpha)
 
 
 def baddbmm(input: Any, batch1: md.Tensor, batch2: md.Tensor, *, beta: float = 1, alpha: float = 1) -> md.Tensor:
     """beta * input + alpha * (batch1 @ batch2)."""
-    return _plus(input, md.matmul(batch1, batch2), beta, alpha)
+    return plus(input, md.matmul(batch1, batch2), beta, alpha)
 
 
 def mm(input: md.Tensor, mat2: md.Tensor) -> md.Tensor:

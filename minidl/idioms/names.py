@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import minidl as md
-from minidl.idioms import functions, shaping
+from minidl.idioms import functions, shaping, words
 
 
 def _one(dim: Any, axis: Any) -> Any:
@@ -72,12 +72,15 @@ ALIASES: dict[str, Any] = {
     "bitwise_not": md.bitwise_invert, "fix": md.trunc, "bmm": md.matmul, "mv": md.matmul, "ger": md.outer, "vdot": md.vecdot,
     "permute": md.permute_dims, "unsqueeze": md.expand_dims, "clone": md.positive, "clamp": md.clip, "swapdims": md.swapaxes,
     "adjoint": lambda input: md.conj(md.matrix_transpose(input)), "numel": lambda input: input.numel(), "detach": lambda input: input.detach(),
-    "argwhere": lambda input: md.stack(md.nonzero(input), axis=-1),
+    "argwhere": lambda input: words.matrix_of(input),
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_exp": lambda input: md.linalg.matrix_exp(input), "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
     "cross": cross, "Size": tuple, **{name: f"torch.{name}" for name in _FORMATS}, "promote_types": md.result_type,
-    "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
+    "strided": "torch.strided", "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
+    "constant_pad_nd": lambda input, pad, value=0: md.nn.functional.pad(input, pad, value=value),
+    "rsub": lambda input, other, *, alpha=1: other - alpha * input,
+    "fill": lambda input, value: md.full_like(input, value),
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
     "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
     **{name: _dimmed(f, name) for name, f in {"amax": md.max, "amin": md.min}.items()},
@@ -91,20 +94,43 @@ for _name, _f in ALIASES.items():
         _f.__module__ = "minidl.idioms"  # where it is found, also by pickle
 #: Functions that are no methods.
 _FUNCTIONS = set(
-    """BoolTensor ByteTensor DoubleTensor FloatTensor Generator HalfTensor IntTensor LongTensor Size as_tensor atleast_1d atleast_2d atleast_3d
-    bartlett_window blackman_window block_diag broadcast_tensors cartesian_prod cat cdist cdouble cfloat column_stack complex
-    concatenate device double dstack dtype float from_numpy functional_call get_rng_state grad_and_value half hamming_window
-    hann_window hstack inference_mode initial_seed int is_tensor load logspace long normal polar promote_types rand randint randn
-    randperm replace_all_batch_norm_modules_ row_stack save scalar_tensor set_grad_enabled set_rng_state short stack_module_state
-    std_mean trapezoid trapz tril_indices triu_indices var_mean vstack""".split()
+    """as_tensor atleast_1d atleast_2d atleast_3d bartlett_window binomial blackman_window block_diag BoolTensor broadcast_tensors ByteTensor
+    cartesian_prod cat cdist cdouble cfloat chain_matmul CharTensor column_stack complex concatenate constant_pad_nd cumulative_trapezoid device
+    double DoubleTensor dstack dtype fill float FloatTensor from_numpy functional_call Generator get_rng_state grad_and_value half HalfTensor
+    hamming_window hann_window hstack inference_mode initial_seed int IntTensor is_tensor kaiser_window load logspace long LongTensor normal
+    poisson polar promote_types rand randint randn randperm replace_all_batch_norm_modules_ row_stack rsub save scalar_tensor set_grad_enabled
+    set_rng_state short ShortTensor Size stack_module_state std_mean strided trapezoid trapz tril_indices triu_indices unravel_index var_mean
+    vstack""".split()
 ) | {*_FORMATS}
 #: Methods of which there is a form with _ behind the name that stores the result.
-_STORING = """abs absolute acos acosh addcdiv addcmul addmm addmv arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-baddbmm bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad div divide
-eq erf erfc erfinv exp exp2 expm1 floor floor_divide fmod frac ge gt heaviside index_add index_copy index_fill index_put index_reduce le
-lerp log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt masked_fill masked_scatter multiply nan_to_num ne neg
-negative rad2deg reciprocal relu remainder round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square
-subtract tan tanh tril triu true_divide trunc xlogy""".split()
+_STORING = """abs absolute acos acosh addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan
+atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil clamp_max clamp_min clip
+conj_physical copysign cos cosh cumprod cumsum deg2rad digamma div divide eq erf erfc erfinv exp exp2 expm1 fix float_power floor
+floor_divide fmod frac gcd ge greater greater_equal gt heaviside hypot i0 igamma igammac index_add index_copy index_fill index_put
+index_reduce lcm ldexp le lerp less less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt
+masked_fill masked_scatter multiply mvlgamma nan_to_num ne neg negative nextafter not_equal polygamma put rad2deg reciprocal relu
+remainder renorm round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square subtract tan tanh tril triu
+true_divide trunc xlogy""".split()
+
+
+#: Those that PyTorch has as functions, too: `torch.relu_(x)`.
+_IN_PLACE = """abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ asin_ asinh_ atan_ atanh_ ceil_ clamp_ clamp_max_
+clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ detach_ erf_ erfc_ exp2_ exp_ expm1_ fill_ fix_ floor_ frac_ gcd_ i0_ index_put_ lcm_ ldexp_
+log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ reciprocal_ relu_ round_ rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_
+square_ tan_ tanh_ trunc_ xlogy_ zero_""".split()
+
+
+def _in_place(name: str) -> Callable[..., md.Tensor]:
+    def function(input: md.Tensor, *args: Any, **params: Any) -> md.Tensor:
+        return getattr(input, name)(*args, **params)  # type: ignore[no-any-return]
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"input.{name}(...): stored in the tensor."
+    function.__module__ = "minidl.idioms"
+    return function
+
+
+FUNCTIONS = {name: _in_place(name) for name in _IN_PLACE}
 
 
 def _storing(name: str, f: Callable[..., Any]) -> Callable[..., Any]:

@@ -304,5 +304,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "map_with_path": "md.tree.map; the names of a Module's tensors are in named_parameters()",
         "leaves_with_path": "md.tree.leaves; the names of a Module's tensors are in named_parameters()",
     },
-    "linalg": {"lu_factor": "md.linalg.solve", "lu": "md.linalg.solve"},
+    "linalg": {"ldl_factor": "md.linalg.cholesky, or md.linalg.lu_factor"},
 }

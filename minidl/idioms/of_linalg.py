@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import minidl as md
 
@@ -168,8 +168,125 @@ def tensorsolve(a: Any, b: Any) -> md.Tensor:
     return md.reshape(md.linalg.solve(md.reshape(a, (size, size)), md.reshape(b, (size,))), rest)
 
 
+def eliminated(x: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
+    """Both triangular factors of a matrix [m, n] in one, and the order of its rows, by elimination with the largest pivot."""
+    beside = lambda x: {"backend": x.backend, "device": x.device}
+    m, n = x.shape
+    order, rows, columns = md.arange(m, **beside(x)), md.arange(m, **beside(x)), md.arange(n, **beside(x))
+
+    def step(j: Any, s: Any) -> Any:
+        x, order = s
+        column = md.take(x, j[None], axis=1)[:, 0]
+        at = md.argmax(md.where(rows >= j, md.abs(md.stop_gradient(column)), -1.0))
+        turned = md.where(rows == j, at, md.where(rows == at, j, rows))
+        x, order = md.take(x, turned, axis=0), md.take(order, turned)
+        column, row = md.take(x, j[None], axis=1)[:, 0], md.take(x, j[None], axis=0)[0]
+        pivot = md.take(row, j[None])[0]
+        none = pivot == 0
+        factor = md.where((rows > j) & ~none, column / md.where(none, 1.0, pivot), 0.0)
+        x = x - factor[:, None] * md.where(columns > j, row, 0.0)
+        return md.where((rows > j)[:, None] & (columns == j), factor[:, None], x), order
+
+    return md.fori_loop(0, min(m, n), lambda j, s: step(md.asarray(j), s), (x, order))
+
+
+class LUResult(NamedTuple):
+    """P, L and U with A = P L U."""
+
+    P: md.Tensor
+    L: md.Tensor
+    U: md.Tensor
+
+
+class LUFactors(NamedTuple):
+    """Both triangular factors in one matrix, and the exchanges of rows."""
+
+    LU: md.Tensor
+    pivots: md.Tensor
+
+
+def _matrices(name: str, A: Any, pivot: bool) -> md.Tensor:
+    a = md.asarray(A)
+    if a.ndim < 2:
+        raise ValueError(f"{name}: matrices [..., m, n] are wanted, not shape {a.shape}")
+    if not pivot:
+        raise ValueError(f"{name}: rows are always exchanged, for the largest pivot; pivot=False is not there")
+    return a if a.dtype.inexact else a.to(md.get_default_dtype())
+
+
+def _each(f: Any, lead: tuple[int, ...], *xs: md.Tensor) -> Any:
+    """f of each matrix of batches of these leading sizes."""
+    if not lead:
+        return f(*xs)
+    flat = [md.reshape(x, (math.prod(lead), *x.shape[len(lead) :])) for x in xs]
+    return md.tree.map(lambda y: md.reshape(y, (*lead, *y.shape[1:])), md.vmap(f)(*flat))
+
+
+def lu(A: Any, *, pivot: bool = True) -> LUResult:
+    """(P, L, U) with A = P L U for matrices [..., m, n], by elimination in which each step takes the largest pivot. Raises ValueError for pivot=False
+    and for less than two axes.
+
+    >>> [m.tolist() for m in md.linalg.lu(md.tensor([[0.0, 1.0], [2.0, 0.0]]))]
+    [[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]]
+    """
+    a = _matrices("linalg.lu", A, pivot)
+    m, n = a.shape[-2:]
+    k = min(m, n)
+    packed, order = _each(eliminated, a.shape[:-2], a)
+    eye = lambda rows, columns: md.eye(rows, columns, dtype=a.dtype, backend=a.backend, device=a.device)
+    p = md.matrix_transpose(md.take(eye(m, m), order, axis=0)) if m else md.broadcast_to(eye(m, m), (*a.shape[:-2], m, m))
+    return LUResult(p, md.tril(packed[..., :, :k], k=-1) + eye(m, k), md.triu(packed[..., :k, :]))
+
+
+def lu_factor(A: Any, *, pivot: bool = True) -> LUFactors:
+    """Both factors of lu in one matrix, and with which row, counted from 1, each row was exchanged (int32), for lu_solve.
+
+    >>> md.linalg.lu_factor(md.tensor([[0.0, 1.0], [2.0, 0.0]])).pivots.tolist()
+    [2, 2]
+    """
+    a = _matrices("linalg.lu_factor", A, pivot)
+
+    def each(a: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
+        packed, order = eliminated(a)
+        now, pivots = md.arange(a.shape[0], backend=a.backend, device=a.device), []
+        for i in range(min(a.shape)):  # the exchanges that make this order
+            at = md.argmax((now == order[i]).to(md.int32))
+            pivots.append(at)
+            now = md.where(now == order[i], now[i], now).at[i].set(order[i])
+        return packed, (md.stack(pivots) + 1 if pivots else md.zeros(0)).to(md.int32)
+
+    return LUFactors(*_each(each, a.shape[:-2], a))
+
+
+def lu_solve(LU: md.Tensor, pivots: md.Tensor, B: md.Tensor, *, left: bool = True, adjoint: bool = False) -> md.Tensor:
+    """The X with A X = B from lu_factor(A); left=False: X A = B; adjoint: of the conjugate transpose of A. Matrices [..., n, k]; batches broadcast.
+
+    >>> factors = md.linalg.lu_factor(md.tensor([[0.0, 1.0], [2.0, 0.0]]))
+    >>> md.linalg.lu_solve(*factors, md.tensor([[3.0], [4.0]])).tolist()
+    [[2.0], [3.0]]
+    """
+    if not left:  # the transposes of both sides
+        flipped = lu_solve(LU, pivots, md.conj(md.matrix_transpose(B)), adjoint=not adjoint)
+        return md.conj(md.matrix_transpose(flipped))
+    lead = md.broadcast_shapes(LU.shape[:-2], B.shape[:-2])
+    LU, B = md.broadcast_to(LU, (*lead, *LU.shape[-2:])), md.broadcast_to(B, (*lead, *B.shape[-2:]))
+    solved = md.linalg.solve_triangular
+
+    def each(lu: md.Tensor, pivots: md.Tensor, b: md.Tensor) -> md.Tensor:
+        order = md.arange(lu.shape[0], backend=lu.backend, device=lu.device)
+        for i in range(pivots.shape[0]):
+            at = pivots[i].to(md.int64) - 1
+            order = md.where(order == order[i], md.take(order, at), md.where(order == md.take(order, at), order[i], order))
+        if not adjoint:
+            return solved(lu, solved(lu, md.take(b, order, axis=0), lower=True, unit_diagonal=True))
+        x = solved(lu, solved(lu, b, trans=2), trans=2, lower=True, unit_diagonal=True)
+        return md.take(x, md.argsort(order), axis=0)
+
+    return _each(each, lead, LU, md.broadcast_to(pivots, (*lead, pivots.shape[-1])), B)
+
+
 #: Name -> what it is in md.linalg.
 NAMES: dict[str, Any] = {
-    **{f.__name__: f for f in (cond, multi_dot, lstsq, matrix_exp, vander, tensorinv, tensorsolve)},
+    **{f.__name__: f for f in (cond, multi_dot, lstsq, matrix_exp, vander, lu, lu_factor, lu_solve, tensorinv, tensorsolve)},
     "expm": matrix_exp,
 }  # fmt: skip

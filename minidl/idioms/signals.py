@@ -9,7 +9,7 @@ import numpy as np
 
 import minidl as md
 
-__all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "istft", "stft"]
+__all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "istft", "kaiser_window", "stft"]
 
 
 def samples(weights: Sequence[float], length: int, periodic: bool = True) -> np.ndarray:
@@ -58,6 +58,19 @@ def bartlett_window(
     """
     at = np.arange(window_length) / max(1, window_length if periodic else window_length - 1)
     values = 1 - abs(2 * at - 1) if window_length > 1 else np.ones(window_length)
+    out = md.asarray(values, dtype=md.get_default_dtype() if dtype is None else dtype, device=device)
+    return out.requires_grad_() if requires_grad else out
+
+
+def kaiser_window(
+    window_length: int, periodic: bool = True, beta: float = 12.0, *, dtype: Any = None, device: str | None = None, requires_grad: bool = False
+) -> md.Tensor:
+    """The Kaiser window of a length and a shape beta.
+
+    >>> md.kaiser_window(3, periodic=False, beta=0.0).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    values = np.kaiser(window_length + 1, beta)[:-1] if periodic and window_length > 1 else np.kaiser(window_length, beta)
     out = md.asarray(values, dtype=md.get_default_dtype() if dtype is None else dtype, device=device)
     return out.requires_grad_() if requires_grad else out
 

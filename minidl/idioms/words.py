@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,13 +25,24 @@ _MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 _PAIRS = frozenset(("max", "min", "sort", "median"))  # along the axis that the word `dim` says
 
 
+def matrix_of(input: md.Tensor) -> md.Tensor:
+    """The places of what is not 0, one a row: PyTorch's nonzero; a 0-d tensor's places have no numbers."""
+    if input.ndim:
+        return md.stack(md.nonzero(input), axis=-1)
+    return md.zeros((len(md.nonzero(md.reshape(input, (1,)))[0]), 0), dtype=md.int64, backend=input.backend, device=input.device)
+
+
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
     two words are for one argument."""
-    known, given = f.parameters, params
+    known, given = f.parameters or tuple(inspect.signature(f).parameters), params
     params = {k: v for k, v in given.items() if v is not None or k in known or k not in ("out", "dtype")}  # np.sum(x) is x.sum(out=None, dtype=None)
     if f.__name__ == "positive" or f.__name__.endswith("_like"):  # x.clone(memory_format=md.preserve_format): a backend chooses
         params.pop("memory_format", None)
+    if "reduction" in known and not params.keys().isdisjoint(("size_average", "reduce")):
+        from minidl.nn.losses import reduction_of  # loaded before a loss is called
+
+        params = reduction_of(params)
     other = {k if k in known else next((w for w in _WORDS.get(k, ()) if w in known), k): v for k, v in params.items()}
     for word, (own_word, meaning) in _MEANINGS.items():
         if word in other and own_word in known:
@@ -40,7 +52,7 @@ def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[
     if "correction" in known and params.keys().isdisjoint(("correction", "unbiased", "ddof")) and ("dim" in params or "keepdim" in params):
         other["correction"] = 1
     if f.__name__ == "nonzero" and params.keys() == {"as_tuple"}:
-        return lambda: f(*args) if params["as_tuple"] else md.stack(f(*args), axis=-1)
+        return lambda: f(args[0] if args[0].ndim else md.reshape(args[0], (1,))) if params["as_tuple"] else matrix_of(*args)
     tracked = "requires_grad" not in known and "backend" in known and other.pop("requires_grad", False)
     if other == given:
         return None

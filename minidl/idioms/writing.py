@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 import minidl as md
 from minidl.extend import store, storing
@@ -45,6 +48,11 @@ def new_tensor(self: md.Tensor, data: Any, *, dtype: Any = None, device: str | N
     """The data as a tensor of this one's dtype and on its backend."""
     out = md.tensor(data, dtype or self.dtype, backend=self.backend, device=device or self.device)
     return out.requires_grad_() if requires_grad else out
+
+
+def new(self: md.Tensor, *args: Any) -> md.Tensor:
+    """A tensor of this one's dtype and on its backend, of data or, from sizes, of any values."""
+    return new_empty(self, *args) if all(isinstance(n, int) for n in args) or isinstance(args[0], tuple) else new_tensor(self, *args)
 
 
 def type_as(self: md.Tensor, other: md.Tensor) -> md.Tensor:
@@ -102,6 +110,69 @@ def random_(self: md.Tensor, from_: int | None = None, to: int | None = None, *,
     return store(self, md.random.randint(key(self, generator), self.shape, low, high, drawn).to(self.dtype))
 
 
+def cauchy_(self: md.Tensor, median: float = 0.0, sigma: float = 1.0, *, generator: Any = None) -> md.Tensor:
+    """Cauchy draws, in place."""
+    return store(self, (median + sigma * md.random.cauchy(key(self, generator), self.shape, self.dtype)).to(self.dtype))
+
+
+def log_normal_(self: md.Tensor, mean: float = 1.0, std: float = 2.0, *, generator: Any = None) -> md.Tensor:
+    """exp of normal draws, in place."""
+    return store(self, md.exp(mean + std * md.random.normal(key(self, generator), self.shape, self.dtype)).to(self.dtype))
+
+
+def geometric_(self: md.Tensor, p: Any, *, generator: Any = None) -> md.Tensor:
+    """How many trials of this probability it takes to succeed, in place. Raises ValueError for a number p that is none between 0 and 1."""
+    if not isinstance(p, md.Tensor) and not 0 < p < 1:
+        raise ValueError(f"geometric_: p must be above 0 and below 1, not {p}")
+    u = md.random.uniform(key(self, generator), self.shape, md.float64, minval=float(md.finfo(md.float64).smallest_normal))
+    return store(self, md.ceil(md.log(u) / md.log1p(-md.asarray(p, md.float64, backend=self.backend, device=self.device))).to(self.dtype))
+
+
+def _by_python(name: str, count: int) -> Callable[..., md.Tensor]:
+    def applied(self: md.Tensor, *rest: Any) -> md.Tensor:
+        others, function = rest[:-1], rest[-1]
+        if len(others) != count or not callable(function):
+            raise TypeError(f"{name}: {'a function' if not count else f'{count} tensor(s) and a function'} wanted, not {rest!r}")
+        values = [md.extend.deciding(t, name, "its elements become Python's numbers; md.vmap maps a function of tensors") for t in (self, *others)]
+        lists = [np.ravel(v).tolist() for v in np.broadcast_arrays(*values)]
+        found = np.array([function(*numbers) for numbers in zip(*lists, strict=True)]).reshape(self.shape)
+        with md.no_grad():
+            return store(self, md.tensor(found.tolist(), self.dtype, backend=self.backend, device=self.device))
+
+    applied.__name__, applied.__qualname__ = name, f"Tensor.{name}"
+    applied.__doc__ = "A Python function of the numbers, one by one, in place: slow, without a gradient, and refused inside md.jit and md.vmap."
+    return applied
+
+
+class Made:
+    """What made a result, as PyTorch's programs print it and ask whether it is None: a name, and nothing of the graph (md.trace shows that)."""
+
+    def __init__(self, operation: str):
+        self._operation = operation
+
+    def name(self) -> str:
+        """PyTorch's way to name it.
+
+        >>> (md.ones(1, requires_grad=True) * 2).grad_fn.name()
+        'MulBackward0'
+        """
+        return "".join(w.capitalize() for w in self._operation.split("_")) + "Backward0"
+
+    def __repr__(self) -> str:
+        return f"<{self.name()}>"
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"grad_fn has no attribute {name!r}, only a name; print(md.trace(f)(x)) shows all that a function does")
+
+
+def _made(self: md.Tensor) -> Made | None:
+    if self.is_leaf:
+        return None
+    kind: Any = self.node[1]  # type: ignore[index]
+    kind = getattr(kind, "inner", kind)
+    return Made(getattr(getattr(kind, "primitive", kind), "name", "call"))
+
+
 def detach_(self: md.Tensor) -> md.Tensor:
     """This tensor without its place on the tape, in place."""
     md.extend.sever(self)
@@ -123,10 +194,14 @@ def register_post_accumulate_grad_hook(self: md.Tensor, hook: Any) -> Any:
     return self.register_hook(before)
 
 
+#: Kinds of tensors and devices that no backend has.
+_KINDS = "ipu maia meta mkldnn mps mtia nested quantized sparse_csr vulkan xla xpu".split()
 #: What Tensor gets beside the functions.
 METHODS: dict[str, Any] = {
-    **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, type_as, where, fill_diagonal_, normal_, uniform_, bernoulli_)},
-    **{f.__name__: f for f in (exponential_, random_, detach_, register_post_accumulate_grad_hook)},
+    **{f.__name__: f for f in (new_zeros, new_ones, new_empty, new_full, new_tensor, new, type_as, where, fill_diagonal_, normal_, uniform_)},
+    **{f.__name__: f for f in (bernoulli_, exponential_, random_, cauchy_, log_normal_, geometric_, detach_)},
+    **{n: _by_python(n, i) for i, n in enumerate(("apply_", "map_", "map2_"))},
+    "register_post_accumulate_grad_hook": register_post_accumulate_grad_hook,
     "type": type_,
     "data": property(
         lambda self: self.detach(), _set_data, doc="The values of now; what is stored in them in place is stored in this tensor. Setting it takes "
@@ -141,8 +216,19 @@ METHODS: dict[str, Any] = {
     "ndimension": lambda self: self.ndim,
     "nelement": lambda self: self.numel(),
     "is_contiguous": lambda self: True,
-    "is_nonzero": lambda self: bool(self),
-    "is_signed": lambda self: self.dtype.kind not in ("bool", "uint"),
+    "grad_fn": property(_made, doc="None, or what says by which operation the tensor was made."),
+    "is_cpu": property(lambda self: self.device == "cpu", doc="Whether the tensor lies on the CPU."),
+    **{f"is_{n}": property(lambda self: False, doc="False: there are no such tensors.") for n in _KINDS},
+    **{f"is_{n}": lambda self: False for n in ("conj", "distributed", "inference", "neg", "pinned", "shared")},
+    "layout": property(lambda self: "torch.strided", doc="The one layout there is."),
+    "name": property(lambda self: None, doc="None: tensors have no names."),
+    "dim_order": lambda self: tuple(range(self.ndim)),
+    "get_device": lambda self: -1 if self.device == "cpu" else int(self.device.partition(":")[2] or 0),
+    "hardshrink": lambda self, lambd=0.5: md.nn.functional.hardshrink(self, lambd),
+    "prelu": lambda self, weight: md.nn.functional.prelu(self, weight),
+    "unsafe_chunk": lambda self, chunks, dim=0: md.chunk(self, chunks, axis=dim),
+    "unsafe_split": lambda self, split_size, dim=0: md.split(self, split_size, axis=dim),
+    "unsafe_split_with_sizes": lambda self, split_sizes, dim=0: md.split(self, split_sizes, axis=dim),
     "short": lambda self: self.to(md.int16),
     "char": lambda self: self.to(md.int8),
     "byte": lambda self: self.to(md.uint8),

@@ -1,7 +1,9 @@
-"""Losses as modules: each a function of nn.functional with its settings as attributes. PyTorch's deprecated size_average and reduce do not exist."""
+"""Losses as modules: each a function of nn.functional with its settings as attributes. PyTorch's older size_average and reduce are understood as
+words for a reduction; they have no place of their own."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -17,11 +19,35 @@ __all__ = [
 ]  # fmt: skip
 
 
+def reduction_of(params: dict[str, Any]) -> dict[str, Any]:
+    """A loss's arguments with PyTorch's older words size_average and reduce as the reduction that they mean."""
+    rest = {k: v for k, v in params.items() if k not in ("size_average", "reduce")}
+    average, reduce = params.get("size_average"), params.get("reduce")
+    if average is None and reduce is None:
+        return rest
+    return rest | {"reduction": "none" if reduce is False else "sum" if average is False else "mean"}
+
+
+def _worded(init: Callable[..., None]) -> Callable[..., None]:
+    """A constructor that understands size_average and reduce."""
+
+    @functools.wraps(init)
+    def __init__(self: Loss, *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **(kwargs if kwargs.keys().isdisjoint(("size_average", "reduce")) else reduction_of(kwargs)))
+
+    return __init__
+
+
 class Loss(Module):
     """A function of inputs and targets; what the constructor keeps is passed on at each call, Tensors as buffers."""
 
     function: ClassVar[Any] = None
     reductions: ClassVar[tuple[str, ...]] = ("mean", "sum", "none")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = _worded(cls.__init__)  # type: ignore[method-assign]
 
     def keep(self, reduction: str, **settings: Any) -> None:
         """Start the module with this reduction and these settings. Raises ValueError for a reduction that does not exist."""
@@ -35,6 +61,7 @@ class Loss(Module):
             else:
                 setattr(self, name, value)
 
+    @_worded
     def __init__(self, reduction: str = "mean"):
         self.keep(reduction)
 

@@ -157,25 +157,7 @@ class _Written(Awaited):
         setattr(x, self.name, value)
 
 
-for _name in """
-H abs_ absolute absolute_ acos_ acosh_ addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ adjoint allclose amax amin aminmax apply_ arccos
-arccos_ arccosh arccosh_ arcsin arcsin_ arcsinh arcsinh_ arctan arctan2 arctan2_ arctan_ arctanh arctanh_ argwhere as_strided asin_ asinh_ atan2_
-atan_ atanh_ baddbmm baddbmm_ bernoulli bernoulli_ bincount bitwise_and_ bitwise_not bitwise_not_ bitwise_or_ bitwise_xor_ block_until_ready bmm
-bucketize byte cdouble ceil_ cfloat char cholesky clamp_max clamp_max_ clamp_min clamp_min_ clip_ combinations conjugate copysign_ corrcoef cos_ cosh_
-cov cross cross_entropy cummax cummin cumprod cumprod_ cumsum cumsum_ data data_ptr deg2rad deg2rad_ det detach_ diag diag_embed dist div div_ divide_
-element_size eq eq_ erf_ erfc_ erfinv_ exp2 exp2_ exp_ expand expand_as expm1_ exponential_ fill_diagonal_ fix fliplr flipud floor_ floor_divide_ fmod
-fmod_ frac frac_ gather ge ge_ ger grad_fn gt gt_ heaviside_ histc histogram index_add index_add_ index_copy index_copy_ index_fill index_fill_
-index_put index_put_ index_reduce index_reduce_ index_select indices inner inverse is_complex is_contiguous is_cuda is_floating_point is_nonzero
-is_signed is_sparse isclose isneginf isposinf isreal istft itemsize kron kthvalue le le_ lerp lerp_ log10_ log1p_ log2_ log_ logcumsumexp logdet
-logical_and_ logical_not_ logical_or_ logical_xor_ logit logit_ lt lt_ lu mH map_ masked_fill masked_fill_ masked_scatter masked_scatter_
-masked_select matrix_exp matrix_power mm mode movedim mul multinomial multiply_ mv nan_to_num nan_to_num_ nanmean nansum narrow ndimension ne ne_ neg
-neg_ negative_ nelement new_empty new_full new_ones new_tensor new_zeros normal_ pin_memory pinverse put_ rad2deg rad2deg_ rand_like randint_like
-randn_like random_ ravel reciprocal_ register_post_accumulate_grad_hook relu_ remainder_ renorm repeat_interleave reshape_as resize_ resize_as_ rot90
-round_ rsqrt_ scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ select set_ sgn sgn_ share_memory_ short sigmoid_ sign_ sin_
-sinc sinc_ sinh_ slogdet split_with_sizes sqrt_ square_ squeeze_ stft storage storage_offset stride subtract_ swapaxes_ swapdims t t_ take_along_dim
-tan_ tanh_ tensor_split to_dense to_sparse trace transpose_ tril_ triu_ true_divide true_divide_ trunc_ type type_as unbind unflatten unfold uniform_
-unique unique_consecutive unsqueeze_ untyped_storage values vdot view_as view_as_complex view_as_real where xlogy_
-""".split():
+for _name in getattr(satellite("waiting"), "METHODS", ()):
     setattr(Tensor, _name, (_Written if _name == "data" else Awaited)(_name))
 
 

@@ -53,6 +53,38 @@ def ball(key: Any, d: int, p: float = 2, shape: Sequence[int] = (), dtype: Any =
     return g / md.pow(md.sum(md.pow(md.abs(g), p), axis=-1) + e, 1 / p)[..., None]
 
 
+def binomial(key: Any, n: Any, p: Any, shape: Any = None, dtype: Any = None) -> md.Tensor:
+    """How many of n trials of probability p succeed, as floats: md.distributions.Binomial's draws; nan for an n below 0 or a p not between 0 and 1.
+
+    >>> binomial(md.random.key(0), 5, 1.0, (2,)).tolist()
+    [5.0, 5.0]
+    """
+    n, p = (inexact(v) for v in (n, p))
+    known = (n >= 0) & (p >= 0) & (p <= 1)
+    trials = md.distributions.Binomial(md.where(known, n, 0.0), md.where(known, p, 0.5), validate_args=False)
+    drawn = trials.expand(_shape(shape, n, p)).sample(key=key)
+    return md.where(known, drawn, md.nan).to(drawn.dtype if dtype is None else dtype)
+
+
+def multinomial(key: Any, n: Any, p: Any, *, shape: Any = None, dtype: Any = None, unroll: int | bool = 1) -> md.Tensor:
+    """How often each class of the last axis of p was drawn in n draws, as floats, by a binomial number for each class of what is left. unroll is
+    accepted and changes nothing.
+
+    >>> multinomial(md.random.key(0), 5, md.tensor([0.0, 1.0])).tolist()
+    [0.0, 5.0]
+    """
+    n, p = inexact(n), inexact(p)
+    shape = md.broadcast_shapes(n.shape, p.shape[:-1]) if shape is None else tuple(shape)
+    left, rest, out = md.broadcast_to(n.to(p.dtype), shape), md.flip(md.cumulative_sum(md.flip(p, axis=-1), axis=-1), axis=-1), []
+    for i in range(p.shape[-1] - 1):
+        none = rest[..., i] <= 0
+        share = md.clip(md.where(none, 0.0, p[..., i] / md.where(none, 1.0, rest[..., i])), 0.0, 1.0)
+        out.append(binomial(R.fold_in(key, i), left, share, shape))
+        left = left - out[-1]
+    drawn = md.stack([*out, left], axis=-1)
+    return drawn if dtype is None else drawn.to(dtype)
+
+
 def chisquare(key: Any, df: Any, shape: Any = None, dtype: Any = None) -> md.Tensor:
     """Chi-square of df degrees of freedom."""
     df = inexact(df)
@@ -163,8 +195,8 @@ _SPELLED = {
     "choice": "key a shape replace p axis mode:-", "gumbel": "key shape dtype mode:-", "multivariate_normal": "key mean cov shape dtype method:-",
 }  # fmt: skip
 _OWN = (
-    ball, bernoulli, chisquare, clone, double_sided_maxwell, f, generalized_normal, geometric, key, maxwell, pareto, rademacher,
-    rayleigh, t, triangular, wald, weibull_min,
+    ball, bernoulli, binomial, chisquare, clone, double_sided_maxwell, f, generalized_normal, geometric, key, maxwell, multinomial, pareto,
+    rademacher, rayleigh, t, triangular, wald, weibull_min,
 )  # fmt: skip
 NAMES: dict[str, Any] = {
     **{name: spelled(getattr(R, name), words, name) for name, words in _SPELLED.items()}, **{v.__name__: v for v in _OWN},
@@ -172,7 +204,7 @@ NAMES: dict[str, Any] = {
 }  # fmt: skip
 _SAME = """cauchy dirichlet exponential fold_in gamma laplace loggamma logistic lognormal normal orthogonal permutation poisson randint split
 truncated_normal uniform"""
-_ABSENT = {"shuffle": "permutation", "binomial": "md.distributions.Binomial(n, p).sample()", "multinomial": "md.one_hot(categorical(…)).sum(0)"}
+_ABSENT = {"shuffle": "permutation"}
 __getattr__ = room(__name__, NAMES, (R,), _SAME, _ABSENT)
 
 

@@ -6,7 +6,7 @@ fractional (drawn windows), recurrence (steps of recurrent networks), regression
 All are names of this module. At kinks and at infinity the values and derivatives follow minidl's convention table: a fully masked softmax row is 0,
 silu(-inf) is 0. Every function raises TypeError for an argument of the wrong kind or dtype, ValueError for sizes and shapes that do not fit, and
 IndexError for an axis or an index that is not there; what a docstring says of errors comes on top of that.
-PyTorch's deprecated size_average and reduce do not exist; `inplace` stores the result in the argument.
+PyTorch's older size_average and reduce are understood by name; `inplace` stores the result in the argument.
 """
 
 from __future__ import annotations

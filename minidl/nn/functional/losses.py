@@ -28,6 +28,12 @@ def reduced(name: str, loss: md.Tensor, reduction: str) -> md.Tensor:
     return loss
 
 
+def _no_truth(name: str, ignore_index: int) -> None:
+    """Raise TypeError where PyTorch's older size_average, which was the argument of this place, is taken for a class."""
+    if isinstance(ignore_index, bool):
+        raise TypeError(f"{name}: ignore_index is the number of a class, not {ignore_index}; what was size_average says reduction='mean' or 'sum'")
+
+
 def same_shape(name: str, input: md.Tensor, target: md.Tensor) -> None:
     """Raise ValueError where the shapes differ: a silent broadcast is the usual bug of a loss."""
     if input.shape != target.shape:
@@ -60,6 +66,7 @@ def cross_entropy(
     >>> round(cross_entropy(md.zeros((1, 2)), md.asarray([1])).item(), 4)
     0.6931
     """
+    _no_truth("cross_entropy", ignore_index)
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"cross_entropy: label_smoothing is between 0 and 1, not {label_smoothing}")
     axis = 0 if input.ndim == 1 else 1
@@ -118,6 +125,7 @@ def nll_loss(input: md.Tensor, target: md.Tensor, weight: md.Tensor | None = Non
     >>> md.nn.functional.nll_loss(md.tensor([[-1.0, -2.0]]), md.tensor([1])).item()
     2.0
     """
+    _no_truth("nll_loss", ignore_index)
     return _of_logarithms(input, target, weight, 0 if input.ndim == 1 else 1, ignore_index, reduction)
 
 

@@ -24,6 +24,20 @@ class PackedSequence(NamedTuple):
     data: md.Tensor
     lengths: md.Tensor
 
+    @property
+    def batch_sizes(self) -> md.Tensor:
+        """How many sequences have an element at each step, [L] (int64)."""
+        steps = md.arange(self.data.shape[1], backend=self.data.backend, device=self.data.device)
+        return md.sum(self.lengths[:, None] > steps, axis=0, dtype=md.int64)
+
+    @property
+    def sorted_indices(self) -> None:
+        """None: examples keep their order."""
+
+    @property
+    def unsorted_indices(self) -> None:
+        """None: examples keep their order."""
+
 
 def pad_sequence(sequences: Sequence[md.Tensor], batch_first: bool = False, padding_value: float = 0.0, padding_side: str = "right") -> md.Tensor:
     """Sequences [L_i, ...] as one tensor [max L, N, ...] ([N, max L, ...] with batch_first), filled up on one side.

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import minidl as md
+from minidl.idioms import of_linalg
 from minidl.idioms.jax.arrays import beside, inexact
 from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.spelling import room
@@ -58,7 +59,7 @@ def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite:
     >>> [m.tolist() for m in lu(md.tensor([[0.0, 1.0], [2.0, 0.0]]))]
     [[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]]
     """
-    packed, order = _eliminated(inexact(a))
+    packed, order = of_linalg.eliminated(inexact(a))
     m, n = packed.shape
     k = min(m, n)
     lower = md.tril(packed[:, :k], k=-1) + md.eye(m, k, dtype=packed.dtype, **beside(packed))
@@ -69,7 +70,7 @@ def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite:
 
 def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> tuple[md.Tensor, md.Tensor]:
     """Both factors in one matrix, and with which row each row was exchanged, for lu_solve."""
-    packed, order = _eliminated(inexact(a))
+    packed, order = of_linalg.eliminated(inexact(a))
     m = packed.shape[0]
     now, pivots = md.arange(m, **beside(packed)), []
     for i in range(min(packed.shape)):  # the exchanges that make this order
@@ -77,26 +78,6 @@ def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> t
         pivots.append(at)
         now = now.at[at].set(now[i]).at[i].set(order[i])
     return packed, md.stack(pivots)
-
-
-def _eliminated(x: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
-    m, n = x.shape
-    order, rows, columns = md.arange(m, **beside(x)), md.arange(m, **beside(x)), md.arange(n, **beside(x))
-
-    def step(j: Any, s: Any) -> Any:
-        x, order = s
-        column = md.take(x, j[None], axis=1)[:, 0]
-        at = md.argmax(md.where(rows >= j, md.abs(md.stop_gradient(column)), -1.0))
-        turned = md.where(rows == j, at, md.where(rows == at, j, rows))
-        x, order = md.take(x, turned, axis=0), md.take(order, turned)
-        column, row = md.take(x, j[None], axis=1)[:, 0], md.take(x, j[None], axis=0)[0]
-        pivot = md.take(row, j[None])[0]
-        none = pivot == 0
-        factor = md.where((rows > j) & ~none, column / md.where(none, 1.0, pivot), 0.0)
-        x = x - factor[:, None] * md.where(columns > j, row, 0.0)
-        return md.where((rows > j)[:, None] & (columns == j), factor[:, None], x), order
-
-    return md.fori_loop(0, min(m, n), lambda j, s: step(md.asarray(j), s), (x, order))
 
 
 def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0, overwrite_b: bool = False, check_finite: bool = True) -> md.Tensor:
