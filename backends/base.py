@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minidl.backends import numpy_control
 from minidl.dtypes import DType, from_numpy
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph
@@ -69,9 +68,12 @@ class Backend:
         return get, (self.name, self.device)
 
     def fallback(self, name: str) -> Callable[..., Any]:
-        """A primitive without a native function: its decomposition over the others, or a function that names both."""
+        """A primitive without a native function: its decomposition over the others, what plain Python makes of one that carries graphs, or a function
+        that names both."""
         if table[name].decompose is not None:
             return self.decomposed(name, self)
+        if table[name].apply is not None and (plain := brought("numpy").get(name)) is not None:
+            return functools.partial(plain, self)
 
         def kernel(*args: Any, **params: Any) -> Any:
             raise NotImplementedError(f"{name}: the {self.name} backend cannot do this; move the data with .to(backend=...) first")
@@ -134,15 +136,6 @@ class Backend:
         """What must surround every call into the library; entered only where needs_scope is true."""
         return contextlib.nullcontext()
 
-    # loops and branches whose course Python decides, where a library's numbers can be asked for at once
-    def while_loop(self, *operands: Any, cond: Graph, body: Graph, **params: Any) -> tuple:
-        """body(consts, carry) → carry, as long as cond(consts, carry)."""
-        return numpy_control.while_loop(*operands, cond=self.callable(cond), body=self.callable(body), **params)
-
-    def cond(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
-        """The results of the branch that index (clipped) names."""
-        return self.callable(branches[min(max(int(index), 0), len(branches) - 1)])(*operands)
-
     # programs
     def spell(self, equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
         """One line of the emitted program; binds the native function under the primitive's name."""
@@ -192,7 +185,8 @@ def _beside(home: str, backend: str) -> Any:
 
 
 def brought(backend: str) -> dict[str, Any]:
-    """The kernels by name that libraries have for a backend, beside the primitives that they define."""
+    """The kernels by name that libraries have for a backend, beside the primitives that they define. Those of primitives that carry graphs
+    are methods of the backend, which makes functions of these (`callable`)."""
     homes = {name: _beside(p.kernels, backend) for name, p in table.items() if p.kernels}
     return {name: getattr(module, name) for name, module in homes.items() if hasattr(module, name)}
 

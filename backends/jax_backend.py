@@ -29,7 +29,7 @@ from minidl.backends.jax_kernels import pad_with, plain_max
 from minidl.backends.numpy_kernels import cast
 from minidl.dtypes import DType, all_dtypes
 from minidl.emit import emit, load
-from minidl.graph import Emitted, Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var, subgraphs
 from minidl.primitives.core import table
 from minidl.primitives.reductions import exponentials
 
@@ -57,7 +57,7 @@ _KIN = ("softmax", "log_softmax", "log_softmax_at", "logsumexp")
 
 
 class Namespace:
-    """The primitives for use inside a trace: plain lax code, decompositions over itself, and loops over bodies from the backend."""
+    """The primitives for use inside a trace: plain lax code, and decompositions over itself."""
 
     def __init__(self, backend: JaxBackend, **functions: Any):
         self.backend = backend
@@ -80,29 +80,6 @@ class Namespace:
             return lax.select(isnan(total), total, high)
 
         return wide(call)(x) if keepdims else lax.squeeze(wide(call)(x), axis)
-
-    def scan(self, *operands: Any, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool) -> tuple:
-        """lax.scan; the outputs lie in the order of xs, also when it runs in reverse."""
-        f = self.backend.callable(body)
-        consts, carry, xs = operands[:n_consts], operands[n_consts : n_consts + n_carry], operands[n_consts + n_carry :]
-
-        def step(state: tuple, x: tuple) -> tuple[tuple, tuple]:
-            out = f(*consts, *state, *x)
-            return out[:n_carry], out[n_carry:]
-
-        carry, ys = lax.scan(step, carry, xs, length=length, reverse=reverse)
-        return (*carry, *ys)
-
-    def while_loop(self, *operands: Any, cond: Graph, body: Graph, n_cond: int, n_body: int) -> tuple:
-        """lax.while_loop."""
-        test, f = self.backend.callable(cond), self.backend.callable(body)
-        first, second, carry = operands[:n_cond], operands[n_cond : n_cond + n_body], operands[n_cond + n_body :]
-        return tuple(lax.while_loop(lambda s: test(*first, *s)[0], lambda s: f(*second, *s), carry))
-
-    def cond(self, index: Any, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
-        """lax.switch with the index clipped."""
-        place = lax.convert_element_type(lax.clamp(np.int64(0), index, np.int64(len(branches) - 1)), np.int32)
-        return tuple(lax.switch(place, [self.backend.callable(b) for b in branches], *operands))
 
 
 class _Scoped:
@@ -156,7 +133,12 @@ class JaxBackend(Backend):
 
     def complete(self) -> None:
         """Each primitive as one jitted function of its own (decompositions whole), params being static."""
-        kernels.update(brought("jax"))
+        for name, f in brought("jax").items():
+            if table[name].apply is None:
+                kernels[name] = f
+            else:
+                setattr(self.raw, name, partial(f, self))
+                setattr(self, name, partial(self._kept, name))
         for name, primitive in table.items():
             if hasattr(self, name):
                 continue
@@ -264,23 +246,12 @@ class JaxBackend(Backend):
     _slice = staticmethod(jax.jit(kernels["slice"], static_argnames=("start", "stop", "step")))
     _block = staticmethod(jax.jit(lambda x, start, sizes: lax.dynamic_slice(x, list(start), sizes), static_argnames="sizes"))
 
-    def _loop(self, graph: Graph, kind: str, operands: tuple, params: dict[str, Any]) -> tuple:
-        key = (self, kind, *params.values())
+    def _kept(self, name: str, *operands: Any, **params: Any) -> tuple:
+        """A loop or a branch as one program, kept with its first graph."""
+        graph, key = next(subgraphs(params)), (self, name, *params.values())
         if key not in graph.cache:
-            graph.cache[key] = jax.jit(partial(getattr(self.raw, kind), **params))
+            graph.cache[key] = jax.jit(partial(getattr(self.raw, name), **params))
         return graph.cache[key](*operands)
-
-    def scan(self, *operands: Any, body: Graph, **params: Any) -> tuple:
-        """The loop as one program, kept with its body."""
-        return self._loop(body, "scan", operands, {"body": body, **params})
-
-    def while_loop(self, *operands: Any, body: Graph, **params: Any) -> tuple:
-        """The loop as one program, kept with its body."""
-        return self._loop(body, "while_loop", operands, {"body": body, **params})
-
-    def cond(self, *operands: Any, branches: tuple[Graph, ...]) -> tuple:
-        """The choice as one program, kept with its first branch."""
-        return self._loop(branches[0], "cond", operands, {"branches": branches})
 
     fuses = True
 

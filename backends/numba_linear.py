@@ -1,4 +1,4 @@
-"""Lowerings of products and control flow to numba kernels; the rest is in numba_lower.
+"""Lowerings of products to numba kernels; the rest is in numba_lower.
 
 Promises: floating products run on BLAS (through SciPy; without it on plain loops), integers on loops that are exact in their own dtype; one kernel
 serves all floating dtypes.
@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends.numba_emit import stored, wide
-from minidl.backends.numba_kernels import CONTROL
-from minidl.backends.numba_lower import index_of, lower, merged, move, narrow, shifted, source, strides, widen
+from minidl.backends.numba_lower import lower, merged, move, narrow, shifted, source, strides, widen
 from minidl.backends.numpy_helpers import turned
 from minidl.dtypes import DType, complex64, complex128, float32, float64
 from minidl.graph import Atom, Equation
@@ -135,35 +134,3 @@ def product_rows(plan: Any, e: Equation, first: int, last: int, out: Any) -> Non
     k, m, n = x.shape[cx], x.shape[1 - cx], y.shape[1 - cy]
     product = Product(plan, d, last - first, n, k, cx == 0, cy == 1, rows=m)
     plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), shifted(plan.at(x), first * (k if cx else 1), d), plan.at(y), out, *product.args)
-
-
-# ---- control flow ---------------------------------------------------------------------------------------------------------------------------
-def _bytes(v: Any) -> int:
-    return math.prod(v.shape) * v.dtype.itemsize
-
-
-@lower("scan")
-def _scan(plan: Any, e: Equation) -> None:
-    p, consts, carry = e.params, e.params["n_consts"], e.params["n_carry"]
-    header = plan.nested(p["body"])
-    operands = [plan.at(a) for a in e.inputs]
-    outs = [plan.out(v) for v in e.outputs]
-    xs, ys = p["body"].inputs[consts + carry :], p["body"].outputs[carry:]
-    numbers = [_bytes(v) for v in (*e.outputs[:carry], *xs, *ys)]
-    plan.call(CONTROL["scan"], header, p["length"], int(p["reverse"]), consts, carry, len(xs), len(ys), *operands, *outs, *numbers)
-
-
-@lower("while_loop")
-def _while(plan: Any, e: Equation) -> None:
-    p = e.params
-    operands = [plan.at(a) for a in e.inputs]
-    outs = [plan.out(v) for v in e.outputs]
-    headers = plan.nested(p["cond"]), plan.nested(p["body"])
-    plan.call(CONTROL["while_loop"], *headers, p["n_cond"], p["n_body"], len(outs), *operands, *outs, *(_bytes(v) for v in e.outputs))
-
-
-@lower("cond")
-def _cond(plan: Any, e: Equation) -> None:
-    headers = [plan.nested(g) for g in e.params["branches"]]
-    places = [plan.at(a) for a in e.inputs[1:]] + [plan.out(v) for v in e.outputs]
-    plan.call(CONTROL["cond"], index_of(plan, e.inputs[0]), len(headers), len(places), *headers, *places)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import hot, numpy_control
+from minidl.backends import hot
 from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
 from minidl.backends.numpy_complex import COMPLEX
@@ -30,6 +30,7 @@ from minidl.emit import emit, load, static
 from minidl.graph import Atom, Equation, Graph, Var
 from minidl.lowering import expand, multiplied, swapped
 from minidl.passes import inlined
+from minidl.primitives.core import table
 
 Array = np.ndarray
 _MULTIPLIED = 2**14  # from how many bytes on an outer product is a multiplication
@@ -93,6 +94,9 @@ class NumpyBackend(Backend):
     def complete(self) -> None:
         """Libraries' kernels are among the noisy ones."""
         for name, kernel in brought("numpy").items():
+            if table[name].apply is not None:
+                setattr(NumpyBackend, name, np.errstate(all="ignore")(kernel))
+                continue
             KERNELS[name] = kernel
             setattr(NumpyBackend, name, staticmethod(quiet(kernel)))
         super().complete()
@@ -139,15 +143,6 @@ class NumpyBackend(Backend):
     def scope(self) -> contextlib.AbstractContextManager[Any]:
         """No floating-point warnings: for code that uses operators on arrays, such as a whole backward pass. Kernels need no scope."""
         return np.errstate(all="ignore")
-
-    # control flow
-    @np.errstate(all="ignore")
-    def scan(self, *operands: Array, body: Graph, n_carry: int, length: int, **params: Any) -> tuple:
-        """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs."""
-        stacks = [np.empty((length, *v.shape), v.dtype.numpy) for v in body.outputs[n_carry:]]
-        return numpy_control.scan(*operands, body=self.callable(body), n_carry=n_carry, length=length, stacks=stacks, **params)
-
-    while_loop, cond = np.errstate(all="ignore")(Backend.while_loop), np.errstate(all="ignore")(Backend.cond)
 
     # programs
     def callable(self, graph: Graph) -> Kernel:

@@ -28,9 +28,10 @@ from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
-from minidl.graph import Equation, Graph
+from minidl.graph import Equation, Graph, subgraphs
 from minidl.lowering import multiplied
 from minidl.passes import inlined
+from minidl.primitives.core import table
 from minidl.shapes import prod
 
 Tensor = torch.Tensor
@@ -72,9 +73,10 @@ class TorchBackend(Backend):
 
     def complete(self) -> None:
         """Libraries' kernels are like our own."""
-        KERNELS.update(found := brought("torch"))
-        for name, f in found.items():
-            setattr(TorchBackend, name, staticmethod(f))
+        for name, f in brought("torch").items():
+            if table[name].apply is None:
+                KERNELS[name] = f
+            setattr(TorchBackend, name, f if table[name].apply is not None else staticmethod(f))
         super().complete()
 
     # conversions
@@ -168,26 +170,10 @@ class TorchBackend(Backend):
         """torch's own, which is one call."""
         return x.unbind(axis) if drop else x.split([b - a for a, b in itertools.pairwise(ends)], axis)
 
-    # control flow
-    def scan(self, *operands: Tensor, body: Graph, length: int, n_consts: int, n_carry: int, reverse: bool, how: str = "open") -> tuple:
-        """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs. how: as for `_program`."""
-        step = self._program(body, how)
-        consts, carry = operands[:n_consts], operands[n_consts : n_consts + n_carry]
-        rows = [x.unbind(0) for x in operands[n_consts + n_carry :]]
-        ys: list[tuple] = []
-        for row in zip(*(r[::-1] if reverse else r for r in rows), strict=True) if rows else [()] * length:
-            out = step(*consts, *carry, *row)
-            carry = out[:n_carry]
-            ys.append(out[n_carry:])
-        if not length:
-            empty = [torch.empty((0, *v.shape), dtype=NATIVE[v.dtype], device=self.torch_device) for v in body.outputs[n_carry:]]
-            return (*carry, *empty)
-        return (*carry, *map(torch.stack, zip(*(reversed(ys) if reverse else ys), strict=True)))
-
     # programs
-    def callable(self, graph: Graph) -> Kernel:
-        """The program in torch calls: results may show the memory of arguments and constants."""
-        return self._program(graph, "open")
+    def callable(self, graph: Graph, how: str = "open") -> Kernel:
+        """The program in torch calls: results may show the memory of arguments and constants. how: as for `_program`."""
+        return self._program(graph, how)
 
     @property
     def modes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -268,7 +254,7 @@ class _Lines:
             line = spell(equation, inputs, outputs, env)
             return f"{line[:-1]}, into={_bind(env, 'into', self.into[equation])})" if equation in self.into else line
         line = self.backend.spell(equation, inputs, outputs, env)
-        if name == "scan" and self.traced:
+        if self.traced and any(subgraphs(equation.params)):
             return f"{line[:-1]}, how='traced')"
         return f"{line[:-1]}, out={over})" if over else line
 

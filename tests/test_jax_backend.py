@@ -13,6 +13,7 @@ import pytest
 jax = pytest.importorskip("jax")
 
 import minidl as md  # noqa: E402
+import minidl.control  # noqa: E402  which puts loops and branches into the table
 import minidl.nn.functional as F  # noqa: E402
 import minidl.primitives.contraction  # noqa: E402
 import minidl.primitives.elementwise  # noqa: E402

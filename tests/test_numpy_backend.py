@@ -10,7 +10,8 @@ import pytest
 
 import minidl as md
 import minidl.arrays.special
-import minidl.arrays.windows  # as the line above, which puts primitives into the table
+import minidl.arrays.windows
+import minidl.control  # as the lines above, which put primitives into the table
 from minidl import dtypes
 from minidl.backends import get
 from minidl.backends.numpy_backend import make
@@ -322,6 +323,19 @@ def test_scan_equals_the_loop_it_stands_for(reverse):
     for got in (xp.scan(w, h, xs, **params), program(w, h, xs)):
         np.testing.assert_array_equal(got[0], carry)
         np.testing.assert_array_equal(got[1], ys)
+
+
+@pytest.mark.parametrize("name", ["torch", "jax"])
+def test_a_backend_without_loops_of_its_own_takes_the_plain_ones(name):
+    """As one of a third party does."""
+    pytest.importorskip(name)
+    own, rng = get(name), np.random.default_rng(0)
+    params = {"body": body_graph(), "length": 5, "n_consts": 1, "n_carry": 1, "reverse": True}
+    with own.scope():
+        given = [own.asarray(rng.normal(size=shape), float64) for shape in (3, 3, (5, 3))]
+        for got, wanted in zip(own.fallback("scan")(*given, **params), own.scan(*given, **params), strict=True):
+            assert own.is_native(got)
+            np.testing.assert_allclose(own.to_numpy(got), own.to_numpy(wanted), rtol=1e-14)  # XLA fuses
 
 
 def test_while_and_cond_run_their_graphs():

@@ -294,18 +294,18 @@ class _Speller:
                 texts.append(f"{k}=({', '.join(self._body(g) for g in v)},)")
             else:
                 texts.append(f"{k}={v!r}")
-        self.found._define(_PACKAGE + "numpy_control", kind)
+        self.found._define("minidl.control.on_numpy", kind)
         return f"{kind}({', '.join([*inputs, *texts])})"
 
     def _scan(self, equation: Equation, inputs: list[str], **params: Any) -> str:
         stacks = ", ".join(f"np.empty({v.shape}, {_numpy(v.dtype)})" for v in equation.outputs[params["n_carry"] :])
-        return f"{self._loop('scan', inputs, params)[:-1]}, stacks=[{stacks}])"
+        return f"{self._loop('scanned', inputs, params)[:-1]}, stacks=[{stacks}])"
 
     def _while_loop(self, equation: Equation, inputs: list[str], **params: Any) -> str:
-        return self._loop("while_loop", inputs, params)
+        return self._loop("repeated", inputs, params)
 
     def _cond(self, equation: Equation, inputs: list[str], **params: Any) -> str:
-        return self._loop("cond", inputs, params)
+        return self._loop("chosen", inputs, params)
 
 
 class _Named(Graph):

@@ -1,0 +1,157 @@
+"""numba: loops and branches as kernels that run the programs of their bodies, without the interpreter."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from minidl.backends.numba_kernels import BROUGHT, execute, memory, resolve
+from minidl.backends.numba_lower import index_of, source
+from minidl.backends.numba_machine import as_ptr, jit
+from minidl.backends.numba_shared import copy_bytes
+from minidl.graph import Equation
+
+BROUGHT.update(dict.fromkeys(("run_scan", "run_while", "run_cond"), __name__))
+
+
+# ---- kernels ------------------------------------------------------------------------------------------------------------------------------
+@jit
+def frame(header):
+    """Scratch memory, bases and arguments for one program that runs inside another."""
+    block, address = memory(header[7])
+    bases, args = np.empty(header[6] + 1, np.int64), np.empty(header[3] + 1, np.int64)
+    bases[0] = address
+    return block, bases, args
+
+
+@jit
+def step(header, bases, args):
+    resolve(header, as_ptr(bases.ctypes.data, np.int64), as_ptr(args.ctypes.data, np.int64))
+    execute(header, args.ctypes.data)
+
+
+@jit
+def alive(block, bases, args):
+    """Keeps a frame from being freed before its last step."""
+    args[-1] = bases[-1] + block[0]
+
+
+@jit
+def run_scan(a):
+    """a: body, length, reverse, n_consts, n_carry, n_xs, n_ys; addresses of consts, carry, xs, results; bytes of carry, of an x, of a y."""
+    header, n, consts, carry, xs, ys = as_ptr(a[0], np.int64), a[1], a[3], a[4], a[5], a[6]
+    first, out, sizes = 7, 7 + consts + carry + xs, 7 + consts + 2 * carry + xs + ys
+    block, bases, args = frame(header)
+    total = 0
+    for i in range(carry):
+        total += (a[sizes + i] + 63) // 64 * 64
+    spare, now = memory(2 * total)
+    after, at = now + total, 0
+    for i in range(carry):
+        copy_bytes(now + at, a[first + consts + i], a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    for i in range(consts):
+        bases[1 + i] = a[first + i]
+    for t in range(n):
+        k = n - 1 - t if a[2] else t
+        at = 0
+        for i in range(carry):
+            bases[1 + consts + i] = now + at
+            bases[1 + consts + carry + xs + i] = after + at
+            at += (a[sizes + i] + 63) // 64 * 64
+        for i in range(xs):
+            bases[1 + consts + carry + i] = a[first + consts + carry + i] + k * a[sizes + carry + i]
+        for i in range(ys):
+            bases[1 + consts + 2 * carry + xs + i] = a[out + carry + i] + k * a[sizes + carry + xs + i]
+        step(header, bases, args)
+        now, after = after, now
+    at = 0
+    for i in range(carry):
+        copy_bytes(a[out + i], now + at, a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    alive(block, bases, args)
+    alive(spare, bases, args)
+
+
+@jit
+def run_while(a):
+    """a: cond, body, n_cond, n_body, n_carry; addresses of cond consts, body consts, carry, results; bytes of each carry."""
+    test, header, n_cond, n_body, carry = as_ptr(a[0], np.int64), as_ptr(a[1], np.int64), a[2], a[3], a[4]
+    first, out = 5 + n_cond + n_body, 5 + n_cond + n_body + carry
+    sizes = out + carry
+    block, bases, args = frame(header)
+    test_block, test_bases, test_args = frame(test)
+    total = 0
+    for i in range(carry):
+        total += (a[sizes + i] + 63) // 64 * 64
+    spare, now = memory(2 * total + 64)
+    after, at, flag = now + total, 0, now + 2 * total
+    for i in range(carry):
+        copy_bytes(now + at, a[first + i], a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    for i in range(n_cond):
+        test_bases[1 + i] = a[5 + i]
+    for i in range(n_body):
+        bases[1 + i] = a[5 + n_cond + i]
+    test_bases[1 + n_cond + carry] = flag
+    while True:
+        at = 0
+        for i in range(carry):
+            test_bases[1 + n_cond + i] = bases[1 + n_body + i] = now + at
+            bases[1 + n_body + carry + i] = after + at
+            at += (a[sizes + i] + 63) // 64 * 64
+        step(test, test_bases, test_args)
+        if not as_ptr(flag, np.uint8)[0]:
+            break
+        step(header, bases, args)
+        now, after = after, now
+    at = 0
+    for i in range(carry):
+        copy_bytes(a[out + i], now + at, a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+    alive(block, bases, args)
+    alive(test_block, test_bases, test_args)
+    alive(spare, bases, args)
+
+
+@jit
+def run_cond(a):
+    """a: address of the index, number of branches, number of addresses; the branches; the addresses of operands and results."""
+    i = min(max(as_ptr(a[0], np.int64)[0], 0), a[1] - 1)
+    header = as_ptr(a[3 + i], np.int64)
+    block, bases, args = frame(header)
+    for j in range(a[2]):
+        bases[1 + j] = a[3 + a[1] + j]
+    step(header, bases, args)
+    alive(block, bases, args)
+
+
+# ---- lowerings ----------------------------------------------------------------------------------------------------------------------------
+def _bytes(v: Any) -> int:
+    return math.prod(v.shape) * v.dtype.itemsize
+
+
+def scan(plan: Any, e: Equation) -> None:
+    p, consts, carry = e.params, e.params["n_consts"], e.params["n_carry"]
+    header = plan.nested(p["body"])
+    operands = [plan.at(a) for a in e.inputs]
+    outs = [plan.out(v) for v in e.outputs]
+    xs, ys = p["body"].inputs[consts + carry :], p["body"].outputs[carry:]
+    numbers = [_bytes(v) for v in (*e.outputs[:carry], *xs, *ys)]
+    plan.call(source("run_scan(a)"), header, p["length"], int(p["reverse"]), consts, carry, len(xs), len(ys), *operands, *outs, *numbers)
+
+
+def while_loop(plan: Any, e: Equation) -> None:
+    p = e.params
+    operands = [plan.at(a) for a in e.inputs]
+    outs = [plan.out(v) for v in e.outputs]
+    headers = plan.nested(p["cond"]), plan.nested(p["body"])
+    plan.call(source("run_while(a)"), *headers, p["n_cond"], p["n_body"], len(outs), *operands, *outs, *(_bytes(v) for v in e.outputs))
+
+
+def cond(plan: Any, e: Equation) -> None:
+    headers = [plan.nested(g) for g in e.params["branches"]]
+    places = [plan.at(a) for a in e.inputs[1:]] + [plan.out(v) for v in e.outputs]
+    plan.call(source("run_cond(a)"), index_of(plan, e.inputs[0]), len(headers), len(places), *headers, *places)
