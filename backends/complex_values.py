@@ -122,33 +122,21 @@ def _atan(a: Part, b: Part) -> Parts:
     return real, imag
 
 
+def sign(real: Part, imag: Part, a: Part, b: Part) -> Parts:
+    """(a + ib) / |a + ib|, which a library makes `real` and `imag` of finite parts: an infinite part hides a finite one; two hide each other."""
+    wild_a, wild_b = absolute(a) == INF, absolute(b) == INF
+    unknown = (a != a) | (b != b) | (wild_a & wild_b)
+    return _hidden(real, a, wild_a, wild_a | wild_b, unknown), _hidden(imag, b, wild_b, wild_a | wild_b, unknown)
+
+
+def _hidden(tame: Part, c: Part, own: Part, wild: Part, unknown: Part) -> Part:
+    one = where(c > 0, full(c, 1.0), full(c, -1.0))
+    return where(unknown, full(c, NAN), where(wild, where(own, one, full(c, 0.0)), tame))
+
+
 # ---- where a library is right -----------------------------------------------------------------------------------------------------------
-def _finite(a: Part, b: Part) -> Part:
-    return (absolute(a) < INF) & (b < INF)
-
-
-def _finite_exp(a: Part, b: Part) -> Part:
-    return (absolute(a) < LARGE) & (b < INF)
-
-
-def _finite_expm1(a: Part, b: Part) -> Part:
-    return (absolute(a) < LARGE) & (b < INF) & ((a != 0) | (b != 0))
-
-
-def _finite_log1p(a: Part, b: Part) -> Part:
-    return (absolute(a) < INF) & (b < INF) & ((a != 0) | (b != 0))
-
-
-def _finite_sin(a: Part, b: Part) -> Part:
-    return (a < INF) & (b < LARGE)
-
-
-def _finite_tanh(a: Part, b: Part) -> Part:
-    return (a < FLAT) & (b < INF)
-
-
-def _finite_tan(a: Part, b: Part) -> Part:
-    return (a < INF) & (b < FLAT)
+def _within(a: Part, b: Part, most_a: float, most_b: float) -> Part:
+    return (absolute(a) < most_a) & (b < most_b)
 
 
 # ---- which parts are zero on an axis, where libraries multiply what overflows by 0 ------------------------------------------------------------
@@ -166,6 +154,14 @@ def _each(a: Part, b: Part) -> Parts:
 
 def _both(a: Part, b: Part) -> Parts:
     return a != a, (a == 0) | (b == 0)
+
+
+def _start(a: Part, b: Part) -> Parts:
+    return (a == 0) & (b == 0), b == 0
+
+
+def _nothing(a: Part, b: Part) -> Parts:
+    return (a == 0) & (b == 0), (a == 0) & (b == 0)
 
 
 # ---- symmetries: what parts to compute with, and the signs of the result ------------------------------------------------------------------
@@ -202,18 +198,20 @@ def _even(real: Part, imag: Part, a: Part, b: Part) -> Parts:
     return real, where(signbit(a) != signbit(b), negative(imag), imag)
 
 
-#: primitive -> (symmetry, its signs, where a library is right, where a part is zero all the same, what is true elsewhere)
+#: primitive -> (symmetry, its signs, where a part is zero all the same, what is true elsewhere); and below which parts a library is right
 TABLE: dict[str, tuple[Callable[..., Any], ...]] = {
-    "exp": (_upper, _mirrored, _finite_exp, _flat, _turned), "expm1": (_upper, _mirrored, _finite_expm1, _flat, _expm1),
-    "log": (_upper, _above, _finite, _nowhere, _log), "log1p": (_upper, _above, _finite_log1p, _nowhere, _log1p),
-    "sqrt": (_upper, _above, _finite, _nowhere, _sqrt), "acosh": (_upper, _above, _finite, _nowhere, _acosh),
-    "acos": (_upper, _below, _finite, _nowhere, _acos), "asin": (_quadrant, _odd, _finite, _nowhere, _asin),
-    "asinh": (_quadrant, _odd, _finite, _nowhere, _asinh), "atan": (_quadrant, _odd, _finite, _nowhere, _atan),
-    "atanh": (_quadrant, _odd, _finite, _nowhere, _atanh), "sin": (_quadrant, _odd, _finite_sin, _each, _sin),
-    "sinh": (_quadrant, _odd, _finite_exp, _each, _sinh), "tan": (_quadrant, _odd, _finite_tan, _each, _tan),
-    "tanh": (_quadrant, _odd, _finite_tanh, _each, _tanh), "cos": (_quadrant, _even, _finite_sin, _both, _cos),
-    "cosh": (_quadrant, _even, _finite_exp, _both, _cosh),
+    "exp": (_upper, _mirrored, _flat, _turned), "expm1": (_upper, _mirrored, _start, _expm1),
+    "log": (_upper, _above, _nowhere, _log), "log1p": (_upper, _above, _nothing, _log1p),
+    "sqrt": (_upper, _above, _nowhere, _sqrt), "acosh": (_upper, _above, _nowhere, _acosh),
+    "acos": (_upper, _below, _nowhere, _acos), "asin": (_quadrant, _odd, _nowhere, _asin),
+    "asinh": (_quadrant, _odd, _nowhere, _asinh), "atan": (_quadrant, _odd, _nowhere, _atan),
+    "atanh": (_quadrant, _odd, _nowhere, _atanh), "sin": (_quadrant, _odd, _each, _sin),
+    "sinh": (_quadrant, _odd, _each, _sinh), "tan": (_quadrant, _odd, _each, _tan),
+    "tanh": (_quadrant, _odd, _each, _tanh), "cos": (_quadrant, _even, _both, _cos),
+    "cosh": (_quadrant, _even, _both, _cosh),
 }  # fmt: skip
+RIGHT: dict[str, tuple[float, float]] = dict.fromkeys(TABLE, (INF, INF)) | dict.fromkeys(("exp", "expm1", "sinh", "cosh"), (LARGE, INF))
+RIGHT |= {"sin": (INF, LARGE), "cos": (INF, LARGE), "tanh": (FLAT, INF), "tan": (INF, FLAT)}
 
 
 def _times(x: Part, y: Part) -> Part:
@@ -257,14 +255,14 @@ def kernels(
     names, where_ = bound(tools), tools["where"]
 
     def made(name: str, f: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        fold, signs, right, zero, elsewhere = (names[g.__name__] for g in TABLE[name])
+        fold, signs, zero, elsewhere = (names[g.__name__] for g in TABLE[name])
 
         def kernel(x: Any) -> Any:
             a, b = split(x)
             u, v = fold(a, b)
             real, imag = split(f(join(u, v)))
             other_real, other_imag = elsewhere(u, v)
-            tame, (no_real, no_imag) = right(u, v), zero(u, v)
+            tame, (no_real, no_imag) = names["_within"](u, v, *RIGHT[name]), zero(u, v)
             return join(*signs(where_(tame & ~no_real, real, other_real), where_(tame & ~no_imag, imag, other_imag), a, b))
 
         kernel.__name__ = name

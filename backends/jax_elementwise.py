@@ -101,6 +101,7 @@ def _sigmoid(x: Any) -> Any:
     return lax.div(lax.select(right, one, z), lax.add(z, one))
 
 
+_sign_parts = complex_values.bound(_TOOLS)["sign"]
 _complex_pow = complex_values.raised(_TOOLS, lax.pow, _complex["log"], _complex["exp"], _split, lax.complex)
 
 for _name, _f in {"erf": lax.erf, "erfc": lax.erfc, "erfinv": lax.erf_inv}.items():
@@ -131,22 +132,8 @@ def softplus(x: Any) -> Any:
 
 @kernel
 def sign(x: Any) -> Any:
-    if x.dtype.kind == "c":
-        return _complex_sign(x)
-    return lax.select(lax.eq(x, const(0, x)), const(0, x), lax.sign(x))  # sign(-0.) is +0, as in NumPy
-
-
-def _complex_sign(x: Any) -> Any:
-    """An infinite part hides a finite one."""
-    parts, whole = (lax.real(x), lax.imag(x)), lax.sign(x)
-    wild = [lax.eq(lax.abs(c), const(np.inf, c)) for c in parts]
-    unknown = lax.bitwise_or(lax.bitwise_or(*map(isnan, parts)), lax.bitwise_and(*wild))
-    out = []
-    for c, w, tame in zip(parts, wild, (lax.real(whole), lax.imag(whole)), strict=True):
-        hidden = lax.select(w, lax.sign(c), const(0, c))
-        tame = lax.select(lax.eq(x, const(0, x)), const(0, c), tame)
-        out.append(lax.select(unknown, const(np.nan, c), lax.select(lax.bitwise_or(*wild), hidden, tame)))
-    return lax.complex(*out)
+    out = lax.select(lax.eq(x, const(0, x)), const(0, x), lax.sign(x))  # sign(-0.) is +0, as in NumPy
+    return lax.complex(*_sign_parts(*_split(out), *_split(x))) if x.dtype.kind == "c" else out
 
 
 def _parts(test: Callable[[Any], Any], join: Callable[[Any, Any], Any], exact: bool) -> Callable[[Any], Any]:

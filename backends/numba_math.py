@@ -84,18 +84,6 @@ def erfinv(x):
 
 # ---- complex functions: Numba's own in the part of the plane to which symmetry leads, and the standard's values ---------------------------------
 @jit
-def complex_sign(z):
-    r = math.hypot(z.real, z.imag)
-    if z.real != z.real or z.imag != z.imag:
-        return complex(math.nan, math.nan)
-    if r == math.inf:
-        a = math.copysign(1.0, z.real) if abs(z.real) == math.inf else 0.0
-        b = math.copysign(1.0, z.imag) if abs(z.imag) == math.inf else 0.0
-        return complex(a, b) if a == 0 or b == 0 else complex(math.nan, math.nan)
-    return complex(0.0, 0.0) if r == 0 else complex(z.real / r, z.imag / r)
-
-
-@jit
 def _where(c, x, y):
     return x if c else y
 
@@ -112,7 +100,14 @@ def _signbit(x):
 
 _TOOLS = {n: getattr(math, n) for n in ("sin", "cos", "atan2", "hypot", "log", "log1p")}
 _COMPLEX = complex_values.bound(_TOOLS | {"where": _where, "full": _full, "signbit": _signbit, "negative": operator.neg, "absolute": abs}, jit)
-_near_one = _COMPLEX["near_one"]
+_near_one, _sign, _within = _COMPLEX["near_one"], _COMPLEX["sign"], _COMPLEX["_within"]
+
+
+@jit
+def complex_sign(z):
+    r = math.hypot(z.real, z.imag)
+    real, imag = _sign(z.real / r if r != 0 else 0.0, z.imag / r if r != 0 else 0.0, z.real, z.imag)
+    return complex(real, imag)
 
 
 @jit
@@ -122,13 +117,14 @@ def _log1p(z):
 
 
 def _complex_function(name):
-    fold, signs, right, zero, elsewhere = (_COMPLEX[f.__name__] for f in complex_values.TABLE[name])
+    fold, signs, zero, elsewhere = (_COMPLEX[f.__name__] for f in complex_values.TABLE[name])
+    most_real, most_imag = complex_values.RIGHT[name]
     own = _log1p if name == "log1p" else getattr(np, f"arc{name[1:]}" if name[0] == "a" else name)
 
     @jit
     def function(z):
         u, v = fold(z.real, z.imag)
-        if right(u, v):
+        if _within(u, v, most_real, most_imag):
             w = own(complex(u, v))
             real, imag = w.real, w.imag
             no_real, no_imag = zero(u, v)

@@ -302,38 +302,23 @@ def _by_size(blocks: Sequence[Storage], late: Sequence[Storage] = ()) -> int:
 
 
 def _in_turn(blocks: Sequence[Storage], bottom: int) -> int:
-    """Above bottom: in the order in which they are needed, each where a dead one was."""
+    """Above bottom: in the order in which they are needed, each where a dead one of its size was."""
     ends: dict[int, list[Storage]] = {}
     starts: dict[int, list[Storage]] = {}
     for s in blocks:
         ends.setdefault(s.last, []).append(s)
         starts.setdefault(s.first or 0, []).append(s)
-    free: list[tuple[int, int]] = []  # (offset, size), sorted
+    free: dict[int, list[int]] = {}  # offsets by size
     top = bottom
     for i in sorted(ends.keys() | starts):
         for s in starts.get(i, ()):
-            fitting = min(((size, at) for at, size in free if size >= s.nbytes), default=None)
-            if fitting is None:
-                s.offset, top = top, top + s.nbytes
+            if idle := free.get(s.nbytes):
+                s.offset = idle.pop()
             else:
-                size, s.offset = fitting
-                free.remove((s.offset, size))
-                if size > s.nbytes:
-                    free.append((s.offset + s.nbytes, size - s.nbytes))
+                s.offset, top = top, top + s.nbytes
         for s in ends.get(i, ()):
-            free.append((s.offset, s.nbytes))
-        free = _coalesced(free)
+            free.setdefault(s.nbytes, []).append(s.offset)
     return top
-
-
-def _coalesced(free: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    out: list[tuple[int, int]] = []
-    for at, size in sorted(free):
-        if out and out[-1][0] + out[-1][1] == at:
-            out[-1] = out[-1][0], out[-1][1] + size
-        else:
-            out.append((at, size))
-    return out
 
 
 def has_kernel(equation: Equation) -> bool:

@@ -225,8 +225,7 @@ _TOOLS = {n: getattr(torch, n) for n in complex_values.TOOLS if n != "full"}
 _TOOLS["full"] = lambda like, value: torch.full((), value, dtype=like.dtype, device=like.device)
 #: Kernels for complex numbers where torch's function has other values than the standard's.
 COMPLEX = complex_values.kernels(_TOOLS, {n: PLAIN[n] for n in ("acos", "expm1", "log1p", "tan", "tanh")}, _split, torch.complex)
-
-
+_sign_parts = complex_values.bound(_TOOLS)["sign"]
 _complex_pow = complex_values.raised(_TOOLS, torch.pow, torch.log, torch.exp, _split, torch.complex)
 
 
@@ -270,18 +269,10 @@ for _name, _f in SUMS.items():
 
 
 def _complex_sign(x: Tensor) -> Tensor:
-    """An infinite part hides a finite one."""
     out = torch.sgn(x)
     if x.is_cpu and not unseen(x) and cmath.isfinite(x.sum().item()):
         return out
-    a, b = x.real, x.imag
-    wild, nan = torch.isinf(a) | torch.isinf(b), (a != a) | (b != b)
-    unknown = nan | (torch.isinf(a) & torch.isinf(b))
-
-    def part(c: Tensor, other: Tensor) -> Tensor:
-        return torch.where(unknown, math.nan, torch.where(wild, torch.where(torch.isinf(c), torch.sign(c), 0.0), other))
-
-    return torch.complex(part(a, out.real), part(b, out.imag))
+    return torch.complex(*_sign_parts(*_split(out), *_split(x)))
 
 
 # ---- integers and division ------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from minidl.backends.torch_kernels import keep_inside, keep_positive
 from minidl.backends.torch_linear import MANY
 from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
 from minidl.graph import Emitted, Equation, Graph, Literal, Var
+from minidl.lowering import Recorder
 from minidl.passes.basic import dead_code
 from minidl.passes.rewriting import common
 from minidl.primitives.core import table
@@ -135,24 +136,21 @@ def log_softmax_of(graph: Graph) -> Graph:
         if (left := common(e, seen, new)) is not None:
             equations.append(left)
 
-    def add(e: Equation, name: str, *inputs: Any, **params: Any) -> Any:
-        shape, dtype = table[name].infer(*inputs, **params)
-        out = Var(tuple(shape), dtype)
-        take(Equation(table[name], inputs, params, (out,), e.where))
-        return new.get(out, out)
-
     for e in graph.equations:
         if e not in found:
             take(e)
             continue
         take(found[e])
-        (x, i), axis, zero = e.inputs, e.params["axis"], Literal(0.0, e.outputs[0].dtype)
+        (x, i), axis, xp = e.inputs, e.params["axis"], Recorder(e.where)
         place = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
-        high, top = (add(e, "max", new.get(v, v), axis=(axis,), keepdims=False) for v in (x, found[e].outputs[0]))
-        inside = add(e, "logical_and", add(e, "ge", i, Literal(0, i.dtype)), add(e, "lt", i, Literal(x.shape[axis], i.dtype)))
-        mine = add(e, "reshape", add(e, "take_along", x, add(e, "reshape", i, shape=place), axis=axis), shape=i.shape)
-        d = add(e, "where", add(e, "eq", mine, high), zero, add(e, "sub", mine, high))  # never inf - inf
-        take(Equation(table["where"], (inside, add(e, "add", d, add(e, "log", top)), zero), {}, e.outputs, e.where))
+        high, top = (xp.max(v, axis=(axis,), keepdims=False) for v in (x, found[e].outputs[0]))
+        inside = xp.logical_and(xp.ge(i, 0), xp.lt(i, x.shape[axis]))
+        mine = xp.reshape(xp.take_along(x, xp.reshape(i, shape=place), axis=axis), shape=i.shape)
+        d = xp.where(xp.eq(mine, high), Literal(0.0, high.dtype), xp.sub(mine, high))  # never inf - inf
+        xp.where(inside, xp.add(d, xp.log(top)), 0.0)
+        *steps, last = xp.recorded
+        for step in (*steps, Equation(last.primitive, last.inputs, last.params, e.outputs, e.where)):
+            take(step)
     return Graph(graph.inputs, equations, [new.get(a, a) for a in graph.outputs], graph.name)
 
 

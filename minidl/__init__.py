@@ -46,7 +46,7 @@ try:
     from minidl.errors import checked, explained
     from minidl.graph import Graph
     from minidl.ops import *  # noqa: F403
-    from minidl.settings import get_default_dtype, out_of_bounds, set_auto, set_default_dtype, strict_promotion, strong_zero
+    from minidl.settings import get_default_dtype, out_of_bounds, set_default_dtype, strict_promotion, strong_zero
     from minidl.tensors import Tensor
 finally:
     if _collects:
@@ -68,12 +68,14 @@ if TYPE_CHECKING:
     from minidl.arrays.windows import *  # noqa: F403
     from minidl.batching import vmap
     from minidl.checkpointing import checkpoint
+    from minidl.contest import set_auto
     from minidl.control import cond, fori_loop, map, scan, switch, while_loop
     from minidl.custom import custom_jvp, custom_vjp
     from minidl.einstein import einsum
+    from minidl.explanation import explain
     from minidl.inspection import __array_namespace_info__, can_cast, finfo, iinfo, isdtype, result_type
     from minidl.jacobians import hessian, jacfwd, jacrev
-    from minidl.jitting import explain, jit
+    from minidl.jitting import jit
     from minidl.precision import autocast, full_precision, is_autocast_enabled, low_precision
     from minidl.profiling import profile
     from minidl.quantize import matmul_int8
@@ -96,11 +98,12 @@ _ARRAYS = {
 }  # fmt: skip
 #: Loaded when first used, which keeps `import minidl` near the cost of `import numpy`.
 _LATER = {
-    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "custom": "custom_jvp custom_vjp",
-    "deploy": "export freeze", "einstein": "einsum", "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type",
-    "jacobians": "hessian jacfwd jacrev", "jitting": "explain jit", "precision": "autocast full_precision is_autocast_enabled low_precision",
-    "profiling": "profile", "quantize": "matmul_int8", "random": "manual_seed", "testing": "bisect parity", "tracing": "host trace",
-    "train": "summary", "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
+    "batching": "vmap", "control": "cond fori_loop map scan switch while_loop", "checkpointing": "checkpoint", "contest": "set_auto",
+    "custom": "custom_jvp custom_vjp", "deploy": "export freeze", "einstein": "einsum", "explanation": "explain",
+    "inspection": "__array_namespace_info__ can_cast finfo iinfo isdtype result_type", "jacobians": "hessian jacfwd jacrev", "jitting": "jit",
+    "precision": "autocast full_precision is_autocast_enabled low_precision", "profiling": "profile", "quantize": "matmul_int8",
+    "random": "manual_seed", "testing": "bisect parity", "tracing": "host trace", "train": "summary",
+    "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
 for _module, _names in list(_ARRAYS.items())[1:]:

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import minidl as md
-from minidl.contest import Contest, Report, Row, short
-from minidl.extend import Auto, Engine, disk
+from minidl.contest import Auto, Contest, Report, Row, short
+from minidl.extend import Engine, disk
 
 if TYPE_CHECKING:
     from minidl.program import Program

@@ -174,21 +174,8 @@ def constant(like: Tensor, value: float) -> Tensor:
 
 def _needs_tensors(roots: Sequence[tuple[Node, Tensor]]) -> bool:
     """Inside an interpreter a pass may meet nodes of an outer level, which never run raw."""
-    return bool(busy[0]) and state.interpreter is not None and _foreign([n for n, _ in roots])
-
-
-def _foreign(roots: Sequence[Node]) -> bool:
-    level, seen, stack = state.interpreter, set(), list(roots)
-    while stack:
-        node = stack.pop()
-        if node[0] in seen:
-            continue
-        seen.add(node[0])
-        if node[1] is not LEAF and node[2] is not level:
-            return True
-        if node[1] is not RELEASED:
-            stack.extend(tape.parents_of(node))
-    return False
+    level = state.interpreter if busy[0] else None
+    return level is not None and any(n[1] is not LEAF and n[2] is not level for n in tape.above(*(n for n, _ in roots)))
 
 
 def _accumulate(leaf: tape.Leaf, g: Tensor, hooked: bool = False) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ import numpy as np
 
 import minidl as md
 from minidl.columns import columns
-from minidl.extend import Auto, Engine, handed
+from minidl.extend import Engine, handed
 from minidl.extend import get_backend as get
 from minidl.stopwatch import Stopwatch, settle
 
@@ -46,6 +47,31 @@ _TIE = 1.05  # times the best within which more rounds may tell
 _NEAR = 1.01  # times the best within which the inputs' own backend is taken: nearer than two measurements of one program
 _CLOSE, _REACH = 1.25, 4.0  # times the winner: who is timed again in a later process; who is, where the winner's time changed by as much as _CLOSE
 _ULPS, _DRAWS, _ROOM = 4, 3, 4.0  # how far inputs are moved, how often, and how much more than the largest movement seen is allowed
+
+class Auto:
+    """What backend="auto" may do: measure, and for how many seconds a graph.
+
+    >>> isinstance(md.extend.Auto.measure, bool) and md.extend.Auto.budget >= 0
+    True
+    """
+
+    measure = os.environ.get("MINIDL_AUTO", "on").lower() not in ("off", "0", "no", "false")
+    budget = float(os.environ.get("MINIDL_AUTO_BUDGET", 30.0))
+
+
+def set_auto(*, measure: bool | None = None, budget: float | None = None) -> None:
+    """Whether backend="auto" measures (environment: MINIDL_AUTO=off), and for how many seconds a graph (MINIDL_AUTO_BUDGET, 30 by default).
+
+    Where it does not measure, a program runs on the backend of its inputs, so that results are the same on every run and every machine of a kind.
+    Raises ValueError for a negative budget. A budget of 0 still measures the backend of the inputs, and nothing else.
+
+    >>> md.set_auto(measure=True, budget=30.0)
+    """
+    if budget is not None and not budget >= 0:
+        raise ValueError(f"set_auto: the budget is a number of seconds, not {budget}")
+    Auto.measure = Auto.measure if measure is None else bool(measure)
+    Auto.budget = Auto.budget if budget is None else float(budget)
+
 
 #: Who runs a program, the graph as it was compiled, and why.
 Chosen = tuple[Engine, Callable[..., tuple], "Report"]

@@ -94,14 +94,14 @@ def _integers(v: Any) -> bool:
     return isinstance(v, (tuple, list)) and all(map(_integer, v))
 
 
-#: What a parameter's annotation asks for: each alternative of it in words, and its test.
-_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "int": ("an integer", _integer),
-    "float": ("a real number", lambda v: _number(v) and not isinstance(v, complex)),
-    "complex": ("a number", _number),
-    "bool": ("True or False", lambda v: isinstance(v, bool) or type(v).__name__ == "bool"),
-    "str": ("a string", lambda v: isinstance(v, str)),
-    "None": ("None", lambda v: v is None),
+#: What annotations ask for: each alternative in words, its test, and classes that fit without a look at the value.
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "int": ("an integer", _integer, int),
+    "float": ("a real number", lambda v: _number(v) and not isinstance(v, complex), float, int),
+    "complex": ("a number", _number, float, int, complex),
+    "bool": ("True or False", lambda v: isinstance(v, bool) or type(v).__name__ == "bool", bool),
+    "str": ("a string", lambda v: isinstance(v, str), str),
+    "None": ("None", lambda v: v is None, type(None)),
     "Tensor": ("a Tensor", lambda v: hasattr(v, "payload") and hasattr(v, "dtype")),
     "Sequence[int]": ("a sequence of integers", _integers),
     "tuple[int, ...]": ("a tuple of integers", _integers),
@@ -109,20 +109,35 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "Sequence[Any]": ("a sequence", lambda v: isinstance(v, (tuple, list))),
     "Sequence[Tensor]": ("a sequence of Tensors", lambda v: isinstance(v, (tuple, list))),
 }
-#: Classes that fit without a look at the value.
-_QUICK = {"int": (int,), "float": (float, int), "complex": (float, int, complex), "bool": (bool,), "str": (str,), "None": (type(None),)}
+#: What those of layers ask for besides, by what stands in front of the bracket. Only where something went wrong are they asked.
+_LOOSE: dict[str, tuple[Any, ...]] = {
+    "Callable": ("a function", callable),
+    "Iterable": ("an iterable", lambda v: hasattr(v, "__iter__") and not isinstance(v, str)),
+    "Mapping": ("a mapping", lambda v: hasattr(v, "keys")),
+    "Module": ("a Module", lambda v: hasattr(v, "forward")),
+    "tuple": ("a tuple", lambda v: isinstance(v, (tuple, list))),
+}
 _ALIASES = {"Axis": "int | tuple[int, ...] | None", "Shape": "int | Sequence[int]", "Size": "int | Sequence[int]"}
+_LOOSE_ALIASES = {**_ALIASES, "OutSize": "int | None | Sequence[Any]", "Mask": "Tensor | None", "Activation": "str | Callable"}
 
 
-def _parts(parameter: inspect.Parameter) -> list[str]:
-    """The alternatives that a parameter's annotation names, where all of them are known; () where they are not."""
-    annotation = parameter.annotation
-    if parameter.name == "dtype":
-        return ["dtype", "None"]
-    if not isinstance(annotation, str) or parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+def _asked(parameter: inspect.Parameter, loose: bool = False) -> list[tuple[Any, ...]]:
+    """The alternatives that a parameter's annotation names, where all of them are known; none where they are not. loose: of a layer."""
+    asked, aliases = parameter.annotation, _LOOSE_ALIASES if loose else _ALIASES
+    if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
         return []
-    parts = re.sub(r"\bmd\.", "", _ALIASES.get(annotation, annotation)).split(" | ")
-    return parts if all(p in _KINDS for p in parts) else []
+    text = "dtype | None" if parameter.name == "dtype" else asked if isinstance(asked, str) else getattr(asked, "__name__", "")
+    parts = (q for p in text.split(" | ") for q in aliases.get(p, p).split(" | "))
+    kinds = [_KINDS.get(p) or (_LOOSE.get(p.partition("[")[0]) if loose else None) for p in (re.sub(r"\b(md|nn)\.", "", p) for p in parts)]
+    return [kind for kind in kinds if kind is not None] if None not in kinds else []
+
+
+def _fits(kinds: Sequence[tuple[Any, ...]], value: Any) -> bool:
+    return not kinds or any(kind[1](value) for kind in kinds)
+
+
+def _must_be(name: str, parameter: str, kinds: Sequence[tuple[Any, ...]], value: Any) -> str:
+    return f"{name}: {parameter} must be {' or '.join(dict.fromkeys(kind[0] for kind in kinds))}, not {shown(value)}"
 
 
 class Contract:
@@ -131,30 +146,17 @@ class Contract:
     def __init__(self, f: Callable[..., Any]):
         self.name = getattr(f, "room", "") + f.__name__
         self.signature, self.code = inspect.signature(f), getattr(f, "__code__", None)
-        self.parts = {n: p for n, q in self.signature.parameters.items() if (p := _parts(q))}
-        quick = {n: {c for part in p for c in _QUICK.get(part, ())} for n, p in self.parts.items()}
-        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        names = [n for n, q in self.signature.parameters.items() if q.kind in kinds]
-        self.placed = [(n, quick.get(n)) for n in names]
-        self.quick = quick
-
-    def fit(self, args: Sequence[Any], params: dict[str, Any]) -> None:
-        """Raise TypeError for the first argument that is not what its parameter's annotation says."""
-        for value, (name, quick) in zip(args, self.placed, strict=False):
-            if quick is not None and value.__class__ not in quick:
-                self.look(name, value)
-        for name, value in params.items():
-            quick = self.quick.get(name)
-            if quick is not None and value.__class__ not in quick:
-                self.look(name, value)
+        self.kinds = {n: kinds for n, q in self.signature.parameters.items() if (kinds := _asked(q))}
+        self.quick = {n: {c for kind in kinds for c in kind[2:]} for n, kinds in self.kinds.items()}
+        places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.placed = [(n, self.quick.get(n)) for n, q in self.signature.parameters.items() if q.kind in places]
 
     def look(self, name: str, value: Any) -> None:
         """Raise TypeError if the value is none of the things that the parameter takes."""
-        parts = self.parts[name]
-        if not any(_KINDS[p][1](value) for p in parts):
-            words = dict.fromkeys(_KINDS[p][0] for p in parts)
-            raise TypeError(f"{self.name}: {name} must be {' or '.join(words)}, not {shown(value)}")
-        if "Tensor" in parts:
+        kinds = self.kinds.get(name, ())
+        if not _fits(kinds, value):
+            raise TypeError(_must_be(self.name, name, kinds, value))
+        if _KINDS["Tensor"] in kinds:
             self.quick[name].add(value.__class__)
 
     def told(self, error: Exception, args: Sequence[Any], params: dict[str, Any]) -> Exception:
@@ -184,7 +186,7 @@ def _dtype(value: Any) -> bool:
         return False
 
 
-_KINDS["dtype"] = ("a dtype such as md.float32 or its name", _dtype)
+_KINDS["dtype"] = "a dtype such as md.float32 or its name", _dtype
 _ORDINARY = (Number, str, type(None), slice, type(Ellipsis), type)
 
 
@@ -210,40 +212,26 @@ def refused(f: Callable[..., Any], error: Exception, *args: Any, **params: Any) 
     """
     if not between(error, f.__code__):
         raise error
+    known = contract(f)
     try:
-        contract(f).fit(args, params)
+        for name, value in known.signature.bind(*args, **params).arguments.items():
+            known.look(name, value)
     except TypeError as unfit:
         return unfit
-    return contract(f).told(error, args, params)
+    return known.told(error, args, params)
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------------------------
-#: What annotations of layers ask for beside _KINDS, by what stands in front of the bracket. Only where something went wrong are they asked.
-_LOOSE: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "Callable": ("a function", callable),
-    "Iterable": ("an iterable", lambda v: hasattr(v, "__iter__") and not isinstance(v, str)),
-    "Mapping": ("a mapping", lambda v: hasattr(v, "keys")),
-    "Module": ("a Module", lambda v: hasattr(v, "forward")),
-    "tuple": ("a tuple", lambda v: isinstance(v, (tuple, list))),
-}
-_LOOSE_ALIASES = {**_ALIASES, "OutSize": "int | None | Sequence[Any]", "Mask": "Tensor | None", "Activation": "str | Callable"}
 _ACCIDENTS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
 
 
 def _unfit(name: str, given: dict[str, Any], signature: inspect.Signature) -> str:
     """What is said of the first argument that is not what its parameter's annotation asks for, "" if all are."""
     for k, value in given.items():
-        parameter = signature.parameters[k]
-        asked = parameter.annotation
-        text = "dtype | None" if k == "dtype" else asked if isinstance(asked, str) else getattr(asked, "__name__", "")
-        parts = [q for p in text.split(" | ") for q in _LOOSE_ALIASES.get(p, p).split(" | ")]
-        kinds = [_KINDS.get(p) or _LOOSE.get(p.partition("[")[0]) for p in (re.sub(r"\b(md|nn)\.", "", p) for p in parts)]
-        known = [kind for kind in kinds if kind is not None]
-        plain = parameter.kind not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        if plain and len(known) == len(kinds) and not any(fits(value) for _, fits in known):
-            words = " or ".join(dict.fromkeys(words for words, _ in known))
-            way_out = "; md.asarray makes one" if words.startswith("a Tensor") and value is not None and not isinstance(value, str) else ""
-            return f"{name}: {k} must be {words}, not {shown(value)}{way_out}"
+        kinds = _asked(signature.parameters[k], loose=True)
+        if not _fits(kinds, value):
+            way_out = "; md.asarray makes one" if kinds[0] is _KINDS["Tensor"] and value is not None and not isinstance(value, str) else ""
+            return _must_be(name, k, kinds, value) + way_out
     return ""
 
 

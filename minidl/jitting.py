@@ -27,7 +27,6 @@ from minidl.context import busy, satellite, state
 from minidl.graph import Graph
 from minidl.guards import JitWarning
 from minidl.program import MISS, Program
-from minidl.settings import Auto
 
 #: How often a function may be traced before somebody is told (PyTorch's recompile_limit).
 MANY = 8
@@ -147,8 +146,8 @@ class Jitted:
         backend = self.backend or ("auto" if self.mode is None and automatic() else None)
         program.report, run = None, None
         if backend == "auto" and (auto := satellite("auto")) is not None:
-            program.source.env["Auto"] = Auto
-            program.terms.append(f"Auto.measure is {Auto.measure}")
+            program.source.env["Auto"] = auto.Auto
+            program.terms.append(f"Auto.measure is {auto.Auto.measure}")
             engine, run, program.report = auto.choose(program, program.natives(args, kwargs))
         else:  # without that room nobody measures
             engine = Engine(program.xp, None if backend == "auto" else backend, self.mode)
@@ -202,8 +201,8 @@ class Jitted:
                 f"jit: the function depends on something that jit does not see; make it an argument, a global, or an attribute of a Module:\n{diff}"
             )
 
-    def explain(self, *args: Any, **kwargs: Any) -> Explanation:
-        """How a call with these arguments would run; see md.explain."""
+    def explain(self, *args: Any, **kwargs: Any) -> Any:
+        """How a call with these arguments would run; see md.explain. The program is there then, if it was not."""
         program = next((p for p in self.programs if p.holds() and not p.why(args, kwargs)), None)
         if program is None:
             program = Program(self, args, kwargs, state.grad)
@@ -211,48 +210,11 @@ class Jitted:
             if program.once is None and not self.always:
                 with self._lock:
                     self._keep(program)
-        return Explanation(program)
+        return importlib.import_module("minidl.explanation").Explanation(program)  # by name: it stands above
 
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run."""
         return Program(self, args, kwargs, state.grad).graph
-
-
-class Explanation:
-    """How a jitted call runs. `str` of it is the table, `rows` what was measured where backend="auto" chose."""
-
-    def __init__(self, program: Program):
-        graph, engine = program.graph, program.engine
-        kinds = [i.kind for i in program.inputs]
-        self.backend, self.mode, self.equations, self.guards = engine.xp.name, engine.mode, len(graph.equations), len(program.terms)
-        self.rows = program.report.rows if program.report else []
-        lines = [f"{graph.name}: {self.equations} equations, {self.guards} guards, runs on {engine!r} ({engine.xp.device})"]
-        lines += [f"inputs: {', '.join(f'{kinds.count(k)} {k}' for k in dict.fromkeys(kinds)) or 'none'}; of the {program.xp.name} backend"]
-        lines += [f"outputs: {program.n_out}, of which {len(program.writes)} overwrite a tensor", f"linked in {program.seconds * 1e3:.1f} ms"]
-        self.text = "\n".join([*lines, *([str(program.report)] if program.report else [])])
-
-    def __str__(self) -> str:
-        return self.text
-
-    def __repr__(self) -> str:
-        return f"<explanation: {self.text.splitlines()[0]}>"
-
-
-def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
-    """Print how a jitted function runs for these arguments: backend and mode, equations, guards; for backend="auto" also what was tried, how long
-    that took to compile and to run, how well it agrees with the inputs' backend, what won and why. Returns the same as an object.
-
-    f is traced and compiled if it has to be, but not run: no state changes. A function that is not jitted is jitted first.
-
-    >>> def wave(x):
-    ...     return md.sin(x) * 2.0
-    >>> print(repr(md.jit(wave).explain(md.ones((3,), backend="numpy"))))
-    <explanation: wave: 2 equations, ... guards, runs on numpy (cpu)>
-    """
-    jitted = f if isinstance(f, Jitted) else jit(f)
-    found = jitted.explain(*args, **kwargs)
-    print(found)
-    return found
 
 
 def jit(

@@ -76,13 +76,9 @@ class Kind:
         self.pull: Callable[..., None] = self._pull_typed if wide else self._first
         self.one: Callable[..., Any] | None = self._first_one if self.n == 1 and not wide and primitive.name != "slice" else None
 
-    def rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
-        """All cotangents at once: what a backend that fuses compiles as one function."""
-        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), False)
-
-    def strong_rules(self, xp: Any, g: Any, *residuals: Any) -> list[Any]:
-        """rules with strong zeros."""
-        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), True)
+    def rules(self, zeros: bool, xp: Any, g: Any, *residuals: Any) -> list[Any]:
+        """All cotangents at once: what a backend that fuses compiles as one function. zeros: with strong ones."""
+        return self._cotangents(xp, g, dict(zip(self.residuals, residuals, strict=True)), zeros)
 
     def _cotangents(self, xp: Any, g: Any, values: dict[str, Any], zeros: bool) -> list[Any]:
         p, out = self.primitive, []
@@ -96,28 +92,19 @@ class Kind:
             out.append(unbroadcast(xp, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
         return out
 
-    def pull_strong(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        """pull with strong zeros, in the general way: no code is generated for it."""
+    def pull_whole(self, node: Node, g: Any, pending: dict, heap: list, zeros: bool = False) -> None:
+        """pull without code of its own: with strong zeros, and as one dispatch on backends for which a dispatch is dear."""
         if self.wide:
             return self._pull_typed(node, g, pending, heap)
-        xp = node[2]
-        key = xp, "strong"
+        xp, n = node[2], self.n
         if not getattr(xp, "fuses", False):
-            found = self.strong_rules(xp.bare, g, *node[3 + self.n :])
+            found = self.rules(zeros, xp.bare, g, *node[3 + n :])
         else:
-            call = self.fused.get(key) or self.fused.setdefault(key, xp.fuse(self.strong_rules, self.statics))
-            found = call(g, *node[3 + self.n :])
-        for parent, d in zip(node[3 : 3 + self.n], found, strict=True):
-            deposit(parent, d, pending, heap, xp)
-
-    def pull_fused(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        """pull as one dispatch, on backends for which a dispatch is dear."""
-        xp = node[2]
-        call = self.fused.get(xp)
-        if call is None:
-            call = self.fused[xp] = xp.fuse(self.rules, self.statics)
-        n = self.n
-        for parent, d in zip(node[3 : 3 + n], call(g, *node[3 + n :]), strict=True):
+            call = self.fused.get((xp, zeros))
+            if call is None:
+                call = self.fused[xp, zeros] = xp.fuse(functools.partial(self.rules, zeros), self.statics)
+            found = call(g, *node[3 + n :])
+        for parent, d in zip(node[3 : 3 + n], found, strict=True):
             deposit(parent, d, pending, heap, xp)
 
     def _pull_typed(self, node: Node, g: Any, pending: dict, heap: list) -> None:

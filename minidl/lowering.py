@@ -13,29 +13,22 @@ from typing import Any
 from minidl.context import interpreting
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.passes.rewriting import common
-from minidl.primitives.core import decomposed, table
+from minidl.primitives.core import Interpreter, Primitive, decomposed
 
 #: What two decompositions compute alike is kept from one to the other up to so many bytes and over so many equations: it costs memory, too.
 SHARED, NEAR = 1 << 16, 48
 
 
-class Recorder:
+class Recorder(Interpreter):
     """A namespace that records equations: what a decomposition runs on."""
 
     def __init__(self, line: str | None):
+        super().__init__()
         self.recorded: list[Equation] = []
         self.line = line
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in table:
-            raise AttributeError(name)
-        return lambda *args, **params: self._record(name, args, params)
-
-    def dtype_of(self, atom: Any) -> Any:
-        return atom.dtype
-
-    def _record(self, name: str, args: Sequence[Any], params: dict[str, Any]) -> Any:
-        primitive = table[name]
+    def call(self, primitive: Primitive, args: Sequence[Any], params: dict[str, Any]) -> Any:
+        """Record an equation; numbers become literals."""
         joins = primitive.joins or range(len(args))
         common = next((a.dtype for i, a in enumerate(args) if i in joins and isinstance(a, (Var, Literal))), None)
         atoms = tuple(a if isinstance(a, (Var, Literal)) else _literal(a, common) for a in args)
@@ -93,7 +86,7 @@ def multiplied(graph: Graph, least: int) -> Graph:
 
     >>> from minidl.dtypes import float32
     >>> x, y, z = Var((8, 1, 4), float32), Var((8, 1, 3), float32), Var((8, 4, 3), float32)
-    >>> product = Equation(table["dot_general"], (x, y), {"contract": ((1,), (1,)), "batch": ((0,), (0,))}, (z,))
+    >>> product = Equation(md.extend.table["dot_general"], (x, y), {"contract": ((1,), (1,)), "batch": ((0,), (0,))}, (z,))
     >>> from minidl.fusion import regions
     >>> regions(multiplied(Graph([x, y], [product], [z]), 0))[-1]
     <region [8, 4, 3]x[]: mul add>
@@ -138,7 +131,7 @@ def expand(graph: Graph, keep: Container[str] = (), choose: Callable[[Equation],
 
     >>> from minidl.dtypes import float32
     >>> x, y = Var((8, 4), float32), Var((8, 4), float32)
-    >>> graph = expand(Graph([x], [Equation(table["softmax"], (x,), {"axis": 1}, (y,))], [y]))
+    >>> graph = expand(Graph([x], [Equation(md.extend.table["softmax"], (x,), {"axis": 1}, (y,))], [y]))
     >>> from minidl.fusion import regions
     >>> regions(graph)
     [<region [8]x[4]: max eq where eq sub where exp sum eq where div>]

@@ -20,11 +20,10 @@ from minidl import tape, tree
 from minidl.backends import loaded
 from minidl.backends.reuse import VIEWS
 from minidl.context import state
-from minidl.graph import Graph, Literal, last_uses
+from minidl.graph import Graph
 from minidl.jitting import Jitted
 from minidl.primitives import table
 from minidl.program import Program
-from minidl.shapes import describe
 from minidl.tensors import Tensor
 
 _lock = threading.Lock()
@@ -100,11 +99,6 @@ class _Timed(tape.Hooked):
     def __init__(self, inner: Any, recorder: _Recorder):
         super().__init__(inner)
         self.recorder = recorder
-
-    @property
-    def outputs(self) -> int:
-        """Those of an opaque node, for which its projections ask."""
-        return int(self.inner.outputs)
 
     def pull(self, node: Any, g: Any, pending: dict, heap: list) -> None:
         """The inner kind's, with a clock."""
@@ -184,26 +178,10 @@ def _eager(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Record
 
 def _equations(graph: Graph, xp: Any, natives: list[Any]) -> _Recorder:
     """Run a graph equation by equation; values are dropped after their last use."""
-    recorder, last = _Recorder(), last_uses(graph)
-    env: dict[Any, Any] = dict(zip(graph.inputs, natives, strict=True))
+    recorder = _Recorder()
+    timed = lambda primitive, args, params: recorder.timed(xp, primitive.name, getattr(xp, primitive.name))(*args, **params)
     with xp.scope():
-        for i, e in enumerate(graph.equations):
-            operands = [xp.scalar(a.value, a.dtype) if isinstance(a, Literal) else env[a] for a in e.inputs]
-            start = time.perf_counter()
-            out = getattr(xp, e.primitive.name)(*operands, **e.params)
-            outs = out if e.primitive.multiple else (out,)
-            xp.wait(outs)
-            seconds = time.perf_counter() - start
-            if e.primitive.name not in VIEWS:
-                for v, _ in zip(e.outputs, outs, strict=True):
-                    recorder.alive[id(v)] = v.nbytes, e.primitive.name, describe(v)
-                    recorder.total += v.nbytes
-            env.update(zip(e.outputs, outs, strict=True))
-            recorder.ended(e.primitive.name, seconds)
-            del operands, out, outs
-            for v in last.get(i, ()):
-                env.pop(v, None)
-                recorder._gone(id(v))
+        graph.run(timed, natives, lambda c: xp.scalar(c.value, c.dtype))
     return recorder
 
 

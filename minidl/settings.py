@@ -3,36 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 
 from minidl.context import setting
 from minidl.dtypes import Defaults, DType, canonical
-
-
-class Auto:
-    """What backend="auto" may do: measure, and for how many seconds a graph.
-
-    >>> isinstance(md.extend.Auto.measure, bool) and md.extend.Auto.budget >= 0
-    True
-    """
-
-    measure = os.environ.get("MINIDL_AUTO", "on").lower() not in ("off", "0", "no", "false")
-    budget = float(os.environ.get("MINIDL_AUTO_BUDGET", 30.0))
-
-
-def set_auto(*, measure: bool | None = None, budget: float | None = None) -> None:
-    """Whether backend="auto" measures (environment: MINIDL_AUTO=off), and for how many seconds a graph (MINIDL_AUTO_BUDGET, 30 by default).
-
-    Where it does not measure, a program runs on the backend of its inputs, so that results are the same on every run and every machine of a kind.
-    Raises ValueError for a negative budget. A budget of 0 still measures the backend of the inputs, and nothing else.
-
-    >>> md.set_auto(measure=True, budget=30.0)
-    """
-    if budget is not None and not budget >= 0:
-        raise ValueError(f"set_auto: the budget is a number of seconds, not {budget}")
-    Auto.measure = Auto.measure if measure is None else bool(measure)
-    Auto.budget = Auto.budget if budget is None else float(budget)
 
 
 def set_default_dtype(dtype: DType | str) -> None:

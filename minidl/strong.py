@@ -2,7 +2,8 @@
 
 A rule is linear in its cotangent, so a zero contributes nothing; floating point says 0 * inf = nan all the same. Here the rule runs as it is, and
 what came out is corrected where it is no finite number though nothing but zeros went in. Finite results are left alone, so derivatives of any order
-see the rule itself. Products with many terms (matmul, convolution) are corrected term by term.
+see the rule itself. A primitive may say more by its `strong`: "terms", linear in the cotangent and in one other operand, so that each result is a sum
+of products, which are corrected term by term (matmul, convolution); or a function (xp, g, names, args, values) → the args to give to its rule.
 
 Promises: one text for the raw, the recorded and the captured pass; nothing here runs, and no program changes, while the setting is off.
 """
@@ -15,8 +16,6 @@ from typing import Any
 from minidl.context import ask
 from minidl.primitives.core import Primitive, batch_leading, expand
 
-#: Linear in the cotangent and in one other operand: each result is a sum of products.
-_PRODUCTS = frozenset(("dot_general", "affine", "conv", "conv_dx", "conv_dw", "conv_affine"))
 _OUTPUTS = frozenset(("out", "out0", "out1", "out2"))
 
 
@@ -30,12 +29,12 @@ def corrected(
 ) -> Any:
     """rule(xp, g, *args) with strong zeros. values: the residuals by name, of the whole node."""
     floats = [n in _OUTPUTS or n == "shared" or (n in primitive.args and _joined(primitive, n)) for n in names]
-    if primitive.name == "layer_norm" and "x" in names:
-        args = _living(xp, g, names, args, len(values["w"].shape))
+    if callable(primitive.strong):
+        args = primitive.strong(xp, g, names, args, values)
     d = rule(xp, g, *args)
     if not any(floats):  # moved, not multiplied
         return d
-    if primitive.name in _PRODUCTS:
+    if primitive.strong == "terms":
         at = floats.index(True)
         return _product(xp, lambda t, other: rule(xp, t, *args[:at], other, *args[at + 1 :]), g, args[at], d)
     zero = _nothing(xp, primitive, g, d, values)
@@ -71,13 +70,6 @@ def _nothing(xp: Any, primitive: Primitive, g: Any, d: Any, values: dict[str, An
 def _over(xp: Any, zero: Any, kept: int) -> Any:
     axes = tuple(range(kept, len(zero.shape)))
     return xp.all(zero, axis=axes, keepdims=False) if axes else zero
-
-
-def _living(xp: Any, g: Any, names: Sequence[str], args: Sequence[Any], rank: int) -> list[Any]:
-    """A normalisation's residuals with 0 in the rows whose cotangents are all 0, which other rows are summed with."""
-    n = len(g.shape)
-    dead = xp.all(xp.eq(g, 0.0), axis=tuple(range(n - rank, n)), keepdims=True)
-    return [xp.where(dead, 0.0, a) if k in ("x", "out1", "out2") else a for k, a in zip(names, args, strict=True)]
 
 
 def _product(xp: Any, rule: Callable[..., Any], g: Any, y: Any, d: Any) -> Any:

@@ -10,6 +10,7 @@ the same code; `out` is kept as a payload, never as a Tensor, so there are no cy
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from _heapq import heappop, heappush  # what heapq makes public; its Python twin is not needed
@@ -116,9 +117,9 @@ def parents_of(node: Node) -> list[Node]:
     return [p for p in node[3 : 3 + node[1].n] if p is not None]
 
 
-def above(node: Node, outside: bool = False) -> Iterator[Node]:
-    """This node and all that it leads back to; outside: also from inside a trace to what the trace read."""
-    seen, stack = set(), [node]
+def above(*nodes: Node, outside: bool = False) -> Iterator[Node]:
+    """These nodes and all that they lead back to; outside: also from inside a trace to what the trace read."""
+    seen, stack = set(), [*nodes]
     while stack:
         node = stack.pop()
         if node[0] not in seen:
@@ -196,31 +197,8 @@ def opaque_nodes(
     return [[next(count), Projection(i), xp, node] for i in range(outputs)]
 
 
-class Hooked:
-    """A kind with the user's hooks in front of it."""
-
-    __slots__ = ("hooks", "inner", "n")
-    one = None
-
-    def __init__(self, inner: Any):
-        self.inner, self.n = inner, inner.n
-        self.hooks: list[Callable[..., Any]] = []
-
-    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
-        if hasattr(g, "xp"):  # a pass over Tensors, which asks this of a Projection alone
-            self.inner.pull(node, apply_hooks(self.hooks, g), pending, heap)
-        else:
-            pull_of(self.inner)(node, hooked(node, g), pending, heap)
-
-    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
-        return self.inner.pull_tensors(node, apply_hooks(self.hooks, g), ns, wrap)
-
-    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
-        return self.inner.push(node, tangents, ns, wrap)
-
-
-class Held:
-    """A kind whose node no pass releases: a pull or a push of a transform reads it as long as it lives, or it keeps nothing."""
+class Around:
+    """A kind around another one, which it is in all that it does not say itself."""
 
     __slots__ = ("inner", "n")
     one = None
@@ -233,6 +211,31 @@ class Held:
 
     def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         pull_of(self.inner)(node, g, pending, heap)
+
+
+class Hooked(Around):
+    """A kind with the user's hooks in front of it."""
+
+    __slots__ = ("hooks",)
+
+    def __init__(self, inner: Any):
+        super().__init__(inner)
+        self.hooks: list[Callable[..., Any]] = []
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        if hasattr(g, "xp"):  # a pass over Tensors, which asks this of a Projection alone
+            self.inner.pull(node, apply_hooks(self.hooks, g), pending, heap)
+        else:
+            super().pull(node, hooked(node, g), pending, heap)
+
+    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
+        return self.inner.pull_tensors(node, apply_hooks(self.hooks, g), ns, wrap)
+
+
+class Held(Around):
+    """A kind whose node no pass releases: a pull or a push of a transform reads it as long as it lives, or it keeps nothing."""
+
+    __slots__ = ()
 
 
 def hold(roots: Sequence[Node | None], start: int) -> None:
@@ -299,7 +302,7 @@ def record(primitive: Primitive, xp: Any, payloads: Sequence[Any], nodes: Sequen
 
 def pull_of(kind: Any) -> Callable[..., None]:
     """How a kind passes a raw cotangent on, in this thread."""
-    return kind.pull_strong if state.strong and kind.__class__ is Kind else kind.pull
+    return functools.partial(kind.pull_whole, zeros=True) if state.strong and kind.__class__ is Kind else kind.pull
 
 
 def reach(roots: Sequence[Node], targets: Sequence[Node], through: bool = False) -> tuple[list[Node], bool, set[int]]:
@@ -392,7 +395,7 @@ def pull_raw(
             if zeros:
                 pull_of(kind)(node, g, pending, heap)
             elif fuses and kind.__class__ is Kind and node[2].fuses:
-                kind.pull_fused(node, g, pending, heap)
+                kind.pull_whole(node, g, pending, heap)
             else:
                 kind.pull(node, g, pending, heap)
             if not retain and kind.__class__ is not _Special and kind.__class__ is not Held:

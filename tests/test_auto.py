@@ -23,7 +23,7 @@ import minidl.nn as nn
 import minidl.optim as optim
 import minidl.stopwatch as stopwatch
 from minidl.backends import automatic, get
-from minidl.settings import Auto
+from minidl.contest import Auto
 
 NAMES = ("numpy", "torch")  # enough candidates for what is tested here; jax and numba compile for longer
 

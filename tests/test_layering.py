@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "distributions", "train", "amp", "random", "linalg", "fft",
-    "testing", "profiling", "draw", "demo", "idioms", "inspection", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
+    "testing", "profiling", "draw", "demo", "idioms", "inspection", "explanation", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
     "columns", "rematerialize", "precision", "control", "rewrites", "whole", "cuda", "func", "special", "utils", "waiting",
     "__main__",
 )  # fmt: skip

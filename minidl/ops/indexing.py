@@ -1,4 +1,4 @@
-"""Reading and writing at positions: x[...] in all of NumPy's forms, x.at[...], take, take_along_axis.
+"""Reading and writing at positions: x[...] in all of NumPy's forms, take, take_along_axis.
 
 An index expression is first reduced to one slice (with steps and flips), then, where it holds index arrays, to one gather or scatter on a leading
 axis. Bounds: negative positions count from the end; a position out of range raises IndexError where it can be looked at (Python and NumPy indices
@@ -348,15 +348,18 @@ def _known(x: Tensor, index: Any) -> tuple[Any, ...] | None:
     return found
 
 
-def getitem(x: Any, index: Any, /) -> Tensor:
+def getitem(x: Any, index: Any, /, *, bounds: str | None = None, fill_value: Any = None, wrap: bool = True) -> Tensor:
     """x[index]: integers, slices (also of negative step), None, ..., integer arrays and lists, bool masks (eager). The result is a
-    value; where PyTorch calls it a view, what is stored in it in place is stored in x as well.
+    value; where PyTorch calls it a view, what is stored in it in place is stored in x as well. bounds: what a position out of range gives, as `mode`
+    of x.at says it ("fill": fill_value); wrap=False: a negative one is out of range, too.
 
     >>> md.getitem(md.arange(5), slice(None, None, -2)).tolist()
     [4, 2, 0]
     """
     try:
-        x = operand(x)
+        x, index = operand(x), index if wrap else _from_start(index)
+        if bounds is not None and (rule := _bounds("at[].get", bounds)) is not None:
+            return _read(x, _addressed(x, index), rule, fill_value)
         known = None if busy[0] and not at_once() else _known(x, index)
         if known is not None:
             window, flips, shape, whole = known
@@ -416,9 +419,9 @@ def fitting(name: str, value: Tensor, x: Tensor) -> Tensor:
     return cast(value, x.dtype)
 
 
-def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str | None = None) -> Tensor:
+def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str | None = None, wrap: bool = True) -> Tensor:
     """x with `value` put (or added, multiplied, …) at x[index]; x itself stays. Of several values for one position the last is set, all are added.
-    bounds: what happens to a position out of range, as `mode` of x.at says it.
+    bounds: what happens to a position out of range, as `mode` of x.at says it; wrap=False: a negative one is out of range, too.
 
     Raises IndexError for what is no index, a mask that does not fit, and a position out of range (where it can be looked at, see
     md.out_of_bounds), ValueError for a value that does not broadcast, TypeError for a complex one in a real x.
@@ -426,7 +429,7 @@ def set_at(x: Any, index: Any, value: Any, mode: str = "set", /, *, bounds: str 
     >>> md.set_at(md.zeros(3), 1, 5.0).tolist()
     [0.0, 5.0, 0.0]
     """
-    x = operand(x)
+    x, index = operand(x), index if wrap else _from_start(index)
     value = fitting("indexing", value if isinstance(value, Tensor) else operand(value, x), x)
     if isinstance(index, Tensor) and index.dtype is dtypes.bool_ and index.ndim <= x.ndim and value.ndim <= x.ndim - index.ndim:
         if index.shape != x.shape[: index.ndim]:
@@ -504,52 +507,6 @@ def _from_start(index: Any) -> Any:
     far = lambda i: (ns if isinstance(i, Tensor) else np).where(i < 0, wide(i) - _FAR, wide(i))
     whole = lambda i: i.dtype.kind == "int" if isinstance(i, Tensor) else isinstance(i, np.ndarray) and i.dtype.kind == "i"
     return tuple(far(i) if whole(i) else i for i in known)
-
-
-def _update(name: str, how: str, text: str) -> Any:
-    def update(
-        self: At, values: Any, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: str | None = None,
-        wrap_negative_indices: bool = True,
-    ) -> Tensor:  # fmt: skip
-        return set_at(self.x, self.index if wrap_negative_indices else _from_start(self.index), values, how, bounds=mode)
-
-    update.__name__, update.__qualname__, update.__doc__ = name, f"At.{name}", text
-    return update
-
-
-class At:
-    """`x.at[index]`: functional updates of the elements there; each method returns a new tensor.
-
-    mode says what becomes of a position out of range, also eager: "drop" (or "fill") leaves that update out, "clip" takes the nearest element. None
-    raises IndexError where positions can be looked at (eager on a CPU) and drops the update elsewhere, unless md.out_of_bounds says otherwise;
-    "promise_in_bounds" is JAX's word for it. Raises ValueError for another mode. wrap_negative_indices=False: a negative position is out of range,
-    too; indices_are_sorted and unique_indices change nothing. minidl.idioms has the rest of JAX's family: subtract, divide, power, apply.
-
-    >>> md.zeros(2).at[[1, 7]].set(5.0, mode="drop").tolist()
-    [0.0, 5.0]
-    """
-
-    __slots__ = ("index", "x")
-
-    def __init__(self, x: Tensor, index: Any = None):
-        self.x, self.index = x, index
-
-    def __getitem__(self, index: Any) -> At:
-        return At(self.x, index)
-
-    def get(
-        self, *, indices_are_sorted: bool = False, unique_indices: bool = False, mode: str | None = None, fill_value: Any = None,
-        wrap_negative_indices: bool = True,
-    ) -> Tensor:  # fmt: skip
-        """The elements themselves. Out of range, "fill" (or "drop") reads fill_value, by default nan or an integer's extreme as md.take has it."""
-        rule, index = _bounds("at[].get", mode), self.index if wrap_negative_indices else _from_start(self.index)
-        return getitem(self.x, index) if rule is None else _read(operand(self.x), _addressed(self.x, index), rule, fill_value)
-
-    set = _update("set", "set", "Replaced; of several values for one position the last.")
-    add = _update("add", "add", "Plus the value; several values for one position add up.")
-    multiply = mul = _update("multiply", "mul", "Times the value.")
-    min = _update("min", "min", "The smaller of the two.")
-    max = _update("max", "max", "The larger of the two.")
 
 
 def _mode(name: str, mode: str | None) -> None:

@@ -17,7 +17,7 @@ from minidl.context import at_once, satellite
 from minidl.errors import spelled
 from minidl.ops.common import busy, cast, fresh, ns, operand, state
 from minidl.ops.exchange import Method, attach, to
-from minidl.ops.indexing import At, fitting, getitem, set_at
+from minidl.ops.indexing import fitting, getitem, set_at
 from minidl.ops.linear import matmul
 from minidl.ops.views import parts, settle
 from minidl.primitives.core import parameters
@@ -220,8 +220,9 @@ Tensor.real = _part("real", ns.real, "The real part.")  # type: ignore[attr-defi
 Tensor.imag = _part("imag", ns.imag, "The imaginary part.")  # type: ignore[attr-defined]
 Tensor.mT = property(ops.matrix_transpose, doc="The last two axes exchanged.")  # type: ignore[attr-defined]
 Tensor.T = property(ops.transpose, doc="All axes reversed.")  # type: ignore[attr-defined]
-Tensor.at = property(At, doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor.")  # type: ignore[attr-defined]
-At.__getattr__ = lambda self, name: functools.partial(idiom({}, "At", f"x.at[index] has no method {name!r}", name), self)  # type: ignore[attr-defined]
+Tensor.at = property(  # type: ignore[attr-defined]
+    lambda self: satellite("arrays.updates").At(self), doc="Functional updates: x.at[index].set(v), .add, .multiply, .min, .max return a new tensor."
+)
 Tensor.dim = lambda self: self.ndim  # type: ignore[attr-defined]
 Tensor.numel = lambda self: int(self.size)  # type: ignore[attr-defined]
 Tensor.nbytes = property(lambda self: self.size * self.dtype.itemsize, doc="Bytes of the elements.")  # type: ignore[attr-defined]

@@ -74,12 +74,12 @@ def _again(base: Tensor, step: Any) -> Tensor:
 
 def _put(base: Tensor, step: Any, value: Tensor) -> Tensor:
     """The base with the value at the elements that the view shows."""
+    from minidl.ops.indexing import set_at
+
     kind, how = step
     if kind == "part":
         return _again(base, step)
     if kind == "index":
-        from minidl.ops.indexing import set_at
-
         return set_at(base, how, value)
     if kind == "permute":
         return ns.permute(value, axes=tuple(sorted(range(len(how)), key=how.__getitem__)))
@@ -88,7 +88,7 @@ def _put(base: Tensor, step: Any, value: Tensor) -> Tensor:
             whole = np.empty(base.shape, np.int8)
             how = _strided(np.diagonal(whole, *how), whole, base.dtype, False)
         flat = reshaped(_bits(value, base.dtype), (int(value.size),))
-        return reshaped(reshaped(base, (int(base.size),)).at[how.places()].set(flat), base.shape)
+        return reshaped(set_at(reshaped(base, (int(base.size),)), how.places(), flat), base.shape)
     return ns.bitcast(value, dtype=base.dtype) if kind == "bits" else reshaped(value, base.shape)
 
 

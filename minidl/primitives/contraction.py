@@ -73,6 +73,8 @@ def _batch_dot(primitive: Any, call: Any, size: int, xs: Any, batched: Any, para
 
 dot_general = Primitive("dot_general", "x y", "contract batch", infer=_infer_dot, vjps=(_dot_x, _dot_y), jvps=("linear", "linear"), batch=_batch_dot)
 
+dot_general.strong = "terms"
+
 
 def _infer_affine(x: Any, w: Any, b: Any) -> Any:
     turned = SimpleNamespace(shape=(w.shape[1], w.shape[0]), dtype=w.dtype)
@@ -104,3 +106,4 @@ affine = Primitive(
         lambda xp, t, w: _last(xp, t, w, 1), lambda xp, t, x: _last(xp, x, t, 1), lambda xp, t, out_shape: xp.broadcast_to(t, shape=out_shape),
     ),
 )  # fmt: skip
+affine.strong = "terms"

@@ -48,7 +48,7 @@ class Primitive:
 
     __slots__ = (
         "accepts", "apply", "args", "batch", "check_first", "decompose", "elementwise", "fast", "infer", "inline", "joins", "jvps", "kernels",
-        "multiple", "name", "needs", "others", "params", "promote", "shared", "variadic", "vjps",
+        "multiple", "name", "needs", "others", "params", "promote", "shared", "strong", "variadic", "vjps",
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +82,7 @@ class Primitive:
         self.multiple, self.elementwise, self.check_first, self.inline = multiple, elementwise, check_first, inline
         self.apply: Callable[..., Any] | None = None  # how one that carries graphs is applied to Tensors, with its derivative
         self.kernels = ""  # the package beside which its kernels are, see md.extend.define
+        self.strong: str | Callable[..., Any] | None = None  # how strong zeros correct its rules, see minidl.strong
         self.accepts: Callable[[DType], bool] | None = None  # its dtypes, where kernels may take more
         self.fast: tuple[str, str] | None = None  # (dtype class, output dtype) for the generated eager code of elementwise primitives
         self.vjps = self._rules(vjps, "vjp")

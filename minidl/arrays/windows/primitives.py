@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import minidl as md
-from minidl.extend import Equation, Literal, Primitive, Rewriter, Var, define, describe, rule
+from minidl.extend import Equation, Literal, Primitive, Rewriter, Var, define, describe, rule, table
 
 HOME = "minidl.arrays.windows"
 
@@ -121,6 +121,9 @@ define(Primitive(
         lambda xp, t, out_shape: xp.broadcast_to(xp.reshape(t, shape=_channels(t, len(out_shape))), shape=out_shape),
     ),
 ), HOME)  # fmt: skip
+
+for _name in ("conv", "conv_dx", "conv_dw", "conv_affine"):
+    table[_name].strong = "terms"
 
 
 # ---- pooling -------------------------------------------------------------------------------------------------------------------------

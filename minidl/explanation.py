@@ -1,0 +1,45 @@
+"""How a jitted call runs, in words: md.explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
+
+
+class Explanation:
+    """How a jitted call runs. `str` of it is the table, `rows` what was measured where backend="auto" chose."""
+
+    def __init__(self, program: Any):
+        graph, engine = program.graph, program.engine
+        kinds = [i.kind for i in program.inputs]
+        self.backend, self.mode, self.equations, self.guards = engine.xp.name, engine.mode, len(graph.equations), len(program.terms)
+        self.rows = program.report.rows if program.report else []
+        lines = [f"{graph.name}: {self.equations} equations, {self.guards} guards, runs on {engine!r} ({engine.xp.device})"]
+        lines += [f"inputs: {', '.join(f'{kinds.count(k)} {k}' for k in dict.fromkeys(kinds)) or 'none'}; of the {program.xp.name} backend"]
+        lines += [f"outputs: {program.n_out}, of which {len(program.writes)} overwrite a tensor", f"linked in {program.seconds * 1e3:.1f} ms"]
+        self.text = "\n".join([*lines, *([str(program.report)] if program.report else [])])
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return f"<explanation: {self.text.splitlines()[0]}>"
+
+
+def explain(f: Callable[..., Any], *args: Any, **kwargs: Any) -> Explanation:
+    """Print how a jitted function runs for these arguments: backend and mode, equations, guards; for backend="auto" also what was tried, how long
+    that took to compile and to run, how well it agrees with the inputs' backend, what won and why. Returns the same as an object.
+
+    f is traced and compiled if it has to be, but not run: no state changes. A function that is not jitted is jitted first.
+
+    >>> def wave(x):
+    ...     return md.sin(x) * 2.0
+    >>> print(repr(md.jit(wave).explain(md.ones((3,), backend="numpy"))))
+    <explanation: wave: 2 equations, ... guards, runs on numpy (cpu)>
+    """
+    jitted: Any = f if hasattr(type(f), "explain") else md.jit(f)
+    found: Explanation = jitted.explain(*args, **kwargs)
+    print(found)
+    return found
