@@ -23,7 +23,7 @@ from minidl.backends.base import Backend, Functions, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
 from minidl.backends.torch_kernels import add_at_slice, places_kernel, short_rows, slices
-from minidl.backends.torch_linear import HALF, SIGNED, dot_plan, turned_mm, turns
+from minidl.backends.torch_linear import HALF, SIGNED, dot_plan, quicker
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
 from minidl.backends.torch_rewrite import EMITTED, rewritten
 from minidl.dtypes import DType, float32
@@ -290,11 +290,10 @@ class _Lines:
             return f"{_bind(env, 'torch_' + name, function)}({a}, {params['axis']!r}, {params['keepdims']})"
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
             cx, cy = params["contract"]
-            if self.backend.device == "cpu" and _turns(equation):
-                y = inputs[1]
-                return f"{_bind(env, 'turned_mm', turned_mm)}({a}{'' if cx[0] else '.t()'}, {y}{'.t()' if cy[0] else ''})"
             if _is_mm(equation):
-                return f"{_bind(env, 'torch_mm', torch.mm)}({a}{'' if cx[0] else '.t()'}, {inputs[1]}{'.t()' if cy[0] else ''}{into})"
+                mm = (self.backend.device == "cpu" and _quicker(equation, not self.traced)) or torch.mm
+                y = f"{inputs[1]}{'.t()' if cy[0] else ''}{into if mm is torch.mm else ''}"
+                return f"{_bind(env, 'torch_' + mm.__name__, mm)}({a}{'' if cx[0] else '.t()'}, {y})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
         return None
 
@@ -349,12 +348,12 @@ def _is_mm(equation: Equation) -> bool:
     return x.ndim == y.ndim == 2 and len(p["contract"][0]) == 1 and not p["batch"][0] and x.dtype.inexact and x.dtype not in _HALF
 
 
-def _turns(equation: Equation) -> bool:
-    """Whether this is a product of matrices that is quicker the other way round."""
+def _quicker(equation: Equation, seen: bool = True) -> Kernel | None:
+    """See torch_linear.quicker."""
     if not _is_mm(equation) or equation.inputs[0].dtype is not float32:
-        return False
+        return None
     (x, y), ((c,), (d,)) = (a.shape for a in equation.inputs), equation.params["contract"]
-    return turns(x[1 - c], x[c], y[1 - d])
+    return quicker(x[1 - c], x[c], y[1 - d], seen)
 
 
 def _takes_memory(equation: Equation) -> bool:
@@ -362,7 +361,7 @@ def _takes_memory(equation: Equation) -> bool:
     if name in ("gelu", "gelu_dx", "softmax"):
         return equation.outputs[0].dtype not in _HALF
     if name == "dot_general":
-        return _is_mm(equation) and not _turns(equation)
+        return _is_mm(equation) and _quicker(equation) is None
     return name not in ("relu", "put_along", "scatter") and bool(_can_overwrite(equation))
 
 

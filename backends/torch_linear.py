@@ -19,6 +19,7 @@ SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: to
 HALF = frozenset((torch.float16, torch.bfloat16))
 WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # an integer as wide as a float
 MANY = 2**12  # elements from which on several vectorised passes cost less than one that branches
+_linear: Any = getattr(getattr(torch.ops.mkldnn, "_linear_pointwise", None), "default", None)  # private, so it may be missing
 _NATIVE = frozenset((torch.float32, torch.float64, torch.complex64, torch.complex128))
 
 
@@ -76,11 +77,10 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
     if not bx and len(cx) == 1 and xn <= 2 and yn <= 2:
         if xn == yn == 1:
             return lambda x, y: torch.dot(x, y) if _direct(x) else torch.mul(x, y).sum(dtype=x.dtype)
-        two_x, two_y = (xn == 2 and cx == (0,)), (yn == 2 and cy == (1,))
+        if xn == yn == 2 and cx == (0,):
+            return (lambda x, y: _mm(x.t(), y.t())) if cy == (1,) else (lambda x, y: _mm(x.t(), y))
         if xn == yn == 2:
-            if two_x:
-                return (lambda x, y: _mm(x.t(), y.t())) if two_y else (lambda x, y: _mm(x.t(), y))
-            return (lambda x, y: _mm(x, y.t())) if two_y else _mm
+            return (lambda x, y: _mm(x, y.t())) if cy == (1,) else _mm
         if yn == 1:
             return (lambda x, y: _mv(x.t(), y)) if cx == (0,) else _mv
         return (lambda x, y: _mv(y, x)) if cy == (1,) else (lambda x, y: _mv(y.t(), x))
@@ -94,8 +94,8 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
             return torch.mul(x.reshape((*x.shape, *one_x)), y.reshape((*y.shape[:k], *one_y, *y.shape[k:])))
 
         return outer
-    x_first = _in_order((*bx, *cx, *fx))  # then a transposed view serves, without a copy
-    y_last = _in_order((*by, *fy, *cy))
+    x_first = (*bx, *cx, *fx) == tuple(range(xn))  # then a transposed view serves, without a copy
+    y_last = (*by, *fy, *cy) == tuple(range(yn))
     px = (*bx, *cx, *fx) if x_first else (*bx, *fx, *cx)
     py = (*by, *fy, *cy) if y_last else (*by, *cy, *fy)
 
@@ -107,53 +107,57 @@ def dot_plan(xn: int, yn: int, contract: tuple[Ints, Ints], batch: tuple[Ints, I
         x = x.permute(px).reshape(head + ([k, mm] if x_first else [mm, k]))
         y = y.permute(py).reshape(head + ([nn, k] if y_last else [k, nn]))
         x, y = x.mT if x_first else x, y.mT if y_last else y
-        out = torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
+        out = _mm(x, y) if not lead else torch.matmul(x, y) if _direct(x) else _integer_matmul(x, y)
         return out.reshape(lead + m + n)
 
     if bx == by == tuple(range(len(bx))) and len(cx) == 1 and xn == yn == len(bx) + 2:  # matrices side by side
-        nb = len(bx)
-        return lambda x, y: torch.matmul(x.mT if cx[0] == nb else x, y if cy[0] == nb else y.mT) if _direct(x) else general(x, y)
+        tx, ty = cx[0] == len(bx), cy[0] > len(by)
+        return lambda x, y: torch.matmul(x.mT if tx else x, y.mT if ty else y) if _direct(x) else general(x, y)
     if not bx and yn == 2 and cx == (xn - 1,):  # rows of more axes with a matrix: the same product with less around it
-
-        def rows(x: Tensor, y: Tensor) -> Tensor:
-            if not (_direct(x) and x.numel()):
-                return general(x, y)
-            y = y.t() if cy == (1,) else y
-            return torch.mm(x.reshape(-1, x.shape[-1]), y).reshape(*x.shape[:-1], y.shape[1])
-
-        return rows
+        turned = cy == (1,)
+        return lambda x, y: _mm(x.flatten(0, -2), y.t() if turned else y).reshape(*x.shape[:-1], y.shape[not turned])
     if not bx and xn == yn > 2 and cx == cy == tuple(range(xn - 1)):  # what its gradient in the matrix is
-
-        def over_rows(x: Tensor, y: Tensor) -> Tensor:
-            if not (_direct(x) and x.numel() and y.numel()):
-                return general(x, y)
-            return torch.mm(x.reshape(-1, x.shape[-1]).t(), y.reshape(-1, y.shape[-1]))
-
-        return over_rows
+        return lambda x, y: _mm(x.flatten(0, -2).t(), y.flatten(0, -2))
     return general
-
-
-def _in_order(axes: Ints) -> bool:
-    return axes == tuple(range(len(axes)))
 
 
 def _direct(x: Tensor) -> bool:
     return not (x.is_cuda and x.dtype is torch.int64)
 
 
-def turns(rows: int, depth: int, columns: int) -> bool:
-    """Whether a product of float32 matrices on the CPU is made as (y.T @ x.T).T: MKL is two to five times slower with 2 to 15 columns than with as
-    many rows, where the product is large enough to pay for the copy."""
-    return 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available()
+@functools.cache
+def _halved() -> bool:
+    """Whether torch's products are MKL's, and this is a processor with AVX-512 for which MKL has AVX2 kernels only, as for those that are not
+    Intel's: oneDNN takes .45 of the time there. Told by what the processor is: a measurement might choose other bits in another process."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    other = known.get("avx512_f", False) and "Intel" not in known.get("cpu_name", "Intel")
+    return other and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available() and _linear is not None
 
 
 def turned_mm(x: Tensor, y: Tensor) -> Tensor:
     return torch.mm(y.t(), x.t()).t().contiguous()
 
 
+def onednn_mm(x: Tensor, y: Tensor, b: Tensor | None = None) -> Tensor:
+    """x @ y + b, for x of any number of axes. An x that is not contiguous is copied, so it may be better made the other way round."""
+    if b is None and not x.is_contiguous() and y.numel() + x.shape[0] * y.shape[1] < 0.75 * x.numel():
+        return _linear(y.t(), x, None, "none", [], "").t().contiguous()
+    return _linear(x, y.t(), b, "none", [], "")
+
+
+@functools.lru_cache(4096)
+def quicker(rows: int, depth: int, columns: int, seen: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """What makes a product of float32 matrices on the CPU in less time than torch.mm, if anything does. MKL is two to five times slower with 2 to 15
+    columns than with as many rows, where the product is large enough to pay for the copy; oneDNN needs 9 µs for a call. seen: not while torch traces
+    a program, whose compiler knows oneDNN's function for constants only."""
+    if seen and min(rows, columns) >= 4 and rows * depth * columns >= 1 << 20 and _halved():
+        return onednn_mm
+    return turned_mm if 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available() else None
+
+
 def _mm(x: Tensor, y: Tensor) -> Tensor:
-    if x.dtype is torch.float32 and y.shape[1] < 16 and not x.is_cuda and turns(x.shape[0], x.shape[1], y.shape[1]):
-        return turned_mm(x, y)
+    if x.dtype is torch.float32 and not x.is_cuda and (product := quicker(*x.shape, y.shape[1], x.__class__ is Tensor)) is not None:
+        return product(x, y)
     return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
 
 
@@ -176,8 +180,10 @@ def plus(x: Tensor, b: Tensor) -> Tensor:
 def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     if x.dtype is not torch.float32 and x.dtype is not torch.float64:
         return plus(dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ())), b)
+    n, depth = w.shape
+    product = quicker(x.numel() // max(depth, 1), depth, n, x.__class__ is Tensor) if x.dtype is torch.float32 and not x.is_cuda else None
+    if product is onednn_mm:
+        return onednn_mm(x, w.t(), b)
     if x.ndim != 2:
         return torch._C._nn.linear(x, w, b)
-    if w.shape[0] < 16 and x.dtype is torch.float32 and not x.is_cuda and turns(x.shape[0], x.shape[1], w.shape[0]):
-        return torch.addmm(b.unsqueeze(1), w, x.t()).t().contiguous()
-    return torch.addmm(b, x, w.t())
+    return torch.addmm(b, x, w.t()) if product is None else torch.addmm(b.unsqueeze(1), w, x.t()).t().contiguous()

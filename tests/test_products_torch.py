@@ -1,6 +1,11 @@
-"""torch's products of float32 matrices with few columns: made the other way round, in one place for the tape, graphs and linear layers."""
+"""torch's products of float32 matrices that torch.mm makes slowly: the other way round where there are few columns, by oneDNN where MKL's kernels are
+for another processor; in one place for the tape, graphs and linear layers."""
 
 from __future__ import annotations
+
+import functools
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -10,21 +15,30 @@ torch = pytest.importorskip("torch")
 import minidl as md  # noqa: E402
 from minidl.backends import get, torch_linear  # noqa: E402
 
-SIZES = [(512, 64, 10), (2048, 16, 2), (512, 64, 15), (512, 64, 16), (512, 64, 1), (8, 64, 10), (512, 0, 10)]
+SIZES = [(512, 64, 10), (2048, 16, 2), (512, 64, 15), (512, 64, 16), (512, 64, 1), (8, 64, 10), (512, 0, 10), (48, 144, 161), (500, 128, 17)]
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """How many products are turned."""
+@pytest.fixture(params=["by MKL", "by oneDNN"])
+def made(request, monkeypatch):
+    """The functions, by name, that made products in place of torch.mm: as on a processor of Intel's, and as on another."""
+    other = request.param == "by oneDNN"
+    if other and torch_linear._linear is None:
+        pytest.skip("this torch has no product of oneDNN's")
     calls = []
-    monkeypatch.setattr(torch_linear, "turns", lambda m, k, n: calls.append((m, k, n)) or (2 <= n < 16 and m * k >= 1 << 15))
-    return calls
+    monkeypatch.setattr(torch_linear, "_halved", lambda: other)
+    torch_linear.quicker.cache_clear()
+    for name in ("turned_mm", "onednn_mm"):
+        counted = functools.partial(lambda f, *given: calls.append(f.__name__) or f(*given), getattr(torch_linear, name))
+        counted.__name__ = name
+        monkeypatch.setattr(torch_linear, name, counted)
+    yield other, calls
+    torch_linear.quicker.cache_clear()
 
 
 @pytest.mark.parametrize(("m", "k", "n"), SIZES)
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("right", [False, True])
-def test_the_product_is_the_same_and_in_order(m, k, n, left, right, counted):
+def test_the_product_is_the_same_and_in_order(m, k, n, left, right, made):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(k, m) if left else (m, k)).astype(np.float32), rng.normal(size=(n, k) if right else (k, n)).astype(np.float32)
     want = (x.T if left else x).astype(np.float64) @ (y.T if right else y)
@@ -34,14 +48,44 @@ def test_the_product_is_the_same_and_in_order(m, k, n, left, right, counted):
 
     with md.use_backend("torch"):
         args = md.tensor(x), md.tensor(y)
-        for f in (product, md.jit(product)):
-            got = f(*args)
-            assert got.payload.is_contiguous()
-            np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
-    assert bool(counted) == (n < 16)  # the other sizes are not even looked at
+        found = [f(*args) for f in (product, md.jit(product))]
+    for got in found:
+        assert got.payload.is_contiguous()
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
+    assert torch.equal(*(got.payload for got in found))
+    other, calls = made
+    name = "onednn_mm" if other and m * n * k >= 1 << 20 else "turned_mm" if n in (2, 10, 15) and m * k >= 1 << 15 else ""
+    assert calls == ([name] * 2 if name and torch.backends.mkl.is_available() else [])
 
 
-def test_a_linear_layer_its_gradients_and_a_write_over_dead_memory():
+@pytest.mark.parametrize("where", [(0, 0), (-1, -1)])
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_one_element_reaches_its_row_or_column_alone(where, value, made):
+    """Of sizes that no block of a kernel divides."""
+    x, y = np.ones((67, 131), np.float32), np.ones((131, 129), np.float32)
+    for k, a in enumerate((x, y)):
+        a[where] = value
+        with md.use_backend("torch"):
+            got = (md.tensor(x) @ md.tensor(y)).numpy()
+        there = np.zeros(got.shape, bool)
+        there[(where[0], slice(None)) if k == 0 else (slice(None), where[1])] = True
+        np.testing.assert_array_equal(got, np.where(there, value, 131.0))
+        a[where] = 1.0
+
+
+@pytest.mark.parametrize("shape", [(96, 128), (4, 24, 128)])
+def test_a_bias_is_added(shape, made):
+    rng = np.random.default_rng(3)
+    x, w, b = (rng.normal(size=s).astype(np.float32) for s in (shape, (96, 128), (96,)))
+    with md.use_backend("torch"):
+        args = [md.tensor(v) for v in (x, w, b)]
+        found = [f(*args) for f in (md.nn.functional.linear, md.jit(md.nn.functional.linear))]
+    for got in found:
+        np.testing.assert_allclose(got.numpy(), x @ w.T + b, rtol=1e-4, atol=1e-4)
+    assert made[1] == (["onednn_mm"] * 2 if made[0] else [])
+
+
+def test_a_linear_layer_its_gradients_and_a_write_over_dead_memory(made):
     rng = np.random.default_rng(1)
     x, w, b = (rng.normal(size=s).astype(np.float32) for s in ((512, 128), (10, 128), (10,)))
 
@@ -67,6 +111,15 @@ def test_float32_on_the_cpu_alone_is_turned():
             g = graph(md.ones(512, 128, dtype=dtype), md.ones(128, 10, dtype=dtype))
         texts[dtype] = get("torch").compile(g).__source__
     assert ("turned_mm" in texts["float32"]) == torch.backends.mkl.is_available() and "turned_mm" not in texts["float64"]
+
+
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
+def test_inductor_is_given_what_it_knows(made):
+    x, y = (np.random.default_rng(4).normal(size=s).astype(np.float32) for s in ((64, 128), (128, 160)))
+    with md.use_backend("torch"):
+        got = md.jit(lambda x, y: x @ y + 1.0, mode="inductor")(md.tensor(x), md.tensor(y))
+    np.testing.assert_allclose(got.numpy(), x @ y + 1.0, rtol=1e-4, atol=1e-4)
+    assert not made[1]
 
 
 @pytest.mark.parametrize("lead", [(2, 3), (2, 1, 3), (0, 3), (3, 0), (3,)])
