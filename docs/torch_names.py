@@ -59,8 +59,6 @@ CLASSES = {
 _OLD = "deprecated in PyTorch; the name with an underscore behind it is there"
 _KERNEL = "chooses among PyTorch's attention kernels; each backend of minidl has one"
 _MACHINERY = "PyTorch's own machinery"
-_FAMILY = "not built: a subclass of Distribution with log_prob and _draw"
-_TRANSFORM = "not built: a subclass of Transform with _call, _inverse and log_abs_det_jacobian"
 _MATRICES = "distributions of matrices are not built"
 _PIPES = "DataPipes, which PyTorch gives up; Dataset, IterableDataset and DataLoader"
 _CHART = "not built: a polynomial or Bessel function, of which no layer or loss is made"
@@ -172,9 +170,6 @@ ABSENT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("biject_to", "transform_to"), "a registry of transforms by constraint; name the transform"),
         **dict.fromkeys(("CatTransform", "StackTransform"), "transform the parts, then md.concat or md.stack"),
         **dict.fromkeys(("CorrCholeskyTransform", "LKJCholesky", "LowerCholeskyTransform", "PositiveDefiniteTransform", "Wishart"), _MATRICES),
-        **dict.fromkeys(("ReshapeTransform", "StickBreakingTransform"), "changes the shape of an event; " + _TRANSFORM),
-        **dict.fromkeys(("ContinuousBernoulli", "GeneralizedPareto", "Kumaraswamy", "LogisticNormal", "VonMises"), _FAMILY),
-        **dict.fromkeys(("RelaxedBernoulli", "RelaxedOneHotCategorical"), "F.gumbel_softmax draws them"),
         "ExponentialFamily": _MACHINERY,
     },
     "torch.optim": {

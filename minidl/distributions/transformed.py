@@ -33,14 +33,16 @@ class TransformedDistribution(Distribution):
         base = base_distribution
         shape = base.batch_shape + base.event_shape
         self._whole = ComposeTransform(self.transforms)
-        events, shape = self._whole.event_dim, self._whole.forward_shape(shape)
+        events, n = self._whole.event_dim, len(base.event_shape)
+        made = self._whole.forward_shape(shape)
+        shape = self._whole.inverse_shape(made)  # a transform with parameters of its own broadcasts
         if len(shape) < events:
             raise ValueError(f"TransformedDistribution: a transform of {events} axes, and {base} has shape {shape}")
-        n = len(base.event_shape)
         base = base.expand(shape[: len(shape) - n]) if shape != base.batch_shape + base.event_shape else base
         if events > n:
             base = Independent(base, events - n)
-        super().__init__(base.batch_shape, base.event_shape, validate_args)
+        n = len(base.event_shape) + self._whole.out_dim - events
+        super().__init__(made[: len(made) - n], made[len(made) - n :], validate_args)
         self.base_dist = base
 
     @property
@@ -62,6 +64,7 @@ class TransformedDistribution(Distribution):
         y, n, less = self._value(value), len(self.event_shape), None
         for t in reversed(self.transforms):
             x = t._inv_call(y)
+            n += t.event_dim - t.out_dim
             part = sum_rightmost(t.log_abs_det_jacobian(x, y), n - t.event_dim)
             less, y = part if less is None else less + part, x
         out = self.base_dist.log_prob(y)

@@ -1,4 +1,5 @@
-"""Changes of variables for TransformedDistribution: Affine, Exp, Power, Sigmoid, Softplus, Tanh, and their compositions and inverses.
+"""Changes of variables for TransformedDistribution: Affine, Exp, Power, Sigmoid, Softplus, Tanh, Reshape, StickBreaking, and their compositions and
+inverses.
 
 A transform of your own has `_call`, `_inverse` and `log_abs_det_jacobian`; one that mixes the last axes of an event says how many in `event_dim`, or
 by its `domain` and `codomain`, such as constraints.real_vector.
@@ -17,12 +18,14 @@ from minidl.extend import operand
 
 __all__ = [
     "AbsTransform", "AffineTransform", "ComposeTransform", "CumulativeDistributionTransform", "ExpTransform", "IndependentTransform",
-    "PowerTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "TanhTransform", "Transform", "identity_transform",
+    "PowerTransform", "ReshapeTransform", "SigmoidTransform", "SoftmaxTransform", "SoftplusTransform", "StickBreakingTransform", "TanhTransform",
+    "Transform", "identity_transform",
 ]  # fmt: skip
 
 
 class Transform:
-    """An invertible function of the last event_dim axes (element by element for 0), of the same shape, with the logarithm of its Jacobian.
+    """An invertible function of the last event_dim axes (element by element for 0), with the logarithm of its Jacobian. Its results have the same
+    shape unless forward_shape and inverse_shape say otherwise, and as many axes of an event unless out_dim does.
 
     `sign` is that of its derivative, where it is monotone. cache_size=1 keeps the last input, so that the inverse of its output is exact,
     unless either is changed in place. Raises ValueError for another cache_size.
@@ -35,6 +38,11 @@ class Transform:
     event_dim = 0
     bijective = True
     sign: Any = 1
+
+    @property
+    def out_dim(self) -> int:
+        """How many of the last axes of a result belong together."""
+        return self.event_dim
 
     def __init_subclass__(cls) -> None:
         """PyTorch's classes say how many axes an event has by domain and codomain."""
@@ -88,6 +96,10 @@ class Transform:
         """The shape of the result for an input of a shape."""
         return tuple(shape)
 
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the input for a result of a shape."""
+        return self.forward_shape(shape)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
@@ -95,7 +107,11 @@ class Transform:
 class _Inverse(Transform):
     def __init__(self, of: Transform):
         super().__init__()
-        self.of, self.event_dim, self.bijective = of, of.event_dim, of.bijective
+        self.of, self.event_dim, self.bijective = of, of.out_dim, of.bijective
+
+    @property
+    def out_dim(self) -> int:
+        return self.of.event_dim
 
     @property
     def sign(self) -> Any:  # type: ignore[override]
@@ -115,6 +131,9 @@ class _Inverse(Transform):
         return -self.of.log_abs_det_jacobian(y, x)
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.of.inverse_shape(shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.of.forward_shape(shape)
 
     def __repr__(self) -> str:
@@ -215,7 +234,9 @@ class ComposeTransform(Transform):
     def __init__(self, parts: Sequence[Transform], cache_size: int = 0):
         super().__init__(cache_size)
         self.parts = list(parts)
-        self.event_dim = max((t.event_dim for t in self.parts), default=0)
+        self.event_dim = 0
+        for t in reversed(self.parts):  # what the later ones want of the input, through those before them
+            self.event_dim = max(self.event_dim + t.event_dim - t.out_dim, t.event_dim)
         self.bijective = all(t.bijective for t in self.parts)
 
     @property
@@ -237,16 +258,29 @@ class ComposeTransform(Transform):
 
     def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
         total: Any = None
+        n = self.event_dim
         for t in self.parts:
             y = t(x)
-            part = sum_rightmost(t.log_abs_det_jacobian(x, y), self.event_dim - t.event_dim)
-            total, x = part if total is None else total + part, y
+            part = sum_rightmost(t.log_abs_det_jacobian(x, y), n - t.event_dim)
+            total, x, n = part if total is None else total + part, y, n + t.out_dim - t.event_dim
         return md.zeros_like(x) if total is None else total
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         for t in self.parts:
             shape = t.forward_shape(shape)
         return shape
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        for t in reversed(self.parts):
+            shape = t.inverse_shape(shape)
+        return shape
+
+    @property
+    def out_dim(self) -> int:
+        n = 0
+        for t in self.parts:
+            n = max(n + t.out_dim - t.event_dim, t.out_dim)
+        return n
 
     def __repr__(self) -> str:
         return f"ComposeTransform({self.parts})"
@@ -280,6 +314,13 @@ class IndependentTransform(Transform):
 
     def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.base_transform.forward_shape(shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self.base_transform.inverse_shape(shape)
+
+    @property
+    def out_dim(self) -> int:
+        return self.base_transform.out_dim + self.reinterpreted_batch_ndims
 
     def __repr__(self) -> str:
         return f"IndependentTransform({self.base_transform!r}, {self.reinterpreted_batch_ndims})"
@@ -364,6 +405,90 @@ class SoftmaxTransform(Transform):
 
     def _inverse(self, y: md.Tensor) -> md.Tensor:
         return md.log(y)
+
+
+class StickBreakingTransform(Transform):
+    """Real vectors [..., n] to vectors [..., n + 1] on the simplex: each number breaks a part off what is left of a stick of length 1.
+
+    >>> [round(v, 4) for v in StickBreakingTransform()(md.zeros(2)).tolist()]
+    [0.3333, 0.3333, 0.3333]
+    """
+
+    event_dim = 1
+
+    @staticmethod
+    def _offset(x: md.Tensor, n: int) -> md.Tensor:
+        return md.log(md.arange(n, 0, -1, dtype=x.dtype, backend=x.backend, device=x.device))
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        z = inside(md.sigmoid(x - self._offset(x, x.shape[-1])))
+        one = md.ones_like(z[..., :1])
+        left = md.cumulative_prod(1 - z, axis=-1)
+        return md.concat([z, one], axis=-1) * md.concat([one, left], axis=-1)
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        part = y[..., :-1]
+        left = md.clip(1 - md.cumulative_sum(part, axis=-1), float(md.finfo(y.dtype).smallest_normal))
+        return md.log(part) - md.log(left) + self._offset(y, part.shape[-1])
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        x = x - self._offset(x, x.shape[-1])
+        return md.sum(md.log(y[..., :-1]) - md.softplus(x), axis=-1)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return _with_last(self, shape, 1)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return _with_last(self, shape, -1)
+
+
+def _with_last(t: Transform, shape: tuple[int, ...], more: int) -> tuple[int, ...]:
+    if not shape:
+        raise ValueError(f"{type(t).__name__}: vectors are wanted, not a shape without axes")
+    return (*shape[:-1], shape[-1] + more)
+
+
+class ReshapeTransform(Transform):
+    """The last axes, of in_shape, in the shape out_shape. Raises ValueError where these have other numbers of elements.
+
+    >>> ReshapeTransform((2, 2), (4,))(md.zeros(3, 2, 2)).shape
+    (3, 4)
+    """
+
+    def __init__(self, in_shape: Any, out_shape: Any, cache_size: int = 0):
+        super().__init__(cache_size)
+        self.in_shape, self.out_shape = tuple(in_shape), tuple(out_shape)
+        if math.prod(self.in_shape) != math.prod(self.out_shape):
+            raise ValueError(f"ReshapeTransform: in_shape {self.in_shape} and out_shape {self.out_shape} have other numbers of elements")
+        self.event_dim = len(self.in_shape)
+
+    @property
+    def out_dim(self) -> int:
+        return len(self.out_shape)
+
+    def _call(self, x: md.Tensor) -> md.Tensor:
+        return md.reshape(x, self.forward_shape(x.shape))
+
+    def _inverse(self, y: md.Tensor) -> md.Tensor:
+        return md.reshape(y, self.inverse_shape(y.shape))
+
+    def log_abs_det_jacobian(self, x: md.Tensor, y: md.Tensor) -> md.Tensor:
+        return md.zeros(x.shape[: x.ndim - self.event_dim], dtype=x.dtype, backend=x.backend, device=x.device)
+
+    def _turned(self, shape: tuple[int, ...], one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:
+        cut = len(shape) - len(one)
+        if cut < 0 or tuple(shape[cut:]) != one:
+            raise ValueError(f"ReshapeTransform: a shape that ends with {one} is wanted, not {tuple(shape)}")
+        return (*shape[:cut], *other)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._turned(shape, self.in_shape, self.out_shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return self._turned(shape, self.out_shape, self.in_shape)
+
+    def __repr__(self) -> str:
+        return f"ReshapeTransform({self.in_shape}, {self.out_shape})"
 
 
 class CumulativeDistributionTransform(Transform):
