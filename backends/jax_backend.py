@@ -24,7 +24,7 @@ from jax.sharding import SingleDeviceSharding
 from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
 from minidl.backends.base import Backend, brought
 from minidl.backends.jax_elementwise import plus_zero
-from minidl.backends.jax_helpers import isnan, kernels, wide
+from minidl.backends.jax_helpers import REWRITES, isnan, kernels, wide
 from minidl.backends.jax_kernels import pad_with, plain_max
 from minidl.backends.numpy_kernels import cast
 from minidl.dtypes import DType, all_dtypes
@@ -291,7 +291,10 @@ class JaxBackend(Backend):
         if pairs != _as_jax_pairs(graph, sorted(pairs.values())):
             order.sort(key=lambda k: pairs.get(k, len(graph.inputs)))
             outputs = [outputs[k] for k in order]
-        program = load(*emit(Graph(graph.inputs, _beside(graph.equations), outputs, graph.name), self.spell, self.literal), graph.name)
+        whole = Graph(graph.inputs, graph.equations, outputs, graph.name)
+        for rewrite in REWRITES:
+            whole = rewrite(whole, self.device.startswith("cpu"))
+        program = load(*emit(Graph(whole.inputs, _beside(whole.equations), outputs, graph.name), self.spell, self.literal), graph.name)
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
         with _Scope():
             jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)

@@ -10,6 +10,8 @@ import numpy as np
 from jax import lax
 
 kernels: dict[str, Callable[..., Any]] = {}
+#: What libraries rewrite in a program, see md.extend.define: functions of a graph, and of whether it is for the CPU.
+REWRITES: list[Callable[[Any, bool], Any]] = []
 I64, I32 = np.dtype(np.int64), np.dtype(np.int32)
 
 
