@@ -176,18 +176,23 @@ class Backend:
 
 
 @functools.cache
-def _beside(home: str, backend: str) -> Any:
-    """The module of a package with its kernels for a backend; None without one."""
+def beside(home: str, backend: str) -> Any:
+    """The module of a package that it has for a backend, such as its kernels; None without one."""
     import importlib.util
 
-    module = f"{home}.on_{backend}"
-    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+    try:
+        module = f"{home}.on_{backend}"
+        return importlib.import_module(module) if importlib.util.find_spec(module) else None
+    except ModuleNotFoundError as error:  # a room that is not there
+        if not home.startswith(str(error.name)):
+            raise
+    return None
 
 
 def brought(backend: str) -> dict[str, Any]:
     """The kernels by name that libraries have for a backend, beside the primitives that they define. Those of primitives that carry graphs
     are methods of the backend, which makes functions of these (`callable`)."""
-    homes = {name: _beside(p.kernels, backend) for name, p in table.items() if p.kernels}
+    homes = {name: beside(p.kernels, backend) for name, p in table.items() if p.kernels}
     return {name: getattr(module, name) for name, module in homes.items() if hasattr(module, name)}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from minidl.backends import numba_linear
+from minidl.backends.base import beside
 from minidl.backends.numba_emit import is_elementwise
 from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, pthreads, threads
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
@@ -24,7 +25,6 @@ from minidl.dtypes import DType
 from minidl.fusion import Region, regions
 from minidl.graph import Atom, Equation, Graph, Literal, Var
 from minidl.lowering import expand, multiplied, swapped
-from minidl.recompute import products, recompute
 from minidl.shapes import describe
 
 Ref = tuple["Storage", int]
@@ -69,8 +69,11 @@ class Plan:
             self.place[v] = s, 0
         graph = multiplied(expand(swapped(graph), choose=lambda e: not has_kernel(e)), ALIGN**2)
         self.narrow = narrow_places(graph)
-        items = recompute(regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most), graph, is_elementwise)
-        self.products = products(items, graph, lambda region: self._is_loop(region) and not region.terminal)
+        items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
+        self.products: dict[Var, Equation] = {}
+        if room := beside("minidl.rewrites.regions", "numba"):
+            items = room.recompute(items, graph, is_elementwise)
+            self.products = room.products(items, graph, lambda region: self._is_loop(region) and not region.terminal)
         items = self._beside(items)
         self.leaves = {v for v in graph.outputs if isinstance(v, Var)}
         self.given = {v for v in (graph.inputs[i] for i in donate) if graph.inputs.count(v) == 1}

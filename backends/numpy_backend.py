@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 
 from minidl import dtypes
-from minidl.backends import hot
-from minidl.backends.base import Backend, Functions, brought
-from minidl.backends.numpy_blocks import INTO, Writer, blocked, elementwise, into, taken
+from minidl.backends.base import Backend, Functions, beside, brought
 from minidl.backends.numpy_complex import COMPLEX
 from minidl.backends.numpy_helpers import NOISY, SILENT, turned
+from minidl.backends.numpy_into import INTO, elementwise, into
 from minidl.backends.numpy_kernels import EAGER, KERNELS, STEPS, add_at_slice
 from minidl.backends.numpy_linear import matmul, put_along_into
 from minidl.backends.numpy_memory import LEAST, SMALL, aligned, apart, empty, owned
@@ -36,6 +35,7 @@ Array = np.ndarray
 _MULTIPLIED = 2**14  # from how many bytes on an outer product is a multiplication
 _SWAPPED = 2**20  # from how many bytes on a transposed product is made the other way round, so that a loop can make it in parts
 Kernel = Callable[..., Any]
+_loops = functools.partial(beside, "minidl.rewrites.loops", "numpy")
 
 # NumPy keeps its error state in a context variable. Running a kernel inside a context where it is "ignore" costs 0.05 µs; np.errstate costs 1 µs.
 _silent = contextvars.Context()
@@ -157,7 +157,7 @@ class NumpyBackend(Backend):
     def _program(self, graph: Graph, copy: bool, donate: Sequence[int] = ()) -> Kernel:
         key = (self, copy, tuple(donate))
         if key not in graph.cache:
-            program = blocked(hot.put(multiplied(_expanded(swapped(inlined(graph), _SWAPPED)), _MULTIPLIED))) if copy else graph
+            program = _lowered(graph) if copy else graph
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
             reuse = _reuse(program, given)
             if copy and reuse.shared:
@@ -201,10 +201,8 @@ class _Lines:
         name, params = equation.primitive.name, equation.params
         reuse, size = self.reuse, sum(v.nbytes for v in equation.outputs)
         if name == "loop":
-            i = self.places[equation]
-            over = taken(params["region"], lambda v: v not in params["products"] and reuse.dies(i, equation, v))
-            writer = Writer(equation, dict(zip((*equation.inputs, *equation.outputs), (*inputs, *outputs), strict=True)), env, over)  # type: ignore[arg-type]
-            return writer.write(), over.values(), writer.room
+            i, names = self.places[equation], dict(zip((*equation.inputs, *equation.outputs), (*inputs, *outputs), strict=True))
+            return _loops().written(equation, names, env, lambda v: reuse.dies(i, equation, v))  # type: ignore[no-any-return]
         if name == "copy":
             return f"{outputs[0]} = {inputs[0]}.copy()", (), size
         if name in ("reshape", "permute"):
@@ -246,6 +244,13 @@ def _reuse(program: Graph, given: Sequence[Var]) -> Reuse:
     """The plan of a program; donated memory is written to only after the last equation that might refuse its operands."""
     unsure = [i for i, e in enumerate(program.equations) if e.primitive.name not in _SURE and not elementwise(e)]
     return Reuse(program, _is_fresh, _writes, given, max(unsure, default=-1) + 1)
+
+
+def _lowered(graph: Graph) -> Graph:
+    """The graph as it is compiled: with what rooms bring to write less, and with loops in the places of its large regions."""
+    graph = multiplied(_expanded(swapped(inlined(graph), _SWAPPED)), _MULTIPLIED)
+    graph = room.rewrite(graph) if (room := beside("minidl.rewrites", "numpy")) else graph
+    return loops.blocked(graph) if (loops := _loops()) else graph  # type: ignore[no-any-return]
 
 
 def _expanded(graph: Graph) -> Graph:

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 
 from minidl import dtypes
-from minidl.backends.base import Backend, Functions, brought
+from minidl.backends.base import Backend, Functions, beside, brought
 from minidl.backends.reuse import Reuse, with_copies
 from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE, PLAIN, SUMS, caster
 from minidl.backends.torch_kernels import add_at_slice, places_kernel, short_rows, slices
 from minidl.backends.torch_linear import HALF, SIGNED, dot_plan, quicker
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
-from minidl.backends.torch_rewrite import EMITTED, rewritten
+from minidl.backends.torch_rewrite import EMITTED, OVER, rewritten
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
 from minidl.graph import Equation, Graph, subgraphs
@@ -177,16 +177,14 @@ class TorchBackend(Backend):
 
     @property
     def modes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """inductor: torch's compiler, which fuses and takes seconds; cudagraph: the program recorded on the GPU and replayed in one launch."""
-        return ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
+        """inductor: torch's compiler, which fuses and takes seconds; cudagraph: the program recorded on the GPU and replayed in one launch. None
+        without the room that has them."""
+        there = ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
+        return there if beside("minidl.modes", "torch") else ()
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
-        """Inductor takes seconds to load, a sixth of one for each loop that a C++ compiler makes, alike ones once, and reads each turn of a loop."""
-        if mode != "inductor":
-            return 0.0
-        from minidl.backends.torch_modes import unrolled
-
-        return 8.0 + 0.14 * len({repr(e) for e in graph.walk()}) + 0.005 * unrolled(graph)
+        """Seconds where torch's compiler makes loops of a C++ compiler's."""
+        return beside("minidl.modes", "torch").expected(graph) if mode == "inductor" else 0.0
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""
@@ -194,14 +192,10 @@ class TorchBackend(Backend):
             return self._program(graph, "compiled", tuple(donate) if self.donates else ())
         if mode not in self.modes:
             raise ValueError(f"compile: torch on {self.device} has no mode {mode!r}; it has {', '.join(map(repr, self.modes))}")
-        from minidl.backends import torch_modes
-
-        key = (self, mode)
+        key, room = (self, mode), beside("minidl.modes", "torch")
         if key not in graph.cache:
-            program = self._program(graph, "traced" if mode == "inductor" else "compiled")
             inputs = [(v.shape, NATIVE[v.dtype]) for v in graph.inputs]
-            make = torch_modes.inductor if mode == "inductor" else torch_modes.cudagraph
-            graph.cache[key] = make(program, inputs, self.torch_device, graph)
+            graph.cache[key] = getattr(room, mode)(self._program(graph, room.READS[mode]), inputs, self.torch_device, graph)
         return graph.cache[key]
 
     def _program(self, graph: Graph, how: str, donate: tuple[int, ...] = ()) -> Kernel:
@@ -299,10 +293,10 @@ class _Lines:
 
 
 def _into(graph: Graph, reuse: Reuse) -> dict[Equation, tuple]:
-    """For each adam_step and sgd_step what copies an array for its result: None where it was given and dies there, so that it is written over."""
+    """For each equation that writes over operands what copies one for its result: None where it was given and dies there."""
     found: dict[Equation, tuple] = {}
     for i, e in enumerate(graph.equations):
-        if e.primitive.name in ("adam_step", "sgd_step"):
+        if e.primitive.name in OVER:
             free = [a in reuse.given and reuse.dies(i, e, a) for a in e.inputs[: len(e.outputs)]]
             copies = (torch.clone if v.nbytes < LARGE else Result(v.shape, NATIVE[v.dtype]).copy for v in e.outputs)
             found[e] = tuple(None if f else copy for f, copy in zip(free, copies, strict=True))

@@ -1,47 +1,23 @@
-"""PyTorch: rewrites of a graph before it is emitted, some to what only emitted programs have (`EMITTED`).
-
-Promises: the same values and gradients to the last bit, nan and ties included; what a rewrite leaves without a user is gone. The updates of
-optimizers, log_softmax_at and products with a bias round otherwise.
-
-- log_softmax at one place of each row, where softmax of the same rows is computed besides, is the element less the maximum plus the logarithm of the
-  largest probability: no second pass of exponentials. Its derivative changes one element of each row in place (hot.py).
-- A product of several rows with a matrix, or a convolution, and the sum with a bias are one call, which adds up from the bias on.
-- where(x > 0, g, 0) becomes one vectorised kernel (`keep_positive`): torch.where branches on every element. So does the choice of what lies between
-  two numbers (`keep_inside`), as in the derivative of clip.
+"""PyTorch: what rewrites of a graph before it is emitted have to know, and where they are. They keep what a program computes, so without them it is
+longer, and right.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
+from minidl.backends.base import beside
+from minidl.graph import Equation, Graph, Literal, Var
 
-from minidl.backends import hot
-from minidl.backends.torch_kernels import keep_inside, keep_positive
-from minidl.backends.torch_linear import MANY
-from minidl.backends.torch_updates import adam_step, numbers, sgd_step, updates
-from minidl.graph import Emitted, Equation, Graph, Literal, Var
-from minidl.lowering import Recorder
-from minidl.passes.basic import dead_code
-from minidl.passes.rewriting import common
-from minidl.primitives.core import table
-
-Tensor = torch.Tensor
-
-#: keep_inside(g, x; lo, hi): g where lo < x < hi, else 0.
-KeepInside = Emitted("keep_inside")
-#: keep_positive(g, x): g where x > 0, else 0.
-KeepPositive = Emitted("keep_positive")
-#: What libraries rewrite besides, see md.extend.define: functions of a graph, and of whether it is for the CPU.
+#: What libraries rewrite, see md.extend.define: functions of a graph, and of whether it is for the CPU.
 REWRITES: list[Callable[[Graph, bool], Graph]] = []
 #: What libraries say of a program on a CPU: which variables are images whose channels are last in memory.
 LAST: list[Callable[[Graph], set[Var]]] = []
-#: The functions of the primitives that live in emitted programs.
-EMITTED = {
-    "adam_step": adam_step, "numbers": numbers, "sgd_step": sgd_step, "keep_positive": keep_positive, "keep_inside": keep_inside,
-}  # fmt: skip
+#: The functions of the primitives that live in emitted programs; and which of these write over as many of their first operands as they have results,
+#: or over what the functions `into` make of those.
+EMITTED: dict[str, Callable[..., Any]] = {}
+OVER: set[str] = set()
 
 
 class Uses:
@@ -70,92 +46,11 @@ class Uses:
         x, g, out = test.inputs[0], e.inputs[1], e.outputs[0]
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == out.shape and x.dtype is g.dtype else None
 
-    def inside(self, e: Equation) -> tuple[Any, dict[str, float]] | None:
-        """x and the bounds, for an equation where(lo < x < hi, g, 0) of one shape."""
-        both = self.maker(e.inputs[0], "logical_and") if e.primitive.name == "where" else None
-        if both is None or not (isinstance(e.inputs[2], Literal) and repr(e.inputs[2].value) == "0.0"):
-            return None
-        low, high, g = self.maker(both.inputs[0], "gt"), self.maker(both.inputs[1], "lt"), e.inputs[1]
-        if low is None or high is None or low.inputs[0] is not high.inputs[0] or not isinstance(low.inputs[0], Var) or not isinstance(g, Var):
-            return None
-        x, ends = low.inputs[0], {k: getattr(test.inputs[1], "value", math.inf) for k, test in (("lo", low), ("hi", high))}
-        fits = x.shape == g.shape == e.outputs[0].shape and x.dtype is g.dtype and x.dtype.name in ("float32", "float64")
-        return (x, ends) if fits and all(map(math.isfinite, ends.values())) else None
-
-def with_bias(graph: Graph) -> Graph:
-    """See the module. Products of two axes are left alone: they have planned memory."""
-    uses, gone, new = Uses(graph), set(), {}
-    for e in graph.equations:
-        if e.primitive.name != "add" or e.outputs[0].dtype.name not in ("float32", "float64"):
-            continue
-        for product, b in (e.inputs, e.inputs[::-1]):
-            conv, reshaped = uses.maker(product, "conv"), uses.maker(b, "reshape")
-            if conv is not None and reshaped is not None and product not in uses.kept and len(uses.users[product]) == 1:
-                (channels, *ones), (b, *_) = conv.inputs[1].shape, reshaped.inputs
-                if b.shape == (channels,) and reshaped.params["shape"] == (channels, *(1 for _ in ones[1:])):
-                    gone.add(conv)
-                    new[e] = Equation(table["conv_affine"], (*conv.inputs, b), conv.params, e.outputs, e.where)
-                    break
-            dot = uses.maker(product, "dot_general")
-            if dot is None or product in uses.kept or len(uses.users[product]) > 1 or not isinstance(b, Var):
-                continue
-            (x, w), n = dot.inputs, len(dot.inputs[0].shape)
-            rows = {"contract": ((n - 1,), (1,)), "batch": ((), ())}
-            if n > 2 and len(w.shape) == 2 and dot.params == rows and b.shape == w.shape[:1] and b is not product:
-                gone.add(dot)
-                new[e] = Equation(table["affine"], (x, w, b), {}, e.outputs, e.where)
-                break
-    return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations if e not in gone], graph.outputs, graph.name)) if new else graph
-
-
-def keep_positives(graph: Graph) -> Graph:
-    """See the module."""
-    uses = Uses(graph)
-    equations = []
-    for e in graph.equations:
-        x = uses.positive(e) if math.prod(e.outputs[0].shape) >= MANY else None
-        between = uses.inside(e) if math.prod(e.outputs[0].shape) >= MANY else None
-        if between is not None:
-            e = Equation(KeepInside, (e.inputs[1], between[0]), between[1], e.outputs, e.where)
-        equations.append(e if x is None else Equation(KeepPositive, (e.inputs[1], x), {}, e.outputs, e.where))
-    return dead_code(Graph(graph.inputs, equations, graph.outputs, graph.name))
-
-
-def log_softmax_of(graph: Graph) -> Graph:
-    """See the module."""
-    known = {(e.inputs[0], e.params["axis"]): e for e in graph.equations if e.primitive.name == "softmax" and e.outputs[0].dtype.bits > 16}
-    found = {e: p for e in graph.equations if e.primitive.name == "log_softmax_at" and (p := known.get((e.inputs[0], e.params["axis"])))}
-    if not any(math.prod(e.inputs[0].shape) >= MANY for e in found):
-        return graph
-    equations: list[Equation] = []
-    seen: dict[Any, Equation] = {}
-    new: dict[Any, Any] = {}
-
-    def take(e: Equation) -> None:
-        e = Equation(e.primitive, tuple(new.get(a, a) for a in e.inputs), e.params, e.outputs, e.where)
-        if (left := common(e, seen, new)) is not None:
-            equations.append(left)
-
-    for e in graph.equations:
-        if e not in found:
-            take(e)
-            continue
-        take(found[e])
-        (x, i), axis, xp = e.inputs, e.params["axis"], Recorder(e.where)
-        place = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
-        high, top = (xp.max(v, axis=(axis,), keepdims=False) for v in (x, found[e].outputs[0]))
-        inside = xp.logical_and(xp.ge(i, 0), xp.lt(i, x.shape[axis]))
-        mine = xp.reshape(xp.take_along(x, xp.reshape(i, shape=place), axis=axis), shape=i.shape)
-        d = xp.where(xp.eq(mine, high), Literal(0.0, high.dtype), xp.sub(mine, high))  # never inf - inf
-        xp.where(inside, xp.add(d, xp.log(top)), 0.0)
-        *steps, last = xp.recorded
-        for step in (*steps, Equation(last.primitive, last.inputs, last.params, e.outputs, e.where)):
-            take(step)
-    return Graph(graph.inputs, equations, [new.get(a, a) for a in graph.outputs], graph.name)
-
 
 def rewritten(graph: Graph, cpu: bool) -> Graph:
-    """All rewrites in their order. On CUDA looking for nan would stop the queue, and torch.where costs no more than another kernel."""
+    """All rewrites in their order: those of libraries, and then those of minidl.rewrites."""
     for rewrite in REWRITES:
         graph = rewrite(graph, cpu)
-    return updates(keep_positives(hot.put(log_softmax_of(with_bias(graph))))) if cpu else graph
+    for room in ("minidl.rewrites", "minidl.rewrites.updates"):
+        graph = found.rewrite(graph, cpu) if (found := beside(room, "torch")) else graph
+    return graph

@@ -55,6 +55,7 @@ CHAPTERS = {
     "minidl.autograd": "Transforms",
     **dict.fromkeys(("minidl.control.scans", "minidl.control.loops", "minidl.control.branches"), "Control flow"),
     "minidl.jitting": "Tracing and compiling",
+    "minidl.explanation": "Tracing and compiling",
     "minidl.tracing": "Tracing and compiling",
     "minidl.graph": "Tracing and compiling",
     "minidl.profiling": "Tracing and compiling",

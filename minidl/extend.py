@@ -54,7 +54,7 @@ from minidl.handover import handed
 from minidl.ops.common import cast, constant, create, deciding, default, eager_on_cpu, fits, operand, pairs, state, traced, values
 from minidl.ops.manipulation import cut
 from minidl.ops.methods import store, storing
-from minidl.passes import dead_code, lifetimes, memory
+from minidl.passes import dead_code
 from minidl.passes.rewriting import Rewriter, rule
 from minidl.primitives import table
 from minidl.primitives.core import Primitive, batch_elementwise, batch_leading, elementwise
@@ -66,6 +66,7 @@ from minidl.transforms import argument_numbers, inexact, stands_for, twin, with_
 
 if TYPE_CHECKING:
     from minidl.contest import Auto
+    from minidl.lifetimes import lifetimes, memory
     from minidl.whole import fused, whole
 
 __all__ = [
@@ -217,7 +218,7 @@ def expect(bad: Callable[[], Tensor], kind: type[Exception], text: str) -> None:
 
 def __getattr__(name: str) -> Any:
     """What a room above the core has, and stands here for whoever writes another one."""
-    room = {"Auto": "contest", "fused": "whole", "whole": "whole"}.get(name)
+    room = {"Auto": "contest", "fused": "whole", "lifetimes": "lifetimes", "memory": "lifetimes", "whole": "whole"}.get(name)
     if room is None:
         raise AttributeError(f"module 'minidl.extend' has no attribute {name!r}")
     return getattr(importlib.import_module(f"minidl.{room}"), name)

@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.backends import using
-from minidl.context import state
+from minidl.context import satellite, state
 from minidl.emit import load
 from minidl.inline import written
 from minidl.primitives.core import Primitive
 from minidl.primitives.structural import unbroadcast
-from minidl.strong import corrected
 
 Node = list
 OUTPUTS = ("out", "out0", "out1", "out2")  # the results as rules name them; only the first one has derivatives
@@ -88,7 +87,7 @@ class Kind:
             rule = p.vjp(i)
             needs = p.needs[rule]
             args = [i if n == "index" else values[n] for n in needs]
-            d = corrected(xp, p, rule, g, needs, args, values) if zeros else rule(xp, g, *args)
+            d = satellite("strong").corrected(xp, p, rule, g, needs, args, values) if zeros else rule(xp, g, *args)
             out.append(unbroadcast(xp, d, values[f"{p.args[i]}_shape"]) if self.broadcast else d)
         return out
 
@@ -207,7 +206,7 @@ class Kind:
             else:
                 names = p.needs[rule]
             args = [i if n == "index" else values[n] for n in names]
-            d = corrected(ns, p, rule, t, names, args, values) if zeros else rule(ns, t, *args)
+            d = satellite("strong").corrected(ns, p, rule, t, names, args, values) if zeros else rule(ns, t, *args)
             total = d if total is None else ns.add(total, d)
         if self.broadcast and total is not None and tuple(total.shape) != values["out_shape"]:
             total = ns.broadcast_to(total, shape=values["out_shape"])

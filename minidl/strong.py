@@ -13,15 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from minidl.context import ask
-from minidl.primitives.core import Primitive, batch_leading, expand
+from minidl.extend import Primitive, batch_leading
 
 _OUTPUTS = frozenset(("out", "out0", "out1", "out2"))
-
-
-def strong() -> bool:
-    """Whether zeros are strong in this thread."""
-    return ask("strong")
 
 
 def corrected(
@@ -57,7 +51,7 @@ def _nothing(xp: Any, primitive: Primitive, g: Any, d: Any, values: dict[str, An
         if len(g.shape) == len(d.shape):
             return xp.all(zero, axis=axes, keepdims=True)
         if len(g.shape) == rank - len(axes):  # the cotangent of a reduction
-            return expand(xp, zero, tuple(d.shape), axes, False)
+            return xp.reshape(zero, shape=tuple(1 if i in axes else n for i, n in enumerate(d.shape)))
         if len(g.shape) == rank + len(axes):  # the tangent of one
             return xp.all(zero, axis=axes, keepdims=False)
     if primitive.batch is batch_leading and rank >= 2:  # matrices on the last two axes

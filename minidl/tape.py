@@ -18,10 +18,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl.backends import using
-from minidl.context import autocasting, busy, state
+from minidl.context import ask, autocasting, busy, state
 from minidl.kinds import OUTPUTS, Kind, Node, deposit, kind_of, tensor_layer, wrapper
 from minidl.primitives.core import Primitive
-from minidl.strong import strong
 
 count = itertools.count(-1, -1)  # next() on it is atomic
 
@@ -356,7 +355,7 @@ def pull_raw(
     for root, seed in roots:
         deposit(root, seed, pending, heap, root[2])
     fuses = bool(roots) and getattr(roots[0][0][2], "fuses", False)
-    zeros = strong()
+    zeros = ask("strong")
     plain = targets is None and leads is None and not fuses and not zeros
     node: Node = []
     while heap or node:
@@ -408,7 +407,7 @@ def pull_tensors(
     roots: Sequence[tuple[Node, Any]], targets: dict[int, Any] | None, leads: set[int] | None, arrive: Any, ns: Any, through: bool = False
 ) -> None:
     """The reverse pass over Tensors, which records itself on the tape and so can be differentiated again."""
-    strong()  # read by each kind; said once to a trace
+    ask("strong")  # read by each kind; said once to a trace
     pending: dict[int, Any] = {}
     heap: list[Node] = []
     for node, g in roots:
@@ -436,7 +435,7 @@ def pull_tensors(
 
 def push(nodes: Sequence[Node], tangents: dict[int, Any], ns: Any, tracked: bool) -> None:
     """The forward pass: fill in the tangent of every node, oldest first. ns is the namespace to compute on: the payloads' own, or Tensors'."""
-    strong()
+    ask("strong")
     if busy[0] and state.autocast is not None:
         with autocasting(None):
             return push(nodes, tangents, ns, tracked)

@@ -15,7 +15,7 @@ from minidl.graph import Equation, Graph, Literal, Var
 from minidl.lowering import _unchanged, expand, multiplied
 from minidl.nn import functional as F
 from minidl.primitives.core import table
-from minidl.recompute import recompute
+from minidl.rewrites.regions.on_numpy import recompute
 
 xp = make()
 COMBINE = {"sum": np.add, "max": np.maximum, "min": np.minimum}

@@ -1,4 +1,4 @@
-"""Writing at one place of each row (backends/hot.py), and losses that share the softmax of their gradient."""
+"""Writing at one place of each row (minidl/rewrites/on_numpy.py), and losses that share the softmax of their gradient."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import minidl as md
-from minidl.backends import get, hot
+from minidl.backends import get
 from minidl.fusion import Region, regions
 from minidl.lowering import expand
+from minidl.rewrites import on_numpy
 
 ROWS, N = 64, 512
 
@@ -35,7 +36,7 @@ def test_sums_with_one_element_a_row_write_that_one_only(backend, axis, how):
     with md.use_backend(backend):
         args = [md.asarray(a) for a in (z, i, g)]
         graph = md.trace(lambda z, i, g: hot_sum(z, i, g, axis, how))(*args)
-        found = hot.put(graph)
+        found = on_numpy.rewrite(graph)
         found.check()
         names = [e.primitive.name for e in found.equations]
         assert "put_along" in names and "where" not in names and "iota" not in names
@@ -52,7 +53,7 @@ def test_a_choice_that_others_read_stays():
         return chosen - z, chosen
 
     graph = md.trace(f)(md.ones((ROWS, N)), md.arange(ROWS))
-    assert [e.primitive.name for e in hot.put(graph).equations] == [e.primitive.name for e in graph.equations]
+    assert [e.primitive.name for e in on_numpy.rewrite(graph).equations] == [e.primitive.name for e in graph.equations]
 
 
 def _at(i):
@@ -82,7 +83,7 @@ def test_what_only_looks_like_such_a_sum_stays(f):
     rng = np.random.default_rng(0)
     z, g, m = rng.normal(size=(ROWS, N)).astype(np.float32), rng.normal(size=ROWS).astype(np.float32), rng.random((ROWS, N)) < 0.5
     args = [md.asarray(a) for a in (z, rng.integers(0, N, ROWS), g, m)]
-    assert not any(e.primitive.name == "put_along" for e in hot.put(md.trace(f)(*args)).equations)
+    assert not any(e.primitive.name == "put_along" for e in on_numpy.rewrite(md.trace(f)(*args)).equations)
     np.testing.assert_array_equal(md.jit(f)(*args).numpy(), f(*args).numpy())
 
 

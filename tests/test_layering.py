@@ -20,9 +20,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SATELLITES = (
     "nn", "optim", "data", "saving", "deploy", "quantize", "interpret", "privacy", "distributions", "train", "amp", "random", "linalg", "fft",
-    "testing", "profiling", "draw", "demo", "idioms", "inspection", "explanation", "einstein", "jacobians", "arrays", "auto", "contest", "stopwatch",
-    "columns", "rematerialize", "precision", "control", "rewrites", "whole", "cuda", "func", "special", "utils", "waiting",
-    "__main__",
+    "testing", "profiling", "draw", "demo", "idioms", "inspection", "explanation", "lifetimes", "strong", "einstein", "jacobians", "arrays", "auto",
+    "contest", "stopwatch", "columns", "rematerialize", "precision", "control", "rewrites", "modes", "whole", "cuda", "func", "special", "utils",
+    "waiting", "__main__",
 )  # fmt: skip
 #: Where the core is public besides `import minidl as md`: a satellite may take the names of its `__all__`.
 EXTENSION = "extend"
@@ -32,7 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("dtypes", "shapes", "tree", "context", "settings", "mentions"),
     ("primitives",),
     ("errors",),
-    ("graph", "emit", "inline", "strong", "passes", "fusion", "lowering", "recompute"),
+    ("graph", "emit", "inline", "passes", "fusion", "lowering"),
     ("backends",),
     ("kinds", "tape", "tensors", "generated", "later", "handover"),
     ("autograd", "ops"),
@@ -44,7 +44,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 #: A backend knows nothing of tensors, differentiation, tracing or batching.
 BACKENDS = ("numpy", "numba", "torch", "jax")
-BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "lowering", "recompute", "backends"}
+BACKENDS_MAY_IMPORT = {"dtypes", "shapes", "primitives", "graph", "emit", "passes", "fusion", "lowering", "backends"}
 
 
 def sources() -> dict[str, Path]:

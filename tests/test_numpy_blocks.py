@@ -16,7 +16,7 @@ from minidl.graph import Graph, Literal
 from tests.test_fusion import WHOLE, graphs, traced
 
 xp = get("numpy")
-blocks = importlib.import_module("minidl.backends.numpy_blocks")
+blocks = importlib.import_module("minidl.rewrites.loops.on_numpy")
 memory = importlib.import_module("minidl.backends.numpy_memory")
 SIZES = [(64, 16), (200, 48), (1 << 12, 1 << 10)]  # bytes: blocks of one row, blocks that do not divide the rows, everything in one
 

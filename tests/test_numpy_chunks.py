@@ -8,8 +8,8 @@ import pytest
 
 import minidl as md
 from minidl.backends import get
-from minidl.backends.numpy_blocks import INTO
 from minidl.backends.numpy_helpers import CHUNK
+from minidl.rewrites.loops.on_numpy import INTO
 
 xp = get("numpy")
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-40, -1e-40, 88, -88, 800, -800], np.float32)

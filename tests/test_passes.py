@@ -19,9 +19,10 @@ import minidl.rewrites  # and this its rules
 from minidl.backends import get
 from minidl.context import Symbolic
 from minidl.graph import Atom, Equation, Graph, Literal, Var
-from minidl.passes import check, dead_code, simplify
+from minidl.passes import dead_code, simplify
 from minidl.passes.rewriting import RULES, Rewriter
 from minidl.primitives import table
+from minidl.testing.wellformed import check
 
 FLOATS = (md.float32, md.float64)
 COMPLEX = (md.complex64, md.complex128)

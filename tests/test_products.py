@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import minidl as md
 from minidl.backends import get
 from minidl.lowering import swapped
-from minidl.passes import check
+from minidl.testing.wellformed import check
 
 SIZES = 2, 3, 4
 
@@ -104,7 +104,7 @@ def test_the_gradient_of_a_product_by_hand_is_made_in_parts_by_its_update(backen
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # with several threads a product is made as a whole
         assert get("numba").compile(graph).plan.arena < 40 * 1000 * 4 * 3 + w.numpy().nbytes / 2
     else:
-        from minidl.backends.numpy_blocks import blocked
+        from minidl.rewrites.loops.on_numpy import blocked
 
         assert names(blocked(graph)).count("dot_general") == 2 and names(blocked(swapped(graph))).count("dot_general") == 1
     a, b = x.numpy().astype(np.float64), w.numpy().astype(np.float64)

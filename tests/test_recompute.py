@@ -14,9 +14,9 @@ from minidl.graph import Var
 from minidl.lowering import expand
 from minidl.nn import functional as F
 from minidl.passes import simplify
-from minidl.recompute import recompute
+from minidl.rewrites.regions.on_numpy import recompute
 
-blocks = importlib.import_module("minidl.backends.numpy_blocks")
+blocks = importlib.import_module("minidl.rewrites.loops.on_numpy")
 KERNELS = importlib.import_module("minidl.backends.numpy_backend").KERNELS
 STARTS = (lambda z: md.square(md.exp(z)) + 1.0, md.softmax, F.gelu, md.tanh)
 

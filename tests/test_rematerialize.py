@@ -15,9 +15,11 @@ import minidl as md
 from minidl import nn
 from minidl.backends import get, numpy_memory
 from minidl.graph import Equation, Graph, Var
-from minidl.passes import check, memory, simplify
+from minidl.lifetimes import memory
+from minidl.passes import simplify
 from minidl.primitives import table
 from minidl.rematerialize import MemoryBudgetWarning, budget, rematerialize
+from minidl.testing.wellformed import check
 
 
 def measured(f, *args) -> int:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import minidl as md
 from minidl import lowering
 from minidl.lowering import expand
-from minidl.passes import check
+from minidl.testing.wellformed import check
 
 nn = md.nn.functional
 VALUES = [0.0, -0.0, 1.5, -2.0, float("nan"), float("inf"), -float("inf"), 1e-40, 3e38]

@@ -18,11 +18,13 @@ import minidl.random  # noqa: E402  as the lines above, which put primitives int
 from minidl import dtypes  # noqa: E402
 from minidl.arrays.composites import on_torch as torch_composites  # noqa: E402
 from minidl.arrays.windows import on_torch as torch_windows  # noqa: E402
-from minidl.backends import get, torch_linear, torch_modes, torch_rewrite  # noqa: E402
+from minidl.backends import get, torch_linear, torch_rewrite  # noqa: E402
 from minidl.backends.torch_backend import TorchBackend, make  # noqa: E402
 from minidl.dtypes import bfloat16, float16, float32, float64, int32, int64, uint8, uint16, uint32, uint64  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
+from minidl.modes import on_torch as torch_modes  # noqa: E402
 from minidl.primitives.core import table  # noqa: E402
+from minidl.rewrites import on_torch as torch_rewrites  # noqa: E402
 
 xp = get("torch")
 inf, nan = math.inf, math.nan
@@ -825,7 +827,7 @@ def _stepped(jit, dtype, n=5000, steps=4, share=None, **kwargs):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("kwargs", [{}, {"weight_decay": 0.0}, {"eps": 0.0, "betas": (0.0, 0.5)}])
 def test_the_update_of_adam_is_one_kernel(dtype, kwargs):
-    from minidl.backends import torch_updates
+    from minidl.rewrites.updates import on_torch as torch_updates
 
     assert torch_updates._kernel is not None
     want, _ = _stepped(lambda f: f, dtype, **kwargs)
@@ -837,7 +839,7 @@ def test_the_update_of_adam_is_one_kernel(dtype, kwargs):
 
 
 def test_the_kernel_of_adam_gives_what_the_equations_give_at_the_edges():
-    from minidl.backends.torch_updates import adam_step
+    from minidl.rewrites.updates.on_torch import adam_step
 
     inf, nan = float("inf"), float("nan")
     values = torch.tensor([0.0, -0.0, 1.0, -1.0, inf, -inf, nan, 1e-30, 1e30] * 9)
@@ -937,7 +939,7 @@ def test_pooling_of_many_channels_is_that_of_few():
 
 
 def test_the_numbers_of_an_update_have_the_bits_of_tensors():
-    from minidl.backends import torch_updates
+    from minidl.rewrites.updates import on_torch as torch_updates
 
     def corrections(beta, rate, step):
         step = step + 1.0
@@ -961,7 +963,7 @@ def test_the_numbers_of_an_update_have_the_bits_of_tensors():
 
 
 def test_no_tensor_is_made_for_the_numbers_of_an_update():
-    from minidl.backends import torch_updates
+    from minidl.rewrites.updates import on_torch as torch_updates
 
     _, step = _stepped(md.jit, "float32", n=64)
     graph = torch_updates.updates(step.programs[0].graph)
@@ -973,10 +975,10 @@ def test_a_convolution_and_its_bias_are_one_call():
     x, w, b = (md.tensor(np.random.default_rng(0).normal(size=s).astype(np.float32), backend="torch") for s in ((2, 3, 8, 8), (4, 3, 3, 3), (4,)))
     f = md.jit(lambda x, w, b: md.relu(md.conv(x, w, b)))
     np.testing.assert_allclose(f(x, w, b).numpy(), md.relu(md.conv(x, w, b)).numpy(), rtol=1e-5, atol=1e-6)
-    assert [e.primitive.name for e in torch_rewrite.with_bias(f.programs[0].graph).equations] == ["conv_affine", "relu"]
+    assert [e.primitive.name for e in torch_rewrites.with_bias(f.programs[0].graph).equations] == ["conv_affine", "relu"]
     kept = md.jit(lambda x, w, b: (y := md.conv(x, w), y + md.reshape(b, (4, 1, 1))))
     kept(x, w, b)
-    assert "conv" in [e.primitive.name for e in torch_rewrite.with_bias(kept.programs[0].graph).equations]
+    assert "conv" in [e.primitive.name for e in torch_rewrites.with_bias(kept.programs[0].graph).equations]
 
 
 def test_a_step_writes_over_what_was_given_only_where_it_is_read_no_more():

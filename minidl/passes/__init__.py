@@ -4,7 +4,7 @@ Promises: a rewrite keeps every bit of the values; `rewriting` merges what is eq
 all those of minidl.rewrites.
 """
 
-from minidl.passes.basic import check, dead_code, inlined, lifetimes, memory, peak_memory
+from minidl.passes.basic import dead_code, inlined
 from minidl.passes.rewriting import simplify
 
-__all__ = ["check", "dead_code", "inlined", "lifetimes", "memory", "peak_memory", "simplify"]
+__all__ = ["dead_code", "inlined", "simplify"]

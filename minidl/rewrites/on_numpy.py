@@ -21,7 +21,7 @@ from minidl.shapes import broadcast
 LEAST, ROW = 1 << 14, 32
 
 
-def put(graph: Graph) -> Graph:
+def rewrite(graph: Graph) -> Graph:
     """The graph with `put_along` in place of such sums."""
     if not any(e.primitive.name == "iota" for e in graph.equations):
         return graph

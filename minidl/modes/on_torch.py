@@ -29,6 +29,8 @@ Kinds = Sequence[tuple[tuple[int, ...], torch.dtype]]
 _aten = torch.ops.aten
 _KEPT = 2**20  # bytes of a result from which its memory is kept
 _MOST = 6000  # equations, loops unrolled: beyond, compiling takes minutes
+#: How a program reads that a mode compiles, see TorchBackend.callable.
+READS = {"inductor": "traced", "cudagraph": "compiled"}
 _lock = threading.Lock()  # torch's compiler keeps global state
 
 
@@ -56,6 +58,11 @@ def _guarded(run: Callable[..., Any], inputs: Kinds, name: str) -> Program:
 def unrolled(graph: Graph) -> int:
     """How many there are once every loop is unrolled, as tracing does."""
     return sum(1 + e.params.get("length", 1) * sum(map(unrolled, subgraphs(e.params))) for e in graph.equations)
+
+
+def expected(graph: Graph) -> float:
+    """Inductor takes seconds to load, a sixth of one for each loop that a C++ compiler makes, alike ones once, and reads each turn of a loop."""
+    return 8.0 + 0.14 * len({repr(e) for e in graph.walk()}) + 0.005 * unrolled(graph)
 
 
 def _check_compiler(device: torch.device) -> None:

@@ -10,20 +10,19 @@ elements at a time; sums over blocks add the blocks' sums, in float64 where the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from minidl.backends.numpy_helpers import bounded, select
-from minidl.backends.numpy_kernels import KERNELS, kernel_of, relu, sigmoid, sign, softplus
+from minidl.backends.base import beside
+from minidl.backends.numpy_into import INTO, elementwise, into
+from minidl.backends.numpy_kernels import KERNELS, kernel_of
 from minidl.backends.numpy_memory import empty
-from minidl.backends.numpy_special import erf
 from minidl.dtypes import DType, float32
 from minidl.emit import static
 from minidl.fusion import Region, regions
 from minidl.graph import Atom, Emitted, Equation, Graph, Literal, Var
-from minidl.recompute import products, recompute
 
 #: Bytes of all the arrays that one block touches, and the least of one of them: smaller blocks pay more for calls than they save in traffic.
 BLOCK, LEAST = 1 << 21, 1 << 17
@@ -41,44 +40,10 @@ _VIEWS = frozenset(("reshape", "broadcast_to"))
 _DOTTED = frozenset(("float32", "float64"))
 
 
-def elementwise(equation: Equation) -> bool:
-    """Whether an equation is a kernel of single elements with one result."""
-    return equation.primitive.name in KERNELS and equation.primitive.elementwise and not equation.primitive.multiple
-
-
 def several(equation: Equation) -> bool:
     """Whether a kernel goes over its operand several times."""
     name = equation.primitive.name
     return name in ROWWISE or name == "logsumexp" or (elementwise(equation) and into(equation) is None and name != "cast")
-
-
-def _within(x: np.ndarray, lo: np.ndarray, hi: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """np.clip, but for the sign of a zero bound. What bounds from below seldom finds anything, and looking for it costs half as much."""
-    if out is x and hi == np.inf and x.size and np.minimum.reduce(x, axis=None) >= lo:
-        return out
-    return np.clip(x, lo, hi, out=out)
-
-
-def _rsqrt(x: np.ndarray, out: np.ndarray) -> np.ndarray:
-    return np.reciprocal(np.sqrt(x, out=out), out=out)
-
-
-#: Kernels that can write their result where they are told, ufuncs apart, and which operands that may be (ufuncs: any).
-INTO: dict[str, tuple[Callable[..., Any], tuple[int, ...]]] = {
-    "clip": (bounded, (0,)), "rsqrt": (_rsqrt, (0,)), "relu": (relu, (0,)), "where": (select, (1, 2)), "sigmoid": (sigmoid, (0,)),
-    "softplus": (softplus, (0,)), "erf": (erf, (0,)),
-}  # fmt: skip
-
-
-def into(equation: Equation) -> tuple[Callable[..., Any], tuple[int, ...]] | None:
-    """The kernel with an `out` argument, if there is one, and the operands over which it may write."""
-    name, (out,) = equation.primitive.name, equation.outputs
-    if name == "clip" and out.dtype.bits >= 32 and out.dtype.is_float and all(isinstance(a, Literal) and a.value for a in equation.inputs[1:]):
-        return _within, (0,)
-    if name in INTO:
-        return INTO[name]
-    kernel = kernel_of(equation)
-    return (kernel, tuple(range(len(equation.inputs)))) if isinstance(kernel, np.ufunc) or kernel is sign else None
 
 
 #: A region as one equation of a program: the primitive of its pseudo-equation.
@@ -126,9 +91,12 @@ def blocked(graph: Graph) -> Graph:
     if not any(v.nbytes >= 2 * LEAST for v in graph.variables()):
         return graph
     equations: list[Equation] = []
-    items = recompute(regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several), graph, elementwise)
+    items = regions(graph, elementwise, reductions=REDUCTIONS, terminal=TERMINAL, rowwise=ROWWISE, alone=several)
+    if room := beside("minidl.rewrites.regions", "numpy"):
+        items = room.recompute(items, graph, elementwise)
     sizes = {item: cut for item in items if isinstance(item, Region) and (cut := cuts(item))}
-    inside = products(items, graph, lambda region: region in sizes and sizes[region][0][0] == 0 and sizes[region][0][1] >= LINES)
+    whole = lambda region: region in sizes and sizes[region][0][0] == 0 and sizes[region][0][1] >= LINES
+    inside = room.products(items, graph, whole) if room else {}
     for item in items:
         if isinstance(item, Region):
             cut, item = sizes.get(item), item.merged()
@@ -478,3 +446,12 @@ def taken(region: Region, free: Callable[[Var], bool]) -> dict[Var, Var]:
                 found[out] = v
                 break
     return found
+
+
+def written(
+    loop: Equation, names: dict[Var, str], env: dict[str, Any], free: Callable[[Var], bool]
+) -> tuple[str, Iterable[Var], int]:
+    """The text of a loop, the inputs that it writes over, and the bytes of the arrays that it makes. free: whether the memory of an input is."""
+    over = taken(loop.params["region"], lambda v: v not in loop.params["products"] and free(v))
+    writer = Writer(loop, names, env, over)
+    return writer.write(), over.values(), writer.room

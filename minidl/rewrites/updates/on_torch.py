@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from minidl.backends.torch_rewrite import EMITTED, OVER, Uses
 from minidl.emit import emit, load
 from minidl.graph import Atom, Emitted, Equation, Graph, Literal, Var
 
@@ -180,12 +181,8 @@ def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[
 
 def updates(graph: Graph) -> Graph:
     """The graph with an adam_step or sgd_step for each update that is found."""
-    made = {v: e for e in graph.equations for v in e.outputs}
-    users: dict[Any, list[Equation]] = {}
-    for e in graph.equations:
-        for a in e.inputs:
-            users.setdefault(a, []).append(e)
-    given, outputs = set(graph.inputs), set(graph.outputs)
+    uses, given, outputs = Uses(graph), set(graph.inputs), set(graph.outputs)
+    made, users = uses.made, uses.users
     gone: set[Equation] = set()
     steps: dict[Equation, Equation] = {}
     for last in graph.equations:
@@ -221,11 +218,8 @@ def _scalar(e: Equation | None) -> bool:
 
 def in_numbers(graph: Graph) -> Graph:
     """The graph whose updates take numbers; an array that several of them read becomes a number once."""
-    made = {v: e for e in graph.equations for v in e.outputs}
-    users: dict[Any, set[Equation]] = {}
-    for e in graph.equations:
-        for a in e.inputs:
-            users.setdefault(a, set()).add(e)
+    uses = Uses(graph)
+    made, users = uses.made, {a: set(found) for a, found in uses.users.items()}
     shared: dict[Any, Var] = {}
     new: dict[Equation, list[Equation]] = {}
     gone: set[Equation] = set()
@@ -248,7 +242,7 @@ def in_numbers(graph: Graph) -> Graph:
         inside: dict[Equation, None] = {}
         ends = [a for a in dict.fromkeys(step.inputs) if not a.shape]
         for a in (todo := list(ends)):
-            e = made.get(a)  # type: ignore[arg-type, assignment]
+            e: Any = made.get(a)  # type: ignore[arg-type]
             if _scalar(e) and a not in graph.outputs and users[a] <= {step, *inside}:
                 inside[e] = None
                 todo += e.inputs
@@ -268,3 +262,12 @@ def in_numbers(graph: Graph) -> Graph:
 
 def _in_python(equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
     return f"{outputs[0]} = {_SPELLED.get(equation.primitive.name, 'cast({})').format(*inputs)}"
+
+
+def rewrite(graph: Graph, cpu: bool) -> Graph:
+    """The updates of a program for the CPU."""
+    return updates(graph) if cpu else graph
+
+
+EMITTED.update(adam_step=adam_step, sgd_step=sgd_step, numbers=numbers)
+OVER.update(("adam_step", "sgd_step"))
