@@ -22,6 +22,7 @@ from minidl.dtypes import DType
 from minidl.emit import load
 from minidl.graph import Graph
 from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
+from minidl.lowering import expand
 from minidl.passes import inlined, simplify
 from minidl.program import Program, number, rebuilding
 from minidl.tensors import Tensor
@@ -55,6 +56,9 @@ class Engine:
     def compile(self, graph: Graph, donate: tuple[int, ...] = ()) -> Callable[..., tuple]:
         """The graph as this engine compiles it; it may be called with arrays that came over from the home backend."""
         xp = self.xp
+        if self.mode is not None or xp is not self.home:  # kernels of the home's library are none of theirs
+            whole = expand(graph, choose=lambda e: "kernel" in e.params)
+            graph = graph if whole is graph else simplify(whole)
         run = xp.compile(graph, donate, self.mode)
         if not (self.crosses and xp.takes_numpy and xp.needs_scope and any(v.dtype.name in _WIDE for v in graph.inputs)):
             return run
@@ -64,7 +68,6 @@ class Engine:
                 return run(*natives)
 
         return scoped
-
 
     def expendable(self, program: Program) -> tuple[int, ...]:
         """The inputs that are state which the program overwrites, where their memory may be used again.

@@ -15,7 +15,7 @@
     axis_index, axes_tuple, size_tuple, pairs         what arguments mean, as scalar_type; argument_numbers and inexact say it of a transform's
     seen, deciding, expect, fits, describe, check_all what a function may look at, and the errors that it raises, whose texts have arguments as shown
     whole, fused                                      several operations that are one program where that pays
-    stands_for, at_once, traced                       what a library's kernel computes in the place of several, whether they run at once, or in a
+    stands_for, at_once, traced                       what a library's kernel computes in the place of several, whether they run at once, or in which
                                                       trace or vmap
     per_lane, persistent, streams                     random state under vmap, jit and checkpoint
     lanes_around, interpreting                        and in the loops of a mapped function

@@ -86,6 +86,7 @@ class Program:
         self.source = _Source()
         self.reads: list[tuple[Tensor, str]] = []  # argument tensors and the expressions that reach them
         t = Trace()
+        t.kernels = None if owner.mode else owner.backend or "auto"
         self.walk = walk = Walk(self.source.env)
         full = self._arguments(owner, args, kwargs, t)
         if self.reads:

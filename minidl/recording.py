@@ -179,7 +179,8 @@ def _eager(f: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Record
 def _equations(graph: Graph, xp: Any, natives: list[Any]) -> _Recorder:
     """Run a graph equation by equation; values are dropped after their last use."""
     recorder = _Recorder()
-    timed = lambda primitive, args, params: recorder.timed(xp, primitive.name, getattr(xp, primitive.name))(*args, **params)
+    said = lambda primitive, params: " of ".join(filter(None, (primitive.name, params.get("kernel"))))
+    timed = lambda p, args, params: recorder.timed(xp, said(p, params), getattr(xp, p.name))(*args, **params)
     with xp.scope():
         graph.run(timed, natives, lambda c: xp.scalar(c.value, c.dtype))
     return recorder

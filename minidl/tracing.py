@@ -61,6 +61,7 @@ class Trace(Interpreter):
         self.closed = self.defaulted = False  # defaulted: nothing but the default said where the program is to run
         self.body = False  # whether others differentiate it by its arguments when it is over: a loop's or branch's function, a Graph of the user's
         self.rule = False  # whether a rule of the user's is what it traces
+        self.kernels: str | None = None  # whose kernels may be equations, where its program is for that: a backend's name, "auto" for the home's
         self.quiet: dict[Any, Any] | None = None  # under no_grad, for what it reads from before: the same behind a stop
         self.born = next(tape.count)
         self.equations: list[Equation] = []

@@ -45,9 +45,10 @@ LONG = (
 SAME = [
     f"test_{name}"
     for name in (
-        "benchmarks bounds_torch by_kernel check_command coexistence demo docs gradients_match import jax_backend jax_rooms jax_speed layering"
-        " listings memory mutation nn_backends numba_backend numpy_backend numpy_blocks numpy_chunks numpy_names numpy_windows packaging pipelines"
-        " primitives products_torch reference source standard_derivatives suite torch_backend torch_names train workers"
+        "benchmarks bounds_torch by_kernel check_command coexistence demo docs gradients_match import jax_backend jax_rooms jax_speed"
+        " kernels_in_programs layering listings memory mutation nn_backends numba_backend numpy_backend numpy_blocks numpy_chunks numpy_names"
+        " numpy_windows packaging pipelines primitives products_torch"
+        " reference source standard_derivatives suite torch_backend torch_names train workers"
     ).split()
 ]
 

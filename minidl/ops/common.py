@@ -22,13 +22,13 @@ from minidl.shapes import shown
 from minidl.tensors import Tensor, bind, describe, from_numpy, home, in_range, ns, scalar_type
 
 
-def traced() -> bool:
-    """Whether an interpreter (a trace or vmap) is at work in this thread.
+def traced() -> Any:
+    """The interpreter (a trace or vmap) that is at work in this thread, None without one.
 
-    >>> md.extend.traced(), md.jit(lambda x: x * md.extend.traced())(md.tensor(1.0)).item()
-    (False, 1.0)
+    >>> md.extend.traced() is None, md.jit(lambda x: x * (md.extend.traced() is x.xp))(md.tensor(1.0)).item()
+    (True, 1.0)
     """
-    return bool(busy[0]) and state.interpreter is not None
+    return state.interpreter if busy[0] else None
 
 
 def choose(backend: str | None, device: str | None) -> Any:

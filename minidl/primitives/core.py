@@ -188,7 +188,6 @@ def _infer_elementwise(name: str, out: Callable[[DType], DType] | None, check: C
     return infer
 
 
-
 def decomposed(primitive: Primitive, xp: Any, args: Sequence[Any], params: dict[str, Any]) -> Any:
     """A primitive by its decomposition over xp. Half precision is computed in float32 and rounded once, so that no step of it overflows."""
     decompose: Any = primitive.decompose

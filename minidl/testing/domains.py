@@ -25,7 +25,7 @@ import minidl.nn
 import minidl.quantize
 import minidl.random  # noqa: F401  as those of md.fft and md.linalg, their primitives have rows here
 from minidl import custom_jvp, dtypes, scan, switch, while_loop
-from minidl.extend import bind, ns, table
+from minidl.extend import Body, aval, bind, constant, ns, table, vjp_graph
 from minidl.idioms.jax import collectives
 from minidl.linalg import phases
 
@@ -523,7 +523,17 @@ def _across(x: Any, y: Any) -> Any:
     return collectives.vmap(lambda a, b: ns.mul(collectives.psum(ns.mul(a, b), "lanes"), a), axis_name="lanes")(x, y)
 
 
+def _leaky(backwards: bool, x: Any, *g: Any) -> Any:
+    body = Body(lambda v: ns.mul(v, ns.where(ns.gt(v, 0.0), constant(v.xp, (), 1.0, v.dtype), 0.25)), [aval(x)]).graph
+    how: dict[str, Any] = {"kernel": "leaky_relu", "static": (0.25,), "there": (True,)}
+    if backwards:
+        return ns.by_kernel_dx(x, *g, body=vjp_graph(body, [True], [True]), **how, wanted=(True,), used=(True,))[0]
+    return ns.by_kernel(x, body=body, **how)[0]
+
+
 row("across", ((3, 2), (3, 2)), TAME, call=_across)
+row("by_kernel", (2, 3), NOT_ZERO, "float64 float32", call=functools.partial(_leaky, False))
+row("by_kernel_dx", ((2, 3), (2, 3)), (NOT_ZERO, REAL), "float64 float32", call=functools.partial(_leaky, True))
 row("custom", ((3,), (2, 3)), TAME, call=_custom)
 row("scan", ((3,), (3,), (4, 3)), TAME, call=_scan)
 row("while_loop", ((3,), ()), (interval(0.2, 0.9), fixed(1e4)), "float64", call=_while)

@@ -342,7 +342,12 @@ def grid_sample(
             f'grid_sample: mode "bilinear", "nearest" or (for 4 axes) "bicubic", padding_mode "zeros", "border" or "reflection"; got {mode!r}, '
             f"{padding_mode!r}"
         )
-    return _sampled(input, grid, mode, padding_mode, bool(align_corners), functools.partial(_slopes, input.xp))
+    return _sampled(input, grid, mode, padding_mode, bool(align_corners), _slopes_on(md.extend.home(input)))
+
+
+@functools.cache
+def _slopes_on(xp: Any) -> Any:
+    return functools.partial(_slopes, xp)
 
 
 def _slopes(xp: Any, input: Any, grid: Any, g: Any, *how: Any) -> Any:
