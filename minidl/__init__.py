@@ -106,9 +106,9 @@ _LATER = {
     "transforms": "grad jvp linearize stop_gradient value_and_grad vjp", **_ARRAYS,
 }  # fmt: skip
 _HOME = {name: module for module, names in _LATER.items() for name in names.split()}
-for _module, _names in list(_ARRAYS.items())[1:]:
-    for _name in _names.split():
-        setattr(Tensor, _name, ops.methods.Later(_name))
+vars(backends).update(getattr(ops.methods.satellite("waiting"), "SWITCHES", {}))  # torch.backends.cudnn
+for _name in " ".join(list(_ARRAYS.values())[1:]).split():
+    setattr(Tensor, _name, ops.methods.Later(_name))
 _SATELLITES = (
     "nn", "optim", "data", "distributions", "saving", "deploy", "quantize", "interpret", "privacy", "amp", "random", "linalg", "fft", "testing",
     "train", "draw", "extend", "idioms", "control", "cuda", "func", "special", "utils",

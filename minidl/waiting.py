@@ -1,4 +1,11 @@
-"""The names of the methods that minidl.idioms brings to Tensor when one is asked for, and of PyTorch's others, which it answers with a way."""
+"""What PyTorch's programs find before minidl.idioms is loaded: the names of the methods that it brings to Tensor (and of others, which it answers
+with a way), and the switches of torch.backends."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import Any
 
 METHODS = """
 H abs_ absolute absolute_ acos_ acosh_ addbmm addbmm_ addcdiv addcdiv_ addcmul addcmul_ addmm addmm_ addmv addmv_ addr addr_ adjoint allclose amax
@@ -30,3 +37,24 @@ to_padded_tensor to_sparse to_sparse_bsc to_sparse_bsr to_sparse_coo to_sparse_c
 true_divide true_divide_ trunc_ type type_as unbind unflatten unfold uniform_ unique unique_consecutive unsafe_chunk unsafe_split
 unsafe_split_with_sizes unsqueeze_ untyped_storage values vdot view_as view_as_complex view_as_real volatile vsplit where xlogy_ xpu
 """.split()
+
+
+class Switches(SimpleNamespace):
+    """Settings of PyTorch's own kernels, as torch.backends.cudnn has them: kept, and without a meaning here."""
+
+    def is_available(self) -> bool:
+        """Whether such kernels run: never minidl's own."""
+        return False
+
+    is_built = is_available
+
+    def version(self) -> None:
+        """None: there is no such library."""
+
+
+#: What md.backends has besides what it says when it is called.
+SWITCHES: dict[str, Any] = {
+    "cudnn": Switches(enabled=False, benchmark=False, deterministic=False, allow_tf32=False),
+    "cuda": Switches(matmul=Switches(allow_tf32=False)), "mps": Switches(), "mkldnn": Switches(enabled=False),
+}  # fmt: skip
+sys.modules |= {f"minidl.backends.{name}": value for name, value in SWITCHES.items()}  # for `import minidl.backends.cudnn as cudnn`

@@ -219,3 +219,24 @@ def test_cuda_is_asked_where_there_is_none():
         md.cuda.current_device()
     with pytest.raises(RuntimeError, match="no CUDA"):
         md.cuda.get_device_name()
+
+
+def test_scripts_begin_with_switches_devices_and_parallel():
+    import minidl.backends.cudnn as cudnn
+
+    assert cudnn is md.backends.cudnn and cudnn.benchmark is False
+    md.backends.cudnn.benchmark = cudnn.deterministic = md.backends.cuda.matmul.allow_tf32 = True
+    assert cudnn.benchmark and not cudnn.is_available() and not md.backends.mps.is_available() and md.backends()["numpy"] is True
+    cudnn.benchmark = cudnn.deterministic = md.backends.cuda.matmul.allow_tf32 = False
+    before = md.get_default_device()
+    md.set_default_device(md.device("cpu"))
+    md.set_default_device(None)
+    assert md.get_default_device() == before and before.type == "cpu"
+    with pytest.raises(ValueError, match="device"):
+        md.set_default_device("cuda:7")
+    net, x = md.nn.Linear(3, 2), md.ones(4, 3)
+    assert (md.nn.parallel.data_parallel(net, (x,), [0]) == net(x)).all().item()
+    with pytest.raises(NotImplementedError, match="2 devices"):
+        md.nn.parallel.data_parallel(net, x, range(2))
+    with pytest.raises(AttributeError, match="leave the wrapper out"):
+        _ = md.nn.parallel.DistributedDataParallel

@@ -22,8 +22,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "script": "md.jit(f) compiles",
         "functionalize": "md.jit(f) and md.trace(f) are made of values alone",
         "seed": "md.manual_seed(number)",
-        "set_default_device": "md.set_backend(name) says where tensors are made; device= for one",
-        "get_default_device": "md.zeros(()).device",
         "set_default_tensor_type": "md.set_default_dtype(dtype)",
         "set_printoptions": "print(x.numpy()) under numpy.printoptions",
         "use_deterministic_algorithms": "results do not depend on the order of threads but for sums of floats on accelerators",

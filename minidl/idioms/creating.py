@@ -15,8 +15,9 @@ import minidl as md
 
 __all__ = [
     "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor",
-    "as_tensor", "bernoulli", "device", "from_numpy", "initial_seed", "is_complex", "is_floating_point", "is_tensor", "logspace", "multinomial",
-    "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "as_tensor", "bernoulli", "device", "from_numpy", "get_default_device", "initial_seed", "is_complex", "is_floating_point", "is_tensor",
+    "logspace", "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like", "randperm", "scalar_tensor",
+    "set_default_device",
 ]  # fmt: skip
 
 
@@ -42,6 +43,25 @@ class device(str):
     def index(self) -> int | None:  # type: ignore[override]
         """Its number, if the name says one."""
         return builtins.int(self.partition(":")[2]) if ":" in self else None
+
+
+def set_default_device(device: Any) -> None:
+    """Make new tensors on this device from now on, of the backend of now: md.set_backend says which. None: where that begins.
+
+    >>> md.set_default_device("cpu")
+    """
+    here = md.zeros(())
+    if device is None or str(device) != here.device:
+        md.set_backend(here.backend, None if device is None else str(device))
+
+
+def get_default_device() -> Any:
+    """The device on which new tensors are made.
+
+    >>> md.get_default_device().type
+    'cpu'
+    """
+    return globals()["device"](md.zeros(()).device)
 
 
 def key(like: md.Tensor | None = None, generator: Any = None) -> md.Tensor:

@@ -94,13 +94,13 @@ for _name, _f in ALIASES.items():
         _f.__module__ = "minidl.idioms"  # where it is found, also by pickle
 #: Functions that are no methods.
 _FUNCTIONS = set(
-    """as_tensor atleast_1d atleast_2d atleast_3d bartlett_window binomial blackman_window block_diag BoolTensor broadcast_tensors ByteTensor
-    cartesian_prod cat cdist cdouble cfloat chain_matmul CharTensor column_stack complex concatenate constant_pad_nd cumulative_trapezoid device
-    double DoubleTensor dstack dtype fill float FloatTensor from_numpy functional_call Generator get_rng_state grad_and_value half HalfTensor
-    hamming_window hann_window hstack inference_mode initial_seed int IntTensor is_tensor kaiser_window load logspace long LongTensor normal
-    poisson polar promote_types rand randint randn randperm replace_all_batch_norm_modules_ row_stack rsub save scalar_tensor set_grad_enabled
-    set_rng_state short ShortTensor Size stack_module_state std_mean strided trapezoid trapz tril_indices triu_indices unravel_index var_mean
-    vstack""".split()
+    """get_default_device set_default_device as_tensor atleast_1d atleast_2d atleast_3d bartlett_window binomial blackman_window block_diag
+    BoolTensor broadcast_tensors ByteTensor cartesian_prod cat cdist cdouble cfloat chain_matmul CharTensor column_stack complex concatenate
+    constant_pad_nd cumulative_trapezoid device double DoubleTensor dstack dtype fill float FloatTensor from_numpy functional_call Generator
+    get_rng_state grad_and_value half HalfTensor hamming_window hann_window hstack inference_mode initial_seed int IntTensor is_tensor
+    kaiser_window load logspace long LongTensor normal poisson polar promote_types rand randint randn randperm replace_all_batch_norm_modules_
+    row_stack rsub save scalar_tensor set_grad_enabled set_rng_state short ShortTensor Size stack_module_state std_mean strided trapezoid trapz
+    tril_indices triu_indices unravel_index var_mean vstack""".split()
 ) | {*_FORMATS}
 #: Methods of which there is a form with _ behind the name that stores the result.
 _STORING = """abs absolute acos acosh addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan

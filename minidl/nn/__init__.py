@@ -29,6 +29,7 @@ from minidl.nn import (
     linear,
     losses,
     normalization,
+    parallel,
     pooling,
     pytrees,
     recurrent,
@@ -60,6 +61,6 @@ _ROOMS = (
     transformer,
 )  # fmt: skip
 __all__ = [
-    "Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init", "utils",
+    "Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init", "parallel", "utils",
     *(name for room in _ROOMS for name in room.__all__),
 ]  # fmt: skip

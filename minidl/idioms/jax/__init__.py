@@ -21,7 +21,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import minidl as md
@@ -54,6 +54,22 @@ class _Config:
 
 
 config = _Config()
+
+
+@contextlib.contextmanager
+def enable_x64(new_val: bool = True) -> Iterator[None]:
+    """The default float is float64 inside the block, or float32.
+
+    >>> with enable_x64(True):
+    ...     md.ones(2).dtype
+    minidl.float64
+    """
+    before = md.get_default_dtype()
+    config.update("jax_enable_x64", new_val)
+    try:
+        yield
+    finally:
+        md.set_default_dtype(before)
 
 
 def checkpoint(fun: Callable[..., Any], **options: Any) -> Callable[..., Any]:
@@ -224,13 +240,14 @@ NAMES: dict[str, Any] = {
 }  # fmt: skip
 _ABSENT = {
     "shard_map": "jax.vmap with axis_name=; one program runs on one device",
-    "disable_jit": "md.eagerly()", "make_mesh": "one program runs on one device", "debug_nans": "md.checked", "live_arrays": "md.profile",
+    "disable_jit": "what jit made has the function itself in __wrapped__",
+    "make_mesh": "one program runs on one device", "debug_nans": "md.checked", "live_arrays": "md.profile",
     "Device": "devices are texts",
 }  # fmt: skip
 __all__ = [
     "Array", "ShapeDtypeStruct", "checkpoint", "closure_convert", "config", "custom_gradient", "custom_jvp", "default_backend", "device_count",
-    "device_get", "device_put", "devices", "eval_shape", "grad", "hessian", "io_callback", "jit", "linear_transpose", "linearize", "make_jaxpr",
-    "named_scope", "pmap", "pure_callback", "value_and_grad", "vjp", "vmap",
+    "device_get", "device_put", "devices", "enable_x64", "eval_shape", "grad", "hessian", "io_callback", "jit", "linear_transpose", "linearize",
+    "make_jaxpr", "named_scope", "pmap", "pure_callback", "value_and_grad", "vjp", "vmap",
 ]  # fmt: skip
 _find = room(__name__, NAMES, (md,), "custom_vjp jvp", _ABSENT)
 

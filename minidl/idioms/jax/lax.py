@@ -376,6 +376,35 @@ def _over(f: Callable[..., md.Tensor], name: str) -> Callable[..., md.Tensor]:
     return function
 
 
+def reduce_xor(operand: Any, axes: Sequence[int]) -> md.Tensor:
+    """The exclusive or of integers or truths over axes.
+
+    >>> reduce_xor(md.tensor([6, 3, 1]), (0,)).item()
+    4
+    """
+    x = md.asarray(operand)
+    return reduce(x, False if x.dtype is md.bool else 0, md.not_equal if x.dtype is md.bool else md.bitwise_xor, axes)  # type: ignore[no-any-return]
+
+
+def mulhi(x: Any, y: Any) -> md.Tensor:
+    """The upper half of the bits of the product of two integers of one dtype. Raises TypeError for other dtypes.
+
+    >>> mulhi(md.tensor(2**30, dtype="int32"), md.tensor(12, dtype="int32")).item()
+    3
+    """
+    x, y = md.broadcast_arrays(md.asarray(x), md.asarray(y))
+    if x.dtype is not y.dtype or not x.dtype.is_integer:
+        raise TypeError(f"mulhi: integers of one dtype are wanted, not {x.dtype.name} and {y.dtype.name}")
+    half, unsigned = x.dtype.bits // 2, x.dtype.kind == "uint"
+    if x.dtype.bits < 64 and not unsigned:
+        return md.bitwise_right_shift(x.to(md.int64) * y.to(md.int64), x.dtype.bits).to(x.dtype)
+    low = lambda v: md.bitwise_and(v, md.asarray(2**half - 1, dtype=v.dtype, backend=v.backend, device=v.device))
+    high = lambda v: md.bitwise_right_shift(v, half)  # of a negative number rounded down
+    middle = high(x) * low(y) + high(low(x) * low(y)) if unsigned else high(x) * low(y) + low(high(low(x) * low(y)))
+    other = low(middle) + low(x) * high(y)
+    return high(x) * high(y) + high(middle) + high(other)
+
+
 def reduce(operands: Any, init_values: Any, computation: Callable[..., Any], dimensions: Sequence[int]) -> Any:
     """The elements along axes joined by a function of two, which is associative, and with what it begins from; pytrees join as a whole.
 
@@ -461,7 +490,8 @@ _OWN = (
     argmax, argmin, batch_matmul, bitcast_convert_type, broadcast, broadcast_in_dim, broadcasted_iota, clamp, collapse, concatenate, cond,
     convert_element_type, div, dot, expand_dims, index_in_dim, index_take, integer_pow, iota, map, pad,
     platform_dependent, population_count,
-    reduce, reduce_precision, reduce_window, rem, reshape, rev, scan, select, select_n, slice_in_dim, sort, sort_key_val, split, squeeze, switch,
+    mulhi, reduce, reduce_precision, reduce_window, reduce_xor,
+    rem, reshape, rev, scan, select, select_n, slice_in_dim, sort, sort_key_val, split, squeeze, switch,
 )  # fmt: skip
 _RENAMED = {
     "add": md.add, "sub": md.subtract, "mul": md.multiply, "neg": md.negative, "max": md.maximum, "min": md.minimum, "eq": md.equal,

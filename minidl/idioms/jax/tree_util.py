@@ -10,7 +10,20 @@ from typing import Any, NamedTuple
 import minidl as md
 from minidl.idioms import of_jax
 
-PyTreeDef = type(md.tree.flatten(0)[1])
+PyTreeDef: Any = type(md.tree.flatten(0)[1])
+#: Methods that JAX's structures have.
+PyTreeDef.unflatten = lambda self, leaves: md.tree.unflatten(self, list(leaves))
+PyTreeDef.flatten_up_to = lambda self, tree: _up_to(self, tree)
+
+
+def _up_to(structure: Any, tree: Any) -> list[Any]:
+    """What stands in a pytree in the places of the leaves of a structure. Raises ValueError where it has none of it."""
+    if structure.kind is None:
+        return [tree]
+    inside = md.tree.flatten(tree, is_leaf=lambda x: x is not tree)
+    if (inside[1].kind, inside[1].aux) != (structure.kind, structure.aux) or len(inside[0]) != len(structure.children):
+        raise ValueError(f"flatten_up_to: {tree!r} has not the structure {structure}")
+    return [leaf for child, part in zip(structure.children, inside[0], strict=True) for leaf in _up_to(child, part)]
 
 
 class SequenceKey(NamedTuple):

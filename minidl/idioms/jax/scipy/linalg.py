@@ -171,7 +171,10 @@ NAMES: dict[str, Any] = {
     ),
     "expm": lambda A, *, upper_triangular=False, max_squarings=16: md.linalg.matrix_exp(A), "det": linalg.NAMES["det"], "inv": linalg.NAMES["inv"],
 }  # fmt: skip
-_ABSENT = {"schur": "md.linalg.eig", "rsf2csf": "md.linalg.eig", "hessenberg": "md.linalg.eig"}
+_ABSENT = {
+    "schur": "md.linalg.eig", "rsf2csf": "md.linalg.eig", "hessenberg": "md.linalg.eig",
+    "funm": "md.linalg.eig: v * f(w) @ inv(v); expm and sqrtm are here",
+}
 __getattr__ = room(__name__, NAMES, (), "", _ABSENT)
 
 

@@ -12,6 +12,7 @@ import minidl as md
 from minidl.idioms import of_lax
 from minidl.idioms.jax import reductions
 from minidl.idioms.jax.arrays import beside, inexact, together
+from minidl.idioms.jax.scipy import integrals
 from minidl.idioms.jax.spelling import room
 
 
@@ -403,7 +404,7 @@ _OWN = (
     xlog1py, entr, rel_entr, kl_div, boxcox, boxcox1p, log_ndtr, erfcx, gammasgn, gamma, factorial, beta, comb, poch, multigammaln, gammainc,
     gammaincc, betainc, zeta, polygamma, i1, i0e, i1e, logit, softmax, log_softmax,
 )  # fmt: skip
-NAMES: dict[str, Any] = {**{f.__name__: f for f in _OWN}, "logsumexp": reductions.logsumexp, "loggamma": md.lgamma}
+NAMES: dict[str, Any] = {**{f.__name__: f for f in _OWN}, **integrals.NAMES, "logsumexp": reductions.logsumexp, "loggamma": md.lgamma}
 _SAME = "betaln digamma erf erfc erfinv expit gammaln i0 ndtr ndtri xlogy"
 __getattr__ = room(__name__, NAMES, (md,), _SAME)
 

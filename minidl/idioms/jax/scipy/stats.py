@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import minidl as md
 from minidl.idioms import of_lax
@@ -16,6 +16,7 @@ from minidl.idioms.jax import shaping
 from minidl.idioms.jax.arrays import inexact, together
 from minidl.idioms.jax.numpy import linalg
 from minidl.idioms.jax.scipy import special
+from minidl.idioms.jax.spelling import room
 
 Function = Callable[..., md.Tensor]
 
@@ -329,3 +330,32 @@ def rankdata(a: Any, method: str = "average", *, axis: int | None = None, nan_po
     if method not in ways:
         raise ValueError(f"rankdata: method is 'average', 'min', 'max', 'dense' or 'ordinal', not {method!r}")
     return ways[method]()
+
+
+class ModeResult(NamedTuple):
+    """The commonest elements, and how often each is there."""
+
+    mode: md.Tensor
+    count: md.Tensor  # type: ignore[assignment]  # a name of tuple's, too
+
+
+def mode(a: Any, axis: int | None = 0, nan_policy: str = "propagate", keepdims: bool = False) -> ModeResult:
+    """The commonest elements along an axis (of all without one), the smallest of those equally common, and how often each is there. Raises ValueError
+    for another nan_policy than "propagate".
+
+    >>> [v.tolist() for v in mode(md.tensor([[1, 2, 2], [1, 3, 3]]), axis=1)]
+    [[2, 3], [2, 2]]
+    """
+    if nan_policy != "propagate":
+        raise ValueError(f"mode: nan_policy {nan_policy!r} is not there, as in JAX")
+    x = md.asarray(a)
+    along = 0 if axis is None else axis
+    x = md.flatten(x) if axis is None else x
+    found = md.mode(x, along, keepdim=True).values
+    pair = ModeResult(found, md.sum(x == found, axis=along, keepdims=True))
+    if axis is None and keepdims:
+        return ModeResult(*(md.reshape(v, (1,) * md.asarray(a).ndim) for v in pair))
+    return pair if keepdims else ModeResult(*(md.squeeze(v, along) for v in pair))
+
+
+__getattr__ = room(__name__, {}, (), "", {"gaussian_kde": "md.distributions.MixtureSameFamily of normals at the points has that density"})
