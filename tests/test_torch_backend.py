@@ -585,6 +585,28 @@ def test_unsigned_programs():
     check_program(Graph([a, b], r.equations, outputs), [native([1, 2**31, 2**32 - 1], uint32), native([5, 2**31, 2], uint32)])
 
 
+def test_large_stacks_of_a_loop_get_memory_again_once_nobody_holds_it():
+    step = Recorder()
+    c, x = Var((64, 64), float32), Var((64, 64), float32)
+    product = step.mul(c, x)
+    body = Graph([c, x], step.equations, [c, product, x])
+    xs = torch.arange(5.0)[:, None, None].expand(5, 64, 64)
+    run = lambda xs: xp.scan(torch.ones(64, 64), xs, body=body, length=len(xs), n_consts=0, n_carry=1, reverse=False)[1:]
+    first = run(xs)
+    view, place = first[0][1:], {memory(a) for a in first}
+    del first
+    second = run(xs * 2.0)
+    assert view[1, 0, 0].item() == 2.0 and second[0][2, 0, 0].item() == 4.0 and len({memory(a) for a in second} & place) <= 1
+    again, held, places = xs[:4], [], set()
+    for k in range(3):
+        found = run(again + k)
+        assert all(torch.equal(a, again + k) for a in found)
+        places |= {memory(a) for a in found}
+        del found
+        held.append(torch.empty(4, 64, 64))  # which takes what the allocator has back
+    assert len(places) == 2
+
+
 def test_control_flow():
     step = Recorder()
     c, s, x = (Var((), float32) for _ in range(3))

@@ -1,4 +1,5 @@
-"""PyTorch: scan as a loop in Python, over rows that are views. Branches, and loops whose end values decide, are NumPy's plain Python."""
+"""PyTorch: scan as a loop in Python, over rows that are views; on the CPU its stacks lie in memory that is used again (torch_memory). Branches, and
+loops whose end values decide, are NumPy's plain Python."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_elementwise import NATIVE
+from minidl.backends.torch_memory import LARGE, Result
 from minidl.graph import Graph
 
 Tensor = torch.Tensor
@@ -25,4 +27,10 @@ def scan(xp: Any, *operands: Tensor, body: Graph, length: int, n_consts: int, n_
     if not length:
         empty = [torch.empty((0, *v.shape), dtype=NATIVE[v.dtype], device=xp.torch_device) for v in body.outputs[n_carry:]]
         return (*carry, *empty)
-    return (*carry, *map(torch.stack, zip(*(reversed(ys) if reverse else ys), strict=True)))
+    stacks = zip(*(reversed(ys) if reverse else ys), strict=True)
+    if how == "traced" or xp.torch_device.type != "cpu":
+        return (*carry, *map(torch.stack, stacks))
+    key = "stacks", n_carry, length
+    if key not in body.cache:
+        body.cache[key] = [Result((length, *v.shape), NATIVE[v.dtype]) if length * v.nbytes >= LARGE else None for v in body.outputs[n_carry:]]
+    return (*carry, *(torch.stack(rows, out=block and block()) for rows, block in zip(stacks, body.cache[key], strict=True)))
