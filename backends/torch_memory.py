@@ -66,7 +66,7 @@ class Result:
 
 class Plan:
     """Which equations are given memory: `slots[equation]` is the number of a workspace slot, `results[equation]` a Result; `kept[equation]` is the
-    number of a slot that is a list, which holds what the kernel made until the slot's next user.
+    number of a slot that is a list, which holds what the kernel made, a result as well, until the slot's next user.
 
     takes(equation): whether its kernel writes where it is told to. least: bytes of a value from which on.
     """
@@ -86,9 +86,8 @@ class Plan:
             if equation not in reuse.over and out in reuse.owned and out.nbytes >= least:
                 kind = (out.shape, native(out.dtype), torch.channels_last if out in images else torch.contiguous_format)
                 here = takes(equation)
-                if out in leaves:
-                    if here:
-                        self.results[equation] = Result(*kind)
+                if out in leaves and here:
+                    self.results[equation] = Result(*kind)
                 elif here or not equation.primitive.multiple:
                     size = kind if here else (out.nbytes,)
                     if not free.get(size):
