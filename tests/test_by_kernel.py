@@ -46,7 +46,7 @@ def test_activations_are_those_of_the_operations(name, dtype):
     with np.errstate(all="ignore"):
         for values in (PLAIN, ODD):
             y, ours = derivatives(f, "torch", values, dtype)
-            assert by_torch(y) or values is ODD or dtype.bits == 16 or name in ("silu", "hardswish", "selu", "late"), "the kernel computed it"
+            assert by_torch(y) or values is ODD or dtype.bits == 16 or name in ("silu", "hardswish", "late"), "the kernel computed it"
             for k, (mine, theirs) in enumerate(zip(ours, derivatives(f, "numpy", values, dtype)[1], strict=True)):
                 np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol * (10 if k == 3 else 0.1))
 

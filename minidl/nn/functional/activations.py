@@ -184,7 +184,7 @@ def elu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tenso
     >>> md.nn.functional.elu(md.tensor([0.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return stored(_elu(input, alpha, 1.0), input, inplace)
+    return stored(_elu(input, alpha, 1.0, 1.0), input, inplace)
 
 
 @own_dtype
@@ -194,7 +194,7 @@ def celu(input: md.Tensor, alpha: float = 1.0, inplace: bool = False) -> md.Tens
     >>> md.nn.functional.celu(md.tensor([0.0, 2.0])).tolist()
     [0.0, 2.0]
     """
-    return stored(_elu(input, alpha, 1.0 / alpha), input, inplace)
+    return stored(_elu(input, alpha, 1.0, 1.0 / alpha), input, inplace)
 
 
 @own_dtype
@@ -204,14 +204,15 @@ def selu(input: md.Tensor, inplace: bool = False) -> md.Tensor:
     >>> round(md.nn.functional.selu(md.tensor(1.0)).item(), 4)
     1.0507
     """
-    return stored(_elu(input, _SELU[0], 1.0) * _SELU[1], input, inplace)
+    return stored(_elu(input, *_SELU, 1.0), input, inplace)
 
 
 @by_kernel("elu")
 @md.extend.fused
-def _elu(x: md.Tensor, /, alpha: float, inner: float) -> md.Tensor:
+def _elu(x: md.Tensor, /, alpha: float, scale: float, inner: float) -> md.Tensor:
     below = md.where(x > 0, 0.0, x)  # so that the branch not taken cannot overflow
-    return md.where(x > 0, x, md.expm1(below * inner) * alpha)
+    out = md.where(x > 0, x, md.expm1(below * inner) * alpha)
+    return out if scale == 1 else out * scale
 
 
 def softplus(input: md.Tensor, beta: float = 1.0, threshold: float = 20.0) -> md.Tensor:

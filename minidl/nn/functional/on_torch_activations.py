@@ -40,8 +40,11 @@ def _activation(
 
 
 mish = _activation(torch.nn.functional.mish, _aten.mish_backward)
-hardsigmoid = _activation(  # whose own backward pass has a sixth in float32 alone
-    torch.nn.functional.hardsigmoid, lambda g, x: _aten.hardtanh_backward(g, x, -3.0, 3.0).div_(6.0)
+hardsigmoid = _activation(
+    torch.nn.functional.hardsigmoid,
+    lambda g, x: (  # which has a sixth in float32 alone
+        _aten.hardsigmoid_backward(g, x) if x.dtype is torch.float32 else _aten.hardtanh_backward(g, x, -3.0, 3.0).div_(6.0)
+    ),
 )
 logsigmoid = _activation(torch.nn.functional.logsigmoid, lambda g, x: torch.sigmoid(-x).mul_(g))
 glu = _activation(torch.nn.functional.glu, _aten.glu_backward)
@@ -50,10 +53,9 @@ leaky_relu = _activation(
 )
 softplus = _activation(torch.nn.functional.softplus, _aten.softplus_backward, lambda beta, most: 0 < beta < math.inf and most <= 80)
 elu = _activation(
-    lambda x, alpha, inner: _aten.elu(x, alpha, 1.0, inner),
-    lambda g, x, alpha, inner: _aten.elu_backward(g, alpha, 1.0, inner, False, x),
-    lambda alpha, inner: math.isfinite(alpha) and 0 < inner < math.inf,
-)
+    _aten.elu, lambda g, x, *how: _aten.elu_backward(g, *how, False, x),
+    lambda alpha, scale, inner: math.isfinite(alpha) and 0 < inner < math.inf,
+)  # fmt: skip
 
 
 @fitting(lambda tracked, x, axis: x.dim() > 0 and ours(x))
