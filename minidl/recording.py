@@ -18,6 +18,7 @@ from typing import Any
 
 from minidl import tape, tree
 from minidl.backends import loaded
+from minidl.backends.base import Functions
 from minidl.backends.reuse import VIEWS
 from minidl.context import state
 from minidl.graph import Graph
@@ -117,15 +118,6 @@ class _Timed(tape.Hooked):
         r.ended(name, seconds)
 
 
-class _Names:
-    """A backend's `quick` functions with clocks."""
-
-    def __init__(self, xp: Any, recorder: _Recorder):
-        quick = xp.quick
-        self.__dict__.update({name: recorder.timed(xp, name, getattr(quick, name)) for name in table})
-        self.numbers, self.number, self.dtype_of = xp.numbers, xp.number, xp.dtype_of
-
-
 @contextlib.contextmanager
 def _clocks(recorder: _Recorder) -> Iterator[None]:
     """Clocks at the functions of every backend that is loaded, and at the nodes of backward passes."""
@@ -150,7 +142,7 @@ def _clocks(recorder: _Recorder) -> Iterator[None]:
 
     for xp, _ in before:
         clocked = {name: recorder.timed(xp, name, getattr(xp, name)) for name in table}
-        quick, bare = _Names(xp, recorder), xp.bare
+        quick, bare = Functions(xp, {n: recorder.timed(xp, n, getattr(xp.quick, n)) for n in table}), xp.bare
         xp.__dict__.update(clocked, quick=quick, bare=bare)
     tape.pull_raw = watched  # type: ignore[assignment]
     try:
