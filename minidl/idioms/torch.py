@@ -1,0 +1,131 @@
+"""torch: md, in which the names that the Array API and NumPy use otherwise are PyTorch's, `from minidl.idioms import torch`.
+
+    torch.equal(a, b)                        one bool
+    torch.max(x, dim), min, median, sort     values and places, wherever the axis is said; torch.sort(x) along the last one
+    torch.std(x), torch.var(x)               corrected
+    torch.nonzero(x)                         a matrix
+    torch.meshgrid(a, b)                     "ij"
+    torch.take(x, index)                     of the flattened tensor
+    torch.trace(matrix)                      of a matrix
+
+Everything else is md's own, rooms such as torch.nn too. Methods are the same as everywhere: `x.max(dim=1)` has places and `x.max(1)` has not
+(docs/torch_names.md).
+
+>>> from minidl.idioms import torch
+>>> values, places = torch.sort(torch.tensor([1.0, 3.0, 2.0]), descending=True)
+>>> values.tolist(), places.tolist(), torch.equal(values, values)
+([3.0, 2.0, 1.0], [1, 2, 0], True)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import minidl as md
+from minidl.idioms import words
+from minidl.idioms.shaping import Pair
+
+__all__ = ["equal", "max", "median", "meshgrid", "min", "nonzero", "sort", "std", "take", "trace", "var"]
+
+
+def equal(input: md.Tensor, other: md.Tensor) -> bool:
+    """Whether two tensors have one shape and the same elements, as a Python bool.
+
+    >>> equal(md.ones(2), md.ones(2)), equal(md.ones(2), md.ones(3))
+    (True, False)
+    """
+    return input.shape == other.shape and bool(md.all(md.equal(input, other)))
+
+
+def _extreme(name: str) -> Callable[..., Any]:
+    whole, one = getattr(md, name), {"max": md.maximum, "min": md.minimum}.get(name)
+
+    def function(input: md.Tensor, dim: Any = None, keepdim: bool = False) -> Any:
+        if isinstance(dim, md.Tensor) and one is not None:
+            return one(input, dim)
+        return whole(input) if dim is None else whole(input, dim=dim, keepdim=keepdim)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"The {name} of all elements; values and places along dim." + (" Of two tensors, element by element." if one else "")
+    return function
+
+
+max, min = _extreme("max"), _extreme("min")
+
+
+def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median of all elements, the lower one of two in the middle; values and places along dim.
+
+    >>> median(md.tensor([4.0, 1.0, 3.0, 2.0])).item()
+    2.0
+    """
+    if dim is None:
+        return md.median(md.reshape(input, (-1,)), dim=0).values  # type: ignore[call-arg,attr-defined]
+    return md.median(input, dim=dim, keepdim=keepdim)  # type: ignore[call-arg]
+
+
+def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
+    """(values, places) in order along an axis.
+
+    >>> sort(md.tensor([2, 1])).indices.tolist()
+    [1, 0]
+    """
+    if not input.ndim:
+        return Pair(input, md.zeros_like(input, dtype=md.int64))
+    return md.sort(input, dim=dim, descending=descending, stable=stable)  # type: ignore[call-arg,return-value]
+
+
+def _spread(name: str) -> Callable[..., md.Tensor]:
+    f = getattr(md, name)
+
+    def function(
+        input: md.Tensor, dim: Any = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
+    ) -> md.Tensor:
+        if isinstance(dim, bool):  # std(input, unbiased)
+            dim, unbiased = None, dim
+        less = correction if correction is not None else 0 if unbiased is False else 1
+        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, correction=less, keepdims=keepdim)  # type: ignore[no-any-return]
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"md.{name} over axes with a correction of 1 unless another is said."
+    return function
+
+
+std, var = _spread("std"), _spread("var")
+
+
+def nonzero(input: md.Tensor, *, as_tuple: bool = False) -> Any:
+    """The places of what is not 0, one a row; as_tuple: a vector for each axis.
+
+    >>> nonzero(md.tensor([0, 2])).tolist()
+    [[1]]
+    """
+    return md.nonzero(input, as_tuple=True) if as_tuple else words.matrix_of(input)  # type: ignore[call-arg]
+
+
+def meshgrid(*tensors: Any, indexing: str = "ij") -> Any:
+    """md.meshgrid, the first tensor along the first axis; a list of tensors, too."""
+    return md.meshgrid(*(tensors[0] if len(tensors) == 1 and not isinstance(tensors[0], md.Tensor) else tensors), indexing=indexing)
+
+
+def take(input: md.Tensor, index: md.Tensor) -> md.Tensor:
+    """The elements at these places of the flattened tensor.
+
+    >>> take(md.tensor([[1, 2], [3, 4]]), md.tensor([[0, 3]])).tolist()
+    [[1, 4]]
+    """
+    return md.reshape(md.take(md.reshape(input, (-1,)), md.reshape(index, (-1,))), index.shape)
+
+
+def trace(input: md.Tensor) -> md.Tensor:
+    """The sum of the diagonal of a matrix."""
+    return md.linalg.trace(input)
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(md, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *dir(md), *md.idioms.NAMES["md"]})
