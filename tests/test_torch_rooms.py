@@ -240,3 +240,12 @@ def test_scripts_begin_with_switches_devices_and_parallel():
         md.nn.parallel.data_parallel(net, x, range(2))
     with pytest.raises(AttributeError, match="leave the wrapper out"):
         _ = md.nn.parallel.DistributedDataParallel
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "way"), [("optim", "SparseAdam", "Adam$"), ("nn", "DataParallel", "one device"), ("nn", "SyncBatchNorm", "BatchNorm2d")]
+)
+def test_what_is_not_built_says_what_to_use(room, name, way):
+    with pytest.raises(AttributeError, match=f"module 'minidl.{room}' has no attribute '{name}'; .*{way}"):
+        getattr(getattr(md, room), name)
+    assert not hasattr(getattr(md, room), "Nothing")

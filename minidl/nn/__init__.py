@@ -15,6 +15,8 @@ or an index that is not there. The text begins with the layer or the function in
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidl.nn import (
     activations,
     adaptive,
@@ -64,3 +66,14 @@ __all__ = [
     "Buffer", "Module", "Parameter", "UninitializedBuffer", "UninitializedParameter", "functional", "init", "parallel", "utils",
     *(name for room in _ROOMS for name in room.__all__),
 ]  # fmt: skip
+#: Names of PyTorch that are not here, and what there is for them.
+ABSENT = {
+    "CrossMapLRN2d": "LocalResponseNorm",
+    "DataParallel": "a model runs on one device, so leave the wrapper out; PyTorch advises against it",
+    "NLLLoss2d": "NLLLoss",
+    "SyncBatchNorm": "it averages over processes, and minidl runs in one; BatchNorm2d and its kin",
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'minidl.nn' has no attribute {name!r}" + (f"; {ABSENT[name]}" if name in ABSENT else ""))

@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minidl.optim import lr_scheduler, swa_utils
 from minidl.optim.adadelta import Adadelta
 from minidl.optim.adafactor import Adafactor
@@ -30,3 +32,9 @@ __all__ = [
     "ASGD", "LBFGS", "SGD", "Adadelta", "Adafactor", "Adagrad", "Adam", "AdamW", "Adamax", "Lion", "Muon", "NAdam", "Optimizer", "RAdam", "RMSprop",
     "Rprop", "lr_scheduler", "swa_utils",
 ]  # fmt: skip
+#: Names of PyTorch that are not here, and what there is for them.
+ABSENT = {"SparseAdam": "gradients are never sparse tensors here, those of Embedding(sparse=True) neither; Adam"}
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'minidl.optim' has no attribute {name!r}" + (f"; {ABSENT[name]}" if name in ABSENT else ""))
