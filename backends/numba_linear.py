@@ -19,7 +19,7 @@ from minidl.backends.numba_emit import stored, wide
 from minidl.backends.numba_lower import lower, merged, move, narrow, shifted, source, strides, widen
 from minidl.backends.numpy_helpers import turned
 from minidl.dtypes import DType, complex64, complex128, float32, float64
-from minidl.graph import Atom, Equation
+from minidl.graph import Atom, Equation, Graph, subgraphs
 
 
 # ---- products -------------------------------------------------------------------------------------------------------------------------------
@@ -36,6 +36,7 @@ def routine(module: str, name: str) -> int | None:
     return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
 
 
+HEAVY, _UNDIVIDED = 1 << 22, 1 << 19  # multiplications from which on a product is left to BLAS's threads, below which OpenBLAS starts none
 _SMALL, _MANY = 64, 32  # multiplications of a product that take less time than a call of BLAS, and products that are worth a kernel
 _BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zgemm"}
 
@@ -69,6 +70,13 @@ class Product:
         return f"product({p}, a[{i}], a[{i} + 1], a[{i} + 2], a[{i} + 3], a[{i} + 4], a[{i} + 5], {wide(self.dtype)}(0))"
 
 
+def heaviest(graph: Graph) -> int:
+    """The multiplications of the largest product in a graph and its bodies."""
+    own = (math.prod(e.outputs[0].shape[len(e.params["batch"][0]) :]) * math.prod(e.inputs[0].shape[i] for i in e.params["contract"][0])
+           for e in graph.equations if e.primitive.name == "dot_general")  # fmt: skip
+    return max(*own, *(heaviest(g) for e in graph.equations for g in subgraphs(e.params)), 0, 0)
+
+
 def _grouped(shape: Sequence[int], order: Sequence[int]) -> list[int]:
     s = strides(shape)
     return [s[i] for i in order]
@@ -99,18 +107,27 @@ def _dot(plan: Any, e: Equation) -> None:
     yr, _, ty = operand(y, [*by, *cy], fy)
     turns = m <= 64 and turned(m, n, k)  # beyond, SciPy's OpenBLAS gains no more by it than the transpose costs
     if turns and d is float32 and batch == 1 and ty and not tx and routine("cython_blas", "sgemm") is not None:
-        product, room = Product(plan, d, n, m, k, False, True), plan.temp(m * n * d.itemsize)
-        plan.call(source(product.text("3", "a[0]", "a[1]", "a[2]")), yr, xr, room, *product.args)
+        room = plan.temp(m * n * d.itemsize)
+        _multiply(plan, d, (n, m, k), (False, True), 1, yr, xr, room)
         narrow(plan, v, d, lambda out: move(plan, room, out, d, (m, n), (1, m), (n, 1)))
         return
     if batch >= _MANY and 0 < m * n * k <= _SMALL and d.is_float:
         unrolled = source(_small(d, m, n, k, tx, ty))
         narrow(plan, v, d, lambda out: plan.call(unrolled, xr, yr, out, batch))
         return
-    product = Product(plan, d, m, n, k, tx, ty)
+    narrow(plan, v, d, lambda out: _multiply(plan, d, (m, n, k), (tx, ty), batch, xr, yr, out))
+
+
+def _multiply(plan: Any, d: DType, shape: tuple[int, int, int], turned: tuple[bool, bool], batch: int, x: Any, y: Any, out: Any) -> None:
+    """A batch of products. Where threads are the program's own, one is made in parts so small that BLAS starts none."""
+    (m, n, k), rows = shape, shape[0]
+    steps = m * k, k * n, m * n
+    if batch == 1 and plan.threads > 1 and m * n * k >= _UNDIVIDED and d in _BLAS:
+        batch = next((p for p in range(2, m // 4 + 1) if m % p == 0 and m * n * k < _UNDIVIDED * p), 1)
+        m, steps = m // batch, (m // batch * (1 if turned[0] else k), 0, m // batch * n)
+    product = Product(plan, d, m, n, k, *turned, rows=rows)
     text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
-    steps = [s * d.itemsize for s in (m * k, k * n, m * n)]
-    narrow(plan, v, d, lambda out: plan.call(text, xr, yr, out, batch, *steps, *product.args))
+    plan.call(text, x, y, out, batch, *(s * d.itemsize for s in steps), *product.args)
 
 
 def _small(d: DType, m: int, n: int, k: int, tx: bool, ty: bool) -> str:

@@ -119,14 +119,12 @@ class Loops:
         return frozenset(d for d, f in enumerate(self.flags[k]) if f)
 
     def _values(self) -> None:
-        self.values: dict[Any, _Value] = {}
+        region, self.values = self.region, dict[Any, _Value]()
         self.order: list[_Value] = []
         for i, (k, a) in enumerate(self.inputs.items()):
             self.values[k] = _Value(f"u{i}", a.dtype, self._deps(k))
-        for e in self.region.equations:
-            single = (
-                e.primitive.name in REDUCTIONS and e.outputs[0] not in self.region.terminal and math.prod(self.region.shape[self.region.rows :]) == 1
-            )
+        for e in region.equations:
+            single = e.primitive.name in REDUCTIONS and e.outputs[0] not in region.terminal and math.prod(region.shape[region.rows :]) == 1
             self._value(Equation(table["cast"], e.inputs, {"dtype": e.outputs[0].dtype}, e.outputs) if single else e)
         for i, v in enumerate(self.stores):
             if self._deps(v) & self.inner:
@@ -279,10 +277,7 @@ class Loops:
         row += [line for x in rest if x.stage == self.count for line in self._compute(x)]
         for x in self.rowwise:
             zero = accumulator(x.equation)[1]
-            row += [
-                f"r{x.name} = {_term(x.equation, zero, x.operands[0].name, False)}",
-                *([f"c{x.name} = {zero}"] if _exact(x.equation) else []),
-            ]
+            row += [f"r{x.name} = {_term(x.equation, zero, x.operands[0].name, False)}", *([f"c{x.name} = {zero}"] if _exact(x.equation) else [])]
             row += self._reduced(x)
         for v in self.stores:
             if not self._deps(v) & self.inner:
@@ -318,10 +313,7 @@ class Loops:
         start, done = [], []
         for x in rows:
             zero = accumulator(x.equation)[1]
-            start.append(f"r{x.name} = {zero}")
-            if _exact(x.equation):
-                start.append(f"c{x.name} = {zero}")
-        for x in rows:
+            start += [f"r{x.name} = {zero}", *([f"c{x.name} = {zero}"] if _exact(x.equation) else [])]
             done += self._reduced(x)
         *middle, last = sorted(self.inner)
         lo, hi, at = ("first", "last", "first + ") if last == 0 else ("0", f"n{last}", "")
@@ -334,12 +326,8 @@ class Loops:
             loop += self._block(p, rows, turns, f"for i{last} in {tail}:", [])
         else:
             loop = [f"for i{last} in range({lo}, {hi}):", *_indent(self._body(p, rows, "r"), 1)]
-        depth = 0
-        lines: list[str] = []
-        for d in middle:
-            lines += _indent([f"for i{d} in {self._range(d)}:"], depth)
-            depth += 1
-        return [*start, *lines, *_indent(loop, depth), *done]
+        lines = [line for i, d in enumerate(middle) for line in _indent([f"for i{d} in {self._range(d)}:"], i)]
+        return [*start, *lines, *_indent(loop, len(middle)), *done]
 
     def _loads(self, p: int) -> set[str]:
         """The names of what a pass reads."""
@@ -485,14 +473,8 @@ def finish(e: Any) -> str:
     (v,), (kind, _, _) = e.outputs, accumulator(e)
     lines = [f"t = as_ptr(a[0], {kind})", f"y = as_ptr(a[1], {stored(v.dtype)})", "n = a[2]", "for j in range(n):", "    r = t[j]"]
     if _exact(e):
-        lines += [
-            "    c = t[n + j]",
-            "    for lane in range(1, a[3]):",
-            f"        at = {_WIDTH // v.dtype.itemsize}*lane*n + j",
-            "        r, z = two_sum(r, t[at])",
-            "        c += z + t[at + n]",
-        ]
-        lines += ["    r = carried(r, c)"]
+        lines += ["    c = t[n + j]", "    for lane in range(1, a[3]):", f"        at = {_WIDTH // v.dtype.itemsize}*lane*n + j"]
+        lines += ["        r, z = two_sum(r, t[at])", "        c += z + t[at + n]", "    r = carried(r, c)"]
     else:
         step = _WIDTH // np.dtype(kind.removeprefix("np.")).itemsize
         lines += ["    for lane in range(1, a[3]):", f"        r = {accumulator(e)[2].format('r', f't[{step}*lane*n + j]')}"]

@@ -308,8 +308,7 @@ def _gather(plan: Any, e: Equation) -> None:
         return
     outer, m, inner = split(i.shape, e.params["axis"])
     n = x.shape[e.params["axis"]]
-    at = "(o*m + k)*inner + q"
-    loops = [("o", "outer"), ("k", "m"), ("q", "inner")]
+    at, loops = "(o*m + k)*inner + q", [("o", "outer"), ("k", "m"), ("q", "inner")]
     body = nest(loops, f"x1[{at}] = x0[(o*n + min(max(x2[{at}], 0), n - 1))*inner + q]")
     text = source(pointers(t, t, "np.int64"), sizes(3, "outer", "m", "inner", "n"), *body)
     plan.call(text, plan.at(x), plan.out(v), index_of(plan, i), outer if n else 0, m, inner, n)
@@ -321,8 +320,7 @@ def _scatter(plan: Any, e: Equation) -> None:
     x, u, i, (v,), mode = by_name["x"], by_name["u"], by_name["i"], e.outputs, e.params["mode"]
     if mode == "set":
         (xr, d), (ur, _) = (plan.at(x), x.dtype), (plan.at(u), x.dtype)
-        t = moved(d)
-        update = "{1}"
+        t, update = moved(d), "{1}"
     else:
         (xr, d), (ur, _) = widen(plan, x), widen(plan, u)
         t = stored(d)

@@ -50,10 +50,10 @@ class Storage:
 
 
 class Plan:
-    """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`
-    and `nested`."""
+    """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`,
+    `lanes`, `divide` and `nested`."""
 
-    share = 1e5  #: nanoseconds of work for which another thread pays: starting and joining one takes some tens of microseconds
+    share = 4e4  #: nanoseconds of work for which another thread pays: starting and joining one takes some tens of microseconds
 
     def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] | None = None):
         """donate: None for a program inside another, whose results lie where that one says."""
@@ -69,6 +69,8 @@ class Plan:
             self.place[v] = s, 0
         graph = multiplied(expand(swapped(graph), choose=lambda e: not has_kernel(e)), ALIGN**2)
         self.narrow = narrow_places(graph)
+        # BLAS's threads or our own: its spin for a tenth of a second on the processors that ours need, and the system shares those every few ms only
+        self.threads = 1 if numba_linear.heaviest(graph) >= numba_linear.HEAVY else threads()
         items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
         self.products: dict[Var, Equation] = {}
         if room := beside("minidl.rewrites.regions", "numba"):
@@ -161,6 +163,16 @@ class Plan:
         """Run a kernel on addresses and integers."""
         self.calls.append((source, args))
 
+    def lanes(self, duration: float, most: int) -> int:
+        """How many threads a kernel of so many nanoseconds is worth."""
+        return min(self.threads, int(duration // self.share), most) or 1
+
+    def divide(self, source: str, lanes: int, arrays: Sequence[Any], size: int, *numbers: Any) -> None:
+        """Run a kernel of (arrays; first, last and lane: what part to do, and for which thread; numbers) on so many threads."""
+        args, found = (*arrays, 0, size, 0, *numbers), pthreads()
+        divided = (DIVIDE, *found, kernel(source), lanes, len(arrays), size, len(args)) if lanes > 1 and found else (source,)
+        self.call(*divided, *args)
+
     def nested(self, graph: Graph) -> int:
         """The address of the program of a loop body or branch."""
         plan = Plan(graph, *self.fuse)
@@ -184,21 +196,16 @@ class Plan:
         self.over.update((v, a) for v, a in made.over.items() if a in self.given)
         for v, a in made.over.items():
             self.alias(v, self.at(a))
-        lanes = min(threads(), int(made.duration() // self.share), made.most) or 1
+        lanes = self.lanes(made.duration(), made.most)
         stores = [self.at(v) if v in made.over else self.out(v) for v in made.stores]
         if inside and lanes == 1 and numba_linear.has_rows(inside.values()):
             self._in_parts(region, made, stores, inside)
             return
         for e in inside.values():
             LOWER["dot_general"](self, e)
-        arrays = [*map(self.at, made.atoms), *stores]
         partial = [self.temp(lanes * n) for n in made.partial]
-        arrays += [*partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
-        args = *arrays, 0, made.sizes[0], 0, *made.sizes, made.scratch
-        if lanes == 1 or (found := pthreads()) is None:
-            self.call(made.source, *args)
-        else:
-            self.call(DIVIDE, *found, kernel(made.source), lanes, len(arrays), made.sizes[0], len(args), *args)
+        arrays = [*map(self.at, made.atoms), *stores, *partial, *([self.temp(lanes * made.scratch)] if made.scratch else [])]
+        self.divide(made.source, lanes, arrays, made.sizes[0], *made.sizes, made.scratch)
         for v, ref in zip(made.terminal, partial, strict=True):
             self.call(finish(made.values[v].equation), ref, self.out(v), math.prod(v.shape), lanes)
 

@@ -68,7 +68,7 @@ AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "m
 WHY = {
     "tiny100: minidl jax jit": "a call takes 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
-    "mlp: minidl num": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
+    "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
     "lstm: minidl torch": "torch's layer is one kernel; ours are 64 steps of 70 and 52 µs: oneDNN's products 29 and 27, MKL's tanh 22 of the 70",
     "cnn: minidl torch": "a second core halves torch's max-pooling, .75 of its 2.8 ms; ours has little of that, and the kernels left are small",
     "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",

@@ -396,10 +396,13 @@ def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
 @pytest.mark.parametrize("poisoned", [False, True])
 @pytest.mark.parametrize(("padding", "kernel"), [(((0, 0), (0, 0)), (5, 5)), (((1, 1), (2, 0)), (3, 3)), (((0, 1), (1, 1)), (2, 4))])
-def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, padding, kernel, poisoned):
+def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, padding, kernel, poisoned, lanes):
     monkeypatch.setattr(numba_windows, "LEAST", 1)
+    monkeypatch.setattr(numba_plan.Plan, "share", 1.0)
+    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
     rng, params = np.random.default_rng(7), {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1}
     x, w = rng.normal(size=(3, 4, 9, 11)), rng.normal(size=(6, 4, *kernel))
     o = rng.normal(size=get("numpy").conv(x, w, **params).shape)
@@ -409,8 +412,51 @@ def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, paddin
             args[0].flat[-1], args[1].flat[0] = np.inf, np.nan
         shapes = [a.shape for a in args]
         program = backend.compile(graph_of(lambda op, *v, n=name, e=extra: op(n, *v, **e, **params), *shapes, dtype=dtypes.float64))
-        assert any("scratch" in source for source, _ in program.plan.calls)
+        assert any("scratch" in source or source == numba_kernels.DIVIDE for source, _ in program.plan.calls)
+        assert any(source == numba_kernels.DIVIDE for source, _ in program.plan.calls) is (lanes > 1)
         np.testing.assert_allclose(program(*args)[0], getattr(get("numpy"), name)(*args, **extra, **params), rtol=1e-9, atol=1e-9)
+
+
+def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch):
+    """OpenBLAS's spin for a tenth of a second on the processors that the program's own need."""
+    monkeypatch.setattr(numba_plan, "threads", lambda: 2)
+    params = {"contract": ((1,), (1,)), "batch": ((), ())}
+
+    def program(n):
+        def f(op, x, y):
+            return op("sin", op("dot_general", x, y, **params)), op("dot_general", x, y, contract=((0,), (0,)), batch=((), ()))
+
+        made = backend.compile(graph_of(f, (1024, n), (1024, n)))
+        rng = np.random.default_rng(9)
+        x, y = (rng.normal(size=(1024, n)).astype(np.float32) for _ in range(2))
+        for got, want in zip(made(x, y), (np.sin(x @ y.T), x.T @ y), strict=True):
+            np.testing.assert_allclose(got, want, atol=2e-3)
+        return made.plan.calls
+
+    small = program(3)
+    assert any(source == numba_kernels.DIVIDE for source, _ in small)
+    parts = [args[3] for source, args in small if "blas(" in source]
+    assert parts[0] == 8, "3 million multiplications in parts for which OpenBLAS starts no thread"
+    assert not any(source == numba_kernels.DIVIDE for source, _ in program(8))
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_pooling_on_several_threads_gives_what_numpy_gives(backend, monkeypatch, lanes):
+    monkeypatch.setattr(numba_plan.Plan, "share", 1.0)
+    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    params = {"window": (2, 3), "stride": (2, 3), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
+    x = np.random.default_rng(8).normal(size=(2, 5, 9, 11))
+
+    def f(op, x):
+        (y, i) = op("max_pool", x, **params)
+        return y, op("pool_gather", x, i, **params), op("pool_scatter", y, i, x_shape=(2, 5, 9, 11), **params)
+
+    program = backend.compile(graph_of(f, x.shape, dtype=dtypes.float64))
+    assert sum(source == numba_kernels.DIVIDE for source, _ in program.plan.calls) == (3 if lanes > 1 else 0)
+    xp = get("numpy")
+    y, i = xp.max_pool(x, **params)
+    for got, want in zip(program(x), (y, xp.pool_gather(x, i, **params), xp.pool_scatter(y, i, x_shape=x.shape, **params)), strict=True):
+        np.testing.assert_array_equal(got, want)
 
 
 def exactly(name, x):

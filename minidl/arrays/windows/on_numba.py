@@ -26,6 +26,7 @@ from minidl.dtypes import DType, float32, float64
 from minidl.graph import Atom, Equation
 
 LEAST = 1 << 20  # multiplications from which the compilation pays
+_SPEED = 0.005  # nanoseconds a multiplication, for each byte of the numbers
 _TAPS, _CHANNELS = 25, 128  # accumulators that fit into registers; products of channel numbers up to which matrix products are slower
 
 
@@ -37,7 +38,7 @@ def suits(x: Sequence[int], w: Sequence[int], o: Sequence[int], p: dict[str, Any
 
 
 class Direct:
-    """The text of one convolution, in a kernel whose a[0], a[1], a[2] are x, w and out, and its scratch memory.
+    """The text of one convolution of examples `first` to `last`, in a kernel whose a[0], `weights` and a[2] are x, w and out, and its scratch memory.
 
     text: lines that do it; guard: an expression that is false where the result cannot be trusted, before (dx) or after (dw) the lines, or "".
     """
@@ -48,7 +49,7 @@ class Direct:
         self.w, self.low = w, [lo for lo, _ in p["padding"]]
         padded = [n + lo + hi for n, (lo, hi) in zip(x[2:], p["padding"], strict=True)]
         self.scratch = 0
-        self.lines = [f"x, w, y = as_ptr(a[0], {self.t}), as_ptr(a[1], {self.t}), as_ptr(a[2], {self.t})"]
+        self.lines = [f"x, w, y = as_ptr(a[0], {self.t}), as_ptr(weights, {self.t}), as_ptr(a[2], {self.t})"]
         if name == "conv":
             self._correlate("x", "y", x, o, self.low, padded, rotated=False)
         elif name == "conv_dx":
@@ -82,7 +83,7 @@ class Direct:
     def _correlate(
         self, source: str, result: str, shape: Sequence[int], out: Sequence[int], low: Sequence[int], sizes: Sequence[int], rotated: bool
     ) -> None:
-        (k0, k1), (count, channels, h, width) = self.w[2:], out
+        (k0, k1), (_, channels, h, width) = self.w[2:], out
         line = (h - 1) * sizes[1] + width
         before, each, at = self._plane(source, shape, low, sizes)
         weights, sums = [], []
@@ -90,18 +91,18 @@ class Direct:
             place = f"((c*{self.w[1]} + o)*{k0} + {k0 - 1 - i})*{k1} + {k1 - 1 - j}" if rotated else f"((o*{self.w[1]} + c)*{k0} + {i})*{k1} + {j}"
             weights.append(f"w{i}_{j} = w[{place}]")
             sums.append(f"s{number % 2} = fma(w{i}_{j}, get(z, b + {i * sizes[1] + j} + p, 0, 2), s{number % 2})")
-        self.lines += [*before, f"t = {self._room(line)}", f"for n in range({count}):", *_in(each), f"    for o in range({channels}):"]
+        self.lines += [*before, f"t = {self._room(line)}", "for n in range(first, last):", *_in(each), f"    for o in range({channels}):"]
         self.lines += _in([f"for p in range({line}):", f"    t[p] = {self.t}(0)", f"for c in range({shape[1]}):", *_in([*weights, f"b = {at}"])], 2)
         self.lines += _in([f"for p in range({line}):", f"    s0, s1 = get(t, p, 1, 2), {self.t}(0)", *_in([*sums, "put(t, p, s0 + s1, 1, 2)"])], 3)
         store = f"{result}[((n*{channels} + o)*{h} + r)*{width} + q] = t[r*{sizes[1]} + q]"
         self.lines += _in([f"for r in range({h}):", f"    for q in range({width}):", f"        {store}"], 2)
 
     def _weights(self, x: Sequence[int], o: Sequence[int], sizes: Sequence[int]) -> None:
-        (k0, k1), (count, channels, h, width) = self.w[2:], o
+        (k0, k1), (_, channels, h, width) = self.w[2:], o
         line = (h - 1) * sizes[1] + width
         before, each, at = self._plane("x", x, self.low, sizes)
         self.lines += [f"for q in range({math.prod(self.w)}):", f"    w[q] = {self.t}(0)", *before]
-        self.lines += [f"t = {self._room(line)}", f"for q in range({line}):", f"    t[q] = {self.t}(0)", f"for n in range({count}):", *_in(each)]
+        self.lines += [f"t = {self._room(line)}", f"for q in range({line}):", f"    t[q] = {self.t}(0)", "for n in range(first, last):", *_in(each)]
         spread = f"t[r*{sizes[1]} + q] = y[((n*{channels} + o)*{h} + r)*{width} + q]"
         self.lines += _in([f"for o in range({channels}):", f"    for r in range({h}):", f"        for q in range({width}):", f"            {spread}"])
         sums = [f"s{i}_{j} = fadd(s{i}_{j}, g*get(z, b + {i * sizes[1] + j} + p, 0, 2))" for i, j in self.taps]
@@ -177,53 +178,66 @@ def conv(plan: Any, e: Equation) -> None:
     size = d.itemsize
     step = {"x": math.prod(xs[1:]) * size, "o": math.prod(os[1:]) * size}
     in_group = {"w": rows_ * cols * size, "o": rows_ * points * size, "c": cols * points * size}
-    t = stored(d)
-    col = plan.temp(max(1, groups * cols * points * size))
-    # a: x, w, o, col; N; steps of x and o; groups, steps of w, o, col; geometry (19); product; product that keeps
-    at = {"w": "a[1] + j*a[8]", "o": "a[2] + i*a[6] + j*a[9]", "c": "a[3] + j*a[10]"}
-    head = f"for i in range(a[4]):\n    x, c = as_ptr(a[0] + i*a[5], {t}), as_ptr(a[3], {t})\n    g = as_ptr(a[11], np.int64)\n"
+    t, n = stored(d), math.prod(ws)
+    direct = Direct(name, xs, ws, os, p, d) if suits(xs, ws, os, p, d) else None
+    # columns are multiplied by BLAS, whose threads divide its products
+    lanes = plan.lanes(_SPEED * size * math.prod(os) * math.prod(ws[1:]), xs[0]) if direct else 1
+    each = max(1, groups * cols * points * size)
+    # a: x, w, o, col; first, last, lane; steps of x and o; groups, steps of w, o, col; geometry; steps of w and col from lane to lane; products
+    at = {"w": "weights + j*a[10]", "o": "a[2] + i*a[8] + j*a[11]", "c": "col + j*a[12]"}
+    start = "first, last, lane = a[4], a[5], a[6]\nweights, col = a[1] + lane*a[14], a[3] + lane*a[15]\n"
+    head = f"for i in range(first, last):\n    x, c = as_ptr(a[0] + i*a[7], {t}), as_ptr(col, {t})\n    g = as_ptr(a[13], np.int64)\n"
     unfold = f"    columns(x, c, g, {t}(0), False)\n"
-    loop = "    for j in range(a[7]):\n        "
+    loop = "    for j in range(a[9]):\n        "
     if name == "conv":
         products = [Product(plan, d, rows_, points, cols, False, False)]
-        body = head + unfold + loop + products[0].text("12", at["w"], at["c"], at["o"])
+        body = head + unfold + loop + products[0].text("16", at["w"], at["c"], at["o"])
     elif name == "conv_dx":
         products = [Product(plan, d, cols, points, rows_, True, False)]
-        clear = f"    for q in range(a[5] // {size}):\n        x[q] = {t}(0)\n"
-        body = head + loop + products[0].text("12", at["w"], at["o"], at["c"]) + "\n" + clear + f"    columns(x, c, g, {t}(0), True)"
+        clear = f"    for q in range(a[7] // {size}):\n        x[q] = {t}(0)\n"
+        body = head + loop + products[0].text("16", at["w"], at["o"], at["c"]) + "\n" + clear + f"    columns(x, c, g, {t}(0), True)"
     else:
         products = [Product(plan, d, rows_, cols, points, False, True, keep) for keep in (False, True)]
-        here = f"(12 + {len(products[0].args)} * (i > 0))"
+        here = f"(16 + {len(products[0].args)} * (i > first))"
         body = head + unfold + loop + products[0].text(here, at["o"], at["c"], at["w"])
     result = {"conv": "o", "conv_dx": "x", "conv_dw": "w"}[name]
-    numbers = [xs[0], step["x"], step["o"], groups, in_group["w"], in_group["o"], in_group["c"], plan.raw(np.array(g, np.int64))]
+    numbers = [step["x"], step["o"], groups, in_group["w"], in_group["o"], in_group["c"], plan.raw(np.array(g, np.int64))]
     parts = [a for q in products for a in q.args]
+    text = start + (body if direct is None else _chosen(direct, name, body, 16 + len(parts)))
 
     def compute(out: Any) -> None:
         if name == "conv_dw" and not (xs[0] and points):
-            fill(plan, out, d, math.prod(ws))
+            fill(plan, out, d, n)
             return
-        where = {**places, result: out}
-        text, room = body, []
-        if suits(xs, ws, os, p, d):
-            direct = Direct(name, xs, ws, os, p, d)
-            text, room = _chosen(direct, name, body, 12 + len(parts)), [plan.temp(direct.scratch)]
-        plan.call(source(text), where["x"], where["w"], where["o"], col, *numbers, *parts, *room)
+        room = [plan.temp(lanes * direct.scratch)] if direct else []
+        where, apart = {**places, result: out}, name == "conv_dw" and lanes > 1
+        if apart:
+            where["w"] = plan.temp(lanes * n * size)
+        arrays = where["x"], where["w"], where["o"], plan.temp(lanes * each)
+        plan.divide(source(text), lanes, arrays, xs[0], *numbers, apart * n * size, each, *parts, *room)
+        if apart:
+            plan.call(source(pointers(t, t), _TOGETHER), where["w"], out, n, lanes)
 
     narrow(plan, v, d, compute)
 
 
+_TOGETHER = """n = a[2]
+for q in range(n):
+    x1[q] = x0[q]
+for lane in range(1, a[3]):
+    for q in range(n):
+        x1[q] += x0[lane*n + q]"""
 conv_dx = conv_dw = conv
 
 
 def _chosen(direct: Direct, name: str, columns: str, at: int) -> str:
     """Direct loops, and columns where an infinity or nan met a zero that is not there."""
-    lines, other = "\n".join([f"scratch = a[{at}]", *direct.lines]), _indent(columns, 1).rstrip("\n")
+    lines, other = "\n".join([f"scratch = a[{at}] + lane*{direct.scratch}", *direct.lines]), _indent(columns, 1).rstrip("\n")
     if not direct.guard:
         return lines
     if name == "conv_dw":
         return f"{lines}\nif not {direct.guard}:\n{other}"
-    weights = f"w = as_ptr(a[1], {direct.t})"
+    weights = f"w = as_ptr(weights, {direct.t})"
     return f"{weights}\nif {direct.guard}:\n{_indent(lines, 1)}else:\n{other}"
 
 
@@ -254,12 +268,12 @@ def _indent(text: str, depth: int) -> str:
     return "".join("    " * depth + line + "\n" for line in text.strip("\n").split("\n"))
 
 
-_UNROLLED = """for b in range(a[3]):
-    for p0 in range(a[4]):
-        for p1 in range(a[5]):
-            row = ((b*a[7] + p0*{s0})*X1 + p1*{s1})*X2
-            o = ((b*a[4] + p0)*a[5] + p1)*a[6]
-            for p2 in range(a[6]):
+_UNROLLED = """for b in range(a[3], a[4]):
+    for p0 in range(a[6]):
+        for p1 in range(a[7]):
+            row = ((b*a[9] + p0*{s0})*X1 + p1*{s1})*X2
+            o = ((b*a[6] + p0)*a[7] + p1)*a[8]
+            for p2 in range(a[8]):
                 at = row + p2*{s2}
 """
 
@@ -273,15 +287,17 @@ def _unrolled(p: dict[str, Any], body: str) -> str | None:
     if any(map(any, p["padding"])) or math.prod(window) > 16:
         return None
     places = [[q * w for q, w in zip(place, dilation, strict=True)] for place in np.ndindex(*window)]
-    head = ["X1, X2 = a[8], a[9]", *(f"c{k} = ({i[0]}*X1 + {i[1]})*X2 + {i[2]}" for k, i in enumerate(places))]
+    head = ["X1, X2 = a[10], a[11]", *(f"c{k} = ({i[0]}*X1 + {i[1]})*X2 + {i[2]}" for k, i in enumerate(places))]
     lines = [line.format(k=k) for line in body.split("\n") for k in (range(len(places)) if "{k}" in line else [0])]
     return "\n".join([*head, _UNROLLED.format(s0=stride[0], s1=stride[1], s2=stride[2]) + _indent("\n".join(lines), 4).rstrip("\n")])
 
 
-def _windows(x: Sequence[int], out: Sequence[int], p: dict[str, Any]) -> list[int]:
-    """The numbers that `_unrolled` reads."""
+def _in_windows(plan: Any, text: str, arrays: Sequence[Any], x: Sequence[int], out: Sequence[int], p: dict[str, Any], cost: float) -> None:
+    """Run what `_unrolled` wrote; cost: nanoseconds for a place of a window."""
     k = len(p["window"])
-    return [math.prod(x[: len(x) - k]), *_three(out[len(out) - k :], 1), *_three(x[len(x) - k :], 1)]
+    planes = math.prod(x[: len(x) - k])
+    lanes = plan.lanes(cost * math.prod(out) * math.prod(p["window"]), planes)
+    plan.divide(text, lanes, arrays, planes, *_three(out[len(out) - k :], 1), *_three(x[len(x) - k :], 1))
 
 
 def _place_type(plan: Any, i: Atom, p: dict[str, Any]) -> str:
@@ -304,7 +320,7 @@ def max_pool(plan: Any, e: Equation) -> None:
                      f"put(x1, o + p2, {packed(d, 'high')}, 1, 3)\nput(x2, o + p2, best, 2, 3)")  # fmt: skip
     if text is not None:
         head = pointers(stored(d), stored(d), kind)
-        plan.call(source(head, text), plan.at(x), plan.out(v), plan.at(i), *_windows(x.shape, v.shape, e.params))
+        _in_windows(plan, source(head, text), (plan.at(x), plan.out(v), plan.at(i)), x.shape, v.shape, e.params, 0.4)
         return
     visit = f"""if inside:
     w = {loaded(d, "x0[at]")}
@@ -340,7 +356,7 @@ def pool_gather(plan: Any, e: Equation) -> None:
         def compute_unrolled(out: Any) -> None:
             if not gathers and not covers:
                 fill(plan, out, d, math.prod(v.shape))
-            plan.call(kernel, ref, out, index_of(plan, i), *_windows(large, small, e.params))
+            _in_windows(plan, kernel, (ref, out, index_of(plan, i)), large, small, e.params, 0.4 if gathers else 1.5)
 
         narrow(plan, v, d if not gathers else v.dtype, compute_unrolled)
         return
