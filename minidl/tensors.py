@@ -380,9 +380,8 @@ def mixed(name: str, a: Any, b: Any) -> None:
     for xp in (a, b):
         if not hasattr(xp, "asarray"):
             xp.gone()
-    raise RuntimeError(
-        f"{name}: operands live on two backends, {a.name} ({a.device}) and {b.name} ({b.device}); move one with .to(backend={a.name!r})"
-    )
+    what, way = ("devices", f"device={a.device!r}") if a.name == b.name else ("backends", f"backend={a.name!r}")
+    raise RuntimeError(f"{name}: operands live on two {what}, {a.name} ({a.device}) and {b.name} ({b.device}); move one with .to({way})")
 
 
 # ---- applying a primitive ---------------------------------------------------------------------------------------------------------------

@@ -45,20 +45,30 @@ LONG = (
 SAME = [
     f"test_{name}"
     for name in (
-        "benchmarks bounds_torch by_kernel check_command coexistence demo docs gradients_match import jax_backend jax_rooms jax_speed"
-        " kernels_in_programs layering listings memory mutation nn_backends numba_backend numpy_backend numpy_blocks numpy_chunks numpy_names"
-        " numpy_windows packaging pipelines primitives products_torch"
-        " reference source standard_derivatives suite torch_backend torch_names train workers"
+        "benchmarks bounds_torch by_kernel channels_last_jax check_command coexistence demo docs gradients_match import jax_backend"
+        " jax_rooms jax_speed kernels_in_programs layering listings memory mutation nn_backends numba_backend numpy_backend"
+        " numpy_blocks numpy_chunks numpy_names numpy_windows packaging pipelines pretended_cuda primitives products_torch reference"
+        " source standard_derivatives suite torch_backend torch_names train workers"
     ).split()
 ]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ledger", action="store_true", help="write minidl/testing/ledger.csv from the results of tests/test_primitives.py")
+    parser.addoption("--pretended-cuda", action="store_true", help="what names no backend, by torch on a device that pretends to be a GPU")
     parser.addoption("--nightly", action="store_true", help="check more: tests marked nightly, and more cases in some others")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--pretended-cuda"):  # before the tests are read, which make tensors
+        from pretended_cuda import pretended_cuda
+
+        from minidl.backends import set_backend
+
+        device = pretended_cuda()
+        device.__enter__()
+        config.add_cleanup(lambda: device.__exit__(None, None, None))
+        set_backend("torch", "cuda")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for a job in the background of a script; the tests of Ctrl-C need it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if getattr(config.option, "dist", "no") == "load":
@@ -101,8 +111,11 @@ def _leave_out(config: pytest.Config, items: list[pytest.Item], unwanted: Callab
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--nightly"):
         _leave_out(config, items, lambda item: item.get_closest_marker("nightly") is not None)
-    if os.environ.get("MINIDL_BACKEND", "numpy") != "numpy":
+    pretended = config.getoption("--pretended-cuda")
+    if pretended or os.environ.get("MINIDL_BACKEND", "numpy") != "numpy":
         _leave_out(config, items, lambda item: not group(item.nodeid).endswith("-") or item.path.stem in SAME)
+    if pretended:
+        _leave_out(config, items, lambda item: item.get_closest_marker("cpu") is not None)
     mine = [i for i, item in enumerate(items) if item.path.stem == "test_primitives"]
     for i, item in zip(mine, sorted((items[i] for i in mine), key=_by_row), strict=True):
         items[i] = item

@@ -127,6 +127,7 @@ def test_other_dtypes_are_left_alone():
         assert (z @ z).dtype is z.dtype
 
 
+@pytest.mark.cpu
 def test_blocks_nest_switch_off_decorate_and_end_with_errors():
     x = data(2, 2)
 
@@ -283,6 +284,7 @@ def scaled_run(lib, jit, losses, **kwargs):
     return np.array(seen), step
 
 
+@pytest.mark.cpu
 def test_the_scaler_takes_the_steps_of_torch():
     inf, nan = float("inf"), float("nan")
     slopes = [[1.0, 2.0], [0.5, inf], [1.0, 1.0], [nan, 1.0], [1.0, 0.0], [2.0, 1.0], [1.0, 1.0], [inf, nan], [1.0, 1.0], [3.0, 1.0], [1.0, 2.0]]
@@ -489,6 +491,7 @@ ONLY_ON_CUDA = {"GRU", "GRUCell", "LSTMCell"}
 
 @pytest.mark.parametrize("name", [n for n in FIRST if n != "AdaptiveLogSoftmaxWithLoss"])  # which torch's autocast cannot run
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.cpu
 def test_every_layer_gives_the_dtypes_that_torchs_gives(name):
     """Eager and jitted, with the same values to a low dtype's precision; gradients of parameters are finite and stay in float32."""
     row = FIRST[name]
@@ -525,6 +528,7 @@ def test_every_layer_gives_the_dtypes_that_torchs_gives(name):
 
 
 @pytest.mark.parametrize("jitted", [False, True])
+@pytest.mark.cpu
 def test_the_scale_follows_torchs_over_a_script_of_overflows(jitted):
     """Two optimizers, one of them clipped after unscale_; sixty steps with inf, nan and what overflows by the scale."""
     kinds = np.random.default_rng(0).choice(["fine", "inf", "nan", "big"], size=60, p=[0.8, 0.08, 0.06, 0.06])

@@ -76,6 +76,7 @@ def test_derivatives_equal_jaxs():
             np.testing.assert_allclose(a.numpy(), b, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.cpu
 def test_a_negative_position_may_be_out_of_range():
     x = md.asarray(X[0])
     place, known = md.asarray([-1, 1]), [-1, 1]
@@ -114,6 +115,7 @@ def test_negative_positions_that_do_not_count_from_the_end_are_jaxs(mode, kind, 
 
 
 @pytest.mark.parametrize("index", [-2, [0, -2], "tensor"])
+@pytest.mark.cpu
 def test_a_negative_position_out_of_range_is_named(index):
     index = md.asarray([0, -2]) if index == "tensor" else index
     with pytest.raises(IndexError, match="index -2 is out of bounds for axis 0 with size 3"):

@@ -120,6 +120,7 @@ def test_what_a_program_gave_and_was_given_stays():
             assert np.array_equal(t.numpy(), w)
 
 
+@pytest.mark.cpu
 def test_pooling_takes_the_first_maximum_and_the_first_nan():
     x = np.random.default_rng(0).choice([-1.0, -0.0, 0.0, 2.0, 3.0], (2, 16, 12, 12)).astype(np.float32)
     eye = np.eye(16, dtype=np.float32)[:, :, None, None]

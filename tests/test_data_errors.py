@@ -158,6 +158,7 @@ def test_items_that_are_not_alike_are_no_batch(items, error, match):
             batch()
 
 
+@pytest.mark.cpu
 def test_a_number_that_a_data_set_does_not_have_is_never_its_end():
     for inner in ([1, 2, 3], data.TensorDataset(md.arange(3))):
         part = data.Subset(inner, [0, 100, 1])

@@ -59,6 +59,7 @@ def test_a_frozen_model_computes_the_same_with_less(backend):
     assert (fast(x) == before).all().item() and (inside(x) == before).all().item()
 
 
+@pytest.mark.cpu
 def test_scales_and_shifts_in_any_order_go_into_the_weight():
     w = md.random.normal(md.random.key(0), (4, 3, 2), md.float64)
     c = md.random.normal(md.random.key(1), (4, 1), md.float64)

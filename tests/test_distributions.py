@@ -437,6 +437,7 @@ def test_divergence_is_infinite_where_events_are_missing():
         (lambda: D.Independent(D.Normal(0.0, 1.0), 1), "Independent: reinterpreted_batch_ndims is 1"),
     ],
 )
+@pytest.mark.cpu
 def test_errors_say_what_came_and_what_was_wanted(call, text):
     with pytest.raises(ValueError, match=text):
         call()
@@ -509,6 +510,7 @@ def test_a_mixture_is_torchs(i):
     assert np.array_equal(again.numpy(), mixtures(D, md.tensor)[i].sample((3,), key=md.random.key(5)).numpy())
 
 
+@pytest.mark.cpu
 def test_a_mixture_says_what_does_not_go_together():
     with pytest.raises(ValueError, match="a Categorical over the last axis"):
         D.MixtureSameFamily(D.Categorical(md.ones(2)), D.Normal(md.zeros(3), 1.0))

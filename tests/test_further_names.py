@@ -142,6 +142,7 @@ def test_integers_are_shifted_in_place_and_functions_store_too():
         assert x.tolist() == pytest.approx([0.0, -(2**0.5)])
 
 
+@pytest.mark.cpu
 def test_what_a_tensor_says_of_itself_is_torchs():
     says = lambda T, x: [
         x.is_cpu, x.is_cuda, x.is_meta, x.is_quantized, x.is_mps, x.is_conj(), x.is_neg(), x.is_pinned(), x.is_shared(), x.is_sparse_csr,

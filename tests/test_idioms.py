@@ -352,6 +352,7 @@ def test_function_that_asks_what_is_needed_has_gradients_everywhere():
     assert asked == [(True, False)]
 
 
+@pytest.mark.cpu
 def test_multinomial_does_not_draw_what_has_no_weight():
     for weights, n, again in (([[0.5, 0.5], [0.0, 1.0]], 2, False), ([0.0, 0.0], 1, True), ([float("nan"), 0.0], 1, False)):
         with pytest.raises(ValueError, match="multinomial: a row has fewer weights above 0 than the"):
@@ -362,6 +363,7 @@ def test_multinomial_does_not_draw_what_has_no_weight():
     assert sorted(draw(md.tensor([1.0, 0.0, 1.0])).tolist()) == [0, 2]
 
 
+@pytest.mark.cpu
 def test_a_hook_is_removed_once_and_leaves_no_garbage():
     x = md.ones(2, requires_grad=True)
     seen = []

@@ -253,6 +253,7 @@ SAME = {
 
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 @pytest.mark.parametrize("name", SAME)
+@pytest.mark.cpu
 def test_gradients_are_those_of_torch(name, dtype):
     torch = pytest.importorskip("torch")
     x = regular((2, 3, 3), dtype)

@@ -42,6 +42,7 @@ def test_the_definition(backend, weighted, shape, reduction):
             np.testing.assert_allclose(found[1].numpy(), by_weight if weighted else np.zeros(classes), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.cpu
 def test_a_class_that_is_hidden_or_missing_goes_the_other_way():
     scores = np.random.default_rng(1).normal(size=(300, 60))
     targets = np.arange(300) % 60

@@ -50,6 +50,7 @@ def compare(ours, theirs, *arrays, rtol=1e-11):
             close(p.grad, q.grad, rtol)
 
 
+@pytest.mark.cpu
 def test_embedding_equals_torch():
     ours, theirs = nn.Embedding(10, 4, padding_idx=3, dtype=md.float64), tnn.Embedding(10, 4, padding_idx=3, dtype=torch.float64)
     assert repr(ours) == repr(theirs) and not ours.weight.detach().numpy()[3].any() and ours.weight.detach().numpy()[2].any()
@@ -97,6 +98,7 @@ def test_cross_entropy_accepts_narrow_targets_and_masked_classes():
     assert math.isfinite(loss.item()) and np.isfinite(t.grad.numpy()).all()
 
 
+@pytest.mark.cpu
 def test_cross_entropy_refuses_targets_that_do_not_fit():
     with pytest.raises(ValueError, match=r"targets of shape \(6,\)"):
         F.cross_entropy(md.asarray(LOGITS), md.asarray([[1]]))

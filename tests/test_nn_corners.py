@@ -46,6 +46,7 @@ def test_a_transpose_with_room_beyond_its_stride(stride, padding, extra, dilatio
     alike(lambda f, x, w, **more: f.conv_transpose2d(x, w, **more), R.normal(size=(2, 2, 3, 4)), R.normal(size=(2, 3, 3, 2)), **more)
 
 
+@pytest.mark.cpu
 def test_unpooling_stays_in_its_channel():
     x, places = md.ones((2, 1, 2)), md.tensor([[[0, 5]], [[1, 2]]])
     with pytest.raises(IndexError, match=r"max_unpool1d: indices hold 0 to 5; the output of \(4,\) has places 0 to 3"):
@@ -107,6 +108,7 @@ def test_pools_of_infinite_norm_are_those_of_sizes(p):
     (lambda: nn.Transformer(4, 2, 1, 1, 4)(md.tensor(1.0), md.ones((1, 4))), "Transformer: src"),
     (lambda: F.one_hot(md.tensor([0, 5]), 3), "one_hot: the tensor holds 0 to 5; the classes are 0 to 2"),
 ])  # fmt: skip
+@pytest.mark.cpu
 def test_what_torch_refuses_is_refused_by_name(call, message):
     with pytest.raises((ValueError, IndexError), match=message):
         call()

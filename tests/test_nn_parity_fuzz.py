@@ -301,6 +301,7 @@ def attention_with_second_derivatives():
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")
+@pytest.mark.cpu
 def test_a_drawn_layer_is_torchs(name):
     for seed in range(SEEDS):
         case = draw(name, seed)

@@ -93,6 +93,7 @@ def test_the_adaptive_softmax_predicts_as_torchs():
         np.testing.assert_allclose(a.item(), b.item(), rtol=1e-12)
 
 
+@pytest.mark.cpu
 def test_the_adaptive_softmax_refuses_what_does_not_fit():
     for cutoffs in ([], [3, 2], [0, 2], [12], [2, 2], [2.5]):
         with pytest.raises(ValueError, match="cutoffs"):

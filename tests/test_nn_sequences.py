@@ -94,6 +94,7 @@ def test_errors_name_the_operation(call):
     (TARGETS, INPUTS, WANTED, 3, ValueError, "targets hold the blank, 3"),
 ])  # fmt: skip
 @pytest.mark.parametrize("lengths", [list, md.asarray])
+@pytest.mark.cpu
 def test_ctc_names_lengths_and_classes_that_do_not_fit(targets, inputs, wanted, blank, error, text, lengths):
     with pytest.raises(error, match=f"ctc_loss: {text}"):
         F.ctc_loss(md.asarray(SCORES), md.asarray(targets), lengths(inputs), lengths(wanted), blank)

@@ -150,6 +150,7 @@ def test_a_weight_that_something_else_computes_with_is_what_its_integers_stand_f
     assert abs(small(words) - model(words)).max().item() < 0.2 < abs(model(words)).max().item()
 
 
+@pytest.mark.cpu
 def test_backends_agree_to_the_bit_on_static_integers():
     md.manual_seed(1)
     layer = nn.Linear(16, 8, bias=False)

@@ -368,6 +368,7 @@ def test_cyclic_rates_equal_torchs(name, options):
     np.testing.assert_allclose(*found, rtol=1e-12)
 
 
+@pytest.mark.cpu
 def test_new_statistics_are_those_of_batch_norms_alone_as_in_torch():
     x, found = np.random.default_rng(0).normal(size=(4, 3, 5)), []
     for lib in (md, torch):

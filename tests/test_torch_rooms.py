@@ -209,6 +209,7 @@ def test_polygamma_and_factorizations_take_torchs_positions():
     assert [t.item() for t in md.func.jvp(md.sin, (md.tensor(0.0),), (md.tensor(1.0),))] == [0.0, 1.0]
 
 
+@pytest.mark.cpu
 def test_cuda_is_asked_where_there_is_none():
     assert md.cuda.is_available() is md.cuda.is_initialized() is md.cuda.is_bf16_supported() is False
     assert md.cuda.memory_allocated() == md.cuda.max_memory_allocated(0) == md.cuda.memory_reserved("cuda:0") == md.cuda.max_memory_reserved() == 0
@@ -221,6 +222,7 @@ def test_cuda_is_asked_where_there_is_none():
         md.cuda.get_device_name()
 
 
+@pytest.mark.cpu
 def test_scripts_begin_with_switches_devices_and_parallel():
     import minidl.backends.cudnn as cudnn
 

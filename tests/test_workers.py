@@ -143,6 +143,12 @@ def test_what_a_worker_knows_and_is_given():
     assert list(DataLoader(range(5), 2, num_workers=1, collate_fn=loading.total)) == [1, 5, 4]
 
 
+def test_a_worker_uses_no_device_of_its_parents(monkeypatch):
+    monkeypatch.setenv("MINIDL_BACKEND", "torch")  # as a worker that is started afresh sees it
+    monkeypatch.setenv("MINIDL_DEVICE", "cuda:98")
+    assert [b.tolist() for b in DataLoader(range(4), 2, num_workers=1)] == [[0, 1], [2, 3]]
+
+
 def test_a_stream_that_divides_itself_and_one_of_torch():
     loader = DataLoader(loading.Divided(10), 2, num_workers=2)
     want = [[0, 2], [1, 3], [4, 6], [5, 7], [8], [9]]

@@ -118,10 +118,11 @@ class GradScaler:
                 value = new_scale.to(md.float32) if isinstance(new_scale, md.Tensor) else md.full_like(self._scale, new_scale)
                 self._scale.assign(value.reshape(()).detach())
             else:
-                records = [r["found"] for r in self._optimizers.values() if "found" in r]
+                place = {"backend": self._scale.backend, "device": self._scale.device}
+                records = [r["found"].to(**place) for r in self._optimizers.values() if "found" in r]
                 if not records:
                     raise RuntimeError("GradScaler.update: no step came before it")
-                found = sum((r.to(backend=self._scale.backend, device=self._scale.device) for r in records[1:]), records[0]) > 0.0
+                found = sum(records[1:], records[0]) > 0.0
                 good = self._growth_tracker + 1
                 grown = self._scale * self._growth_factor
                 due = good == self._growth_interval

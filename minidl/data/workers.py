@@ -43,12 +43,12 @@ def main(wire: Any, number: int, count: int, setup: Any = None, inherited: Seque
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork has its parent's handlers
     parent = os.getppid()
     try:
-        reader, init, seed, sharing.SHARED = setup or receive(wire)
-        become_worker(WorkerInfo(number, count, seed + number, reader.dataset))
-        reader.worker = True
-        if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(1)
-        with md.use_backend("numpy"):
+        with md.use_backend("numpy"):  # a data set that is sent may hold tensors or make some: none on a device that the parent uses
+            reader, init, seed, sharing.SHARED = setup or receive(wire)
+            become_worker(WorkerInfo(number, count, seed + number, reader.dataset))
+            reader.worker = True
+            if "torch" in sys.modules:
+                sys.modules["torch"].set_num_threads(1)
             if init is not None:
                 init(number)
             send(wire, (None, None, True))

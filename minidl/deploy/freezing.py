@@ -72,7 +72,7 @@ class Frozen:
 
     def _made(self, args: tuple) -> tuple[md.Graph, Any, Callable[..., Any]]:
         leaves, structure = md.tree.flatten(args)
-        key = (structure, md.tree.source(structure, "_" * len(leaves)), tuple((x.shape, x.dtype, x.backend) for x in leaves))
+        key = (structure, md.tree.source(structure, "_" * len(leaves)), tuple((x.shape, x.dtype, x.backend, x.device) for x in leaves))
         if key not in self.made:
             (graph,), result = self.graphs(structure, [leaves])
             with md.eagerly():

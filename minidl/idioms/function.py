@@ -132,7 +132,7 @@ class Function:
     @classmethod
     def apply(cls, *args: Any) -> Any:
         """Compute forward; backward is what differentiation calls."""
-        inside = md.extend.seen(md.zeros(())) is None  # a loop or a vmap: who differentiates it later is not known yet
+        inside = md.extend.traced() is not None  # a loop or a vmap: who differentiates it later is not known yet
         marked: list[Any] = []
         needs = tuple(isinstance(a, md.Tensor) and (a.requires_grad or (inside and a.dtype.inexact)) for a in args)
 

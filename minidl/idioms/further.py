@@ -216,12 +216,13 @@ def nonzero_static(input: md.Tensor, *, size: int, fill_value: int = -1) -> md.T
     >>> md.nonzero_static(md.tensor([0, 5, 6]), size=3).tolist()
     [[1], [2], [-1]]
     """
+    beside = {"dtype": md.int64, "backend": input.backend, "device": input.device}
     if not input.ndim:
-        return md.zeros((size, 0), dtype=md.int64, backend=input.backend, device=input.device)
+        return md.zeros((size, 0), **beside)
     hit = ravel(input != 0)
-    place = md.argsort((~hit).to(md.int8), stable=True)[:size] if hit.size else md.zeros(0, dtype=md.int64, backend=input.backend)
+    place = md.argsort((~hit).to(md.int8), stable=True)[:size] if hit.size else md.zeros(0, **beside)
     place = md.pad(place, ((0, max(size - place.shape[0], 0)),))
-    there = md.arange(size, backend=input.backend, device=input.device) < md.sum(hit)
+    there = md.arange(size, **beside) < md.sum(hit)
     return md.where(md.expand_dims(there, -1), md.stack(unravel_index(place, input.shape), axis=-1), fill_value)
 
 

@@ -149,7 +149,8 @@ def conv_general_dilated(
     w = md.permute_dims(w, [kernel.index(c) for c in ["O", "I", *spatial]])
     strides, apart = tuple(window_strides), tuple(rhs_dilation or (1,) * n)
     if lhs_dilation is not None and any(d > 1 for d in lhs_dilation):
-        wide = md.zeros((*x.shape[:2], *((m - 1) * d + 1 for m, d in zip(x.shape[2:], lhs_dilation, strict=True))), dtype=x.dtype, backend=x.backend)
+        sizes = ((m - 1) * d + 1 for m, d in zip(x.shape[2:], lhs_dilation, strict=True))
+        wide = md.zeros((*x.shape[:2], *sizes), dtype=x.dtype, backend=x.backend, device=x.device)
         x = wide.at[(..., *(slice(None, None, d) for d in lhs_dilation))].set(x)
     reach = [(k - 1) * d + 1 for k, d in zip(w.shape[2:], apart, strict=True)]
     x = md.pad(x, [(0, 0), (0, 0), *paddings(padding, x.shape[2:], reach, strides)])

@@ -233,8 +233,8 @@ def diag_embed(input: md.Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1
     n = input.shape[-1] + builtins.abs(offset)
     before, after = (0, offset) if offset > 0 else (-offset, 0)
     values = md.pad(input, [(0, 0)] * (input.ndim - 1) + [(before, after)])
-    rows = md.arange(n, backend=input.backend, device=input.device)
-    out = md.where(md.expand_dims(rows, 1) + offset == rows, md.expand_dims(values, -1), md.zeros((), dtype=input.dtype, backend=input.backend))
+    rows, zero = md.arange(n, backend=input.backend, device=input.device), md.zeros((), dtype=input.dtype, backend=input.backend, device=input.device)
+    out = md.where(md.expand_dims(rows, 1) + offset == rows, md.expand_dims(values, -1), zero)
     return out if (dim1, dim2) == (-2, -1) else md.moveaxis(out, (-2, -1), (dim1, dim2))
 
 

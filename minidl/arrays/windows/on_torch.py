@@ -246,8 +246,8 @@ def _index(chosen: list[list[Tensor]], window: Ints) -> Tensor:
 def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
     """The maxima and their places: positions in the window, or with `flat` in the input's spatial plane (as pool_scatter then takes them).
 
-    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides (to look costs
-    one wait for the queue on CUDA).
+    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides. On CUDA, where to
+    look would be to wait for the queue, and which takes no padded place, a second pooling finds the first nan.
     """
     if x.dtype in SIGNED:
         signed = SIGNED[x.dtype]
@@ -263,15 +263,18 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
         if chosen is not None:
             return best, _index(chosen, window).to(torch.int64)
     pad = _even(padding)
-    if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and not unseen(x):
+    if n in _POOL and pad is not None and x.is_floating_point() and x.numel() and (x.is_cuda or not unseen(x)):
         planes = x if len(lead) == 2 and n > 1 else x.reshape(-1, 1, *((1,) if n == 1 else ()), *sizes)
         one, zero = ((1,), (0,)) if n == 1 else ((), ())
         if last := planes.ndim == 4 and planes.shape[1] >= _CHANNELS and not x.is_cuda and not is_last(x):
             planes = planes.contiguous(memory_format=torch.channels_last)
-        out, where = _POOL[n](planes, one + window, one + stride, zero + pad, one + dilation)
+        sizes_of = one + window, one + stride, zero + pad, one + dilation
+        out, where = _POOL[n](planes, *sizes_of)
         if last:
             out, where = out.contiguous(), where.contiguous()
-        if math.isfinite(out.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item()):
+        if x.is_cuda:
+            where = torch.where(out != out, _POOL[n](torch.ne(planes, planes).to(planes.dtype), *sizes_of)[1], where)
+        if x.is_cuda or math.isfinite(out.sum(dtype=torch.float64 if x.dtype is torch.float64 else torch.float32).item()):
             out, where = out.reshape(*lead, *spatial), where.reshape(*lead, *spatial)
             if flat:
                 return out, where

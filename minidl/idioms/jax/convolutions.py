@@ -87,7 +87,7 @@ def conv_general_dilated_patches(
     rhs_shape = (size, 1, *filter_shape)
     spec = conv_dimension_numbers(x.shape, rhs_shape, dimension_numbers)
     channels = x.shape[spec.lhs_spec[1]]
-    kernel = md.tile(md.reshape(md.eye(size, dtype=x.dtype, backend=x.backend), rhs_shape), (channels, *(1,) * (x.ndim - 1)))
+    kernel = md.tile(md.reshape(md.eye(size, dtype=x.dtype, backend=x.backend, device=x.device), rhs_shape), (channels, *(1,) * (x.ndim - 1)))
     kernel = md.permute_dims(kernel, [spec.rhs_spec.index(a) for a in range(x.ndim)])
     return conv_general_dilated(
         x, kernel, window_strides, padding, lhs_dilation, rhs_dilation, spec, channels, preferred_element_type=preferred_element_type

@@ -1,0 +1,104 @@
+"""The torch backend's paths for CUDA, on a device that pretends (see pretended_cuda.py): placement, values, and no wait for the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from domains import ROWS
+from pretended_cuda import OnCuda, pretended_cuda
+
+import minidl as md
+from minidl.testing.checks import study
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device, on which the suite runs with MINIDL_DEVICE=cuda")
+THERE = {"backend": "torch", "device": "cuda"}
+#: Primitives whose kernels have to read a value before they can go on.
+READ = {"while_loop", "cond"}
+
+
+@pytest.fixture
+def cuda():
+    with pretended_cuda() as mode:
+        yield mode
+    md.manual_seed(0)  # on a device that is there
+
+
+@pytest.mark.parametrize(("row", "dtype"), [pytest.param(r, t, id=f"{r}-{t}") for r in ROWS for t in r.dtypes])
+def test_every_primitive_has_its_values_and_derivatives_there(row, dtype, cuda):
+    """Compiled, eager and interpreted, within the budget of tests/test_primitives.py."""
+    xp = md.extend.get_backend("torch", "cuda")
+    s = study(row, dtype)
+    s.rule(xp)
+    s.modes(xp, eager=True)
+
+
+@pytest.mark.parametrize("row", {r.name: r for r in reversed(ROWS)}.values(), ids=str)
+def test_no_kernel_waits_for_the_device(row, cuda):
+    xp = md.extend.get_backend("torch", "cuda")
+    s = study(row, row.dtypes[0])
+    inputs = [xp.asarray(np.asarray(a), v.dtype) for a, v in zip(s.inputs, s.traced.inputs, strict=True)]
+    run = xp.compile(s.traced)
+    cuda.waits.clear()
+    outs = run(*inputs)
+    assert all(type(o) is OnCuda for o in outs)
+    assert bool(cuda.waits) == (row.name in READ)
+
+
+def test_a_training_step_waits_for_nothing(cuda):
+    """Convolutions, pooling, normalisation, dropout, cross-entropy and both kinds of optimizers, eager and jitted: the losses of NumPy."""
+    images, labels = np.random.default_rng(0).normal(size=(8, 3, 16, 16)).astype(np.float32), np.arange(8) % 4
+    found = {}
+    for device in ("cpu", "cuda"):
+        for jitted in (False, True):
+            for make in (md.optim.SGD, md.optim.AdamW):
+                with md.use_backend("torch" if device == "cuda" else "numpy", device):
+                    md.manual_seed(0)
+                    parts = [md.nn.Conv2d(3, 4, 3), md.nn.BatchNorm2d(4), md.nn.ReLU(), md.nn.MaxPool2d(2), md.nn.Dropout(0.2), md.nn.Flatten()]
+                    model = md.nn.Sequential(*parts, md.nn.Linear(4 * 7 * 7, 4))
+                    optimizer = make(model.parameters(), lr=0.05)
+                    x, y = md.asarray(images), md.asarray(labels)
+
+                    def step():
+                        optimizer.zero_grad()  # noqa: B023
+                        loss = md.nn.functional.cross_entropy(model(x), y)  # noqa: B023
+                        loss.backward()
+                        optimizer.step()  # noqa: B023
+                        return loss
+
+                    step = md.jit(step) if jitted else step
+                    step()
+                    cuda.waits.clear()
+                    losses = [step() for _ in range(3)]
+                    assert not cuda.waits
+                    assert all(p.device == ("cuda:0" if device == "cuda" else "cpu") for p in model.parameters())
+                    found[device, jitted, make] = [loss.item() for loss in losses]
+    for make in (md.optim.SGD, md.optim.AdamW):
+        for key in (("cpu", True), ("cuda", False), ("cuda", True)):
+            np.testing.assert_allclose(found[(*key, make)], found["cpu", False, make], rtol=2e-4)
+
+
+@pytest.mark.parametrize("how", [((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 1), 1)], ids=str)
+def test_pooling_takes_the_first_maximum_and_the_first_nan(how, cuda):
+    x = np.random.default_rng(0).choice([-1.0, -0.0, 0.0, 2.0, np.inf, np.nan], (2, 3, 12, 12)).astype(np.float32)
+    window, stride, pad = how
+    f = lambda x: md.max_pool(x, window, stride=stride, padding=pad)
+    grads = [md.vjp(f, md.asarray(x, **where))[1](md.ones(f(md.asarray(x)).shape, **where))[0].numpy() for where in ({}, THERE)]
+    np.testing.assert_array_equal(*grads)
+    cuda.waits.clear()
+    out = f(md.asarray(x, **THERE))
+    assert not cuda.waits
+    np.testing.assert_array_equal(out.numpy(), f(md.asarray(x)).numpy())
+
+
+def test_operands_on_two_devices_are_refused_with_the_way_out(cuda):
+    with pytest.raises(RuntimeError, match=r"add: operands live on two devices, torch \(cuda:0\) and torch \(cpu\); .*\.to\(device='cuda:0'\)"):
+        md.ones(2, backend="torch", device="cuda") + md.ones(2, backend="torch")
+
+
+def test_the_pretended_device_refuses_what_cuda_refuses(cuda):
+    here, there = torch.ones(3), torch.ones(3, device="cuda")
+    with pytest.raises(RuntimeError, match="add: expected all tensors to be on the same device"):
+        here + there
+    assert (there + torch.tensor(2.0)).device.type == "cuda" and not cuda.waits
+    assert there[1].item() == 1.0 and (there > 0).cpu().tolist() == [True] * 3 and cuda.waits
