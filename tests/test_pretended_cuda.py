@@ -21,7 +21,7 @@ READ = {"while_loop", "cond"}
 def cuda():
     with pretended_cuda() as mode:
         yield mode
-    md.manual_seed(0)  # on a device that is there
+        md.manual_seed(0)  # the stream of random numbers leaves the device before it goes
 
 
 @pytest.mark.parametrize(("row", "dtype"), [pytest.param(r, t, id=f"{r}-{t}") for r in ROWS for t in r.dtypes])
