@@ -199,6 +199,10 @@ DIFFERENT: dict[str, dict[str, str]] = {
         "rand": "and every other draw: of minidl's own streams, the same on every backend",
         "save": "and load: safetensors, never a pickle",
         "sort": "values and places where the axis is said as `dim=`; without it the values alone, and `x.argsort(axis)` has the places",
+        "nanmedian": "of all elements the mean of the two in the middle; PyTorch's two results where `dim=` says the axis",
+        "polygamma": "the tensor stands first: md.polygamma(x, 1)",
+        "argsort": "and diagonal, diff and tensordot take keywords behind their tensors, and add, sub and round no alpha and no decimals",
+        "squeeze": "an axis of another size than 1 is a ValueError, as in the Array API; it stays in PyTorch's word, `x.squeeze(dim=1)`",
         "std": "and var: corrected in PyTorch's words, `x.std(dim=0)` and `unbiased=True`, and not in NumPy's, `x.std()` and `x.std(0)`",
         "trace": "of a function (md.trace(f)(x) shows its program); of a matrix it is `x.trace()` or md.linalg.trace",
         "take": "along an axis; `x.flatten().take(index)` is PyTorch's",
@@ -314,7 +318,7 @@ def page() -> str:
         "arguments and defaults, but for what is listed as not the same; layers have its state_dict keys and, in float64, its outputs and",
         "gradients (tests/test_nn_parity.py, by a grid of options; tests/test_nn_lazy.py, test_nn_utils.py, test_nn_rest.py, test_optim.py and",
         "test_schedules.py the rest). In `from minidl.idioms import torch` the functions that are listed as not the same (equal, max, median, sort,",
-        "std, meshgrid, nonzero, take, trace) are PyTorch's, too; methods are the same everywhere.", "",
+        "std, meshgrid, nonzero, take, trace, squeeze and the others) are PyTorch's, too; methods are the same everywhere.", "",
         "| torch | minidl | there | not there |", "|---|---|--:|--:|",
     ]  # fmt: skip
     for room, ours in (WIDE | ROOMS | CLASSES).items():

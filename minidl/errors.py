@@ -287,7 +287,7 @@ def _after(cause: Exception | None, error: Exception) -> Exception:
 
 
 #: By PyTorch's words `dim` and `keepdim` these are other functions than by minidl's own for the same.
-_OTHERS = frozenset(("max", "min", "sort", "median", "std", "var"))
+_OTHERS = frozenset(("max", "min", "sort", "squeeze", "median", "std", "var"))
 
 
 def respelled(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:

@@ -43,6 +43,28 @@ def test_von_mises_is_scipys(backend):
     assert (np.abs(turned) <= math.pi).all()
 
 
+@pytest.mark.parametrize("k", [1e9, 1e17, 1e38, math.inf, math.nan, 0.0, 1e-300])
+def test_von_mises_draws_end_whatever_the_concentration_is(k):
+    d = D.VonMises(tensor(0.0), tensor(k), validate_args=False)
+    for draw in (d.sample, md.jit(d.sample, static_argnums=0)):
+        x = draw((400,), key=md.random.key(0)).numpy()
+        if math.isnan(k):
+            assert np.isnan(x).all()
+        elif k < 1:  # a uniform angle
+            assert 1.7 < x.std() < 1.9
+        else:  # a normal one; the numbers about pi lie 4e-16 apart
+            assert 0.9 < (x * math.sqrt(k)).std() < 1.1 if k < 1e20 else (abs(x) < 1e-15).all()
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.0, 1.0), (1.0, 3.0)])
+def test_kumaraswamy_at_its_ends(a, b):
+    for what, x in (("cdf", 0.0), ("cdf", 1.0), ("icdf", 1.0)):
+        slopes = md.grad(lambda a, b, what=what, x=x: getattr(D.Kumaraswamy(a, b), what)(x), argnums=(0, 1))(tensor(a), tensor(b))
+        assert getattr(D.Kumaraswamy(tensor(a), tensor(b)), what)(x).item() == x and [s.item() for s in slopes] == [0.0, 0.0]
+    assert D.Kumaraswamy(tensor(a), tensor(1.0)).log_prob(1.0).item() == math.log(a)
+    assert D.Kumaraswamy(tensor(1.0), tensor(b)).log_prob(0.0).item() == math.log(b)
+
+
 def test_generalized_pareto_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     loc, scale, c = np.array([0.5, -1.0, 0.0, 0.0]), np.array([0.7, 2.0, 1.0, 1.0]), np.array([0.3, 0.0, -0.4, 0.7])

@@ -202,6 +202,8 @@ def test_draws_have_their_distributions():
         (lambda x: x.slice_scatter(md.ones(2, 2), 0, 1), "src of shape"), (lambda x: x.put(md.tensor([1]), md.ones(2)), "as many"),
         (lambda x: x.hsplit(3), "equal parts"), (lambda x: x[0].vsplit(2), "at least 2 axes"), (lambda x: x.sum_to_size(2, 4), "cannot be summed"),
         (lambda x: md.linalg.lu(x, pivot=False), "pivot"), (lambda x: md.linalg.lu(x[0]), "matrices"),
+        (lambda x: md.linalg.lu_solve(*md.linalg.lu_factor(md.eye(2)), md.ones(3, 1)), r"a B \[..., n, k\] are wanted, not shapes"),
+        (lambda x: md.linalg.lu_solve(*md.linalg.lu_factor(md.eye(2)), md.ones(2, 1), left=False), r"a B \[..., k, n\] are wanted, not shapes"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_said(call, text):
@@ -215,5 +217,7 @@ def test_shapes_of_nothing_are_torchs():
         lambda T: T.zeros(0).diagflat(1), lambda T: T.linalg.lu(T.zeros(0, 3))[2], lambda T: T.linalg.lu_factor(T.zeros(2, 0, 0))[0],
         lambda T: T.nonzero(T.tensor(2.0), as_tuple=False), lambda T: T.nonzero(T.tensor(0.0), as_tuple=False), lambda T: T.argwhere(T.tensor(3)),
         lambda T: T.nonzero(T.tensor(2.0), as_tuple=True)[0], lambda T: T.tensor(2.0).nonzero_static(size=2),
+        lambda T: T.tensor(2.0).msort(), lambda T: T.ones(2).new(), lambda T: T.repeat_interleave(T.tensor([2, 0, 1])),
+        lambda T: T.gcd(T.ones(2, dtype=T.int8), T.ones(2, dtype=T.int64)), lambda T: T.lcm(T.ones(2, dtype=T.int16), T.ones(1, dtype=T.uint8)),
     ):  # fmt: skip
         same(f(md), f(torch))

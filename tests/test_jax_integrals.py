@@ -46,6 +46,17 @@ def test_where_they_end():
         special.expn(1.5, 2.0)
 
 
+def test_higher_derivatives_and_large_numbers():
+    twice = md.vmap(md.grad(md.grad(special.spence)))(md.tensor([0.96, 1.0, 1.04, 1.5], dtype=md.float64)).numpy()
+    x = np.array([0.96, 1.04, 1.5])
+    np.testing.assert_allclose(twice[[0, 2, 3]], 1 / (x * (1 - x)) + np.log(x) / (1 - x) ** 2, rtol=1e-10)
+    assert twice[1] == 0.5
+    y = md.tensor([88.0, 90.0, 92.0])  # exp itself is infinite in float32
+    np.testing.assert_allclose(special.expi(y).numpy(), scipy.special.expi(y.numpy()), rtol=1e-5)
+    assert np.isfinite(md.vmap(md.grad(special.expi))(y).numpy()).all()
+    np.testing.assert_array_equal(special.expn(0, md.tensor([-1.0, -0.0, 0.0])).numpy(), [np.nan, np.inf, np.inf])
+
+
 def test_bits_are_jaxs():
     jax = pytest.importorskip("jax")
     rng = np.random.default_rng(0)

@@ -9,6 +9,13 @@ import minidl as md
 from minidl.idioms import torch as mine
 
 torch = pytest.importorskip("torch")
+
+
+def gaps(T, x):
+    """x with nan in the places of its threes and of one more."""
+    return T.where((x == 3) | (x == 5), T.nan, x)
+
+
 X = np.array([[3.0, 1.0, 3.0, 0.0], [2.0, 5.0, 4.0, 2.0]])
 CALLS = {
     "max": lambda T, x: [T.max(x), *T.max(x, 1), *T.max(x, 0, keepdim=True), *T.max(x, dim=1), T.max(x, x * 0 + 2)],
@@ -21,6 +28,16 @@ CALLS = {
     "meshgrid": lambda T, x: [*T.meshgrid(x[0], x[1, :3], indexing="ij"), *T.meshgrid([x[0], x[1, :3]], indexing="xy")],
     "take": lambda T, x: [T.take(x, T.tensor([[0, 5], [-1, 2]]))],
     "trace": lambda T, x: [T.trace(x[:, :2])],
+    "nanmedian": lambda T, x: [T.nanmedian(gaps(T, x)), *T.nanmedian(gaps(T, x), 1), *T.nanmedian(gaps(T, x), dim=0, keepdim=True)],
+    "argsort": lambda T, x: [T.argsort(x[0, 1:], 0, True), T.argsort(x[1, :3]), T.argsort(x, dim=1, descending=True, stable=True)],
+    "squeeze": lambda T, x: [T.squeeze(x, 1), T.squeeze(x[:, :1], 1), T.squeeze(x[:1], (0, 1)), T.squeeze(x[:1]), T.squeeze(x[0, 0], 0)],
+    "squeeze(dim=)": lambda T, x: [x.squeeze(dim=1), x[:, :1].squeeze(dim=1), x[:1].squeeze(dim=(0, -1)), x[0, 0].squeeze(dim=-1)],
+    "spreads": lambda T, x: [*T.std_mean(x, False), *T.var_mean(x, 1, True, True), *T.std_mean(x, 0, keepdim=True)],
+    "words": lambda T, x: [T.max(x, axis=1)[0], T.min(x, other=x * 0 + 2), T.std(x, axis=1, keepdims=True), T.median(input=x)],
+    "positions": lambda T, x: [
+        T.diagonal(x.reshape(2, 2, 2), 0, 1, 2), T.diff(x, 2), T.diff(x, 1, 0), T.diff(x > 2), T.tensordot(x, x.mT, 1), T.polygamma(0, x + 1),
+    ],
+    "alpha, decimals": lambda T, x: [T.add(x, x, alpha=2), T.sub(x, 1, alpha=0.5), T.round(x / 7, decimals=2), T.round(x * 70, decimals=-1)],
     "md's own": lambda T, x: [T.cat([x, x], dim=1), T.nn.functional.relu(x), T.randn(2).sum() * 0 + x.sum(), T.zeros(2, dtype=T.float), T.arange(3)],
 }  # fmt: skip
 

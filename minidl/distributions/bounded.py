@@ -125,14 +125,23 @@ class Kumaraswamy(Distribution):
 
     def log_prob(self, value: Any) -> md.Tensor:
         x, a, b = self._value(value), self.concentration1, self.concentration0
-        return md.log(a) + md.log(b) + (a - 1) * md.log(x) + (b - 1) * md.log1p(-md.pow(x, a))
+        inner, far = self._far(x)
+        return md.log(a) + md.log(b) + md.xlogy(a - 1, x) + md.where(inner, (b - 1) * far, md.xlogy(b - 1, md.where(inner, 1.0, 1 - x)))
+
+    def _far(self, x: md.Tensor) -> tuple[md.Tensor, md.Tensor]:
+        """Where x is not at the upper end, and log(1 - x**concentration1) there: at the end it is infinite, and slopes would be nan."""
+        power = md.pow(x, self.concentration1)
+        return power < 1, md.log1p(-md.where(power < 1, power, 0.0))
 
     def cdf(self, value: Any) -> md.Tensor:
-        return -md.expm1(self.concentration0 * md.log1p(-md.pow(self._value(value), self.concentration1)))
+        inner, far = self._far(self._value(value))
+        return md.where(inner, -md.expm1(self.concentration0 * far), 1.0)
 
     def icdf(self, value: Any) -> md.Tensor:
-        x = operand(value, self.concentration1)
-        return md.pow(-md.expm1(md.log1p(-x) / self.concentration0), 1 / self.concentration1)
+        x, b = operand(value, self.concentration1), self.concentration0
+        inner = x < 1  # the logarithm at 1 is infinite, and the slope by b would be nan
+        part = -md.expm1(md.log1p(-md.where(inner, x, 0.0)) / b)
+        return md.pow(md.where(inner, part, 1 - md.pow(1 - md.where(inner, 0.0, x), 1 / b)), 1 / self.concentration1)
 
     def entropy(self) -> md.Tensor:
         a, b = self.concentration1, self.concentration0
@@ -172,7 +181,9 @@ class VonMises(Distribution):
 
     def _draw(self, key: md.Tensor, shape: tuple[int, ...]) -> md.Tensor:
         loc, k = (md.broadcast_to(md.stop_gradient(x).to(md.float64), shape) for x in (self.loc, self.concentration))
-        few = k < 1e-5
+        k = md.where(k >= 0, md.maximum(k, 1e-30), md.nan)
+        few, many = k < 1e-5, ~(k < 1e12)  # far up, and for nan, nothing would be accepted; a normal number differs by less than rounding there
+        normal = md.random.normal(md.random.fold_in(key, 2**31 - 1), shape, md.float64) / md.sqrt(k)
         tau = 1 + md.sqrt(1 + 4 * md.square(k))
         rho = (tau - md.sqrt(2 * tau)) / (2 * md.where(few, 1.0, k))
         r = md.where(few, 1 / k + k, (1 + md.square(rho)) / (2 * md.where(few, 1.0, rho)))
@@ -187,7 +198,7 @@ class VonMises(Distribution):
             angle = md.sign(third - 0.5) * md.acos(md.clip(f, -1.0, 1.0))
             return i + 1, done | accepted, md.where(done, x, angle)
 
-        start = (md.sum(md.zeros_like(k).to(md.int64)), md.zeros_like(k).to(md.bool), md.zeros_like(k))
+        start = (md.sum(md.zeros_like(k).to(md.int64)), many, md.where(many, normal, 0.0))
         x = md.while_loop(lambda carry: md.any(~carry[1]), step, start)[2]
         return (md.remainder(x + math.pi + loc, 2 * math.pi) - math.pi).to(self.loc.dtype)
 

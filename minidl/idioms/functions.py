@@ -241,6 +241,8 @@ def polar(abs: md.Tensor, angle: md.Tensor) -> md.Tensor:
 def _spread_and_mean(
     f: Any, input: md.Tensor, dim: Dims, unbiased: bool | None, correction: float | None, keepdim: bool
 ) -> tuple[md.Tensor, md.Tensor]:  # fmt: skip
+    if isinstance(dim, bool):  # std_mean(input, unbiased)
+        dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None or unbiased else 0
     axis = tuple(dim) if isinstance(dim, list) else dim
@@ -248,14 +250,14 @@ def _spread_and_mean(
 
 
 def var_mean(
-    input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, *, correction: float | None = None, keepdim: bool = False
+    input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ) -> tuple[md.Tensor, md.Tensor]:
     """The variance and the mean over axes. The correction is 1 as in PyTorch (md.var, as the Array API has it, corrects nothing by itself)."""
     return _spread_and_mean(md.var, input, dim, unbiased, correction, keepdim)
 
 
 def std_mean(
-    input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, *, correction: float | None = None, keepdim: bool = False
+    input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ) -> tuple[md.Tensor, md.Tensor]:
     """The standard deviation and the mean over axes. The correction is 1 as in PyTorch (md.std, as the Array API has it, corrects nothing)."""
     return _spread_and_mean(md.std, input, dim, unbiased, correction, keepdim)

@@ -207,7 +207,7 @@ def cumulative_trapezoid(y: md.Tensor, x: md.Tensor | None = None, *, dx: float 
 
 def msort(input: md.Tensor) -> md.Tensor:
     """In ascending order along the first axis."""
-    return md.sort(input, axis=0)
+    return md.sort(input, axis=0) if input.ndim else input
 
 
 def nonzero_static(input: md.Tensor, *, size: int, fill_value: int = -1) -> md.Tensor:

@@ -260,11 +260,15 @@ def lu_factor(A: Any, *, pivot: bool = True) -> LUFactors:
 
 def lu_solve(LU: md.Tensor, pivots: md.Tensor, B: md.Tensor, *, left: bool = True, adjoint: bool = False) -> md.Tensor:
     """The X with A X = B from lu_factor(A); left=False: X A = B; adjoint: of the conjugate transpose of A. Matrices [..., n, k]; batches broadcast.
+    Raises ValueError for other shapes.
 
     >>> factors = md.linalg.lu_factor(md.tensor([[0.0, 1.0], [2.0, 0.0]]))
     >>> md.linalg.lu_solve(*factors, md.tensor([[3.0], [4.0]])).tolist()
     [[2.0], [3.0]]
     """
+    if LU.ndim < 2 or B.ndim < 2 or not LU.shape[-2] == LU.shape[-1] == B.shape[-2 if left else -1]:
+        wanted = "[..., n, k]" if left else "[..., k, n]"
+        raise ValueError(f"linalg.lu_solve: factors [..., n, n] and a B {wanted} are wanted, not shapes {LU.shape} and {B.shape}")
     if not left:  # the transposes of both sides
         flipped = lu_solve(LU, pivots, md.conj(md.matrix_transpose(B)), adjoint=not adjoint)
         return md.conj(md.matrix_transpose(flipped))

@@ -208,12 +208,15 @@ def rot90(input: md.Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> md.Tens
     return turned if k % 4 == 0 else md.flip(turned, axis=a if k % 4 == 1 else b)
 
 
-def repeat_interleave(input: md.Tensor, repeats: Any, dim: int | None = None, *, output_size: int | None = None) -> md.Tensor:
-    """Each element repeated, along an axis or over the flattened tensor: md.repeat. output_size is accepted and not needed.
+def repeat_interleave(input: md.Tensor, repeats: Any = None, dim: int | None = None, *, output_size: int | None = None) -> md.Tensor:
+    """Each element repeated, along an axis or over the flattened tensor: md.repeat. output_size is accepted and not needed. Without repeats input
+    says how often each place is repeated.
 
     >>> md.tensor([1, 2]).repeat_interleave(2).tolist()
     [1, 1, 2, 2]
     """
+    if repeats is None:
+        input, repeats = md.arange(input.shape[0], dtype=input.dtype, backend=input.backend, device=input.device), input
     return md.repeat(input, repeats, axis=dim)
 
 

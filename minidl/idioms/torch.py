@@ -1,7 +1,11 @@
 """torch: md, in which the names that the Array API and NumPy use otherwise are PyTorch's, `from minidl.idioms import torch`.
 
     torch.equal(a, b)                        one bool
-    torch.max(x, dim), min, median, sort     values and places, wherever the axis is said; torch.sort(x) along the last one
+    torch.max(x, dim), min, median, sort     values and places, wherever the axis is said; torch.sort(x) along the last one; nanmedian, too
+    torch.squeeze(x, dim)                    leaves an axis that has another size than 1
+    torch.argsort, diagonal, diff, tensordot, polygamma
+                                             take PyTorch's positions
+    torch.add, subtract, round               take alpha and decimals
     torch.std(x), torch.var(x)               corrected
     torch.nonzero(x)                         a matrix
     torch.meshgrid(a, b)                     "ij"
@@ -19,6 +23,7 @@ Everything else is md's own, rooms such as torch.nn too. Methods are the same as
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +31,20 @@ import minidl as md
 from minidl.idioms import words
 from minidl.idioms.shaping import Pair
 
-__all__ = ["equal", "max", "median", "meshgrid", "min", "nonzero", "sort", "std", "take", "trace", "var"]
+__all__ = [
+    "add", "argsort", "diagonal", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "round", "sort",
+    "squeeze", "std", "sub", "subtract", "take", "tensordot", "trace", "var",
+]  # fmt: skip
+#: NumPy's words, which PyTorch's functions understand beside their own.
+_WORDS = {"axis": "dim", "keepdims": "keepdim", "x": "input"}
+
+
+def _worded(f: Callable[..., Any]) -> Any:
+    @functools.wraps(f)
+    def function(*args: Any, **params: Any) -> Any:
+        return f(*args, **({_WORDS.get(k, k): v for k, v in params.items()} if params else params))
+
+    return function
 
 
 def equal(input: md.Tensor, other: md.Tensor) -> bool:
@@ -41,19 +59,20 @@ def equal(input: md.Tensor, other: md.Tensor) -> bool:
 def _extreme(name: str) -> Callable[..., Any]:
     whole, one = getattr(md, name), {"max": md.maximum, "min": md.minimum}.get(name)
 
-    def function(input: md.Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-        if isinstance(dim, md.Tensor) and one is not None:
-            return one(input, dim)
+    def function(input: md.Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+        if one is not None and (isinstance(dim, md.Tensor) or other is not None):
+            return one(input, dim if other is None else other)
         return whole(input) if dim is None else whole(input, dim=dim, keepdim=keepdim)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {name} of all elements; values and places along dim." + (" Of two tensors, element by element." if one else "")
-    return function
+    return _worded(function)
 
 
 max, min = _extreme("max"), _extreme("min")
 
 
+@_worded
 def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of all elements, the lower one of two in the middle; values and places along dim.
 
@@ -65,6 +84,19 @@ def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> A
     return md.median(input, dim=dim, keepdim=keepdim)  # type: ignore[call-arg]
 
 
+@_worded
+def nanmedian(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The median of what is not nan, the lower one of two in the middle; values and places along dim.
+
+    >>> nanmedian(md.tensor([4.0, md.nan, 3.0])).item()
+    3.0
+    """
+    if dim is None:
+        return md.nanmedian(md.reshape(input, (-1,)), dim=0).values
+    return md.nanmedian(input, dim=dim, keepdim=keepdim)
+
+
+@_worded
 def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
     """(values, places) in order along an axis.
 
@@ -74,6 +106,78 @@ def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool
     if not input.ndim:
         return Pair(input, md.zeros_like(input, dtype=md.int64))
     return md.sort(input, dim=dim, descending=descending, stable=stable)  # type: ignore[call-arg,return-value]
+
+
+@_worded
+def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> md.Tensor:
+    """The places of the elements in order along an axis.
+
+    >>> argsort(md.tensor([2, 1, 3]), 0, True).tolist()
+    [2, 0, 1]
+    """
+    return sort(input, dim, descending, stable)[1]
+
+
+@_worded
+def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
+    """Without axes of size 1, all of them or those that are named; of another size they stay.
+
+    >>> squeeze(md.ones(2, 1, 3), 1).shape, squeeze(md.ones(2, 1, 3), 0).shape
+    ((2, 3), (2, 1, 3))
+    """
+    return words.squeezed(input, dim)
+
+
+def diagonal(input: md.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> md.Tensor:
+    """A diagonal of two axes, as the last one."""
+    return md.diagonal(input, offset=offset, axis1=dim1, axis2=dim2)
+
+
+@_worded
+def diff(input: md.Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
+    """The n-th differences along an axis; of truths, where they change."""
+    if input.dtype is md.bool:
+        input = md.concat([v for v in (prepend, input, append) if v is not None], axis=dim)
+        for _ in range(n):
+            size = input.shape[dim]
+            input = md.narrow(input, dim, 1, size - 1) != md.narrow(input, dim, 0, size - 1)
+        return input
+    return md.diff(input, n=n, axis=dim, prepend=prepend, append=append)
+
+
+def tensordot(a: md.Tensor, b: md.Tensor, dims: Any = 2) -> md.Tensor:
+    """The sum of products over so many axes, the last of a and the first of b, or over pairs of them."""
+    return md.tensordot(a, b, axes=dims)
+
+
+def polygamma(n: int, input: md.Tensor) -> md.Tensor:
+    """The n-th derivative of digamma."""
+    return md.polygamma(input, n)
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1) -> md.Tensor:
+    """input + alpha * other."""
+    return md.add(input, other if alpha == 1 else md.multiply(other, alpha))
+
+
+def subtract(input: Any, other: Any, *, alpha: Any = 1) -> md.Tensor:
+    """input - alpha * other."""
+    return md.subtract(input, other if alpha == 1 else md.multiply(other, alpha))
+
+
+sub = subtract
+
+
+def round(input: md.Tensor, *, decimals: int = 0) -> md.Tensor:
+    """To the nearest number of so many decimals, of two equally near the even one.
+
+    >>> round(md.tensor([1.26, 1.5]), decimals=1).tolist() == md.tensor([1.3, 1.5]).tolist()
+    True
+    """
+    if decimals == 0 or input.dtype.kind != "float":
+        return md.round(input)
+    scale = 10.0 ** abs(decimals)
+    return md.round(input * scale) / scale if decimals > 0 else md.round(input / scale) * scale
 
 
 def _spread(name: str) -> Callable[..., md.Tensor]:
@@ -89,7 +193,7 @@ def _spread(name: str) -> Callable[..., md.Tensor]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{name} over axes with a correction of 1 unless another is said."
-    return function
+    return _worded(function)
 
 
 std, var = _spread("std"), _spread("var")

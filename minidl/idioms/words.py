@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
-from minidl.idioms.shaping import with_places
+from minidl.idioms.shaping import axis_of, with_places
 
 #: PyTorch's words for parameters, and those that functions may have for them.
 _WORDS = {
@@ -30,6 +30,13 @@ def matrix_of(input: md.Tensor) -> md.Tensor:
     if input.ndim:
         return md.stack(md.nonzero(input), axis=-1)
     return md.zeros((len(md.nonzero(md.reshape(input, (1,)))[0]), 0), dtype=md.int64, backend=input.backend, device=input.device)
+
+
+def squeezed(input: md.Tensor, dim: Any) -> md.Tensor:
+    """PyTorch's squeeze: without the axes of size 1, all of them or those that are named; of another size they stay."""
+    named = range(input.ndim) if dim is None else (dim,) if isinstance(dim, int) else dim
+    axes = {axis_of("squeeze", input, a) for a in named} if input.ndim else ()
+    return md.squeeze(input, axis=tuple(a for a in axes if input.shape[a] == 1))
 
 
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
@@ -57,6 +64,8 @@ def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[
     if other == given:
         return None
     if f.__module__.startswith(("minidl.ops", "minidl.arrays")):
+        if f.__name__ == "squeeze" and params.keys() == {"dim"} and len(args) == 1:
+            return lambda: squeezed(args[0], params["dim"])
         if f.__name__ in _PAIRS and "keepdim" in params and len(args) == 2:  # x.max(1, keepdim=True)
             args, other = args[:1], {"axis": args[1], **other}
         if f.__name__ in _PAIRS and not params.keys().isdisjoint(("dim", "keepdim")) and isinstance(other.get("axis"), int):

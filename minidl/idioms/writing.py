@@ -52,6 +52,8 @@ def new_tensor(self: md.Tensor, data: Any, *, dtype: Any = None, device: str | N
 
 def new(self: md.Tensor, *args: Any) -> md.Tensor:
     """A tensor of this one's dtype and on its backend, of data or, from sizes, of any values."""
+    if not args:
+        return new_empty(self, 0)
     return new_empty(self, *args) if all(isinstance(n, int) for n in args) or isinstance(args[0], tuple) else new_tensor(self, *args)
 
 

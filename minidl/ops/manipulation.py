@@ -184,7 +184,7 @@ def squeeze(x: Any, /, axis: int | Sequence[int] | None = None) -> Tensor:
     axes = tuple(i for i, s in enumerate(x.shape) if s == 1) if axis is None else shapes.axes_tuple("squeeze", axis, x.ndim)
     for a in axes:
         if x.shape[a] != 1:
-            raise ValueError(f"squeeze: axis {a} of {describe(x)} has size {x.shape[a]}, not 1")
+            raise ValueError(f"squeeze: axis {a} of {describe(x)} has size {x.shape[a]}, not 1 (by PyTorch's word, dim={a}, it stays)")
     return reshape(x, shapes.reduced(x.shape, axes, False))
 
 

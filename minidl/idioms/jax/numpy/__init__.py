@@ -157,14 +157,20 @@ def gcd(x1: Any, x2: Any) -> md.Tensor:
     >>> gcd(md.tensor([12, 7]), 18).tolist()
     [6, 1]
     """
-    a, b = md.broadcast_arrays(*map(md.abs, arrays.together(x1, x2)))
+    a, b = md.broadcast_arrays(*map(md.abs, _of_one_dtype(x1, x2)))
     step = lambda s: (md.where(s[1] == 0, s[0], s[1]), md.where(s[1] == 0, 0, md.remainder(s[0], md.where(s[1] == 0, 1, s[1]))))
-    return md.while_loop(lambda s: md.any(s[1] != 0), step, (a, b.to(a.dtype)))[0]
+    return md.while_loop(lambda s: md.any(s[1] != 0), step, (a, b))[0]
+
+
+def _of_one_dtype(x1: Any, x2: Any) -> list[md.Tensor]:
+    pair = arrays.together(x1, x2)
+    dtype = md.result_type(*pair)
+    return [x.to(dtype) for x in pair]
 
 
 def lcm(x1: Any, x2: Any) -> md.Tensor:
     """The least common multiple."""
-    a, b = map(md.abs, arrays.together(x1, x2))
+    a, b = map(md.abs, _of_one_dtype(x1, x2))
     d = gcd(a, b)
     return md.where(d == 0, 0, a * md.floor_divide(b, md.where(d == 0, 1, d)))
 

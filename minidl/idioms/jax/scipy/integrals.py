@@ -61,12 +61,13 @@ def _ei(x: md.Tensor) -> md.Tensor:
     for k in range(1, 30):
         term = term * k / big
         total = total + term
-    out = md.where(huge, md.exp(big) / big * total, _EULER + md.log(middle) + _powers(middle, 130))
+    half = md.exp(big / 2)  # the whole exponential is infinite before the quotient is
+    out = md.where(huge, half / big * total * half, _EULER + md.log(middle) + _powers(middle, 130))
     return md.where(positive, md.where(x == math.inf, math.inf, out), -_e1(md.where(positive, 1.0, -x)))
 
 
 _exp1 = _of_slope(_e1, lambda x: -md.exp(-x) / x)
-_expi = _of_slope(_ei, lambda x: md.exp(x) / x)
+_expi = _of_slope(_ei, lambda x: md.exp(x / 2) / x * md.exp(x / 2))
 
 
 def exp1(x: Any) -> md.Tensor:
@@ -97,7 +98,7 @@ def expn(n: int, x: Any) -> md.Tensor:
         raise TypeError(f"expn: n is a Python integer of at least 0, not {n!r}; md.vmap maps over x alone")
     x = inexact(x)
     if n == 0:
-        return md.exp(-x) / x
+        return md.where(x < 0, md.nan, md.exp(-x) / md.abs(x))
     if n == 1:
         return _exp1(x)
 
@@ -128,8 +129,12 @@ def _dilogarithm(x: md.Tensor) -> md.Tensor:
 
 
 def _log_ratio(x: md.Tensor) -> md.Tensor:
-    one = x == 1
-    return md.where(one, -1.0, md.log(x) / md.where(one, 1.0, 1 - x))
+    near = md.abs(x - 1) < 0.05
+    u, total = md.where(near, 1 - x, 0.0), md.zeros_like(x)
+    for k in range(14, 0, -1):  # a series about 1, so that derivatives of higher order are there
+        total = total * u + 1 / k
+    far = md.where(near, 2.0, x)
+    return md.where(near, -total, md.log(far) / (1 - far))
 
 
 _spence = _of_slope(_dilogarithm, _log_ratio)

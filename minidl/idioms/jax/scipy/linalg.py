@@ -59,25 +59,14 @@ def lu(a: Any, permute_l: bool = False, overwrite_a: bool = False, check_finite:
     >>> [m.tolist() for m in lu(md.tensor([[0.0, 1.0], [2.0, 0.0]]))]
     [[[0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [0.0, 1.0]]]
     """
-    packed, order = of_linalg.eliminated(inexact(a))
-    m, n = packed.shape
-    k = min(m, n)
-    lower = md.tril(packed[:, :k], k=-1) + md.eye(m, k, dtype=packed.dtype, **beside(packed))
-    p = md.take(md.eye(m, dtype=packed.dtype, **beside(packed)), order, axis=0).T
-    upper = md.triu(packed[:k])
+    p, lower, upper = of_linalg.lu(inexact(a))
     return (p @ lower, upper) if permute_l else (p, lower, upper)
 
 
 def lu_factor(a: Any, overwrite_a: bool = False, check_finite: bool = True) -> tuple[md.Tensor, md.Tensor]:
     """Both factors in one matrix, and with which row each row was exchanged, for lu_solve."""
-    packed, order = of_linalg.eliminated(inexact(a))
-    m = packed.shape[0]
-    now, pivots = md.arange(m, **beside(packed)), []
-    for i in range(min(packed.shape)):  # the exchanges that make this order
-        at = md.argmax(now == order[i])
-        pivots.append(at)
-        now = now.at[at].set(now[i]).at[i].set(order[i])
-    return packed, md.stack(pivots)
+    packed, pivots = of_linalg.lu_factor(inexact(a))
+    return packed, pivots - 1
 
 
 def lu_solve(lu_and_piv: tuple[Any, Any], b: Any, trans: int = 0, overwrite_b: bool = False, check_finite: bool = True) -> md.Tensor:
