@@ -139,10 +139,11 @@ def turned_mm(x: Tensor, y: Tensor) -> Tensor:
 
 
 def onednn_mm(x: Tensor, y: Tensor, b: Tensor | None = None) -> Tensor:
-    """x @ y + b, for x of any number of axes. An x that is not contiguous is copied, so it may be better made the other way round."""
+    """x @ y + b, for x of any number of axes. An x that is not contiguous is copied, so it may be better made the other way round; b is read as if it
+    were."""
     if b is None and not x.is_contiguous() and y.numel() + x.shape[0] * y.shape[1] < 0.75 * x.numel():
         return _linear(y.t(), x, None, "none", [], "").t().contiguous()
-    return _linear(x, y.t(), b, "none", [], "")
+    return _linear(x, y.t(), b if b is None else b.contiguous(), "none", [], "")
 
 
 @functools.lru_cache(4096)

@@ -328,6 +328,7 @@ SEVERAL = {
     "kinks of huber": (lambda x, t: F.huber_loss(x, t), np.array([[-1.0, 0.0, 1.0, 0.5, 2.0]]), np.zeros((1, 5))),
     "log_softmax": (lambda x: F.log_softmax(x, 1), (3, 4, 2)), "of one axis": (lambda x: F.log_softmax(x, dim=0, dtype=x.dtype), (5,)),
     "group": (lambda x, w, b: F.group_norm(x, 2, w, b), (2, 4, 3, 5), (4,), (4,)),
+    "group strides": (lambda x, w, b: F.group_norm(x, 2, w[::2], md.broadcast_to(b[:1], (4,))), (2, 4, 3, 5), (8,), (2,)),
     "bare group": (lambda x: F.group_norm(x, 3), (2, 6, 4)),
     "adaptive": (lambda x: F.adaptive_avg_pool2d(x, (3, 2)), (2, 3, 7, 5)),
     "adaptive volume": (lambda x: F.adaptive_avg_pool3d(x, (3, 2, 4)), (1, 2, 4, 3, 5)),

@@ -73,15 +73,17 @@ def test_one_element_reaches_its_row_or_column_alone(where, value, made):
         a[where] = 1.0
 
 
+@pytest.mark.parametrize("bias", [(96,), (192,), (1,)], ids=["whole", "each second", "one for all"])
 @pytest.mark.parametrize("shape", [(96, 128), (4, 24, 128)])
-def test_a_bias_is_added(shape, made):
+def test_a_bias_is_added(shape, bias, made):
     rng = np.random.default_rng(3)
-    x, w, b = (rng.normal(size=s).astype(np.float32) for s in (shape, (96, 128), (96,)))
+    x, w, b = (rng.normal(size=s).astype(np.float32) for s in (shape, (96, 128), bias))
+    linear = lambda x, w, b: md.nn.functional.linear(x, w, md.broadcast_to(b[:: bias[0] // 96 or 1], (96,)))
     with md.use_backend("torch"):
         args = [md.tensor(v) for v in (x, w, b)]
-        found = [f(*args) for f in (md.nn.functional.linear, md.jit(md.nn.functional.linear))]
+        found = [f(*args) for f in (linear, md.jit(linear))]
     for got in found:
-        np.testing.assert_allclose(got.numpy(), x @ w.T + b, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(got.numpy(), x @ w.T + b[:: bias[0] // 96 or 1], rtol=1e-4, atol=1e-4)
     assert made[1] == (["onednn_mm"] * 2 if made[0] else [])
 
 

@@ -59,6 +59,7 @@ def by_group(tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | Non
     if not (weight is None or finite(weight)):
         return None
     x, (n, c) = x.contiguous(), x.shape[:2]
+    weight, bias = (a if a is None else a.contiguous() for a in (weight, bias))  # it reads others as if they were
     sizes = n, c, x.numel() // (n * c), groups
     out, *saved = torch.native_group_norm(x, weight, bias, *sizes, eps)
     if not finite(out):
