@@ -65,6 +65,26 @@ def test_kumaraswamy_at_its_ends(a, b):
     assert D.Kumaraswamy(tensor(1.0), tensor(b)).log_prob(0.0).item() == math.log(b)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("ContinuousBernoulli", [[0.3, 0.6]]), ("Exponential", [[2.0, 0.4]]), ("Normal", [[0.3, -1.0], 0.7]), ("Uniform", [[-1.0, 0.2], 1.5])],
+)  # fmt: skip
+def test_divergences_from_a_continuous_bernoulli_are_torchs(name, values):
+    make = lambda R, a: getattr(R, name)(*map(a, values))
+    a, b = (R.kl_divergence(R.ContinuousBernoulli(to([0.4998, 0.9])), make(R, to)) for R, to in ((D, tensor), (T, double)))
+    close(a, b)
+    slope = md.jit(md.grad(lambda p: D.kl_divergence(D.ContinuousBernoulli(p), make(D, tensor))[0]))(tensor([0.4, 0.9]))
+    p = double([0.4, 0.9]).requires_grad_()
+    T.kl_divergence(T.ContinuousBernoulli(p), make(T, double))[0].backward()
+    close(slope, p.grad)
+
+
+def test_a_stick_of_no_axes_is_refused():
+    for call in (D.StickBreakingTransform(), D.StickBreakingTransform().inv):
+        with pytest.raises(ValueError, match="StickBreakingTransform: vectors are wanted, not a shape without axes"):
+            call(tensor(1.0))
+
+
 def test_generalized_pareto_is_scipys():
     stats = pytest.importorskip("scipy.stats")
     loc, scale, c = np.array([0.5, -1.0, 0.0, 0.0]), np.array([0.7, 2.0, 1.0, 1.0]), np.array([0.3, 0.0, -0.4, 0.7])

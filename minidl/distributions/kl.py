@@ -8,6 +8,7 @@ from typing import Any
 
 import minidl as md
 from minidl.distributions.base import EULER, Distribution, sum_rightmost
+from minidl.distributions.bounded import ContinuousBernoulli
 from minidl.distributions.categorical import Categorical, OneHotCategorical
 from minidl.distributions.continuous import Beta, Dirichlet, Exponential, Gamma, HalfNormal, Uniform
 from minidl.distributions.discrete import Bernoulli, Binomial, Geometric, Poisson
@@ -201,3 +202,24 @@ def _uniform_normal(p: Uniform, q: Normal) -> md.Tensor:
     width, middle = p.high - p.low, (p.high + p.low) / 2
     spread = (md.square(width) / 12 + md.square(middle - q.loc)) / md.square(q.scale)
     return md.log(math.sqrt(2 * math.pi) * q.scale / width) + 0.5 * spread
+
+
+@register_kl(ContinuousBernoulli, ContinuousBernoulli)
+def _continuous_bernoulli(p: ContinuousBernoulli, q: ContinuousBernoulli) -> md.Tensor:
+    return p.mean * (p.logits - q.logits) + p.log_prob(0.0) - q.log_prob(0.0)
+
+
+@register_kl(ContinuousBernoulli, Exponential)
+def _continuous_bernoulli_exponential(p: ContinuousBernoulli, q: Exponential) -> md.Tensor:
+    return q.rate * p.mean - md.log(q.rate) - p.entropy()
+
+
+@register_kl(ContinuousBernoulli, Normal)
+def _continuous_bernoulli_normal(p: ContinuousBernoulli, q: Normal) -> md.Tensor:
+    spread = (p.variance + md.square(p.mean - q.loc)) / md.square(q.scale)
+    return 0.5 * spread + md.log(math.sqrt(2 * math.pi) * q.scale) - p.entropy()
+
+
+@register_kl(ContinuousBernoulli, Uniform)
+def _continuous_bernoulli_uniform(p: ContinuousBernoulli, q: Uniform) -> md.Tensor:
+    return md.where((q.low <= 0) & (q.high >= 1), md.log(q.high - q.low) - p.entropy(), math.inf)

@@ -421,12 +421,14 @@ class StickBreakingTransform(Transform):
         return md.log(md.arange(n, 0, -1, dtype=x.dtype, backend=x.backend, device=x.device))
 
     def _call(self, x: md.Tensor) -> md.Tensor:
+        self.forward_shape(x.shape)
         z = inside(md.sigmoid(x - self._offset(x, x.shape[-1])))
         one = md.ones_like(z[..., :1])
         left = md.cumulative_prod(1 - z, axis=-1)
         return md.concat([z, one], axis=-1) * md.concat([one, left], axis=-1)
 
     def _inverse(self, y: md.Tensor) -> md.Tensor:
+        self.inverse_shape(y.shape)
         part = y[..., :-1]
         left = md.clip(1 - md.cumulative_sum(part, axis=-1), float(md.finfo(y.dtype).smallest_normal))
         return md.log(part) - md.log(left) + self._offset(y, part.shape[-1])
