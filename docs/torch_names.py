@@ -184,6 +184,7 @@ ABSENT: dict[str, dict[str, str]] = {
         **dict.fromkeys(("ipu", "mtia", "xpu"), "no backend has such devices"),
     },
     "torch.optim.Optimizer": {"profile_hook_step": _MACHINERY},
+    "torch.cuda": importlib.import_module("minidl.cuda").ABSENT,
     # besides, minidl answers to others, such as those of what torch.max returns
     "torch.Tensor": {n: way for n, way in idioms.ABSENT["Tensor"].items() if hasattr(importlib.import_module("torch").Tensor, n)},
 }

@@ -210,6 +210,12 @@ def test_polygamma_and_factorizations_take_torchs_positions():
 
 
 @pytest.mark.cpu
+def test_cuda_says_what_there_is_for_streams_and_events():
+    for name, way in (("Stream", r"md\.cuda\.synchronize"), ("CUDAGraph", "cudagraph"), ("nosuch", "no attribute 'nosuch'$")):
+        with pytest.raises(AttributeError, match=way):
+            getattr(md.cuda, name)
+
+
 def test_cuda_is_asked_where_there_is_none():
     assert md.cuda.is_available() is md.cuda.is_initialized() is md.cuda.is_bf16_supported() is False
     assert md.cuda.memory_allocated() == md.cuda.max_memory_allocated(0) == md.cuda.memory_reserved("cuda:0") == md.cuda.max_memory_reserved() == 0

@@ -161,3 +161,16 @@ def reset_peak_memory_stats(device: Any = None) -> None:
     at = _native(device)
     if isinstance(at, int):
         sys.modules["torch"].cuda.reset_peak_memory_stats(at)
+
+
+_ORDER = "what is asked of a device runs in order; md.cuda.synchronize() before a clock is read"
+#: Names of PyTorch that are not here, and what there is for them.
+ABSENT = {
+    **dict.fromkeys(("Stream", "Event", "stream", "current_stream", "default_stream"), _ORDER),
+    **dict.fromkeys(("CUDAGraph", "graph", "make_graphed_callables"), 'md.jit(f, mode="cudagraph")'),
+    **dict.fromkeys(("get_device_properties", "get_device_capability", "mem_get_info", "memory_summary"), "the backend's own library has it"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    raise AttributeError(f"module 'minidl.cuda' has no attribute {name!r}" + (f"; {ABSENT[name]}" if name in ABSENT else ""))
