@@ -398,7 +398,7 @@ MISTAKES = [
     (lambda k: R.uniform(k, (2,), None, 1.0, 0.0), ValueError, r"random\.uniform: minval 1\.0 is above maxval 0\.0"),
     (lambda k: R.uniform(k, (2,), None, 0.0, math.inf), ValueError, r"random\.uniform: maxval must be finite in float32, not inf"),
     (lambda k: R.uniform(k, (-2,)), ValueError, r"random: negative size in shape \(-2,\)"),
-    (lambda k: R.uniform(k, 2.5), TypeError, "a shape is made of integers, not 2.5"),
+    (lambda k: R.uniform(k, 2.5), TypeError, r"random\.uniform: shape must be an integer or a sequence of integers or None, not 2\.5"),
     (lambda k: R.gamma(k, -1.0), ValueError, r"random\.gamma: a must be positive, not -1\.0"),
     (lambda k: R.gamma(k, "a"), TypeError, r"random\.gamma: a must be a number, an array or a Tensor, not 'a'"),
     (lambda k: R.beta(k, 1.0, 0.0), ValueError, r"random\.beta: b must be positive, not 0\.0"),
