@@ -68,9 +68,13 @@ AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "m
 WHY = {
     "tiny100: minidl jax jit": "a call takes 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
+    "mlp: minidl numpy": "turned products, which pay on other processors, cost .07 of its 3.9 ms here, and cross-entropy's law .02; the rest is open",
     "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
     "lstm: minidl torch": "torch's layer is one kernel; ours are 64 steps of 70 and 52 µs: oneDNN's products 29 and 27, MKL's tanh 22 of the 70",
+    "cnn: minidl numba": "OpenBLAS's second thread spins .1 s after a product; alone in a process a step takes 1.35 ms of torch's 1.70 to 1.88",
     "cnn: minidl torch": "a second core halves torch's max-pooling, .75 of its 2.8 ms; ours has little of that, and the kernels left are small",
+    "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 31.0 ms",
+    "resnet: minidl torch": "torch.compile's own compiler; quartiles of the short run .91 to 1.01",
     "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch are 2.9 of eager's 3.6 MB; jit keeps .75 MB of activations between calls, and .24 of program",
