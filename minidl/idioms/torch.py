@@ -171,7 +171,8 @@ sub = subtract
 def round(input: md.Tensor, *, decimals: int = 0) -> md.Tensor:
     """To the nearest number of so many decimals, of two equally near the even one.
 
-    >>> round(md.tensor([1.26, 1.5]), decimals=1).tolist() == md.tensor([1.3, 1.5]).tolist()
+    >>> from minidl.idioms import torch
+    >>> torch.round(torch.tensor([1.24, 1.5]), decimals=1).tolist() == torch.tensor([1.2, 1.5]).tolist()
     True
     """
     if decimals == 0 or input.dtype.kind != "float":
