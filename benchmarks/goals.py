@@ -73,7 +73,7 @@ WHY = {
     "lstm: minidl torch": "torch's layer is one kernel; ours are 64 steps of 70 and 52 µs: oneDNN's products 29 and 27, MKL's tanh 22 of the 70",
     "cnn: minidl numba": "OpenBLAS's second thread spins .1 s after a product; alone in a process a step takes 1.35 ms of torch's 1.70 to 1.88",
     "cnn: minidl torch": "a second core halves torch's max-pooling, .75 of its 2.8 ms; ours has little of that, and the kernels left are small",
-    "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 31.0 ms",
+    "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",
     "resnet: minidl torch": "torch.compile's own compiler; quartiles of the short run .91 to 1.01",
     "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",

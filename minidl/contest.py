@@ -48,6 +48,7 @@ _NEAR = 1.01  # times the best within which the inputs' own backend is taken: ne
 _CLOSE, _REACH = 1.25, 4.0  # times the winner: who is timed again in a later process; who is, where the winner's time changed by as much as _CLOSE
 _ULPS, _DRAWS, _ROOM = 4, 3, 4.0  # how far inputs are moved, how often, and how much more than the largest movement seen is allowed
 
+
 class Auto:
     """What backend="auto" may do: measure, and for how many seconds a graph.
 

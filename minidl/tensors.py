@@ -376,7 +376,7 @@ def write_grad(leaf: Leaf, value: Tensor | None) -> None:
 
 
 def mixed(name: str, a: Any, b: Any) -> None:
-    """Raise the error for operands on two backends, or of an interpreter that has gone."""
+    """Raise the error for operands on two backends or devices, or of an interpreter that has gone."""
     for xp in (a, b):
         if not hasattr(xp, "asarray"):
             xp.gone()

@@ -80,7 +80,8 @@ def test_a_training_step_waits_for_nothing(cuda):
 
 @pytest.mark.parametrize("how", [((2, 2), (2, 2), 0), ((3, 3), (2, 2), 1), ((3, 2), (1, 1), 1)], ids=str)
 def test_pooling_takes_the_first_maximum_and_the_first_nan(how, cuda):
-    x = np.random.default_rng(0).choice([-1.0, -0.0, 0.0, 2.0, np.inf, np.nan], (2, 3, 12, 12)).astype(np.float32)
+    x = np.random.default_rng(0).choice([-1.0, -0.0, 0.0, 2.0, np.inf, -np.inf, np.nan], (2, 3, 12, 12)).astype(np.float32)
+    x[0, 0, :4, :4] = x[1, 2, -4:, -4:] = -np.inf  # whole windows
     window, stride, pad = how
     f = lambda x: md.max_pool(x, window, stride=stride, padding=pad)
     grads = [md.vjp(f, md.asarray(x, **where))[1](md.ones(f(md.asarray(x)).shape, **where))[0].numpy() for where in ({}, THERE)]

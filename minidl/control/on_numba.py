@@ -39,19 +39,36 @@ def alive(block, bases, args):
 
 
 @jit
+def taken(a, sizes, count):
+    """The bytes of so many values one behind the other, each at a multiple of 64."""
+    total = 0
+    for i in range(count):
+        total += (a[sizes + i] + 63) // 64 * 64
+    return total
+
+
+@jit
+def copied(a, places, sizes, count, block, out):
+    """Copies values between addresses in `a` and a block where they lie one behind the other: out of the block, or into it."""
+    at = 0
+    for i in range(count):
+        if out:
+            copy_bytes(a[places + i], block + at, a[sizes + i])
+        else:
+            copy_bytes(block + at, a[places + i], a[sizes + i])
+        at += (a[sizes + i] + 63) // 64 * 64
+
+
+@jit
 def run_scan(a):
     """a: body, length, reverse, n_consts, n_carry, n_xs, n_ys; addresses of consts, carry, xs, results; bytes of carry, of an x, of a y."""
     header, n, consts, carry, xs, ys = as_ptr(a[0], np.int64), a[1], a[3], a[4], a[5], a[6]
     first, out, sizes = 7, 7 + consts + carry + xs, 7 + consts + 2 * carry + xs + ys
     block, bases, args = frame(header)
-    total = 0
-    for i in range(carry):
-        total += (a[sizes + i] + 63) // 64 * 64
+    total = taken(a, sizes, carry)
     spare, now = memory(2 * total)
-    after, at = now + total, 0
-    for i in range(carry):
-        copy_bytes(now + at, a[first + consts + i], a[sizes + i])
-        at += (a[sizes + i] + 63) // 64 * 64
+    after = now + total
+    copied(a, first + consts, sizes, carry, now, False)
     for i in range(consts):
         bases[1 + i] = a[first + i]
     for t in range(n):
@@ -67,10 +84,7 @@ def run_scan(a):
             bases[1 + consts + 2 * carry + xs + i] = a[out + carry + i] + k * a[sizes + carry + xs + i]
         step(header, bases, args)
         now, after = after, now
-    at = 0
-    for i in range(carry):
-        copy_bytes(a[out + i], now + at, a[sizes + i])
-        at += (a[sizes + i] + 63) // 64 * 64
+    copied(a, out, sizes, carry, now, True)
     alive(block, bases, args)
     alive(spare, bases, args)
 
@@ -83,14 +97,10 @@ def run_while(a):
     sizes = out + carry
     block, bases, args = frame(header)
     test_block, test_bases, test_args = frame(test)
-    total = 0
-    for i in range(carry):
-        total += (a[sizes + i] + 63) // 64 * 64
+    total = taken(a, sizes, carry)
     spare, now = memory(2 * total + 64)
-    after, at, flag = now + total, 0, now + 2 * total
-    for i in range(carry):
-        copy_bytes(now + at, a[first + i], a[sizes + i])
-        at += (a[sizes + i] + 63) // 64 * 64
+    after, flag = now + total, now + 2 * total
+    copied(a, first, sizes, carry, now, False)
     for i in range(n_cond):
         test_bases[1 + i] = a[5 + i]
     for i in range(n_body):
@@ -107,10 +117,7 @@ def run_while(a):
             break
         step(header, bases, args)
         now, after = after, now
-    at = 0
-    for i in range(carry):
-        copy_bytes(a[out + i], now + at, a[sizes + i])
-        at += (a[sizes + i] + 63) // 64 * 64
+    copied(a, out, sizes, carry, now, True)
     alive(block, bases, args)
     alive(test_block, test_bases, test_args)
     alive(spare, bases, args)

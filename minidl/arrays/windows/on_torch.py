@@ -246,8 +246,9 @@ def _index(chosen: list[list[Tensor]], window: Ints) -> Tensor:
 def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: Ints, flat: bool = False) -> tuple[Tensor, Tensor]:
     """The maxima and their places: positions in the window, or with `flat` in the input's spatial plane (as pool_scatter then takes them).
 
-    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides. On CUDA, where to
-    look would be to wait for the queue, and which takes no padded place, a second pooling finds the first nan.
+    torch takes the last nan of a window and may take a padded place, so where something is not finite the general loop decides. On CUDA to look would
+    be to wait for the queue; there a second pooling finds the first nan, and the kernel for contiguous images takes no padded place
+    (DilatedMaxPool2d.cu; that for channels last says place 0 of a window of -inf).
     """
     if x.dtype in SIGNED:
         signed = SIGNED[x.dtype]
@@ -269,6 +270,7 @@ def max_pool(x: Tensor, *, window: Ints, stride: Ints, padding: Pads, dilation: 
         if last := planes.ndim == 4 and planes.shape[1] >= _CHANNELS and not x.is_cuda and not is_last(x):
             planes = planes.contiguous(memory_format=torch.channels_last)
         sizes_of = one + window, one + stride, zero + pad, one + dilation
+        planes = planes.contiguous() if x.is_cuda else planes
         out, where = _POOL[n](planes, *sizes_of)
         if last:
             out, where = out.contiguous(), where.contiguous()
