@@ -5,8 +5,8 @@ from __future__ import annotations
 from minidl import Graph
 from minidl.extend import Var, subgraphs
 
-#: What shows the memory of its operand in another form, on the backends that have views (the compilers of the others fuse it away).
-VIEWS = frozenset("barrier reshape permute broadcast_to".split())
+#: What shows all the memory of its operand in another form, on the backends that have views (the compilers of the others fuse it away).
+_WHOLE = frozenset("barrier reshape permute broadcast_to".split())
 
 
 def lifetimes(graph: Graph) -> tuple[dict[Var, Var], dict[Var, int]]:
@@ -25,7 +25,7 @@ def lifetimes(graph: Graph) -> tuple[dict[Var, Var], dict[Var, int]]:
         for a in e.inputs:
             if isinstance(a, Var) and last[root[a]] < i:
                 last[root[a]] = i
-        view = root[e.inputs[0]] if e.primitive.name in VIEWS and isinstance(e.inputs[0], Var) else None
+        view = root[e.inputs[0]] if e.primitive.name in _WHOLE and isinstance(e.inputs[0], Var) else None
         for v in e.outputs:
             root[v] = view or v
             last.setdefault(root[v], i)
