@@ -73,7 +73,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         before += journal.streams
         changed = {k: v for k, v in journal.items() if v[0]() is not None}  # the function's own are gone
         outs, out_structure = tree.flatten(out)
-        stored = [t for ref, _ in changed.values() if (t := ref()) is not None and (n := node_of(t)) is not None and n[0] < born]
+        stored = [t for ref, _ in changed.values() if (t := ref()) is not None and t.leaf is None and (n := node_of(t)) and n[0] < born]
         outs, n_out = [now(o) for o in (*outs, *stored)], len(outs)
         outside = _outside([o.node for o in outs if isinstance(o, Tensor) and o.node is not None], {t.node[0] for t in aliases}, born)
         tracked = [isinstance(o, Tensor) and o.node is not None for o in outs]

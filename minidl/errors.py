@@ -303,7 +303,8 @@ def spelled(f: F) -> F:
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
-            if (other or "out" in params) and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
+            number = "dim" in params and args and not getattr(args[0], "ndim", 1)  # which PyTorch takes along its dim
+            if (other or number or "out" in params) and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
                 return again()
             if "dim" in params:
                 if axis in params:
@@ -313,8 +314,7 @@ def spelled(f: F) -> F:
                 params["keepdims"] = params.pop("keepdim")
         return f(*args, **params)
 
-    functools.update_wrapper(call, f)
-    call.parameters = known  # type: ignore[attr-defined]
+    functools.update_wrapper(call, f).parameters = known  # type: ignore[attr-defined]
     call.__module__ = "minidl.ops"  # where this one is found
     return call  # type: ignore[return-value]
 

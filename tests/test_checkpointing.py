@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import minidl as md
-from minidl import checkpointing
+from minidl import checkpointing, nn
 
 
 def custom():
@@ -44,6 +44,17 @@ def test_the_second_run_draws_what_the_first_drew(name, wrap):
     f, shape = BOTH[name]
     value, slope = wrap(md.value_and_grad(md.checkpoint(f)))(md.ones(shape))  # f is linear, so that its value at one is the sum of its slopes
     np.testing.assert_allclose(value.item(), slope.numpy().sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])
+def test_a_layer_that_is_made_inside_is_made_again_with_the_same_weights(wrap):
+    weights = md.checkpoint(lambda x: nn.Linear(3, 1)(x).sum())
+    md.manual_seed(0)
+    layer = nn.Linear(3, 1)
+    md.manual_seed(0)
+    value, slope = wrap(md.value_and_grad(weights))(md.ones((1, 3)))
+    np.testing.assert_array_equal(slope.detach().numpy(), layer.weight.detach().numpy())
+    np.testing.assert_allclose(value.item(), layer(md.ones((1, 3))).item(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, md.jit], ids=["eager", "jit"])

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import minidl as md
+import minidl.nn.functional as F
+from minidl.idioms import torch as idiom
 
 torch = pytest.importorskip("torch")
 X = np.array([[3.0, 1.0, 3.0], [2.0, 5.0, 4.0]])
@@ -32,6 +34,58 @@ def test_the_word_dim_brings_values_and_places(name, backend):
     both = f(md, md.tensor(X))
     assert both.values.tolist() == both[0].tolist() == want[0].tolist()
     assert both.indices.dtype is md.int64
+
+
+ALONG = """softmax log_softmax sum mean max min amax amin argmax argmin sort argsort cumsum cumprod cummax cummin logcumsumexp logsumexp median
+nanmedian mode prod all any std var norm std_mean var_mean aminmax nansum nanmean count_nonzero flip transpose index_select gather scatter_add
+index_add index_fill quantile nanquantile topk kthvalue movedim""".split()
+MORE = {"norm": (2,), "quantile": (0.5,), "nanquantile": (0.5,), "topk": (1,), "kthvalue": (1,)}
+
+
+@pytest.mark.filterwarnings("ignore:std:UserWarning", "ignore:var:UserWarning")  # torch's, of one element
+@pytest.mark.parametrize("name", ALONG)
+def test_a_number_is_taken_along_dim_0_or_its_last_one(name):
+    def call(T, dim, by_word):
+        x, zero = T.tensor(2.0), T.tensor(0)
+        rest = {"index_select": (zero,), "gather": (zero,), "scatter_add": (zero, x), "index_add": (zero, x), "index_fill": (zero, 3.0)}.get(name, ())
+        if name in ("transpose", "movedim"):
+            return getattr(T, name)(x, dim, dim)
+        if by_word and not rest:
+            return getattr(T, name)(x, *MORE.get(name, ()), **{"dims" if name == "flip" else "dim": (dim,) if name == "flip" else dim})
+        return getattr(T, name)(x, *MORE.get(name, ()), (dim,) if name == "flip" else dim, *rest)
+
+    plain = lambda out: [(tuple(t.shape), str(t.tolist())) for t in (out if isinstance(out, tuple) else (out,))]
+    for dim in (0, -1):
+        want = plain(call(torch, dim, name == "aminmax"))
+        assert plain(call(idiom, dim, True)) == want
+        assert name == "aminmax" or plain(call(idiom, dim, False)) == want
+        if name not in ("aminmax", "flip", "transpose", "movedim", "norm"):
+            assert plain(call(md, dim, True)) == want
+    with pytest.raises((IndexError, ValueError)):
+        call(idiom, 1, False) if name != "aminmax" else call(idiom, 1, True)
+
+
+def test_functionals_take_a_number_along_a_dim():
+    x = md.tensor(2.0, requires_grad=True)
+    out = [F.softmax(x, -1), F.log_softmax(x, 0), F.softmin(x, dim=0), F.normalize(x, dim=0), F.gumbel_softmax(x, hard=True)]
+    assert [t.shape for t in out] == [()] * 5 and [t.item() for t in out] == [1.0, 0.0, 1.0, 1.0, 1.0]
+    (out[3] * 3 + x.max(dim=0).values).backward()
+    assert x.grad.item() == 1.0
+    with pytest.raises(IndexError, match="out of range"):
+        md.sum(x, axis=0)  # as JAX and the Array API have it
+    with pytest.raises(IndexError, match="out of range"):
+        x.sum(dim=1)
+
+
+@pytest.mark.parametrize("name", "mode cummax cummin aminmax unbind std_mean var_mean kthvalue amax nansum cumsum logcumsumexp".split())
+def test_numpys_words_are_known_beside_dim(name):
+    f, more = getattr(md, name), (1,) if name == "kthvalue" else ()
+    plain = lambda out: [t.tolist() for t in (out if isinstance(out, tuple) else (out,))]
+    x = md.tensor(X)
+    assert plain(f(x, *more, axis=1)) == plain(getattr(torch, name)(torch.tensor(X), *more, axis=1))
+    assert name == "unbind" or "cum" in name or plain(f(x, *more, axis=1, keepdims=True)) == plain(f(x, *more, dim=1, keepdim=True))
+    with pytest.raises(TypeError, match="two words"):
+        f(x, *more, dim=1, axis=1)
 
 
 def test_nonzero_is_what_as_tuple_says():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
+from minidl.idioms.numbers import along
 from minidl.idioms.shaping import atleast_2d, axis_of, narrow
 
 __all__ = [
@@ -249,6 +250,7 @@ def _spread_and_mean(
     return f(input, axis=axis, correction=correction, keepdims=keepdim), md.mean(input, axis=axis, keepdims=keepdim)
 
 
+@along
 def var_mean(
     input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ) -> tuple[md.Tensor, md.Tensor]:
@@ -256,6 +258,7 @@ def var_mean(
     return _spread_and_mean(md.var, input, dim, unbiased, correction, keepdim)
 
 
+@along
 def std_mean(
     input: md.Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: float | None = None
 ) -> tuple[md.Tensor, md.Tensor]:
@@ -293,16 +296,16 @@ def nan_to_num(input: md.Tensor, nan: float = 0.0, posinf: float | None = None, 
     return md.where(x == -math.inf, info.min if neginf is None else neginf, x)
 
 
-def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> md.Tensor:
-    """The sum of what is not nan, also by NumPy's words axis and keepdims."""
+@along
+def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
+    """The sum of what is not nan."""
     there = md.where(md.isnan(input), 0.0, input) if input.dtype.inexact else input
-    dim = dim if axis is None else axis
-    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
+    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
 
 
-def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None, keepdims: bool = False) -> md.Tensor:
-    """The mean of what is not nan; nan where all is. Also by NumPy's words axis and keepdims."""
-    dim, keepdim = dim if axis is None else axis, keepdim or keepdims
+@along
+def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
+    """The mean of what is not nan; nan where all is."""
     total = nansum(input, dim, keepdim)
     return total / md.sum(~md.isnan(input), axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim).to(total.dtype)
 

@@ -9,6 +9,7 @@ import minidl as md
 from minidl.idioms import of_numpy
 from minidl.idioms.creating import key, shape_of
 from minidl.idioms.functions import plus
+from minidl.idioms.numbers import along, worded
 from minidl.idioms.shaping import Pair, axis_of, diag_embed, narrow, ravel, tensor_split
 
 __all__ = [
@@ -136,6 +137,7 @@ def binomial(count: md.Tensor, prob: md.Tensor, generator: Any = None) -> md.Ten
 
 
 # ---- reductions and order -------------------------------------------------------------------------------------------------------------
+@along
 def nanmedian(a: Any, axis: Any = None, keepdims: bool = False, *, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of what is not nan, of two elements in the middle the mean, as in NumPy; along PyTorch's `dim` the lower one, and its place.
 
@@ -153,6 +155,7 @@ def nanmedian(a: Any, axis: Any = None, keepdims: bool = False, *, dim: int | No
     return pair if keepdim or keepdims else Pair(*(md.squeeze(v, dim) for v in pair))
 
 
+@along
 def nanquantile(
     a: Any, q: Any, axis: Any = None, keepdims: bool = False, *, method: str = "linear", dim: Any = None, keepdim: bool = False,
     interpolation: str | None = None,
@@ -165,6 +168,7 @@ def nanquantile(
     return of_numpy.nanquantile(a, q, axis if dim is None else dim, keepdims or keepdim, method=interpolation or method)
 
 
+@worded
 def renorm(input: md.Tensor, p: float, dim: int, maxnorm: float) -> md.Tensor:
     """The slices along an axis, those whose p-norm is above maxnorm made so small.
 

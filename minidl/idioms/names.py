@@ -8,6 +8,7 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import functions, shaping, words
+from minidl.idioms.numbers import along
 
 
 def _one(dim: Any, axis: Any) -> Any:
@@ -25,7 +26,7 @@ def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
-    return function
+    return along(function)
 
 
 def cross(input: md.Tensor, other: md.Tensor, dim: int | None = None) -> md.Tensor:
@@ -46,7 +47,7 @@ def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
-    return function
+    return along(function)
 
 
 def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> md.Tensor:

@@ -10,6 +10,7 @@ import builtins
 from typing import Any
 
 import minidl as md
+from minidl.idioms.numbers import along
 
 __all__ = [
     "gather", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_fill", "masked_scatter", "scatter",
@@ -26,6 +27,7 @@ def _dim(name: str, x: md.Tensor, dim: int) -> int:
     return dim % n
 
 
+@along
 def gather(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
     """input[i, index[i, j], ...] for dim 1, and so on; index has as many axes and is no longer along the others. Raises ValueError for another
     number of axes.
@@ -41,6 +43,7 @@ def gather(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
     return md.take_along_axis(part, index, axis=dim)
 
 
+@along
 def index_select(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
     """The slices at these positions of an axis."""
     return md.take(input, index, axis=_dim("index_select", input, dim))
@@ -117,6 +120,7 @@ def _scattered(name: str, input: md.Tensor, dim: int, index: md.Tensor, src: Any
     return getattr(place, "set" if mode is None else _MODES[mode])(src)
 
 
+@along
 def scatter(input: md.Tensor, dim: int, index: md.Tensor, src: Any = None, value: Any = None, *, reduce: str | None = None) -> md.Tensor:
     """input with elements of src (or one value) at the positions index along an axis; reduce: "add" or "multiply" combines.
     Raises ValueError for another, and where src is smaller than index.
@@ -129,6 +133,7 @@ def scatter(input: md.Tensor, dim: int, index: md.Tensor, src: Any = None, value
     return _scattered("scatter", input, dim, index, value if src is None else src, reduce)
 
 
+@along
 def scatter_add(input: md.Tensor, dim: int, index: md.Tensor, src: md.Tensor) -> md.Tensor:
     """input with elements of src added at the positions index along an axis.
 
@@ -138,6 +143,7 @@ def scatter_add(input: md.Tensor, dim: int, index: md.Tensor, src: md.Tensor) ->
     return _scattered("scatter_add", input, dim, index, src, "add")
 
 
+@along
 def scatter_reduce(input: md.Tensor, dim: int, index: md.Tensor, src: md.Tensor, reduce: str, *, include_self: bool = True) -> md.Tensor:
     """input with elements of src combined at the positions index along an axis: "sum", "prod", "mean", "amax" or "amin".
 
@@ -165,6 +171,7 @@ def _rows(name: str, input: md.Tensor, dim: int, index: md.Tensor) -> Any:
     return input.at[(slice(None),) * _dim(name, input, dim) + (index,)]
 
 
+@along
 def index_add(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, *, alpha: float = 1) -> md.Tensor:
     """input with slices of source added at these positions of an axis: sums over the neighbours of nodes, for example.
 
@@ -191,11 +198,13 @@ def index_reduce(
     return scatter_reduce(input, axis, places, source, reduce, include_self=include_self)
 
 
+@along
 def index_copy(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor) -> md.Tensor:
     """input with slices of source at these positions of an axis."""
     return _rows("index_copy", input, dim, index).set(source)
 
 
+@along
 def index_fill(input: md.Tensor, dim: int, index: md.Tensor, value: Any) -> md.Tensor:
     """input with one value in the slices at these positions of an axis."""
     return _rows("index_fill", input, dim, index).set(value)

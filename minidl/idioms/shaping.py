@@ -12,6 +12,7 @@ import numpy as np
 
 import minidl as md
 from minidl.idioms.creating import shape_of
+from minidl.idioms.numbers import along, worded
 
 __all__ = [
     "aminmax", "atleast_1d", "atleast_2d", "atleast_3d", "bincount", "block_diag", "bucketize", "cartesian_prod", "column_stack", "combinations",
@@ -67,6 +68,7 @@ def t(input: md.Tensor) -> md.Tensor:
     return md.transpose(input)
 
 
+@worded
 def unflatten(input: md.Tensor, dim: int, sizes: Sequence[int]) -> md.Tensor:
     """One axis made several, of these sizes (one of them may be -1).
 
@@ -86,6 +88,7 @@ def axis_of(name: str, x: md.Tensor, dim: int) -> int:
     return dim % builtins.max(x.ndim, 1)
 
 
+@along
 def movedim(input: md.Tensor, source: int | Sequence[int], destination: int | Sequence[int]) -> md.Tensor:
     """Axes moved to other places, the others keep their order."""
     return md.moveaxis(input, source, destination)
@@ -148,6 +151,7 @@ def block_diag(*tensors: md.Tensor) -> md.Tensor:
     return md.concat(rows, axis=0)
 
 
+@worded
 def tensor_split(input: md.Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[md.Tensor, ...]:
     """So many pieces along an axis, the first ones larger by one where it does not come out even, or pieces that end at these places."""
     n = input.shape[axis_of("tensor_split", input, dim)]
@@ -160,11 +164,13 @@ def tensor_split(input: md.Tensor, indices_or_sections: int | Sequence[int], dim
     return tuple(narrow(input, dim, a, builtins.max(b - a, 0)) for a, b in itertools.pairwise(bounds))
 
 
+@worded
 def unbind(input: md.Tensor, dim: int = 0) -> tuple[md.Tensor, ...]:
     """The slices along an axis, without it."""
     return md.unstack(input, axis=dim)
 
 
+@worded
 def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
     """`length` elements of an axis from `start` on. Raises IndexError where there are not so many."""
     axis = axis_of("narrow", input, dim)
@@ -174,6 +180,7 @@ def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
     return input[(slice(None),) * axis + (slice(start, start + length),)]
 
 
+@worded
 def select(input: md.Tensor, dim: int, index: int) -> md.Tensor:
     """The slice at one place of an axis, which goes. Raises TypeError for a tensor as dim: what jax.lax calls select is md.where.
 
@@ -291,6 +298,7 @@ def masked_select(input: md.Tensor, mask: md.Tensor) -> md.Tensor:
     return input[mask]
 
 
+@worded
 def take_along_dim(input: md.Tensor, indices: md.Tensor, dim: int | None = None) -> md.Tensor:
     """input[..., indices[..., i, ...], ...] along an axis (over the flattened tensor without one); the other axes broadcast."""
     return md.take_along_axis(ravel(input), ravel(indices), axis=0) if dim is None else md.take_along_axis(input, indices, axis=dim)
@@ -325,6 +333,7 @@ def _lower_median(input: md.Tensor, dim: int, keepdim: bool) -> Pair:
     return Pair(md.where(unknown, last.values, middle.values), md.where(unknown, last.indices, middle.indices))
 
 
+@along
 def kthvalue(input: md.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Pair:
     """The k-th smallest elements along an axis and their places; k counts from 1. Raises ValueError for more than there are."""
     n = input.shape[axis_of("kthvalue", input, dim)]
@@ -335,6 +344,7 @@ def kthvalue(input: md.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> 
     return Pair(out, place) if keepdim else Pair(md.squeeze(out, dim), md.squeeze(place, dim))
 
 
+@along
 def mode(input: md.Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
     """The commonest elements along an axis, the smallest of those equally common, and the last place of each.
 
@@ -355,6 +365,7 @@ def mode(input: md.Tensor, dim: int = -1, keepdim: bool = False) -> Pair:
     return pair if keepdim else Pair(md.squeeze(pair.values, dim), md.squeeze(pair.indices, dim))
 
 
+@along
 def aminmax(input: md.Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[md.Tensor, md.Tensor]:
     """The smallest and the largest elements."""
     return md.min(input, axis=dim, keepdims=keepdim), md.max(input, axis=dim, keepdims=keepdim)
@@ -368,6 +379,7 @@ def _with_places(values: md.Tensor, input: md.Tensor, dim: int) -> Pair:
     return Pair(values, md.cumulative_max(md.where(here, places, 0), axis=dim))
 
 
+@along
 def cummax(input: md.Tensor, dim: int) -> Pair:
     """The largest element so far along an axis, and its place.
 
@@ -377,6 +389,7 @@ def cummax(input: md.Tensor, dim: int) -> Pair:
     return _with_places(md.cumulative_max(input, axis=dim), input, dim)
 
 
+@along
 def cummin(input: md.Tensor, dim: int) -> Pair:
     """The smallest element so far along an axis, and its place."""
     return _with_places(md.cumulative_min(input, axis=dim), input, dim)

@@ -29,6 +29,7 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import words
+from minidl.idioms.numbers import ALONG, along
 from minidl.idioms.shaping import Pair
 
 __all__ = [
@@ -103,8 +104,6 @@ def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool
     >>> sort(md.tensor([2, 1])).indices.tolist()
     [1, 0]
     """
-    if not input.ndim:
-        return Pair(input, md.zeros_like(input, dtype=md.int64))
     return md.sort(input, dim=dim, descending=descending, stable=stable)  # type: ignore[call-arg,return-value]
 
 
@@ -194,7 +193,7 @@ def _spread(name: str) -> Callable[..., md.Tensor]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{name} over axes with a correction of 1 unless another is said."
-    return _worded(function)
+    return along(_worded(function))
 
 
 std, var = _spread("std"), _spread("var")
@@ -229,7 +228,10 @@ def trace(input: md.Tensor) -> md.Tensor:
 
 
 def __getattr__(name: str) -> Any:
-    return getattr(md, name)
+    found = getattr(md, name)
+    if getattr(found, "__name__", "") in ALONG:  # whose dim may come by position
+        found = globals()[name] = along(found)
+    return found
 
 
 def __dir__() -> list[str]:

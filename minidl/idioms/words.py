@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
+from minidl.idioms.numbers import ALONG, is_number, of_number
 from minidl.idioms.shaping import axis_of, with_places
 
 #: PyTorch's words for parameters, and those that functions may have for them.
@@ -42,6 +43,8 @@ def squeezed(input: md.Tensor, dim: Any) -> md.Tensor:
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
     two words are for one argument."""
+    if "dim" in params and f.__name__ in ALONG and is_number(args, params):
+        return lambda: of_number(f, args, params)
     known, given = f.parameters or tuple(inspect.signature(f).parameters), params
     params = {k: v for k, v in given.items() if v is not None or k in known or k not in ("out", "dtype")}  # np.sum(x) is x.sum(out=None, dtype=None)
     if f.__name__ == "positive" or f.__name__.endswith("_like"):  # x.clone(memory_format=md.preserve_format): a backend chooses

@@ -335,7 +335,7 @@ def softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.T
     >>> softmax(md.zeros(2), dim=0).tolist()
     [0.5, 0.5]
     """
-    return md.softmax(input if dtype is None else input.to(dtype), axis=_dim("softmax", input, dim))
+    return md.softmax(input if dtype is None else input.to(dtype), dim=_dim("softmax", input, dim))  # type: ignore[call-arg]
 
 
 def log_softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
@@ -349,7 +349,7 @@ def log_softmax(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> 
 
 @by_kernel("log_softmax")
 def _log_softmax(x: md.Tensor, /, axis: int) -> md.Tensor:
-    return md.log_softmax(x, axis=axis)
+    return md.log_softmax(x, dim=axis)  # type: ignore[call-arg]
 
 
 def softmin(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.Tensor:
@@ -358,7 +358,7 @@ def softmin(input: md.Tensor, dim: int | None = None, dtype: Any = None) -> md.T
     >>> md.nn.functional.softmin(md.tensor([1.0, 1.0]), dim=0).tolist()
     [0.5, 0.5]
     """
-    return md.softmax(-(input if dtype is None else input.to(dtype)), axis=_dim("softmin", input, dim))
+    return md.softmax(-(input if dtype is None else input.to(dtype)), dim=_dim("softmin", input, dim))  # type: ignore[call-arg]
 
 
 def gumbel_softmax(logits: md.Tensor, tau: float = 1, hard: bool = False, eps: float = 1e-10, dim: int = -1) -> md.Tensor:
@@ -370,8 +370,8 @@ def gumbel_softmax(logits: md.Tensor, tau: float = 1, hard: bool = False, eps: f
     [1.0, 1.0]
     """
     key = md.random.default_generator.next_key(like=logits)
-    soft = md.softmax((logits + md.random.gumbel(key, logits.shape, logits.dtype)) / tau, axis=dim)
-    if not hard:
+    soft = md.softmax((logits + md.random.gumbel(key, logits.shape, logits.dtype)) / tau, dim=dim)  # type: ignore[call-arg]
+    if not hard or not soft.ndim:
         return soft
     n = soft.shape[dim]
     axis = dim % soft.ndim
@@ -386,7 +386,7 @@ def normalize(input: md.Tensor, p: float = 2.0, dim: int | tuple[int, ...] = 1, 
     >>> normalize(md.tensor([[3.0, 4.0]])).tolist()
     [[0.6000000238418579, 0.800000011920929]]
     """
-    size = md.vector_norm(input, axis=dim, ord=p, keepdims=True)
+    size = md.vector_norm(input, dim=dim, ord=p, keepdims=True)  # type: ignore[call-arg]
     return input / md.where(size <= eps, eps, size)
 
 

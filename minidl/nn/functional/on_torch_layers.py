@@ -15,12 +15,16 @@ _aten = torch.ops.aten
 
 
 # ---- normalisation ---------------------------------------------------------------------------------------------------------------------------------
+#: torch's kernels compute x * scale + (bias - mean * scale), where a smaller eps loses the bias of what does not vary: scale is 1 / sqrt(eps) there.
+_LEAST = 1e-8
+
+
 def by_batch(
     tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, var: Tensor | None, rate: Tensor | None,
     eps: float, momentum: Any,
 ) -> Any:  # fmt: skip
-    """torch takes 0 for the inverse of a deviation of 0 where eps is 0, and a weight for a factor of the mean."""
-    if rate is not None or eps <= 0 or not ours(x, weight, bias, mean, var) or not (weight is None or finite(weight)):
+    """torch takes a weight for a factor of the mean."""
+    if rate is not None or eps < _LEAST or not ours(x, weight, bias, mean, var) or not (weight is None or finite(weight)):
         return None
     if mean is not None and var is not None:  # which the kernel would write to
         mean, var = mean.clone(), var.clone()
@@ -29,7 +33,7 @@ def by_batch(
 
 
 def by_running(tracked: bool, x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Any:
-    if eps <= 0 or not ours(x, mean, var, weight, bias) or not (weight is None or finite(weight)):
+    if eps < _LEAST or not ours(x, mean, var, weight, bias) or not (weight is None or finite(weight)):
         return None
     out, *saved = torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, eps)
     back = _normal_back(x, weight, mean, var, saved, False, eps)
@@ -54,7 +58,7 @@ def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor
     return back
 
 
-@fitting(lambda tracked, x, weight, bias, groups, eps: eps > 0 and ours(x, weight, bias))
+@fitting(lambda tracked, x, weight, bias, groups, eps: eps >= _LEAST and ours(x, weight, bias))
 def by_group(tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, eps: float) -> Any:
     if not (weight is None or finite(weight)):
         return None
