@@ -285,7 +285,7 @@ class _Lines:
         if name == "dot_general" and x.dtype.inexact and x.dtype not in _HALF:
             cx, cy = params["contract"]
             if _is_mm(equation):
-                mm = (self.backend.device == "cpu" and _quicker(equation, not self.traced)) or torch.mm
+                mm = (self.backend.device == "cpu" and _quicker(equation)) or torch.mm
                 y = f"{inputs[1]}{'.t()' if cy[0] else ''}{into if mm is torch.mm else ''}"
                 return f"{_bind(env, 'torch_' + mm.__name__, mm)}({a}{'' if cx[0] else '.t()'}, {y})"
             return f"{_bind(env, 'product', dot_plan(x.ndim, equation.inputs[1].ndim, **params))}({a}, {inputs[1]})"
@@ -342,12 +342,12 @@ def _is_mm(equation: Equation) -> bool:
     return x.ndim == y.ndim == 2 and len(p["contract"][0]) == 1 and not p["batch"][0] and x.dtype.inexact and x.dtype not in _HALF
 
 
-def _quicker(equation: Equation, seen: bool = True) -> Kernel | None:
+def _quicker(equation: Equation) -> Kernel | None:
     """See torch_linear.quicker."""
     if not _is_mm(equation) or equation.inputs[0].dtype is not float32:
         return None
     (x, y), ((c,), (d,)) = (a.shape for a in equation.inputs), equation.params["contract"]
-    return quicker(x[1 - c], x[c], y[1 - d], seen)
+    return quicker(x[1 - c], x[c], y[1 - d])
 
 
 def _takes_memory(equation: Equation) -> bool:

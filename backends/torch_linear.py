@@ -147,17 +147,16 @@ def onednn_mm(x: Tensor, y: Tensor, b: Tensor | None = None) -> Tensor:
 
 
 @functools.lru_cache(4096)
-def quicker(rows: int, depth: int, columns: int, seen: bool) -> Callable[[Tensor, Tensor], Tensor] | None:
+def quicker(rows: int, depth: int, columns: int) -> Callable[[Tensor, Tensor], Tensor] | None:
     """What makes a product of float32 matrices on the CPU in less time than torch.mm, if anything does. MKL is two to five times slower with 2 to 15
-    columns than with as many rows, where the product is large enough to pay for the copy; oneDNN needs 9 µs for a call. seen: not while torch traces
-    a program, whose compiler knows oneDNN's function for constants only."""
-    if seen and min(rows, columns) >= 4 and rows * depth * columns >= 1 << 20 and _halved():
+    columns than with as many rows, where the product is large enough to pay for the copy; oneDNN needs 9 µs for a call."""
+    if min(rows, columns) >= 4 and rows * depth * columns >= 1 << 20 and _halved():
         return onednn_mm
     return turned_mm if 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available() else None
 
 
 def _mm(x: Tensor, y: Tensor) -> Tensor:
-    if x.dtype is torch.float32 and not x.is_cuda and (product := quicker(*x.shape, y.shape[1], x.__class__ is Tensor)) is not None:
+    if x.dtype is torch.float32 and not x.is_cuda and (product := quicker(*x.shape, y.shape[1])) is not None:
         return product(x, y)
     return torch.mm(x, y) if _direct(x) else _integer_matmul(x, y)
 
@@ -182,7 +181,7 @@ def affine(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
     if x.dtype is not torch.float32 and x.dtype is not torch.float64:
         return plus(dot_general(x, w, contract=((x.ndim - 1,), (1,)), batch=((), ())), b)
     n, depth = w.shape
-    product = quicker(x.numel() // max(depth, 1), depth, n, x.__class__ is Tensor) if x.dtype is torch.float32 and not x.is_cuda else None
+    product = quicker(x.numel() // max(depth, 1), depth, n) if x.dtype is torch.float32 and not x.is_cuda else None
     if product is onednn_mm:
         return onednn_mm(x, w.t(), b)
     if x.ndim != 2:

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 import minidl as md  # noqa: E402
 from minidl.backends import get, torch_linear  # noqa: E402
+from minidl.modes import on_torch as torch_modes  # noqa: E402
 
 SIZES = [(512, 64, 10), (2048, 16, 2), (512, 64, 15), (512, 64, 16), (512, 64, 1), (8, 64, 10), (512, 0, 10), (48, 144, 161), (500, 128, 17)]
 
@@ -116,12 +117,23 @@ def test_float32_on_the_cpu_alone_is_turned():
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="needs a C++ compiler")
-def test_inductor_is_given_what_it_knows(made):
-    x, y = (np.random.default_rng(4).normal(size=s).astype(np.float32) for s in ((64, 128), (128, 160)))
+def test_inductor_calls_the_same_product_of_weights_that_are_no_constants(made, monkeypatch):
+    other, calls = made
+    rng, counted = np.random.default_rng(4), []
+    x, y, w, b = (rng.normal(size=s).astype(np.float32) for s in ((64, 128), (128, 160), (160, 128), (160,)))
+    f = lambda x, y, w, b: (x @ y + 1.0, x @ w.T, y @ md.ones(160, 64), md.nn.functional.linear(md.reshape(x, (2, 32, 128)), w, b))
+    if other:
+        linear = torch_linear._linear
+        monkeypatch.setattr(torch_modes, "_linear", lambda *given: counted.append(1) or linear(*given))
     with md.use_backend("torch"):
-        got = md.jit(lambda x, y: x @ y + 1.0, mode="inductor")(md.tensor(x), md.tensor(y))
-    np.testing.assert_allclose(got.numpy(), x @ y + 1.0, rtol=1e-4, atol=1e-4)
-    assert not made[1]
+        run = md.jit(f, mode="inductor")
+        run(*map(md.tensor, (x, y, w, b)))
+        calls.clear()
+        counted.clear()
+        found = run(*map(md.tensor, (x, y, w, b)))
+    for got, want in zip(found, (x @ y + 1.0, x @ w.T, np.repeat(y.sum(1, keepdims=True), 64, 1), (x @ w.T + b).reshape(2, 32, 160)), strict=True):
+        np.testing.assert_allclose(got.numpy(), want, rtol=1e-4, atol=1e-4)
+    assert not calls and len(counted) == 4 * other, "the compiled program calls oneDNN by itself"
 
 
 @pytest.mark.parametrize("lead", [(2, 3), (2, 1, 3), (0, 3), (3, 0), (3,)])

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from minidl.backends.torch_elementwise import NATIVE
-from minidl.backends.torch_linear import HALF, SIGNED
+from minidl.backends.torch_linear import HALF, SIGNED, _linear
 from minidl.backends.torch_memory import Result
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
@@ -124,10 +124,22 @@ def _where(c: Tensor, x: Tensor, y: Tensor) -> Any:
     return NotImplemented if signed is None else torch.where(c, x.view(signed), y.view(signed)).view(x.dtype)
 
 
-#: Where inductor's own text for a function misses the value contract.
+_ours = torch.library.Library("minidl", "FRAGMENT")
+_ours.define("product(Tensor x, Tensor w, Tensor? b) -> Tensor")
+_ours.impl("product", lambda x, w, b: _linear(x, w, b, "none", [], ""), "CPU")
+_ours.impl("product", lambda x, w, b: x.new_empty((*x.shape[:-1], w.shape[0])), "Meta")
+
+
+def _product(x: Tensor, w: Tensor, b: Tensor | None, *rest: Any) -> Tensor:
+    """oneDNN's product, which inductor knows for constants only, by a name that it calls as it stands."""
+    return torch.ops.minidl.product(x, w, b)
+
+
+#: Where inductor's own text for a function misses the value contract, or lacks.
 _RIGHT: dict[Any, Callable[..., Any]] = {
     _aten.acosh.default: _acosh, _aten.remainder.Tensor: _remainder, _aten.floor_divide.default: _floor_divide,
     _aten.nextafter.default: _nextafter, _aten.where.self: _where,
+    **({} if _linear is None else {_linear: _product}),
 }  # fmt: skip
 
 
