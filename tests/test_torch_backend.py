@@ -860,6 +860,26 @@ def test_the_update_of_adam_is_one_kernel(dtype, kwargs):
         np.testing.assert_allclose(got[k], v, rtol=1e-5 if dtype == "float32" else 1e-13, atol=1e-7 if dtype == "float32" else 1e-15, err_msg=k)
 
 
+@pytest.mark.parametrize("order", ["behind", "first", "above", "by root", "above the quotient by root"])
+def test_the_update_of_adam_is_one_kernel_wherever_its_rate_stands(order):
+    from minidl.rewrites.updates import on_torch as torch_updates
+
+    def update(p, mean, square, g, size, root):
+        mean, square = mean + (g - mean) * 0.1, square * 0.9 + md.square(g) * 0.1
+        low = md.sqrt(square) / root + 1e-8 if "root" in order else md.sqrt(square) + 1e-8
+        move = {"behind": lambda: mean / low * size, "first": lambda: size * (mean / low), "by root": lambda: mean / low * size}
+        return p - move.get(order, lambda: mean * size / low)(), mean, square
+
+    rng = np.random.default_rng(0)
+    with md.use_backend("torch"):
+        args = [*(md.tensor(np.abs(rng.normal(size=300)).astype(np.float32)) for _ in range(4)), md.tensor(0.01), md.tensor(0.5)]
+        step = md.jit(update)
+        for got, want in zip(step(*args), update(*args), strict=True):
+            np.testing.assert_allclose(got.numpy(), want.numpy(), rtol=1e-5, atol=1e-7)
+        graph = torch_updates.updates(step.programs[0].graph)
+    assert [e.primitive.name for e in graph.equations].count("adam_step") == 1
+
+
 def test_the_kernel_of_adam_gives_what_the_equations_give_at_the_edges():
     from minidl.rewrites.updates.on_torch import adam_step
 

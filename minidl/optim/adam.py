@@ -55,8 +55,8 @@ class Adam(Optimizer):
         root, size = md.sqrt(1 - beta2**step), lr / (1 - beta1**step)
         if p.dtype.itemsize < 4:  # where eps * root may be no number above zero
             return p - mean / (md.sqrt(square) / root.to(p.dtype) + group["eps"]) * size.to(p.dtype), after
-        # so that an element costs one division: sqrt(square) / root + eps, both sides times root
-        return p - mean / (md.sqrt(square) + (group["eps"] * root).to(p.dtype)) * (size * root).to(p.dtype), after
+        # so that an element costs one division: sqrt(square) / root + eps, both sides times root; XLA is quicker with the rate above the fraction
+        return p - mean * (size * root).to(p.dtype) / (md.sqrt(square) + (group["eps"] * root).to(p.dtype)), after
 
 
 class AdamW(Adam):

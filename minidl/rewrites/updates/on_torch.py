@@ -145,13 +145,16 @@ class _Match:
         self.inside.append(last)
         p, move = last.inputs
         kept = self.by_number(p, "mul") if (e := self.made.get(p)) is not None and e.primitive.name == "mul" else (p, Literal(1.0, self.like.dtype))
-        sized = self.by_number(move, "mul")
-        quotient = self.sum_of(sized[0], "div") if sized else None
-        added = self.by_number(quotient[1], "add") if quotient else None
+        product = (e := self.made.get(move)) is not None and e.primitive.name == "mul"  # the rate behind the fraction, or above it
+        sized = self.by_number(move, "mul") if product else None
+        quotient = self.sum_of(sized[0] if sized else move, "div")
+        above = None if product or quotient is None else self.by_number(quotient[0], "mul")
+        mean, size = (quotient[0], sized[1]) if quotient and sized else above or (None, None)
+        added = self.by_number(quotient[1], "add") if quotient and size is not None else None
         rooted = (self.by_number(added[0], "div") or (added[0], Literal(1.0, self.like.dtype))) if added else None
         sqrt = self.sum_of(rooted[0], "sqrt") if rooted else None
         squares = self.sum_of(sqrt[0], "add") if sqrt else None
-        means = self.sum_of(quotient[0], "add") if quotient and squares else None
+        means = self.sum_of(mean, "add") if squares else None
         if kept is None or means is None:
             return None
         old, fresh = (self.by_number(s, "mul") for s in squares)  # type: ignore[union-attr]
@@ -160,8 +163,8 @@ class _Match:
         difference = self.sum_of(change[0], "sub") if change else None
         if old is None or grad is None or difference is None or difference != [grad[0], means[0]]:
             return None
-        operands = (kept[0], means[0], old[0], grad[0], kept[1], change[1], old[1], fresh[1], rooted[1], added[1], sized[1])  # type: ignore[index]
-        return operands, (quotient[0], sqrt[0])  # type: ignore[index]
+        operands = (kept[0], means[0], old[0], grad[0], kept[1], change[1], old[1], fresh[1], rooted[1], added[1], size)  # type: ignore[index]
+        return operands, (mean, sqrt[0])  # type: ignore[index, return-value]
 
 
 def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[Emitted, _Match, tuple[Atom, ...], tuple[Var, ...]] | None:
