@@ -10,7 +10,6 @@ unwritable directory means no cache, never an error; several processes may fill 
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import hashlib
 import os
@@ -29,7 +28,7 @@ import numpy as np
 from numba import types
 
 from minidl.backends import disk
-from minidl.backends.numba_machine import INT64S, as_ptr, call, call2, call4, jit
+from minidl.backends.numba_machine import INT64S, as_ptr, call, jit
 
 _MODULES = ("numba_machine", "numba_math", "numba_shared", "numba_vector")
 _PRELUDE = "\n".join(["import math", "import numpy as np", *(f"from minidl.backends.{name} import *" for name in _MODULES)]) + "\n"
@@ -144,59 +143,6 @@ def run(program, objects, offset):
     resolve(header, b, as_ptr(p, np.int64))
     execute(header, p)
     args[0] = bases[0]  # both must live until here
-
-
-# ---- threads ------------------------------------------------------------------------------------------------------------------------
-@jit
-def divide(a):
-    """A kernel on several threads, which live as long as the call: nothing is shared with any other call, and no pool outlives a fork.
-
-    a: pthread_create, pthread_join, the kernel, threads, number of the argument `first` (then come `last` and `lane`), size of the axis to divide,
-    number of arguments; the arguments.
-    """
-    lanes, first, n, count = a[3], a[4], a[5], a[6]
-    block = np.empty(lanes * (count + 2), np.int64)
-    place = block.ctypes.data
-    b = as_ptr(place, np.int64)
-    for i in range(lanes):
-        at = i * (count + 2) + 2
-        for j in range(count):
-            b[at + j] = a[7 + j]
-        b[at + first], b[at + first + 1], b[at + first + 2] = n * i // lanes, n * (i + 1) // lanes, i
-    for i in range(1, lanes):
-        at = place + 8 * i * (count + 2)
-        b[i * (count + 2) + 1] = call4(a[0], (at, np.int64(0), a[2], at + 16))
-    call(a[2], place + 16)
-    for i in range(1, lanes):
-        at = i * (count + 2)
-        if b[at + 1] == 0:
-            call2(a[1], (b[at], np.int64(0)))
-        else:  # no thread was to be had
-            call(a[2], place + 8 * (at + 2))
-    block[0] = lanes  # it must live until here
-
-
-DIVIDE = "from minidl.backends.numba_kernels import divide\ndef k(a):\n    divide(a)\n"
-
-
-@functools.cache
-def pthreads() -> tuple[int, int] | None:
-    """The addresses of pthread_create and pthread_join, where the C library has them."""
-    try:
-        library = ctypes.CDLL(None)
-        found = [ctypes.cast(getattr(library, n), ctypes.c_void_p).value for n in ("pthread_create", "pthread_join")]
-    except (AttributeError, OSError, TypeError):
-        return None
-    return (found[0], found[1]) if found[0] and found[1] else None
-
-
-def threads() -> int:
-    """How many threads a large kernel may use: what OMP_NUM_THREADS and NUMBA_NUM_THREADS allow of the processors that the process may run on."""
-    if pthreads() is None:
-        return 1
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    wishes = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")]
-    return max(1, min([here, *(int(w) for w in wishes if w.isdecimal())]))
 
 
 def machine() -> Any:

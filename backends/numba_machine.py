@@ -81,7 +81,7 @@ def _returning(count):
     return intrinsic(typed)
 
 
-call2, call4 = _returning(2), _returning(4)  # C functions of two and four words which return an int
+call0, call1, call2, call3, call4 = map(_returning, range(5))  # C functions of so many words which return an int
 call = _indirect(0)  # call(address of a kernel, address of its arguments)
 # BLAS and LAPACK functions: so many pointers, as a tuple of integers
 call6, call8, call9, call11, call13, call14, call15 = map(_indirect, (6, 8, 9, 11, 13, 14, 15))

@@ -15,7 +15,7 @@ import numpy as np
 from minidl.backends import numba_linear
 from minidl.backends.base import beside
 from minidl.backends.numba_emit import is_elementwise
-from minidl.backends.numba_kernels import DIVIDE, kernel, kernels, pthreads, threads
+from minidl.backends.numba_kernels import kernel, kernels
 from minidl.backends.numba_loops import REDUCTIONS, Loops, alone, finish
 from minidl.backends.numba_lower import LOWER, move, shifted
 from minidl.backends.numpy_memory import ALIGN as APART
@@ -31,6 +31,7 @@ Ref = tuple["Storage", int]
 ALIGN = 64
 _LARGE = 1 << 16  # bytes of scratch memory from which on a kernel that writes over it is worth having
 _SIZED, _MANY = 1 << 12, 1500  # from how many bytes on scratch memory is placed by size, and how many blocks at most: that takes their square
+_PARTS, _LITTLE = 8, 1 << 14  # parts of a kernel for each of its threads, where each takes at most so many bytes of its own
 _ROWS, _PART = 64, 1 << 19  # rows of a product that are worth a call of BLAS, and bytes of them that a loop waits for
 
 
@@ -70,7 +71,8 @@ class Plan:
         graph = multiplied(expand(swapped(graph), choose=lambda e: not has_kernel(e)), ALIGN**2)
         self.narrow = narrow_places(graph)
         # BLAS's threads or our own: its spin for a tenth of a second on the processors that ours need, and the system shares those every few ms only
-        self.threads = 1 if numba_linear.heaviest(graph) >= numba_linear.HEAVY else threads()
+        self.crew = beside("minidl.rewrites.threads", "numba") if numba_linear.heaviest(graph) < numba_linear.HEAVY else None
+        self.threads = self.crew.threads() if self.crew else 1
         items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
         self.products: dict[Var, Equation] = {}
         if room := beside("minidl.rewrites.regions", "numba"):
@@ -167,11 +169,13 @@ class Plan:
         """How many threads a kernel of so many nanoseconds is worth."""
         return min(self.threads, int(duration // self.share), most) or 1
 
-    def divide(self, source: str, lanes: int, arrays: Sequence[Any], size: int, *numbers: Any) -> None:
-        """Run a kernel of (arrays; first, last and lane: what part to do, and for which thread; numbers) on so many threads."""
-        args, found = (*arrays, 0, size, 0, *numbers), pthreads()
-        divided = (DIVIDE, *found, kernel(source), lanes, len(arrays), size, len(args)) if lanes > 1 and found else (source,)
-        self.call(*divided, *args)
+    def divide(self, source: str, parts: int, arrays: Sequence[Any], size: int, *numbers: Any) -> None:
+        """Run a kernel of (arrays; first, last and number of the part to do; numbers) in so many parts, on the threads of this program."""
+        args = (*arrays, 0, size, 0, *numbers)
+        if parts > 1 and self.crew:
+            head = self.crew.crew(), self.threads - 1, kernel(source), parts, len(arrays), size, len(args)
+            source, args = self.crew.DIVIDE, (*head, *args)
+        self.call(source, *args)
 
     def nested(self, graph: Graph) -> int:
         """The address of the program of a loop body or branch."""
@@ -197,6 +201,8 @@ class Plan:
         for v, a in made.over.items():
             self.alias(v, self.at(a))
         lanes = self.lanes(made.duration(), made.most)
+        if lanes > 1 and sum(made.partial) + made.scratch <= _LITTLE:  # smaller parts, of which who comes late does fewer
+            lanes = min(_PARTS * lanes, made.most)
         stores = [self.at(v) if v in made.over else self.out(v) for v in made.stores]
         if inside and lanes == 1 and numba_linear.has_rows(inside.values()):
             self._in_parts(region, made, stores, inside)

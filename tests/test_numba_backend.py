@@ -26,6 +26,7 @@ from minidl.backends import get, numba_backend, numba_emit, numba_kernels, numba
 from minidl.backends.numba_backend import NumbaBackend  # noqa: E402
 from minidl.graph import Equation, Graph, Literal, Var  # noqa: E402
 from minidl.primitives.core import Primitive, table  # noqa: E402
+from minidl.rewrites.threads import on_numba as numba_threads  # noqa: E402
 
 f32 = dtypes.float32
 
@@ -216,7 +217,7 @@ def test_a_donated_input_is_overwritten_where_that_is_safe(backend):
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_sums_of_float64_carry_their_rounding_errors(backend, monkeypatch, lanes):
     """From block to block, from row to row, and from thread to thread."""
-    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_threads, "threads", lambda: lanes)
     monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
     x = np.zeros((3, 2048))
     x[0, 0], x[1, 3], x[1, 600], x[2, 1], x[2, 700] = -2e16, 1e16, 1.0, 1e16, 1.0
@@ -330,7 +331,7 @@ def test_costly_operations_behind_costly_ones_run_in_passes_of_their_own(backend
     args[0][2, 5], args[1][3, 7] = np.nan, np.inf
     single = backend.compile(graph_of(build, *[(7, 613)] * 2))(*args)
     monkeypatch.setattr(backend, "fuse_least", 1)
-    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_threads, "threads", lambda: lanes)
     monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
     fused = backend.compile(graph_of(build, *[(7, 613)] * 2))
     assert len(fused.listing) == 1
@@ -342,7 +343,7 @@ def test_threads_do_not_share_one_row(backend, monkeypatch):
     """Whose largest element and sum are read before those of another thread's part are there: where all is one row, one thread makes it."""
     x = np.random.default_rng(8).normal(size=(1, 613))
     graph = md.trace(lambda x: (md.softmax(x, axis=1), (x - x.sum(axis=1, keepdims=True)).sum()))(md.tensor(x, backend="numpy"))
-    monkeypatch.setattr(numba_plan, "threads", lambda: 3)
+    monkeypatch.setattr(numba_threads, "threads", lambda: 3)
     monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
     monkeypatch.setattr(backend, "fuse_least", 1)
     got, total = backend.compile(graph)(x)
@@ -362,7 +363,7 @@ def test_regions_of_any_graph_give_what_its_equations_give(lanes, case):
     single = backend.compile(want)(*args)
     backend.fuse_least = 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numba_plan, "threads", lambda: lanes)
+        patch.setattr(numba_threads, "threads", lambda: lanes)
         patch.setattr(numba_plan.Plan, "share", 1e-9)
         patch.setattr(numba_plan, "_LARGE", 1)
         for module in (numba_plan, numba_backend):  # scratch memory may lie where results will
@@ -378,11 +379,11 @@ def test_threads_follow_the_environment(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert numba_kernels.threads() == 3
+    assert numba_threads.threads() == 3
     monkeypatch.setenv("NUMBA_NUM_THREADS", "2")
-    assert numba_kernels.threads() == 2
-    monkeypatch.setattr(numba_kernels, "pthreads", lambda: None)
-    assert numba_kernels.threads() == 1
+    assert numba_threads.threads() == 2
+    monkeypatch.setattr(numba_threads, "crew", lambda: None)
+    assert numba_threads.threads() == 1
 
 
 def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
@@ -402,7 +403,7 @@ def test_a_long_compilation_says_how_far_it_is(capsys, monkeypatch):
 def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, padding, kernel, poisoned, lanes):
     monkeypatch.setattr(numba_windows, "LEAST", 1)
     monkeypatch.setattr(numba_plan.Plan, "share", 1.0)
-    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_threads, "threads", lambda: lanes)
     rng, params = np.random.default_rng(7), {"stride": (1, 1), "padding": padding, "dilation": (1, 1), "groups": 1}
     x, w = rng.normal(size=(3, 4, 9, 11)), rng.normal(size=(6, 4, *kernel))
     o = rng.normal(size=get("numpy").conv(x, w, **params).shape)
@@ -412,14 +413,14 @@ def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, paddin
             args[0].flat[-1], args[1].flat[0] = np.inf, np.nan
         shapes = [a.shape for a in args]
         program = backend.compile(graph_of(lambda op, *v, n=name, e=extra: op(n, *v, **e, **params), *shapes, dtype=dtypes.float64))
-        assert any("scratch" in source or source == numba_kernels.DIVIDE for source, _ in program.plan.calls)
-        assert any(source == numba_kernels.DIVIDE for source, _ in program.plan.calls) is (lanes > 1)
+        assert any("scratch" in source or source == numba_threads.DIVIDE for source, _ in program.plan.calls)
+        assert any(source == numba_threads.DIVIDE for source, _ in program.plan.calls) is (lanes > 1)
         np.testing.assert_allclose(program(*args)[0], getattr(get("numpy"), name)(*args, **extra, **params), rtol=1e-9, atol=1e-9)
 
 
 def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch):
     """OpenBLAS's spin for a tenth of a second on the processors that the program's own need."""
-    monkeypatch.setattr(numba_plan, "threads", lambda: 2)
+    monkeypatch.setattr(numba_threads, "threads", lambda: 2)
     params = {"contract": ((1,), (1,)), "batch": ((), ())}
 
     def program(n):
@@ -434,16 +435,16 @@ def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch):
         return made.plan.calls
 
     small = program(3)
-    assert any(source == numba_kernels.DIVIDE for source, _ in small)
+    assert any(source == numba_threads.DIVIDE for source, _ in small)
     parts = [args[3] for source, args in small if "blas(" in source]
     assert parts[0] == 8, "3 million multiplications in parts for which OpenBLAS starts no thread"
-    assert not any(source == numba_kernels.DIVIDE for source, _ in program(8))
+    assert not any(source == numba_threads.DIVIDE for source, _ in program(8))
 
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_pooling_on_several_threads_gives_what_numpy_gives(backend, monkeypatch, lanes):
     monkeypatch.setattr(numba_plan.Plan, "share", 1.0)
-    monkeypatch.setattr(numba_plan, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_threads, "threads", lambda: lanes)
     params = {"window": (2, 3), "stride": (2, 3), "padding": ((0, 0), (0, 0)), "dilation": (1, 1)}
     x = np.random.default_rng(8).normal(size=(2, 5, 9, 11))
 
@@ -452,7 +453,7 @@ def test_pooling_on_several_threads_gives_what_numpy_gives(backend, monkeypatch,
         return y, op("pool_gather", x, i, **params), op("pool_scatter", y, i, x_shape=(2, 5, 9, 11), **params)
 
     program = backend.compile(graph_of(f, x.shape, dtype=dtypes.float64))
-    assert sum(source == numba_kernels.DIVIDE for source, _ in program.plan.calls) == (3 if lanes > 1 else 0)
+    assert sum(source == numba_threads.DIVIDE for source, _ in program.plan.calls) == (3 if lanes > 1 else 0)
     xp = get("numpy")
     y, i = xp.max_pool(x, **params)
     for got, want in zip(program(x), (y, xp.pool_gather(x, i, **params), xp.pool_scatter(y, i, x_shape=x.shape, **params)), strict=True):
@@ -552,6 +553,76 @@ def test_threads_run_one_program_at_once(backend):
     for t in threads:
         t.join()
     assert not wrong
+
+
+def test_programs_share_the_threads_of_the_process(backend, monkeypatch):
+    """Whoever finds them taken runs with those that are left, or alone; and parts that nobody else took are its own."""
+    monkeypatch.setattr(numba_plan.Plan, "share", 1.0)
+    monkeypatch.setattr(numba_threads, "threads", lambda: 5)  # more than there are processors, perhaps
+
+    def f(op, x, y):
+        z = op("mul", op("exp", x), op("broadcast_to", y, shape=x.shape))
+        return z, op("sum", z, axis=(0,), keepdims=False), op("max", z, axis=(0, 1), keepdims=False)
+
+    program = backend.compile(graph_of(f, (600, 65), (65,)))
+    assert max(args[3] for source, args in program.plan.calls if source == numba_threads.DIVIDE) > 5
+    rng = np.random.default_rng(3)
+    cases = [(rng.normal(size=(600, 65)).astype(np.float32), rng.normal(size=65).astype(np.float32)) for _ in range(4)]
+    wanted = [program(*c) for c in cases]
+    for (x, y), (z, total, most) in zip(cases, wanted, strict=True):
+        np.testing.assert_allclose(z, np.exp(x) * y, rtol=1e-6)
+        np.testing.assert_allclose(total, (np.exp(x) * y).sum(0), rtol=1e-4, atol=1e-3)
+        assert most == z.max()
+    wrong = []
+
+    def work(i):
+        for _ in range(100):
+            wrong.extend(i for a, b in zip(program(*cases[i]), wanted[i], strict=True) if not np.array_equal(a, b))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join(60)
+    assert not wrong and not any(t.is_alive() for t in threads)
+
+
+CHILD = """
+    import os
+    import numpy as np
+    os.environ.update(OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="2")
+    from minidl.backends import get
+    from minidl.dtypes import float32
+    from minidl.graph import Equation, Graph, Var
+    from minidl.primitives.core import table
+
+    x, y = (Var((1 << 20,), float32) for _ in range(2))
+    program = get("numba").compile(Graph([x], [Equation(table["exp"], (x,), {}, (y,))], [y]))
+    values = np.linspace(-1, 1, 1 << 20, dtype=np.float32)
+
+    def run():
+        before = set(os.listdir("/proc/self/task"))
+        for _ in range(20):
+            assert np.array_equal(program(values)[0], want)
+        return {*os.listdir("/proc/self/task")} - before
+
+    want = np.array(program(values)[0])
+    np.testing.assert_allclose(want, np.exp(values), rtol=1e-6)
+    assert not run(), "the threads of the first call serve all"
+    own = os.sched_getaffinity(0)
+    print(sum(len(own - os.sched_getaffinity(int(t))) == 1 for t in os.listdir("/proc/self/task")), flush=True)
+    child = os.fork()
+    if child == 0:
+        print(len(run()), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0 and not run()
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task") or len(os.sched_getaffinity(0)) < 2, reason="looks at threads as Linux shows them")
+def test_threads_stay_off_the_callers_processor_and_a_child_begins_its_own():
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(CHILD)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.split() == ["1", "1"], done
 
 
 SCRIPT = """

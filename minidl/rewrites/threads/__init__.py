@@ -1,0 +1,1 @@
+"""Kernels of a program on several threads, for the backends that make kernels of their own."""

@@ -1,0 +1,204 @@
+"""numba: a kernel in parts, which whoever of a few threads is free takes, one after the other.
+
+Waking a thread takes some tens of microseconds (on a virtual machine 25, and as much for the way back), as long as many a kernel. So whoever waits
+looks again and again for about that long before it sleeps: never more than twice what knowing the future would cost (A. Karlin and others,
+Competitive randomized algorithms for non-uniform problems, 1990). Parts are smaller than a thread's share: who comes late finds less left, and a
+thread that is still asleep when the last part is taken is let sleep, not waited for. Threads are not made anew for each kernel: while the one before
+still ends on the other processor, Linux puts a new one behind its maker, and the two run one after the other.
+
+Promises: a program that runs while others use the threads runs with those that are left, if need be alone; a child process begins its own; what a
+kernel computes depends on the number of parts, never on who takes them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from typing import Any
+
+import numpy as np
+from numba import types
+from numba.extending import intrinsic
+
+from minidl.backends.numba_kernels import BROUGHT, kernel
+from minidl.backends.numba_machine import as_ptr, call, call0, call1, call2, call3, call4, jit
+
+BROUGHT.update(dict.fromkeys(("on_threads", "member"), __name__))
+DIVIDE, _MEMBER = "def k(a):\n    on_threads(a)\n", "def k(a):\n    member(a)\n"
+_LOOKS = 8000  # how often whoever waits looks before it sleeps: each takes 5 ns
+_WHOLE = 64  # elements to whose multiples the borders of large parts are moved: lines of cache that two threads write go to and fro
+# A gate is one thread's to wait at: whether it is open, how many sleep there, and what POSIX calls a mutex and a condition. A member is the gate at
+# which it waits for work, the one at which others wait for it, its work (job, arguments), whether it is free, its thread, where it and the crew are,
+# the processor that it keeps off, and those that it may use then.
+_MUTEX, _CONDITION, _GATE = 16, 80, 192  # bytes
+_DONE, _JOB, _ARGS, _FREE, _THREAD, _SELF, _CREW, _AVOIDS, _MASK, _SIZE = 192, 384, 392, 400, 408, 416, 424, 432, 448, 576
+# The crew: these functions, what a member runs, how many there are, the processors that all may use; then the members.
+_CREATE, _LOCK, _UNLOCK, _WAIT, _SIGNAL, _HERE, _PLACE, _RUN, _COUNT, _ALLOWED, _FIRST = 0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 256
+_FUNCTIONS = ("pthread_create", "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_wait", "pthread_cond_signal")
+_PLACING = ("sched_getcpu", "pthread_setaffinity_np")  # Linux's
+
+
+def _atomic(operation: str) -> Any:
+    """(address, operand) → what was there before."""
+
+    def typed(typingctx, address, operand):  # type: ignore[no-untyped-def]
+        def generate(context, builder, sig, args):  # type: ignore[no-untyped-def]
+            return builder.atomic_rmw(operation, builder.inttoptr(args[0], args[1].type.as_pointer()), args[1], "seq_cst")
+
+        return types.int64(types.int64, types.int64), generate
+
+    return intrinsic(typed)
+
+
+swap, add = _atomic("xchg"), _atomic("add")
+
+
+@jit
+def let(crew, gate):
+    """Open a gate."""
+    swap(gate, 1)
+    if add(gate + 8, 0):
+        c = as_ptr(crew, np.int64)
+        call1(c[_LOCK], (gate + _MUTEX,))
+        call1(c[_SIGNAL], (gate + _CONDITION,))
+        call1(c[_UNLOCK], (gate + _MUTEX,))
+
+
+@jit
+def through(crew, gate):
+    """Wait until a gate is open, and close it."""
+    for _ in range(_LOOKS):
+        if add(gate, 0) and swap(gate, 0):
+            return
+    c = as_ptr(crew, np.int64)
+    call1(c[_LOCK], (gate + _MUTEX,))
+    add(gate + 8, 1)
+    while swap(gate, 0) == 0:
+        call2(c[_WAIT], (gate + _CONDITION, gate + _MUTEX))
+    add(gate + 8, -1)
+    call1(c[_UNLOCK], (gate + _MUTEX,))
+
+
+@jit
+def aside(c, m):
+    """Keep a member off the processor that its caller runs on: of a virtual machine Linux takes a processor that sleeps for one that is taken, and
+    lets who is woken wait behind its waker."""
+    here = np.int64(call0(c[_HERE], ()))
+    if here == m[_AVOIDS // 8] or not 0 <= here < 1024:
+        return
+    for i in range(16):
+        m[_MASK // 8 + i] = c[_ALLOWED + i]
+    m[_MASK // 8 + here // 64] &= ~(np.int64(1) << here % 64)
+    call3(c[_PLACE], (m[_THREAD // 8], np.int64(128), m[_SELF // 8] + _MASK))
+    m[_AVOIDS // 8] = here
+
+
+@jit
+def border(n, i, parts):
+    """Where part i of so many of an axis begins."""
+    at = n * i // parts
+    return at // _WHOLE * _WHOLE if n >= 4 * _WHOLE * parts and i < parts else at
+
+
+@jit
+def take(job, args):
+    """Do parts of a job (next part, kernel, parts, number of the argument `first`, size of the axis) until none is left."""
+    j, p = as_ptr(job, np.int64), as_ptr(args, np.int64)
+    while True:
+        i = add(job, 1)
+        if i >= j[2]:
+            return
+        p[j[3]], p[j[3] + 1], p[j[3] + 2] = border(j[4], i, j[2]), border(j[4], i + 1, j[2]), i
+        call(j[1], args)
+
+
+@jit
+def member(a):
+    """What a thread of the crew does, as long as the process lives. a: the member."""
+    m, place = as_ptr(a[_CREW // 8], np.int64), a[_SELF // 8]
+    while m[_COUNT]:
+        through(a[_CREW // 8], place)
+        take(a[_JOB // 8], a[_ARGS // 8])
+        let(a[_CREW // 8], place + _DONE)
+
+
+@jit
+def on_threads(a):
+    """A kernel in parts. a: the crew, how many of it may help, the kernel, parts, number of the argument `first` (then come `last` and the number of
+    the part), size of the axis to divide, number of arguments; the arguments.
+    """
+    crew, most, first, count = a[0], a[1], a[4], a[6]
+    c = as_ptr(crew, np.int64)
+    block = np.empty(5 + most + (most + 1) * count, np.int64)
+    job = block.ctypes.data
+    b = as_ptr(job, np.int64)
+    b[0], b[1], b[2], b[3], b[4] = 0, a[2], a[3], first, a[5]
+    helpers, args = 0, 5 + most
+    for j in range(count):
+        b[args + j] = a[7 + j]
+    for k in range(c[_COUNT]):
+        place = crew + _FIRST + _SIZE * k
+        if helpers == most:
+            break
+        if swap(place + _FREE, 0) == 0:
+            continue
+        m, mine = as_ptr(place, np.int64), args + (helpers + 1) * count
+        for j in range(count):
+            b[mine + j] = a[7 + j]
+        m[_JOB // 8], m[_ARGS // 8] = job, job + 8 * mine
+        if m[_THREAD // 8] == 0 and call4(c[_CREATE], (place + _THREAD, np.int64(0), c[_RUN], place)) != 0:
+            swap(place + _FREE, 1)  # no thread is to be had
+            break
+        if c[_PLACE]:
+            aside(c, m)
+        let(crew, place)
+        b[5 + helpers] = place
+        helpers += 1
+    take(job, job + 8 * args)
+    for k in range(helpers):
+        place = b[5 + k]
+        if swap(place, 0) == 0:  # else it has not even seen the job
+            through(crew, place + _DONE)
+        swap(place + _FREE, 1)
+    block[0] = helpers  # it must live until here
+
+
+@functools.cache
+def crew() -> int | None:
+    """The address of the threads of this process, of which none runs yet; None where the C library has not what they need."""
+    try:
+        library = ctypes.CDLL(None)
+        found = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _FUNCTIONS]
+        inits = [getattr(library, f"pthread_{name}_init") for name in ("mutex", "cond")]
+    except (AttributeError, OSError, TypeError):
+        return None
+    places = [ctypes.cast(getattr(library, n), ctypes.c_void_p).value if hasattr(library, n) else 0 for n in _PLACING]
+    count = min(os.cpu_count() or 1, 64) - 1
+    memory = np.zeros((_FIRST + _SIZE * count + 64) // 8, np.int64)  # which `begin` keeps
+    skip = -memory.ctypes.data % 64 // 8
+    place, words = memory.ctypes.data + 8 * skip, memory[skip:]
+
+    def begin() -> None:
+        words[:] = 0
+        words[: _COUNT + 1] = np.array([*found, *places, kernel(_MEMBER), count], np.int64)
+        for cpu in os.sched_getaffinity(0) if places[1] else ():
+            words[_ALLOWED + cpu // 64] |= np.int64(1) << np.int64(cpu % 64)
+        for k in range(count):
+            at = _FIRST + _SIZE * k
+            words[(at + _FREE) // 8], words[(at + _SELF) // 8], words[(at + _CREW) // 8], words[(at + _AVOIDS) // 8] = 1, place + at, place, -1
+            for gate in (place + at, place + at + _DONE):
+                inits[0](ctypes.c_void_p(gate + _MUTEX), None)
+                inits[1](ctypes.c_void_p(gate + _CONDITION), None)
+
+    begin()
+    os.register_at_fork(after_in_child=begin)  # threads do not live on in a child
+    return place
+
+
+def threads() -> int:
+    """How many threads a large kernel may use: what OMP_NUM_THREADS and NUMBA_NUM_THREADS allow of the processors that the process may run on."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wishes = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")]
+    most = max(1, min([here, *(int(w) for w in wishes if w.isdecimal())]))
+    return most if most == 1 or crew() is not None else 1
