@@ -421,3 +421,37 @@ def test_places_on_pixels_have_the_slopes_of_the_operations_after_rounding():
         assert kernel
         for a, b in zip(mine[:3], theirs[:3], strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [md.float32, md.float64, md.float16, md.bfloat16, md.complex64], ids=lambda d: d.name)
+def test_dropout_takes_away_what_it_drops_whatever_that_is(dtype):
+    scaled = functools.partial(F.gates.kept, scale=1.5)
+    for shape, of in (((64, 33), (64, 33)), ((5, 8, 6, 7), (5, 8, 1, 1)), ((3,), (3,)), ((), ())):
+        found = []
+        for backend in ("numpy", "torch"):
+            md.manual_seed(3)
+            x = md.ones(shape, backend=backend).to(dtype).requires_grad_()
+            mask = F.dropouts._drawn(x, 0.25, of)
+            odd = md.where(mask, x.detach(), np.nan).requires_grad_()
+            with np.errstate(all="ignore"):
+                for wrap in (lambda f: f, md.jit):
+                    for given in (x, odd):
+                        y = wrap(scaled)(mask, given)
+                        weight = md.where(mask, md.full_like(x.detach(), -2.0), np.inf)  # an infinite cotangent meets what was dropped
+                        (first,) = md.autograd.grad(y, given, weight, create_graph=True)
+                        assert y.dtype is first.dtype is dtype and not first.requires_grad
+                        found.append([v.detach().to(md.complex64).numpy() for v in (y, first)])
+                    turned = md.asarray(x.detach().numpy().T.copy(), backend=backend, dtype=dtype)
+                    z = scaled(mask, md.permute_dims(turned, tuple(range(len(shape)))[::-1]))
+                    found.append([z.to(md.complex64).numpy(), found[-1][1]])  # of another order in memory
+        for y, g in found:
+            kept = np.broadcast_to(mask.numpy(), shape)
+            np.testing.assert_array_equal(y, np.where(kept, 1.5, 0.0))
+            np.testing.assert_array_equal(g, np.where(kept, -3.0, 0.0))
+            assert not np.signbit(y.real).any()
+    with md.use_backend("torch"):
+        x = md.ones((2, 2000)).to(dtype)
+        md.manual_seed(1)
+        mapped = md.vmap(lambda v: F.dropout(v, 0.5))(x)
+        md.manual_seed(1)
+        assert md.jit(md.vmap(lambda v: F.dropout(v, 0.5)))(x).tolist() == mapped.tolist() and mapped[0].tolist() != mapped[1].tolist()

@@ -131,6 +131,32 @@ def test_bernoulli_and_permutation_equal_jax():
     np.testing.assert_array_equal(md.random.permutation(ours, md.asarray(x)).numpy(), np.asarray(jax.random.permutation(theirs, x)))
 
 
+@pytest.mark.parametrize("p", [0.0, 2.0**-40, 2.0**-16, 0.1, 0.5, 1 - 2.0**-33, 1.0])
+def test_coins_are_the_words_of_threefry_and_those_with_their_halves_exchanged(p):
+    key, n = md.random.key(8), 2**16 + 3
+    first, second = (w.numpy() for w in md.extend.ns.threefry2x32(key[:1], key[1:], 0, md.arange(-(-n // 4), dtype=md.uint32)))
+    turned = [w << np.uint32(16) | w >> np.uint32(16) for w in (first, second)]
+    u = np.stack([turned[0], first, turned[1], second], axis=1).reshape(-1)[:n] / 2.0**32
+    for shape in ((n,), (1, n), ()):
+        got = md.random.coins(key, p, shape)
+        assert got.dtype is md.bool and got.shape == shape
+        np.testing.assert_array_equal(got.numpy().reshape(-1), (u < round(p * 2**32) / 2**32)[: got.size])
+    many = md.random.coins(key, p, (4, 2**18)).numpy()
+    assert abs(many.mean() - p) <= 5 * (p * (1 - p) / many.size) ** 0.5 + 2.0**-33
+    pairs = many.reshape(-1, 2).all(axis=1).mean()
+    assert abs(pairs - p * p) <= 5 * (p * p * (1 - p * p) * 2 / many.size) ** 0.5 + 2.0**-16
+
+
+def test_coins_take_a_key_and_a_probability():
+    key = md.random.key(0)
+    assert md.random.coins(key, 0.5, (0, 3)).shape == (0, 3) and md.jit(lambda k: md.random.coins(k, 0.5, (2, 0)))(key).shape == (2, 0)
+    with pytest.raises(ValueError, match=r"random\.coins: p must be between 0 and 1, not 1\.5"):
+        md.random.coins(key, 1.5)
+    for p in (0.0, 0.5):
+        with pytest.raises(TypeError, match=r"md\.random\.key"):
+            md.random.coins(md.asarray([1, 2]), p)
+
+
 def test_a_key_must_be_a_key():
     with pytest.raises(TypeError, match=r"md\.random\.key"):
         md.random.uniform(md.asarray([1, 2]), (3,))
@@ -147,6 +173,9 @@ def test_the_generator_splits_on_each_draw_and_a_seed_starts_it_anew():
         state = pair[0]
     assert first == want and len({tuple(k) for k in first}) == 3
     md.manual_seed(0)
+    traced = md.jit(lambda: md.random.default_generator.next_key())
+    assert [traced().tolist() for _ in range(3)] == want
+    md.manual_seed(0)
     assert md.random.default_generator.next_key().tolist() == first[0]
 
 
@@ -162,6 +191,8 @@ def test_bits_and_normal_are_the_same_on_every_backend(name):
             lambda k: md.random.uniform(k, (999,), None, -0.3, 0.7),
             lambda k: md.random.randint(k, (999,), 0, 1000),
             lambda k: md.random.bernoulli(k, 0.1, (999,)),
+            lambda k: md.random.coins(k, 0.1, (9, 111)),
+            lambda k: md.random.coins(k, 3.5 / 2**16, (3000,)),  # with ties of upper halves
             lambda k: md.random.permutation(k, 999),
         ):
             np.testing.assert_array_equal(draw(key).numpy(), draw(other).numpy())
@@ -194,7 +225,7 @@ def test_vmap_draws_per_lane_what_a_loop_over_split_keys_draws():
     got = md.vmap(lambda row: md.nn.functional.dropout(row, 0.5))(x)
     md.manual_seed(0)
     keys = md.random.split(md.random.default_generator.next_key(), 3)
-    want = md.stack([md.where(md.random.bernoulli(k, 0.5, (16,)), 2.0, 0.0) for k in keys])
+    want = md.stack([md.where(md.random.coins(k, 0.5, (16,)), 2.0, 0.0) for k in keys])
     assert got.tolist() == want.tolist()
     functional = md.vmap(lambda k: md.random.normal(k, (4,)))(keys)
     assert functional.tolist() == [md.random.normal(k, (4,)).tolist() for k in keys]

@@ -8,9 +8,9 @@ Functional, with JAX's names: a key is a Tensor uint32[2]; every draw takes one,
                                          dtype itself laplace, logistic, cauchy, lognormal, multivariate_normal
     the same distribution                gamma, loggamma, beta, dirichlet, poisson, orthogonal
 
-Promises: no backend's own generator is ever called; an element depends on its key and its place alone; bits, uniform, randint, bernoulli and
-permutation are equal bit for bit on all backends, eager, jitted and vmapped; most other distributions are computed in float64 by one text and rounded
-once. Differentiable in parameters that are Tensors: uniform, truncated_normal, gamma, loggamma, beta, dirichlet. A generator that was never
+Promises: no backend's own generator is ever called; an element depends on its key and its place alone; bits, uniform, randint, bernoulli, coins
+and permutation are equal bit for bit on all backends, eager, jitted and vmapped; most other distributions are computed in float64 by one text and
+rounded once. Differentiable in parameters that are Tensors: uniform, truncated_normal, gamma, loggamma, beta, dirichlet. A generator that was never
 seeded starts at seed 0. Eager on jax, where each operation is compiled by itself, a draw is one program (`whole`).
 """
 
@@ -23,10 +23,10 @@ from minidl.random.generator import Generator, default_generator, fork_rng, manu
 from minidl.random.keys import fold_in, key, split
 from minidl.random.normal import exponential, gumbel, normal, orthogonal, truncated_normal
 from minidl.random.shifted import cauchy, laplace, logistic, lognormal, multivariate_normal, rademacher
-from minidl.random.uniform import bernoulli, bits, randint, uniform
+from minidl.random.uniform import bernoulli, bits, coins, randint, uniform
 
 __all__ = [
-    "Generator", "bernoulli", "beta", "bits", "categorical", "cauchy", "choice", "default_generator", "dirichlet", "exponential", "fold_in",
+    "Generator", "bernoulli", "beta", "bits", "categorical", "cauchy", "choice", "coins", "default_generator", "dirichlet", "exponential", "fold_in",
     "fork_rng", "gamma", "gumbel", "key", "laplace", "loggamma", "logistic", "lognormal", "manual_seed", "multivariate_normal", "normal",
     "orthogonal", "permutation", "poisson", "rademacher", "randint", "split", "truncated_normal", "uniform",
 ]  # fmt: skip

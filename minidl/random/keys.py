@@ -14,11 +14,12 @@ import numpy as np
 
 import minidl as md
 from minidl import DType, Tensor, dtypes
-from minidl.extend import cast, constant, create, describe, from_numpy, get_backend, home, ns, seen, size_tuple, whole
-from minidl.random import threefry  # noqa: F401  (which puts its primitive into the table)
+from minidl.extend import at_once, cast, constant, create, describe, from_numpy, get_backend, home, ns, seen, size_tuple, whole
+from minidl.random import threefry  # noqa: F401  (which puts its primitives into the table)
 
 Shape = tuple[int, ...] | list[int] | int
 F = TypeVar("F", bound=Callable[..., Any])
+_COUNTS = np.zeros(1, np.uint32), np.arange(2, dtype=np.uint32)  # of two keys
 FEW = 2**12  # numbers for which NumPy's calls cost less than those of a library with more overhead, and the way there and back
 
 
@@ -69,11 +70,16 @@ def key(seed: int | Tensor) -> Tensor:
     return md.stack((high, low))
 
 
-def _half(key: Tensor, i: int) -> Tensor:
+def valid(key: Tensor) -> Tensor:
+    """The key. Raises TypeError for what is none."""
     if not isinstance(key, Tensor) or key.shape != (2,) or key.dtype is not dtypes.uint32:
         what = describe(key) if isinstance(key, Tensor) else type(key).__name__
         raise TypeError(f"random: a key is a Tensor u32[2], not {what}; make one with md.random.key(seed)")
-    return ns.slice(key, start=(i,), stop=(i + 1,), step=(1,))
+    return key
+
+
+def _half(key: Tensor, i: int) -> Tensor:
+    return ns.slice(valid(key), start=(i,), stop=(i + 1,), step=(1,))  # type: ignore[no-any-return]
 
 
 def size_of(shape: Shape) -> tuple[int, ...]:
@@ -134,9 +140,17 @@ def row(keys: Tensor, i: int) -> Tensor:
     return ns.reshape(ns.slice(keys, start=(i, 0), stop=(i + 1, 2), step=(1, 1)), shape=(2,))
 
 
-@exact
 def two(key: Tensor, /) -> tuple[Tensor, Tensor]:
-    """Two independent keys."""
+    """Two independent keys; by one call of NumPy's kernel where values may be looked at, since layers draw one in each call."""
+    found = seen(valid(key)) if at_once() else None
+    if found is None:
+        return _two(key)
+    pair = np.stack(get_backend("numpy").threefry2x32(found[0][:1], found[0][1:], *_COUNTS), axis=1)
+    return tuple(from_numpy(words, key.xp, key.dtype) for words in pair)  # type: ignore[return-value]
+
+
+@exact
+def _two(key: Tensor, /) -> tuple[Tensor, Tensor]:
     pair = _split(key, (2,))
     return row(pair, 0), row(pair, 1)
 

@@ -1,4 +1,4 @@
-"""NumPy: threefry2x32, many words in parts that stay in a cache, few as integers of Python's."""
+"""NumPy: threefry2x32, many words in parts that stay in a cache, few as integers of Python's; coins by halves of words."""
 
 from __future__ import annotations
 
@@ -35,6 +35,32 @@ def _packed(v: Array, like: Array, ones: int) -> int:
     return int.from_bytes(wide.tobytes(), "little")
 
 
+def coins(key: Array, *, shape: tuple[int, ...], most: int) -> Array:
+    """Whether words are at most `most`, see minidl.random.threefry."""
+    out = np.empty((*key.shape[:-1], *shape), np.bool_)
+    toss(key, most, out)
+    return out
+
+
+def toss(key: Array, most: int, out: Array) -> None:
+    """Coins into an array in C order: the upper halves of words decide but for ties, one in 2**16, where the other half is the lower one."""
+    lead = key.shape[:-1]
+    n = out.size // max(math.prod(lead), 1)
+    many = -(-n // 4)
+    words = np.empty((*lead, many, 2), "<u4")
+    first, second = np.empty((2, *lead, many), np.uint32)
+    rounds(key[..., :1], key[..., 1:], np.zeros(1, np.uint32), np.arange(many, dtype=np.uint32), first, second)
+    words[..., 0], words[..., 1] = first, second
+    halves = words.view("<u2").reshape(*lead, 4 * many)
+    high, low = divmod(most, 2**16)
+    part = halves[..., :n]
+    drawn = np.less(part, high, out=out.reshape(*lead, n))
+    ties = np.equal(part, high)
+    if ties.any():
+        turned = halves.reshape(*lead, 2 * many, 2)[..., ::-1].reshape(halves.shape)
+        drawn |= ties & (turned[..., :n] <= low)
+
+
 def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
     """Threefry on words side by side in Python's integers: a sum needs no mask before the end, where it has 38 bits."""
     n = out0.size
@@ -67,13 +93,13 @@ def rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array)
         high = spare[: a.size].reshape(a.shape)
         for i in range(5):
             for left, right in _ROTATIONS[i % 2]:
-                np.add(a, b, out=a)
-                np.left_shift(b, left, out=high)
-                np.right_shift(b, right, out=b)
-                np.bitwise_or(b, high, out=b)
-                np.bitwise_xor(b, a, out=b)
-            np.add(a, more[2 * i][part], out=a)
-            np.add(b, more[2 * i + 1][part], out=b)
+                np.add(a, b, a)
+                np.left_shift(b, left, high)
+                np.right_shift(b, right, b)
+                np.bitwise_or(b, high, b)
+                np.bitwise_xor(b, a, b)
+            np.add(a, more[2 * i][part], a)
+            np.add(b, more[2 * i + 1][part], b)
 
 
 def _blocks(shape: Sequence[int], most: int) -> Iterator[tuple[Any, ...]]:

@@ -1,11 +1,12 @@
-"""PyTorch: threefry2x32."""
+"""PyTorch: threefry2x32 and coins."""
 
 from __future__ import annotations
 
 import torch
 
 from minidl import shapes
-from minidl.random.on_numpy import rounds
+from minidl.backends import get
+from minidl.random.on_numpy import rounds, toss
 
 Tensor = torch.Tensor
 
@@ -30,3 +31,13 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
             b = (b << r | (b >> (32 - r)) & ((1 << r) - 1)) ^ a
         a, b = a + keys[(i + 1) % 3], b + (keys[(i + 2) % 3] + (i + 1))
     return a.view(torch.uint32), b.view(torch.uint32)
+
+
+def coins(key: Tensor, *, shape: tuple[int, ...], most: int) -> Tensor:
+    """On the CPU NumPy's, as threefry2x32."""
+    if type(key) is Tensor and key.device.type == "cpu":
+        out = torch.empty((*key.shape[:-1], *shape), dtype=torch.bool)
+        toss(key.numpy(), most, out.numpy())
+        return out
+    xp = get("torch", str(key.device))
+    return xp.decomposed("coins", xp)(key, shape=shape, most=most)  # type: ignore[no-any-return]

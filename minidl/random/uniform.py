@@ -12,7 +12,7 @@ import numpy as np
 
 from minidl import DType, Tensor, dtypes
 from minidl.extend import cast, constant, describe, from_numpy, home, ns, seen
-from minidl.random.keys import Shape, common, exact, float_dtype, parameter, size_of, two, words
+from minidl.random.keys import Shape, common, exact, float_dtype, parameter, size_of, two, valid, words
 
 #: dtype → (bits drawn, bits of the fraction): a draw is an integer of so many bits divided by their number, which is exact.
 _FRACTION = {"float32": (32, 23), "float16": (16, 10), "bfloat16": (8, 7)}
@@ -224,3 +224,20 @@ def bernoulli(key: Tensor, p: Any = 0.5, shape: Shape | None = None) -> Tensor:
 @exact
 def _coins(key: Tensor, p: Tensor, /, shape: tuple[int, ...]) -> Tensor:
     return ns.lt(unit(key, shape, p.dtype), p)
+
+
+def coins(key: Tensor, p: float = 0.5, shape: Shape = ()) -> Tensor:
+    """bool, True with probability p, a number, from a quarter of the words of bernoulli: what dropout draws.
+
+    Each element is exact to 2**-32. The two that share a word have it with its halves exchanged, and depend on each other by no more than 2**-16.
+    Raises ValueError for a number outside [0, 1].
+
+    >>> import minidl as md
+    >>> md.random.coins(md.random.key(0), 1.0, (2,)).tolist()
+    [True, True]
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"random.coins: p must be between 0 and 1, not {p}")
+    shape = size_of(shape)
+    most = round(p * 2**32) - 1
+    return constant(home(valid(key)), shape, False, dtypes.bool_) if most < 0 else ns.coins(valid(key), shape=shape, most=most)

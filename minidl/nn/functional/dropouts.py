@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import minidl as md
+from minidl.nn.functional import gates
 from minidl.nn.functional.activations import stored
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
@@ -20,8 +21,8 @@ def probability(name: str, p: float) -> None:
         raise ValueError(f"{name}: p is a probability, not {p}")
 
 
-def _kept(input: md.Tensor, p: float, shape: tuple[int, ...]) -> md.Tensor:
-    return md.random.bernoulli(md.random.default_generator.next_key(like=input), 1.0 - p, shape)
+def _drawn(input: md.Tensor, p: float, shape: tuple[int, ...]) -> md.Tensor:
+    return md.random.coins(md.random.default_generator.next_key(like=input), 1.0 - p, shape)
 
 
 def dropout(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
@@ -39,7 +40,7 @@ def _drop(name: str, input: md.Tensor, p: float, training: bool, shape: tuple[in
         return input
     if p == 1:
         return md.zeros_like(input) * input
-    return md.where(_kept(input, p, shape), input * (1.0 / (1.0 - p)), 0.0)
+    return gates.kept(_drawn(input, p, shape), input, scale=1.0 / (1.0 - p))
 
 
 def _channels(name: str, input: md.Tensor, p: float, training: bool, n: int) -> md.Tensor:
@@ -95,7 +96,7 @@ def _alpha(name: str, input: md.Tensor, p: float, training: bool, shape: tuple[i
     if p == 1:
         return md.zeros_like(input) * input
     a = 1.0 / math.sqrt((_ALPHA * _ALPHA * p + 1.0) * (1.0 - p))
-    return md.where(_kept(input, p, shape), input, _ALPHA) * a - _ALPHA * p * a
+    return md.where(_drawn(input, p, shape), input, _ALPHA) * a - _ALPHA * p * a
 
 
 def alpha_dropout(input: md.Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> md.Tensor:

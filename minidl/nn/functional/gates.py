@@ -1,4 +1,4 @@
-"""SiLU, hardswish and their derivatives as primitives, since torch has a kernel for each.
+"""SiLU, hardswish and their derivatives as primitives, since torch has a kernel for each; and dropout's choice, one operation instead of two.
 
 Promises: at -inf the value is 0 with derivative 0, at inf the derivative is 1, a nan has a derivative of nan; 16 bits are computed in float32 and
 rounded once. The derivatives of hardswish at its kinks, -3 and 3, are those from outside, 0 and 1.
@@ -64,6 +64,10 @@ def _hardswish_dx_x(xp: Any, c: Any, g: Any, x: Any) -> Any:
     return _narrow(xp, xp.where(xp.abs(y) >= 3.0, 0.0, d * h / 3.0), x)
 
 
+def _kept(xp: Any, mask: Any, x: Any, *, scale: float) -> Any:
+    return xp.where(mask, x * scale, 0.0)
+
+
 _options: Any = {"only": "float", "promote": "float"}
 silu = define(elementwise("silu", "x", lambda xp, g, x: xp.silu_dx(g, x), decompose=_silu, **_options), __package__)
 silu_dx = define(elementwise("silu_dx", "g x", lambda xp, c, x: xp.silu_dx(c, x), _silu_dx_x, decompose=_silu_dx, **_options), __package__)
@@ -71,3 +75,10 @@ hardswish = define(elementwise("hardswish", "x", lambda xp, g, x: xp.hardswish_d
 hardswish_dx = define(
     elementwise("hardswish_dx", "g x", lambda xp, c, x: xp.hardswish_dx(c, x), _hardswish_dx_x, decompose=_hardswish_dx, **_options), __package__
 )
+#: x times scale where mask holds, 0 elsewhere, whatever x is there.
+kept = define(
+    elementwise(
+        "kept", "mask x", None, lambda xp, g, mask, scale: xp.kept(mask, g, scale=scale), params="scale", only="inexact", promote="float",
+        joins=(1,), others=md.bool, decompose=_kept,
+    ), __package__,
+)  # fmt: skip
