@@ -66,8 +66,7 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
                 left.append(state.grad)
             return results, [*aliases.values()]
 
-        left: list[bool] = []
-        born = next(tape.count)
+        left, born = list[bool](), next(tape.count)
         with _journal() as journal:
             out, aliases = run([*map(as_constant, start)])
         before += journal.streams

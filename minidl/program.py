@@ -430,7 +430,7 @@ class Program:
         s.terms.append(
             f"{text}.__class__ is {s.name(x.__class__, 'T')} and {text}.xp is {s.name(x.xp, 'X')} and {text}.dtype is {s.name(x.dtype, 'D')}"
         )
-        s.terms.append(f"{s.native(text)}.shape == {x.shape!r}")
+        s.terms.append(f"{s.native(text) if hasattr(x.xp, 'asarray') else text}.shape == {x.shape!r}")  # the latter of a symbol that was kept
         s.terms.append(_node_term(text, x, None))
 
     def _backward(self, t: Trace, tracked: list[int], lifted: list[Any], nodes: list[Any]) -> tuple[list[Var], list[Any], list[int]]:

@@ -53,6 +53,7 @@ class Trace(Interpreter):
     """One tracing in progress: an xp that records."""
 
     name = "trace"
+    fuses = property(lambda self: self.closed and self.gone())  # which an eager backward pass asks first
 
     def __init__(self, parent: Any = None, home: Any = None):
         super().__init__()

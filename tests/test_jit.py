@@ -253,8 +253,12 @@ def test_a_failing_call_leaves_state_alone(backend):
 def test_escaped_symbols_and_branching_on_values_say_what_to_do(backend):
     kept = []
     md.jit(lambda x: (kept.append(x * 2.0), x)[1])(md.ones(2))
-    with pytest.raises(RuntimeError, match="after its trace ended"):
-        kept[0] + 1.0
+    w = md.ones(2, requires_grad=True)
+    md.jit(lambda x: (kept.append((w * x).sum()), x)[1])(md.ones(2))
+    total = kept[1]
+    for use in (lambda: kept[0] + 1.0, total.backward, total.item, lambda: md.autograd.grad(total, w), lambda: sum(kept), lambda: md.stack([total])):
+        with pytest.raises(RuntimeError, match=r"after its trace ended; return it from the function, or store it on a Module"):
+            use()
     with pytest.raises(TypeError, match=r"md\.where.*md\.cond"):
         md.jit(lambda x: x if x.sum() > 0 else -x)(md.ones(2))
     with pytest.raises(TypeError, match="batched by md.vmap"):
