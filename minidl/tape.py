@@ -140,7 +140,7 @@ class Opaque:
     def __init__(self, name: str, n: int, outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any], raw: Callable[..., Any] | None = None):
         self.name, self.n, self.outputs, self.vjp, self.jvp, self.raw = name, n, outputs, vjp, jvp, raw
 
-    def pull(self, node: Node, g: list, pending: dict, heap: list) -> None:
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
         xp = node[2]
         found = None if self.raw is None else self.raw(g)
         if found is None:
@@ -162,6 +162,21 @@ class Opaque:
                 outs = self.jvp([None if t is None else wrap_raw(t, None) for t in tangents])
             return [None if o is None else (node[2].lift(o)[0] if o.xp is not node[2] else o.payload) for o in outs]
         return self.jvp(list(tangents))
+
+
+class Single(Opaque):
+    """An opaque node of one output, which needs no projection."""
+
+    __slots__ = ()
+
+    def pull(self, node: Node, g: Any, pending: dict, heap: list) -> None:
+        super().pull(node, [g], pending, heap)
+
+    def pull_tensors(self, node: Node, g: Any, ns: Any, wrap: Any) -> list[Any]:
+        return self.vjp([g], tracked=True)
+
+    def push(self, node: Node, tangents: Sequence[Any], ns: Any, wrap: Any) -> Any:
+        return super().push(node, tangents, ns, wrap)[0]
 
 
 class Projection:
@@ -192,6 +207,8 @@ def opaque_nodes(
     xp: Any, name: str, parents: Sequence[Node | None], outputs: int, vjp: Callable[..., Any], jvp: Callable[..., Any], raw: Any = None
 ) -> list[Node]:
     """The nodes of the outputs of a call with its own derivative."""
+    if outputs == 1:
+        return [[next(count), Single(name, len(parents), 1, vjp, jvp, raw), xp, *parents]]
     node: Node = [next(count), Opaque(name, len(parents), outputs, vjp, jvp, raw), xp, *parents]
     return [[next(count), Projection(i), xp, node] for i in range(outputs)]
 

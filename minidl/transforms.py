@@ -349,18 +349,36 @@ def stands_for(
     >>> y.tolist(), x.grad.tolist()
     ([1.0, 4.0], [2.0, 4.0])
     """
-    kept = [None if x is None else (x.payload, x.xp, x.dtype, x.node) for x in inputs]  # what they are now
-    parents = [k and k[3] for k in kept]
-    xp = next(k[1] for k in kept if k is not None)
+    xp = next(x.xp for x in inputs if x is not None)
+    parents = [None if x is None else x.node for x in inputs]
     nodes: list[Any] = [None] * len(results)
     if any(parents) and (not busy[0] or state.grad):
-        wanted = [n is not None for n in parents]
-        run = lambda start: (outs if isinstance(outs := f(*start), tuple) else (outs,))[: len(results)]
-        rules = lambda: again(f.__name__, run, lambda: [k and Tensor(*k) for k in kept], [i if w else None for i, w in enumerate(wanted)])
-        raw = lambda cts: None if state.strong or state.interpreter is not None else back(wanted, *cts)
-        vjp, jvp = lambda cts, tracked: rules()[0](cts, tracked), lambda tangents: rules()[1](tangents)
-        nodes = tape.opaque_nodes(xp, f.__name__, parents, len(results), vjp, jvp, raw)
+        stood = _Stood(f, [None if x is None else (x.payload, x.xp, x.dtype, x.node) for x in inputs], parents, len(results), back)
+        nodes = tape.opaque_nodes(xp, f.__name__, parents, len(results), stood.vjp, stood.jvp, stood.raw)
     return [Tensor(v, xp, xp.dtype_of(v), n) for v, n in zip(results, nodes, strict=True)]
+
+
+class _Stood:
+    """The derivatives of what a kernel made; kept: its inputs, as they were then."""
+
+    __slots__ = ("back", "f", "kept", "n", "wanted")
+
+    def __init__(self, f: Callable[..., Any], kept: list[Any], parents: list[Any], n: int, back: Callable[..., Any]):
+        self.f, self.kept, self.n, self.back, self.wanted = f, kept, n, back, [p is not None for p in parents]
+
+    def raw(self, cts: Sequence[Any]) -> Sequence[Any] | None:
+        return None if state.strong or state.interpreter is not None else self.back(self.wanted, *cts)
+
+    def _rules(self) -> tuple[Callable[..., list[Any]], Callable[..., list[Tensor]]]:
+        run = lambda start: (outs if isinstance(outs := self.f(*start), tuple) else (outs,))[: self.n]
+        places = [i if w else None for i, w in enumerate(self.wanted)]
+        return again(self.f.__name__, run, lambda: [k and Tensor(*k) for k in self.kept], places)
+
+    def vjp(self, cts: Sequence[Any], tracked: bool) -> list[Any]:
+        return self._rules()[0](cts, tracked)
+
+    def jvp(self, tangents: Sequence[Any]) -> list[Tensor]:
+        return self._rules()[1](tangents)
 
 
 def _directions(name: str, tangents: Sequence[Any], primals: Sequence[Any]) -> list[Tensor]:

@@ -25,7 +25,7 @@ def on(backend, values, dtype=md.float32, tracked=True):
 
 
 def by_torch(t):
-    return type(t.node[1]).__name__ == "Projection"
+    return type(t.node[1]).__name__ in ("Projection", "Single")
 
 
 def derivatives(f, backend, values, dtype, g=None):

@@ -313,7 +313,8 @@ def _pieces(x: Tensor, a: int, sizes: Sequence[int], drop: bool) -> list[Tensor]
             xp, "pieces", [x.node], len(natives), lambda cts, tracked: [together(ns, cts)], lambda ts: _pieces(ts[0], a, sizes, drop),
             None if xp.widens and not x.dtype.fast else lambda cts: [together(xp.bare, cts)],
         )  # fmt: skip
-        nodes[0][3][1] = Held(nodes[0][3][1])  # it keeps nothing, so each part may have a pass of its own
+        whole = nodes[0] if len(nodes) == 1 else nodes[0][3]
+        whole[1] = Held(whole[1])  # it keeps nothing, so each part may have a pass of its own
     return [Tensor(v, xp, x.dtype, node) for v, node in zip(natives, nodes, strict=False)]
 
 

@@ -77,10 +77,13 @@ def _by_kernel(name: str, f: F) -> F:
         if found is None:
             return f(*args)
         results, others, back = found
-        function = lambda *data: f(*data, *static)
-        function.__name__ = name
         one = not isinstance(results, tuple)
-        out = md.extend.stands_for(function, data, (results,) if one else results, back)
+        if tracked:
+            function = lambda *data: f(*data, *static)
+            function.__name__ = name
+            out = md.extend.stands_for(function, data, (results,) if one else results, back)
+        else:
+            out = [Tensor(v, xp, xp.dtype_of(v)) for v in ((results,) if one else results)]  # type: ignore[union-attr]
         if one and not others:
             return out[0]
         return *out, *[None if v is None else Tensor(v, xp, xp.dtype_of(v)) for v in others]  # type: ignore[union-attr]
