@@ -1,8 +1,9 @@
 """A CUDA device for tests on machines without one: tensors that say they lie on cuda:0, whose elements lie on the CPU and are computed there.
 
 What it shows of the torch backend on a GPU: the values that its paths for CUDA give; that no operation is given tensors of two devices (CUDA takes
-0-d tensors of the CPU beside its own, and indices); and how often the host waits for the device. What it cannot show: what CUDA's own kernels
-compute, streams, graphs, Triton and time.
+0-d tensors of the CPU beside its own, and indices); how often the host waits for the device; and what a replayed graph does: it runs again what was
+recorded, on the memory that it was recorded on, and nothing of Python, and an operation that a capture cannot hold fails. What it cannot show: what
+CUDA's own kernels compute, streams, the memory pools of graphs, Triton and time.
 
 torch lets a mode answer for every operation (torch.utils._python_dispatch), and asks no driver for the tensors of a mode with FakeTensorMode's key.
 """
@@ -59,6 +60,8 @@ class PretendedCuda(TorchDispatchMode):
         super().__init__()
         self._mode_key = torch._C._TorchDispatchModeKey.FAKE  # so that torch does not look for a driver
         self.waits: Counter[str] = Counter()
+        self.ran = 0  # operations on the device
+        self.tape: list[tuple[Any, Any, Any, Any]] | None = None  # of a graph that is being captured
 
     def __enter__(self) -> PretendedCuda:
         torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device="cuda") makes the tensor on the CPU and copies it
@@ -81,6 +84,11 @@ class PretendedCuda(TorchDispatchMode):
         masks = name in INDEXED and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
         if ours and (name in WAITS or not there or masks):
             self.waits[name] += 1
+        if self.tape is not None and (
+            (ours and (name in WAITS or not there or masks)) or (there and any(type(x) is not OnCuda and x.ndim for x in tensors))
+        ):
+            raise RuntimeError(f"{name}: the host would wait for the device, which a capture cannot hold")
+        self.ran += there
         known = {id(x.elements): x for x in ours}
         out = function(*tree_map(_elements, args), **tree_map(_elements, kwargs))
 
@@ -91,7 +99,39 @@ class PretendedCuda(TorchDispatchMode):
                 return x.clone() if id(x) in known else x
             return known[id(x)] if id(x) in known else OnCuda(x)
 
-        return tree_map(result, out)
+        out = tree_map(result, out)
+        if self.tape is not None and there:
+            self.tape.append((function, args, kwargs, out))
+        return out
+
+
+class Capture:
+    """torch.cuda.CUDAGraph, and what stands around a capture."""
+
+    mode: PretendedCuda
+    made = 0
+
+    def __init__(self) -> None:
+        self.tape: list[tuple[Any, Any, Any, Any]] = []
+
+    @contextlib.contextmanager
+    def capture(self, **_: Any) -> Iterator[None]:
+        Capture.made += 1
+        self.mode.tape = []
+        try:
+            yield
+            self.tape = self.mode.tape
+        finally:
+            self.mode.tape = None
+
+    def replay(self) -> None:
+        """Run what was recorded on the elements that it was recorded on; a result goes where it lay."""
+        with torch._C._DisableTorchDispatch():
+            for function, args, kwargs, out in self.tape:
+                new = function(*tree_map(_elements, args), **tree_map(_elements, kwargs))
+                for old, now in zip(tree_leaves(out), tree_leaves(new), strict=True):
+                    if isinstance(now, torch.Tensor) and now.data_ptr() != old.elements.data_ptr():
+                        old.elements.copy_(now)
 
 
 def _elements(x: Any) -> Any:
@@ -111,7 +151,12 @@ def pretended_cuda() -> Iterator[PretendedCuda]:
             run(self)
 
     answers = {"is_available": True, "device_count": 1, "synchronize": None, "is_current_stream_capturing": False}
+    Capture.mode, Capture.made = mode, 0
+    parts = dict.fromkeys(("Stream", "Event", "current_stream", "stream", "device"), lambda *_: mock.MagicMock())
+    parts |= {"CUDAGraph": Capture, "graph": lambda captured, **how: captured.capture(**how)}
     with contextlib.ExitStack() as stack:
+        for name, value in parts.items():
+            stack.enter_context(mock.patch.object(torch.cuda, name, value))
         for name, value in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, lambda *_, value=value: value))
         stack.enter_context(mock.patch.object(threading.Thread, "run", with_mode))

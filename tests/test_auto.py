@@ -322,6 +322,17 @@ def test_a_plain_jit_explains_itself(capsys):
     assert str(told).strip() == text.strip() and repr(told).startswith("<explanation: step")
 
 
+def test_the_program_that_numpy_runs_can_be_read():
+    def f(x):
+        c = x - x.mean(axis=1, keepdims=True)
+        return md.exp(c * 0.25) / (c * c).sum(axis=1, keepdims=True)
+
+    source = md.jit(f).explain(md.ones((2048, 512), backend="numpy")).source
+    assert "for i0 in range(0, 2048, " in source and " = 0.25  # float32\n" in source and "exp(" in source and "out=" in source
+    compile(source, "program", "exec")
+    assert md.jit(f, backend="jax").explain(md.ones((4, 4), backend="numpy")).source.startswith("def f(a: 'f32[4,4]')")
+
+
 @pytest.mark.parametrize("winner", NAMES)
 def test_gradients_of_a_chosen_program(winner, monkeypatch):
     slow(monkeypatch, "torch" if winner == "numpy" else "numpy")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
 from domains import ROWS
-from pretended_cuda import OnCuda, pretended_cuda
+from pretended_cuda import Capture, OnCuda, pretended_cuda
 
 import minidl as md
 from minidl.testing.checks import study
@@ -103,3 +105,78 @@ def test_the_pretended_device_refuses_what_cuda_refuses(cuda):
         here + there
     assert (there + torch.tensor(2.0)).device.type == "cuda" and not cuda.waits
     assert there[1].item() == 1.0 and (there > 0).cpu().tolist() == [True] * 3 and cuda.waits
+
+
+# ---- replayed graphs ------------------------------------------------------------------------------------------------------------------------
+def _trained(mode, make, steps=5):
+    """The losses of a network with dropout and normalisation, whose rate changes, and its weights."""
+    images, labels = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32), np.arange(8) % 4
+    with md.use_backend("torch", "cuda"):
+        md.manual_seed(0)
+        parts = [md.nn.Conv2d(3, 4, 3), md.nn.BatchNorm2d(4), md.nn.ReLU(), md.nn.MaxPool2d(2), md.nn.Dropout(0.2), md.nn.Flatten()]
+        model = md.nn.Sequential(*parts, md.nn.LayerNorm(36), md.nn.Linear(36, 4))
+        optimizer = make(model.parameters(), lr=0.05)
+        x, y = md.asarray(images), md.asarray(labels)
+
+        def step(x):
+            optimizer.zero_grad()
+            loss = md.nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        step = md.jit(step, mode=mode)
+        losses = []
+        for k in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.05 / (k + 1)
+            losses.append(step(x * (1 + k)).detach())
+        return losses, [p.detach() for p in model.state_dict().values()], step
+
+
+@pytest.mark.parametrize("make", [md.optim.SGD, md.optim.AdamW])
+def test_a_replayed_step_trains_as_another_does(make, cuda):
+    """Each loss is read at the end, when later steps have written over all that the capture holds."""
+    want, weights, _ = _trained(None, make)
+    assert Capture.made == 0
+    got, others, step = _trained("cudagraph", make)
+    assert Capture.made == step.compiles == 1
+    for a, b in zip((*got, *others), (*want, *weights), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-6)
+
+
+def test_a_replay_is_copies_in_one_launch_and_copies_out(cuda):
+    f = md.jit(lambda x, y: (md.tanh(x @ y).sum(axis=0), x * 2.0, x), mode="cudagraph")
+    x, y = md.ones((4, 4), **THERE), md.ones((4, 4), **THERE)
+    first = f(x, y)
+    cuda.ran, cuda.waits = 0, type(cuda.waits)()
+    second = f(x * 3.0, y)
+    assert cuda.ran == 1 + 2 + 3 and not cuda.waits and Capture.made == 1  # the test's own product, what goes in, what comes out
+    assert [o.tolist()[0] for o in (first[1], second[1])] == [[2.0] * 4, [6.0] * 4]
+    places = [t.payload.elements.data_ptr() for t in (x, y, *first, *second)]
+    assert len(set(places)) == len(places)
+
+
+def test_threads_take_turns_at_a_capture(cuda):
+    f = md.jit(lambda x: (x * 2.0 + 1.0).sum(axis=1), mode="cudagraph")
+    f(md.zeros((64, 64), **THERE))
+    found = {}
+
+    def work(k):
+        found[k] = [f(md.full((64, 64), float(k + i), **THERE)) for i in range(20)]
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for k, outs in found.items():
+        assert [o.numpy()[0] for o in outs] == [64.0 * (2 * (k + i) + 1) for i in range(20)]
+    assert Capture.made == 1
+
+
+def test_what_a_capture_cannot_hold_is_refused(cuda):
+    loop = md.jit(lambda x: md.while_loop(lambda v: v.sum() < 100.0, lambda v: v * 2.0, x), mode="cudagraph")
+    with pytest.raises(NotImplementedError, match="mode='cudagraph': while_loop decides by values what runs next"):
+        loop(md.ones((3,), **THERE))
+    with pytest.raises(RuntimeError, match="which a capture cannot hold"), torch.cuda.graph(torch.cuda.CUDAGraph()):
+        torch.ones(3, device="cuda").sum().item()

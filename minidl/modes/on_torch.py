@@ -243,7 +243,7 @@ def cudagraph(program: Program, inputs: Kinds, device: torch.device, graph: Grap
                 program(*held)
         torch.cuda.current_stream(device).wait_stream(side)
         captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured):
+        with torch.cuda.graph(captured, capture_error_mode="thread_local"):  # other threads may allocate meanwhile
             out = program(*held)
         last = torch.cuda.Event()
         last.record(torch.cuda.current_stream(device))
