@@ -28,7 +28,7 @@ class Explanation:
         """The program as Python: on numpy the text that runs, with its blocks and the memory that it writes over, below the numbers that it names;
         on an engine that compiles to machine code, or for torch where it writes over state, the graph."""
         program, engine = self._program, self._program.engine
-        run = engine.compile(program.graph, (*program.donated, *engine.expendable(program))) if engine.xp.name in ("numpy", "torch") else None
+        run: Any = engine.compile(program.graph, (*program.donated, *engine.expendable(program))) if engine.xp.name in ("numpy", "torch") else None
         if getattr(run, "__source__", None) is None:
             return str(program.graph)
         code = inspect.unwrap(run)

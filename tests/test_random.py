@@ -147,6 +147,17 @@ def test_coins_are_the_words_of_threefry_and_those_with_their_halves_exchanged(p
     assert abs(pairs - p * p) <= 5 * (p * p * (1 - p * p) * 2 / many.size) ** 0.5 + 2.0**-16
 
 
+def test_coins_are_the_same_where_torchs_compiler_reads():
+    keys = md.random.key(7), md.random.split(md.random.key(3), 3)
+
+    def f(key, rows):
+        return [md.random.coins(key, 0.3, shape) for shape in ((), (3, 7), (0, 4))], md.vmap(lambda k: md.random.coins(k, 0.3, (6,)))(rows)
+
+    want, got = (md.jit(f, backend=name, mode=mode)(*keys) for name, mode in (("numpy", None), ("torch", "inductor")))
+    for a, b in zip(md.tree.leaves(want), md.tree.leaves(got), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
 def test_coins_take_a_key_and_a_probability():
     key = md.random.key(0)
     assert md.random.coins(key, 0.5, (0, 3)).shape == (0, 3) and md.jit(lambda k: md.random.coins(k, 0.5, (2, 0)))(key).shape == (2, 0)

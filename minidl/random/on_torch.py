@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from minidl import shapes
-from minidl.backends import get
 from minidl.random.on_numpy import rounds, toss
 
 Tensor = torch.Tensor
@@ -34,10 +35,16 @@ def threefry2x32(k0: Tensor, k1: Tensor, x0: Tensor, x1: Tensor) -> tuple[Tensor
 
 
 def coins(key: Tensor, *, shape: tuple[int, ...], most: int) -> Tensor:
-    """On the CPU NumPy's, as threefry2x32."""
+    """On the CPU NumPy's, as threefry2x32; elsewhere, and where a compiler reads, on signed views: with the sign bit turned they have the order of
+    unsigned numbers."""
+    lead, n = tuple(key.shape[:-1]), math.prod(shape)
+    quarter = -(-n // 4)
     if type(key) is Tensor and key.device.type == "cpu":
-        out = torch.empty((*key.shape[:-1], *shape), dtype=torch.bool)
+        out = torch.empty((*lead, *shape), dtype=torch.bool)
         toss(key.numpy(), most, out.numpy())
         return out
-    xp = get("torch", str(key.device))
-    return xp.decomposed("coins", xp)(key, shape=shape, most=most)  # type: ignore[no-any-return]
+    counters = torch.arange(quarter, dtype=torch.int32, device=key.device).view(torch.uint32)
+    zero = torch.zeros((), dtype=torch.int32, device=key.device).view(torch.uint32)
+    a, b = (word.view(torch.int32) for word in threefry2x32(key[..., :1], key[..., 1:], zero, counters))
+    words = torch.stack([w for word in (a, b) for w in (word << 16 | (word >> 16) & 0xFFFF, word)], -1)
+    return ((words ^ -(2**31)) <= most - 2**31).reshape((*lead, 4 * quarter))[..., :n].reshape((*lead, *shape))
