@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from minidl.graph import Graph
 from minidl.handover import Stay, _held, handed, hold, lock, look, place_all, release, resident, shield, turns, unshield, ways
 from minidl.lowering import expand
 from minidl.passes import inlined, simplify
-from minidl.program import Program, number, rebuilding
+from minidl.program import MISS, Program, number, rebuilding
 from minidl.tensors import Tensor
 
 #: Bytes of state from which a program is given the old state's memory for the new one; below, the proof that it may costs more than it brings. And
@@ -95,7 +96,8 @@ def _beside(home: Any, name: str) -> Any:
 
 
 def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = None) -> None:
-    """Give the program its `call`: a function of (args, kwargs) that returns the result, or MISS where a guard fails; see `entry`.
+    """Give the program its `call`, a function of the arguments that returns the result, or MISS where a guard fails; and `linked(busy, again)`, which
+    makes the same of the same code for as long as no setting is in force: then, and where a guard fails, it hands the arguments to `again`.
 
     run: the compiled graph, with what is expendable donated, where the caller has it already.
     """
@@ -112,7 +114,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     made, result = _result(program, engine.crosses)  # which may add to the names
     path = "shape" if engine.crosses else engine.xp.shape_path
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
-    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, Result=Tensor, new=object.__new__)
+    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, new=object.__new__)
+    env["Result"] = resident(Tensor, engine.xp) if engine.crosses else Tensor
     way = engine.ways
     values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]
     numbers = {f"h{k}": (i.text, graph.inputs[k].dtype) for k, i in enumerate(program.inputs) if i.kind == "number"}
@@ -126,13 +129,13 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         env.update(K=way.native, owners=sys.getrefcount, kept=_later(lambda: engine.compile(graph)))
         env.update(alone=threading.active_count, hold=hold, release=release, shield=shield, unshield=unshield)
         function = f"(run if {' and '.join(sole)} else kept)"
-    lines = ["def call(args, kwargs):", "    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in s.unpack)]
-    lines += [f"        {line}" for line in _read(natives, env, engine)]
-    lines.append(f"        if not ({terms}): return MISS")
+    lines = ["    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in s.unpack)]
+    lines += [f"        {name} = {text}.{'_lies' if engine.crosses else 'payload'}" for text, name in natives.items()]
+    lines.append(f"        if not ({terms}): break")
     if numbers:
         env["numbers"] = _Numbers(engine.xp, [dtype for _, dtype in numbers.values()])
         lines.append(f"        {_tuple([*numbers])} = numbers({_tuple([text for text, _ in numbers.values()])})")
-    lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): return MISS")
+    lines.append("    except (AttributeError, KeyError, IndexError, TypeError, ValueError): break")
     if engine.crosses and natives:  # a slot may have been read while a program of another thread was writing over it
         lines.append(f"    if away or turns[0] != turn: {'; '.join(f'{name} = look({text})' for text, name in natives.items())}")
         given_up = {program.inputs[k].text for k in program.donated}
@@ -177,21 +180,11 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines[mark:] = [*before, *(f"    {line}" for line in lines[mark:]), *after]
 
     env["released"] = tape.released_node(engine.home)
-    text = "\n".join(lines) + "\n"
     place = {**{k: f"o[{n}]" for n, k in enumerate(left)}, **stored}
-    program.call = load(re.sub(r"\bo\[(\d+)\]", lambda m: place[int(m[1])], text), env, "call")
-
-
-def entry(program: Program, again: Callable[[tuple, dict[str, Any]], Any]) -> Callable[..., Any]:
-    """The program's `call` as a function of the arguments themselves, for as long as no setting is in force: then, and where a guard fails, it hands
-    them to `again`."""
-    text = re.sub("return MISS$", "break", program.call.__source__, flags=re.MULTILINE)  # type: ignore[attr-defined]
-    _, *lines = text.splitlines()
-    inside = "\n".join(f"    {line}" for line in lines)
-    text = f"def entry(*args, **kwargs):\n    while not busy[0]:\n{inside}\n    return again(args, kwargs)\n"
-    env: dict[str, Any] = program.call.__globals__  # type: ignore[attr-defined]
-    env.update(busy=busy, again=again)
-    return load(text, env, "entry")
+    body = re.sub(r"\bo\[(\d+)\]", lambda m: place[int(m[1])], textwrap.indent("\n".join(lines), " " * 8))
+    text = f"def linked(hold_off, again):\n    def call(*args, **kwargs):\n        while not hold_off[0]:\n{body}\n"
+    program.linked = load(f"{text}        return again(args, kwargs)\n    return call\n", env, "linked")
+    program.call = program.linked([0], lambda args, kwargs: MISS)
 
 
 def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:
@@ -203,13 +196,6 @@ def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> di
     pairs = zip(graph.inputs, program.inputs, strict=True)
     names = {v: program.source.natives[i.text] for k, (v, i) in enumerate(pairs) if i.kind != "number" and k not in given}
     return {k: names[v] for k, v in enumerate(graph.outputs[: program.n_out]) if k >= len(program.dtypes) and v in names}
-
-
-def _read(natives: dict[str, str], env: dict[str, Any], engine: Engine) -> list[str]:
-    """Lines that read the payloads; where arrays change their library, whatever a slot holds."""
-    if engine.crosses:
-        env.update(Result=resident(Tensor, engine.xp))
-    return [f"{name} = {text}.{'_lies' if engine.crosses else 'payload'}" for text, name in natives.items()]
 
 
 def _tuple(names: Sequence[str]) -> str:

@@ -10,7 +10,8 @@ import itertools
 import linecache
 import types
 import weakref
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
@@ -79,17 +80,29 @@ def emit(
     return "\n".join(lines) + "\n", env
 
 
+class _Packed(Sequence[str]):
+    """The lines of a text that is run often and read seldom."""
+
+    def __init__(self, text: str):
+        self.text = zlib.compress(text.encode(), 1)
+
+    def __getitem__(self, i: Any) -> Any:
+        return zlib.decompress(self.text).decode().splitlines(True)[i]
+
+    def __len__(self) -> int:
+        return len(self[:])
+
+
 def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
-    """Run a source text and return the function `name` that it defines; tracebacks will show its lines. What env and Python call by that name they
-    still do: a user's function may be called `empty` or `range`."""
+    """Run a source text and return the function `name` that it defines; tracebacks and inspect.getsource show its lines. What env and Python call by
+    that name they still do: a user's function may be called `empty` or `range`."""
     filename = f"<minidl {name} {next(_serial)}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    linecache.cache[filename] = (len(source), None, _Packed(source), filename)  # type: ignore[assignment]
     env.setdefault("__name__", "minidl.generated")  # whose functions it makes
     before = {name: env[name]} if name in env else {}
     exec(compile(source, filename, "exec"), env)
     function = env.pop(name)
     env.update(before)
-    function.__source__ = source
     weakref.finalize(function.__code__, linecache.cache.pop, filename, None).atexit = False
     return function
 

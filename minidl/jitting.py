@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from minidl.backends import automatic
-from minidl.calls import Engine, entry, link
+from minidl.calls import Engine, link
 from minidl.context import busy, satellite, state
 from minidl.graph import Graph
 from minidl.guards import JitWarning
@@ -106,11 +106,11 @@ class Jitted:
         """The result of the program that fits, or MISS."""
         for program in () if self.always else self.programs:
             if program.holds():
-                out = program.call(args, kwargs)
+                out = program.call(*args, **kwargs)
                 if out is not MISS:
                     if program.usual and not busy[0]:
                         if program.entry is None:
-                            program.entry = entry(program, self._again)
+                            program.entry = program.linked(busy, self._again)
                         self._go(program.entry)
                     return out
         return MISS
@@ -135,7 +135,7 @@ class Jitted:
             elif program.once is None:
                 self._keep(program)
             self._once = program.once
-        out = program.call(args, kwargs)
+        out = program.call(*args, **kwargs)
         if out is MISS:
             changed = "; ".join(program.why(args, kwargs))
             raise RuntimeError(f"jit: the function changes what it reads, so a program for it would never fit: {changed}")

@@ -73,7 +73,8 @@ class _Source:
 class Program:
     """One traced version of a function, with its guards; `call` is there once minidl.calls.link has run."""
 
-    call: Callable[[tuple, dict[str, Any]], Any]
+    call: Callable[..., Any]
+    linked: Callable[..., Callable[..., Any]]
     entry: Callable[..., Any] | None = None
     engine: Any
     report: Any

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import gc
+import inspect
 import linecache
 import math
 import pickle
@@ -557,7 +558,23 @@ def test_the_text_of_a_program_goes_with_it(on_numpy):
     assert len(linecache.cache) == before
 
 
-@pytest.mark.parametrize("key", ["N[0]", "o[0]", "return MISS", "p0.shape", "it's"])
+def test_the_text_of_a_program_is_packed_and_its_call_compiled_once(on_numpy):
+    def f(x):
+        for i in range(100):
+            x = md.sin(x) * (i + 0.5)
+        return x
+
+    jitted = md.jit(f)
+    jitted(md.ones(2)), jitted(md.ones(2))
+    (program,) = jitted.programs
+    run = inspect.unwrap(program.call.__globals__["run"])
+    lines = linecache.getlines(run.__code__.co_filename)
+    assert "".join(lines) == inspect.getsource(run) and inspect.getsource(run).count("sin(") == 100
+    assert lines[1] == linecache.getline(run.__code__.co_filename, 2) and len(lines.text) < len(inspect.getsource(run)) / 3
+    assert program.entry is not program.call and program.entry.__code__ is program.call.__code__
+
+
+@pytest.mark.parametrize("key", ["N[0]", "o[0]", "break", "p0.shape", "it's"])
 def test_keys_that_read_like_the_text_of_a_program(key, backend):
     f = md.jit(lambda d: {key: d[key] * 2.0})
     assert f({key: md.ones(2)})[key].tolist() == f({key: md.ones(2)})[key].tolist() == [2.0, 2.0] and f.compiles == 1

@@ -1,5 +1,6 @@
 """What only the NumPy backend promises: accurate special functions, silence, and programs that write over nothing but their own dead values."""
 
+import inspect
 import math
 import threading
 import types
@@ -174,7 +175,7 @@ def test_a_product_with_a_much_larger_matrix_is_made_the_other_way_round(letters
     args = [md.asarray(a, dtype=md.float32, backend="numpy") for a in (x if letters[0] == "m" else x.T, w)]
     graph = md.trace(lambda x, w: md.einsum(letters, x, w))(*args)
     run = xp.compile(graph)
-    assert "matmul_turned" in run.__source__
+    assert "matmul_turned" in inspect.getsource(run)
     np.testing.assert_allclose(run(*(a.payload for a in args))[0], x @ w.T, rtol=1e-4, atol=1e-4)
 
 
@@ -253,7 +254,7 @@ def test_a_program_overwrites_its_dying_operands():
     r = Recorder()
     x = r.input(4, 4)
     graph = r.graph(r.add(r.sin(r.mul(x, x)), x))
-    source = xp.compile(graph).__source__
+    source = inspect.getsource(xp.compile(graph))
     assert source.count("out=") == 2 and "out=a" not in source
     check_program(graph, [np.random.default_rng(0).normal(size=(4, 4))])
 
