@@ -65,6 +65,27 @@ def test_a_number_is_taken_along_dim_0_or_its_last_one(name):
         call(idiom, 1, False) if name != "aminmax" else call(idiom, 1, True)
 
 
+@pytest.mark.parametrize("right", [False, True])
+def test_each_row_of_a_sorted_tensor_is_searched_for_itself(right, backend):
+    r = np.random.default_rng(0)
+    x, v = r.integers(0, 6, (2, 3, 5)).astype(np.float32), r.integers(-1, 7, (2, 3, 4)).astype(np.float32)
+    order = np.argsort(x, -1)
+    want = torch.searchsorted(torch.tensor(x), torch.tensor(v), right=right, sorter=torch.tensor(order)).tolist()
+    for wrap in (lambda f: f, md.jit):
+        assert wrap(lambda x, v: md.searchsorted(md.sort(x), v, right=right))(md.tensor(x), md.tensor(v)).tolist() == want
+    assert md.searchsorted(md.tensor(x), md.tensor(v), right=right, sorter=md.tensor(order)).tolist() == want
+    assert md.searchsorted(md.zeros((0, 3)), md.zeros((0, 2))).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"leading axes of f32\[2,3,4\], not be f32\[3,5\]"):
+        md.searchsorted(md.tensor(x[0]), md.tensor(v))
+
+
+def test_a_diagonal_is_said_by_places_as_in_numpy_and_pytorch():
+    x = np.arange(24).reshape(2, 3, 4)
+    for T in (md, idiom):
+        assert T.diagonal(T.tensor(x), 1, 0, 2).tolist() == T.tensor(x).diagonal(1, 0, 2).tolist() == x.diagonal(1, 0, 2).tolist()
+        assert T.diagonal(T.tensor(x), offset=1, dim1=0, dim2=2).tolist() == torch.diagonal(torch.tensor(x), 1, 0, 2).tolist()
+
+
 def test_functionals_take_a_number_along_a_dim():
     x = md.tensor(2.0, requires_grad=True)
     out = [F.softmax(x, -1), F.log_softmax(x, 0), F.softmin(x, dim=0), F.normalize(x, dim=0), F.gumbel_softmax(x, hard=True)]

@@ -16,7 +16,8 @@ __all__ = ["isin", "searchsorted", "unique_all", "unique_counts", "unique_invers
 def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None) -> Tensor:
     """Where the elements of x2 belong in the sorted 1-d array x1: before equal ones ("left") or after ("right"). nan counts as the largest.
 
-    Binary search in log2(n) steps over all of x2 at once. Raises ValueError for another side or an x1 that is not 1-d.
+    Binary search in log2(n) steps over all of x2 at once. An x1 of more axes has those before the last in common with x2, and each row is for itself,
+    as in PyTorch. Raises ValueError for another side or other leading axes.
 
     >>> md.searchsorted(md.tensor([1, 3, 5]), md.tensor([3, 4])).tolist()
     [1, 2]
@@ -25,12 +26,18 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     x2 = operand(x2, x1)
     if side not in ("left", "right"):
         raise ValueError(f"searchsorted: side {describe(side)} is neither 'left' nor 'right'")
-    if x1.ndim != 1:
-        raise ValueError(f"searchsorted: the sorted array must be 1-d, not {describe(x1)}")
+    if not x1.ndim or (x1.ndim > 1 and x1.shape[:-1] != x2.shape[:-1]):
+        raise ValueError(f"searchsorted: the sorted array must be 1-d, or have the leading axes of {describe(x2)}, not be {describe(x1)}")
     if sorter is not None:
-        x1 = md.take(x1, operand(sorter, x1))
-        if x1.ndim != 1:
-            raise ValueError(f"searchsorted: the sorter {describe(x1)} must be 1-d, as the sorted array is")
+        order = operand(sorter, x1)
+        if order.ndim != x1.ndim:
+            raise ValueError(f"searchsorted: the sorter {describe(order)} must have as many axes as the sorted array {describe(x1)}")
+        x1 = md.take_along_axis(x1, order, axis=-1)
+    if x1.ndim > 1:
+        if not x2.size:
+            return create("full", home(x1), md.int64, shape=x2.shape, value=0)
+        rows = md.vmap(lambda row, values: searchsorted(row, values, side=side))(*(md.reshape(a, (-1, a.shape[-1])) for a in (x1, x2)))
+        return md.reshape(rows, x2.shape)
     n = x1.shape[0]
     low = ns.broadcast_to(create("full", home(x1), md.int64, shape=(), value=0), shape=x2.shape)
     high = ns.add(low, n)

@@ -3,7 +3,7 @@
     torch.equal(a, b)                        one bool
     torch.max(x, dim), min, median, sort     values and places, wherever the axis is said; torch.sort(x) along the last one; nanmedian, too
     torch.squeeze(x, dim)                    leaves an axis that has another size than 1
-    torch.argsort, diagonal, diff, tensordot, polygamma
+    torch.argsort, diff, tensordot, polygamma
                                              take PyTorch's positions
     torch.add, subtract, round               take alpha and decimals
     torch.std(x), torch.var(x)               corrected
@@ -33,7 +33,7 @@ from minidl.idioms.numbers import ALONG, along
 from minidl.idioms.shaping import Pair
 
 __all__ = [
-    "add", "argsort", "diagonal", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "round", "sort",
+    "add", "argsort", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "round", "sort",
     "squeeze", "std", "sub", "subtract", "take", "tensordot", "trace", "var",
 ]  # fmt: skip
 #: NumPy's words, which PyTorch's functions understand beside their own.
@@ -125,11 +125,6 @@ def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
     ((2, 3), (2, 1, 3))
     """
     return words.squeezed(input, dim)
-
-
-def diagonal(input: md.Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> md.Tensor:
-    """A diagonal of two axes, as the last one."""
-    return md.diagonal(input, offset=offset, axis1=dim1, axis2=dim2)
 
 
 @_worded

@@ -371,7 +371,7 @@ def tile(x: Any, /, repetitions: Any) -> Tensor:
     return ns.reshape(wide, shape=tuple(s * r for s, r in zip(shape, reps, strict=True)))
 
 
-def diagonal(x: Any, /, *, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+def diagonal(x: Any, /, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
     """The elements x[i, i + offset, ...] of two axes, the first two by default, as a new last axis; md.linalg.diagonal has those of the
     last two. It is one strided slice of the flattened axes.
 
