@@ -68,7 +68,7 @@ AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "m
 WHY = {
     "tiny100: minidl jax jit": "a call takes 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
-    "mlp: minidl numpy": "turned products, which pay on other processors, cost .07 of its 3.9 ms here, and cross-entropy's law .02; the rest is open",
+    "mlp: minidl numpy": "level: .98 alone in a process, 1.00 to 1.01 in turns; cross-entropy's law costs 14 µs and guards and results 20, of 3,820",
     "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 ms, 130 loops 2.1, Python 1.4",
     "cnn: minidl numba": "OpenBLAS's second thread spins .1 s after a product; alone in a process a step takes 1.35 ms of torch's 1.70 to 1.88",
@@ -79,7 +79,7 @@ WHY = {
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch are 2.9 of eager's 3.6 MB; jit keeps .75 MB of activations between calls, and .24 of program",
     "memory: cnn": "arrays take 1.5 of eager's 2.7 MB, .56; the program itself, .34 MB of Python objects, counts, too",
-    "adamw: minidl jax jit": "1.03 to 1.07 without other sides: its kernels take 355 µs, jax.jit's 346, and a call 5 µs more of Python",
+    "adamw: minidl jax jit": "level in turns, medians .99 to 1.03: XLA's kernels take as long as jax.jit's, and a call 5 µs more of Python",
     "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 

@@ -1,7 +1,11 @@
 """What only the NumPy backend promises: accurate special functions, silence, and programs that write over nothing but their own dead values."""
 
+import ctypes
 import inspect
 import math
+import os
+import subprocess
+import sys
 import threading
 import types
 import warnings
@@ -14,7 +18,7 @@ import minidl.arrays.special
 import minidl.arrays.windows
 import minidl.control  # as the lines above, which put primitives into the table
 from minidl import dtypes
-from minidl.backends import get
+from minidl.backends import get, numpy_helpers
 from minidl.backends.numpy_backend import make
 from minidl.backends.numpy_helpers import where
 from minidl.dtypes import bfloat16, complex64, float16, float32, float64, int8, int32, int64, uint8
@@ -169,14 +173,26 @@ def test_max_pool_never_chooses_padding():
 
 
 @pytest.mark.parametrize("letters", ["mk,nk->mn", "km,nk->mn"])
-def test_a_product_with_a_much_larger_matrix_is_made_the_other_way_round(letters):
+@pytest.mark.parametrize("wide", [True, False])
+def test_a_product_with_a_much_larger_matrix_is_made_the_other_way_round_with_avx512(letters, wide, monkeypatch):
+    monkeypatch.setattr(numpy_helpers, "_wide", lambda: wide)
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(8, 512)), rng.normal(size=(64, 512))
     args = [md.asarray(a, dtype=md.float32, backend="numpy") for a in (x if letters[0] == "m" else x.T, w)]
     graph = md.trace(lambda x, w: md.einsum(letters, x, w))(*args)
     run = xp.compile(graph)
-    assert "matmul_turned" in inspect.getsource(run)
+    assert ("matmul_turned" in inspect.getsource(run)) == wide
     np.testing.assert_allclose(run(*(a.payload for a in args))[0], x @ w.T, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("core", ["SkylakeX", "Haswell"])
+def test_openblas_itself_says_which_kernels_it_runs(core):
+    if not hasattr(ctypes.CDLL(np._core._multiarray_umath.__file__), "scipy_openblas_get_corename64_"):
+        pytest.skip("this NumPy's products are not those of an OpenBLAS that came with it")
+    text = "from minidl.backends.numpy_helpers import _wide; print(_wide())"
+    env = {**os.environ, "OPENBLAS_CORETYPE": core}
+    said = subprocess.run([sys.executable, "-c", text], env=env, capture_output=True, text=True, check=True).stdout.strip()
+    assert said == str(core == "SkylakeX" and np._core._multiarray_umath.__cpu_features__["AVX512_SKX"])
 
 
 @pytest.mark.parametrize("dtype", [int8, uint8, int32, float16, bfloat16, float32, complex64], ids=lambda d: d.name)
