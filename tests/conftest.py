@@ -8,7 +8,9 @@ skipped for a reason that tests/skips.csv does not give. Hypothesis profiles: de
 from __future__ import annotations
 
 import csv
+import ctypes
 import gc
+import mmap
 import os
 import re
 import signal
@@ -164,6 +166,23 @@ def no_leaks() -> Iterator[None]:
     after = _globals()
     changed = {k: (v, after[k]) for k, v in before.items() if k in after and after[k] != v}
     assert not changed, f"the test leaked: {changed}"
+
+
+#: By how many bytes a worker may grow before JAX drops what it compiled for single operations: 2 MB for each of them and each shape, for good.
+GROWTH = 3 << 29
+_held = [0]  # after it did so
+
+
+def pytest_runtest_teardown() -> None:
+    """Without this a worker comes to hold 6 GB."""
+    jax, pages = sys.modules.get("jax"), Path("/proc/self/statm")
+    if not hasattr(jax, "clear_caches") or not pages.exists() or int(pages.read_text().split()[1]) * mmap.PAGESIZE < _held[0] + GROWTH:
+        return
+    jax.clear_caches()
+    gc.collect()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
+    _held[0] = int(pages.read_text().split()[1]) * mmap.PAGESIZE
 
 
 # ---- skips: only for reasons that are written down ------------------------------------------------------------------------------------------

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import gc
+import linecache
+import types
 import weakref
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -80,3 +84,74 @@ def test_a_jitted_step_takes_the_state_that_was_loaded(monkeypatch):
         finally:
             gc.enable()
     assert compiled == [2]
+
+
+def closure():
+    w = md.ones((4, 5))
+    f = md.jit(lambda x: (md.sin(x @ w) * 2.0).sum())
+    f(md.ones((3, 4))), f(md.ones((3, 4))), f(md.ones((2, 4)))
+
+
+def differentiated_call():
+    w = md.ones((4, 5)).requires_grad_()
+    md.jit(lambda x: (md.sin(x @ w) * 2.0).sum())(md.ones((3, 4))).backward()
+
+
+def eager_training():
+    net = md.nn.Sequential(md.nn.Linear(4, 8), md.nn.Tanh(), md.nn.Linear(8, 2))
+    optimizer = md.optim.Adam(net.parameters(), lr=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (net(md.ones((3, 4))) ** 2).mean().backward()
+        optimizer.step()
+
+
+def custom_rule():
+    @md.custom_vjp
+    def double(x):
+        return x * 2.0
+
+    double.defvjp(lambda x: (double(x), None), lambda residuals, g: (g * 2.0,))
+    md.jit(md.grad(lambda x: double(x).sum()))(md.ones((3,)))
+
+
+@functools.cache
+def for_many_models(backend):
+    return md.jit(lambda net, x: net(x).sum())
+
+
+SHORT_LIVED = {
+    "closure": closure,
+    "differentiated call": differentiated_call,
+    "jitted step": jitted_step,
+    "eager training": eager_training,
+    "custom rule": custom_rule,
+    "models as arguments": lambda: for_many_models(md.ones(()).backend)(md.nn.Linear(4, 2), md.ones((3, 4))),
+    "scan": lambda: md.scan(lambda c, x: (c + x, c * 2.0), md.tensor(0.0), md.ones((5,))),
+    "loop": lambda: md.fori_loop(0, 3, lambda i, v: v * 2.0, md.tensor(1.0)),
+    "vmap": lambda: md.vmap(md.grad(loss))(md.ones((3, 2))),
+    "trace": lambda: str(md.trace(md.grad(loss))(md.ones((3, 2)))),
+}
+
+
+def held():
+    """How many objects of minidl's classes there are, of functions that it generated, and of their texts."""
+    gc.collect()
+    counts = Counter(type(x).__name__ for x in gc.get_objects() if str(type(x).__module__).startswith("minidl"))
+    counts["function"] = sum(type(x) is types.FunctionType and x.__module__ == "minidl.generated" for x in gc.get_objects())
+    return {**counts, "text": sum(name.startswith("<minidl") for name in linecache.cache)}
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, backend) for name in SHORT_LIVED for backend in ("numpy", "torch")]
+    + [(name, backend) for name in ("closure", "jitted step", "eager training") for backend in ("numba", "jax")],
+)
+def test_what_lives_shortly_leaves_nothing_behind(name, backend):
+    with md.use_backend(backend):
+        for _ in range(4):  # what is made once
+            SHORT_LIVED[name]()
+        before = held()
+        for _ in range(3):
+            SHORT_LIVED[name]()
+        assert held() == before
