@@ -29,12 +29,12 @@ class Explanation:
         on an engine that compiles to machine code, or for torch where it writes over state, the graph."""
         program, engine = self._program, self._program.engine
         run: Any = engine.compile(program.graph, (*program.donated, *engine.expendable(program))) if engine.xp.name in ("numpy", "torch") else None
-        if getattr(run, "__source__", None) is None:
+        code: Any = inspect.unwrap(run) if run else None
+        if getattr(code, "__module__", None) != "minidl.generated":
             return str(program.graph)
-        code = inspect.unwrap(run)
         found = {n: code.__globals__.get(n) for n in code.__code__.co_names}
         numbers = [f"{n} = {v.item()}  # {v.dtype}" for n, v in found.items() if hasattr(v, "item") and getattr(v, "ndim", 1) == 0]
-        return "\n".join([*numbers, run.__source__])
+        return "\n".join([*numbers, inspect.getsource(code)])
 
     def __str__(self) -> str:
         return self.text
