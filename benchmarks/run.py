@@ -38,6 +38,7 @@ from minidl.columns import columns  # noqa: E402
 SUITE = ("tiny100", "mlp", "cnn", "resnet", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
 ENGINE = ("importing", "call8", "trace10k", "memory", "random_bits")
 WORKLOADS = (*SUITE, *ENGINE)
+TRIED = ("tried",)  # only where it is asked for
 BACKENDS = ("numpy", "numba", "torch", "jax", "auto")
 CUDA = ("transformer", "mlp", "cnn", "gelu_ln", "cross_entropy", "adamw")
 
@@ -185,15 +186,15 @@ def save(path: Path, about: dict[str, str], bench: Bench, name: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the workloads; exit status 0 whatever the numbers say, 1 when a side of minidl failed or gave a wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[EARLY])
-    parser.add_argument("workload", nargs="*", help=f"which to run (default: all): {', '.join(WORKLOADS)}")
+    parser.add_argument("workload", nargs="*", help=f"which to run (default: all but the last): {', '.join((*WORKLOADS, *TRIED))}")
     parser.add_argument("--peers", nargs="*", choices=[*sides.PEERS], default=[*sides.PEERS], help="whom to compare with (alone: nobody)")
     parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS, help="minidl backends to run")
     parser.add_argument("--json", metavar="FILE", type=Path, help="results file (default: benchmarks/results/DATE.json, none for --quick)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time: shows that all sides run; the numbers are rough")
     parser.add_argument("--scaling", action="store_true", help="how cost grows with operations, batch, width and length, instead of workloads")
     args = parser.parse_args(argv)
-    if unknown := [w for w in args.workload if w not in WORKLOADS]:
-        parser.error(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    if unknown := [w for w in args.workload if w not in (*WORKLOADS, *TRIED)]:
+        parser.error(f"no workload {unknown[0]!r}; there are {', '.join((*WORKLOADS, *TRIED))}")
     sides.DEVICE[0] = args.device
     bench = Bench(args.peers, args.backends, args.quick, args.device)
     suffix = "" if (args.device, args.threads) == ("cpu", 1) else f"-{args.device}" if args.device != "cpu" else f"-{args.threads}threads"

@@ -156,9 +156,9 @@ def test_every_workload_reports_through_the_runner(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(trace10k, "SIZES", (10, 20))
     path = tmp_path / "results.json"
     rest = ["--quick", "--peers", "numpy", "torch", "jax", "autograd", "--backends", "numpy", "numba", "auto", "--json", str(path)]
-    assert run.main(rest) == 0 and run.main(["--scaling", *rest]) == 0
+    assert run.main(rest) == 0 and run.main(["--scaling", *rest]) == 0 and run.main(["tried", *rest]) == 0
     workloads = json.loads(path.read_text())["workloads"]
-    assert [*workloads] == [*run.WORKLOADS, "scaling"]
+    assert [*workloads] == [*run.WORKLOADS, "scaling", "tried"]
     for name, found in workloads.items():
         assert found["rows"] and not any("FAILED" in note for note in found["notes"]), (name, found["notes"])
     (row,) = [r for r in workloads["importing"]["rows"] if r["goal"] is not None]
