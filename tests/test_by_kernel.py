@@ -14,7 +14,8 @@ ACTIVATIONS = {
     "silu": F.silu, "mish": F.mish, "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "logsigmoid": F.logsigmoid, "glu": F.glu,
     "leaky": lambda x: F.leaky_relu(x, 0.3), "turned": lambda x: F.leaky_relu(x, -0.5), "flat": lambda x: F.leaky_relu(x, 0), "elu": F.elu,
     "celu": lambda x: F.celu(x, 0.7), "selu": F.selu, "softplus": F.softplus, "sharp": lambda x: F.softplus(x, 2.0, 5.0),
-    "late": lambda x: F.softplus(x, 1.0, 1e3),
+    "late": lambda x: F.softplus(x, 1.0, 1e3), "hardshrink": lambda x: F.hardshrink(x, 3.0), "softshrink": lambda x: F.softshrink(x, 3),
+    "unshrunk": lambda x: F.hardshrink(x, -1.0), "unmoved": lambda x: F.softshrink(x, 0.0),
 }  # fmt: skip
 PLAIN = np.array([-3.0, -2.5, -0.0, 0.0, 0.4, 3.0, 1e-30, -7.0, 30.0, -90.0, 5.5, 2.5])
 ODD = np.array([np.inf, -np.inf, np.nan, 3.0, -3.0, 1e30, -1e30, 2e3, -2e3, 0.0, 1.0, -1.0])
@@ -455,3 +456,75 @@ def test_dropout_takes_away_what_it_drops_whatever_that_is(dtype):
         mapped = md.vmap(lambda v: F.dropout(v, 0.5))(x)
         md.manual_seed(1)
         assert md.jit(md.vmap(lambda v: F.dropout(v, 0.5)))(x).tolist() == mapped.tolist() and mapped[0].tolist() != mapped[1].tolist()
+
+
+def places(x, values):
+    return md.asarray(values, backend=x.backend)
+
+
+CLASSES, LISTS = [3, 0, 1, 0, 2], [[2, 0, -1, 3], [-1, 1, 1, 1], [1, 3, 0, 2], [2, 2, -1, -1], [0, -1, 0, 0]]
+#: name → function, shapes of its arrays.
+LAYERS = {
+    "by_row": (lambda x, w, b: F.layer_norm(x, (4,), w, b), [(5, 4), (4,), (4,)]),
+    "by_row of more": (lambda x, w: F.layer_norm(x, (3, 4), w), [(2, 5, 3, 4), (3, 4)]),
+    "by_row of all": (lambda x, b: F.layer_norm(x, (3, 4), None, b, 1e-3), [(3, 4), (3, 4)]),
+    "by_row bare": (lambda x: F.layer_norm(x, (4,)), [(5, 4)]),
+    "prelu": (F.prelu, [(3, 4, 2), (4,)]),
+    "prelu of one": (F.prelu, [(3, 4), (1,)]),
+    "prelu of a number": (F.prelu, [(), (1,)]),
+    "unfold": (lambda x: F.unfold(x, (2, 3), (2, 1), (1, 2), (1, 2)), [(2, 3, 5, 6)]),
+    "unfold of one": (lambda x: F.unfold(x[None], 2), [(3, 5, 6)]),
+    "fold": (lambda x: F.fold(x, (4, 5), (2, 3), (2, 1), (1, 2), (1, 2)), [(2, 12, 16)]),
+    "margins": (lambda x: F.multi_margin_loss(x, places(x, CLASSES)), [(5, 4)]),
+    "squares": (lambda x: F.multi_margin_loss(x, places(x, CLASSES), 2, 0.5, places(x, np.array([1.0, 2, 0, 3])).to(x.dtype), "none"), [(5, 4)]),
+    "margins of one": (lambda x: F.multi_margin_loss(x, places(x, 2), reduction="sum"), [(4,)]),
+    "lists": (lambda x: F.multilabel_margin_loss(x, places(x, LISTS)), [(5, 4)]),
+    "lists, each": (lambda x: F.multilabel_margin_loss(x, places(x, LISTS), "none"), [(5, 4)]),
+    "list": (lambda x: F.multilabel_margin_loss(x, places(x, LISTS[0])), [(4,)]),
+}  # fmt: skip
+WAYS = {
+    "eager": lambda f: f, "jit": md.jit, "checkpoint": md.checkpoint, "vmap": lambda f: lambda *xs: md.vmap(f)(*(md.stack([x, x]) for x in xs))[1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_those_of_the_operations(name, way):
+    f, shapes = LAYERS[name]
+    with np.errstate(all="ignore"):
+        for dtype, rtol in ((md.float32, 2e-5), (md.float64, 1e-11), (md.bfloat16, 0.1)):
+            for odd in (None, 0.0, np.nan, np.inf):
+                r, found = np.random.default_rng(3), {}
+                values = [np.round(r.normal(size=s), 1) for s in shapes]  # with margins that are met exactly
+                if odd is not None:
+                    values[0] = np.where(r.random(shapes[0]) < 0.3, odd, values[0])
+                weights = r.normal(size=1000)
+                for backend in ("numpy", "torch"):
+                    xs = [on(backend, v, dtype) for v in values]
+                    if len(shapes[0]) > 1:  # of another order in memory
+                        xs[0] = md.asarray(values[0].swapaxes(0, -1).copy(), backend=backend, dtype=dtype).swapaxes(0, -1).detach().requires_grad_()
+                    y = WAYS[way](f)(*xs)
+                    g = on(backend, weights[: y.size].reshape(y.shape), dtype, False)
+                    assert backend == "numpy" or way != "eager" or dtype.bits == 16 or odd or by_torch(y), "the kernel computed it"
+                    first = md.autograd.grad(y, xs, g, retain_graph=True)
+                    again = md.autograd.grad(y, xs, g, create_graph=True)
+                    total = sum(md.sum(v * v) for v in again)
+                    second = md.autograd.grad(total, xs, allow_unused=True) if total.requires_grad else []
+                    every = [y, *first, *again, *(v for v in second if v is not None)]
+                    assert all(v.dtype is dtype for v in every)
+                    found[backend] = [v.detach().to(md.float64).numpy() for v in every]
+                for mine, theirs in zip(found["torch"], found["numpy"], strict=True):
+                    np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_layers_of_nothing(backend):
+    empty = lambda *shape: md.zeros(shape, backend=backend).requires_grad_()
+    for y in (
+        F.layer_norm(empty(0, 4), (4,)), F.prelu(empty(0, 4), empty(4)), F.unfold(empty(0, 2, 3, 3), 2), F.hardshrink(empty(0)),
+        F.multilabel_margin_loss(empty(0, 3), md.zeros((0, 3), dtype=md.int64, backend=backend), "none"),
+    ):  # fmt: skip
+        assert not y.size
+        y.sum().backward()
+    with pytest.raises(ValueError, match="reduction"):
+        F.multi_margin_loss(md.ones((1, 2), backend=backend), md.zeros(1, dtype=md.int64, backend=backend), reduction="median")

@@ -62,7 +62,12 @@ def prelu(input: md.Tensor, weight: md.Tensor) -> md.Tensor:
         weight = weight.reshape((-1,) + (1,) * (input.ndim - 2))
     elif not input.ndim:
         weight = weight.reshape(())
-    return md.where(input > 0, input, input * weight)
+    return _prelu(input, weight)
+
+
+@by_kernel("prelu")
+def _prelu(x: md.Tensor, weight: md.Tensor, /) -> md.Tensor:
+    return md.where(x > 0, x, md.where(x > 0, 0.0, x) * weight)  # no infinity above 0 reaches the weight's derivative
 
 
 def rrelu(input: md.Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False) -> md.Tensor:
@@ -92,7 +97,12 @@ def hardshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
     >>> md.nn.functional.hardshrink(md.tensor([-1.0, 0.0, 2.0])).tolist()
     [-1.0, 0.0, 2.0]
     """
-    return md.where(md.abs(input) <= lambd, 0.0, input)
+    return _hardshrink(input, lambd)
+
+
+@by_kernel("hardshrink")
+def _hardshrink(x: md.Tensor, /, lambd: Any) -> md.Tensor:
+    return md.where(md.abs(x) <= lambd, 0.0, x)
 
 
 def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
@@ -105,7 +115,12 @@ def softshrink(input: md.Tensor, lambd: float = 0.5) -> md.Tensor:
     """
     if lambd < 0:
         raise ValueError(f"softshrink: lambd must not be negative, got {lambd}")
-    return md.where(md.abs(input) <= lambd, 0.0, md.where(input > 0, input - lambd, input + lambd))
+    return _softshrink(input, lambd)
+
+
+@by_kernel("softshrink")
+def _softshrink(x: md.Tensor, /, lambd: Any) -> md.Tensor:
+    return md.where(md.abs(x) <= lambd, 0.0, md.where(x > 0, x - lambd, x + lambd))
 
 
 def relu6(input: md.Tensor, inplace: bool = False) -> md.Tensor:

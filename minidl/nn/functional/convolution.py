@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional.kernels import by_kernel
 
 __all__ = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "fold", "unfold"]
 Size = int | Sequence[int]
@@ -188,10 +189,16 @@ def unfold(input: md.Tensor, kernel_size: Size, dilation: Size = 1, padding: Siz
     """
     x, single = batched("unfold", input, 2)
     kernel, dilation, pad, stride = (per_axis("unfold", v, 2) for v in (kernel_size, dilation, padding, stride))
+    _blocks("unfold", x.shape[2:], kernel, dilation, pad, stride)
+    out = _unfold(x, kernel, dilation, pad, stride)
+    return out[0] if single else out
+
+
+@by_kernel("unfolded")
+def _unfold(x: md.Tensor, /, kernel: tuple[int, ...], dilation: tuple[int, ...], pad: tuple[int, ...], stride: tuple[int, ...]) -> md.Tensor:
     counts, places = _blocks("unfold", x.shape[2:], kernel, dilation, pad, stride)
     x = md.pad(x, ((0, 0), (0, 0), (pad[0], pad[0]), (pad[1], pad[1])))
-    out = md.stack([x[:, :, a, b] for a, b in places], axis=2).reshape((x.shape[0], x.shape[1] * len(places), math.prod(counts)))
-    return out[0] if single else out
+    return md.stack([x[:, :, a, b] for a, b in places], axis=2).reshape((x.shape[0], x.shape[1] * len(places), math.prod(counts)))
 
 
 def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size = 1, padding: Size = 0, stride: Size = 1) -> md.Tensor:
@@ -210,10 +217,18 @@ def fold(input: md.Tensor, output_size: Size, kernel_size: Size, dilation: Size 
     counts, places = _blocks("fold", size, kernel, dilation, pad, stride)
     if x.shape[1] % len(places) or x.shape[2] != math.prod(counts):
         raise ValueError(f"fold: {input.shape} does not hold {math.prod(counts)} windows of {kernel} of an image of {size}")
+    out = _fold(x, size, kernel, dilation, pad, stride)
+    return out[0] if input.ndim == 2 else out
+
+
+@by_kernel("folded")
+def _fold(
+    x: md.Tensor, /, size: tuple[int, ...], kernel: tuple[int, ...], dilation: tuple[int, ...], pad: tuple[int, ...], stride: tuple[int, ...]
+) -> md.Tensor:
+    counts, places = _blocks("fold", size, kernel, dilation, pad, stride)
     columns = x.reshape((x.shape[0], x.shape[1] // len(places), len(places), *counts))
     full = (*columns.shape[:2], size[0] + 2 * pad[0], size[1] + 2 * pad[1])
     out = md.zeros(full, dtype=x.dtype, backend=x.backend, device=x.device)
     for i, (a, b) in enumerate(places):
         out = out.at[:, :, a, b].add(columns[:, :, i])
-    out = out[:, :, pad[0] : pad[0] + size[0], pad[1] : pad[1] + size[1]]
-    return out[0] if input.ndim == 2 else out
+    return out[:, :, pad[0] : pad[0] + size[0], pad[1] : pad[1] + size[1]]

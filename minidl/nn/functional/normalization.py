@@ -31,7 +31,12 @@ def layer_norm(
     [[-1.0, 1.0]]
     """
     shape = _last_axes("layer_norm", input, normalized_shape, weight, bias)
-    return md.layer_norm(input, weight, bias, axes=len(shape), eps=eps)
+    return _layer_norm(input, weight, bias, len(shape), eps)
+
+
+@by_kernel("by_row")
+def _layer_norm(x: md.Tensor, weight: Any, bias: Any, /, axes: int, eps: float) -> md.Tensor:
+    return md.layer_norm(x, weight, bias, axes=axes, eps=eps)
 
 
 def rms_norm(input: md.Tensor, normalized_shape: Sequence[int], weight: md.Tensor | None = None, eps: float | None = None) -> md.Tensor:
@@ -55,8 +60,9 @@ def _blended(running: md.Tensor, new: md.Tensor, momentum: Any) -> md.Tensor:
 
 
 def _per_channel(name: str, input: md.Tensor, **given: md.Tensor | None) -> None:
+    wanted = input.shape[1:2]
     for what, t in given.items():
-        if t is not None and (input.ndim < 2 or t.shape != (input.shape[1],)):
+        if t is not None and (not wanted or t.shape != wanted):
             raise ValueError(f"{name}: {what} of shape {t.shape} for input [N, C, ...] of shape {input.shape}; one number for each channel is wanted")
 
 

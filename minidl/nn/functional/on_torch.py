@@ -12,17 +12,30 @@ import torch
 from minidl.backends.torch_elementwise import spreads
 from minidl.backends.torch_kernels import finite, number
 from minidl.backends.torch_linear import HALF, WORDS, unseen
-from minidl.nn.functional.on_torch_activations import elu, glu, hardsigmoid, leaky_relu, log_softmax, logsigmoid, mish, softplus
+from minidl.nn.functional.on_torch_activations import (
+    elu,
+    glu,
+    hardshrink,
+    hardsigmoid,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    mish,
+    prelu,
+    softplus,
+    softshrink,
+)  # fmt: skip
 from minidl.nn.functional.on_torch_common import FLOATS
-from minidl.nn.functional.on_torch_images import averages, bilinear, bordered, enlarged, maxima, sampled
-from minidl.nn.functional.on_torch_layers import by_batch, by_group, by_running, lstm, norm, rows, times
-from minidl.nn.functional.on_torch_losses import alignments, huber, of_classes, of_logarithms
+from minidl.nn.functional.on_torch_images import averages, bilinear, bordered, enlarged, folded, maxima, sampled, unfolded
+from minidl.nn.functional.on_torch_layers import by_batch, by_group, by_row, by_running, lstm, norm, rows, times
+from minidl.nn.functional.on_torch_losses import alignments, huber, multi_margin, multilabel_margin, of_classes, of_logarithms
 from minidl.nn.functional.on_torch_programs import by_kernel, by_kernel_dx
 
 __all__ = [
-    "alignments", "averages", "bilinear", "bordered", "by_batch", "by_group", "by_kernel", "by_kernel_dx", "by_running", "elu", "enlarged",
-    "glu", "hardsigmoid", "hardswish", "hardswish_dx", "huber", "kept", "leaky_relu", "log_softmax", "logsigmoid", "lstm", "maxima", "mish",
-    "norm", "of_classes", "of_logarithms", "rows", "sampled", "silu", "silu_dx", "softplus", "times",
+    "alignments", "averages", "bilinear", "bordered", "by_batch", "by_group", "by_kernel", "by_kernel_dx", "by_row", "by_running", "elu",
+    "enlarged", "folded", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardswish_dx", "huber", "kept", "leaky_relu", "log_softmax",
+    "logsigmoid", "lstm", "maxima", "mish", "multi_margin", "multilabel_margin", "norm", "of_classes", "of_logarithms", "prelu", "rows",
+    "sampled", "silu", "silu_dx", "softplus", "softshrink", "times", "unfolded",
 ]  # fmt: skip
 Tensor = torch.Tensor
 _aten = torch.ops.aten

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from minidl.backends.torch_kernels import finite
+from minidl.backends.torch_kernels import KERNELS, finite
 from minidl.nn.functional.on_torch_common import FLOATS, fitting, ours
 
 Tensor = torch.Tensor
@@ -51,6 +51,8 @@ glu = _activation(torch.nn.functional.glu, _aten.glu_backward)
 leaky_relu = _activation(
     torch.nn.functional.leaky_relu, lambda g, x, slope: _aten.leaky_relu_backward(g, x, slope, False), math.isfinite, look=False
 )
+hardshrink = _activation(_aten.hardshrink, _aten.hardshrink_backward)  # in float64 a nan has a derivative of 0
+softshrink = _activation(lambda x, lambd: _aten.softshrink(x, lambd).add_(0.0), _aten.softshrink_backward)  # which has the sign of x where it is 0
 softplus = _activation(torch.nn.functional.softplus, _aten.softplus_backward, lambda beta, most: 0 < beta < math.inf and most <= 80)
 elu = _activation(
     _aten.elu, lambda g, x, *how: _aten.elu_backward(g, *how, False, x),
@@ -63,3 +65,15 @@ def log_softmax(tracked: bool, x: Tensor, axis: int) -> Any:
     """Not of rows of -inf, nor with +inf."""
     out = torch.log_softmax(x, axis)
     return (out, (), lambda wanted, g: (_aten._log_softmax_backward_data(g, out, axis, x.dtype),)) if finite(out) else None
+
+
+@fitting(lambda tracked, x, weight: ours(x, weight))
+def prelu(tracked: bool, x: Tensor, weight: Tensor) -> Any:
+    wide = x.dim() - weight.dim()
+    lost = (*range(wide), *(wide + i for i, n in enumerate(weight.shape) if n == 1))
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        dx, dw = _aten._prelu_kernel_backward(g, x, weight)
+        return dx, KERNELS["sum"](dw, axis=lost, keepdims=False).reshape(weight.shape)
+
+    return _aten._prelu_kernel(x, weight), (), back

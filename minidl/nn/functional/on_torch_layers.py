@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from minidl.backends.torch_kernels import finite
+from minidl.backends.torch_kernels import KERNELS, finite
 from minidl.nn.functional.on_torch_common import fitting, ours
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
+_layer_norm_backward = _aten.native_layer_norm_backward.default
 
 
 # ---- normalisation ---------------------------------------------------------------------------------------------------------------------------------
@@ -56,6 +57,20 @@ def _normal_back(x: Tensor, weight: Any, mean: Any, var: Any, saved: list[Tensor
         return dx, dw, db if wanted[2] else None, None, None, None
 
     return back
+
+
+def by_row(tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | None, axes: int, eps: float) -> Any:
+    """In eager code alone: a program has the primitive, whose derivatives others merge with."""
+    if eps < 1e-12 or not ours(x, weight, bias):  # see minidl.arrays.composites.on_torch
+        return None
+    lead, shape = tuple(range(x.dim() - axes)), x.shape[x.dim() - axes :]
+    out, mean, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        dx, dw, _ = _layer_norm_backward(g, x, shape, mean, rstd, weight, None, [*wanted[:2], False])
+        return dx, dw, KERNELS["sum"](g, axis=lead, keepdims=False) if wanted[2] else None
+
+    return out, (), back
 
 
 @fitting(lambda tracked, x, weight, bias, groups, eps: eps >= _LEAST and ours(x, weight, bias))

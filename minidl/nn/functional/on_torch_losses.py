@@ -63,6 +63,33 @@ def huber(tracked: bool, x: Tensor, target: Tensor, delta: Any, reduction: str) 
     return out, (), back
 
 
+@fitting(lambda tracked, x, target, weight, p, margin, *rest: ours(x, weight) and target.dtype is torch.int64 and margin.__class__ in (int, float))
+def multi_margin(tracked: bool, x: Tensor, target: Tensor, weight: Tensor | None, p: int, margin: Any, reduction: str) -> Any:
+    """It takes no nan for one."""
+    if not finite(x) or not (weight is None or finite(weight)):
+        return None
+    how = x.contiguous(), target.contiguous(), p, margin, weight if weight is None else weight.contiguous(), _REDUCTIONS[reduction]
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        return (_aten.multi_margin_loss_backward(g.contiguous(), *how), None, None) if not wanted[2] and finite(g) else None
+
+    return _aten.multi_margin_loss(*how), (), back
+
+
+@fitting(lambda tracked, x, target, reduction: ours(x) and target.dtype is torch.int64)
+def multilabel_margin(tracked: bool, x: Tensor, target: Tensor, reduction: str) -> Any:
+    """It takes no nan for one."""
+    if not finite(x):
+        return None
+    how = x.contiguous(), target.contiguous(), _REDUCTIONS[reduction]
+    out, inside = _aten.multilabel_margin_loss_forward(*how)
+
+    def back(wanted: list[bool], g: Tensor) -> Any:
+        return (_aten.multilabel_margin_loss_backward(g.contiguous(), *how, inside), None) if finite(g) else None
+
+    return out, (), back
+
+
 @fitting(lambda tracked, logs, target, *rest: ours(logs) and target.dtype is torch.int64 and target.numel() > 0)
 def alignments(tracked: bool, logs: Tensor, target: Tensor, lasting: Tensor, wanted: Tensor, blank: int) -> Any:
     """In float64: what torch gives back is the gradient behind a log_softmax, from which the probabilities are taken again."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import minidl as md
 from minidl.nn.functional.kernels import by_kernel
@@ -227,6 +228,11 @@ def multi_margin_loss(
     """
     if p not in (1, 2) or input.shape[:-1] != target.shape or input.ndim not in (1, 2):
         raise ValueError(f"multi_margin_loss: expected p 1 or 2, [N, C] and [N] or the same without N, got p={p}, {input.shape} and {target.shape}")
+    return _multi_margin(input, target, weight, p, margin, reduction)
+
+
+@by_kernel("multi_margin")
+def _multi_margin(input: md.Tensor, target: md.Tensor, weight: Any, /, p: int, margin: Any, reduction: str) -> md.Tensor:
     at = hot(target, input.shape[-1])
     right = md.sum(md.where(at, input, 0.0), axis=-1, keepdims=True)
     gap = md.relu(margin - right + input)
@@ -245,7 +251,14 @@ def multilabel_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str =
     0.25
     """
     same_shape("multilabel_margin_loss", input, target)
+    return _multilabel_margin(input, target, reduction)
+
+
+@by_kernel("multilabel_margin")
+def _multilabel_margin(input: md.Tensor, target: md.Tensor, /, reduction: str) -> md.Tensor:
     n = input.shape[-1]
+    if (found := md.extend.seen(target)) is not None:  # behind the longest list there is nothing
+        target = target[..., : int(((found[0] < 0).cumsum(axis=-1) == 0).sum(axis=-1).max(initial=0))]
     listed = md.cumulative_sum((target < 0).to(md.int64), axis=-1) == 0
     at = md.logical_and(hot(target, n), listed[..., None])  # [..., place in target, class]
     inside = md.any(at, axis=-2)
