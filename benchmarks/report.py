@@ -21,7 +21,7 @@ INTRODUCTION = """# Speed, measured against goals
 
 `python benchmarks/run.py` times minidl's engines and the peers that are installed, in turns in one run, on pinned cores with as many threads. Ratios
 are best time over best time: smaller is better. Some hundredths are noise. With more than one thread a block is timed when the threads that the side
-before it left spinning are still (half a second is waited at most).
+before it left spinning are still (half a second is waited at most), and its own lie on several cores (40 ms of steps do not count).
 `python benchmarks/report.py FILE...` writes this page from results files. A peer that is not installed, or lacks what it needs (tinygrad wants clang
 in the path), has no row.
 """

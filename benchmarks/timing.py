@@ -3,8 +3,8 @@
 Promises: `pin` is called before any array library is imported; the sides take turns in rounds, in rotating order, so that a slow moment of the
 machine hits all of them, and what other programs took is left out where the system says so; a value is the best of many blocks, and the quartiles of
 the round-by-round ratios say how far to trust it. With more than one thread a block begins when the threads that the side before left spinning are
-still, or after half a second. A side that needs a process of its own (see remote.py) measures its block there, on the same cores, while this process
-waits.
+still, or after half a second, and when the side's own have been spread over the cores by steps that do not count. A side that needs a process of its
+own (see remote.py) measures its block there, on the same cores, while this process waits.
 """
 
 from __future__ import annotations
@@ -91,21 +91,34 @@ def spread(values: list[float]) -> tuple[float, float]:
     return low, high
 
 
-def quiet() -> None:
-    """Wait for the libraries' pools of threads, of which there are none with one thread."""
-    from minidl.stopwatch import settle
+def quiet() -> bool:
+    """Wait for the libraries' pools of threads; False with one thread, where there are none."""
+    from minidl import stopwatch
 
-    if os.environ.get(THREADS[0]) != "1":
-        settle()
+    if os.environ.get(THREADS[0]) == "1":
+        return False
+    stopwatch.settle()
+    return True
+
+
+def spread_out(side: Side) -> None:
+    """Let a side run until its threads lie on several cores."""
+    from minidl import stopwatch
+
+    end = time.perf_counter() + stopwatch.SPREAD
+    while time.perf_counter() < end:
+        side.sync(side.step())
 
 
 def block(side: Side, count: int) -> float:
     """Seconds per step over `count` steps and one wait, without what the system gave to other programs."""
     from minidl.stopwatch import Stopwatch  # which imports NumPy
 
-    quiet()
+    several = quiet()
     if side.block is not None:
         return side.block(count)
+    if several:
+        spread_out(side)
     step, out = side.step, None
     watch = Stopwatch()
     for _ in repeat(None, count):

@@ -32,7 +32,7 @@ import minidl as md
 from minidl.columns import columns
 from minidl.extend import Engine, handed
 from minidl.extend import get_backend as get
-from minidl.stopwatch import Stopwatch, settle
+from minidl.stopwatch import SPREAD, Stopwatch, settle
 
 if TYPE_CHECKING:
     from minidl.program import Program
@@ -41,7 +41,7 @@ available = md.backends
 _ROUND, _TIMING = 1e-2, 1.0  # seconds that a candidate runs in a round, seconds after which enough rounds are enough
 _LONG = 0.2  # seconds of a call from which it is timed as it comes
 ROUNDS, _MOST = 5, 20
-_AHEAD = 20  # calls that state goes through in a loop: what comes long after may be beyond what the program was written for
+_AHEAD = 20  # calls in a loop that state goes through: what comes long after may be beyond what the program was written for
 _DROP = (2.0, 1.5, 1.5, 1.5, 1.2)  # times the best: who is dropped after each round, the last for all that follow
 _TIE = 1.05  # times the best within which more rounds may tell
 _NEAR = 1.01  # times the best within which the inputs' own backend is taken: nearer than two measurements of one program
@@ -339,14 +339,17 @@ class Candidate:
         return outs
 
     def _loop(self, count: int) -> float:
-        """Seconds a call of so many, one after the other, each with the state that the one before left."""
+        """Seconds a call of so many, one after the other, each with the state that the one before left; half as many go before, which find new copies
+        of it instead."""
         call, heirs, inputs = self._call, self.heirs, self._fresh()
-        watch = Stopwatch()
-        for _ in range(count):
-            self.kept = outs = call(inputs)
-            for k, o in heirs:
-                inputs[k] = outs[o]
-        self.engine.xp.wait(outs)
+        for turns in (count // 2, count):
+            watch = Stopwatch()
+            for _ in range(turns):
+                self.kept = outs = call(inputs)
+                for k, o in heirs:
+                    inputs[k] = outs[o]
+            if turns:
+                self.engine.xp.wait(outs)
         for o in outs[: self.results]:
             handed(o, self.engine.xp, self.home)
         return watch.seconds() / count
@@ -358,14 +361,20 @@ class Candidate:
 
     def seconds(self) -> float:
         """Seconds a call, over as many calls as fill a round, which the rounds find out: the first calls, whose memory the system has yet to give,
-        may take ten times as long as others. A call that does not count goes before, where it does not take long: others ran meanwhile, and one that
-        finds neither its code nor its data in a cache may take half as long again."""
+        may take ten times as long as others. Where they do not take long, calls go before that do not count: others ran meanwhile, and one that finds
+        neither its code nor its data in a cache may take half as long again, and one whose threads have slept twice as long (see stopwatch)."""
         if not self.calls:
             self.kept = self.once()
             first = self._loop(1)
             self._settle(first if first > _ROUND else min(first, self._loop(1), self._loop(1)))
-        elif self.found < _LONG:
+            warm = self.calls > 1
+        else:
+            warm = self.found < _LONG
+        if warm:
+            end = time.perf_counter() + SPREAD
             self._loop(1)
+            while time.perf_counter() < end:
+                self._loop(self.calls)
         if len(self.heirs) == len(self.used):
             try:
                 found = self._loop(self.calls)

@@ -34,6 +34,7 @@ def private(monkeypatch, tmp_path):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(auto, "_known", {})
     monkeypatch.setattr(contest, "_ROUND", 1e-4)
+    monkeypatch.setattr(contest, "SPREAD", 0.0)
     for room in (auto, contest):
         monkeypatch.setattr(room, "available", lambda: dict.fromkeys(NAMES, True))
     monkeypatch.setattr(type(get("torch")), "modes", ())  # inductor compiles for seconds
@@ -637,6 +638,33 @@ def test_in_a_timed_loop_state_goes_from_call_to_call_and_results_are_read_at_it
         assert followed >= candidate.calls - 1 > 3
         results = [a for a in read if any(a is o[0] for _, _, o in calls)]
         assert len(results) < len(calls) / 3, "one read for a loop"
+
+
+def test_calls_go_before_until_threads_are_spread(monkeypatch):
+    """Threads that slept begin on one processor, and a candidate that is quick on two would look half as quick as it is in a loop."""
+    monkeypatch.setattr(contest, "_ROUND", 1e-2)
+    monkeypatch.setattr(contest, "SPREAD", 4.5e-3)
+    monkeypatch.setattr(contest, "time", type("clock", (), {"perf_counter": staticmethod(lambda: now[0])}))
+    now, started, turns = [0.0], [], []
+
+    def loop(self, count):
+        started.append(count)
+        now[0] += 1e-3
+        return 1e-3
+
+    plain = contest.Candidate.seconds
+
+    def seconds(self):
+        del started[:]
+        found = plain(self)
+        assert started[-6:] == [1, 10, 10, 10, 10, 10] and len(started) in (6, 9), "one, others for the time that it takes, and those that count"
+        turns.append(found)
+        return found
+
+    monkeypatch.setattr(contest.Candidate, "_loop", loop)
+    monkeypatch.setattr(contest.Candidate, "seconds", seconds)
+    assert md.jit(lambda x: md.cos(x) * 6.0, backend="auto").explain(md.ones((3,), backend="numpy")).backend == "numpy"
+    assert len(turns) >= 2 * contest.ROUNDS
 
 
 def test_slow_first_calls_do_not_say_how_many_fill_a_round(monkeypatch):

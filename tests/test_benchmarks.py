@@ -108,8 +108,14 @@ def test_a_block_on_several_threads_waits_for_those_of_the_one_before(monkeypatc
     seen: list[str] = []
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     monkeypatch.setattr(stopwatch, "settle", lambda: seen.append("wait"))
-    block(Side(lambda: seen.append("step"), list), 2)
-    assert seen == ["wait"] * waits + ["step", "step"]
+    monkeypatch.setattr(stopwatch, "SPREAD", 0.0)
+    side = Side(lambda: seen.append("step"), list, lambda _: seen.append("sync"))
+    block(side, 2)
+    assert seen == ["wait"] * waits + ["step", "step", "sync"]
+    monkeypatch.setattr(stopwatch, "SPREAD", 1e-3)
+    seen.clear()
+    block(side, 2)
+    assert seen[waits : waits + 2] == (["step", "sync"] if waits else ["step", "step"]), "its own threads are spread by steps that do not count"
 
 
 def test_an_eager_step_is_timed_to_the_end_of_its_update(monkeypatch: pytest.MonkeyPatch) -> None:
