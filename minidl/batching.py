@@ -50,7 +50,7 @@ class Level(Interpreter):
         super().__init__()
         self.size, self.parent, self.home, self.device = size, parent, home, home.device
         self.root = getattr(parent, "root", None)  # the trace outside, where numbers and constants are entered
-        self.born = next(count)
+        self.born, self.closed = next(count), False
         self.grads: dict[Any, Any] = {}  # of leaves made inside
 
     def gone(self) -> None:
@@ -208,8 +208,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, **dims: Any
             raise ValueError(f"vmap: the mapped axes differ in size: {', '.join(describe(v) for v in sizes.values())} along in_axes {in_axes}")
         (size,) = sizes
         parent = state.interpreter
-        first = next(iter(sizes.values()))
-        level = Level(size, parent, home(first.xp))
+        level = Level(size, parent, home(next(iter(sizes.values())).xp))
         inside = [
             Tensor(Batched(_to_front(v, w % v.ndim)), level, v.dtype) if w is not None else v for v, w in zip(leaves, where, strict=True)
         ]
@@ -218,6 +217,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0, **dims: Any
             out = f(*a, **k)
             outs, out_structure = tree.flatten(out)
             payloads = [level.lift(o)[0] if isinstance(o, Tensor) else o for o in outs]
+        level.closed = True
         return _collect(payloads, tree.broadcast_prefix("vmap", out_axes, out), size, out_structure)
 
     return wrapped

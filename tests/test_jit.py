@@ -251,6 +251,16 @@ def test_a_failing_call_leaves_state_alone(backend):
     assert buffer.tolist() == [1.0, 1.0] and w.grad.tolist() == [1.0, 1.0]
 
 
+def test_a_tensor_of_a_finished_vmap_says_so_in_a_trace_too(backend):
+    kept = []
+    md.vmap(lambda x: (kept.append(x * 2.0), x)[1])(md.ones((2, 3)))
+    for use in (kept[0].tolist, lambda: kept[0] + 1.0, lambda: md.jit(lambda x: x * kept[0])(md.ones(3)), lambda: md.jit(lambda: kept[0].sum())()):
+        with pytest.raises(RuntimeError, match="of a finished vmap was used outside it; return it from the function instead"):
+            use()
+    scaled = md.vmap(lambda x: md.jit(lambda y: y * x)(md.ones(3)))(md.ones((2, 3)) * 2.0)  # while it runs, a trace inside may read it
+    assert scaled.tolist() == [[2.0] * 3] * 2
+
+
 def test_escaped_symbols_and_branching_on_values_say_what_to_do(backend):
     kept = []
     md.jit(lambda x: (kept.append(x * 2.0), x)[1])(md.ones(2))
