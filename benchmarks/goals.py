@@ -77,8 +77,8 @@ WHY = {
     "resnet: minidl torch": "torch.compile's own compiler; quartiles of the short run .91 to 1.01",
     "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
-    "memory: mlp, gradients kept": "gradients and batch are 2.9 of eager's 3.6 MB; jit keeps .75 MB of activations between calls, and .24 of program",
-    "memory: cnn": "arrays take 1.5 of eager's 2.7 MB, .56; the program itself, .34 MB of Python objects, counts, too",
+    "memory: mlp, gradients kept": "gradients and batch stay: 2.9 of eager's 3.5 MB, .84; .7 MB idle between calls, or page faults (up to 3.2 times)",
+    "memory: cnn": "1.75 MB are arrays (images and their gradient 1.0, weights' .2, batch .4, .2 kept idle), .2 the program; heaps differ by .2",
     "adamw: minidl jax jit": "level in turns, medians .99 to 1.03: XLA's kernels take as long as jax.jit's, and a call 5 µs more of Python",
     "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }

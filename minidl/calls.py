@@ -114,7 +114,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     made, result = _result(program, engine.crosses)  # which may add to the names
     path = "shape" if engine.crosses else engine.xp.shape_path
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
-    env = dict(s.env, run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, new=object.__new__)
+    (env := s.env).update(run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, new=object.__new__)
     env["Result"] = resident(Tensor, engine.xp) if engine.crosses else Tensor
     way = engine.ways
     values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]

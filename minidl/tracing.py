@@ -35,7 +35,7 @@ def user_line() -> str | None:
     frame = sys._getframe(2)
     while frame is not None and frame.f_code.co_filename.startswith((_HERE, "<minidl")):
         frame = frame.f_back  # type: ignore[assignment]
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame is not None else None
+    return sys.intern(f"{frame.f_code.co_filename}:{frame.f_lineno}") if frame is not None else None
 
 
 def note_line(error: Exception, name: str) -> None:
