@@ -70,7 +70,7 @@ WHY = {
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
     "mlp: minidl numpy": "level: .98 alone in a process, 1.00 to 1.01 in turns; cross-entropy's law costs 14 µs and guards and results 20, of 3,820",
     "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
-    "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 ms, 130 loops 2.1, Python 1.4",
+    "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 to 11.8 ms, 130 loops 2.1, Python 1.4",
     "cnn: minidl numba": "OpenBLAS's second thread spins .1 s after a product; alone in a process a step takes 1.35 ms of torch's 1.70 to 1.88",
     "cnn: minidl torch": "a second core halves torch's max-pooling, .75 of its 2.8 ms; ours has little of that, and the kernels left are small",
     "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",

@@ -826,6 +826,28 @@ def test_cuda_agrees_with_the_cpu():
     cuda.synchronize()
 
 
+@pytest.mark.parametrize("other", [True, False])
+def test_tanh_of_many_is_numpys_where_mkl_has_kernels_for_another_processor(other, monkeypatch):
+    from minidl.backends import torch_elementwise
+
+    monkeypatch.setattr(torch_elementwise, "_halved", lambda: other)
+    inf, nan = float("inf"), float("nan")
+    edges = np.array([0.0, -0.0, inf, -inf, nan, 1e-45, -1e-40, 3e38, 9.01, -1e-4], np.float32)
+    x = np.concatenate([np.random.default_rng(0).normal(size=2038).astype(np.float32), edges])
+    want = np.tanh(x.astype(np.float64))
+    square, complexes = torch.from_numpy(x.reshape(32, 64)), torch.complex(torch.zeros(2048), torch.from_numpy(-x)).conj()
+    with md.use_backend("torch"):
+        run = md.jit(lambda x: md.tanh(x * 1.0))
+        found = {"eager": md.tanh(md.tensor(x)).payload, "program": run(md.tensor(x)).payload}
+    found |= {"turned": xp.tanh(square.t()).t(), "negated": xp.tanh(complexes.imag), "into": xp.quick.tanh(square, out=torch.empty(32, 64))}
+    for how, got in found.items():
+        got = got.numpy().reshape(-1)
+        np.testing.assert_array_equal(np.signbit(got[np.isfinite(got)]), np.signbit(want[np.isfinite(got)]), err_msg=how)
+        np.testing.assert_allclose(got, want, rtol=2e-7, err_msg=how)
+        assert torch.equal(torch.from_numpy(got).nan_to_num(), found["eager"].nan_to_num()), how
+    assert torch.equal(found["eager"].nan_to_num(), torch.from_numpy(np.tanh(x) if other else torch.tanh(torch.from_numpy(x)).numpy()).nan_to_num())
+
+
 # ---- the update of Adam as one kernel ---------------------------------------------------------------------------------------------------------
 def _stepped(jit, dtype, n=5000, steps=4, share=None, **kwargs):
     rng = np.random.default_rng(0)
