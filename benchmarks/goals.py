@@ -70,9 +70,11 @@ WHY = {
     "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
     "mlp: minidl numpy": "level: .98 alone in a process, 1.00 to 1.01 in turns; cross-entropy's law costs 14 µs and guards and results 20, of 3,820",
     "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
+    "mlp: minidl auto": "jax, inductor and torch are level, 1.27, 1.27 and 1.30 ms; which of them a contest names is chance, and jax.jit takes 1.25",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 to 11.8 ms, 130 loops 2.1, Python 1.4",
-    "cnn: minidl numba": "OpenBLAS's second thread spins .1 s after a product; alone in a process a step takes 1.35 ms of torch's 1.70 to 1.88",
-    "cnn: minidl torch": "a second core halves torch's max-pooling, .75 of its 2.8 ms; ours has little of that, and the kernels left are small",
+    "lstm: minidl auto": "jax's program; outside the loop 4.3 ms on one core, 2.3 on two, XLA's loop 4.9 and 4.8; torch's layer 9.4 and 5.4",
+    "cnn: minidl numba": "measured when each kernel made its threads anew; .66 since they stay and take parts as they are free",
+    "cnn: minidl torch": "a second core saves torch eager .8 of 2.7 ms, .4 in max-pooling; ours .6, in convolutions; eager 1.06 in its own process",
     "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",
     "resnet: minidl torch": "torch.compile's own compiler; quartiles of the short run .91 to 1.01",
     "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
@@ -80,6 +82,7 @@ WHY = {
     "memory: mlp, gradients kept": "gradients and batch stay: 2.9 of eager's 3.5 MB, .84; .7 MB idle between calls, or page faults (up to 3.2 times)",
     "memory: cnn": "1.75 MB are arrays (images and their gradient 1.0, weights' .2, batch .4, .2 kept idle), .2 the program; heaps differ by .2",
     "adamw: minidl jax jit": "level in turns, medians .99 to 1.03: XLA's kernels take as long as jax.jit's, and a call 5 µs more of Python",
+    "adamw: minidl numba": "measured when each kernel made a thread anew, which Linux put behind its maker on one core; .37 since threads stay",
     "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 
