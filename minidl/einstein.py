@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import functools
+import string
 from typing import Any
 
 import minidl as md
 from minidl import Tensor
-from minidl.extend import check_all, ns, operand
+from minidl.extend import check_all, describe, ns, operand
 
 __all__ = ["einsum"]
 
 
-def einsum(subscripts: str, /, *operands: Any, optimize: Any = True, precision: Any = None) -> Tensor:
+def _spelled(arguments: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """The text and the arrays of x, [0, 1], y, [1, 2], [0, 2], as NumPy and PyTorch take them, too."""
+    word = lambda axes: "".join("..." if a is ... else string.ascii_letters[a] for a in axes)
+    n = len(arguments) // 2 * 2
+    if n == 0 or not all(isinstance(axes, (list, tuple)) for axes in (*arguments[1::2], *arguments[n:])):
+        raise TypeError(f"einsum: subscripts must be a string, or a list of numbers of axes behind each array, not {describe(arguments[0])}")
+    return ",".join(map(word, arguments[1:n:2])) + "".join("->" + word(axes) for axes in arguments[n:]), arguments[:n:2]
+
+
+def einsum(subscripts: Any, /, *operands: Any, optimize: Any = True, precision: Any = None) -> Tensor:
     """Sums of products by Einstein's notation: "ij,jk->ik"; repeated labels take diagonals, "..." stands for broadcasting axes.
 
     More than two arrays are contracted pairwise in the order that opt_einsum finds best; optimize and precision are accepted
-    and change nothing, and the arrays may be one list. Source of the order: D. Smith and J. Gray, opt_einsum (JOSS 2018).
+    and change nothing, and the arrays may be one list. x, [0, 1], y, [1, 2], [0, 2] says axes by numbers. Source of the order:
+    D. Smith and J. Gray, opt_einsum (JOSS 2018).
     Raises ValueError for labels that do not fit.
 
     >>> md.einsum("ij,jk->ki", md.ones((2, 3)), md.ones((3, 4))).shape
     (4, 2)
     """
+    if not isinstance(subscripts, str):
+        subscripts, operands = _spelled((subscripts, *operands))
     if len(operands) == 1 and isinstance(operands[0], (list, tuple)):  # as PyTorch takes them
         operands = tuple(operands[0])
     xs = [operand(x) for x in operands]

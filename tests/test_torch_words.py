@@ -304,3 +304,18 @@ def test_the_older_words_of_losses_are_reductions():
     for call in (lambda: md.nn.functional.nll_loss(x, t, None, False), lambda: md.nn.CrossEntropyLoss(None, False)(x, t)):
         with pytest.raises(TypeError, match="size_average says reduction="):
             call()
+
+
+def test_einsum_takes_numbers_of_axes_and_lstsq_has_names():
+    x, y = md.tensor(X), md.tensor(X.T)
+    for axes in (([0, 1], [1, 2], [0, 2]), ([0, 1], [1, 2]), ([..., 1], [1, 0], [..., 0]), ([0, 1], [1, 0], [])):
+        want = np.einsum(X, axes[0], X.T, axes[1], *axes[2:])
+        for wrap in (lambda f: f, md.jit):
+            np.testing.assert_allclose(wrap(lambda x, y: md.einsum(x, axes[0], y, axes[1], *axes[2:]))(x, y).numpy(), want)  # noqa: B023
+    with pytest.raises(TypeError, match=r"einsum: subscripts must be a string, or a list of numbers of axes behind each array, not f64\[2,3\]"):
+        md.einsum(x, y)
+    found = md.linalg.lstsq(y, md.tensor([[1.0], [2.0], [3.0]], dtype=md.float64))
+    want = torch.linalg.lstsq(torch.tensor(X.T), torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64), driver="gelsd")
+    np.testing.assert_allclose(found.solution.numpy(), want.solution.numpy())
+    assert found.rank.item() == want.rank.item() == 2 and found[0] is found.solution
+    np.testing.assert_allclose(found.singular_values.numpy(), want.singular_values.numpy())

@@ -64,7 +64,16 @@ def multi_dot(tensors: Sequence[Any]) -> md.Tensor:
     return md.reshape(out, out.shape[row : 2 - column])
 
 
-def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[md.Tensor, md.Tensor, md.Tensor, md.Tensor]:
+class LstsqResult(NamedTuple):
+    """What lstsq finds, under PyTorch's names."""
+
+    solution: md.Tensor
+    residuals: md.Tensor
+    rank: md.Tensor
+    singular_values: md.Tensor
+
+
+def lstsq(a: Any, b: Any, rcond: float | None = None) -> LstsqResult:
     """(x, residuals, rank, singular values) for the x of least norm with the least |a x - b|²; b is a vector or a matrix of columns.
 
     rcond: singular values below it times the largest count as 0, by default max(m, n) times the epsilon of the dtype. residuals: that least square of
@@ -83,7 +92,7 @@ def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple[md.Tensor, md.Ten
     x = md.linalg.pinv(a, rtol=limit) @ columns
     rest = a @ x - columns
     residuals = md.sum(md.real(rest * md.conj(rest)), axis=0)
-    return (x[:, 0] if b.ndim == 1 else x), residuals, rank, s
+    return LstsqResult(x[:, 0] if b.ndim == 1 else x, residuals, rank, s)
 
 
 #: Coefficients of the diagonal approximant of order 13, and the norm up to which it is exact to rounding in double precision.
