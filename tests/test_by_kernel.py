@@ -424,7 +424,7 @@ def test_places_on_pixels_have_the_slopes_of_the_operations_after_rounding():
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [md.float32, md.float64, md.float16, md.bfloat16, md.complex64], ids=lambda d: d.name)
+@pytest.mark.parametrize("dtype", [md.float32, md.float64, md.float16, md.bfloat16, md.complex64, md.complex128], ids=lambda d: d.name)
 def test_dropout_takes_away_what_it_drops_whatever_that_is(dtype):
     scaled = functools.partial(F.gates.kept, scale=1.5)
     for shape, of in (((64, 33), (64, 33)), ((5, 8, 6, 7), (5, 8, 1, 1)), ((3,), (3,)), ((), ())):

@@ -94,7 +94,7 @@ def hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
 def kept(mask: Tensor, x: Tensor, *, scale: float) -> Tensor:
     """Of many elements the bits, with the mask: torch.where branches on every one."""
     out = torch.mul(x, scale)
-    if x.numel() < _SEVERAL or not x.is_cpu or unseen(x) or not spreads(mask.shape, x.shape):
+    if x.numel() < _SEVERAL or x.dtype.itemsize not in WORDS or not x.is_cpu or unseen(x) or not spreads(mask.shape, x.shape):
         return torch.where(mask, out, number(0.0, x.dtype))
     out.view(WORDS[x.dtype.itemsize]).bitwise_and_(mask.view(torch.int8).neg())
     return out
