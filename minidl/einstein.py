@@ -15,10 +15,13 @@ __all__ = ["einsum"]
 
 def _spelled(arguments: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
     """The text and the arrays of x, [0, 1], y, [1, 2], [0, 2], as NumPy and PyTorch take them, too."""
-    word = lambda axes: "".join("..." if a is ... else string.ascii_letters[a] for a in axes)
+    letters = string.ascii_uppercase + string.ascii_lowercase  # whose order is that of the numbers: a result that is not said has its axes in order
     n = len(arguments) // 2 * 2
     if n == 0 or not all(isinstance(axes, (list, tuple)) for axes in (*arguments[1::2], *arguments[n:])):
         raise TypeError(f"einsum: subscripts must be a string, or a list of numbers of axes behind each array, not {describe(arguments[0])}")
+    if wrong := [a for axes in (*arguments[1:n:2], *arguments[n:]) for a in axes if a is not ... and not 0 <= a < 52]:
+        raise ValueError(f"einsum: the number of an axis is from 0 to 51, not {wrong[0]}")
+    word = lambda axes: "".join("..." if a is ... else letters[a] for a in axes)
     return ",".join(map(word, arguments[1:n:2])) + "".join("->" + word(axes) for axes in arguments[n:]), arguments[:n:2]
 
 
@@ -28,7 +31,7 @@ def einsum(subscripts: Any, /, *operands: Any, optimize: Any = True, precision: 
     More than two arrays are contracted pairwise in the order that opt_einsum finds best; optimize and precision are accepted
     and change nothing, and the arrays may be one list. x, [0, 1], y, [1, 2], [0, 2] says axes by numbers. Source of the order:
     D. Smith and J. Gray, opt_einsum (JOSS 2018).
-    Raises ValueError for labels that do not fit.
+    Raises ValueError for labels that do not fit and for numbers outside 0 to 51.
 
     >>> md.einsum("ij,jk->ki", md.ones((2, 3)), md.ones((3, 4))).shape
     (4, 2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,7 @@ def test_each_row_of_a_sorted_tensor_is_searched_for_itself(right, backend):
         assert wrap(lambda x, v: md.searchsorted(md.sort(x), v, right=right))(md.tensor(x), md.tensor(v)).tolist() == want
     assert md.searchsorted(md.tensor(x), md.tensor(v), right=right, sorter=md.tensor(order)).tolist() == want
     assert md.searchsorted(md.zeros((0, 3)), md.zeros((0, 2))).shape == (0, 2)
+    assert md.searchsorted(md.zeros((2, 0)), md.zeros((2, 3))).tolist() == [[0] * 3] * 2
     with pytest.raises(ValueError, match=r"leading axes of f32\[2,3,4\], not be f32\[3,5\]"):
         md.searchsorted(md.tensor(x[0]), md.tensor(v))
 
@@ -86,10 +89,47 @@ def test_a_diagonal_is_said_by_places_as_in_numpy_and_pytorch():
         assert T.diagonal(T.tensor(x), offset=1, dim1=0, dim2=2).tolist() == torch.diagonal(torch.tensor(x), 1, 0, 2).tolist()
 
 
+@pytest.mark.parametrize("name", ["quantile", "nanquantile"])
+@pytest.mark.parametrize("asked", [0.5, [0.5], [0.1, 0.9]])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_quantiles_of_a_number_are_as_many_as_are_asked_for(name, asked, keepdim):
+    want = getattr(torch, name)(torch.tensor(2.0), torch.tensor(asked), 0, keepdim)
+    q = md.tensor(asked)
+    for T in (md, idiom):
+        assert getattr(T, name)(T.tensor(2.0), q, dim=0, keepdim=keepdim).tolist() == want.tolist()
+    assert getattr(idiom, name)(md.tensor(2.0), q, 0, keepdim).tolist() == want.tolist()
+
+
+@pytest.mark.parametrize("name", ["narrow", "tensor_split", "select", "unflatten", "renorm"])
+def test_what_refuses_a_number_names_its_dim(name):
+    rest = {"narrow": (0, 0, 1), "tensor_split": (1,), "select": (0, 0), "unflatten": (0, (1,)), "renorm": (2, 0, 1.0)}[name]
+    with pytest.raises((RuntimeError, IndexError)):
+        getattr(torch, name)(torch.tensor(2.0), *rest)
+    with pytest.raises(IndexError, match=rf"{name}: dim 0 is out of range for shape \(\)"):
+        getattr(md, name)(md.tensor(2.0), *rest)
+
+
+@pytest.mark.parametrize("name", "softmax sum moveaxis flip topk sort std cumsum var_mean amax nanmedian".split())
+def test_a_function_of_the_idiom_can_be_pickled(name):
+    f = getattr(idiom, name)
+    assert pickle.loads(pickle.dumps(f)) is f
+
+
+@pytest.mark.parametrize("name", "sort max std median nanmedian diff argsort nanquantile".split())
+def test_two_words_for_one_argument_are_refused(name):
+    more = (0.5,) if name == "nanquantile" else ()
+    with pytest.raises(TypeError, match="two words"):
+        getattr(idiom, name)(md.tensor(X), *more, dim=1, axis=1)
+    if name.startswith("nan"):
+        with pytest.raises(TypeError, match="two words"):
+            getattr(md, name)(md.tensor(X), *more, dim=1, axis=1)
+
+
 def test_functionals_take_a_number_along_a_dim():
     x = md.tensor(2.0, requires_grad=True)
     out = [F.softmax(x, -1), F.log_softmax(x, 0), F.softmin(x, dim=0), F.normalize(x, dim=0), F.gumbel_softmax(x, hard=True)]
-    assert [t.shape for t in out] == [()] * 5 and [t.item() for t in out] == [1.0, 0.0, 1.0, 1.0, 1.0]
+    out.append(F.cosine_similarity(x, -x, dim=0))
+    assert [t.shape for t in out] == [()] * 6 and [t.item() for t in out] == [1.0, 0.0, 1.0, 1.0, 1.0, -1.0]
     (out[3] * 3 + x.max(dim=0).values).backward()
     assert x.grad.item() == 1.0
     with pytest.raises(IndexError, match="out of range"):
@@ -308,12 +348,17 @@ def test_the_older_words_of_losses_are_reductions():
 
 def test_einsum_takes_numbers_of_axes_and_lstsq_has_names():
     x, y = md.tensor(X), md.tensor(X.T)
-    for axes in (([0, 1], [1, 2], [0, 2]), ([0, 1], [1, 2]), ([..., 1], [1, 0], [..., 0]), ([0, 1], [1, 0], [])):
+    for axes in (
+        ([0, 1], [1, 2], [0, 2]), ([0, 1], [1, 2]), ([..., 1], [1, 0], [..., 0]), ([0, 1], [1, 0], []), ([27, 1], [1, 0]), ([26, 51], [51, 25]),
+    ):  # fmt: skip
         want = np.einsum(X, axes[0], X.T, axes[1], *axes[2:])
         for wrap in (lambda f: f, md.jit):
             np.testing.assert_allclose(wrap(lambda x, y: md.einsum(x, axes[0], y, axes[1], *axes[2:]))(x, y).numpy(), want)  # noqa: B023
     with pytest.raises(TypeError, match=r"einsum: subscripts must be a string, or a list of numbers of axes behind each array, not f64\[2,3\]"):
         md.einsum(x, y)
+    for wrong in (-1, 52):
+        with pytest.raises(ValueError, match=f"einsum: the number of an axis is from 0 to 51, not {wrong}"):
+            md.einsum(x, [0, wrong])
     found = md.linalg.lstsq(y, md.tensor([[1.0], [2.0], [3.0]], dtype=md.float64))
     want = torch.linalg.lstsq(torch.tensor(X.T), torch.tensor([[1.0], [2.0], [3.0]], dtype=torch.float64), driver="gelsd")
     np.testing.assert_allclose(found.solution.numpy(), want.solution.numpy())

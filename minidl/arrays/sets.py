@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,8 @@ def searchsorted(x1: Any, x2: Any, /, *, side: str = "left", sorter: Any = None)
     if x1.ndim > 1:
         if not x2.size:
             return create("full", home(x1), md.int64, shape=x2.shape, value=0)
-        rows = md.vmap(lambda row, values: searchsorted(row, values, side=side))(*(md.reshape(a, (-1, a.shape[-1])) for a in (x1, x2)))
+        flat = (md.reshape(a, (math.prod(a.shape[:-1]), a.shape[-1])) for a in (x1, x2))
+        rows = md.vmap(lambda row, values: searchsorted(row, values, side=side))(*flat)
         return md.reshape(rows, x2.shape)
     n = x1.shape[0]
     low = ns.broadcast_to(create("full", home(x1), md.int64, shape=(), value=0), shape=x2.shape)

@@ -9,7 +9,7 @@ import minidl as md
 from minidl.idioms import of_numpy
 from minidl.idioms.creating import key, shape_of
 from minidl.idioms.functions import plus
-from minidl.idioms.numbers import along, worded
+from minidl.idioms.numbers import along, one_of, worded
 from minidl.idioms.shaping import Pair, axis_of, diag_embed, narrow, ravel, tensor_split
 
 __all__ = [
@@ -145,7 +145,7 @@ def nanmedian(a: Any, axis: Any = None, keepdims: bool = False, *, dim: int | No
     >>> x.nanmedian().item(), [v.item() for v in x.nanmedian(dim=0)]
     (2.5, [1.0, 0])
     """
-    if dim is None:
+    if one_of(dim, axis) is None or dim is None:
         return of_numpy.nanmedian(a, axis, keepdims or keepdim)
     axis_of("nanmedian", a, dim)
     count = md.sum(~md.isnan(a), axis=dim, keepdims=True)
@@ -165,7 +165,7 @@ def nanquantile(
     >>> md.nanquantile(md.tensor([1.0, md.nan, 3.0]), 0.5, dim=0).item()
     2.0
     """
-    return of_numpy.nanquantile(a, q, axis if dim is None else dim, keepdims or keepdim, method=interpolation or method)
+    return of_numpy.nanquantile(a, q, one_of(dim, axis), keepdims or keepdim, method=interpolation or method)
 
 
 @worded

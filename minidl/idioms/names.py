@@ -8,20 +8,14 @@ from typing import Any
 
 import minidl as md
 from minidl.idioms import functions, shaping, words
-from minidl.idioms.numbers import along
-
-
-def _one(dim: Any, axis: Any) -> Any:
-    if dim is not None and axis is not None:
-        raise TypeError("dim and axis are two words for one argument; one is enough")
-    return axis if dim is None else dim
+from minidl.idioms.numbers import along, one_of
 
 
 def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis, keepdims) as name(input, dim, keepdim), or by NumPy's words for these."""
 
     def function(input: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        dim = _one(dim, axis)
+        dim = one_of(dim, axis)
         return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
 
     function.__name__ = function.__qualname__ = name
@@ -39,7 +33,7 @@ def _running(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis=) as name(input, dim), or by NumPy's word for it; an array of one axis needs none."""
 
     def function(input: Any, dim: int | None = None, *, dtype: Any = None, axis: int | None = None, reverse: bool = False) -> Any:
-        axis = _one(dim, axis)
+        axis = one_of(dim, axis)
         if reverse:  # jax.lax's, which starts from the other end
             axis = 0 if axis is None else axis
             return md.flip(f(md.flip(input if dtype is None else input.to(dtype), axis=axis), axis=axis), axis=axis)

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
+
 import minidl as md
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,13 +17,22 @@ ALONG = frozenset(
     """all any argmax argmin argsort count_nonzero cumulative_logsumexp cumulative_max cumulative_min cumulative_prod cumulative_sum flip log_softmax
     logsumexp max mean median min moveaxis norm prod quantile softmax sort std sum swapaxes topk transpose var vector_norm""".split()
 )
-_NUMPYS = {"axis": "dim", "keepdims": "keepdim"}
+_NUMPYS = {"axis": "dim", "keepdims": "keepdim", "x": "input"}
+
+
+def one_of(dim: Any, axis: Any) -> Any:
+    """Whichever is said. Raises TypeError where both are."""
+    if dim is not None and axis is not None:
+        raise TypeError("dim and axis are two words for one argument; one is enough")
+    return axis if dim is None else dim
 
 
 def of_number(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Any:
-    """f of numbers, each as one axis of one element, and of such results the number."""
+    """f of numbers, each as one axis of one element, and of such results the number; of several quantiles of a number, one for each."""
     one = lambda v: md.reshape(v, (1,)) if isinstance(v, md.Tensor) and not v.ndim else v
     out = f(*map(one, args), **{k: one(v) for k, v in params.items()})
+    if f.__name__.endswith("quantile"):
+        return md.reshape(out, np.shape(args[1] if len(args) > 1 else params["q"]))
     return md.tree.map(lambda v: md.reshape(v, ()) if isinstance(v, md.Tensor) and v.shape == (1,) else v, out)
 
 

@@ -83,9 +83,9 @@ def unflatten(input: md.Tensor, dim: int, sizes: Sequence[int]) -> md.Tensor:
 
 
 def axis_of(name: str, x: md.Tensor, dim: int) -> int:
-    if not -builtins.max(x.ndim, 1) <= dim < builtins.max(x.ndim, 1):
+    if not -x.ndim <= dim < x.ndim:
         raise IndexError(f"{name}: dim {dim} is out of range for shape {x.shape}")
-    return dim % builtins.max(x.ndim, 1)
+    return dim % x.ndim
 
 
 @along

@@ -23,29 +23,18 @@ Everything else is md's own, rooms such as torch.nn too. Methods are the same as
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import minidl as md
 from minidl.idioms import words
-from minidl.idioms.numbers import ALONG, along
+from minidl.idioms.numbers import ALONG, along, worded
 from minidl.idioms.shaping import Pair
 
 __all__ = [
     "add", "argsort", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "round", "sort",
     "squeeze", "std", "sub", "subtract", "take", "tensordot", "trace", "var",
 ]  # fmt: skip
-#: NumPy's words, which PyTorch's functions understand beside their own.
-_WORDS = {"axis": "dim", "keepdims": "keepdim", "x": "input"}
-
-
-def _worded(f: Callable[..., Any]) -> Any:
-    @functools.wraps(f)
-    def function(*args: Any, **params: Any) -> Any:
-        return f(*args, **({_WORDS.get(k, k): v for k, v in params.items()} if params else params))
-
-    return function
 
 
 def equal(input: md.Tensor, other: md.Tensor) -> bool:
@@ -67,13 +56,13 @@ def _extreme(name: str) -> Callable[..., Any]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {name} of all elements; values and places along dim." + (" Of two tensors, element by element." if one else "")
-    return _worded(function)
+    return worded(function)
 
 
 max, min = _extreme("max"), _extreme("min")
 
 
-@_worded
+@worded
 def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of all elements, the lower one of two in the middle; values and places along dim.
 
@@ -85,7 +74,7 @@ def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> A
     return md.median(input, dim=dim, keepdim=keepdim)  # type: ignore[call-arg]
 
 
-@_worded
+@worded
 def nanmedian(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of what is not nan, the lower one of two in the middle; values and places along dim.
 
@@ -97,7 +86,7 @@ def nanmedian(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -
     return md.nanmedian(input, dim=dim, keepdim=keepdim)
 
 
-@_worded
+@worded
 def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
     """(values, places) in order along an axis.
 
@@ -107,7 +96,7 @@ def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool
     return md.sort(input, dim=dim, descending=descending, stable=stable)  # type: ignore[call-arg,return-value]
 
 
-@_worded
+@worded
 def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> md.Tensor:
     """The places of the elements in order along an axis.
 
@@ -117,7 +106,7 @@ def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: b
     return sort(input, dim, descending, stable)[1]
 
 
-@_worded
+@worded
 def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
     """Without axes of size 1, all of them or those that are named; of another size they stay.
 
@@ -127,7 +116,7 @@ def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
     return words.squeezed(input, dim)
 
 
-@_worded
+@worded
 def diff(input: md.Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
     """The n-th differences along an axis; of truths, where they change."""
     if input.dtype is md.bool:
@@ -188,7 +177,7 @@ def _spread(name: str) -> Callable[..., md.Tensor]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{name} over axes with a correction of 1 unless another is said."
-    return along(_worded(function))
+    return along(function)
 
 
 std, var = _spread("std"), _spread("var")
@@ -226,6 +215,7 @@ def __getattr__(name: str) -> Any:
     found = getattr(md, name)
     if getattr(found, "__name__", "") in ALONG:  # whose dim may come by position
         found = globals()[name] = along(found)
+        found.__module__, found.__qualname__ = __name__, name  # where pickle looks for it
     return found
 
 

@@ -179,8 +179,8 @@ def cosine_similarity(x1: md.Tensor, x2: md.Tensor, dim: int = 1, eps: float = 1
     """
     if x1.shape != x2.shape:
         x1, x2 = md.broadcast_arrays(x1, x2)
-    a, b = (md.vector_norm(x, axis=dim, keepdims=True) for x in (x1, x2))
-    return md.sum((x1 / md.where(a > eps, a, eps)) * (x2 / md.where(b > eps, b, eps)), axis=dim)
+    a, b = (md.vector_norm(x, dim=dim, keepdims=True) for x in (x1, x2))  # type: ignore[call-arg]
+    return md.sum((x1 / md.where(a > eps, a, eps)) * (x2 / md.where(b > eps, b, eps)), dim=dim)  # type: ignore[call-arg]
 
 
 def pdist(input: md.Tensor, p: float = 2) -> md.Tensor:
