@@ -108,7 +108,7 @@ def choose(program: Program, natives: Sequence[Any]) -> tuple[Engine, Callable[.
                 _keep(key, chosen[2])
                 return chosen
             engine = Engine(home, row.backend, row.mode)
-            return engine, engine.compile(program.graph, (*program.donated, *engine.expendable(program))), report
+            return engine, engine.build(program), report
         except Exception as error:  # whatever a library that changed since may raise: the answer is to measure again
             print(f"minidl: auto: {row.name}, which was fastest before, fails now ({short(error)}); measuring again", file=sys.stderr)
     chosen = Contest(program, natives).decide()

@@ -70,6 +70,21 @@ class Engine:
 
         return scoped
 
+    def asks(self, program: Program) -> tuple[Graph, tuple[int, ...], dict[int, int]]:
+        """What is compiled for a program: the graph, which inputs' memory it may use, and {output: input} of what it need not return, as the traced
+        code stores it as it came in (`p.grad = g`): the tensors share it, and the program copies nothing."""
+        graph, donate, stored = program.graph, (*program.donated, *self.expendable(program)), {}
+        if not program.tracked:
+            given = {v: k for k, v in enumerate(graph.inputs) if k not in donate and program.inputs[k].kind != "number"}
+            stored = {k: given[v] for k, v in enumerate(graph.outputs[: program.n_out]) if k >= len(program.dtypes) and v in given}
+        left = [v for k, v in enumerate(graph.outputs) if k not in stored]
+        return Graph(graph.inputs, graph.equations, left, graph.name) if stored else graph, donate, stored
+
+    def build(self, program: Program) -> Callable[..., tuple]:
+        """What a program asks for, compiled."""
+        graph, donate, _ = self.asks(program)
+        return self.compile(graph, donate) if graph.outputs else lambda *natives: ()
+
     def expendable(self, program: Program) -> tuple[int, ...]:
         """The inputs that are state which the program overwrites, where their memory may be used again.
 
@@ -99,18 +114,14 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     """Give the program its `call`, a function of the arguments that returns the result, or MISS where a guard fails; and `linked(busy, again)`, which
     makes the same of the same code for as long as no setting is in force: then, and where a guard fails, it hands the arguments to `again`.
 
-    run: the compiled graph, with what is expendable donated, where the caller has it already.
+    run: what the engine builds for it, where the caller has it already.
     """
     s, natives = program.source, program.source.natives
     program.engine = engine
-    spare = engine.expendable(program)
-    stored = _stored_inputs(program, engine, spare)
-    graph = program.graph
-    left = [k for k in range(len(graph.outputs)) if k not in stored]
-    if stored:
-        graph = Graph(graph.inputs, graph.equations, [graph.outputs[k] for k in left], graph.name)
-    if run is None or stored:  # what the caller compiled returns a copy of what is stored as it came
-        run = engine.compile(graph, (*program.donated, *spare)) if graph.outputs else lambda *natives: ()
+    graph, donate, shared = engine.asks(program)
+    spare, stored = donate[len(program.donated) :], {k: natives[program.inputs[i].text] for k, i in shared.items()}
+    left = [k for k in range(len(program.graph.outputs)) if k not in stored]
+    run = run or engine.build(program)
     made, result = _result(program, engine.crosses)  # which may add to the names
     path = "shape" if engine.crosses else engine.xp.shape_path
     terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
@@ -120,7 +131,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]
     numbers = {f"h{k}": (i.text, graph.inputs[k].dtype) for k, i in enumerate(program.inputs) if i.kind == "number"}
     function = "run"
-    given = [natives[program.inputs[k].text] for k in (*program.donated, *spare)] if engine.xp.donates else []
+    given = [natives[program.inputs[k].text] for k in donate] if engine.xp.donates else []
     if given:
         # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`; what was just handed
         # over no tensor holds. Another thread might read state before the new one is stored, so where there is one it has to wait; arguments that the
@@ -185,17 +196,6 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     text = f"def linked(hold_off, again):\n    def call(*args, **kwargs):\n        while not hold_off[0]:\n{body}\n"
     program.linked = load(f"{text}        return again(args, kwargs)\n    return call\n", env, "linked")
     program.call = program.linked([0], lambda args, kwargs: MISS)
-
-
-def _stored_inputs(program: Program, engine: Engine, spare: Sequence[int]) -> dict[int, str]:
-    """{output: name of the input} of what the traced code stores as it came in (`p.grad = g`): the tensors share it, and the program copies
-    nothing. Not where the program takes the input's memory."""
-    if program.tracked:
-        return {}
-    graph, given = program.graph, {*program.donated, *spare}
-    pairs = zip(graph.inputs, program.inputs, strict=True)
-    names = {v: program.source.natives[i.text] for k, (v, i) in enumerate(pairs) if i.kind != "number" and k not in given}
-    return {k: names[v] for k, v in enumerate(graph.outputs[: program.n_out]) if k >= len(program.dtypes) and v in names}
 
 
 def _tuple(names: Sequence[str]) -> str:

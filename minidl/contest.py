@@ -297,9 +297,10 @@ class Candidate:
 
     def __init__(self, program: Program, natives: Sequence[Any], engine: Engine):
         self.engine, self.home, self.results = engine, program.xp, len(program.dtypes)
-        donated = (*program.donated, *engine.expendable(program))
         self.graph = program.graph
-        self.run = engine.compile(program.graph, donated)
+        _, donated, stored = engine.asks(program)
+        self.stored = sorted(stored.items())  # what is returned by nobody, and is as it came in
+        self.run = engine.build(program)
         self.used = [(k, program.graph.inputs[k].dtype) for k in donated] if engine.xp.donates else []
         places = {w.target: w.output for w in program.writes}
         self.heirs = [(k, places[text]) for k, _ in self.used if (text := program.inputs[k].text) in places]  # inputs and what follows them
@@ -330,7 +331,11 @@ class Candidate:
 
     def _call(self, inputs: list[Any]) -> tuple:
         taken, put = self.taken, self.put
-        return self.run(*[n if n.__class__ in taken else put(n) for n in inputs])
+        there = [n if n.__class__ in taken else put(n) for n in inputs]
+        outs = self.run(*there)
+        for k, i in self.stored:
+            outs = (*outs[:k], there[i], *outs[k:])
+        return outs
 
     def once(self, change: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple:
         """The results of one call, on the inputs or on what `change` makes of them."""

@@ -28,7 +28,7 @@ class Explanation:
         """The program as Python: on numpy the text that runs, with its blocks and the memory that it writes over, below the numbers that it names;
         on an engine that compiles to machine code, or for torch where it writes over state, the graph."""
         program, engine = self._program, self._program.engine
-        run: Any = engine.compile(program.graph, (*program.donated, *engine.expendable(program))) if engine.xp.name in ("numpy", "torch") else None
+        run: Any = engine.build(program) if engine.xp.name in ("numpy", "torch") else None
         code: Any = inspect.unwrap(run) if run else None
         if getattr(code, "__module__", None) != "minidl.generated":
             return str(program.graph)

@@ -127,6 +127,26 @@ def test_what_is_stored_as_it_came_is_not_copied(monkeypatch):
     assert w.grad.payload is g.payload and w.tolist() == [-1.0] * 5
 
 
+def test_what_is_timed_is_what_runs(monkeypatch):
+    """Also where the function stores an argument as it came: a program that copies it, and writes elsewhere, may take twice as long."""
+    built = []
+    build = contest.Engine.build
+    monkeypatch.setattr(contest.Engine, "build", lambda self, program: built.append(build(self, program)) or built[-1])
+    with md.use_backend("numpy"):
+        p, g = md.zeros((70000,), requires_grad=True), md.ones((70000,))
+        opt = optim.Adam([p], lr=0.1)
+
+        def step(g):
+            p.grad = g
+            opt.step()
+
+        run = md.jit(step, backend="auto")
+        run(g)
+    program = run.programs[0]
+    assert len(built) == len(NAMES) and any(program.source.env["run"] is r for r in built)
+    assert all(r.error is None or r.error <= 1 for r in run.explain(g).rows)
+
+
 def test_a_candidate_that_is_wrong_on_purpose_is_rejected(monkeypatch):
     slow(monkeypatch, "numpy", 0.02)
     kind = type(get("torch"))
