@@ -80,7 +80,7 @@ class Jitted:
                     raise ValueError(f"jit: static_argnames names {n!r}, which is no parameter of {getattr(f, '__name__', f)}")
 
     def _go(self, entry: Callable[..., Any]) -> None:
-        Jitted.__call__.__set__(self, entry)  # type: ignore[attr-defined]  # the slot, also where a subclass has a __call__ of its own
+        SLOT.__set__(self, entry)  # also where a subclass has a __call__ of its own
 
     def __reduce__(self) -> Any:
         """A copy has no programs yet; where the name of the function leads here it is itself, as for functions."""
@@ -215,6 +215,9 @@ class Jitted:
     def lower(self, *args: Any, **kwargs: Any) -> Graph:
         """The graph that a call with these arguments would run."""
         return Program(self, args, kwargs, state.grad).graph
+
+
+SLOT: Any = Jitted.__call__  # where an instance keeps its entry
 
 
 def jit(

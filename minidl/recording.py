@@ -1,8 +1,8 @@
 """One run with a clock at every operation: what md.profile reports.
 
-Eager, each operation is timed where it reaches its backend, and each node of a backward pass as a whole. Jitted, the program's graph is run equation
-by equation on the real inputs and nothing is stored, so state does not advance. The device is waited for after every operation, so the times are the
-work's and not the launches'.
+Eager, each operation is timed where it reaches its backend; each node of a backward pass, and each jitted function that is called on the way (as the
+step of an optimizer is), as a whole. Jitted, the program's graph is run equation by equation on the real inputs and nothing is stored, so state does
+not advance. The device is waited for after every operation, so the times are the work's and not the launches'.
 
 Promises: memory is counted from what was alive when the call began, views as nothing; other threads are neither timed nor slowed down.
 """
@@ -22,7 +22,7 @@ from minidl.backends.base import Functions
 from minidl.backends.reuse import VIEWS
 from minidl.context import state
 from minidl.graph import Graph
-from minidl.jitting import Jitted
+from minidl.jitting import SLOT, Jitted
 from minidl.primitives import table
 from minidl.program import Program
 from minidl.tensors import Tensor
@@ -65,26 +65,38 @@ class _Recorder:
             self.worst, self.largest = self.total, sorted(self.alive.values(), reverse=True)[:8]
         self.events.append((name, seconds, self.total))
 
+    def measured(self, name: str, f: Callable[[], Any], found: Callable[[Any], list[tuple[Any, Any]]]) -> Any:
+        """f() as one operation, where it is this thread's and no part of another. found: from its result to the arrays, each with its backend."""
+        if self.inside or threading.get_ident() != self.thread or state.interpreter is not None:
+            return f()
+        self.inside = True
+        try:
+            start = time.perf_counter()
+            made = found(out := f())
+            for xp, native in made:
+                xp.wait((native,))
+            seconds = time.perf_counter() - start
+        finally:
+            self.inside = False
+        for xp, native in made if name not in VIEWS else ():
+            self.made(xp, name, (native,))
+        self.ended(name, seconds)
+        return out
+
     def timed(self, xp: Any, name: str, f: Callable[..., Any]) -> Callable[..., Any]:
-        """f with a clock, for the calls of this thread that are not part of another timed one."""
+        """A function of a backend with a clock."""
+        found = lambda out: [(xp, native) for native in (out if isinstance(out, tuple) else (out,))]
+        return lambda *args, **params: self.measured(name, lambda: f(*args, **params), found)
 
-        def call(*args: Any, **params: Any) -> Any:
-            if self.inside or threading.get_ident() != self.thread or state.interpreter is not None:
-                return f(*args, **params)
-            self.inside = True
-            try:
-                start = time.perf_counter()
-                out = f(*args, **params)
-                xp.wait(outs := out if isinstance(out, tuple) else (out,))
-                seconds = time.perf_counter() - start
-            finally:
-                self.inside = False
-            if name not in VIEWS:
-                self.made(xp, name, outs)
-            self.ended(name, seconds)
-            return out
+    def called(self, jitted: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """A call of a jitted function with a clock: of its memory what it returns and stores is seen."""
 
-        return call
+        def found(out: Any) -> list[tuple[Any, Any]]:
+            program = next((p for p in jitted.programs if p.holds() and not p.why(args, kwargs)), None)
+            stored = [program.source.env.get(w.target) for w in program.writes] if program else []
+            return [(t.xp, t.payload) for t in (*tree.leaves(out), *stored) if isinstance(t, Tensor)]
+
+        return self.measured(f"jit({getattr(jitted, '__name__', 'function')})", lambda: SLOT.__get__(jitted)(*args, **kwargs), found)
 
 
 def _size(native: Any) -> int:
@@ -120,7 +132,7 @@ class _Timed(tape.Hooked):
 
 @contextlib.contextmanager
 def _clocks(recorder: _Recorder) -> Iterator[None]:
-    """Clocks at the functions of every backend that is loaded, and at the nodes of backward passes."""
+    """Clocks at the functions of every backend that is loaded, at the nodes of backward passes, and at jitted functions."""
     names = (*table, "quick", "bare")
     pull_raw, before = tape.pull_raw, [(xp, {n: vars(xp)[n] for n in names if n in vars(xp)}) for xp in loaded()]
 
@@ -145,10 +157,12 @@ def _clocks(recorder: _Recorder) -> Iterator[None]:
         quick, bare = Functions(xp, {n: recorder.timed(xp, n, getattr(xp.quick, n)) for n in table}), xp.bare
         xp.__dict__.update(clocked, quick=quick, bare=bare)
     tape.pull_raw = watched  # type: ignore[assignment]
+    Jitted.__call__ = lambda self, *args, **kwargs: recorder.called(self, args, kwargs)  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:
         tape.pull_raw = pull_raw
+        Jitted.__call__ = SLOT  # type: ignore[method-assign]
         for xp, own in before:  # one by one: other threads use the backend meanwhile
             xp.__dict__.update(own)
             for name in names:

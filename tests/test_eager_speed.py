@@ -71,7 +71,7 @@ def test_torchs_kernel_for_sgd(shared):
 def steps_on_torch(optimizer):
     from minidl.backends.torch_rewrite import rewritten
 
-    return rewritten(md.jit(room._steps).lower(optimizer), True).equations
+    return rewritten(md.jit(room.optimizer_step).lower(optimizer), True).equations
 
 
 def steps_of(jitted):

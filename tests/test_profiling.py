@@ -40,7 +40,7 @@ def test_an_eager_step_is_seen_whole_and_does_what_it_does(backend):
         for a, p in zip(after, net.parameters(), strict=True):
             np.testing.assert_array_equal(a, p.detach().numpy())
     names = {name: calls for name, calls, _ in report.by_operation()}
-    assert names["relu"] == 1 and names["backward of relu"] == 1
+    assert names["relu"] == 1 and names["backward of relu"] == 1 and names["jit(optimizer_step)"] == 1
     assert sum(e.seconds for e in report.events) <= report.seconds
     hidden = 256 * 64 * 4
     assert 2 * hidden <= report.peak < 40 * hidden  # before and after relu, at least
@@ -93,6 +93,24 @@ def test_a_graph_that_is_kept_can_be_used_again():
     md.profile(lambda: y.backward(retain_graph=True))
     y.backward()
     assert x.grad.tolist() == [4.0, 4.0, 4.0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_jitted_function_on_the_way_is_one_operation(backend):
+    """With what it returns and what it stores, whether or not it ran before; and its own profile is that of its graph."""
+    with md.use_backend(backend):
+        kept, x = md.zeros((1000,)), md.ones((1000,))
+
+        @md.jit
+        def inner(x):
+            kept.assign(kept + x)
+            return x * 2.0
+
+        for turn in (1, 2):
+            report = md.profile(lambda: md.exp(inner(inner(x))))
+            assert [e.name for e in report.events] == ["jit(inner)", "jit(inner)", "exp"]
+            assert 8000 <= report.peak <= 20000 and kept.tolist()[0] == 3 * turn
+        assert {name for name, *_ in md.profile(inner, x).by_operation()} == {"add", "mul"} and inner(x).shape == (1000,)
 
 
 def test_memory_falls_when_arrays_die():

@@ -56,7 +56,7 @@ def run(optimizer: Optimizer) -> None:
             programs.renew(params)  # given up: nothing needs what they hold
         return optimizer._step_all()
     if programs.run is None:
-        programs.run = md.jit(_steps)
+        programs.run = md.jit(optimizer_step)
     programs.run(optimizer)
 
 
@@ -65,5 +65,6 @@ def forget(optimizer: Optimizer) -> None:
     known.pop(optimizer, None)
 
 
-def _steps(optimizer: Optimizer) -> None:
+def optimizer_step(optimizer: Optimizer) -> None:
+    """All updates, under the name that md.profile and md.explain show."""
     optimizer._step_all()
