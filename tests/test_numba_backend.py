@@ -589,13 +589,15 @@ def test_programs_share_the_threads_of_the_process(backend, monkeypatch):
 
 
 CHILD = """
-    import os
+    import ctypes, os, sys
     import numpy as np
     os.environ.update(OMP_NUM_THREADS="2", NUMBA_NUM_THREADS="2")
+    os.cpu_count = lambda: 8  # so that the memory is more than NumPy keeps for itself when it is freed
     from minidl.backends import get
     from minidl.dtypes import float32
     from minidl.graph import Equation, Graph, Var
     from minidl.primitives.core import table
+    from minidl.rewrites.threads import on_numba
 
     x, y = (Var((1 << 20,), float32) for _ in range(2))
     program = get("numba").compile(Graph([x], [Equation(table["exp"], (x,), {}, (y,))], [y]))
@@ -607,23 +609,50 @@ CHILD = """
             assert np.array_equal(program(values)[0], want)
         return {*os.listdir("/proc/self/task")} - before
 
+    def refuse(thread, *rest):
+        refused.append(thread)
+        ctypes.c_int64.from_address(thread).value = 8  # as glibc leaves there what it has freed
+        return 11
+
+    want, refused = np.exp(values), []
+    crew = (ctypes.c_int64 * 16).from_address(on_numba.crew())
+    create, none = crew[0], ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4)(refuse)
+    crew[0] = ctypes.cast(none, ctypes.c_void_p).value
+    for _ in range(2):
+        np.testing.assert_allclose(program(values)[0], want, rtol=1e-6)
+    assert len(refused) == 2, "each call asks anew"
+    crew[0] = create
+
     want = np.array(program(values)[0])
-    np.testing.assert_allclose(want, np.exp(values), rtol=1e-6)
     assert not run(), "the threads of the first call serve all"
-    own = os.sched_getaffinity(0)
-    print(sum(len(own - os.sched_getaffinity(int(t))) == 1 for t in os.listdir("/proc/self/task")), flush=True)
+    own, tasks = os.sched_getaffinity(0), [int(t) for t in os.listdir("/proc/self/task")]
+    print(sum(len(own - os.sched_getaffinity(t)) == 1 for t in tasks), flush=True)
+    before = {t: os.sched_getaffinity(t) for t in tasks}
+    for cpu in sorted(own):
+        for t in tasks:
+            os.sched_setaffinity(t, {cpu})
+        assert not run() and all(os.sched_getaffinity(t) == {cpu} for t in tasks), "whoever says later where to run is heard"
+    for t in tasks:
+        os.sched_setaffinity(t, before[t])
     child = os.fork()
     if child == 0:
         print(len(run()), flush=True)
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0 and not run()
+    words = ctypes.create_string_buffer(b"still there")  # the crew's memory, written to the file of the exit's number when Python is gone
+    ctypes.memmove(ctypes.byref(crew, 80), words, len(words))
+    library = ctypes.CDLL(None)
+    library.on_exit(library.dprintf, ctypes.byref(crew, 80))
+    sys.exit(1)
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/task") or len(os.sched_getaffinity(0)) < 2, reason="looks at threads as Linux shows them")
 def test_threads_stay_off_the_callers_processor_and_a_child_begins_its_own():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(CHILD)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.split() == ["1", "1"], done
+    """And where none is to be had the caller is alone; where they may run is asked again; and their memory stays when Python goes."""
+    env = {**os.environ, "MALLOC_PERTURB_": "85"}  # what is freed is written over
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(CHILD)], capture_output=True, timeout=60, env=env)
+    assert done.returncode == 1 and done.stdout.split() == [b"1", b"1", b"still", b"there"], done
 
 
 SCRIPT = """

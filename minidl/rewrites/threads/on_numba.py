@@ -30,13 +30,13 @@ _LOOKS = 8000  # how often whoever waits looks before it sleeps: each takes 5 ns
 _WHOLE = 64  # elements to whose multiples the borders of large parts are moved: lines of cache that two threads write go to and fro
 # A gate is one thread's to wait at: whether it is open, how many sleep there, and what POSIX calls a mutex and a condition. A member is the gate at
 # which it waits for work, the one at which others wait for it, its work (job, arguments), whether it is free, its thread, where it and the crew are,
-# the processor that it keeps off, and those that it may use then.
+# the processor that it keeps off, and those that it may use then (which are so many bytes).
 _MUTEX, _CONDITION, _GATE = 16, 80, 192  # bytes
-_DONE, _JOB, _ARGS, _FREE, _THREAD, _SELF, _CREW, _AVOIDS, _MASK, _SIZE = 192, 384, 392, 400, 408, 416, 424, 432, 448, 576
-# The crew: these functions, what a member runs, how many there are, the processors that all may use; then the members.
-_CREATE, _LOCK, _UNLOCK, _WAIT, _SIGNAL, _HERE, _PLACE, _RUN, _COUNT, _ALLOWED, _FIRST = 0, 1, 2, 3, 4, 5, 6, 7, 8, 16, 256
+_DONE, _JOB, _ARGS, _FREE, _THREAD, _SELF, _CREW, _AVOIDS, _MASK, _MASKED, _SIZE = 192, 384, 392, 400, 408, 416, 424, 432, 448, 128, 576
+# The crew: these functions, what a member runs, how many there are; then the members.
+_CREATE, _LOCK, _UNLOCK, _WAIT, _SIGNAL, _HERE, _ALLOWED, _PLACE, _RUN, _COUNT, _FIRST = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 128
 _FUNCTIONS = ("pthread_create", "pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_wait", "pthread_cond_signal")
-_PLACING = ("sched_getcpu", "pthread_setaffinity_np")  # Linux's
+_PLACING = ("sched_getcpu", "sched_getaffinity", "pthread_setaffinity_np")  # Linux's
 
 
 def _atomic(operation: str) -> Any:
@@ -82,16 +82,15 @@ def through(crew, gate):
 
 @jit
 def aside(c, m):
-    """Keep a member off the processor that its caller runs on: of a virtual machine Linux takes a processor that sleeps for one that is taken, and
-    lets who is woken wait behind its waker."""
-    here = np.int64(call0(c[_HERE], ()))
-    if here == m[_AVOIDS // 8] or not 0 <= here < 1024:
+    """Keep a member off the processor that its caller runs on, among those that the caller may use now: of a virtual machine Linux takes a processor
+    that sleeps for one that is taken, and lets who is woken wait behind its waker."""
+    here, mask = np.int64(call0(c[_HERE], ())), m[_SELF // 8] + _MASK
+    if here == m[_AVOIDS // 8] or not 0 <= here < 8 * _MASKED:
         return
-    for i in range(16):
-        m[_MASK // 8 + i] = c[_ALLOWED + i]
-    m[_MASK // 8 + here // 64] &= ~(np.int64(1) << here % 64)
-    call3(c[_PLACE], (m[_THREAD // 8], np.int64(128), m[_SELF // 8] + _MASK))
     m[_AVOIDS // 8] = here
+    if call3(c[_ALLOWED], (np.int64(0), np.int64(_MASKED), mask)) == 0:
+        m[_MASK // 8 + here // 64] &= ~(np.int64(1) << here % 64)
+        call3(c[_PLACE], (m[_THREAD // 8], np.int64(_MASKED), mask))  # which changes nothing where no other is left
 
 
 @jit
@@ -148,7 +147,8 @@ def on_threads(a):
             b[mine + j] = a[7 + j]
         m[_JOB // 8], m[_ARGS // 8] = job, job + 8 * mine
         if m[_THREAD // 8] == 0 and call4(c[_CREATE], (place + _THREAD, np.int64(0), c[_RUN], place)) != 0:
-            swap(place + _FREE, 1)  # no thread is to be had
+            m[_THREAD // 8] = 0  # no thread is to be had; POSIX leaves open what stands here then, and glibc leaves what it has freed
+            swap(place + _FREE, 1)
             break
         if c[_PLACE]:
             aside(c, m)
@@ -173,17 +173,17 @@ def crew() -> int | None:
         inits = [getattr(library, f"pthread_{name}_init") for name in ("mutex", "cond")]
     except (AttributeError, OSError, TypeError):
         return None
-    places = [ctypes.cast(getattr(library, n), ctypes.c_void_p).value if hasattr(library, n) else 0 for n in _PLACING]
+    has = all(hasattr(library, name) for name in _PLACING)
+    places = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value if has else 0 for name in _PLACING]
     count = min(os.cpu_count() or 1, 64) - 1
-    memory = np.zeros((_FIRST + _SIZE * count + 64) // 8, np.int64)  # which `begin` keeps
+    memory = np.zeros((_FIRST + _SIZE * count + 64) // 8, np.int64)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # threads look at it until the process ends, which is after Python
     skip = -memory.ctypes.data % 64 // 8
     place, words = memory.ctypes.data + 8 * skip, memory[skip:]
 
     def begin() -> None:
         words[:] = 0
         words[: _COUNT + 1] = np.array([*found, *places, kernel(_MEMBER), count], np.int64)
-        for cpu in os.sched_getaffinity(0) if places[1] else ():
-            words[_ALLOWED + cpu // 64] |= np.int64(1) << np.int64(cpu % 64)
         for k in range(count):
             at = _FIRST + _SIZE * k
             words[(at + _FREE) // 8], words[(at + _SELF) // 8], words[(at + _CREW) // 8], words[(at + _AVOIDS) // 8] = 1, place + at, place, -1
