@@ -11,7 +11,7 @@ import linecache
 import types
 import weakref
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from minidl.graph import Atom, Equation, Graph, Literal, Var, last_uses
@@ -88,6 +88,9 @@ class _Packed(Sequence[str]):
 
     def __getitem__(self, i: Any) -> Any:
         return zlib.decompress(self.text).decode().splitlines(True)[i]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self[:])  # unpacked once, not for each line
 
     def __len__(self) -> int:
         return len(self[:])

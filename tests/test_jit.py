@@ -10,6 +10,7 @@ import linecache
 import math
 import pickle
 import weakref
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -568,7 +569,7 @@ def test_the_text_of_a_program_goes_with_it(on_numpy):
     assert len(linecache.cache) == before
 
 
-def test_the_text_of_a_program_is_packed_and_its_call_compiled_once(on_numpy):
+def test_the_text_of_a_program_is_packed_and_its_call_compiled_once(on_numpy, monkeypatch):
     def f(x):
         for i in range(100):
             x = md.sin(x) * (i + 0.5)
@@ -581,6 +582,9 @@ def test_the_text_of_a_program_is_packed_and_its_call_compiled_once(on_numpy):
     lines = linecache.getlines(run.__code__.co_filename)
     assert "".join(lines) == inspect.getsource(run) and inspect.getsource(run).count("sin(") == 100
     assert lines[1] == linecache.getline(run.__code__.co_filename, 2) and len(lines.text) < len(inspect.getsource(run)) / 3
+    unpacked = []
+    monkeypatch.setattr(zlib, "decompress", lambda packed, old=zlib.decompress: unpacked.append(packed) or old(packed))
+    assert list(lines) == inspect.getsource(run).splitlines(True) and len(unpacked) < 12, "not for each line"
     assert program.entry is not program.call and program.entry.__code__ is program.call.__code__
 
 
