@@ -102,12 +102,9 @@ def load(source: str, env: dict[str, Any], name: str = "program") -> Any:
     filename = f"<minidl {name} {next(_serial)}>"
     linecache.cache[filename] = (len(source), None, _Packed(source), filename)  # type: ignore[assignment]
     env.setdefault("__name__", "minidl.generated")  # whose functions it makes
-    before = {name: env[name]} if name in env else {}
-    exec(compile(source, filename, "exec"), env)
-    function = env.pop(name)
-    env.update(before)
-    weakref.finalize(function.__code__, linecache.cache.pop, filename, None).atexit = False
-    return function
+    exec(compile(source, filename, "exec"), env, made := dict[str, Any]())
+    weakref.finalize(made[name].__code__, linecache.cache.pop, filename, None).atexit = False
+    return made[name]
 
 
 def on_first_call(make: Callable[[], Any], name: str) -> Any:
