@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -658,6 +659,22 @@ def test_in_a_timed_loop_state_goes_from_call_to_call_and_results_are_read_at_it
         assert followed >= candidate.calls - 1 > 3
         results = [a for a in read if any(a is o[0] for _, _, o in calls)]
         assert len(results) < len(calls) / 3, "one read for a loop"
+
+
+def test_half_as_many_calls_go_before_those_that_are_timed(monkeypatch):
+    """Which find copies of the state that no cache holds yet."""
+    now, states = [0.0], []
+
+    def call(inputs):
+        states.append(inputs[0])
+        now[0] += 0.25 if len(states) > 4 else 1.0
+        return (inputs[0] + 1,)
+
+    watch = {"__init__": lambda self: setattr(self, "start", now[0]), "seconds": lambda self: now[0] - self.start}
+    monkeypatch.setattr(contest, "Stopwatch", type("watch", (), watch))
+    engine = SimpleNamespace(xp=SimpleNamespace(wait=lambda outs: None))
+    candidate = SimpleNamespace(_call=call, heirs=[(0, 0)], _fresh=lambda: [0], engine=engine, results=0, home=None)
+    assert contest.Candidate._loop(candidate, 8) == 0.25 and states == [*range(12)]
 
 
 def test_calls_go_before_until_threads_are_spread(monkeypatch):

@@ -147,6 +147,14 @@ def test_coins_are_the_words_of_threefry_and_those_with_their_halves_exchanged(p
     assert abs(pairs - p * p) <= 5 * (p * p * (1 - p * p) * 2 / many.size) ** 0.5 + 2.0**-16
 
 
+def test_coins_count_the_word_that_is_just_small_enough(backend):
+    key = md.random.key(8)
+    first, second = (int(w.item()) for w in md.extend.ns.threefry2x32(key[:1], key[1:], 0, md.arange(1, dtype=md.uint32)))
+    for i, word in enumerate((first << 16 & 0xFFFFFFFF | first >> 16, first, second << 16 & 0xFFFFFFFF | second >> 16, second)):
+        for run in (md.random.coins, md.jit(md.random.coins, static_argnums=(1, 2))):
+            assert [run(key, (most + 1) / 2.0**32, (4,)).tolist()[i] for most in (word, word - 1)] == [True, False]
+
+
 def test_coins_are_the_same_where_torchs_compiler_reads():
     """What a compiler reads, and what a GPU runs, are torch's own operations."""
     torch = pytest.importorskip("torch")
@@ -154,9 +162,12 @@ def test_coins_are_the_same_where_torchs_compiler_reads():
 
     for key, shape in ((md.random.key(7), ()), (md.random.key(7), (3, 7)), (md.random.key(7), (0, 4)), (md.random.split(md.random.key(3), 3), (6,))):
         bits = torch.from_numpy(key.numpy())
-        want, got = (coins(k, shape=shape, most=2**31 + 12345) for k in (bits, torch.nn.Parameter(bits, requires_grad=False)))
-        np.testing.assert_array_equal(got.numpy(), want.numpy())
-        assert got.shape == (*key.shape[:-1], *shape)
+        one = key if key.ndim == 1 else key[0]
+        word = int(md.extend.ns.threefry2x32(one[:1], one[1:], 0, md.arange(1, dtype=md.uint32))[0].item())  # the second element's
+        for most in (2**31 + 12345, word, word - 1):
+            want, got = (coins(k, shape=shape, most=most) for k in (bits, torch.nn.Parameter(bits, requires_grad=False)))
+            np.testing.assert_array_equal(got.numpy(), want.numpy())
+            assert got.shape == (*key.shape[:-1], *shape)
 
 
 def test_coins_take_a_key_and_a_probability():
