@@ -73,16 +73,11 @@ WHY = {
     "mlp: minidl auto": "jax, inductor and torch are level, 1.27, 1.27 and 1.30 ms; which of them a contest names is chance, and jax.jit takes 1.25",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 to 11.8 ms, 130 loops 2.1, Python 1.4",
     "lstm: minidl auto": "jax's program; outside the loop 4.3 ms on one core, 2.3 on two, XLA's loop 4.9 and 4.8; torch's layer 9.4 and 5.4",
-    "cnn: minidl numba": "measured when each kernel made its threads anew; .66 since they stay and take parts as they are free",
     "cnn: minidl torch": "a second core saves torch eager .8 of 2.7 ms, .4 in max-pooling; ours .6, in convolutions; eager 1.06 in its own process",
     "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",
-    "resnet: minidl torch": "torch.compile's own compiler; quartiles of the short run .91 to 1.01",
-    "resnet: minidl auto": "it takes torch's inductor, the peer's own compiler",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
-    "memory: mlp, gradients kept": "gradients and batch stay: 2.9 of eager's 3.5 MB, .84; .7 MB idle between calls, or page faults (up to 3.2 times)",
+    "memory: mlp, gradients kept": "gradients and batch stay, .84 of eager's 3.5 MB; .7 MB lies idle, else a chain of 24 steps takes 3.2 times",
     "memory: cnn": "1.75 MB are arrays (images and their gradient 1.0, weights' .2, batch .4, .2 kept idle), .2 the program; heaps differ by .2",
-    "adamw: minidl jax jit": "level in turns, medians .99 to 1.03: XLA's kernels take as long as jax.jit's, and a call 5 µs more of Python",
-    "adamw: minidl numba": "measured when each kernel made a thread anew, which Linux put behind its maker on one core; .37 since threads stay",
     "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 
