@@ -36,7 +36,7 @@ def _packed(v: Array, like: Array, ones: int) -> int:
 
 
 def coins(key: Array, *, shape: tuple[int, ...], most: int) -> Array:
-    """Whether words are at most `most`, see minidl.random.threefry."""
+    """Whether words are at most `most`, two from a word of threefry."""
     out = np.empty((*key.shape[:-1], *shape), np.bool_)
     toss(key, most, out)
     return out
