@@ -22,7 +22,7 @@ The rewrites of graphs followed, and those that no program was smaller for are g
 Then compositions that are one program, sorting, borders and triangles left: 260 less.
 Then the kernels of loops and branches followed these, x.at and what explains, checks and measures a graph left, and what only makes programs shorter
 or quicker (NumPy's loops over blocks, values made again, torch's fused updates and other modes) went to rooms that backends load by name: 1,870 less.
-Ideas that were there twice are there once: 125 less. A profile of an eager call sees the jitted functions on its way: 18 more.
+Ideas that were there twice are there once: 125 less. A profile of an eager call sees the jitted functions on its way: 21 more.
 Exits with 1 above the ceiling.
 """
 
@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 
 GOAL = 6000
-CEILING = 21_763
+CEILING = 21_766
 SATELLITES = (
     "nn optim data saving deploy quantize interpret privacy distributions train amp random linalg fft testing profiling draw demo idioms "
     "inspection explanation lifetimes strong einstein jacobians arrays auto columns contest stopwatch rematerialize precision control rewrites modes "

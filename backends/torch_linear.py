@@ -126,7 +126,7 @@ def _direct(x: Tensor) -> bool:
 
 
 @functools.cache
-def _halved() -> bool:
+def halved() -> bool:
     """Whether torch's products are MKL's, and this is a processor with AVX-512 for which MKL has AVX2 kernels only, as for those that are not
     Intel's: oneDNN takes .45 of the time there. Told by what the processor is: a measurement might choose other bits in another process."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -150,7 +150,7 @@ def onednn_mm(x: Tensor, y: Tensor, b: Tensor | None = None) -> Tensor:
 def quicker(rows: int, depth: int, columns: int) -> Callable[[Tensor, Tensor], Tensor] | None:
     """What makes a product of float32 matrices on the CPU in less time than torch.mm, if anything does. MKL is two to five times slower with 2 to 15
     columns than with as many rows, where the product is large enough to pay for the copy; oneDNN needs 9 µs for a call."""
-    if min(rows, columns) >= 4 and rows * depth * columns >= 1 << 20 and _halved():
+    if min(rows, columns) >= 4 and rows * depth * columns >= 1 << 20 and halved():
         return onednn_mm
     return turned_mm if 2 <= columns < 16 and rows * depth >= 1 << 15 and torch.backends.mkl.is_available() else None
 

@@ -27,7 +27,7 @@ def made(request, monkeypatch):
     if other and torch_linear._linear is None:
         pytest.skip("this torch has no product of oneDNN's")
     calls = []
-    monkeypatch.setattr(torch_linear, "_halved", lambda: other)
+    monkeypatch.setattr(torch_linear, "halved", lambda: other)
     torch_linear.quicker.cache_clear()
     for name in ("turned_mm", "onednn_mm"):
         counted = functools.partial(lambda f, *given: calls.append(f.__name__) or f(*given), getattr(torch_linear, name))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 
 import minidl as md
 from minidl import nn, optim
+from minidl.program import Program
 
 BACKENDS = ("numpy", "numba", "torch", "jax")
 
@@ -111,6 +113,14 @@ def test_a_jitted_function_on_the_way_is_one_operation(backend):
             assert [e.name for e in report.events] == ["jit(inner)", "jit(inner)", "exp"]
             assert 8000 <= report.peak <= 20000 and kept.tolist()[0] == 3 * turn
         assert {name for name, *_ in md.profile(inner, x).by_operation()} == {"add", "mul"} and inner(x).shape == (1000,)
+
+
+def test_finding_what_a_jitted_function_stored_takes_none_of_its_time(monkeypatch):
+    """Which of its programs ran is asked of their guards, unless it is the one that ran last."""
+    f, x, asked = md.jit(lambda x: x * 2.0), md.ones((8,)), []
+    monkeypatch.setattr(Program, "why", lambda *_: asked.append(time.sleep(0.5)) or [])
+    first, again = (md.profile(lambda: f(f(x))) for _ in range(2))
+    assert len(asked) == 1 and all(e.seconds < 0.4 for e in (*first.events, *again.events))
 
 
 def test_memory_falls_when_arrays_die():

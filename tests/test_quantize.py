@@ -187,8 +187,9 @@ def test_static_quantization_measures_then_converts(backend):
 
 def test_training_aware_of_rounding_improves_on_rounding_afterwards():
     md.manual_seed(0)
-    x = numbers(256, 8)
-    y = md.tanh(x @ numbers(8, 2))
+    rng = np.random.default_rng(0)  # its own: with other data, which would follow the order of tests, a sum may lie between two levels of rounding
+    x = md.tensor(rng.normal(size=(256, 8)).astype(np.float32))
+    y = md.tanh(x @ md.tensor(rng.normal(size=(8, 2)).astype(np.float32)))
     net = nn.Sequential(nn.Linear(8, 32), nn.Tanh(), nn.Linear(32, 2))
     aware = quantize.prepare(net, aware=True)
     assert sorted(aware[0].layer.state_dict()) == ["bias", "weight_float"] and isinstance(aware[0].layer, nn.Linear)
@@ -207,8 +208,7 @@ def test_training_aware_of_rounding_improves_on_rounding_afterwards():
     aware.eval()
     small = quantize.convert(aware)
     assert [type(m).__name__ for m in small] == ["QuantizedLinear", "Tanh", "QuantizedLinear"]
-    apart = abs(small(x) - aware(x)).detach().numpy()  # what was trained is what is shipped, but for a sum that rounds to the next level
-    assert np.mean(apart > 1e-4) < 0.01 and apart.max() < 0.01
+    assert abs(small(x) - aware(x)).max().item() < 1e-4  # what was trained is what is shipped
 
 
 def test_ranges_follow_the_batches_in_training_only():
