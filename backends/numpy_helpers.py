@@ -128,20 +128,20 @@ _BITS = {1: np.int8, 2: np.int16, 4: np.int32}
 
 
 @functools.cache
-def _wide() -> bool:
-    """Whether NumPy's products are OpenBLAS's kernels for AVX-512, as OpenBLAS itself names what it runs; not where there is nobody to say so."""
+def openblas() -> str:
+    """What OpenBLAS calls the kernels that it runs for NumPy's products; "" where there is nobody to say so."""
     for name in ("scipy_openblas_get_corename64_", "openblas_get_corename"):
         with contextlib.suppress(AttributeError, OSError):
             told = ctypes.CFUNCTYPE(ctypes.c_char_p)((name, ctypes.CDLL(np._core._multiarray_umath.__file__)))  # type: ignore[attr-defined]
-            return told() in (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
-    return False
+            return str(told().decode())
+    return ""
 
 
 def turned(m: int, n: int, k: int) -> bool:
     """Whether OpenBLAS makes a float32 product of m rows with n others, each of k numbers, faster as the n with the m, and the transpose of that
     besides: with AVX-512 in four to nine tenths of the time where the second matrix is much the larger one, as the weight of a layer is; its AVX2
     kernels take 1.04 of it."""
-    return 4 <= m <= 128 and 2 * m <= n <= 4096 and k >= 4 * m and m * n * k >= 1 << 18 and _wide()
+    return 4 <= m <= 128 and 2 * m <= n <= 4096 and k >= 4 * m and m * n * k >= 1 << 18 and openblas() in ("SkylakeX", "Cooperlake", "SapphireRapids")
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:

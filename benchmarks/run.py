@@ -33,6 +33,7 @@ CORES = timing.pin(FIRST.threads, FIRST.device)  # before NumPy, torch and jax r
 import numpy as np  # noqa: E402
 
 from benchmarks import chart, goals, sides  # noqa: E402
+from minidl.backends.numpy_helpers import openblas  # noqa: E402
 from minidl.columns import columns  # noqa: E402
 
 SUITE = ("tiny100", "mlp", "cnn", "resnet", "gelu_ln", "persample", "transformer", "lstm", "hvp", "cross_entropy", "adamw", "ode", "chain")
@@ -128,6 +129,7 @@ def about(threads: int) -> dict[str, str]:
             out[name] = "not installed"
     if out["minidl"] == "not installed":
         out["minidl"] = str(getattr(importlib.import_module("minidl"), "__version__", "working tree"))
+    out["openblas"] = openblas() or "not NumPy's"
     out["cpu"] = next(cpu_names(), platform.processor() or platform.machine())
     out["cores"] = ", ".join(map(str, CORES)) or "not pinned"
     out["threads"] = str(threads)

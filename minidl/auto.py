@@ -57,14 +57,14 @@ def _text() -> str:
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
+_TOLD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_CORETYPE", "XLA_FLAGS", "CUDA_VISIBLE_DEVICES")
 
 
 def key_of(program: Program) -> str:
     """What decides who is fastest: the program, the versions of all that could run it, and the machine as this process may use it."""
     usable = [f"{n} {_version(n)}" for n, ok in available().items() if ok is True]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = [platform.machine(), platform.processor(), platform.system(), str(cores), *(f"{n}={os.environ.get(n)}" for n in _THREADS)]
+    machine = [platform.machine(), platform.processor(), platform.system(), str(cores), *(f"{n}={os.environ.get(n)}" for n in _TOLD)]
     roles = [f"{i.kind} {k in program.donated}" for k, i in enumerate(program.inputs)]
     parts = [signature(program.graph), *roles, str(len(program.dtypes)), repr(program.xp), _text(), sys.version, *usable, *machine]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
