@@ -112,8 +112,10 @@ class TorchBackend(Backend):
         return native.resolve_conj().resolve_neg().numpy()
 
     def scalar(self, value: Any, dtype: DType) -> Tensor:
-        """A 0-d tensor."""
-        return torch.tensor(value, dtype=NATIVE[dtype], device=self.torch_device)
+        """A 0-d tensor, which keeps the number: from a GPU the host cannot read it without waiting."""
+        native: Any = torch.tensor(value, dtype=NATIVE[dtype], device=self.torch_device)
+        native.number = value
+        return native
 
     def native_dtype(self, dtype: DType) -> torch.dtype:
         """torch's dtype."""
@@ -127,9 +129,10 @@ class TorchBackend(Backend):
         """Whether this is a torch.Tensor."""
         return isinstance(value, Tensor)
 
-    def devices(self) -> tuple[str, ...]:
+    @staticmethod
+    def devices() -> tuple[str, ...]:
         """The CPU and the GPUs."""
-        return _devices()
+        return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)))
 
     def from_dlpack(self, value: Any, copy: bool | None = None) -> Tensor:
         """A tensor that shares the memory of another library's array, or of one of torch's, where the device is the same."""
@@ -203,13 +206,13 @@ class TorchBackend(Backend):
         key = (self, how, donate)
         if key not in graph.cache:
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
-            cpu = self.torch_device.type == "cpu" and how == "compiled"
-            program, writes = rewritten(multiplied(inlined(graph), _MULTIPLIED), cpu), _can_overwrite if how != "traced" else lambda e: False
+            place = self.device if how == "compiled" else ""
+            program, writes = rewritten(multiplied(inlined(graph), _MULTIPLIED), place), _can_overwrite if how != "traced" else lambda e: False
             reuse = Reuse(program, _is_fresh, writes, given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)
                 reuse = Reuse(program, _is_fresh, writes, given)
-            lines = _Lines(self, program, reuse, how, LARGE if cpu else math.inf)
+            lines = _Lines(self, program, reuse, how, LARGE if place == "cpu" else math.inf)
             source, env = emit(program, lines, self.literal, release=True)
             if kinds := lines.plan.kinds:
                 work = "".join(f", {_WORK}{i}" for i in range(len(kinds)))
@@ -372,16 +375,12 @@ def _plain(x: Tensor) -> Tensor:
     return x
 
 
-def _devices() -> tuple[str, ...]:
-    return ("cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)))
-
-
 def make(device: str | None = None) -> TorchBackend:
     """The backend on a device: "cpu" (the default), "cuda" (the first GPU) or "cuda:<n>".
 
     Raises ValueError for a device that torch does not have here, and lists those that it has.
     """
-    usable = _devices()
+    usable = TorchBackend.devices()
     wanted = "cpu" if device is None else "cuda:0" if device == "cuda" else device
     if wanted not in usable:
         raise ValueError(f"backend torch: no device {device!r} here; it can use {', '.join(usable)}")

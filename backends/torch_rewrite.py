@@ -10,8 +10,8 @@ from typing import Any
 from minidl.backends.base import beside
 from minidl.graph import Equation, Graph, Literal, Var
 
-#: What libraries rewrite, see md.extend.define: functions of a graph, and of whether it is for the CPU.
-REWRITES: list[Callable[[Graph, bool], Graph]] = []
+#: What libraries rewrite, see md.extend.define: functions of a graph, and of the device whose compiled program it is; "" if none's.
+REWRITES: list[Callable[[Graph, str], Graph]] = []
 #: What libraries say of a program on a CPU: which variables are images whose channels are last in memory.
 LAST: list[Callable[[Graph], set[Var]]] = []
 #: The functions of the primitives that live in emitted programs; and which of these write over as many of their first operands as they have results,
@@ -47,10 +47,10 @@ class Uses:
         return x if isinstance(x, Var) and isinstance(g, Var) and x.shape == out.shape and x.dtype is g.dtype else None
 
 
-def rewritten(graph: Graph, cpu: bool) -> Graph:
+def rewritten(graph: Graph, place: str) -> Graph:
     """All rewrites in their order: those of libraries, and then those of minidl.rewrites."""
     for rewrite in REWRITES:
-        graph = rewrite(graph, cpu)
+        graph = rewrite(graph, place)
     for room in ("minidl.rewrites", "minidl.rewrites.updates"):
-        graph = found.rewrite(graph, cpu) if (found := beside(room, "torch")) else graph
+        graph = found.rewrite(graph, place) if (found := beside(room, "torch")) else graph
     return graph

@@ -41,8 +41,8 @@ ENDING = """
 
 Nothing here was run on an H200 or any other GPU: none was at hand. `python benchmarks/run.py --device cuda` makes the table for torch and jax, with
 the transformer at width 1024 in bfloat16, and writes the device and the versions beside the times. What is known to stand in the way: on CUDA
-attention is its decomposition, and the updates of Adam and SGD are not torch's fused kernels, because what these kernels get wrong (a score that is
-infinite, a rate that is 0) is found by looking at numbers, for which the host would wait for the device. `mode="inductor"` fuses the updates there.
+attention is its decomposition, because what torch's kernels get wrong (a score that is infinite) is found by looking at numbers, for which the host
+would wait for the device.
 """
 
 

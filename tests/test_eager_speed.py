@@ -71,13 +71,13 @@ def test_torchs_kernel_for_sgd(shared):
 def steps_on_torch(optimizer):
     from minidl.backends.torch_rewrite import rewritten
 
-    return rewritten(md.jit(room.optimizer_step).lower(optimizer), True).equations
+    return rewritten(md.jit(room.optimizer_step).lower(optimizer), "cpu").equations
 
 
 def steps_of(jitted):
     from minidl.backends.torch_rewrite import rewritten
 
-    return rewritten(jitted.programs[-1].graph, True).equations
+    return rewritten(jitted.programs[-1].graph, "cpu").equations
 
 
 def test_a_class_of_the_users_runs_as_python_at_every_step():

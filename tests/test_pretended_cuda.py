@@ -11,6 +11,7 @@ from domains import ROWS
 from pretended_cuda import Capture, OnCuda, pretended_cuda
 
 import minidl as md
+from minidl.rewrites.updates import on_torch_cuda as updates
 from minidl.testing.checks import study
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device, on which the suite runs with MINIDL_DEVICE=cuda")
@@ -180,3 +181,117 @@ def test_what_a_capture_cannot_hold_is_refused(cuda):
         loop(md.ones((3,), **THERE))
     with pytest.raises(RuntimeError, match="which a capture cannot hold"), torch.cuda.graph(torch.cuda.CUDAGraph()):
         torch.ones(3, device="cuda").sum().item()
+
+
+# ---- fused updates --------------------------------------------------------------------------------------------------------------------------
+MAKE = {
+    "Adam": lambda params, **how: md.optim.Adam(params, lr=0.05, weight_decay=0.1, **how),
+    "AdamW": lambda params, **how: md.optim.AdamW(params, lr=0.05, **how),
+    "SGD": lambda params, **how: md.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=0.1, **how),
+}
+
+
+def _updated(make, place, dtype, jitted=False, mode=None, change=None, steps=3, **how):
+    """Two parameters, and their optimizer's state, after steps with other gradients and rates."""
+    with md.use_backend("torch", place):
+        rng = np.random.default_rng(0)
+        params = [md.nn.Parameter(md.tensor(rng.normal(size=s), dtype=dtype)) for s in ((5, 3), (7,))]
+        optimizer = MAKE[make](params, **{k: f() for k, f in how.items()})
+
+        def step(*grads):
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g
+            optimizer.step()
+
+        run = md.jit(step, mode=mode) if jitted else step
+        for k in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.05 / (k + 1)
+            if change and k == 2:
+                optimizer.param_groups[0].update(change)
+            grads = [rng.normal(size=p.shape) for p in params]
+            grads[0][k, 0], grads[0][k, 2], grads[1][k] = np.inf, np.nan, 0.0
+            run(*(md.tensor(g, dtype=dtype) for g in grads))
+        state = [optimizer.state[p][k] for p in params for k in sorted(optimizer.state[p])]
+        return [x.detach().to(md.float32).numpy() for x in (*params, *state)]
+
+
+@pytest.fixture
+def fused(monkeypatch):
+    """How often torch's fused kernels are called, trials apart."""
+    calls = []
+    for name in ("_adamw", "_sgd"):
+        kernel = getattr(updates, name)
+        monkeypatch.setattr(updates, name, lambda p, *more, kernel=kernel, **how: calls.append(len(p)) or kernel(p, *more, **how))
+    for step in (updates.AdamSteps, updates.SgdSteps):
+        for dtype in (torch.float32, torch.bfloat16):
+            updates.trusted(step, dtype, "cuda:0")
+    calls.clear()
+    return calls
+
+
+@pytest.mark.parametrize("dtype", [md.float32, md.bfloat16], ids=str)
+@pytest.mark.parametrize("make", MAKE)
+def test_all_updates_of_a_step_are_one_fused_call(make, dtype, cuda, fused):
+    """Eager, jitted and replayed; nan and infinities come out as on the CPU."""
+    want = _updated(make, "cpu", dtype)
+    for how in ({}, {"jitted": True}, {"jitted": True, "mode": "cudagraph"}):
+        fused.clear()
+        got = _updated(make, "cuda", dtype, **how)
+        assert set(fused) == {2} and len(fused) == (4 if "mode" in how else 3)  # three to warm up, one in the capture
+        for a, b in zip(got, want, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5 if dtype is md.float32 else 0.05, atol=1e-6 if dtype is md.float32 else 0.01)
+
+
+def test_a_replay_sees_a_beta_that_has_changed_and_not_a_rate(cuda, fused):
+    change = {"betas": (0.5, 0.75)}
+    want = _updated("AdamW", "cpu", md.float32, change=change, steps=4)
+    got = _updated("AdamW", "cuda", md.float32, jitted=True, mode="cudagraph", change=change, steps=4)
+    assert Capture.made == 2
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("why", ["refused", "wrong", "missing"])
+@pytest.mark.parametrize("make", ["AdamW", "SGD"])
+def test_where_a_fused_kernel_is_refused_or_fails_its_trial_the_operations_run(make, why, cuda, monkeypatch):
+    name = {"AdamW": "_adamw", "SGD": "_sgd"}[make]
+    kernel, calls = getattr(updates, name), []
+
+    def other(p, *more, **how):
+        calls.append(p)
+        if why == "refused":
+            raise RuntimeError("no such kernel for this device")
+        kernel(p, *more, **{**how, "lr": how["lr"] * 2.0})
+
+    monkeypatch.setattr(updates, name, None if why == "missing" else other)
+    updates.trusted.cache_clear()
+    try:
+        got = _updated(make, "cuda", md.float32)
+    finally:
+        updates.trusted.cache_clear()
+    assert len(calls) == (why != "missing")
+    for a, b in zip(got, _updated(make, "cpu", md.float32), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_a_setting_that_only_the_device_knows_goes_the_way_of_the_operations(cuda, fused):
+    how = {"eps": lambda: md.tensor(1e-8)}
+    want, got = (_updated("AdamW", place, md.float32, jitted=True, **how) for place in ("cpu", "cuda"))
+    assert not fused and not cuda.waits["_local_scalar_dense"]
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_an_update_that_somebody_reads_stays_as_it_is_written(cuda, fused):
+    with md.use_backend("torch", "cuda"):
+        p = md.nn.Parameter(md.ones(4))
+        optimizer = md.optim.AdamW([p], lr=0.5)
+
+        @md.jit
+        def step(g):
+            p.grad = g
+            optimizer.step()
+            return (p * 2.0).sum()
+
+        found = step(md.ones(4))
+    assert not fused and abs(found.item() - 8 * (1 - 0.5 * 0.01 - 0.5)) < 1e-4

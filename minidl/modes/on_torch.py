@@ -222,7 +222,8 @@ def _outer(e: Equation) -> bool:
 
 # ---- CUDA graphs ----------------------------------------------------------------------------------------------------------------------
 def cudagraph(program: Program, inputs: Kinds, device: torch.device, graph: Graph) -> Program:
-    """The program captured on the first call and replayed in one launch: arguments are copied into memory of the capture, results out of it.
+    """The program captured on the first call and replayed in one launch: arguments are copied into memory of the capture, results out of it. Where it
+    read a number of the host's (a beta of Adam's, see TorchBackend.scalar), it is captured anew when that has changed.
 
     Raises RuntimeError off CUDA, NotImplementedError for a program that has to look at values (a while loop, a branch).
     Source: torch.cuda.graphs, after the CUDA programming guide.
@@ -232,11 +233,13 @@ def cudagraph(program: Program, inputs: Kinds, device: torch.device, graph: Grap
     for e in graph.walk():
         if e.primitive.name in ("while_loop", "cond"):
             raise NotImplementedError(f"mode='cudagraph': {e.primitive.name} decides by values what runs next; leave mode out for {graph.name!r}")
-    recorded: list[tuple[Any, list[Tensor], tuple[Tensor, ...], Any]] = []
+    recorded: list[tuple[Any, list[Tensor], tuple[Tensor, ...], Any, list[tuple[int, Any]]]] = []
     turn = threading.Lock()  # the memory of the capture serves one call at a time
 
     def record(args: tuple[Tensor, ...]) -> None:
-        held = [a.clone() for a in args]
+        held: list[Any] = [a.clone() for a in args]
+        for mine, a in zip(held, args, strict=True):
+            mine.number, mine.read = getattr(a, "number", None), False
         side = torch.cuda.Stream(device)
         side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side):
@@ -248,13 +251,15 @@ def cudagraph(program: Program, inputs: Kinds, device: torch.device, graph: Grap
             out = program(*held)
         last = torch.cuda.Event()
         last.record(torch.cuda.current_stream(device))
-        recorded.append((captured, held, tuple(out), last))
+        recorded.append((captured, held, tuple(out), last, [(k, a.number) for k, a in enumerate(held) if a.read]))
 
     def replay(*args: Tensor) -> tuple:
         with turn, torch.cuda.device(device):
+            if recorded and any(getattr(args[k], "number", None) != number for k, number in recorded[0][4]):
+                recorded.clear()
             if not recorded:
                 record(args)
-            captured, held, out, last = recorded[0]
+            captured, held, out, last, _ = recorded[0]
             last.wait()  # a call on another stream may still read the results of its replay
             if held:
                 torch._foreach_copy_(held, args)

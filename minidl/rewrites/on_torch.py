@@ -118,6 +118,6 @@ def log_softmax_of(graph: Graph) -> Graph:
     return Graph(graph.inputs, equations, [new.get(a, a) for a in graph.outputs], graph.name)
 
 
-def rewrite(graph: Graph, cpu: bool) -> Graph:
+def rewrite(graph: Graph, place: str) -> Graph:
     """All of these, in their order."""
-    return keep_positives(put(log_softmax_of(with_bias(graph)))) if cpu else graph
+    return keep_positives(put(log_softmax_of(with_bias(graph)))) if place == "cpu" else graph

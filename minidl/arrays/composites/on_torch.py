@@ -233,9 +233,9 @@ def attention_grads(g: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Tensor, s
     return tuple(d.reshape(a.shape) for d, a in zip(found, (q, k, v), strict=True))
 
 
-def attentions_apart(graph: Graph, cpu: bool) -> Graph:
+def attentions_apart(graph: Graph, place: str) -> Graph:
     """The graph with `attention_grads` in place of such gradients."""
-    if not cpu:
+    if not place:
         return graph
     uses, new, gone = Uses(graph), {}, set()
     for e in graph.equations:

@@ -496,10 +496,10 @@ def enlargements(graph: Graph) -> Graph:
     return dead_code(Graph(graph.inputs, [new.get(e, e) for e in graph.equations], graph.outputs, graph.name)) if new else graph
 
 
-def of_images(graph: Graph, cpu: bool) -> Graph:
+def of_images(graph: Graph, place: str) -> Graph:
     """The rewrites above in their order; pool_masks looks at its values, for which CUDA would have to wait."""
     graph = relu_after_pooling(graph)
-    return flat_pools(pools_as_slices(enlargements(graph)) if cpu else graph)
+    return flat_pools(pools_as_slices(enlargements(graph)) if place == "cpu" else graph)
 
 
 EMITTED.update(pool_masks=pool_masks, spread=spread, enlarged=enlarged)

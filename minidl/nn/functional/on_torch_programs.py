@@ -87,9 +87,9 @@ def _by_kernel_again(*operands: Tensor, **call: Any) -> tuple[Any, ...]:
     return by_kernel_dx(None, *operands, **call)
 
 
-def together(graph: Graph, cpu: bool) -> Graph:
+def together(graph: Graph, place: str) -> Graph:
     """The graph with its calls in the form that keeps what their backward passes need."""
-    if not (cpu and any("kernel" in e.params for e in graph.equations)):
+    if not (place == "cpu" and any("kernel" in e.params for e in graph.equations)):
         return graph
     key = lambda e, n: (e.params["kernel"], told(e.params["static"]), e.params["there"], e.inputs[:n])
     calls: dict[Any, Equation] = {}

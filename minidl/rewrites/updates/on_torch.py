@@ -15,7 +15,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,23 +182,27 @@ def _found(made: dict[Any, Equation], given: set[Var], last: Equation) -> tuple[
     return None
 
 
-def updates(graph: Graph) -> Graph:
-    """The graph with an adam_step or sgd_step for each update that is found."""
-    uses, given, outputs = Uses(graph), set(graph.inputs), set(graph.outputs)
-    made, users = uses.made, uses.users
-    gone: set[Equation] = set()
-    steps: dict[Equation, Equation] = {}
+Found = tuple[Equation, Emitted, set[Equation], tuple[Atom, ...], tuple[Var, ...]]
+
+
+def found_in(graph: Graph, uses: Uses, floats: Sequence[str]) -> Iterator[Found]:
+    """The updates of parameters of these dtypes: the last equation of each, its step, all its equations, operands, and new state."""
+    given = set(graph.inputs)
     for last in graph.equations:
         out = last.outputs[0]
-        if last.primitive.name != "sub" or out.dtype.name not in _FLOATS or not out.shape:
-            continue
-        found = _found(made, given, last)
-        if found is None:
-            continue
-        step, match, operands, new = found
-        results = (out, *new)
-        hidden = [v for e in match.inside for v in e.outputs if v not in results]
-        inside = set(match.inside)
+        if last.primitive.name == "sub" and out.dtype.name in floats and out.shape and (found := _found(uses.made, given, last)):
+            step, match, operands, new = found
+            yield last, step, set(match.inside), operands, new
+
+
+def updates(graph: Graph) -> Graph:
+    """The graph with an adam_step or sgd_step for each update that is found."""
+    uses, outputs, gone = Uses(graph), set(graph.outputs), set[Equation]()
+    users = uses.users
+    steps: dict[Equation, Equation] = {}
+    for last, step, inside, operands, new in found_in(graph, uses, _FLOATS):
+        results = (last.outputs[0], *new)
+        hidden = [v for e in inside for v in e.outputs if v not in results]
         if inside & gone or any(v in outputs or not inside.issuperset(users.get(v, ())) for v in hidden):
             continue
         at = graph.equations.index(last)
@@ -267,9 +271,13 @@ def _in_python(equation: Equation, inputs: list[str], outputs: list[str], env: d
     return f"{outputs[0]} = {_SPELLED.get(equation.primitive.name, 'cast({})').format(*inputs)}"
 
 
-def rewrite(graph: Graph, cpu: bool) -> Graph:
-    """The updates of a program for the CPU."""
-    return updates(graph) if cpu else graph
+def rewrite(graph: Graph, place: str) -> Graph:
+    """The updates of a program for the CPU; for a GPU those of on_torch_cuda.py."""
+    if place.startswith("cuda"):
+        from minidl.rewrites.updates.on_torch_cuda import updates as of_all
+
+        return of_all(graph, place)
+    return updates(graph) if place else graph
 
 
 EMITTED.update(adam_step=adam_step, sgd_step=sgd_step, numbers=numbers)
