@@ -40,9 +40,8 @@ ENDING = """
 ## On a GPU
 
 Nothing here was run on an H200 or any other GPU: none was at hand. `python benchmarks/run.py --device cuda` makes the table for torch and jax, with
-the transformer at width 1024 in bfloat16, and writes the device and the versions beside the times. What is known to stand in the way: on CUDA
-attention is its decomposition, because what torch's kernels get wrong (a score that is infinite) is found by looking at numbers, for which the host
-would wait for the device.
+the transformer at width 1024 in bfloat16, and writes the device and the versions beside the times. What only a GPU can show: whether
+torch's kernels of attention and of updates pass their trials there, without which the operations run (ARCHITECTURE.md), and all times.
 """
 
 

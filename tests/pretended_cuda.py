@@ -27,7 +27,7 @@ CUDA, CPU = torch.device("cuda:0"), torch.device("cpu")
 #: The symbol of torch's table of what switches devices around an operation, by device type: 0 is the CPU, 1 is CUDA, which a CPU build does not fill.
 GUARDS = "_ZN3c104impl26device_guard_impl_registryE"
 #: Operations that make the host wait for the device, besides copies to the CPU and masks as indices.
-WAITS = frozenset("_local_scalar_dense nonzero equal masked_select unique_dim _unique2 unique_consecutive".split())
+WAITS = frozenset("_local_scalar_dense allclose nonzero equal masked_select unique_dim _unique2 unique_consecutive".split())
 INDEXED = frozenset("index index_put index_put_ _index_put_impl_".split())
 #: Operations whose tensors may lie on two devices: copies, and indexing, whose indices may come from the CPU.
 MIXED = INDEXED | {"copy_", "_to_copy"}

@@ -1061,3 +1061,22 @@ def test_a_step_writes_over_what_was_given_only_where_it_is_read_no_more():
         assert "sgd_step" in inspect.getsource(plain)
         found = [[o.tolist() for o in run(*(md.asarray(a).payload for a in arrays), *settings)] for run in (plain, donating)]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("keys", [1, 7, 20])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_row_of_nan_scores_is_no_row_that_may_look_nowhere(keys, masked):
+    """torch's kernel takes a row of few scores for one, if all are nan."""
+    rng = np.random.default_rng(0)
+    q, k, v, mask = rng.normal(size=(1, 2, 4, 8)), rng.normal(size=(1, 2, keys, 8)), rng.normal(size=(1, 2, keys, 8)), np.zeros((4, keys))
+    q[0, 1, 2, 0], mask[1] = nan, -inf
+    found = []
+    for name in ("numpy", "torch"):
+        with md.use_backend(name):
+            a, b, c, m = (md.tensor(x, dtype=md.float32) for x in (q, k, v, mask))
+            f = lambda *xs: md.scaled_dot_product_attention(*xs, m if masked else None)  # noqa: B023
+            out, pull = md.vjp(f, a, b, c)
+            found.append([x.numpy() for x in (out, *pull(md.ones_like(out)))])
+    assert np.isnan(found[1][0][0, 1, 2]).all() and (not masked or not found[1][0][0, :, 1].any())
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

@@ -2,8 +2,9 @@
 gradients of an attention that are taken apart again are never put together (`attention_grads`).
 
 Promises: what a kernel gets wrong (gelu at infinity, an infinite score) is found by looking at its result and computed by the decomposition. To
-look would stop the queue on CUDA, and nobody can while a program is traced: there the argument is corrected beforehand, and attention is the
-decomposition on CUDA, on the CPU an operator of ours that the compiler calls and that looks when it runs.
+look would stop the queue on CUDA, and nobody can while a program is traced: there the argument is corrected beforehand. Attention on CUDA is in
+on_torch_cuda.py; in a traced program it is the decomposition there, on the CPU an operator of ours that the compiler calls and that looks when it
+runs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any
 
 import torch
 
+from minidl.arrays.composites.on_torch_cuda import attention as attention_there
+from minidl.arrays.composites.on_torch_cuda import attention_grads as grads_there
 from minidl.backends import get
 from minidl.backends.torch_kernels import finite, number
 from minidl.backends.torch_linear import HALF, unseen
@@ -149,6 +152,14 @@ def flash(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: b
     return out.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
 
+def _right(lse: Tensor, mask: Tensor) -> bool:
+    """Whether the kernel means the table: its sums are nan where a score is +inf, of which the table has a limit, and 0 for a row that may look
+    nowhere, but also for one of few scores, all nan."""
+    if not finite(lse):
+        return False
+    return bool(lse.all()) or (mask.ndim > 1 and bool(((mask == -math.inf).all(-1) | (lse != 0)).all()))
+
+
 def _worth_a_call(q: Tensor, k: Tensor) -> bool:
     """Whether there are so many scores that a kernel which keeps none costs less than what a compiler makes of the decomposition."""
     return q.numel() // q.shape[-1] * k.shape[-2] >= _SCORES
@@ -172,7 +183,7 @@ def _operators() -> Any:
 
     def forward(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
         out, lse = flash(q, k, v, mask, scale, causal)
-        if not finite(lse):
+        if not _right(lse, mask):
             for mine, right in zip((out, lse), attention(q, k, v, mask, scale=scale, causal=causal), strict=True):
                 mine.copy_(right)
         return out, lse
@@ -192,19 +203,23 @@ def _operators() -> Any:
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    if q.is_cuda and q.__class__ is Tensor and (found := attention_there(_plain, q, k, v, mask, scale=scale, causal=causal)):
+        return found
     if _flashes(q, k, v, mask, causal):
         if unseen(q) and _worth_a_call(q, k):
             return _operators().attention(q, k, v, mask, scale, causal)
         if not unseen(q):
             out, lse = flash(q, k, v, mask, scale, causal)
-            if finite(lse):  # nan where a score was infinite, of which the convention table has a limit
+            if _right(lse, mask):
                 return out, lse
     return _plain("attention", str(q.device))(q, k, v, mask, scale=scale, causal=causal)
 
 
 def _flashed(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Tensor, o: Tensor, lse: Tensor, *, scale: float, causal: bool) -> Any:
     """torch's gradients of q, k and v as heads; None where they are not the table's."""
-    if unseen(q) or not _flashes(q, k, v, mask, causal) or not finite(lse):
+    if q.is_cuda and q.__class__ is Tensor:
+        return grads_there(_plain, g, q, k, v, mask, o, lse, scale=scale, causal=causal)
+    if unseen(q) or not _flashes(q, k, v, mask, causal) or not _right(lse, mask):
         return None
     rows = lse if q.ndim == 4 else lse.reshape(-1, 1, lse.shape[-1])
     return _flash_backward(*map(_heads, (g, q, k, v, o)), rows, 0.0, causal, attn_mask=_mask(mask, q), scale=scale)
