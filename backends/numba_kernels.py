@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 import types as python_types
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ _PRELUDE = "\n".join(["import math", "import numpy as np", *(f"from minidl.backe
 #: The functions that libraries bring for kernels to call: name → module.
 BROUGHT: dict[str, str] = {}
 _SIGNATURE = types.void(INT64S)
-_kernels: dict[str, Any] = {}
+_kernels: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()  # programs keep theirs, and `compiled` the last ones
 _lock = threading.RLock()
 
 
@@ -57,13 +58,8 @@ def _prelude(source: str) -> str:
     return _PRELUDE + "".join(_import(*pair) for pair in BROUGHT.items() if f"{pair[0]}(" in source)
 
 
-def kernel(source: str) -> int:
-    """The address of the machine code of `def k(a): ...`, compiled at most once per process."""
-    return compiled(source, numba.cfunc, _SIGNATURE).address
-
-
-def kernels(sources: Sequence[str]) -> list[int]:
-    """The addresses of several. What takes longer than two seconds says how far it is, on stderr."""
+def kernels(sources: Sequence[str]) -> list[Any]:
+    """Several. What takes longer than two seconds says how far it is, on stderr."""
     start = shown = time.monotonic()
     found = []
     for i, source in enumerate(sources):
@@ -77,15 +73,16 @@ def kernels(sources: Sequence[str]) -> list[int]:
     return found
 
 
+@functools.lru_cache(256)
 def compiled(source: str, compiler: Any, signature: Any) -> Any:
-    """What numba makes of the function `k` of a source text."""
-    found = _kernels.get(source)
-    if found is None:
-        with _lock:
-            found = _kernels.get(source)
-            if found is None:
-                found = _kernels[source] = _compile(_prelude(source) + source, compiler, signature)
+    """What numba makes of the function `k` of a source text, once while anybody has it."""
+    with _lock:
+        _kernels[source] = found = _kernels.get(source) or _compile(_prelude(source) + source, compiler, signature)
     return found
+
+
+#: The machine code of `def k(a): ...`, at an `address` for as long as somebody keeps it.
+kernel = functools.partial(compiled, compiler=numba.cfunc, signature=_SIGNATURE)
 
 
 def _compile(text: str, compiler: Any, signature: Any) -> Any:
@@ -103,7 +100,9 @@ def _compile(text: str, compiler: Any, signature: Any) -> Any:
     module = python_types.ModuleType(name)
     sys.modules[name] = module  # numba finds the globals of cached code by this name
     exec(compile(text, str(path or f"<minidl kernel {name}>"), "exec"), module.__dict__)
-    return compiler(signature, error_model="numpy", nogil=True, cache=path is not None)(module.k)
+    made = compiler(signature, error_model="numpy", nogil=True, cache=path is not None)(module.k)
+    del sys.modules[name]
+    return made
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------------------------

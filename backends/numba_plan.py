@@ -61,7 +61,7 @@ class Plan:
         self.inner, donate = donate is None, donate or ()
         self.calls: list[tuple[str, tuple]] = []
         self.notes: list[str] = []
-        self.keep: list[Any] = []  # arrays whose addresses are in the table
+        self.keep: list[Any] = []  # arrays and kernels whose addresses are in the table
         self.constants: dict[Any, int] = {}
         self.place: dict[Var, Ref] = {}
         self.fuse = fuse_least, fuse_most
@@ -173,7 +173,8 @@ class Plan:
         """Run a kernel of (arrays; first, last and number of the part to do; numbers) in so many parts, on the threads of this program."""
         args = (*arrays, 0, size, 0, *numbers)
         if parts > 1 and self.crew:
-            head = self.crew.crew(), self.threads - 1, kernel(source), parts, len(arrays), size, len(args)
+            self.keep.append(kernel(source))
+            head = self.crew.crew(), self.threads - 1, self.keep[-1].address, parts, len(arrays), size, len(args)
             source, args = self.crew.DIVIDE, (*head, *args)
         self.call(source, *args)
 
@@ -268,10 +269,10 @@ class Plan:
                 values.append(a if isinstance(a, int) else a[1] + a[0].offset)
                 bases.append(-1 if isinstance(a, int) else a[0].base)
         functions = kernels([source for source, _ in self.calls])
-        table = [np.array(column, np.int64) for column in (functions, starts, bases, values)]
+        table = [np.array(column, np.int64) for column in ([f.address for f in functions], starts, bases, values)]
         addresses = [t.ctypes.data for t in table]
         header = [len(functions), addresses[0], addresses[1], len(values), *addresses[2:], 1 + len(self.inputs) + len(graph.outputs), arena]
-        self.keep += table
+        self.keep += table + functions
         self.arena = arena
         self.header = np.array(header, np.int64)
 

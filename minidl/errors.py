@@ -303,8 +303,9 @@ def spelled(f: F) -> F:
 
     def call(*args, **params):  # type: ignore[no-untyped-def]
         if params:
-            number = "dim" in params and args and not getattr(args[0], "ndim", 1)  # which PyTorch takes along its dim
-            if (other or number or "out" in params) and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
+            dim = params.get("dim", 0)  # PyTorch takes a number along it, and all axes where it names none
+            meant = (dim.__class__ in (tuple, list) and not dim) or ("dim" in params and args and not getattr(args[0], "ndim", 1))
+            if (other or meant or "out" in params) and not own_words.issuperset(params) and (again := respelled(call, args, params)) is not None:
                 return again()
             if "dim" in params:
                 if axis in params:

@@ -14,7 +14,7 @@ class Explanation:
 
     def __init__(self, program: Any):
         graph, engine = program.graph, program.engine
-        self._program = program
+        self._graph, self._engine, self._asked = graph, engine, engine.asks(program)[:2]  # not the program, which keeps state and results
         kinds = [i.kind for i in program.inputs]
         self.backend, self.mode, self.equations, self.guards = engine.xp.name, engine.mode, len(graph.equations), len(program.terms)
         self.rows = program.report.rows if program.report else []
@@ -27,11 +27,10 @@ class Explanation:
     def source(self) -> str:
         """The program as Python: on numpy the text that runs, with its blocks and the memory that it writes over, below the numbers that it names;
         on an engine that compiles to machine code, or for torch where it writes over state, the graph."""
-        program, engine = self._program, self._program.engine
-        run: Any = engine.build(program) if engine.xp.name in ("numpy", "torch") else None
+        run: Any = self._engine.compile(*self._asked) if self._engine.xp.name in ("numpy", "torch") and self._asked[0].outputs else None
         code: Any = inspect.unwrap(run) if run else None
         if getattr(code, "__module__", None) != "minidl.generated":
-            return str(program.graph)
+            return str(self._graph)
         found = {n: code.__globals__.get(n) for n in code.__code__.co_names}
         numbers = [f"{n} = {v.item()}  # {v.dtype}" for n, v in found.items() if hasattr(v, "item") and getattr(v, "ndim", 1) == 0]
         return "\n".join([*numbers, inspect.getsource(code)])

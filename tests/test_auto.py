@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import hashlib
 import itertools
 import json
@@ -342,6 +343,17 @@ def test_a_plain_jit_explains_itself(capsys):
     assert w.tolist() == before, "explaining runs nothing"
     assert "step: 2 equations" in text and "runs on torch (cpu)" in text and "1 state, 1 argument" in text
     assert str(told).strip() == text.strip() and repr(told).startswith("<explanation: step")
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_what_explains_a_program_keeps_none_of_its_state(backend):
+    def explained():
+        w = md.zeros((3,), backend=backend)
+        return md.jit(lambda x: w.assign(md.exp(w) + x)).explain(md.ones((3,), backend=backend)), weakref.ref(w)
+
+    told, gone = explained()
+    gc.collect()
+    assert gone() is None and "exp" in told.source
 
 
 def test_the_program_that_numpy_runs_can_be_read():

@@ -329,3 +329,23 @@ def test_resampling_again_reads_the_same_places_and_weights(backend):
             assert first == [[[1.0, 1.5, 2.0, 3.5, 5.0]]]
             assert run(x).tolist() == md.jit(run)(x).tolist() == md.vmap(run)(x[None])[0].tolist() == first
             assert md.grad(lambda x: run(x).sum())(x).tolist() == [[[1.5, 2.0, 1.5]]]
+
+
+@pytest.mark.parametrize("name", ["multi_margin_loss", "multilabel_margin_loss"])
+def test_a_margin_of_a_class_that_is_not_there_is_an_error_or_nothing(name, backend):
+    f, x = getattr(F, name), md.tensor([[0.5, 0.25, 1.0], [1.0, 0.0, 0.5]])
+    rows = {"multi_margin_loss": ([1, 2], 1, [3, -1]), "multilabel_margin_loss": ([[1, -1, 0], [2, 0, -1]], [1, -1, 2], [[3, -1, 2], [-2, 2, 1]])}
+    good, row, bad = rows[name]
+    for wrong in bad:
+        with pytest.raises(IndexError, match=rf"{name}: the target holds class (3|-1|-2), but the scores have classes 0 to 2"):
+            f(x, md.tensor([row, wrong]))
+        traced = md.jit(lambda x, t: f(x, t, reduction="none"))(x, md.tensor([row, wrong]))
+        assert traced[1].item() == 0.0 and traced[0].item() == f(x[:1], md.tensor([row])).item() > 0
+        g = md.jit(md.grad(lambda x, t: f(x, t)))(x, md.tensor([row, wrong]))
+        assert g[1].tolist() == [0.0] * 3 and g[0].tolist() != [0.0] * 3
+    with md.out_of_bounds("raise-later"):
+        loss = md.jit(f)(x, md.tensor([row, bad[0]]))
+        with pytest.raises(IndexError, match=f"{name}: the target holds a class that is not there"):
+            loss.item()
+    with pytest.raises(ValueError, match=f"{name}: the target's numbers of classes are integers, not float32"):
+        f(x, md.tensor(good).to(md.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import importlib
 import inspect
 import os
@@ -111,6 +113,27 @@ def test_kernels_are_shared_between_shapes_and_programs(backend):
     backend.compile(graph_of(build, (11, 3), (3,)))
     backend.compile(graph_of(lambda op, x, y: op("add", op("mul", x, y), x), (2, 4, 3), (3,)))
     assert len(numba_kernels._kernels) == before
+
+
+def test_kernels_go_with_the_programs_that_use_them(backend):
+    sources = [f"def k(a):\n    as_ptr(a[0], np.int64)[0] = {n}\n" for n in range(3)]
+    few = functools.lru_cache(2)(numba_kernels.compiled.__wrapped__)
+    kernel = functools.partial(few, compiler=numba.cfunc, signature=numba_kernels._SIGNATURE)
+    mine = kernel(sources[0])
+    kernel(sources[1])
+    kernel(sources[2])
+    assert kernel(sources[0]) is mine  # which the cache had given up
+    del mine
+    kernel(sources[1])
+    kernel(sources[2])
+    gc.collect()
+    assert sources[0] not in numba_kernels._kernels and {*sources[1:]} <= {*numba_kernels._kernels}
+    assert not [name for name in sys.modules if name.startswith("md_")]
+    x = np.arange(6, dtype=np.float32)
+    program = backend.compile(graph_of(lambda op, x: op("tanh", op("exp", x)), (6,)))
+    numba_kernels.compiled.cache_clear()
+    gc.collect()
+    np.testing.assert_allclose(program(x)[0], np.tanh(np.exp(x)), rtol=1e-6)  # its kernels are its own
 
 
 def test_memory_of_dead_values_is_reused(backend):

@@ -67,6 +67,50 @@ def test_a_number_is_taken_along_dim_0_or_its_last_one(name):
         call(idiom, 1, False) if name != "aminmax" else call(idiom, 1, True)
 
 
+WHOLE = "sum mean std var amax amin nansum nanmean count_nonzero norm std_mean var_mean all any".split()
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_dim_that_names_no_axis_means_what_torch_says_and_an_axis_what_numpy_does(name):
+    call = lambda T, dim: getattr(T, name)(T.tensor(X if name not in ("all", "any") else X > 2), dim=dim)
+    for dim in ((), []):
+        want, found = call(torch, dim), [call(md, dim), call(idiom, dim), md.jit(lambda dim=dim: call(md, dim))()]
+        if name != "norm":  # whose second place is another argument
+            found += [getattr(idiom, name)(md.tensor(X if name not in ("all", "any") else X > 2), dim)]
+        for got in found:
+            for g, w in zip(*((v if isinstance(v, tuple) else (v,)) for v in (got, want)), strict=True):
+                assert g.shape == tuple(w.shape)
+                np.testing.assert_allclose(g.numpy(), w.numpy())
+    if hasattr(np, name):
+        got = getattr(md, name)(md.tensor(X), axis=())
+        assert got.tolist() == getattr(md.tensor(X), name)(axis=()).tolist() == getattr(np, name)(X, axis=()).tolist()
+
+
+ONE_OR_NONE = {
+    "gather": lambda T, x, i: x.gather(0, i), "scatter": lambda T, x, i: x.scatter(0, i, T.full_like(i, 9).double()),
+    "scatter, a number": lambda T, x, i: x.scatter(0, i, 9.0), "scatter_add": lambda T, x, i: x.scatter_add(0, i, T.full_like(i, 9).double()),
+    "scatter_reduce": lambda T, x, i: x.scatter_reduce(0, i, T.full_like(i, 9).double(), "amax"),
+    "index_select": lambda T, x, i: x.index_select(0, i), "take": lambda T, x, i: x.take(i), "take, a function": lambda T, x, i: T.take(x, i),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ONE_OR_NONE)
+def test_a_number_is_a_vector_of_one_element_where_places_are_said(name, backend):
+    f = lambda x, i: ONE_OR_NONE[name](idiom, x, i)
+    for x in (5.0, [5.0]):
+        for i in (0, [0]):
+            want = ONE_OR_NONE[name](torch, torch.tensor(x, dtype=torch.float64), torch.tensor(i))
+            given = md.tensor(x, dtype=md.float64), md.tensor(i)
+            for got in (f(*given), md.jit(f)(*given)) if backend in ("numpy", "torch") else (f(*given),):
+                assert got.tolist() == want.tolist()
+            g = md.grad(lambda x, i: f(x, i).sum())(*given)
+            assert g.shape == given[0].shape
+    if name == "index_select":
+        for x, i in ((md.ones(3), [[0]]), (md.tensor(1.0), [0, 0])):
+            with pytest.raises(ValueError, match="index_select: a vector of positions is wanted"):
+                x.index_select(0, md.tensor(i))
+
+
 @pytest.mark.parametrize("right", [False, True])
 def test_each_row_of_a_sorted_tensor_is_searched_for_itself(right, backend):
     r = np.random.default_rng(0)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.idioms.numbers import word_all
 
 __all__ = [
     "BoolTensor", "ByteTensor", "CharTensor", "DoubleTensor", "FloatTensor", "HalfTensor", "IntTensor", "LongTensor", "ShortTensor",
@@ -225,3 +226,6 @@ def multinomial(input: md.Tensor, num_samples: int, replacement: bool = False, *
     shape = (num_samples, *input.shape[:-1])
     drawn = md.random.categorical(key(input, generator), md.log(input), -1, shape, replacement or num_samples == 1)
     return md.moveaxis(drawn, 0, -1).to(md.int64)
+
+
+word_all(globals(), __all__)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import minidl as md
-from minidl.idioms.numbers import along
+from minidl.idioms.numbers import along, one_of, whole, word_all
 from minidl.idioms.shaping import atleast_2d, axis_of, narrow
 
 __all__ = [
@@ -246,7 +246,7 @@ def _spread_and_mean(
         dim, unbiased = None, dim
     if correction is None:
         correction = 1 if unbiased is None or unbiased else 0
-    axis = tuple(dim) if isinstance(dim, list) else dim
+    axis = whole("std", dim)
     return f(input, axis=axis, correction=correction, keepdims=keepdim), md.mean(input, axis=axis, keepdims=keepdim)
 
 
@@ -297,17 +297,17 @@ def nan_to_num(input: md.Tensor, nan: float = 0.0, posinf: float | None = None, 
 
 
 @along
-def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
+def nansum(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None) -> md.Tensor:
     """The sum of what is not nan."""
     there = md.where(md.isnan(input), 0.0, input) if input.dtype.inexact else input
-    return md.sum(there, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim)
+    return md.sum(there, axis=whole("sum", dim) if axis is None else one_of(dim, axis), keepdims=keepdim)
 
 
 @along
-def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False) -> md.Tensor:
+def nanmean(input: md.Tensor, dim: Dims = None, keepdim: bool = False, *, axis: Dims = None) -> md.Tensor:
     """The mean of what is not nan; nan where all is."""
-    total = nansum(input, dim, keepdim)
-    return total / md.sum(~md.isnan(input), axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim).to(total.dtype)
+    total = nansum(input, dim, keepdim, axis=axis)
+    return total / nansum((~md.isnan(input)).to(total.dtype), dim, keepdim, axis=axis)
 
 
 def trapezoid(y: md.Tensor, x: md.Tensor | None = None, *, dx: float = 1.0, dim: int = -1) -> md.Tensor:
@@ -345,3 +345,6 @@ def allclose(input: md.Tensor, other: md.Tensor, rtol: float = 1e-05, atol: floa
 def isreal(input: md.Tensor) -> md.Tensor:
     """Where there is no imaginary part."""
     return md.imag(input) == 0 if input.dtype.is_complex else md.ones_like(input, dtype=md.bool)
+
+
+word_all(globals(), __all__)

@@ -9,7 +9,7 @@ import minidl as md
 from minidl.idioms import of_numpy
 from minidl.idioms.creating import key, shape_of
 from minidl.idioms.functions import plus
-from minidl.idioms.numbers import along, one_of, worded
+from minidl.idioms.numbers import along, one_of, word_all
 from minidl.idioms.shaping import Pair, axis_of, diag_embed, narrow, ravel, tensor_split
 
 __all__ = [
@@ -168,7 +168,6 @@ def nanquantile(
     return of_numpy.nanquantile(a, q, one_of(dim, axis), keepdims or keepdim, method=interpolation or method)
 
 
-@worded
 def renorm(input: md.Tensor, p: float, dim: int, maxnorm: float) -> md.Tensor:
     """The slices along an axis, those whose p-norm is above maxnorm made so small.
 
@@ -376,3 +375,6 @@ def qr(input: md.Tensor, some: bool = True) -> Any:
 def lu_solve(b: md.Tensor, LU_data: md.Tensor, LU_pivots: md.Tensor) -> md.Tensor:
     """The X with A X = b, from md.linalg.lu_factor(A)."""
     return md.linalg.lu_solve(LU_data, LU_pivots, b)
+
+
+word_all(globals(), __all__)

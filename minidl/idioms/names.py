@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
 from minidl.idioms import functions, shaping, words
-from minidl.idioms.numbers import along, one_of
+from minidl.idioms.numbers import along, one_of, whole, word_all
 
 
 def _dimmed(f: Callable[..., Any], name: str) -> Callable[..., Any]:
     """f(x, axis, keepdims) as name(input, dim, keepdim), or by NumPy's words for these."""
 
     def function(input: Any, dim: Any = None, keepdim: bool = False, *, axis: Any = None, keepdims: bool = False) -> Any:
-        dim = one_of(dim, axis)
-        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, keepdims=keepdim or keepdims)
+        return f(input, axis=whole(name, dim) if axis is None else one_of(dim, axis), keepdims=keepdim or keepdims)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{f.__name__} with PyTorch's arguments."
@@ -53,6 +52,12 @@ def cat(tensors: Any, dim: int = 0, *, axis: int | None = None) -> md.Tensor:
     return md.concat(tensors, axis=dim if axis is None else axis)
 
 
+def split_with_sizes(input: md.Tensor, split_sizes: Sequence[int], dim: int = 0) -> tuple[md.Tensor, ...]:
+    """Pieces of these sizes along an axis: md.split."""
+    return md.split(input, split_sizes, axis=dim)
+
+
+word_all(globals(), ["cross", "split_with_sizes"])
 #: How arrays lie in memory, which a backend chooses: accepted where PyTorch takes them.
 _FORMATS = ("channels_last", "channels_last_3d", "contiguous_format", "preserve_format")
 #: Under other names of PyTorch the same things.
@@ -71,13 +76,13 @@ ALIASES: dict[str, Any] = {
     "inverse": lambda input: md.linalg.inv(input), "pinverse": lambda input, rcond=1e-15: md.linalg.pinv(input, rtol=rcond),
     "cholesky": lambda input: md.linalg.cholesky(input), "slogdet": lambda input: md.linalg.slogdet(input),
     "matrix_exp": lambda input: md.linalg.matrix_exp(input), "matrix_power": lambda input, n: md.linalg.matrix_power(input, n),
-    "cross": cross, "Size": tuple, **{name: f"torch.{name}" for name in _FORMATS}, "promote_types": md.result_type,
+    "cross": cross, "split_with_sizes": split_with_sizes, "Size": tuple,
+    **{name: f"torch.{name}" for name in _FORMATS}, "promote_types": md.result_type,
     "strided": "torch.strided", "broadcast_tensors": md.broadcast_arrays, "trapz": functions.trapezoid, "row_stack": shaping.vstack,
     "constant_pad_nd": lambda input, pad, value=0: md.nn.functional.pad(input, pad, value=value),
     "rsub": lambda input, other, *, alpha=1: other - alpha * input,
     "fill": lambda input, value: md.full_like(input, value),
     "isposinf": lambda input: input == math.inf, "isneginf": lambda input: input == -math.inf,
-    "split_with_sizes": lambda input, split_sizes, dim=0: md.split(input, split_sizes, axis=dim),
     **{name: _dimmed(f, name) for name, f in {"amax": md.max, "amin": md.min}.items()},
     **{name: _running(f, name) for name, f in {
         "cumsum": md.cumulative_sum, "cumprod": md.cumulative_prod, "logcumsumexp": md.cumulative_logsumexp,

@@ -17,7 +17,10 @@ ALONG = frozenset(
     """all any argmax argmin argsort count_nonzero cumulative_logsumexp cumulative_max cumulative_min cumulative_prod cumulative_sum flip log_softmax
     logsumexp max mean median min moveaxis norm prod quantile softmax sort std sum swapaxes topk transpose var vector_norm""".split()
 )
-_NUMPYS = {"axis": "dim", "keepdims": "keepdim", "x": "input"}
+#: NumPy's words for parameters, and PyTorch's for the same.
+NUMPYS: dict[str, tuple[str, ...]] = {"axis": ("dim", "dims"), "axes": ("dim", "dims"), "keepdims": ("keepdim",), "x": ("input",)}
+#: Functions of md that PyTorch takes over all axes where its dim names none; `all` and `any` take none then, and others refuse.
+_WHOLE = frozenset("amax amin count_nonzero mean norm std sum var vector_norm".split())
 
 
 def one_of(dim: Any, axis: Any) -> Any:
@@ -25,6 +28,11 @@ def one_of(dim: Any, axis: Any) -> Any:
     if dim is not None and axis is not None:
         raise TypeError("dim and axis are two words for one argument; one is enough")
     return axis if dim is None else dim
+
+
+def whole(f: str, dim: Any) -> Any:
+    """The axis that PyTorch's dim means to a function of md of this name: None, all of them, where it names none."""
+    return None if dim.__class__ in (tuple, list) and not dim and f in _WHOLE else tuple(dim) if isinstance(dim, list) else dim
 
 
 def of_number(f: Callable[..., Any], args: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -51,20 +59,22 @@ def along(f: F) -> F:
     return _along(f, True)
 
 
-def worded(f: F) -> F:
-    """f(input, dim), by NumPy's word, too; PyTorch refuses a number here."""
-    return _along(f, False)
+def word_all(space: dict[str, Any], names: Sequence[str]) -> None:
+    """Let the functions of these names in a module's namespace that have a dim be called by NumPy's word, too; numbers are refused as by PyTorch."""
+    for name in names:
+        code = getattr(space[name], "__code__", None)
+        if code and not hasattr(space[name], "__wrapped__") and {"dim", "dims"} & {*code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}:
+            space[name] = _along(space[name], False)
 
 
 def _along(f: F, numbers: bool) -> F:
-    known = inspect.signature(f).parameters
-
     @functools.wraps(f)
     def function(*args: Any, **params: Any) -> Any:
         try:
             return f(*args, **params)
         except TypeError:
-            other = {k if k in known else _NUMPYS.get(k, k): v for k, v in params.items()}
+            known = inspect.signature(f).parameters
+            other = {k if k in known else next((w for w in NUMPYS.get(k, ()) if w in known), k): v for k, v in params.items()}
             if other.keys() == params.keys():
                 raise
             if len(other) < len(params):

@@ -10,7 +10,7 @@ import builtins
 from typing import Any
 
 import minidl as md
-from minidl.idioms.numbers import along
+from minidl.idioms.numbers import along, word_all
 
 __all__ = [
     "gather", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "masked_fill", "masked_scatter", "scatter",
@@ -30,12 +30,14 @@ def _dim(name: str, x: md.Tensor, dim: int) -> int:
 @along
 def gather(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
     """input[i, index[i, j], ...] for dim 1, and so on; index has as many axes and is no longer along the others. Raises ValueError for another
-    number of axes.
+    number of axes, but a number is a vector of one element.
 
     >>> md.tensor([[1, 2], [3, 4]]).gather(1, md.tensor([[1], [0]])).tolist()
     [[2], [3]]
     """
     dim = _dim("gather", input, dim)
+    if input.ndim + index.ndim < 2:
+        return md.reshape(md.take(md.reshape(input, (-1,)), md.reshape(index, (-1,)), axis=0), index.shape)
     if index.ndim != input.ndim:
         raise ValueError(f"gather: index has {index.ndim} axes and input {input.ndim}; both of shape {input.shape} but along dim {dim} is wanted")
     window = tuple(slice(None) if a == dim else slice(n) for a, n in enumerate(index.shape))
@@ -45,8 +47,12 @@ def gather(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
 
 @along
 def index_select(input: md.Tensor, dim: int, index: md.Tensor) -> md.Tensor:
-    """The slices at these positions of an axis."""
-    return md.take(input, index, axis=_dim("index_select", input, dim))
+    """The slices at these positions of an axis. Raises ValueError for positions that are no vector and no number, and for several of a number."""
+    dim = _dim("index_select", input, dim)
+    if index.ndim > 1 or (not input.ndim and index.size != 1):
+        raise ValueError(f"index_select: a vector of positions is wanted{'' if input.ndim else ', of one in a number'}, not {index.shape}; see take")
+    out = md.take(input if input.ndim else md.reshape(input, (1,)), md.reshape(index, (-1,)), axis=dim)
+    return out if input.ndim else md.reshape(out, ())
 
 
 def masked_fill(input: md.Tensor, mask: md.Tensor, value: Any) -> md.Tensor:
@@ -101,6 +107,9 @@ _MODES = {"add": "add", "sum": "add", "multiply": "multiply", "prod": "multiply"
 
 def _scattered(name: str, input: md.Tensor, dim: int, index: md.Tensor, src: Any, mode: str | None) -> md.Tensor:
     dim = _dim(name, input, dim)
+    if isinstance(index, md.Tensor) and input.ndim + index.ndim == 1:  # a number is a vector of one element
+        values = md.reshape(src, (-1,)) if isinstance(src, md.Tensor) and src.ndim < 2 else src
+        return md.reshape(_scattered(name, md.reshape(input, (-1,)), 0, md.reshape(index, (-1,)), values, mode), input.shape)
     if not isinstance(index, md.Tensor) or index.ndim != input.ndim:
         raise ValueError(
             f"{name}: index must be a tensor of {input.ndim} axes, as input of shape {input.shape}, not {getattr(index, 'shape', index)}"
@@ -181,6 +190,7 @@ def index_add(input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, *
     return _rows("index_add", input, dim, index).add(source if alpha == 1 else alpha * source)
 
 
+@along
 def index_reduce(
     input: md.Tensor, dim: int, index: md.Tensor, source: md.Tensor, reduce: str, *, include_self: bool = True
 ) -> md.Tensor:  # fmt: skip
@@ -214,3 +224,6 @@ def index_put(input: md.Tensor, indices: tuple[md.Tensor, ...], values: Any, acc
     """input with values at input[indices], added if accumulate."""
     place = input.at[tuple(indices)]
     return place.add(values) if accumulate else place.set(values)
+
+
+word_all(globals(), __all__)

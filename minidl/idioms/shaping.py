@@ -12,7 +12,7 @@ import numpy as np
 
 import minidl as md
 from minidl.idioms.creating import shape_of
-from minidl.idioms.numbers import along, worded
+from minidl.idioms.numbers import along, word_all
 
 __all__ = [
     "aminmax", "atleast_1d", "atleast_2d", "atleast_3d", "bincount", "block_diag", "bucketize", "cartesian_prod", "column_stack", "combinations",
@@ -68,7 +68,6 @@ def t(input: md.Tensor) -> md.Tensor:
     return md.transpose(input)
 
 
-@worded
 def unflatten(input: md.Tensor, dim: int, sizes: Sequence[int]) -> md.Tensor:
     """One axis made several, of these sizes (one of them may be -1).
 
@@ -151,7 +150,6 @@ def block_diag(*tensors: md.Tensor) -> md.Tensor:
     return md.concat(rows, axis=0)
 
 
-@worded
 def tensor_split(input: md.Tensor, indices_or_sections: int | Sequence[int], dim: int = 0) -> tuple[md.Tensor, ...]:
     """So many pieces along an axis, the first ones larger by one where it does not come out even, or pieces that end at these places."""
     n = input.shape[axis_of("tensor_split", input, dim)]
@@ -164,13 +162,11 @@ def tensor_split(input: md.Tensor, indices_or_sections: int | Sequence[int], dim
     return tuple(narrow(input, dim, a, builtins.max(b - a, 0)) for a, b in itertools.pairwise(bounds))
 
 
-@worded
 def unbind(input: md.Tensor, dim: int = 0) -> tuple[md.Tensor, ...]:
     """The slices along an axis, without it."""
     return md.unstack(input, axis=dim)
 
 
-@worded
 def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
     """`length` elements of an axis from `start` on. Raises IndexError where there are not so many."""
     axis = axis_of("narrow", input, dim)
@@ -180,7 +176,6 @@ def narrow(input: md.Tensor, dim: int, start: int, length: int) -> md.Tensor:
     return input[(slice(None),) * axis + (slice(start, start + length),)]
 
 
-@worded
 def select(input: md.Tensor, dim: int, index: int) -> md.Tensor:
     """The slice at one place of an axis, which goes. Raises TypeError for a tensor as dim: what jax.lax calls select is md.where.
 
@@ -298,7 +293,6 @@ def masked_select(input: md.Tensor, mask: md.Tensor) -> md.Tensor:
     return input[mask]
 
 
-@worded
 def take_along_dim(input: md.Tensor, indices: md.Tensor, dim: int | None = None) -> md.Tensor:
     """input[..., indices[..., i, ...], ...] along an axis (over the flattened tensor without one); the other axes broadcast."""
     return md.take_along_axis(ravel(input), ravel(indices), axis=0) if dim is None else md.take_along_axis(input, indices, axis=dim)
@@ -468,3 +462,6 @@ def histc(input: md.Tensor, bins: int = 100, min: float = 0, max: float = 0) -> 
     inside = (x >= low) & (x <= high)
     zeros = md.zeros(bins, dtype=input.dtype, backend=input.backend, device=input.device)
     return zeros.at[md.where(inside, place, 0)].add(inside.to(input.dtype))
+
+
+word_all(globals(), __all__)

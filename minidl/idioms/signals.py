@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import minidl as md
+from minidl.idioms.numbers import word_all
 
 __all__ = ["bartlett_window", "blackman_window", "hamming_window", "hann_window", "istft", "kaiser_window", "stft"]
 
@@ -152,3 +153,6 @@ def istft(
     if length is not None and end - start < length:
         signal = md.pad(signal, ((0, 0), (0, length - (end - start))))
     return signal if input.ndim == 3 else signal[0]
+
+
+word_all(globals(), __all__)

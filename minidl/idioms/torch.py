@@ -23,12 +23,13 @@ Everything else is md's own, rooms such as torch.nn too. Methods are the same as
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import minidl as md
 from minidl.idioms import words
-from minidl.idioms.numbers import ALONG, along, worded
+from minidl.idioms.numbers import ALONG, along, whole, word_all
 from minidl.idioms.shaping import Pair
 
 __all__ = [
@@ -56,13 +57,12 @@ def _extreme(name: str) -> Callable[..., Any]:
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"The {name} of all elements; values and places along dim." + (" Of two tensors, element by element." if one else "")
-    return worded(function)
+    return function
 
 
 max, min = _extreme("max"), _extreme("min")
 
 
-@worded
 def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of all elements, the lower one of two in the middle; values and places along dim.
 
@@ -74,7 +74,6 @@ def median(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> A
     return md.median(input, dim=dim, keepdim=keepdim)  # type: ignore[call-arg]
 
 
-@worded
 def nanmedian(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
     """The median of what is not nan, the lower one of two in the middle; values and places along dim.
 
@@ -86,7 +85,6 @@ def nanmedian(input: md.Tensor, dim: int | None = None, keepdim: bool = False) -
     return md.nanmedian(input, dim=dim, keepdim=keepdim)
 
 
-@worded
 def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Pair:
     """(values, places) in order along an axis.
 
@@ -96,7 +94,6 @@ def sort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool
     return md.sort(input, dim=dim, descending=descending, stable=stable)  # type: ignore[call-arg,return-value]
 
 
-@worded
 def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> md.Tensor:
     """The places of the elements in order along an axis.
 
@@ -106,7 +103,6 @@ def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: b
     return sort(input, dim, descending, stable)[1]
 
 
-@worded
 def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
     """Without axes of size 1, all of them or those that are named; of another size they stay.
 
@@ -116,7 +112,6 @@ def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:
     return words.squeezed(input, dim)
 
 
-@worded
 def diff(input: md.Tensor, n: int = 1, dim: int = -1, prepend: Any = None, append: Any = None) -> md.Tensor:
     """The n-th differences along an axis; of truths, where they change."""
     if input.dtype is md.bool:
@@ -173,7 +168,7 @@ def _spread(name: str) -> Callable[..., md.Tensor]:
         if isinstance(dim, bool):  # std(input, unbiased)
             dim, unbiased = None, dim
         less = correction if correction is not None else 0 if unbiased is False else 1
-        return f(input, axis=tuple(dim) if isinstance(dim, list) else dim, correction=less, keepdims=keepdim)  # type: ignore[no-any-return]
+        return f(input, axis=whole(name, dim), correction=less, keepdims=keepdim)  # type: ignore[no-any-return]
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"md.{name} over axes with a correction of 1 unless another is said."
@@ -211,10 +206,23 @@ def trace(input: md.Tensor) -> md.Tensor:
     return md.linalg.trace(input)
 
 
+def _whole(f: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(f)
+    def function(*args: Any, **params: Any) -> Any:
+        if len(args) > 1:
+            args = args[0], whole(f.__name__, args[1]), *args[2:]
+        return f(*args, **params)
+
+    return function
+
+
+word_all(globals(), __all__)
+
+
 def __getattr__(name: str) -> Any:
     found = getattr(md, name)
     if getattr(found, "__name__", "") in ALONG:  # whose dim may come by position
-        found = globals()[name] = along(found)
+        found = globals()[name] = along(_whole(found) if whole(found.__name__, ()) is None else found)
         found.__module__, found.__qualname__ = __name__, name  # where pickle looks for it
     return found
 

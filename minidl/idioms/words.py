@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import minidl as md
-from minidl.idioms.numbers import ALONG, is_number, of_number
+from minidl.idioms.numbers import ALONG, NUMPYS, is_number, of_number, whole
 from minidl.idioms.shaping import axis_of, with_places
 
-#: PyTorch's words for parameters, and those that functions may have for them.
+#: PyTorch's words for parameters, and those that functions may have for them; NumPy's, which some functions of nn have not.
 _WORDS = {
     "dim": ("axis", "axes"), "dims": ("axis", "axes"), "keepdim": ("keepdims",), "shifts": ("shift",), "diagonal": ("k",), "steps": ("num",),
     "start_dim": ("start_axis",), "end_dim": ("end_axis",), "dim1": ("axis1",), "dim2": ("axis2",), "p": ("ord",),
-    "split_size_or_sections": ("sizes",), "split_size": ("sizes",), "interpolation": ("method",),
+    "split_size_or_sections": ("sizes",), "split_size": ("sizes",), "interpolation": ("method",), **NUMPYS,
 }  # fmt: skip
 _MEANINGS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "unbiased": ("correction", float), "ddof": ("correction", float), "right": ("side", lambda right: "right" if right else "left"),
@@ -43,6 +43,8 @@ def squeezed(input: md.Tensor, dim: Any) -> md.Tensor:
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
     two words are for one argument."""
+    if (axis := whole(f.__name__, given_dim := params.get("dim"))) is not given_dim:
+        params = {**params, "dim": axis}
     if "dim" in params and f.__name__ in ALONG and is_number(args, params):
         return lambda: of_number(f, args, params)
     known, given = f.parameters or tuple(inspect.signature(f).parameters), params

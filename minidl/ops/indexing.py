@@ -515,7 +515,7 @@ def _mode(name: str, mode: str | None) -> None:
 
 
 def take(x: Any, indices: Any, /, *, axis: int | None = None, mode: str | None = None) -> Tensor:
-    """The elements at these positions along an axis (which may be left out for a 1-d array).
+    """The elements at these positions along an axis (which may be left out for a number and a 1-d array).
 
     mode: what positions out of range give, also eager: "clip" the nearest element, "fill" nan (the smallest signed integer, the largest unsigned one,
     True). None raises IndexError where they can be looked at (eager on a CPU), and elsewhere does as md.out_of_bounds says.
@@ -526,14 +526,13 @@ def take(x: Any, indices: Any, /, *, axis: int | None = None, mode: str | None =
     """
     x = operand(x)
     _mode("take", mode)
-    if axis is None and x.ndim != 1:
+    if axis is None and x.ndim > 1:
         raise ValueError(f"take: {describe(x)} has {x.ndim} axes; say which one with axis=")
-    a = shapes.axis_index("take", 0 if axis is None else axis, x.ndim)
+    x, a = (x, shapes.axis_index("take", axis or 0, x.ndim)) if x.ndim or axis is not None else (ns.reshape(x, shape=(1,)), 0)
     if a == 0 and mode is None and _rows(x, indices):
         return ns.gather(x, wrapped(indices, 0, x.shape[0])[0])
-    if mode is not None and not isinstance(indices, Tensor):
-        indices = from_numpy(np.asarray(indices), home(x.xp))
-    return _read(x, (*(slice(None),) * a, indices), mode)
+    i = indices if mode is None or isinstance(indices, Tensor) else from_numpy(np.asarray(indices), home(x.xp))
+    return _read(x, (*(slice(None),) * a, i), mode)
 
 
 def take_along_axis(x: Any, indices: Any, /, *, axis: int = -1, mode: str | None = None) -> Tensor:

@@ -169,26 +169,25 @@ def _classes(input: md.Tensor, target: md.Tensor, axis: int, ignore_index: int) 
             f" (or probabilities of their own shape), not {target.dtype.name} of shape {target.shape}"
         )
     target = target.to(md.int64)
-    return target, None if _all_count(target, input.shape[axis], ignore_index) else target != ignore_index
+    note = f"ignore_index is {ignore_index}"
+    return target, None if all_count("cross_entropy", target, input.shape[axis], ignore_index, note) else target != ignore_index
 
 
-def _all_count(target: md.Tensor, n: int, ignore_index: int) -> bool:
-    """Whether every target is seen to be a class that counts. Raises IndexError for a class that does not exist, where values can be looked at;
-    elsewhere such a target has loss 0, but where md.out_of_bounds says "raise-later"."""
+def all_count(name: str, target: md.Tensor, n: int, ignored: int | None = None, note: str = "there is no other") -> bool:
+    """Whether every one of these int64 targets is seen to be a class that counts. Raises IndexError for one that is no class and not `ignored`, where
+    values can be looked at; elsewhere such a target has loss 0, but where md.out_of_bounds says "raise-later"."""
     values = seen(target)
     if values is None:
         md.extend.expect(
-            lambda: ((target < 0) | (target >= n)) & (target != ignore_index), IndexError,
-            f"cross_entropy: the target holds a class that is not there; the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})",
+            lambda: ((target < 0) | (target >= n)) & (True if ignored is None else target != ignored),
+            IndexError, f"{name}: the target holds a class that is not there; the scores have classes 0 to {n - 1} ({note})",
         )  # fmt: skip
         return False
-    if values.size and values.view("u8").max() < n and not 0 <= ignore_index < n:  # a negative number is a large one there
+    if values.size and values.view("u8").max() < n and (ignored is None or not 0 <= ignored < n):  # a negative number is a large one there
         return True
-    wrong = values[((values < 0) | (values >= n)) & (values != ignore_index)]
+    wrong = values[((values < 0) | (values >= n)) & (values != ignored)]
     if wrong.size:
-        raise IndexError(
-            f"cross_entropy: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} (ignore_index is {ignore_index})"
-        )
+        raise IndexError(f"{name}: the target holds class {wrong[0]}, but the scores have classes 0 to {n - 1} ({note})")
     return False
 
 

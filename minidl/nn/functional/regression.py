@@ -12,7 +12,7 @@ from typing import Any
 
 import minidl as md
 from minidl.nn.functional.kernels import by_kernel
-from minidl.nn.functional.losses import hot, reduced, same_shape
+from minidl.nn.functional.losses import all_count, hot, reduced, same_shape
 from minidl.nn.functional.maps import pairwise_distance
 
 __all__ = [
@@ -216,50 +216,62 @@ def cosine_embedding_loss(
     return reduced("cosine_embedding_loss", loss, reduction)
 
 
+def _numbers_of_classes(name: str, target: md.Tensor) -> None:
+    if target.dtype.inexact:
+        raise ValueError(f"{name}: the target's numbers of classes are integers, not {target.dtype.name}: target.to(md.int64)")
+
+
 def multi_margin_loss(
     input: md.Tensor, target: md.Tensor, p: int = 1, margin: float = 1.0, weight: md.Tensor | None = None, reduction: str = "mean"
 ) -> md.Tensor:
     """The mean over wrong classes i of max(0, margin - input[target] + input[i])^p, times weight[target]: input [N, C], target [N] (or without N).
 
-    Raises ValueError for a p that is not 1 or 2, other shapes, and another reduction.
+    Raises ValueError for a p that is not 1 or 2, other shapes, and another reduction, and for a class that is not there what cross_entropy does:
+    IndexError, eager on a CPU; elsewhere its loss is 0.
 
     >>> md.nn.functional.multi_margin_loss(md.tensor([[1.0, 2.0]]), md.tensor([0])).item()
     1.0
     """
     if p not in (1, 2) or input.shape[:-1] != target.shape or input.ndim not in (1, 2):
         raise ValueError(f"multi_margin_loss: expected p 1 or 2, [N, C] and [N] or the same without N, got p={p}, {input.shape} and {target.shape}")
+    _numbers_of_classes("multi_margin_loss", target)
     return _multi_margin(input, target, weight, p, margin, reduction)
 
 
 @by_kernel("multi_margin")
 def _multi_margin(input: md.Tensor, target: md.Tensor, weight: Any, /, p: int, margin: Any, reduction: str) -> md.Tensor:
+    all_count("multi_margin_loss", target := target.to(md.int64), input.shape[-1])
     at = hot(target, input.shape[-1])
+    there = md.expand_dims((target >= 0) & (target < input.shape[-1]), axis=-1)
     right = md.sum(md.where(at, input, 0.0), axis=-1, keepdims=True)
     gap = md.relu(margin - right + input)
     gap = gap if p == 1 else gap * gap
     if weight is not None:
         gap = gap * md.sum(md.where(at, weight, 0.0), axis=-1, keepdims=True)
-    return reduced("multi_margin_loss", md.sum(md.where(at, 0.0, gap), axis=-1) / input.shape[-1], reduction)
+    return reduced("multi_margin_loss", md.sum(md.where(there & ~at, gap, 0.0), axis=-1) / input.shape[-1], reduction)
 
 
 def multilabel_margin_loss(input: md.Tensor, target: md.Tensor, reduction: str = "mean") -> md.Tensor:
     """Σ max(0, 1 - input[j] + input[i]) / C over target classes j and others i: target holds the classes of each row, up to the first -1.
 
-    input: [N, C] or [C], target: integers of the same shape. Raises ValueError where the shapes differ, and for another reduction.
+    input: [N, C] or [C], target: integers of the same shape. Raises ValueError where the shapes differ, for other targets, and for another reduction,
+    and IndexError for a class that is not there, eager on a CPU; elsewhere such a class is left out.
 
     >>> md.nn.functional.multilabel_margin_loss(md.tensor([[1.0, 0.5]]), md.tensor([[0, -1]])).item()
     0.25
     """
     same_shape("multilabel_margin_loss", input, target)
+    _numbers_of_classes("multilabel_margin_loss", target)
     return _multilabel_margin(input, target, reduction)
 
 
 @by_kernel("multilabel_margin")
 def _multilabel_margin(input: md.Tensor, target: md.Tensor, /, reduction: str) -> md.Tensor:
-    n = input.shape[-1]
+    n, target = input.shape[-1], target.to(md.int64)
+    all_count("multilabel_margin_loss", target, n, -1, "-1 ends a list")
     if (found := md.extend.seen(target)) is not None:  # behind the longest list there is nothing
         target = target[..., : int(((found[0] < 0).cumsum(axis=-1) == 0).sum(axis=-1).max(initial=0))]
-    listed = md.cumulative_sum((target < 0).to(md.int64), axis=-1) == 0
+    listed = (md.cumulative_sum((target < 0).to(md.int64), axis=-1) == 0) & (target < n)
     at = md.logical_and(hot(target, n), listed[..., None])  # [..., place in target, class]
     inside = md.any(at, axis=-2)
     right = md.sum(md.where(at, input[..., None, :], 0.0), axis=-1, keepdims=True)

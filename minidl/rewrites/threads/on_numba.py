@@ -177,13 +177,15 @@ def crew() -> int | None:
     places = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value if has else 0 for name in _PLACING]
     count = min(os.cpu_count() or 1, 64) - 1
     memory = np.zeros((_FIRST + _SIZE * count + 64) // 8, np.int64)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))  # threads look at it until the process ends, which is after Python
+    member = kernel(_MEMBER)
+    for needed in (memory, member):  # by threads, until the process ends, which is after Python
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(needed))
     skip = -memory.ctypes.data % 64 // 8
     place, words = memory.ctypes.data + 8 * skip, memory[skip:]
 
     def begin() -> None:
         words[:] = 0
-        words[: _COUNT + 1] = np.array([*found, *places, kernel(_MEMBER), count], np.int64)
+        words[: _COUNT + 1] = np.array([*found, *places, member.address, count], np.int64)
         for k in range(count):
             at = _FIRST + _SIZE * k
             words[(at + _FREE) // 8], words[(at + _SELF) // 8], words[(at + _CREW) // 8], words[(at + _AVOIDS) // 8] = 1, place + at, place, -1
