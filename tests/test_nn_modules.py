@@ -372,3 +372,23 @@ def test_bags_from_given_rows():
         np.testing.assert_array_equal(ours(md.asarray(bags)).detach().numpy(), theirs(torch.tensor(bags)).detach().numpy())
     with pytest.raises(ValueError, match="from_pretrained"):
         nn.EmbeddingBag.from_pretrained(md.ones(3))
+
+
+def test_a_subclass_convolves_with_another_weight():
+    def make(nn):
+        class Standardised(nn.Conv2d):
+            def forward(self, x):
+                mean = self.weight.mean(dim=(1, 2, 3), keepdim=True)
+                return self._conv_forward(x, self.weight - mean, self.bias)
+
+        return Standardised(2, 3, 3, stride=2, padding=1, padding_mode="reflect")
+
+    theirs, ours = make(torch.nn), make(nn)
+    ours.load_state_dict({k: md.asarray(v.numpy()) for k, v in theirs.state_dict().items()})
+    x = np.random.default_rng(0).normal(size=(2, 2, 6, 6)).astype(np.float32)
+    np.testing.assert_allclose(ours(md.asarray(x)).detach().numpy(), theirs(torch.tensor(x)).detach().numpy(), atol=1e-6)
+
+
+def test_a_buffer_of_another_library_is_refused_by_its_name():
+    with pytest.raises(TypeError, match="register_buffer: 'pe' must be a Tensor or None, not torch.Tensor; md.asarray makes one"):
+        nn.Module().register_buffer("pe", torch.ones(2))

@@ -88,13 +88,17 @@ class _Conv(_Windows):
         self._start((in_channels, out_channels), kernel_size, stride, padding, 0, dilation, groups, bias, padding_mode, device, dtype)
 
     def forward(self, input: md.Tensor) -> md.Tensor:
+        return self._conv_forward(input, self.weight, self.bias)
+
+    def _conv_forward(self, input: md.Tensor, weight: md.Tensor, bias: md.Tensor | None) -> md.Tensor:
+        """The layer with another weight, as PyTorch's, which layers that standardise or round theirs call."""
         padding: Size | str = self.padding
         if self.padding_mode != "zeros":
             sides = same_sides(self.kernel_size, self.dilation) if padding == "same" else tuple((p, p) for p in self.padding if isinstance(p, int))
             if sides:  # "valid" has none
                 input = F.pad(input, [p for pair in reversed(sides) for p in pair], _PADDING_MODES[self.padding_mode])
             padding = 0
-        return conv(self.n, input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        return conv(self.n, input, weight, bias, self.stride, padding, self.dilation, self.groups)
 
 
 class Conv1d(_Conv):

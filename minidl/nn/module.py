@@ -184,7 +184,8 @@ class Module(State):
         Raises TypeError for what is no Tensor, KeyError for a name that is empty, holds a dot or belongs to something else.
         """
         if tensor is not None and not isinstance(tensor, md.Tensor):
-            raise TypeError(f"register_buffer: {name!r} must be a Tensor or None, not {type(tensor).__name__}")
+            kind = type(tensor)  # of another library perhaps, under the same name
+            raise TypeError(f"register_buffer: {name!r} must be a Tensor or None, not {kind.__module__}.{kind.__qualname__}; md.asarray makes one")
         self._new_name("register_buffer", name, self._buffers)
         self._buffers[name] = tensor
         (self._transient.discard if persistent else self._transient.add)(name)
