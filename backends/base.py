@@ -34,6 +34,7 @@ class Backend:
     modes: tuple[str, ...] = ()  # other ways to compile a graph than the first choice, which `md.jit(mode=...)` names and "auto" tries
     fuses: bool = False  # whether `fuse(rule, static)` makes a rule one dispatch, for backends whose dispatch is dear
     shape_path: str = "shape"  # by which attributes the shape of an array is read at the least cost
+    refuses_shapes: bool = False  # whether compiled programs raise TypeError for arrays of other shapes, before they do anything
     compiles_operations: bool = False  # whether each operation of a new shape is a compilation, so that a draw is better one program
     if TYPE_CHECKING:  # the primitives, which `complete` fills in
 

@@ -118,6 +118,7 @@ class JaxBackend(Backend):
     donates = True
     compiles_operations = True
     shape_path = "aval.shape"
+    refuses_shapes = True
     scope = _Scope
 
     def __init__(self, device: jax.Device):

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 from minidl import later, tape, tree
@@ -111,8 +112,9 @@ def _beside(home: Any, name: str) -> Any:
 
 
 def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = None) -> None:
-    """Give the program its `call`, a function of the arguments that returns the result, or MISS where a guard fails; and `linked(busy, again)`, which
-    makes the same of the same code for as long as no setting is in force: then, and where a guard fails, it hands the arguments to `again`.
+    """Give the program its `call`, a function of the arguments that returns the result, or MISS where a guard fails; and `linked(busy, again, only)`,
+    which makes the same of the same code for as long as no setting is in force: then, and where a guard fails, it hands the arguments to `again`.
+    only: the function has no other program, so an engine that refuses other shapes is left to look at them.
 
     run: what the engine builds for it, where the caller has it already.
     """
@@ -124,13 +126,17 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     run = run or engine.build(program)
     made, result = _result(program, engine.crosses)  # which may add to the names
     path = "shape" if engine.crosses else engine.xp.shape_path
-    terms = " and ".join(re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms)
+    terms = [re.sub(r"^(p\d+)\.shape\b", rf"\1.{path}", term) for term in program.terms]
     (env := s.env).update(run=run, unflatten=tree.unflatten, S=program.out_structure, E=engine.xp, new=object.__new__)
     env["Result"] = resident(Tensor, engine.xp) if engine.crosses else Tensor
     way = engine.ways
     values = [f"h{k}" if i.kind == "number" else natives[i.text] for k, i in enumerate(program.inputs)]
     numbers = {f"h{k}": (i.text, graph.inputs[k].dtype) for k, i in enumerate(program.inputs) if i.kind == "number"}
     function = "run"
+    pure = not (engine.crosses or donate or program.writes or program.stores or program.dropped or program.tracked)  # it may fail and be called again
+    shapes = [t for t in terms if t.startswith(tuple(f"{v}." for v in values))] if engine.xp.refuses_shapes and pure and graph.outputs else []
+    if asked := " and ".join(shapes):
+        terms = [*(t for t in terms if t not in shapes), f"(only or {asked})"]
     given = [natives[program.inputs[k].text] for k in donate] if engine.xp.donates else []
     if given:
         # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`; what was just handed
@@ -142,7 +148,7 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         function = f"(run if {' and '.join(sole)} else kept)"
     lines = ["    try:", *["        turn = turns[0]"] * engine.crosses, *(f"        {line}" for line in s.unpack)]
     lines += [f"        {name} = {text}.{'_lies' if engine.crosses else 'payload'}" for text, name in natives.items()]
-    lines.append(f"        if not ({terms}): break")
+    lines.append(f"        if not ({' and '.join(terms)}): break")
     if numbers:
         env["numbers"] = _Numbers(engine.xp, [dtype for _, dtype in numbers.values()])
         lines.append(f"        {_tuple([*numbers])} = numbers({_tuple([text for text, _ in numbers.values()])})")
@@ -173,7 +179,8 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         lines += [f"    i = ({''.join(v + ', ' for v in values)})", f"    o = {function}(*i)"]
         lines.append(f"    nodes = attach(i, o, ({''.join(f'{p}.node, ' for p in program.parents)}))")
     else:
-        lines.append(f"    o = {function}({', '.join(values)})")
+        lines.append(f"    {'try: ' * bool(asked)}o = {function}({', '.join(values)})")
+        lines += ["    except TypeError:", f"        if {asked}: raise", "        break"] if asked else []
     if engine.crosses and program.writes:  # to tensors that are resident there already, in every call but the first: then it is only storing
         env.update(place_all=place_all, lock=lock, twins=way.twins)
         there = _constant([w.target for w in program.writes], env)
@@ -193,9 +200,9 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
     env["released"] = tape.released_node(engine.home)
     place = {**{k: f"o[{n}]" for n, k in enumerate(left)}, **stored}
     body = re.sub(r"\bo\[(\d+)\]", lambda m: place[int(m[1])], textwrap.indent("\n".join(lines), " " * 8))
-    text = f"def linked(hold_off, again):\n    def call(*args, **kwargs):\n        while not hold_off[0]:\n{body}\n"
+    text = f"def linked(hold_off, again, only):\n    def call(*args, **kwargs):\n        while not hold_off[0]:\n{body}\n"
     program.linked = load(f"{text}        return again(args, kwargs)\n    return call\n", env, "linked")
-    program.call = program.linked([0], lambda args, kwargs: MISS)
+    program.call = program.linked([0], lambda args, kwargs: MISS, False)
 
 
 def _tuple(names: Sequence[str]) -> str:
@@ -239,14 +246,8 @@ def _node(program: Program, k: int) -> str:
 
 def _later(make: Callable[[], Callable[..., tuple]]) -> Callable[..., tuple]:
     """A compiled program that is made when it is first called."""
-    made: list[Callable[..., tuple]] = []
-
-    def call(*natives: Any) -> tuple:
-        if not made:
-            made.append(make())
-        return made[0](*natives)
-
-    return call
+    made = cache(make)
+    return lambda *natives: made()(*natives)
 
 
 class _Numbers:

@@ -110,7 +110,7 @@ class Jitted:
                 if out is not MISS:
                     if program.usual and not busy[0]:
                         if program.entry is None:
-                            program.entry = program.linked(busy, self._again)
+                            program.entry = program.linked(busy, self._again, len(self.programs) == 1)
                         self._go(program.entry)
                     return out
         return MISS
@@ -157,6 +157,9 @@ class Jitted:
 
     def _keep(self, program: Program) -> None:
         """Add a program; it is dropped when a Module or an optimizer goes that it was made for."""
+        if len(self.programs) == 1:  # whose entry takes it for the only one
+            self.programs[0].entry = None
+            self._forget()
         self.programs.insert(0, program)
         del self.programs[64:]
         owner, there = weakref.ref(self), weakref.ref(program)

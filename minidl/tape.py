@@ -383,19 +383,10 @@ def pull_raw(
         one = kind.one if plain else None
         if one is not None:  # a chain needs no heap: nothing that waits is newer than the parent
             g, parent = one(node, g), node[3]
-            if heap:
-                n = parent[0]
-                if n in pending:
-                    pending[n] = node[2].bare.add(pending[n], g)
-                    following: Node = []
-                elif n < heap[0][0]:
-                    following = parent
-                else:
-                    pending[n] = g
-                    heappush(heap, parent)
-                    following = []
-            else:
-                following = parent
+            n, following = parent[0], parent
+            if heap and (n in pending or n > heap[0][0]):
+                deposit(parent, g, pending, heap, node[2].bare)
+                following = []
             if not retain:
                 node[1] = RELEASED
                 del node[3:]

@@ -68,6 +68,34 @@ def test_torchs_kernel_for_sgd(shared):
             np.testing.assert_array_equal(t.numpy(), v)
 
 
+def test_small_parameters_share_a_call_of_torchs_kernel_for_sgd():
+    from minidl.rewrites.updates.on_torch import sgd_step
+
+    with md.use_backend("torch"):
+        both = []
+        for _ in range(2):
+            ps = [md.nn.Parameter(md.sin(md.arange(float(n)))) for n in (3, 4, 5, 6, 2**18 + 1, 2)]
+            ps[1] = md.nn.Parameter(md.arange(6.0).reshape((2, 3)))
+            for p in ps:
+                p.grad = md.cos(md.ones(p.shape) + p.detach())
+            ps[1].grad = md.arange(6.0).reshape((3, 2)).T  # which is not contiguous
+            groups = [{"params": ps[:3]}, {"params": ps[3:], "lr": 0.5}]
+            both.append((ps, md.optim.SGD(groups, lr=0.1, momentum=0.9)))
+        (mine, whole), (theirs, single) = both
+        for _ in range(3):
+            whole.step(), single._step_all()
+            for a, b in zip(mine, theirs, strict=True):
+                np.testing.assert_allclose(a.detach().numpy(), b.detach().numpy(), rtol=1e-6, atol=1e-7)
+        steps = [e for e in steps_on_torch(whole) if e.primitive.name == "sgd_step"]
+        assert [[v.shape[0] for v in e.outputs] for e in steps] == [[3, 2, 5] * 2, [6] * 2, [2**18 + 1] * 2, [2] * 2]
+        for a, b in zip(whole.state_dict()["state"].values(), single.state_dict()["state"].values(), strict=True):
+            np.testing.assert_allclose(a["momentum_buffer"].numpy(), b["momentum_buffer"].numpy(), rtol=1e-6, atol=1e-7)
+        arrays = [md.arange(float(n)).payload + 1.0 for n in (3, 4) * 3]
+        p, q, a, b = sgd_step(*arrays, 0.0, 0.5, into=(None,) * 4)  # a number that the kernel does not take
+        assert p.tolist() == [0.5, 1.0, 1.5] and q.tolist() == [0.5, 1.0, 1.5, 2.0] and a is not arrays[2]
+        assert a.tolist() == [1.0, 2.0, 3.0] and b.tolist() == [1.0, 2.0, 3.0, 4.0]
+
+
 def steps_on_torch(optimizer):
     from minidl.backends.torch_rewrite import rewritten
 

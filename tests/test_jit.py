@@ -493,6 +493,37 @@ def test_a_call_goes_straight_to_the_program_that_ran_last():
     assert f(b).tolist() == [2.0] * 3
 
 
+@pytest.mark.parametrize("backend", ["jax"], indirect=True)
+def test_an_engine_that_refuses_other_shapes_is_left_to_look_at_them(backend):
+    f = md.jit(lambda x, k: x * k)
+    a, b, asked = md.ones(2), md.ones(3), []
+    f(a, 2), f(a, 2)
+    (program,) = f.programs
+    names = program.call.__globals__
+    run = names["run"]
+
+    def spy(*natives):
+        asked.append(natives[0].shape)
+        return run(*natives)
+
+    names["run"] = spy
+    assert f(a, 2).tolist() == [2.0, 2.0] and f(b, 2).tolist() == [2.0] * 3 and f.compiles == 2
+    assert asked == [(2,), (3,)]
+    for _ in range(2):  # there are two programs now: to be refused costs more than to look
+        assert f(b, 3).tolist() == [3.0] * 3 and f(a, 3).tolist() == [3.0, 3.0] and f.compiles == 2
+    assert asked == [(2,), (3,), (2,), (2,)]
+
+    def broken(*natives):
+        raise TypeError("of its own")
+
+    g = md.jit(lambda x: x + 1.0)
+    g(a), g(a)
+    g.programs[0].call.__globals__["run"] = broken
+    with pytest.raises(TypeError, match="of its own"):
+        g(a)
+    assert g(b).tolist() == [2.0] * 3
+
+
 def test_a_jitted_function_is_freed_with_its_last_reference_and_its_call_outlives_it():
     f = md.jit(lambda x: x * 2.0)
     x = md.ones(2)

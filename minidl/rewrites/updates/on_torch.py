@@ -1,7 +1,8 @@
 """PyTorch on the CPU: the updates of Adam, AdamW and SGD with momentum as torch's fused kernels, which read and write each value once.
 
-The equations of an update, as minidl.optim writes them and the passes leave them, become one `adam_step` or `sgd_step`; what is computed of 0-d
-arrays for it alone, as corrections of a bias are, becomes one `numbers`, in Python's floats, which have the bits of float64 tensors.
+The equations of an update, as minidl.optim writes them and the passes leave them, become one `adam_step` or `sgd_step`, of several small parameters
+where their numbers are the same; what is computed of 0-d arrays for it alone, as corrections of a bias are, becomes one `numbers`, in Python's
+floats, which have the bits of float64 tensors.
 Adam's kernel wants the rate, the betas and the count of steps; what the equations hold is worked out from those, so the kernel is given a count at
 which its own corrections are 1.
 
@@ -83,24 +84,28 @@ def adam_step(
     )  # fmt: skip
     return p, mean, square
 
-#: sgd_step(p, buffer, grad, momentum, rate): the parameter and the buffer after a step.
+#: sgd_step(p..., buffer..., grad..., momentum, rate): the parameters and the buffers after a step, as many of the one as of the other.
 SgdStep = Emitted("sgd_step", True)
+_SMALL = 2**20  # bytes of a parameter up to which a call of the kernel costs something beside it, so that several share one
 
 
-def sgd_step(
-    p: Tensor, buffer: Tensor, grad: Tensor, momentum: Number, rate: Number, *, into: tuple[Callable[[Tensor], Tensor] | None, ...]
-) -> tuple[Tensor, ...]:
+def sgd_step(*xs: Any, into: tuple[Callable[[Tensor], Tensor] | None, ...]) -> tuple[Tensor, ...]:
     """into: as in adam_step. The kernel takes a momentum of 0 to say that there is no buffer."""
-    multiple = _number(momentum)
-    if not multiple or not (p.is_contiguous() and buffer.is_contiguous() and grad.is_contiguous()):
+    *arrays, momentum, rate = xs
+    n, multiple = len(into) // 2, _number(momentum)
+    if not multiple or not all(x.is_contiguous() for x in arrays):
+        if n > 1:
+            done = [sgd_step(*arrays[i::n], momentum, rate, into=into[i::n]) for i in range(n)]
+            return tuple(pair[k] for k in (0, 1) for pair in done)
+        p, buffer, grad = arrays
         buffer = buffer * momentum + grad
         return p - buffer * rate, buffer
-    p, buffer = (x if copy is None else copy(x) for x, copy in zip((p, buffer), into, strict=True))
+    new = [x if copy is None else copy(x) for x, copy in zip(arrays, into, strict=False)]
     _sgd_kernel(  # type: ignore[misc]
-        [p], [grad], [buffer], weight_decay=0.0, momentum=multiple, lr=_number(rate), dampening=0.0, nesterov=False, maximize=False,
+        new[:n], arrays[2 * n :], new[n:], weight_decay=0.0, momentum=multiple, lr=_number(rate), dampening=0.0, nesterov=False, maximize=False,
         is_first_step=False,
     )  # fmt: skip
-    return p, buffer
+    return tuple(new)
 
 
 class _Match:
@@ -213,7 +218,8 @@ def updates(graph: Graph) -> Graph:
         steps[last] = Equation(step, operands, {}, results, last.where)
     if not steps:
         return graph
-    return in_numbers(Graph(graph.inputs, [steps.get(e, e) for e in graph.equations if e in steps or e not in gone], graph.outputs, graph.name))
+    kept = [steps.get(e, e) for e in graph.equations if e in steps or e not in gone]
+    return together(in_numbers(Graph(graph.inputs, kept, graph.outputs, graph.name)))
 
 
 def _scalar(e: Equation | None) -> bool:
@@ -265,6 +271,23 @@ def in_numbers(graph: Graph) -> Graph:
         rest = tuple(a if a in own else as_number(a, before) for a in step.inputs)
         before.append(Equation(step.primitive, rest, step.params, step.outputs, step.where))
     return Graph(graph.inputs, [n for e in graph.equations if e not in gone for n in new.get(e, [e])], graph.outputs, graph.name)
+
+
+def together(graph: Graph) -> Graph:
+    """The graph whose small sgd_steps by the same numbers, where they follow each other, are one."""
+    equations: list[Equation] = []
+    for e in graph.equations:
+        last = equations[-1] if equations else e
+        arrays, n = (*last.inputs[:-2], *e.inputs[:-2]), len(last.outputs) // 2
+        alike = e.primitive is last.primitive is SgdStep and e.inputs[-2:] == last.inputs[-2:] and e.outputs[0].dtype is last.outputs[0].dtype
+        small = max(v.nbytes for v in (*e.outputs, *last.outputs)) <= _SMALL if alike else False
+        if e is last or not small or len(set(arrays)) < len(arrays) or any(v in arrays for v in last.outputs):
+            equations.append(e)
+            continue
+        parts = [part for k in range(3) for part in (*last.inputs[k * n : (k + 1) * n], e.inputs[k])]
+        outputs = (*last.outputs[:n], e.outputs[0], *last.outputs[n:], e.outputs[1])
+        equations[-1] = Equation(SgdStep, (*parts, *e.inputs[-2:]), e.params, outputs, e.where)
+    return Graph(graph.inputs, equations, graph.outputs, graph.name)
 
 
 def _in_python(equation: Equation, inputs: list[str], outputs: list[str], env: dict[str, Any]) -> str:
