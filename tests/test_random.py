@@ -155,6 +155,21 @@ def test_coins_count_the_word_that_is_just_small_enough(backend):
             assert [run(key, (most + 1) / 2.0**32, (4,)).tolist()[i] for most in (word, word - 1)] == [True, False]
 
 
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_what_a_generator_tosses_are_coins_of_its_next_key(backend, p):
+    """Few at once, many by the backend's kernel; and the stream goes on alike."""
+    with md.use_backend(backend):
+        ours, keys = md.random.Generator(3), md.random.Generator(3)
+        for shape in ((), (0,), (3, 5), (4, 257), (5000,)):
+            x = md.ones(())
+            got = ours.coins(p, shape, like=x)
+            assert (got.dtype, got.shape, got.backend) == (md.bool, shape, x.backend)
+            assert got.tolist() == md.random.coins(keys.next_key(), p, shape).tolist()
+        assert ours.key.tolist() == keys.key.tolist()
+        with pytest.raises(ValueError, match=r"random\.coins: p must be between 0 and 1, not 1\.5"):
+            ours.coins(1.5, (3,))
+
+
 def test_coins_are_the_same_where_torchs_compiler_reads():
     """What a compiler reads, and what a GPU runs, are torch's own operations."""
     torch = pytest.importorskip("torch")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import weakref
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import Any
 
 import minidl as md
 from minidl import Tensor, dtypes
-from minidl.extend import from_numpy, home, interpreting, lanes_around, per_lane, persistent, streams
-from minidl.random.keys import key, split, two, words_of
+from minidl.extend import at_once, from_numpy, get_backend, home, interpreting, lanes_around, per_lane, persistent, seen, streams
+from minidl.random.keys import FEW, key, pair, split, two, words_of
+from minidl.random.uniform import coins, most_of
 
 
 class Generator:
@@ -119,6 +121,21 @@ class Generator:
                 following, drawn = two(own)
                 own.assign(following)
         return drawn
+
+    def coins(self, p: float, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
+        """`md.random.coins` of the next key: what dropout draws. Few of them are tossed by NumPy at once where the key may be looked at.
+
+        >>> md.random.Generator(0).coins(0.5, (3,)).tolist() == md.random.coins(md.random.Generator(0).next_key(), 0.5, (3,)).tolist()
+        True
+        """
+        xp, most = home(like), most_of(p)
+        if not at_once() or xp.device != "cpu" or most < 0 or math.prod(shape) > FEW:
+            return coins(self.next_key(like), p, shape)
+        with self._lock:
+            own = self._key_on(xp)
+            following, drawn = pair(seen(own)[0])  # type: ignore[index]
+            own.assign(from_numpy(following, xp, dtypes.uint32))
+        return from_numpy(get_backend("numpy").coins(drawn, shape=shape, most=most), xp, dtypes.bool_)
 
 
 @contextlib.contextmanager

@@ -141,12 +141,18 @@ def row(keys: Tensor, i: int) -> Tensor:
 
 
 def two(key: Tensor, /) -> tuple[Tensor, Tensor]:
-    """Two independent keys; by one call of NumPy's kernel where values may be looked at, since layers draw one in each call."""
+    """Two independent keys; at once where values may be looked at, since layers draw one in each call."""
     found = seen(valid(key)) if at_once() else None
     if found is None:
         return _two(key)
-    pair = np.stack(get_backend("numpy").threefry2x32(found[0][:1], found[0][1:], *_COUNTS), axis=1)
-    return tuple(from_numpy(words, key.xp, key.dtype) for words in pair)  # type: ignore[return-value]
+    return tuple(from_numpy(words, key.xp, key.dtype) for words in pair(found[0]))  # type: ignore[return-value]
+
+
+def pair(key: np.ndarray) -> np.ndarray:
+    """Two independent keys as rows."""
+    out = np.empty((2, 2), np.uint32)
+    out[:, 0], out[:, 1] = get_backend("numpy").threefry2x32(key[:1], key[1:], *_COUNTS)
+    return out
 
 
 @exact

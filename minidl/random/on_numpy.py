@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,8 @@ _FEW = 256
 
 def threefry2x32(k0: Array, k1: Array, x0: Array, x1: Array) -> tuple[Array, Array]:
     """Threefry-2x32 with 20 rounds. Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3 (SC 2011)."""
-    shape = np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
+    one_key = k0.size == k1.size == x0.size == 1 and x1.ndim == k0.ndim == k1.ndim == x0.ndim
+    shape = x1.shape if one_key else np.broadcast_shapes(k0.shape, k1.shape, x0.shape, x1.shape)
     out = np.empty(shape, np.uint32), np.empty(shape, np.uint32)
     rounds(k0, k1, x0, x1, *out)
     return out
@@ -47,26 +49,35 @@ def toss(key: Array, most: int, out: Array) -> None:
     lead = key.shape[:-1]
     n = out.size // max(math.prod(lead), 1)
     many = -(-n // 4)
-    words = np.empty((*lead, many, 2), "<u4")
-    first, second = np.empty((2, *lead, many), np.uint32)
-    rounds(key[..., :1], key[..., 1:], np.zeros(1, np.uint32), np.arange(many, dtype=np.uint32), first, second)
-    words[..., 0], words[..., 1] = first, second
-    halves = words.view("<u2").reshape(*lead, 4 * many)
+    if not lead and many <= _FEW:
+        ones, counters = _lanes(many)
+        k0, k1 = key.tolist()
+        a, b = _mixed(k0 * ones, k1 * ones, 0, counters, ones)
+        halves = np.frombuffer((a | b << 32).to_bytes(8 * many, "little"), "<u2")
+    else:
+        words = np.empty((*lead, many, 2), "<u4")
+        first, second = np.empty((2, *lead, many), np.uint32)
+        rounds(key[..., :1], key[..., 1:], np.zeros(1, np.uint32), np.arange(many, dtype=np.uint32), first, second)
+        words[..., 0], words[..., 1] = first, second
+        halves = words.view("<u2").reshape(*lead, 4 * many)
     high, low = divmod(most, 2**16)
     part = halves[..., :n]
     drawn = np.less(part, high, out=out.reshape(*lead, n))
     ties = np.equal(part, high)
-    if ties.any():
-        turned = halves.reshape(*lead, 2 * many, 2)[..., ::-1].reshape(halves.shape)
-        drawn |= ties & (turned[..., :n] <= low)
+    if np.count_nonzero(ties):
+        *row, at = np.nonzero(ties)
+        drawn[(*row, at)] = halves[(*row, at ^ 1)] <= low
 
 
-def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
+@functools.cache
+def _lanes(n: int) -> tuple[int, int]:
+    """n ones, and the words from 0 to n - 1, packed."""
+    return int.from_bytes(b"\1\0\0\0\0\0\0\0" * n, "little"), int.from_bytes(np.arange(n, dtype="<u8").tobytes(), "little")
+
+
+def _mixed(c0: int, c1: int, a: int, b: int, ones: int) -> tuple[int, int]:
     """Threefry on words side by side in Python's integers: a sum needs no mask before the end, where it has 38 bits."""
-    n = out0.size
-    ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * n, "little")
     mask = (ones << 32) - ones
-    c0, c1, a, b = (_packed(v, out0, ones) for v in (k0, k1, x0, x1))
     keys = (c0, c1, c0 ^ c1 ^ 0x1BD11BDA * ones)
     a, b = a + c0, b + c1 & mask
     for i in range(5):
@@ -75,7 +86,13 @@ def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: A
             high = b << r
             b = ((high | high >> 32) ^ a) & mask
         a, b = a + keys[(i + 1) % 3], b + keys[(i + 2) % 3] + (i + 1) * ones & mask
-    for out, v in ((out0, a & mask), (out1, b)):
+    return a & mask, b
+
+
+def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
+    n = out0.size
+    ones, _ = _lanes(n)
+    for out, v in zip((out0, out1), _mixed(*(_packed(v, out0, ones) for v in (k0, k1, x0, x1)), ones), strict=True):
         out[...] = np.frombuffer(v.to_bytes(8 * n, "little"), "<u4")[::2].reshape(out.shape)
 
 

@@ -236,8 +236,12 @@ def coins(key: Tensor, p: float = 0.5, shape: Shape = ()) -> Tensor:
     >>> md.random.coins(md.random.key(0), 1.0, (2,)).tolist()
     [True, True]
     """
+    shape, most = size_of(shape), most_of(p)
+    return constant(home(valid(key)), shape, False, dtypes.bool_) if most < 0 else ns.coins(valid(key), shape=shape, most=most)
+
+
+def most_of(p: float) -> int:
+    """The largest word that says True with probability p; -1 where none does. Raises ValueError for a number outside [0, 1]."""
     if not 0 <= p <= 1:
         raise ValueError(f"random.coins: p must be between 0 and 1, not {p}")
-    shape = size_of(shape)
-    most = round(p * 2**32) - 1
-    return constant(home(valid(key)), shape, False, dtypes.bool_) if most < 0 else ns.coins(valid(key), shape=shape, most=most)
+    return round(p * 2**32) - 1

@@ -22,7 +22,7 @@ def probability(name: str, p: float) -> None:
 
 
 def _drawn(input: md.Tensor, p: float, shape: tuple[int, ...]) -> md.Tensor:
-    return md.random.coins(md.random.default_generator.next_key(like=input), 1.0 - p, shape)
+    return md.random.default_generator.coins(1.0 - p, shape, like=input)
 
 
 def dropout(input: md.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> md.Tensor:
