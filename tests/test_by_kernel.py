@@ -528,3 +528,26 @@ def test_layers_of_nothing(backend):
         y.sum().backward()
     with pytest.raises(ValueError, match="reduction"):
         F.multi_margin_loss(md.ones((1, 2), backend=backend), md.zeros(1, dtype=md.int64, backend=backend), reduction="median")
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("how", ["plain", "bool", "added", "causal", "masked row"])
+def test_attention_that_drops_is_that_of_the_operations(how, p):
+    """With the cotangents of what it returns and of its weights, and the second derivatives; a row that may look nowhere is 0."""
+    r = np.random.default_rng(5)
+    arrays = [r.normal(size=(2, 3, *s)) for s in ((4, 6), (5, 6), (5, 7))]
+    mask = {"bool": r.random((4, 5)) > 0.3, "added": r.normal(size=(4, 5)), "masked row": np.arange(4)[:, None] + np.zeros(5) > 0}.get(how)
+    found = []
+    for backend in ("torch", "numpy"):
+        md.manual_seed(1)
+        xs = [on(backend, a, md.float64) for a in arrays]
+        given = None if mask is None else md.asarray(mask, backend=backend)
+        outs = F.attention._weighted(*xs, given, p, how == "causal")
+        assert backend == "numpy" or by_torch(outs[0]) is (how != "masked row")
+        cts = [md.asarray(np.linspace(0.5, 2.0, o.size).reshape(o.shape), backend=backend) for o in outs]
+        first = md.autograd.grad(outs, xs, cts, retain_graph=True)
+        again = md.autograd.grad(outs, xs, cts, create_graph=True)
+        found.append([*outs, *first, *again, *md.autograd.grad(sum((a * a).sum() for a in again), xs)])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-11, atol=1e-12)
+    assert how != "masked row" or not found[0][0].detach().numpy()[..., 0, :].any()

@@ -92,7 +92,8 @@ def _mixed(c0: int, c1: int, a: int, b: int, ones: int) -> tuple[int, int]:
 def _few_rounds(k0: Array, k1: Array, x0: Array, x1: Array, out0: Array, out1: Array) -> None:
     n = out0.size
     ones, _ = _lanes(n)
-    for out, v in zip((out0, out1), _mixed(*(_packed(v, out0, ones) for v in (k0, k1, x0, x1)), ones), strict=True):
+    c0, c1, a, b = (_packed(v, out0, ones) for v in (k0, k1, x0, x1))
+    for out, v in zip((out0, out1), _mixed(c0, c1, a, b, ones), strict=True):
         out[...] = np.frombuffer(v.to_bytes(8 * n, "little"), "<u4")[::2].reshape(out.shape)
 
 

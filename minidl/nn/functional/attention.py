@@ -11,7 +11,9 @@ import math
 from typing import Any
 
 import minidl as md
+from minidl.nn.functional import gates
 from minidl.nn.functional.dropouts import dropout
+from minidl.nn.functional.kernels import by_kernel
 from minidl.nn.functional.maps import linear
 
 __all__ = ["multi_head_attention_forward", "rotary_embedding", "scaled_dot_product_attention"]
@@ -41,7 +43,7 @@ def scaled_dot_product_attention(
         key, value = md.repeat(key, groups, axis=-3), md.repeat(value, groups, axis=-3)
     if dropout_p == 0:
         return md.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
-    return md.matmul(dropout(attention_weights(query, key, attn_mask, is_causal, scale), dropout_p), value)
+    return _weighted(query, key, value, attn_mask, dropout_p, is_causal, scale)[0]
 
 
 def attention_weights(
@@ -50,6 +52,24 @@ def attention_weights(
     """softmax(query keyᵀ scale + mask): what scaled_dot_product_attention multiplies value with."""
     eye = md.eye(key.shape[-2], dtype=query.dtype, backend=query.backend, device=query.device)
     return md.scaled_dot_product_attention(query, key, eye, attn_mask, is_causal=is_causal, scale=scale)
+
+
+def _weighted(
+    query: md.Tensor, key: md.Tensor, value: md.Tensor, mask: md.Tensor | None, p: float, causal: bool, scale: float | None = None
+) -> tuple[md.Tensor, md.Tensor]:
+    """Attention whose weights are dropped with probability p, and these weights."""
+    if not 0 <= p < 1 or query.ndim < 2 or query.shape[:-2] != key.shape[:-2]:
+        weights = dropout(attention_weights(query, key, mask, causal, scale), p)
+        return md.matmul(weights, value), weights
+    drawn = None if p == 0 else md.random.default_generator.coins(1.0 - p, (*query.shape[:-1], key.shape[-2]), like=query)
+    return _attended(query, key, value, mask, drawn, causal, scale, p)
+
+
+@by_kernel("attended")
+def _attended(q: md.Tensor, k: md.Tensor, v: md.Tensor, mask: Any, drawn: Any, /, causal: bool, scale: float | None, p: float) -> Any:
+    weights = attention_weights(q, k, mask, causal, scale)
+    weights = weights if drawn is None else gates.kept(drawn, weights, scale=1.0 / (1.0 - p))
+    return md.matmul(weights, v), weights
 
 
 # ---- several heads --------------------------------------------------------------------------------------------------------------------
@@ -132,8 +152,7 @@ def attend(
         mask = md.pad(mask, ((0, 0),) * 3 + ((0, extra),))
     weights = None
     if need_weights:
-        weights = dropout(attention_weights(q, k, mask, fast), p)
-        out = md.matmul(weights, v)
+        out, weights = _weighted(q, k, v, mask, p, fast)
     else:
         out = scaled_dot_product_attention(q, k, v, mask, p, fast)
     return md.swapaxes(out, 1, 2).reshape((n, length, embed)), weights

@@ -9,9 +9,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from minidl.backends.torch_elementwise import spreads
-from minidl.backends.torch_kernels import finite, number
-from minidl.backends.torch_linear import HALF, WORDS, unseen
+from minidl.backends.torch_kernels import finite
+from minidl.backends.torch_linear import HALF, unseen
 from minidl.nn.functional.on_torch_activations import (
     elu,
     glu,
@@ -25,14 +24,14 @@ from minidl.nn.functional.on_torch_activations import (
     softplus,
     softshrink,
 )  # fmt: skip
-from minidl.nn.functional.on_torch_common import FLOATS
+from minidl.nn.functional.on_torch_common import FLOATS, kept
 from minidl.nn.functional.on_torch_images import averages, bilinear, bordered, enlarged, folded, maxima, sampled, unfolded
-from minidl.nn.functional.on_torch_layers import by_batch, by_group, by_row, by_running, lstm, norm, rows, times
+from minidl.nn.functional.on_torch_layers import attended, by_batch, by_group, by_row, by_running, lstm, norm, rows, times
 from minidl.nn.functional.on_torch_losses import alignments, huber, multi_margin, multilabel_margin, of_classes, of_logarithms
 from minidl.nn.functional.on_torch_programs import by_kernel, by_kernel_dx
 
 __all__ = [
-    "alignments", "averages", "bilinear", "bordered", "by_batch", "by_group", "by_kernel", "by_kernel_dx", "by_row", "by_running", "elu",
+    "alignments", "attended", "averages", "bilinear", "bordered", "by_batch", "by_group", "by_kernel", "by_kernel_dx", "by_row", "by_running", "elu",
     "enlarged", "folded", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardswish_dx", "huber", "kept", "leaky_relu", "log_softmax",
     "logsigmoid", "lstm", "maxima", "mish", "multi_margin", "multilabel_margin", "norm", "of_classes", "of_logarithms", "prelu", "rows",
     "sampled", "silu", "silu_dx", "softplus", "softshrink", "times", "unfolded",
@@ -40,7 +39,6 @@ __all__ = [
 Tensor = torch.Tensor
 _aten = torch.ops.aten
 _FAR = 1e3
-_SEVERAL = 2**10
 _silu, _silu_backward = torch._C._nn.silu, _aten.silu_backward.default
 
 
@@ -89,12 +87,3 @@ def hardswish_dx(g: Tensor, x: Tensor) -> Tensor:
     h, y = (v.float() if x.dtype in HALF else v for v in (g, x))
     zero = torch.zeros((), dtype=y.dtype, device=y.device)
     return torch.where(y >= 3.0, h, torch.where(y <= -3.0, zero, h * (y / 3.0 + 0.5))).to(x.dtype)
-
-
-def kept(mask: Tensor, x: Tensor, *, scale: float) -> Tensor:
-    """Of many elements the bits, with the mask: torch.where branches on every one."""
-    out = torch.mul(x, scale)
-    if x.numel() < _SEVERAL or x.dtype.itemsize not in WORDS or not x.is_cpu or unseen(x) or not spreads(mask.shape, x.shape):
-        return torch.where(mask, out, number(0.0, x.dtype))
-    out.view(WORDS[x.dtype.itemsize]).bitwise_and_(mask.view(torch.int8).neg())
-    return out

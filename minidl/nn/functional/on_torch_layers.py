@@ -1,14 +1,15 @@
-"""PyTorch: normalisation of batches and groups, LSTM layers, lists of gradients and look-up, by its kernels forwards and backwards."""
+"""PyTorch: normalisation of batches and groups, attention, LSTM layers, lists of gradients and look-up, by its kernels forwards and backwards."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from minidl.backends.torch_kernels import KERNELS, finite
-from minidl.nn.functional.on_torch_common import fitting, ours
+from minidl.nn.functional.on_torch_common import fitting, kept, ours
 
 Tensor = torch.Tensor
 _aten = torch.ops.aten
@@ -89,6 +90,38 @@ def by_group(tracked: bool, x: Tensor, weight: Tensor | None, bias: Tensor | Non
         return found if all(d is None or finite(d) for d in found) else None
 
     return out, (), back
+
+
+# ---- attention that keeps its weights -------------------------------------------------------------------------------------------------------------
+def attended(
+    tracked: bool, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, drawn: Tensor | None, causal: bool, scale: float | None, p: float
+) -> Any:  # fmt: skip
+    """In eager code alone: a program has the operations, which others merge with."""
+    added = mask is not None and mask.dtype is not torch.bool
+    if q.dim() != k.dim() or k.shape[:-1] != v.shape[:-1] or not ours(q, k, v, mask if added else None) or (causal and mask is not None):
+        return None
+    scale, kept_scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale, 1.0 / (1.0 - p)
+    scores = torch.matmul(q, k.mT).mul_(scale)
+    if mask is not None:
+        scores = scores.add_(mask) if added else scores.masked_fill_(~mask, -math.inf)
+    elif causal:
+        scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), -math.inf)
+    weights = torch.softmax(scores, -1)
+    if not finite(weights):  # a row that may look nowhere, or an infinite score
+        return None
+    given = weights if drawn is None else kept(drawn, weights, scale=kept_scale)
+
+    def back(wanted: list[bool], g: Tensor | None, of_weights: Tensor | None) -> Any:
+        if g is None or wanted[3]:
+            return None
+        d = torch.matmul(g, v.mT)
+        d = d if of_weights is None else d.add_(of_weights)
+        d = _aten._softmax_backward_data(d if drawn is None else kept(drawn, d, scale=kept_scale), weights, -1, weights.dtype).mul_(scale)
+        if not finite(d):
+            return None
+        return torch.matmul(d, k), torch.matmul(d.mT, q), torch.matmul(given.mT, g), None, None
+
+    return (torch.matmul(given, v), given), (), back
 
 
 # ---- recurrent layers ------------------------------------------------------------------------------------------------------------------------------
