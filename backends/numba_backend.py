@@ -79,8 +79,8 @@ def entry(plan: Plan, graph: Graph) -> Callable[..., tuple]:
     ins, outs = [f"x{i}" for i in range(len(graph.inputs))], [f"y{i}" for i in range(len(graph.outputs))]
     arrays = ["scratch", *ins, *outs]
     env: dict[str, Any] = {
-        "memory": memory, "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "run": machine(), "plan": plan,
-        "owned": owned, "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
+        "memory": memory, "empty": np.empty, "u8": np.uint8, "fix": fix, "ndarray": np.ndarray, "plan": plan, "owned": owned,
+        "run": plan.crew.alone(machine()) if plan.alone else machine(), "pack": struct.Struct(f"{len(arrays)}q").pack, "addresses": _addresses,
     }  # fmt: skip
 
     def dtype(d: DType) -> str:

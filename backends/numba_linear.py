@@ -36,7 +36,7 @@ def routine(module: str, name: str) -> int | None:
     return api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
 
 
-HEAVY, _UNDIVIDED = 1 << 22, 1 << 19  # multiplications from which on a product is left to BLAS's threads, below which OpenBLAS starts none
+UNDIVIDED, MULTIPLIED = 1 << 19, 0.01  # multiplications below which OpenBLAS starts no threads, and nanoseconds that one takes in float32
 _SMALL, _MANY = 64, 32  # multiplications of a product that take less time than a call of BLAS, and products that are worth a kernel
 _BLAS = {float32: "sgemm", float64: "dgemm", complex64: "cgemm", complex128: "zgemm"}
 
@@ -45,17 +45,17 @@ class Product:
     """z[m, n] = x[m, k] @ y[k, n], row-major; tx, ty: the operand is stored transposed; keep: add to z.
 
     `args` are the numbers that a kernel passes on, `text(i, x, y, z)` the line that does it, where they begin at a[i]. rows: of how many rows of the
-    whole x these m are a part, where it is stored transposed.
+    whole x these m are a part, where it is stored transposed; cols: of how many of y and z these n are.
     """
 
-    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False, rows: int = 0):
+    def __init__(self, plan: Any, dtype: DType, m: int, n: int, k: int, tx: bool, ty: bool, keep: bool = False, rows: int = 0, cols: int = 0):
         self.dtype = dtype
         function = routine("cython_blas", _BLAS[dtype]) if dtype in _BLAS else None
         if function is None:
             self.fast, self.args = False, [int(tx), int(ty), m, n, k, int(keep)]
             return
         # Fortran sees each row-major matrix transposed: z' = y' x'
-        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else n), max(1, (rows or m) if tx else k), max(1, n))]
+        numbers = [plan.raw(np.int32(v)) for v in (n, m, k, max(1, k if ty else cols or n), max(1, (rows or m) if tx else k), max(1, cols or n))]
         letters = [plan.raw(np.frombuffer(b"T" if t else b"N", np.uint8)) for t in (ty, tx)]
         one, beta = plan.const(1, dtype), plan.const(int(keep), dtype)
         self.fast = True
@@ -119,15 +119,14 @@ def _dot(plan: Any, e: Equation) -> None:
 
 
 def _multiply(plan: Any, d: DType, shape: tuple[int, int, int], turned: tuple[bool, bool], batch: int, x: Any, y: Any, out: Any) -> None:
-    """A batch of products. Where threads are the program's own, one is made in parts so small that BLAS starts none."""
-    (m, n, k), rows = shape, shape[0]
-    steps = m * k, k * n, m * n
-    if batch == 1 and plan.threads > 1 and m * n * k >= _UNDIVIDED and d in _BLAS:
-        batch = next((p for p in range(2, m // 4 + 1) if m % p == 0 and m * n * k < _UNDIVIDED * p), 1)
-        m, steps = m // batch, (m // batch * (1 if turned[0] else k), 0, m // batch * n)
-    product = Product(plan, d, m, n, k, *turned, rows=rows)
-    text = source(f"for i in range(a[3]):\n    {product.text('7', 'a[0] + i*a[4]', 'a[1] + i*a[5]', 'a[2] + i*a[6]')}")
-    plan.call(text, x, y, out, batch, *(s * d.itemsize for s in steps), *product.args)
+    """A batch of products, or one in pieces, over the threads of the program."""
+    (m, n, k), rows, cols = shape, *shape[:2]
+    steps, lanes = (m * k, k * n, m * n), plan.lanes(MULTIPLIED * d.itemsize / 4 * batch * m * n * k, plan.threads)
+    if batch == 1 and plan.crew and d in _BLAS and routine("cython_blas", _BLAS[d]) is not None:
+        batch, m, n, steps = plan.crew.pieces(d, shape, turned, lanes)
+    product = Product(plan, d, m, n, k, *turned, rows=rows, cols=cols)
+    text = source(f"for i in range(a[3], a[4]):\n    {product.text('9', 'a[0] + i*a[6]', 'a[1] + i*a[7]', 'a[2] + i*a[8]')}")
+    plan.divide(text, min(lanes, batch), (x, y, out), batch, *(s * d.itemsize for s in steps), *product.args)
 
 
 def _small(d: DType, m: int, n: int, k: int, tx: bool, ty: bool) -> str:

@@ -52,12 +52,12 @@ class Storage:
 
 class Plan:
     """A graph as a table of kernel calls with a static memory plan. What a lowering uses is `at`, `out`, `temp`, `alias`, `const`, `raw`, `call`,
-    `lanes`, `divide` and `nested`."""
+    `lanes`, `divide` and `nested`. alone: whether BLAS has one thread while it runs."""
 
     share = 4e4  #: nanoseconds of work for which another thread pays: starting and joining one takes some tens of microseconds
 
-    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] | None = None):
-        """donate: None for a program inside another, whose results lie where that one says."""
+    def __init__(self, graph: Graph, fuse_least: int, fuse_most: int, donate: Sequence[int] | None = None, threads: bool = True):
+        """donate: None for a program inside another, whose results lie where that one says. threads: whether it may use others."""
         self.inner, donate = donate is None, donate or ()
         self.calls: list[tuple[str, tuple]] = []
         self.notes: list[str] = []
@@ -70,9 +70,10 @@ class Plan:
             self.place[v] = s, 0
         graph = multiplied(expand(swapped(graph), choose=lambda e: not has_kernel(e)), ALIGN**2)
         self.narrow = narrow_places(graph)
-        # BLAS's threads or our own: its spin for a tenth of a second on the processors that ours need, and the system shares those every few ms only
-        self.crew = beside("minidl.rewrites.threads", "numba") if numba_linear.heaviest(graph) < numba_linear.HEAVY else None
-        self.threads = self.crew.threads() if self.crew else 1
+        self.crew = beside("minidl.rewrites.threads", "numba")
+        heavy = numba_linear.heaviest(graph) >= numba_linear.UNDIVIDED
+        self.threads = self.crew.threads() if threads and self.crew and (not heavy or self.crew.blas()) else 1
+        self.alone = heavy and self.threads > 1
         items = regions(graph, is_elementwise, reductions=REDUCTIONS, terminal=REDUCTIONS, most=fuse_most)
         self.products: dict[Var, Equation] = {}
         if room := beside("minidl.rewrites.regions", "numba"):
@@ -178,9 +179,9 @@ class Plan:
             source, args = self.crew.DIVIDE, (*head, *args)
         self.call(source, *args)
 
-    def nested(self, graph: Graph) -> int:
+    def nested(self, graph: Graph, threads: bool = True) -> int:
         """The address of the program of a loop body or branch."""
-        plan = Plan(graph, *self.fuse)
+        plan = Plan(graph, *self.fuse, threads=threads)
         self.keep.append(plan)
         self.notes += ["  | " + line for line in plan.notes]
         return plan.header.ctypes.data
@@ -205,7 +206,7 @@ class Plan:
         if lanes > 1 and sum(made.partial) + made.scratch <= _LITTLE:  # smaller parts, of which who comes late does fewer
             lanes = min(_PARTS * lanes, made.most)
         stores = [self.at(v) if v in made.over else self.out(v) for v in made.stores]
-        if inside and lanes == 1 and numba_linear.has_rows(inside.values()):
+        if inside and self.threads == 1 and numba_linear.has_rows(inside.values()):
             self._in_parts(region, made, stores, inside)
             return
         for e in inside.values():

@@ -125,6 +125,7 @@ def select(c: Array, x: Array, y: Array, out: Array) -> Array:
 
 
 _BITS = {1: np.int8, 2: np.int16, 4: np.int32}
+AVX512 = ("SkylakeX", "Cooperlake", "SapphireRapids")  # what OpenBLAS calls its kernels for that
 
 
 @functools.cache
@@ -141,7 +142,7 @@ def turned(m: int, n: int, k: int) -> bool:
     """Whether OpenBLAS makes a float32 product of m rows with n others, each of k numbers, faster as the n with the m, and the transpose of that
     besides: with AVX-512 in four to nine tenths of the time where the second matrix is much the larger one, as the weight of a layer is; its AVX2
     kernels take 1.04 of it."""
-    return 4 <= m <= 128 and 2 * m <= n <= 4096 and k >= 4 * m and m * n * k >= 1 << 18 and openblas() in ("SkylakeX", "Cooperlake", "SapphireRapids")
+    return 4 <= m <= 128 and 2 * m <= n <= 4096 and k >= 4 * m and m * n * k >= 1 << 18 and openblas() in AVX512
 
 
 def padded(x: Array, padding: Pairs, value: float = 0) -> Array:

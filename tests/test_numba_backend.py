@@ -6,6 +6,7 @@ import functools
 import gc
 import importlib
 import inspect
+import itertools
 import os
 import subprocess
 import sys
@@ -442,27 +443,57 @@ def test_direct_convolution_gives_what_columns_give(backend, monkeypatch, paddin
         np.testing.assert_allclose(program(*args)[0], getattr(get("numpy"), name)(*args, **extra, **params), rtol=1e-9, atol=1e-9)
 
 
-def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch):
-    """OpenBLAS's spin for a tenth of a second on the processors that the program's own need."""
+@pytest.mark.parametrize("told", [True, False])
+def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch, told):
+    """Which would spin for a tenth of a second on the processors that the program's own need: it has one thread meanwhile, or they have all."""
     monkeypatch.setattr(numba_threads, "threads", lambda: 2)
+    had, was = [7], []
+    monkeypatch.setattr(numba_threads, "blas", lambda: ((lambda: had[-1]), had.append) if told else None)
+    run = numba_backend.machine()
+    monkeypatch.setattr(numba_backend, "machine", lambda: lambda *args: (was.append(had[-1]), run(*args)))
     params = {"contract": ((1,), (1,)), "batch": ((), ())}
 
-    def program(n):
+    def program(m, n):
         def f(op, x, y):
             return op("sin", op("dot_general", x, y, **params)), op("dot_general", x, y, contract=((0,), (0,)), batch=((), ()))
 
-        made = backend.compile(graph_of(f, (1024, n), (1024, n)))
+        made = backend.compile(graph_of(f, (m, n), (m, n)))
         rng = np.random.default_rng(9)
-        x, y = (rng.normal(size=(1024, n)).astype(np.float32) for _ in range(2))
+        x, y = (rng.normal(size=(m, n)).astype(np.float32) for _ in range(2))
         for got, want in zip(made(x, y), (np.sin(x @ y.T), x.T @ y), strict=True):
             np.testing.assert_allclose(got, want, atol=2e-3)
-        return made.plan.calls
+        return [args for source, args in made.plan.calls if source == numba_threads.DIVIDE]
 
-    small = program(3)
-    assert any(source == numba_threads.DIVIDE for source, _ in small)
-    parts = [args[3] for source, args in small if "blas(" in source]
-    assert parts[0] == 8, "3 million multiplications in parts for which OpenBLAS starts no thread"
-    assert not any(source == numba_threads.DIVIDE for source, _ in program(8))
+    assert program(720, 1), "no product for which BLAS starts threads"
+    assert had == [7]
+    assert [args[3] for args in program(1024, 16)] == ([2, 16] if told else []), "the product in two parts, the sines in more, smaller ones"
+    assert had == ([7, 1, 7] if told else [7])
+    assert was == [7, 1 if told else 7]
+    if told:  # in a child of a process where one ran
+        had[:], numba_threads._inside[:] = [1], [1, 7]
+        numba_threads._afresh()
+        assert had == [1, 7]
+        assert not numba_threads._inside
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [f32, dtypes.float64, dtypes.complex64])
+def test_products_in_pieces_are_the_product(backend, monkeypatch, lanes, dtype):
+    monkeypatch.setattr(numba_threads, "threads", lambda: lanes)
+    monkeypatch.setattr(numba_plan.Plan, "share", 1e-9)
+    monkeypatch.setattr(numba_threads, "_DIRECT", 1 << 10)
+    monkeypatch.setattr(numba_threads, "openblas", lambda: "SkylakeX")
+    rng, seen = np.random.default_rng(3), set()
+    for m, n, k in ((32, 48, 16), (48, 5, 9), (7, 96, 12), (5, 7, 3), (64, 64, 8)):
+        for tx, ty in itertools.product((False, True), repeat=2):
+            x, y = (rng.normal(size=s) for s in ((k, m) if tx else (m, k), (n, k) if ty else (k, n)))
+            x, y = ((v + 1j * v[::-1]).astype(dtype.numpy) if dtype.is_complex else v.astype(dtype.numpy) for v in (x, y))
+            params = {"contract": ((1 - tx,), (int(ty),)), "batch": ((), ())}
+            program = backend.compile(graph_of(lambda op, a, b, p=params: op("dot_general", a, b, **p), x.shape, y.shape, dtype=dtype))
+            np.testing.assert_allclose(program(x, y)[0], (x.T if tx else x) @ (y.T if ty else y), rtol=2e-4, atol=2e-4)
+            divided = [args for source, args in program.plan.calls if source == numba_threads.DIVIDE]
+            seen.update((tx, ty, "columns" if args[13] == 0 else "rows") for args in divided)
+    assert len(seen) == (0 if lanes == 1 else 8)
 
 
 @pytest.mark.parametrize("lanes", [1, 3])

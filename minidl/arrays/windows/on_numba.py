@@ -180,8 +180,8 @@ def conv(plan: Any, e: Equation) -> None:
     in_group = {"w": rows_ * cols * size, "o": rows_ * points * size, "c": cols * points * size}
     t, n = stored(d), math.prod(ws)
     direct = Direct(name, xs, ws, os, p, d) if suits(xs, ws, os, p, d) else None
-    # columns are multiplied by BLAS, whose threads divide its products
-    lanes = plan.lanes(_SPEED * size * math.prod(os) * math.prod(ws[1:]), xs[0]) if direct else 1
+    # columns are multiplied by BLAS, whose threads divide its products where it has some
+    lanes = plan.lanes(_SPEED * size * math.prod(os) * math.prod(ws[1:]), xs[0]) if direct or plan.alone else 1
     each = max(1, groups * cols * points * size)
     # a: x, w, o, col; first, last, lane; steps of x and o; groups, steps of w, o, col; geometry; steps of w and col from lane to lane; products
     at = {"w": "weights + j*a[10]", "o": "a[2] + i*a[8] + j*a[11]", "c": "col + j*a[12]"}

@@ -6,15 +6,21 @@ Competitive randomized algorithms for non-uniform problems, 1990). Parts are sma
 thread that is still asleep when the last part is taken is let sleep, not waited for. Threads are not made anew for each kernel: while the one before
 still ends on the other processor, Linux puts a new one behind its maker, and the two run one after the other.
 
+Products are divided likewise, and BLAS has one thread meanwhile. A program whose BLAS cannot be told so leaves large products to BLAS's threads, and
+has none of its own.
+
 Promises: a program that runs while others use the threads runs with those that are left, if need be alone; a child process begins its own; what a
 kernel computes depends on the number of parts, never on who takes them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
+import importlib
 import os
+import threading
 from typing import Any
 
 import numpy as np
@@ -23,10 +29,14 @@ from numba.extending import intrinsic
 
 from minidl.backends.numba_kernels import BROUGHT, kernel
 from minidl.backends.numba_machine import as_ptr, call, call0, call1, call2, call3, call4, jit
+from minidl.backends.numpy_helpers import AVX512, openblas
+from minidl.dtypes import DType, float32
 
 BROUGHT.update(dict.fromkeys(("on_threads", "member"), __name__))
 DIVIDE, _MEMBER = "def k(a):\n    on_threads(a)\n", "def k(a):\n    member(a)\n"
 _LOOKS = 8000  # how often whoever waits looks before it sleeps: each takes 5 ns
+_ROWS = 16  # rows or columns of a product that are worth a thread
+_DIRECT, _AT_HAND = 10**6, 1 << 19  # multiplications up to which OpenBLAS copies no operand first, and bytes that a cache keeps
 _WHOLE = 64  # elements to whose multiples the borders of large parts are moved: lines of cache that two threads write go to and fro
 # A gate is one thread's to wait at: whether it is open, how many sleep there, and what POSIX calls a mutex and a condition. A member is the gate at
 # which it waits for work, the one at which others wait for it, its work (job, arguments), whether it is free, its thread, where it and the crew are,
@@ -204,3 +214,72 @@ def threads() -> int:
     wishes = [os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")]
     most = max(1, min([here, *(int(w) for w in wishes if w.isdecimal())]))
     return most if most == 1 or crew() is not None else 1
+
+
+_turn = threading.Lock()
+_inside = list[int]()  # how many programs run for which BLAS has one thread, and how many it had
+
+
+@functools.cache
+def blas() -> tuple[Any, Any] | None:
+    """What reads and what sets how many threads SciPy's BLAS uses; None for another BLAS than OpenBLAS."""
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        library = ctypes.CDLL(importlib.import_module("scipy.linalg.cython_blas").__file__)
+        for prefix in ("scipy_openblas", "openblas"):
+            if hasattr(library, f"{prefix}_set_num_threads"):
+                return getattr(library, f"{prefix}_get_num_threads"), getattr(library, f"{prefix}_set_num_threads")
+    return None
+
+
+def _afresh() -> None:
+    """In a child, where none of the programs runs that did in its parent."""
+    global _turn
+    _turn = threading.Lock()
+    if _inside:
+        (blas() or (int, int))[1](_inside[1])
+        _inside.clear()
+
+
+os.register_at_fork(after_in_child=_afresh)
+
+
+def alone(run: Any) -> Any:
+    """A program that divides its products itself, with BLAS on one thread while it runs: BLAS's others would spin for a tenth of a second on the
+    processors that ours need, and the system shares those every few milliseconds only."""
+    get, put = blas() or (int, int)
+
+    def quiet(*args: int) -> None:
+        with _turn:
+            if not _inside:
+                _inside[:] = 0, get()
+                put(1)
+            _inside[0] += 1
+        try:
+            run(*args)
+        finally:
+            with _turn:
+                _inside[0] -= 1
+                if not _inside[0]:
+                    put(_inside[1])
+                    _inside.clear()
+
+    return quiet
+
+
+def pieces(dtype: DType, shape: tuple[int, int, int], turned: tuple[bool, bool], lanes: int) -> tuple[int, int, int, tuple[int, int, int]]:
+    """One product x[m, k] @ y[k, n] in equal pieces of rows or of columns: how many, the rows and columns of each, and the elements from one to the
+    next in x, in y and in the result. For the threads that it is worth; and for OpenBLAS to read a y that the cache keeps where it lies, as its
+    kernels for AVX-512 do for few rows: else it copies all of y first, which of 32 rows takes a third of the time."""
+    (m, n, k), (tx, ty) = shape, turned
+    direct = dtype is float32 and not tx and not ty and m <= 64 and 4 * n * k <= _AT_HAND and m * n * k > _DIRECT and openblas() in AVX512
+    if parts := _parts(m, lanes, 4 if direct else _ROWS, n * k if direct else 0):
+        return parts, m // parts, n, (m // parts * (1 if tx else k), 0, m // parts * n)
+    if parts := _parts(n, lanes, _ROWS):
+        return parts, m, n // parts, (0, n // parts * (k if ty else 1), n // parts)
+    return 1, m, n, (0, 0, 0)
+
+
+def _parts(size: int, lanes: int, least: int, one: int = 0) -> int:
+    """In how many parts of at least so much an axis is divided, where one of it takes so many multiplications; 0: not at all."""
+    some = (p for p in range(max(lanes, 2), size // least + 1) if size % p == 0 and size // p * one <= _DIRECT)
+    return next(some, 0) if lanes > 1 or one else 0
