@@ -1,5 +1,6 @@
-"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--device cuda] [--threads N] [--json FILE] [--quick] [--scaling]`:
-one table of measures against their goals, a results file and its charts. A run may be done in pieces: a workload replaces what the file held for it.
+"""`python benchmarks/run.py [workload...] [--peers ...] [--backends ...] [--device cuda] [--threads N] [--json FILE] [--quick] [--minutes M]
+[--scaling]`: one table of measures against their goals, a results file and its charts. A run may be done in pieces: a workload replaces what the file
+held for it.
 
 Promises: every ratio is between sides timed in turns in this one run; a side whose answer disagrees with the others is reported as wrong and
 its time is not used; a peer that is not installed is skipped and said; a measure that misses its goal is printed as it is.
@@ -12,8 +13,10 @@ import datetime
 import importlib
 import importlib.metadata
 import json
+import math
 import platform
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
@@ -41,6 +44,7 @@ ENGINE = ("importing", "call8", "trace10k", "memory", "random_bits")
 WORKLOADS = (*SUITE, *ENGINE)
 TRIED = ("tried",)  # only where it is asked for
 BACKENDS = ("numpy", "numba", "torch", "jax", "auto")
+ON_DEVICES = ("torch", "jax")  # the libraries, as peers and as backends, that compute elsewhere than on the CPU
 CUDA = ("transformer", "mlp", "cnn", "gelu_ln", "cross_entropy", "adamw")
 
 
@@ -59,8 +63,11 @@ class Bench:
         timing.progress(text)
         self.notes.append(text)
 
-    def measure(self, label: str, builders: dict[str, Callable[[], timing.Side]], rtol: float, seconds: float = 20.0, least: float = 0.01) -> Any:
-        """Build the sides, check their answers against the first one's, and time them in turns; the times by side."""
+    def measure(
+        self, label: str, builders: dict[str, Callable[[], timing.Side]], rtol: float, seconds: float = 20.0, least: float = 0.01,
+        apart: Callable[[np.ndarray, np.ndarray], float] | None = None,
+    ) -> Any:  # fmt: skip
+        """Build the sides, check their answers against the first one's (apart: how far two arrays are), and time them in turns; the times by side."""
         built: dict[str, timing.Side] = {}
         reference: list[np.ndarray] | None = None
         for name, build in builders.items():
@@ -75,14 +82,15 @@ class Bench:
                 self.note(f"{label}: {name} FAILED: {type(error).__name__}: {text.splitlines()[0][:200]}")
             else:
                 reference = answer if reference is None else reference
-                off = [distance(a, b) for a, b in zip(answer, reference, strict=True)] if len(answer) == len(reference) else [float("inf")]
+                off = [(apart or distance)(a, b) for a, b in zip(answer, reference, strict=True)] if len(answer) == len(reference) else [float("inf")]
                 if not max(off) <= rtol:
                     self.note(f"{label}: {name} WRONG: differs from {next(iter(built))} by {max(off):.1e} relative (at most {rtol:.0e}); not timed")
                 else:
                     built[name] = side
                     continue
                 side.close()
-        times = timing.interleave(built, seconds / 10 if self.quick else seconds, label, least) if built else {}
+        seconds *= (0.1 if self.quick else 1.0) * (1.0 if self.device == "cpu" else 0.3)  # with a GPU compiling takes the most
+        times = timing.interleave(built, seconds, label, least) if built else {}
         for side in built.values():
             side.close()
         self.times[label] = {n: {"best_s": t.best, "median_s": t.median, "rounds": len(t.samples)} for n, t in times.items()}
@@ -189,8 +197,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the workloads; exit status 0 whatever the numbers say, 1 when a side of minidl failed or gave a wrong answer."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[EARLY])
     parser.add_argument("workload", nargs="*", help=f"which to run (default: all but the last): {', '.join((*WORKLOADS, *TRIED))}")
-    parser.add_argument("--peers", nargs="*", choices=[*sides.PEERS], default=[*sides.PEERS], help="whom to compare with (alone: nobody)")
-    parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=BACKENDS, help="minidl backends to run")
+    there = EARLY.parse_known_args(argv)[0].device != "cpu"
+    peers, backends = (ON_DEVICES, ON_DEVICES) if there else ([*sides.PEERS], BACKENDS)
+    parser.add_argument("--peers", nargs="*", choices=[*sides.PEERS], default=peers, help="whom to compare with (alone: nobody)")
+    parser.add_argument("--backends", nargs="*", choices=BACKENDS, default=backends, help="minidl backends to run")
+    parser.add_argument("--minutes", type=float, default=math.inf, metavar="M", help="begin no workload after so many")
     parser.add_argument("--json", metavar="FILE", type=Path, help="results file (default: benchmarks/results/DATE.json, none for --quick)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the time: shows that all sides run; the numbers are rough")
     parser.add_argument("--scaling", action="store_true", help="how cost grows with operations, batch, width and length, instead of workloads")
@@ -202,7 +213,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     suffix = "" if (args.device, args.threads) == ("cpu", 1) else f"-{args.device}" if args.device != "cpu" else f"-{args.threads}threads"
     path = args.json or (None if args.quick else HERE / "results" / f"{datetime.date.today().isoformat()}{suffix}.json")
     names = ("scaling",) if args.scaling else tuple(args.workload) or (WORKLOADS if args.device == "cpu" else CUDA)
+    begun = time.monotonic()
     for name in names:
+        if time.monotonic() - begun > 60 * args.minutes:
+            bench.note(f"{name}: not begun after {args.minutes:g} minutes")
+            continue
         timing.progress(f"{name}: starting")
         if path:  # each workload as it is done, so that a run that is cut short leaves what it had
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.save()
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
-    if bench.rows:
+    if bench.rows or bench.notes:
         print(table(bench.rows))
         print("\n" + "\n".join([*bench.notes, ", ".join(f"{k} {v}" for k, v in about(args.threads).items()) + (", quick" if args.quick else "")]))
     if path and path.exists():

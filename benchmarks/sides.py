@@ -6,7 +6,6 @@ something better (a fused loss, a native recurrent layer). `functional` makes al
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ Builders = dict[str, Callable[[], Side]]
 #: What `--peers` chooses from, and the sides that each stands for.
 PEERS = {
     "numpy": ("NumPy by hand",),
-    "torch": ("torch eager", "torch.compile"),
+    "torch": ("torch eager", "torch.compile", "torch.compile max-autotune"),
     "jax": ("jax.jit", "jax eager grad"),
     "keras": ("Keras/jax", "Keras/torch"),
     "autograd": ("HIPS autograd",),
@@ -103,12 +102,16 @@ def ways(bench: Any, eager: bool = True) -> Iterator[Way]:
         if installed.get(b) is not True:
             bench.note(f"minidl {b}: {installed.get(b)}")
             continue
+        try:
+            with Way(b).inside() as xp:
+                modes = xp.modes
+        except ValueError as error:  # it has no such device
+            bench.note(f"minidl {b}: {error}")
+            continue
         if eager and b != "numba":
             yield Way(b, False)
         yield Way(b)
-        if "mode" in inspect.signature(md.jit).parameters:
-            with md.use_backend(b) as xp:
-                yield from (Way(b, True, m) for m in xp.modes if m != "cudagraph" or DEVICE[0] != "cpu")
+        yield from (Way(b, True, m) for m in modes)
 
 
 def wait(out: Any) -> None:
@@ -172,6 +175,17 @@ def torch_side(text: Callable[..., Any], arrays: Sequence[np.ndarray], argnums: 
         return [t.detach().cpu().numpy() for t in [*outs, *(leaf.grad for leaf in leaves)]]
 
     return Side(step, answer, lambda out: synchronize())
+
+
+@cache
+def jax_there() -> bool:
+    """Whether jax is installed and has a GPU: on its CPU a step of the large workloads takes minutes."""
+    try:
+        import jax
+
+        return bool(jax.devices("gpu"))
+    except (ImportError, RuntimeError):
+        return False
 
 
 def jax_side(text: Callable[..., Any], arrays: Sequence[np.ndarray], argnums: tuple[int, ...], jitted: bool = True) -> Side:
@@ -309,11 +323,16 @@ def functional(
     return out
 
 
-def compare(bench: Any, label: str, builders: Builders, rtol: float, seconds: float = 30.0, least: float = 0.02, unit: str = "ms") -> Any:
+def compare(
+    bench: Any, label: str, builders: Builders, rtol: float, seconds: float = 30.0, least: float = 0.02, unit: str = "ms", **how: Any
+) -> Any:
     """Time the chosen sides of a workload and add its rows: the goals, then the best time of each side."""
     chosen = {s for p in bench.peers for s in PEERS[p]}
+    if DEVICE[0] != "cpu" and not jax_there():
+        chosen -= {*PEERS["jax"]}
+        bench.note(f"{label}: no side of jax's own: it has no GPU here")
     builders = {n: b for n, b in builders.items() if n.startswith("minidl") or n in chosen}
-    times = bench.measure(label, builders, rtol, seconds, least)
+    times = bench.measure(label, builders, rtol, seconds, least, **how)
     bench.goals(label, times)
     bench.each(label, times, unit)
     return times

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import json
@@ -11,13 +12,15 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import chart, goals, remote, report, timing  # noqa: E402
+from benchmarks import chart, goals, remote, report, sides, timing  # noqa: E402
 from benchmarks.timing import Side, Times, block, interleave  # noqa: E402
+from benchmarks.workloads import training, transformer  # noqa: E402
 
 
 def times(**best: float) -> dict[str, Times]:
@@ -139,13 +142,60 @@ class Found(subprocess.CompletedProcess):
         super().__init__(args, 0, stdout="0.05\n", stderr="")
 
 
-def test_every_workload_reports_through_the_runner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Sides are named but not built: what runs is what the workloads ask of the runner, and what it makes of their times."""
-    monkeypatch.setattr(timing, "pin", lambda threads, device: ())  # which importing the runner does to its process
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The runner, whose import pins nothing here."""
+    monkeypatch.setattr(timing, "pin", lambda threads, device: ())
     monkeypatch.setattr(sys, "argv", ["run.py"])
     monkeypatch.delitem(sys.modules, "benchmarks.run", raising=False)
     run = importlib.import_module("benchmarks.run")
     monkeypatch.delitem(sys.modules, "benchmarks.run")  # with its cores, which are none
+    monkeypatch.setattr(sides, "DEVICE", ["cpu"])
+    return run
+
+
+def test_the_table_of_a_gpu_comes_to_its_end(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """On a device that pretends, in small: torch's own sides and minidl's on torch agree in bfloat16, a replayed graph among them."""
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device, on which the suite runs with MINIDL_DEVICE=cuda")
+    from pretended_cuda import pretended_cuda
+
+    import minidl as md
+
+    small = functools.partial(transformer.Sizes, layers=1, heads=2, length=8, batch=2)
+    monkeypatch.setattr(transformer, "Sizes", lambda **large: small(width=16))
+    monkeypatch.setattr(timing, "interleave", lambda built, *_: {name: Times([block(side, 1)]) for name, side in built.items()})
+    monkeypatch.setattr(torch, "compile", lambda f, **_: f)
+    path = tmp_path / "results.json"
+    with pretended_cuda():
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a pretended device")
+        status = run.main(["transformer", "adamw", "--device", "cuda", "--quick", "--minutes", "5", "--json", str(path)])
+        assert run.main(["adamw", "--device", "cuda", "--quick", "--minutes", "-1"]) == 0
+        md.manual_seed(0)
+    workloads = json.loads(path.read_text())["workloads"]
+    notes = [note for w in workloads.values() for note in w["notes"]]
+    failed = [note for note in notes if "FAILED" in note or "WRONG" in note]
+    assert all("needs the package triton" in note for note in failed) and status == bool(failed), notes
+    ours = {"minidl torch eager", "minidl torch jit", "minidl torch jit cudagraph"}
+    peers = {"torch eager", "torch.compile"}
+    for name, more in (("transformer", {"torch.compile max-autotune"}), ("adamw", set())):
+        found = {n for n in workloads[name]["times"][name] if "inductor" not in n and "jax" not in n}
+        assert found == ours | peers | more, name
+    assert workloads["adamw"]["versions"]["device"] == "a pretended device"
+    assert "adamw: not begun after -1 minutes" in capsys.readouterr().out
+
+
+def test_in_half_precision_a_step_that_is_missing_shows_and_a_sign_that_turns_does_not() -> None:
+    rng = np.random.default_rng(0)
+    moved = np.sign(rng.normal(size=2000)) * 1e-3
+    turned = np.where(np.arange(2000) % 200 == 0, -moved, moved)
+    assert training.by_norm(turned, moved) < 0.2 < training.by_norm(moved * 0.75, moved) < training.by_norm(0 * moved, moved)
+    assert training.by_norm(moved[1:], moved) == float("inf")
+
+
+def test_every_workload_reports_through_the_runner(run: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sides are named but not built: what runs is what the workloads ask of the runner, and what it makes of their times."""
 
     def measure(self: Any, label: str, builders: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Times]:
         inspect.signature(Bench.measure).bind(self, label, builders, *args, **kwargs)
