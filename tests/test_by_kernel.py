@@ -252,6 +252,28 @@ def test_matrices_side_by_side_and_few_maxima():
         np.testing.assert_allclose(mine, theirs, rtol=1e-11)
 
 
+@pytest.mark.parametrize("how", [(2,), ((3, 2),), (3, 2, 1), (2, 2, 0, 2)], ids=["apart", "of two widths", "overlapping", "dilated"])
+def test_many_maxima_keep_their_places_as_programs_do(how):
+    r = np.random.default_rng(0)
+    image = np.round(r.normal(size=(4, 6, 30, 31)).astype(np.float32), 1)  # with ties
+    low, odd = image.copy(), image.copy()
+    low[0, 0, :6, :6], low[1, 1, 2, 2], odd[2, 2, 2:4, 3] = -np.inf, np.inf, np.nan
+    for values in (image, low, odd):
+        found = []
+        for backend in ("torch", "numpy"):
+            x = on(backend, values, md.float32)
+            y = F.max_pool2d(x, *how)
+            assert backend == "numpy" or by_torch(y)
+            g = np.random.default_rng(1).normal(size=y.shape).astype(np.float32)
+            g[0, 0, 0, 0] = np.inf
+            y.backward(md.tensor(g, backend=backend))
+            found.append([y.detach().numpy(), F.max_pool2d(x.detach(), *how).numpy(), x.grad.numpy()])
+        for mine, theirs in zip(*found, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"max_pool: the window \(40, 40\) is larger than the padded input f32\[4,6,30,31\]"):
+        F.max_pool2d(on("torch", image, md.float32), 40)
+
+
 def test_look_up_and_plain_indices():
     places, found = [[3, 0, 3], [-1, 2, 0]], []
     for backend, index in (("torch", np.mod(places, 4)), ("torch", places), ("numpy", places)):

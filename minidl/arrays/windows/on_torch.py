@@ -358,6 +358,9 @@ def pool_masks(x: Tensor, *, window: tuple[int, ...]) -> tuple[Tensor, Any]:
     return max_pool(x, window=window, stride=window, padding=tuple(zip(none, none, strict=True)), dilation=(1,) * len(window))
 
 
+pool_masks.fits = slices_well  # type: ignore[attr-defined]
+
+
 def spread(g: Tensor, places: Any, *, x_shape: tuple[int, ...], window: tuple[int, ...], **more: Any) -> Tensor:
     """g at the chosen places, 0 elsewhere: by bits, so that neither 0 * inf nor a branch arises; one axis after the other, the first one first."""
     if isinstance(places, Tensor):

@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 
+from minidl.backends.torch_elementwise import KERNELS
 from minidl.backends.torch_kernels import finite
 from minidl.backends.torch_linear import is_last
+from minidl.backends.torch_rewrite import EMITTED
 from minidl.nn.functional.on_torch_common import fitting, ours
 
 Tensor = torch.Tensor
@@ -19,13 +21,28 @@ _SOME = 2**14
 
 # ---- pooling ---------------------------------------------------------------------------------------------------------------------------------------
 def maxima(tracked: bool, x: Tensor, *how: Any) -> Any:
-    """Few maxima, or any with channels last: for others the primitive has quicker ways. torch takes the last nan of a window."""
-    if x.dim() != 4 or not ours(x) or (x.numel() > _SOME and not is_last(x)):
+    """Few maxima, or any with channels last, by torch's kernel, which takes the last nan of a window; others as in a program, where nobody sees the
+    places."""
+    if x.dim() != 4 or not ours(x):
         return None
+    if x.numel() > _SOME and not is_last(x):
+        return _many_maxima(x, *how)
     out, index = torch._C._nn.max_pool2d_with_indices(x, *how)
     if not finite(out):
         return None
     return out, (), lambda wanted, g: (_aten.max_pool2d_with_indices_backward(g, x, *how, False, index),)
+
+
+def _many_maxima(x: Tensor, window: Any, stride: Any, pad: Any, dilation: Any) -> Any:
+    shape = tuple(x.shape)
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(shape[2:], window, stride, pad, dilation, strict=True)]
+    how: dict[str, Any] = {"window": window, "stride": stride, "padding": tuple((p, p) for p in pad), "dilation": dilation}
+    masks = EMITTED["pool_masks"]
+    if masks.fits((*shape[:2], *sizes), *how.values()):  # type: ignore[attr-defined]
+        out, places = masks(x, window=window)
+        return out, (), lambda wanted, g: (EMITTED["spread"](g, places, x_shape=shape, **how),)
+    out, places = KERNELS["max_pool"](x, **how, flat=True)
+    return out, (), lambda wanted, g: (KERNELS["pool_scatter"](g, places, x_shape=shape, **how, flat=True),)
 
 
 def _windows(tracked: bool, x: Tensor, sizes: tuple[int, ...]) -> bool:
