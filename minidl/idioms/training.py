@@ -32,7 +32,8 @@ def save(obj: Any, f: Any) -> None:
 
 
 def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
-    """What `save` wrote; map_location: the device that the tensors go to. Nothing is ever run from a file: weights_only=False is a ValueError.
+    """What `save` wrote; map_location: the device that the tensors go to. Nothing is ever run from a file, so weights_only=False,
+    which would allow it in PyTorch, brings no more.
 
     >>> import tempfile
     >>> path = tempfile.mkdtemp() + "/model.safetensors"
@@ -40,8 +41,6 @@ def load(f: Any, map_location: Any = None, *, weights_only: bool = True) -> Any:
     >>> md.load(path)["epoch"]
     3
     """
-    if not weights_only:
-        raise ValueError("load: weights_only=False would run code from the file, which minidl never does")
     device = None if map_location is None else str(map_location)
     if not hasattr(f, "read"):
         return md.saving.load(f, device=device)
