@@ -66,14 +66,14 @@ AUTO_OVER_WINNER = {"tiny100": 3.0}  # µs
 AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "minidl auto": "the best peer"}
 #: Why a goal is missed, by how the measure begins: what profiling has found.
 WHY = {
-    "tiny100: minidl jax jit": "a call takes 10 µs, of which 1 to 2 are Python beside XLA's: guards, reading 100 inputs, wrapping the results",
-    "tiny100: minidl torch eager": "half of it is torch's dispatch of 200 kernels, which both sides pay; the rest is one Python function a node",
+    "tiny100: minidl jax jit": "1.3 µs beside XLA's 9.6, which leaves caches cold (warm .5): the call .6, making and freeing Tensors .5, guards .2",
+    "tiny100: minidl torch eager": "torch's kernels alone take 212 of 306 µs (torch 437): .6 leaves .25 for an operation each way, Python takes .5",
     "mlp: minidl numpy": "level: .98 alone in a process, 1.00 to 1.01 in turns; cross-entropy's law costs 14 µs and guards and results 20, of 3,820",
     "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
     "mlp: minidl auto": "jax, inductor and torch are level, 1.27, 1.27 and 1.30 ms; which of them a contest names is chance, and jax.jit takes 1.25",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products of oneDNN's take 7.4 of 10.8 to 11.8 ms, 130 loops 2.1, Python 1.4",
     "lstm: minidl auto": "jax's program; outside the loop 4.3 ms on one core, 2.3 on two, XLA's loop 4.9 and 4.8; torch's layer 9.4 and 5.4",
-    "cnn: minidl torch": "a second core saves torch eager .8 of 2.7 ms, .4 in max-pooling; ours .6, in convolutions; eager 1.06 in its own process",
+    "cnn: minidl torch": "a second core saves torch eager .9 of 2.6 ms, .4 in max-pooling; ours .6; forwards eager is level, backwards 1.0 to .8 ms",
     "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch stay, .84 of eager's 3.5 MB; .7 MB lies idle, else a chain of 24 steps takes 3.2 times",
