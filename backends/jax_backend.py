@@ -22,7 +22,7 @@ from jax import lax
 from jax.sharding import SingleDeviceSharding
 
 from minidl.backends import jax_linear  # noqa: F401  its kernels enter the same namespace
-from minidl.backends.base import Backend, brought
+from minidl.backends.base import Backend, beside, brought
 from minidl.backends.jax_elementwise import plus_zero
 from minidl.backends.jax_helpers import REWRITES, isnan, kernels, wide
 from minidl.backends.jax_kernels import pad_with, plain_max
@@ -299,15 +299,14 @@ class JaxBackend(Backend):
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
         with _Scope():
             jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)
-            compiled = jitted.lower(*avals).compile()
+            heap = beside("minidl.modes", "jax") if self.device.startswith("cpu") else None
+            compiled = jitted.lower(*avals).compile(heap and heap.HEAPS)
         try:  # the C++ call behind Compiled.__call__, which adds 0.4 µs of Python and builds the same thing on first use
             call = compiled._executable.create_cpp_call(compiled._params) or compiled
         except AttributeError:
             call = compiled
-        if order == sorted(order):
-            return call
-        back = itemgetter(*sorted(order, key=order.__getitem__))
-        return lambda *natives: back(call(*natives))
+        back = itemgetter(*sorted(order, key=order.__getitem__)) if order != sorted(order) else None
+        return (lambda *natives: back(call(*natives))) if back else call
 
 
 _MAX_BESIDE = Emitted("max_beside")

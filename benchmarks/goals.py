@@ -73,7 +73,6 @@ WHY = {
     "mlp: minidl auto": "jax, inductor and torch are level, 1.27, 1.27 and 1.30 ms; which of them a contest names is chance, and jax.jit takes 1.25",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products take 6.9 of 11.7 ms, 4.6 on two cores, loops 2.1, Python 1.4",
     "cnn: minidl torch": "a second core saves torch eager .9 of 2.6 ms, .4 in max-pooling; ours .6; forwards eager is level, backwards 1.0 to .8 ms",
-    "resnet: minidl jax": "XLA's temporaries cost 8,800 page faults a call as the heap lies; without them (MALLOC_TRIM_THRESHOLD_) 24.3 of 30.8 ms",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch stay, .84 of eager's 3.5 MB; .7 MB lies idle, else a chain of 24 steps takes 3.2 times",
     "memory: cnn": "1.75 MB are arrays (images and their gradient 1.0, weights' .2, batch .4, .2 kept idle), .2 the program; heaps differ by .2",

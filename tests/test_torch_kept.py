@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -85,20 +82,3 @@ def test_results_are_no_input_of_the_next_call(program):
     for k in range(1, 5):
         a = g(a)
         assert (a.numpy() == 2.0**k).all()
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is freed moves thresholds of glibc's alone")
-def test_what_a_program_makes_on_its_way_faults_in_its_first_calls_only():
-    text = """
-import resource, torch
-from minidl.modes import on_torch
-
-def faults():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    made = [torch.ones(2**18) for _ in range(8)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-on_torch._stays()
-print([faults() for _ in range(8)][-1])
-"""
-    assert int(subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout) < 100, "of 2048 pages"

@@ -6,7 +6,6 @@ with inputs or with any other result; what a mode cannot run is refused with a r
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import shutil
@@ -29,7 +28,6 @@ Program = Callable[..., tuple]
 Kinds = Sequence[tuple[tuple[int, ...], torch.dtype]]
 _aten = torch.ops.aten
 _KEPT = 2**20  # bytes of a result from which its memory is kept
-_LENT = 31 * 2**20  # bytes, of the 32 MB up to which glibc's thresholds follow what is freed
 _MOST = 6000  # equations, loops unrolled: beyond, compiling takes minutes
 #: How a program reads that a mode compiles, see TorchBackend.callable.
 READS = {"inductor": "traced", "cudagraph": "compiled"}
@@ -146,13 +144,6 @@ _RIGHT: dict[Any, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-@functools.cache
-def _stays() -> None:
-    """Memory that is asked for and given back, untouched: from then on glibc keeps freed memory up to twice as much, instead of giving it back to the
-    system. What a program makes on its way would otherwise cost a page fault for every 4 KB in each call, or not, as the heap lies."""
-    torch.empty(_LENT, dtype=torch.uint8, device="cpu")
-
-
 def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph) -> Program:
     """The program through torch's compiler, which fuses what lies between library calls. It takes .5 to 20 s, once: torch keeps the code on disk.
 
@@ -160,8 +151,6 @@ def inductor(program: Program, inputs: Kinds, device: torch.device, graph: Graph
     Source: J. Ansel et al., PyTorch 2 (ASPLOS 2024); the entry without torch.compile's frame evaluation is torch._inductor.standalone_compile.
     """
     _check_compiler(device)
-    if device.type == "cpu":
-        _stays()
     for e in graph.walk():
         if e.primitive.name in ("while_loop", "cond"):
             raise NotImplementedError(f"mode='inductor': {e.primitive.name} decides by values what runs next; leave mode out for {graph.name!r}")

@@ -1,0 +1,6 @@
+"""jax on a CPU: how XLA asks for the temporary memory of a program."""
+
+from __future__ import annotations
+
+#: Bytes of a block: XLA else takes all of it at once, and glibc maps what is larger than 32 MB anew in each call, which faults in every page.
+HEAPS = {"xla_multiheap_size_constraint_per_heap": 24 << 20}

@@ -1,0 +1,59 @@
+"""What a program makes on its way stays with the heap from call to call."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is freed moves thresholds of glibc's alone")
+COUNT = """
+import resource
+
+def faults(call):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    call()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+"""
+
+
+def last(text: str) -> int:
+    """What the text prints in a process of its own."""
+    return int(subprocess.run([sys.executable, "-c", COUNT + text], capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_what_a_call_makes_on_its_way_faults_in_the_first_calls_only(backend):
+    pytest.importorskip(backend)
+    text = f"""
+import numpy as np
+import minidl as md
+md.jit(lambda x: x + 1.0, backend={backend!r})(md.ones(3))
+print([faults(lambda: [np.ones(2**18) for _ in range(8)]) for _ in range(8)][-1])
+"""
+    assert last(text) < 100, "of 4096 pages"
+
+
+def test_temporary_memory_of_an_xla_program_is_asked_for_in_parts():
+    pytest.importorskip("jax")
+    text = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
+import minidl as md
+md.set_backend("jax")
+x = md.ones((2048, 1024))
+
+def f(x):  # products, which XLA does not fuse: five matrices of 8 MB are alive at once
+    made = [x]
+    for k in range(5):
+        made.append((made[-1][:1024] @ x.T)[:, :1024] @ x[:1024] / 1024.0)
+        made[-1] = md.concat([made[-1], made[-1]])
+    return sum((a * b).sum() for a, b in zip(made, made[::-1]))
+
+g = md.jit(f)
+print(min(faults(lambda: g(x).item()) for _ in range(6)))
+"""
+    assert last(text) < 1000, "of more than 8192 pages"
