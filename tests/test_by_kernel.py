@@ -573,3 +573,32 @@ def test_attention_that_drops_is_that_of_the_operations(how, p):
     for mine, theirs in zip(*found, strict=True):
         np.testing.assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-11, atol=1e-12)
     assert how != "masked row" or not found[0][0].detach().numpy()[..., 0, :].any()
+
+
+def test_ones_of_classes_on_torch_are_those_of_the_operations():
+    for shape in ((), (5,), (2, 3), (0, 3)):
+        i = np.arange(int(np.prod(shape))).reshape(shape) % 4
+        for dtype in (md.int64, md.int32, md.uint8):
+            mine, theirs = (F.one_hot(md.asarray(i, backend=b, dtype=dtype), 4) for b in ("torch", "numpy"))
+            assert (mine.dtype, mine.shape) == (md.int64, (*shape, 4)) and mine.tolist() == theirs.tolist()
+    with pytest.raises(IndexError, match="one_hot: the tensor holds 0 to 4; the classes are 0 to 3"):
+        F.one_hot(md.tensor([0, 4], backend="torch"), 4)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_running_statistics_that_require_grad_are_stored_without_the_tape(backend):
+    with md.use_backend(backend):
+        x = md.asarray(np.random.default_rng(0).normal(size=(6, 2)), dtype=md.float64)
+        found = []
+        for tracked in (False, True):
+            mean = md.zeros(2, dtype=md.float64).requires_grad_(tracked)
+            var = md.ones(2, dtype=md.float64).requires_grad_(tracked)
+            F.batch_norm(x, mean, var, training=True)
+            assert mean.requires_grad is tracked and mean.is_leaf
+            found.append([mean.tolist(), var.tolist()])
+        rate = md.tensor(0.1, dtype=md.float64, requires_grad=True)
+        mean, var = md.zeros(2, dtype=md.float64), md.ones(2, dtype=md.float64)
+        F.batch_norm(x, mean, var, training=True, momentum=rate)
+        assert not mean.requires_grad and not var.requires_grad
+        for other in (found[1], [mean.tolist(), var.tolist()]):
+            np.testing.assert_allclose(other, found[0], rtol=1e-12)

@@ -86,14 +86,16 @@ class _BatchNorm(_Running):
         if input.ndim not in self.ranks:
             raise ValueError(f"{type(self).__name__}: expected {' or '.join(f'{r}-d' for r in self.ranks)} input, got shape {input.shape}")
         momentum: Any = 0.0 if self.momentum is None else self.momentum
-        if self.training and self.track_running_stats:
-            with md.no_grad():
-                self.num_batches_tracked.assign(self.num_batches_tracked + 1)
-            if self.momentum is None:
-                momentum = 1.0 / self.num_batches_tracked.to(self.running_mean.dtype)
-        use_batch = self.training or self.running_mean is None
+        mean, var = self.running_mean, self.running_var
         update = self.training and self.track_running_stats
-        mean, var = (self.running_mean, self.running_var) if update or not use_batch else (None, None)
+        if update:
+            batches = self.num_batches_tracked
+            batches.assign(batches + 1)  # of integers, which the tape does not notice
+            if self.momentum is None:
+                momentum = 1.0 / batches.to(mean.dtype)
+        use_batch = self.training or mean is None
+        if use_batch and not update:
+            mean = var = None
         return F.batch_norm(input, mean, var, self.weight, self.bias, use_batch, momentum, self.eps)
 
 

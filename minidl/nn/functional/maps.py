@@ -159,7 +159,12 @@ def one_hot(tensor: md.Tensor, num_classes: int = -1) -> md.Tensor:
     values = seen(tensor)
     if values is not None and values.size and not 0 <= values.min() <= values.max() < num_classes:
         raise IndexError(f"one_hot: the tensor holds {values.min()} to {values.max()}; the classes are 0 to {num_classes - 1}")
-    return hot(tensor, num_classes).to(md.int64)
+    return _one_hot(tensor, num_classes)
+
+
+@by_kernel("one_of")
+def _one_hot(x: md.Tensor, /, n: int) -> md.Tensor:
+    return hot(x, n).to(md.int64)
 
 
 def pairwise_distance(x1: md.Tensor, x2: md.Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> md.Tensor:

@@ -59,6 +59,15 @@ def _blended(running: md.Tensor, new: md.Tensor, momentum: Any) -> md.Tensor:
     return running * (1 - momentum) + new.to(running.dtype) * momentum
 
 
+def _store(running: md.Tensor, value: md.Tensor) -> None:
+    """In place, without the tape: which costs more than the store, so it is switched off where it could notice alone."""
+    if running.requires_grad or value.requires_grad:
+        with md.no_grad():
+            running.assign(value)
+    else:
+        running.assign(value)
+
+
 def _per_channel(name: str, input: md.Tensor, **given: md.Tensor | None) -> None:
     wanted = input.shape[1:2]
     for what, t in given.items():
@@ -102,9 +111,8 @@ def batch_norm(
         number = isinstance(momentum, (int, float))  # and no Tensor, nor a number that changes from call to call of a traced function
         out, *new = _by_batch(input, weight, bias, *given, None if number else momentum, eps, momentum if number else None)
         if known:
-            with md.no_grad():
-                for running, value in zip(given, new, strict=True):
-                    running.assign(value)  # type: ignore[union-attr]
+            for running, value in zip(given, new, strict=True):
+                _store(running, value)  # type: ignore[arg-type]
         return out
     assert running_mean is not None and running_var is not None
     return _by_running(input, running_mean, running_var, weight, bias, eps)

@@ -26,14 +26,14 @@ from minidl.nn.functional.on_torch_activations import (
 )  # fmt: skip
 from minidl.nn.functional.on_torch_common import FLOATS, kept
 from minidl.nn.functional.on_torch_images import averages, bilinear, bordered, enlarged, folded, maxima, sampled, unfolded
-from minidl.nn.functional.on_torch_layers import attended, by_batch, by_group, by_row, by_running, lstm, norm, rows, times
+from minidl.nn.functional.on_torch_layers import attended, by_batch, by_group, by_row, by_running, lstm, norm, one_of, rows, times
 from minidl.nn.functional.on_torch_losses import alignments, huber, multi_margin, multilabel_margin, of_classes, of_logarithms
 from minidl.nn.functional.on_torch_programs import by_kernel, by_kernel_dx
 
 __all__ = [
     "alignments", "attended", "averages", "bilinear", "bordered", "by_batch", "by_group", "by_kernel", "by_kernel_dx", "by_row", "by_running", "elu",
     "enlarged", "folded", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardswish_dx", "huber", "kept", "leaky_relu", "log_softmax",
-    "logsigmoid", "lstm", "maxima", "mish", "multi_margin", "multilabel_margin", "norm", "of_classes", "of_logarithms", "prelu", "rows",
+    "logsigmoid", "lstm", "maxima", "mish", "multi_margin", "multilabel_margin", "norm", "of_classes", "of_logarithms", "one_of", "prelu", "rows",
     "sampled", "silu", "silu_dx", "softplus", "softshrink", "times", "unfolded",
 ]  # fmt: skip
 Tensor = torch.Tensor

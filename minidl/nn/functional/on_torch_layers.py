@@ -169,3 +169,9 @@ def rows(tracked: bool, weight: Tensor, index: Tensor, padding: int | None) -> A
         return None
     n, hole = weight.shape[0], -1 if padding is None else padding % weight.shape[0]
     return torch.embedding(weight, index), (), lambda wanted, g: (_aten.embedding_dense_backward(g, index, n, hole, False), None)
+
+
+def one_of(tracked: bool, index: Tensor, n: int) -> Any:
+    if not index.is_cpu or index.dtype is not torch.int64:
+        return None
+    return torch.zeros((*index.shape, n), dtype=torch.int64).scatter_(-1, index.unsqueeze(-1), 1), (), None
