@@ -74,8 +74,8 @@ WHY = {
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products take 6.9 of 11.7 ms, 4.6 on two cores, loops 2.1, Python 1.4",
     "cnn: minidl torch": "a second core saves torch eager .9 of 2.6 ms, .4 in max-pooling; ours .6; forwards eager is level, backwards 1.0 to .8 ms",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
-    "memory: mlp, gradients kept": "gradients and batch stay, .84 of eager's 3.5 MB; .7 MB lies idle, else a chain of 24 steps takes 3.2 times",
-    "memory: cnn": "1.75 MB are arrays (images and their gradient 1.0, weights' .2, batch .4, .2 kept idle), .2 the program; heaps differ by .2",
+    "memory: mlp, gradients kept": "gradients and batch stay, 3.0 MB of eager's 3.4 (numba's: 3.2); on numpy .75 lie idle, .5 of them at the peak",
+    "memory: cnn, gradients kept": "1.8 MB at the peak: images' gradient .6, its source .2, batch .4, gradients .2; an idle block for updates .2",
     "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 
