@@ -260,7 +260,7 @@ def test_where_a_fused_kernel_is_refused_or_fails_its_trial_the_operations_run(m
     def other(p, *more, **how):
         calls.append(p)
         if why == "refused":
-            raise RuntimeError("no such kernel for this device")
+            raise KeyError("no such kernel for this device")
         kernel(p, *more, **{**how, "lr": how["lr"] * 2.0})
 
     monkeypatch.setattr(updates, name, None if why == "missing" else other)

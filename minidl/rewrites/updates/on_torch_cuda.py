@@ -128,7 +128,7 @@ def trusted(step: Emitted, dtype: torch.dtype, place: str) -> bool:
     plain = [x.clone() for x in settings[:numbers]]  # whose numbers nobody knows
     try:
         found, want = EMITTED[step.name](*xs, *settings), EMITTED[step.name](*xs, *plain)
-    except (RuntimeError, TypeError, ValueError):  # NotImplementedError is a RuntimeError
+    except Exception:  # whatever it is, the operations are right
         return False
     close = functools.partial(torch.allclose, rtol=32 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps, equal_nan=True)
     return all(close(a.double(), b.double()) for a, b in zip(found, want, strict=True))
