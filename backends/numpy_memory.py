@@ -9,17 +9,21 @@ what has not been asked for the longest goes first. Where reference counts say n
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 
+from minidl.backends.base import beside
+
 #: Arrays that begin at distances of 64 bytes or so, modulo 4096, hold each other up: a processor takes the read of one for the last write of another.
 ALIGN = 256
-#: Smaller arrays come from NumPy, whose own cache is as fast.
+#: Smaller arrays come from the C library, whose own cache is as fast.
 LEAST = 1 << 17
-#: Bytes from which an array that comes from outside is given a boundary; below, copying it once more is as quick as the finding of one.
+#: Bytes from which an array begins on a boundary of at least 64 bytes, which jax needs in order to share it; below, copying it once more is as quick.
 SMALL = 1 << 12
 #: Bytes that may lie idle.
 IDLE = 1 << 28
@@ -49,7 +53,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
     (2, 3)
     """
     if nbytes < LEAST or not _FREE:
-        return np.empty(shape, dtype)
+        return apart(shape, dtype, nbytes) if SMALL <= nbytes < LEAST and boundaries() else np.empty(shape, dtype)
     with _lock:
         if nbytes in _blocks:
             _blocks.move_to_end(nbytes)
@@ -74,8 +78,17 @@ def aligned(value: np.ndarray) -> np.ndarray:
 
 def apart(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
     """An uninitialised array of so many bytes that starts on a boundary and alone shows its memory."""
+    if SMALL <= nbytes < LEAST and (room := boundaries()):
+        return room.on_boundary(np.empty, shape, dtype)  # type: ignore[no-any-return]
     memory = np.empty(nbytes + ALIGN, np.uint8)
     return np.ndarray(shape, dtype, memory, -memory.ctypes.data % ALIGN)
+
+
+@functools.cache
+def boundaries() -> Any:
+    """The room that knows how NumPy puts arrays on boundaries; None where it cannot."""
+    room = beside("minidl.rewrites.boundaries", "numpy")
+    return room if room and room.SETTING else None
 
 
 def owned(value: np.ndarray) -> np.ndarray:
@@ -90,22 +103,12 @@ def owned(value: np.ndarray) -> np.ndarray:
     >>> owned(x) is x
     True
     """
-    base = value.base
-    if value.nbytes < LEAST:
+    if value.nbytes < SMALL:
         return value.copy()
-    if type(base) is np.ndarray and base.dtype == np.uint8 and base.flags.owndata and value.flags.writeable and value.flags.c_contiguous:
-        if sys.getrefcount(base) == _ALONE:
-            return value
-    return aligned(value)
-
-
-def _alone_count() -> int:
-    """The reference count of the memory of an array that alone shows it, and of one variable; 0 where that is not counted."""
-    array = aligned(np.zeros(1))
-    base = array.base
-    count = sys.getrefcount(base)
-    other = array[:]
-    return count if sys.getrefcount(base) == count + 1 and other.size else 0
+    memory, flags = value.base, value.flags
+    whole = type(memory) is np.ndarray and memory.dtype == np.uint8 and memory.flags.owndata and flags.writeable and flags.c_contiguous
+    del memory
+    return value if whole and sys.getrefcount(value.base) == _FREE - 1 else aligned(value)  # nothing beside it, such as the part of a block
 
 
 def _new(nbytes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,6 +136,3 @@ def trim(limit: int = 0) -> int:
                 del _blocks[size]
         _total = sum(size * len(blocks) for size, blocks in _blocks.items())
         return idle
-
-
-_ALONE = _alone_count() if _FREE else 0

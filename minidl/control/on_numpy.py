@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from minidl.backends.numpy_memory import empty
 from minidl.graph import Graph
 
 Array = np.ndarray
@@ -18,7 +19,7 @@ Body = Callable[..., tuple]
 
 def scan(xp: Any, *operands: Any, body: Graph, n_carry: int, length: int, **params: Any) -> tuple:
     """Carry' and y of body(consts, carry, x) for each x; the ys are stacked in the order of the xs."""
-    stacks = [np.empty((length, *v.shape), v.dtype.numpy) for v in body.outputs[n_carry:]]
+    stacks = [empty((length, *v.shape), v.dtype.numpy, length * v.nbytes) for v in body.outputs[n_carry:]]
     step = xp.callable(body)
     if xp.is_native(np.empty(0)):
         return scanned(*operands, body=step, n_carry=n_carry, length=length, stacks=stacks, **params)
