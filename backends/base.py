@@ -168,7 +168,7 @@ class Backend:
         return found
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
-        """About how many seconds compiling takes, where that is long: backend="auto" stays within its budget by it."""
+        """About how many seconds compiling takes: backend="auto" stays within its budget by it. Infinite: a mode makes what the first choice does."""
         return 0.0
 
     def compile(self, graph: Graph, donate: tuple[int, ...] = (), mode: str | None = None) -> Callable[..., tuple]:

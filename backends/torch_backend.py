@@ -25,7 +25,7 @@ from minidl.backends.torch_elementwise import COMPLEX, KERNELS, METHODS, NATIVE,
 from minidl.backends.torch_kernels import add_at_slice, places_kernel, short_rows, slices
 from minidl.backends.torch_linear import HALF, SIGNED, dot_plan, quicker
 from minidl.backends.torch_memory import LARGE, Plan, Result, sole
-from minidl.backends.torch_rewrite import EMITTED, OVER, rewritten
+from minidl.backends.torch_rewrite import EMITTED, OVER, WAYS, rewritten
 from minidl.dtypes import DType, float32
 from minidl.emit import emit, load, spell
 from minidl.graph import Equation, Graph, subgraphs
@@ -180,34 +180,34 @@ class TorchBackend(Backend):
 
     @property
     def modes(self) -> tuple[str, ...]:  # type: ignore[override]
-        """inductor: torch's compiler, which fuses and takes seconds; cudagraph: the program recorded on the GPU and replayed in one launch. None
-        without the room that has them."""
-        there = ("inductor", "cudagraph") if self.torch_device.type == "cuda" else ("inductor",)
-        return there if beside("minidl.modes", "torch") else ()
+        """What minidl.modes has for the device: inductor, torch's compiler, which fuses and takes seconds; on the CPU two orders of images,
+        channels_first and channels_last; on a GPU cudagraph, the program recorded and replayed in one launch."""
+        return room.MODES[self.torch_device.type == "cuda"] if (room := beside("minidl.modes", "torch")) else ()
 
     def expected(self, graph: Graph, mode: str | None = None) -> float:
         """Seconds where torch's compiler makes loops of a C++ compiler's."""
-        return beside("minidl.modes", "torch").expected(graph) if mode == "inductor" else 0.0
+        return beside("minidl.modes", "torch").expected(inlined(graph), mode) if mode else 0.0
 
     def compile(self, graph: Graph, donate: Sequence[int] = (), mode: str | None = None) -> Kernel:
         """The program in torch calls, writing over its own dead values; results share no memory with anything. mode: see `modes`."""
-        if mode is None:
-            return self._program(graph, "compiled", tuple(donate) if self.donates else ())
-        if mode not in self.modes:
+        if mode is not None and mode not in self.modes:
             raise ValueError(f"compile: torch on {self.device} has no mode {mode!r}; it has {', '.join(map(repr, self.modes))}")
         key, room = (self, mode), beside("minidl.modes", "torch")
+        if mode is None or mode in room.ORDERS:
+            return self._program(graph, "compiled", tuple(donate) if self.donates else (), WAYS.get(mode or ""))
         if key not in graph.cache:
             inputs = [(v.shape, NATIVE[v.dtype]) for v in graph.inputs]
             graph.cache[key] = getattr(room, mode)(self._program(graph, room.READS[mode]), inputs, self.torch_device, graph)
         return graph.cache[key]
 
-    def _program(self, graph: Graph, how: str, donate: tuple[int, ...] = ()) -> Kernel:
+    def _program(self, graph: Graph, how: str, donate: tuple[int, ...] = (), way: Callable[[Graph], Graph | None] | None = None) -> Kernel:
         """The emitted program. how: "open" may show the memory of arguments, "compiled" reuses memory, "traced" is for another compiler to read."""
-        key = (self, how, donate)
+        key = (self, how, donate, way)
         if key not in graph.cache:
             given = [v for v in (graph.inputs[k] for k in donate) if graph.inputs.count(v) == 1]
-            place = self.device if how == "compiled" else ""
-            program, writes = rewritten(multiplied(inlined(graph), _MULTIPLIED), place), _can_overwrite if how != "traced" else lambda e: False
+            place, program = self.device if how == "compiled" else "", inlined(graph)
+            program = rewritten(multiplied((way and way(program)) or program, _MULTIPLIED), place)
+            writes = _can_overwrite if how != "traced" else lambda e: False
             reuse = Reuse(program, _is_fresh, writes, given)
             if how != "open" and reuse.shared:
                 program = with_copies(program, reuse.shared)

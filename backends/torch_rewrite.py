@@ -14,6 +14,8 @@ from minidl.graph import Equation, Graph, Literal, Var
 REWRITES: list[Callable[[Graph, str], Graph]] = []
 #: What libraries say of a program on a CPU: which variables are images whose channels are last in memory.
 LAST: list[Callable[[Graph], set[Var]]] = []
+#: What libraries know of the modes that are the first choice for another graph: how it reads, or None where it would be the same.
+WAYS: dict[str, Callable[[Graph], Graph | None]] = {}
 #: The functions of the primitives that live in emitted programs; and which of these write over as many of their first operands as they have results,
 #: or over what the functions `into` make of those.
 EMITTED: dict[str, Callable[..., Any]] = {}

@@ -151,7 +151,7 @@ class Contest:
     def __init__(self, program: Program, natives: Sequence[Any]):
         self.program, self.natives = program, natives
         candidates = [(r, e, e.xp.expected(program.graph, e.mode) if e else 0.0) for r, e in engines(program.xp)]  # which imports their libraries
-        self.candidates = [candidates[0], *sorted(candidates[1:], key=lambda c: c[2])]
+        self.candidates = [candidates[0], *sorted((c for c in candidates[1:] if c[2] < math.inf), key=lambda c: c[2])]
         self.rows = [r for r, _, _ in self.candidates]
         self.runs: dict[int, Candidate] = {}  # by row: those that agree
         self.reference: list[np.ndarray] | None = None

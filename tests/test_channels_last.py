@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minidl as md
+from minidl import auto, contest
+from minidl.backends import get
 from minidl.nn import functional as F
 
 pytest.importorskip("torch")
@@ -167,3 +170,64 @@ def test_what_passes_where_x_is_positive_may_be_one_number_for_many(dtype):
         f = lambda x, g: md.where(x > 0, g, 0.0)
         a, b = (t(x_, g_).to(md.float64).numpy() for t in (md.jit(f), f))
         assert a.shape == b.shape and np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a), np.signbit(b))
+
+
+# ---- as modes, of which a contest takes the quicker -----------------------------------------------------------------------------------------
+def told(x, k):
+    """One convolution for which the rule says channels last, and its derivatives."""
+    y = md.conv(F.relu(md.conv(x, k, padding=1)), md.concat([k, k, k], axis=1)[:, :8], padding=1)
+    return (y * y).sum(), y
+
+
+def in_mode(mode, dtype=md.float32, f=told):
+    x, k = (md.asarray(a, dtype=dtype, backend="torch") for a in ARRAYS[:2])
+    g = md.jit(md.value_and_grad(f, argnums=(0, 1), has_aux=True), mode=mode)
+    (value, y), grads = g(x, k)
+    return g, (x, k), [value, y, *grads]
+
+
+@pytest.mark.parametrize("mode", ["channels_first", "channels_last"])
+def test_a_mode_says_where_the_channels_are(mode):
+    by_rule, found = in_mode(None)[2], in_mode(mode)[2]
+    assert lies_last(by_rule[1]) and lies_last(found[1]) == (mode == "channels_last")
+    for a, b in zip(found, by_rule, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-4, atol=1e-4 * float(md.abs(b).max()))
+    few = lambda x, k: (md.conv(x, k[:4], padding=1).sum(), md.conv(x, k[:4], padding=1))
+    assert lies_last(in_mode(mode, f=few)[2][1]) == (mode == "channels_last") and not lies_last(in_mode(None, f=few)[2][1])
+    with pytest.raises(ValueError, match="numpy backend has no mode 'channels_first'"):
+        md.jit(lambda x: x, mode="channels_first")(md.ones(2, backend="numpy"))
+
+
+@pytest.mark.parametrize("winner", ["torch", "torch channels_first"])
+def test_a_contest_takes_the_quicker_order(winner, monkeypatch, tmp_path):
+    monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))
+    monkeypatch.setattr(auto, "_known", {})
+    monkeypatch.setattr(contest, "SPREAD", 0.0)
+    monkeypatch.setattr(contest.Auto, "measure", True)
+    for room in (auto, contest):
+        monkeypatch.setattr(room, "available", lambda: {"torch": True})
+    kind, modes = type(get("torch")), get("torch").modes
+    plain = kind.compile
+    monkeypatch.setattr(kind, "modes", tuple(m for m in modes if m != "inductor"))  # which compiles for seconds
+
+    def compile(self, graph, donate=(), mode=None):
+        run = plain(self, graph, donate, mode)
+        slow = (mode is None) != (winner == "torch")
+        return (lambda *natives: (time.sleep(0.01), run(*natives))[1]) if slow else run
+
+    monkeypatch.setattr(kind, "compile", compile)
+    x, k = (md.asarray(a, backend="torch") for a in ARRAYS[:2])
+    f = md.jit(lambda x, k: told(x, k)[0], backend="auto")
+    wanted = told(x, k)[0].item()
+    for _ in range(2):
+        np.testing.assert_allclose(f(x, k).item(), wanted, rtol=1e-4)
+    report = f.explain(x, k)
+    assert {r.name for r in report.rows} == {"torch", "torch channels_first"}, "with channels last everywhere it is the rule's program"
+    assert f"{winner} wins" in str(report)
+    monkeypatch.setattr(auto, "_known", {})  # another process
+    again = md.jit(lambda x, k: told(x, k)[0], backend="auto")
+    again(x, k)
+    assert f"{winner} wins" in str(again.explain(x, k)) and "remembered" in str(again.explain(x, k))
+    plain_program = md.jit(lambda x: x * 2.0 + 1.0, backend="auto")
+    plain_program(x)
+    assert [r.name for r in plain_program.explain(x).rows] == ["torch"], "an order of nothing is no candidate"

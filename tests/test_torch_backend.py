@@ -557,11 +557,11 @@ def test_inductor_calls_torchs_attention_and_what_that_gets_wrong_is_computed_ag
 
 
 def test_modes_refuse_what_they_cannot_do(monkeypatch):
-    assert xp.modes == ("inductor",)
+    assert xp.modes == ("inductor", "channels_first", "channels_last")
     r = Recorder()
     x = Var((3,), float32)
     graph = Graph([x], r.equations, [r.exp(x)])
-    with pytest.raises(ValueError, match="has no mode 'cudagraph'; it has 'inductor'"):
+    with pytest.raises(ValueError, match="has no mode 'cudagraph'; it has 'inductor', 'channels_first'"):
         xp.compile(graph, mode="cudagraph")
     with pytest.raises(RuntimeError, match="move the data to cuda"):
         torch_modes.cudagraph(lambda x: (x,), [((3,), torch.float32)], torch.device("cpu"), graph)

@@ -1,4 +1,4 @@
-"""PyTorch: other ways to compile a program than to emit its calls: torch's inductor, and replayed CUDA graphs.
+"""PyTorch: other ways to compile a program than to emit its calls by rules: torch's inductor, replayed CUDA graphs, and images in another order.
 
 Promises: a program guards what was compiled for it (dtype, shape, order in memory) and never computes on anything else; results share no memory
 with inputs or with any other result; what a mode cannot run is refused with a reason, before anything has changed.
@@ -20,6 +20,7 @@ import torch
 from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_linear import HALF, SIGNED, _linear
 from minidl.backends.torch_memory import Result
+from minidl.backends.torch_rewrite import WAYS
 from minidl.emit import load
 from minidl.graph import Equation, Graph, subgraphs
 
@@ -29,6 +30,9 @@ Kinds = Sequence[tuple[tuple[int, ...], torch.dtype]]
 _aten = torch.ops.aten
 _KEPT = 2**20  # bytes of a result from which its memory is kept
 _MOST = 6000  # equations, loops unrolled: beyond, compiling takes minutes
+#: Orders of images, which torch_rewrite.WAYS makes; and what modes there are for a device that is none of CUDA's, and for one that is.
+ORDERS = ("channels_first", "channels_last")
+MODES = ("inductor", *ORDERS), ("inductor", "cudagraph")
 #: How a program reads that a mode compiles, see TorchBackend.callable.
 READS = {"inductor": "traced", "cudagraph": "compiled"}
 _lock = threading.Lock()  # torch's compiler keeps global state
@@ -60,8 +64,11 @@ def unrolled(graph: Graph) -> int:
     return sum(1 + e.params.get("length", 1) * sum(map(unrolled, subgraphs(e.params))) for e in graph.equations)
 
 
-def expected(graph: Graph) -> float:
-    """Inductor takes seconds to load, a sixth of one for each loop that a C++ compiler makes, alike ones once, and reads each turn of a loop."""
+def expected(graph: Graph, mode: str) -> float:
+    """Inductor takes seconds to load, a sixth of one for each loop that a C++ compiler makes, alike ones once, and reads each turn of a loop. An
+    order that the rule chooses by itself is no other way."""
+    if mode != "inductor":
+        return math.inf if mode in ORDERS and (mode not in WAYS or WAYS[mode](graph) is None) else 0.0
     return 8.0 + 0.14 * len({repr(e) for e in graph.walk()}) + 0.005 * unrolled(graph)
 
 

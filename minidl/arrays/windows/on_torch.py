@@ -18,7 +18,8 @@ import torch
 from minidl.arrays.windows.on_numpy import out_sizes
 from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, is_last, plus, unseen
-from minidl.backends.torch_rewrite import EMITTED, LAST, REWRITES, Uses
+from minidl.backends.torch_rewrite import EMITTED, LAST, REWRITES, WAYS, Uses
+from minidl.dtypes import float32
 from minidl.graph import Emitted, Equation, Graph, Literal, Var
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
@@ -51,9 +52,10 @@ def wants_last(w: Ints, groups: int, dtype: Any) -> bool:
     return len(w) == 4 and w[0] >= 8 and not 4 < w[1] * groups < 8 and dtype is torch.float32 and torch.backends.mkldnn.is_available()
 
 
-def _last(w: Ints, groups: int, *arrays: Tensor) -> Iterable[Tensor]:
-    """The arrays of a convolution in the order that it wants."""
-    return map(_made_last, arrays) if arrays[0].is_cpu and wants_last(w, groups, arrays[0].dtype) else arrays
+def _last(w: Ints, groups: int, last: bool | None, *arrays: Tensor) -> Iterable[Tensor]:
+    """The arrays of a convolution in the order that it wants, or in which it is told to have them."""
+    last = wants_last(w, groups, arrays[0].dtype) if last is None else last
+    return map(_made_last, arrays) if last and arrays[0].is_cpu else arrays
 
 
 def _made_last(x: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def _padded(x: Tensor, padding: Pads, value: float = 0) -> Tensor:
     return torch.constant_pad_nd(x, [n for pair in reversed(padding) for n in pair], value)
 
 
-def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int, last: bool | None = None) -> Tensor:
     if _indirect(x):
         return carried(conv, x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if not (w.numel() and x.numel()):  # for no channels torch has another shape, or an error; for an empty axis an error
@@ -85,22 +87,26 @@ def conv(x: Tensor, w: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, g
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
-    x, w = _last(w.shape, groups, x, w)
+    x, w = _last(w.shape, groups, last, x, w)
     return _convolution(x, w, stride, pad, dilation, groups)
 
 
-def conv_affine(x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+def conv_affine(
+    x: Tensor, w: Tensor, b: Tensor, *, stride: Ints, padding: Pads, dilation: Ints, groups: int, last: bool | None = None
+) -> Tensor:
     if _indirect(x) or not (w.numel() and x.numel()):
         out = conv(x, w, stride=stride, padding=padding, dilation=dilation, groups=groups)
         return plus(out, b.reshape(-1, *(1,) * (x.ndim - 2)))
     pad = _even(padding)
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
-    x, w = _last(w.shape, groups, x, w)
+    x, w = _last(w.shape, groups, last, x, w)
     return _convolution(x, w, stride, pad, dilation, groups, bias=b)
 
 
-def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+def conv_dx(
+    g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int, last: bool | None = None
+) -> Tensor:
     if _indirect(g):
         return carried(conv_dx, g, w, x_shape=x_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if 0 in x_shape or not (w.numel() and g.numel()):
@@ -117,12 +123,14 @@ def conv_dx(g: Tensor, w: Tensor, *, x_shape: Ints, stride: Ints, padding: Pads,
         n - ((t - 1) * s - 2 * p + d * (k - 1) + 1)
         for n, t, s, p, d, k in zip(sizes, g.shape[2:], stride, inner, dilation, w.shape[2:], strict=True)
     )
-    g, w = _last(w.shape, groups, g, w)
+    g, w = _last(w.shape, groups, last, g, w)
     out = _convolution(g, w, stride, inner, dilation, groups, True, more)
     return out if pad is not None else out[_cut(slice(lo, lo + n) for n, (lo, _) in zip(x_shape[2:], padding, strict=True))].contiguous()
 
 
-def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int) -> Tensor:
+def conv_dw(
+    x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads, dilation: Ints, groups: int, last: bool | None = None
+) -> Tensor:
     if _indirect(x):
         return carried(conv_dw, x, g, w_shape=w_shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
     if not x.numel() or not g.numel():
@@ -131,7 +139,7 @@ def conv_dw(x: Tensor, g: Tensor, *, w_shape: Ints, stride: Ints, padding: Pads,
     if pad is None:
         x, pad = _padded(x, padding), (0,) * len(padding)
     if x.is_floating_point():
-        x, g = _last(w_shape, groups, x, g)
+        x, g = _last(w_shape, groups, last, x, g)
         w = x.new_empty(()).expand(w_shape)  # of which only the shape is read
         mask, extra = [False, True, False], [0] * len(stride)
         return torch.ops.aten.convolution_backward(g, x, w, None, stride, pad, dilation, False, extra, groups, mask)[1].contiguous()
@@ -466,6 +474,23 @@ def flat_pools(graph: Graph) -> Graph:
 _KEEP = dict.fromkeys(("concat", "slice"), 1) | dict.fromkeys("max_pool pool_gather pool_scatter enlarged reshape broadcast_to".split(), 2)
 
 
+def _lies_last(e: Equation) -> bool:
+    """Whether a convolution is made with channels last in memory."""
+    w, told = e.params.get("w_shape", e.inputs[1].shape), e.params.get("last")
+    return wants_last(w, e.params["groups"], NATIVE[e.outputs[0].dtype]) if told is None else told
+
+
+def laid(last: bool, graph: Graph) -> Graph | None:
+    """The graph whose float32 convolutions of images all have the channels last in memory, or none has; None where `wants_last` says so of each."""
+
+    def told(e: Equation) -> bool:
+        fits = e.primitive.name in ("conv", "conv_dx", "conv_dw") and len(e.inputs[0].shape) == 4 and e.outputs[0].dtype is float32
+        return fits and _lies_last(e) != last
+
+    found = {e: Equation(e.primitive, e.inputs, {**e.params, "last": last}, e.outputs, e.where) for e in graph.equations if told(e)}
+    return Graph(graph.inputs, [found.get(e, e) for e in graph.equations], graph.outputs, graph.name) if found else None
+
+
 def images(graph: Graph) -> set[Var]:
     """Whose channels are last in memory: results of convolutions, and what is computed of them element by element, window by window or by a move that
     leaves examples and channels alone."""
@@ -473,7 +498,7 @@ def images(graph: Graph) -> set[Var]:
     for e in graph.equations:
         out, name = e.outputs[0], e.primitive.name
         if name in ("conv", "conv_affine", "conv_dx"):
-            lies = wants_last(e.inputs[1].shape, e.params["groups"], NATIVE[out.dtype])
+            lies = _lies_last(e)
         else:
             n = _KEEP.get(name)  # None: all of it
             lies = any(a in found and a.shape[:n] == out.shape[:n] for a in e.inputs)
@@ -508,3 +533,4 @@ def of_images(graph: Graph, place: str) -> Graph:
 EMITTED.update(pool_masks=pool_masks, spread=spread, enlarged=enlarged)
 REWRITES.append(of_images)
 LAST.append(images)
+WAYS.update(channels_first=functools.partial(laid, False), channels_last=functools.partial(laid, True))
