@@ -28,7 +28,7 @@ from minidl.primitives import table
 CLASSES = {"TypeError", "ValueError", "IndexError", "OverflowError", "NotImplementedError", "MemoryError", "RuntimeError", "UserWarning"}
 DEPENDS_ON_VALUES = re.compile(
     r"symbolic while|out of bounds for axis|is singular|not positive definite|did not converge|negative integer power|is a value out of"
-    r"|it lies between 0 and 1|the classes are 0 to"
+    r"|it lies between 0 and 1|the classes are 0 to|the scores have classes 0 to"
 )
 #: What is no array function: it needs no tensor, changes the process, or answers questions about dtypes alone.
 LEFT_OUT = {"manual_seed", "default_generator", "Generator", "from_dlpack", "finfo", "iinfo", "isdtype", "can_cast", "result_type", "host"}
