@@ -219,3 +219,9 @@ def test_what_is_least_is_found(backend):
     assert optimize.minimize(rosenbrock, md.zeros(3), method="BFGS", options={"maxiter": 2}).status.item() == 1
     with pytest.raises(ValueError, match="method is 'BFGS'"):
         optimize.minimize(rosenbrock, md.zeros(3), method="Nelder-Mead")
+
+
+def test_integrals_by_trapezoids_and_transposes_of_numbers():
+    x = np.array([[1.0, 2.0, 4.0], [0.0, 3.0, 5.0]], np.float32)
+    close(jax.scipy.integrate.trapezoid(md.asarray(x), dx=0.5, axis=1), theirs.scipy.integrate.trapezoid(x, dx=0.5, axis=1))
+    assert jax.linear_transpose(lambda v: 3 * v, 1.0)(2.0)[0].item() == theirs.linear_transpose(lambda v: 3 * v, 1.0)(2.0)[0] == 6.0

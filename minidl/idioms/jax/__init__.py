@@ -118,14 +118,15 @@ def vjp(fun: Callable[..., Any], *primals: Any, has_aux: bool = False, reduce_ax
 
 
 def linear_transpose(fun: Callable[..., Any], *primals: Any) -> Callable[[Any], Any]:
-    """The transpose of a linear function of arguments like these, which may be ShapeDtypeStructs.
+    """The transpose of a linear function of arguments like these, which may be numbers and ShapeDtypeStructs.
 
     >>> linear_transpose(lambda x: 3.0 * x, md.ones(2))(md.ones(2))[0].tolist()
     [3.0, 3.0]
     """
-    zeros = md.tree.map(lambda x: md.zeros(tuple(x.shape), dtype=x.dtype), primals)
-    pull = md.vjp(fun, *zeros)[1]
-    plain = lambda x: md.conj(x) if x.dtype.is_complex else x
+    arrays = md.tree.map(lambda x: x if hasattr(x, "shape") else md.asarray(x), primals)  # numbers, too
+    zeros = md.tree.map(lambda x: md.zeros(tuple(x.shape), dtype=x.dtype), arrays)
+    pull = vjp(fun, *zeros)[1]
+    plain = lambda x: (md.conj(x) if x.dtype.is_complex else x) if isinstance(x, md.Tensor) else x.conjugate()
     return lambda g: md.tree.map(plain, pull(md.tree.map(plain, g)))
 
 

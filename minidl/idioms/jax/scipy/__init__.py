@@ -1,9 +1,9 @@
-"""jax.scipy: fft, linalg, ndimage, optimize, signal, sparse.linalg, special and stats under SciPy's names, with JAX's arguments."""
+"""jax.scipy: fft, integrate, linalg, ndimage, optimize, signal, sparse.linalg, special and stats under SciPy's names, with JAX's arguments."""
 
 import importlib
 from typing import Any
 
-_ROOMS = ("fft", "linalg", "ndimage", "optimize", "signal", "sparse", "special", "stats")
+_ROOMS = ("fft", "integrate", "linalg", "ndimage", "optimize", "signal", "sparse", "special", "stats")
 
 
 def __getattr__(name: str) -> Any:
