@@ -575,6 +575,22 @@ def test_attention_that_drops_is_that_of_the_operations(how, p):
     assert how != "masked row" or not found[0][0].detach().numpy()[..., 0, :].any()
 
 
+@pytest.mark.parametrize("score", [np.inf, -np.inf, np.nan])
+def test_attention_that_drops_and_keys_behind_a_mask_that_are_not_finite(score):
+    """-inf is added, as a program does and PyTorch: of an infinite score that leaves nan."""
+    r = np.random.default_rng(5)
+    q, k, v = (np.abs(r.normal(size=(2, n, 4))) for n in (3, 5, 5))
+    k[1, 2, 0], mask = score, np.arange(5) != 2
+    found = []
+    for backend in ("torch", "numpy"):
+        md.manual_seed(1)
+        xs = [on(backend, a, md.float64) for a in (q, k, v)]
+        outs = F.attention._weighted(*xs, md.asarray(mask, backend=backend), 0.3, False)
+        found.append([o.detach().numpy() for o in (*outs, *md.autograd.grad(outs[0].sum(), xs))])
+    for mine, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
 def test_ones_of_classes_on_torch_are_those_of_the_operations():
     for shape in ((), (5,), (2, 3), (0, 3)):
         i = np.arange(int(np.prod(shape))).reshape(shape) % 4

@@ -1080,3 +1080,20 @@ def test_a_row_of_nan_scores_is_no_row_that_may_look_nowhere(keys, masked):
     assert np.isnan(found[1][0][0, 1, 2]).all() and (not masked or not found[1][0][0, :, 1].any())
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 5), (3, 4, 5), (3, 1, 1), (1, 4, 1), (2, 1, 1, 5)])
+def test_attention_takes_masks_of_any_number_of_axes(shape):
+    """torch's kernel takes two and four: a bias for each head has three."""
+    rng = np.random.default_rng(0)
+    arrays, mask = [rng.normal(size=(2, 3, n, 6)) for n in (4, 5, 5)], rng.normal(size=shape)
+    found = []
+    for name in ("numpy", "torch"):
+        with md.use_backend(name):
+            xs, given = [md.tensor(a) for a in arrays], [md.tensor(mask), md.tensor(mask > 0)]
+            for m in given:
+                out, pull = md.vjp(lambda *xs: md.jit(md.scaled_dot_product_attention)(*xs, m), *xs)  # noqa: B023
+                found.append([x.numpy() for x in (md.scaled_dot_product_attention(*xs, m), out, *pull(md.ones_like(out)))])
+    for mine, theirs in zip(found[2:], found[:2], strict=True):
+        for a, b in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)

@@ -133,7 +133,9 @@ def _heads(x: Tensor) -> Tensor:
 def _mask(mask: Tensor, q: Tensor) -> Tensor | None:
     if not mask.ndim:
         return None
-    return mask if mask.ndim <= 4 == q.ndim else mask.expand(*q.shape[:-2], *mask.shape[-2:]).reshape(-1, 1, *mask.shape[-2:])
+    if q.ndim == 4:  # of masks torch takes those of two axes and of four
+        return mask[None] if mask.ndim == 3 else mask
+    return mask.expand(*q.shape[:-2], *mask.shape[-2:]).reshape(-1, 1, *mask.shape[-2:])
 
 
 def _flashes(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool) -> bool:

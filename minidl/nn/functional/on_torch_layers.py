@@ -103,7 +103,7 @@ def attended(
     scale, kept_scale = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale, 1.0 / (1.0 - p)
     scores = torch.matmul(q, k.mT).mul_(scale)
     if mask is not None:
-        scores = scores.add_(mask) if added else scores.masked_fill_(~mask, -math.inf)
+        scores = scores.add_(mask if added else torch.where(mask, 0.0, -math.inf).to(q.dtype))  # inf and nan stay nan
     elif causal:
         scores.masked_fill_(torch.ones(scores.shape[-2:], dtype=torch.bool).triu_(1), -math.inf)
     weights = torch.softmax(scores, -1)
