@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from minidl.dtypes import DType, from_numpy
 from minidl.emit import emit, load
 from minidl.graph import Equation, Graph
 from minidl.primitives.core import decomposed, table
+
+#: The reference count of what one name alone has, as a call with that name sees it: 2, and 1 from Python 3.14 on, where a call borrows the reference.
+NAMED = (lambda value: sys.getrefcount(value))(object()) if hasattr(sys, "getrefcount") else 2
 
 
 class Backend:

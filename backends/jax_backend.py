@@ -300,7 +300,7 @@ class JaxBackend(Backend):
         with _Scope():
             jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)
             heap = beside("minidl.modes", "jax") if self.device.startswith("cpu") else None
-            compiled = jitted.lower(*avals).compile(heap and heap.HEAPS)
+            compiled = heap.compiled(jitted.lower(*avals)) if heap else jitted.lower(*avals).compile()
         try:  # the C++ call behind Compiled.__call__, which adds 0.4 µs of Python and builds the same thing on first use
             call = compiled._executable.create_cpp_call(compiled._params) or compiled
         except AttributeError:

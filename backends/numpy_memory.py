@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minidl.backends.base import beside
+from minidl.backends.base import NAMED, beside
 
 #: Arrays that begin at distances of 64 bytes or so, modulo 4096, hold each other up: a processor takes the read of one for the last write of another.
 ALIGN = 256
@@ -58,7 +58,7 @@ def empty(shape: tuple[int, ...], dtype: np.dtype, nbytes: int) -> np.ndarray:
         if nbytes in _blocks:
             _blocks.move_to_end(nbytes)
             for memory, part in _blocks[nbytes]:  # held while it is looked at: code that a collection runs in between sees it in use
-                if sys.getrefcount(memory) == _FREE + 1:
+                if sys.getrefcount(memory) == _FREE - 1 + NAMED:
                     return np.ndarray(shape, dtype, part)
         memory, part = block = _new(nbytes)
         _blocks.setdefault(nbytes, []).append(block)

@@ -18,7 +18,7 @@ from typing import Any
 
 from minidl import later, tape, tree
 from minidl.backends import get
-from minidl.backends.base import beside
+from minidl.backends.base import NAMED, beside
 from minidl.bodies import run_graph, without
 from minidl.context import busy, state
 from minidl.dtypes import DType
@@ -141,10 +141,10 @@ def link(program: Program, engine: Engine, run: Callable[..., tuple] | None = No
         terms = [*(t for t in terms if t not in shapes), f"(only or {asked})"]
     given = [natives[program.inputs[k].text] for k in donate] if engine.xp.donates else []
     if given:
-        # An array is given away where nobody else holds it. 3: the tensor, the name in this call, and the argument of `owners`; what was just handed
+        # An array is given away where nobody but the tensor holds it, beside the name in this call and the argument of `owners`; what was just handed
         # over no tensor holds. Another thread might read state before the new one is stored, so where there is one it has to wait; arguments that the
         # caller gave up it may not read.
-        sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) <= 3)" for n in dict.fromkeys(given)]
+        sole = ["held is not False"] * bool(spare) + [f"({n}.__class__ is not K or owners({n}) <= {1 + NAMED})" for n in dict.fromkeys(given)]
         env.update(K=way.native, owners=sys.getrefcount, kept=_later(lambda: engine.compile(graph)))
         env.update(alone=threading.active_count, hold=hold, release=release, shield=shield, unshield=unshield)
         function = f"(run if {' and '.join(sole)} else kept)"

@@ -1,7 +1,9 @@
 """What NumPy programs return begins on a boundary of 64 bytes, so jax shares its memory; and NumPy's choice of memory stays the program's own."""
 
 import contextvars
+import ctypes
 import gc
+import importlib.util
 import threading
 
 import numpy as np
@@ -98,6 +100,25 @@ def test_arrays_outlive_what_made_them_and_their_thread():
     for a in kept[::2]:
         a.resize(10 * a.size, refcheck=False)  # the C library moves it
     assert all((a[:2000] == 2.0).all() for a in (*kept, *grown))
+
+
+def no_library(name):
+    raise TypeError("a name is wanted")  # as on Windows
+
+
+OTHERS = {
+    "Windows": (ctypes, "CDLL", no_library), "macOS": (ctypes, "CDLL", lambda name: object()), "32 bits": (ctypes, "sizeof", lambda kind: 4),
+    "PyPy": (ctypes, "pythonapi", None), "another NumPy": (np._core._multiarray_umath, "_ARRAY_API", object()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_elsewhere_nothing_is_set(name, monkeypatch):
+    monkeypatch.setattr(*OTHERS[name])
+    spec = importlib.util.spec_from_file_location("elsewhere", room.__file__)
+    elsewhere = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(elsewhere)
+    assert elsewhere.SETTING is None
 
 
 def test_without_memalign_programs_are_the_same(monkeypatch):

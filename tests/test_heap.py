@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+import minidl as md
 
 pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="what is freed moves thresholds of glibc's alone")
 COUNT = """
@@ -57,3 +61,23 @@ g = md.jit(f)
 print(min(faults(lambda: g(x).item()) for _ in range(6)))
 """
     assert last(text) < 1000, "of more than 8192 pages"
+
+
+def test_where_so_much_is_not_to_be_had_the_heap_stays_as_it_is(monkeypatch):
+    def refused(*args):
+        raise MemoryError
+
+    room = importlib.import_module("minidl.modes.on_numpy")
+    monkeypatch.setattr(np, "empty", refused)
+    importlib.reload(room)
+
+
+def test_an_xla_without_that_option_compiles_as_ever(monkeypatch):
+    pytest.importorskip("jax")
+    room = importlib.import_module("minidl.modes.on_jax")
+    monkeypatch.setattr(room, "HEAPS", {"xla_option_of_another_year": 1})
+    x = md.ones((3,), backend="jax")
+    assert md.jit(lambda x: x + 1.0)(x).tolist() == [2.0] * 3
+    monkeypatch.setattr(room, "HEAPS", {"xla_multiheap_size_constraint_per_heap": "much"})
+    with pytest.raises(Exception, match="much"):
+        md.jit(lambda x: x + 2.0)(x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -133,3 +135,41 @@ def test_two_threads_step_their_own_state():
     assert len(found) == 3
     for a in found.values():
         np.testing.assert_array_equal(a, expected)
+
+
+BORROWED = """
+import dis, sys
+counted = sys.getrefcount
+
+def borrowed(x):  # this call costs a reference more than one of C's, and a name gives none of its own
+    frame = sys._getframe(1)
+    load = [i for i in dis.get_instructions(frame.f_code) if i.offset < frame.f_lasti and i.opname not in ("PRECALL", "CALL")][-1]
+    return counted(x) - 1 - load.opname.startswith("LOAD_FAST")
+
+if sys.version_info < (3, 14):
+    sys.getrefcount = borrowed
+"""
+
+
+def test_where_calls_borrow_references_as_in_python_3_14_nothing_in_use_is_written_over():
+    text = """
+import numpy as np
+import minidl as md
+from minidl.backends.numpy_memory import LEAST, empty
+
+lent = [empty((LEAST,), np.dtype("u1"), LEAST).ctypes.data for _ in range(3)]
+blocks = [empty((LEAST,), np.dtype("u1"), LEAST) for _ in range(3)]
+assert len(set(lent)) == 1 and len({b.ctypes.data for b in blocks}) == 3
+w = md.zeros((LEAST,), backend="numpy")
+
+@md.jit
+def step():
+    w.assign(w + 1.0)
+
+places = [(step(), w.payload.ctypes.data)[1] for _ in range(4)]
+assert places[-1] == places[-2]
+kept = w.payload
+step()
+assert kept[0] == 4 and w.payload[0] == 5
+"""
+    subprocess.run([sys.executable, "-c", BORROWED + text], check=True)

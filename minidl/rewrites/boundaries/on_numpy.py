@@ -4,7 +4,7 @@ NumPy asks the C library's memalign for memory instead of malloc while a program
 array costs 55 ns more, whichever kernel makes it, where the aligned part of a larger one costs 1,200, and a block that is lent 350.
 
 Promises: NumPy's choice of memory is a context variable, which is set for a call, in its thread alone, and then is what it was; where the C library
-has no memalign (macOS, Windows), or somebody else has chosen NumPy's memory, nothing is set.
+has no memalign (macOS, Windows), somebody else had chosen NumPy's memory when this was loaded, or NumPy's interface is another, nothing is set.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class _Handler(ctypes.Structure):
 
 def _setting() -> tuple[contextvars.ContextVar[Any], Any] | None:
     """The context variable of NumPy's memory, and its value for arrays on boundaries: NumPy's functions, which leave ctx alone, but for malloc."""
-    memalign = getattr(ctypes.CDLL(None), "memalign", None) if hasattr(ctypes, "pythonapi") and ctypes.sizeof(ctypes.c_void_p) == 8 else None
-    if memalign is None:
+    if ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
+    memalign = ctypes.CDLL(None).memalign
     content = ctypes.pythonapi.PyCapsule_GetPointer
     content.restype, content.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     capsule = ctypes.pythonapi.PyCapsule_New
@@ -59,7 +59,10 @@ def _setting() -> tuple[contextvars.ContextVar[Any], Any] | None:
     return variable, value
 
 
-SETTING = _setting()
+try:
+    SETTING = _setting()
+except (AttributeError, ImportError, OSError, TypeError, ValueError):  # no memalign or no library of that kind, or a NumPy that has it otherwise
+    SETTING = None
 if SETTING is not None:
     _memory, _bounded = SETTING
 
