@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tracemalloc
+import types
 from pathlib import Path
 
 import numpy as np
@@ -334,8 +335,9 @@ def test_the_scratch_memory_of_a_transformers_step_on_numba(monkeypatch):
 
     get("numba")
     module = sys.modules["minidl.backends.numba_plan"]
-    monkeypatch.setattr(module, "kernels", lambda sources: [0] * len(sources))
-    monkeypatch.setattr(module, "kernel", lambda source: 0)
+    none = types.SimpleNamespace(address=0)
+    monkeypatch.setattr(module, "kernels", lambda sources: [none] * len(sources))
+    monkeypatch.setattr(module, "kernel", lambda source: none)
     task = transformer.task()
     net, optimizer, _ = training.minidl_step(task, Way("numpy", False))
     with md.use_backend("numpy"):

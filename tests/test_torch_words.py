@@ -86,6 +86,18 @@ def test_a_dim_that_names_no_axis_means_what_torch_says_and_an_axis_what_numpy_d
         assert got.tolist() == getattr(md.tensor(X), name)(axis=()).tolist() == getattr(np, name)(X, axis=()).tolist()
 
 
+def test_logsumexp_and_roll_over_no_named_axis_are_over_all():
+    x, t = md.tensor(X), torch.tensor(X)
+    want = torch.logsumexp(t, (), keepdim=True)  # without keepdim PyTorch raises an error of its own
+    for got in (md.logsumexp(x, dim=(), keepdim=True), x.logsumexp(dim=[], keepdim=True), idiom.logsumexp(x, (), True)):
+        np.testing.assert_allclose(got.numpy(), want.numpy())
+    assert idiom.logsumexp(x, dim=()).item() == want.item() and md.logsumexp(x, axis=()).shape == x.shape
+    for got in (md.roll(x, 1, dims=()), x.roll(shifts=1, dims=[]), idiom.roll(x, 1), idiom.roll(x, 1, ()), idiom.roll(x, 1, dims=())):
+        assert got.tolist() == torch.roll(t, 1, dims=()).tolist()
+    assert idiom.roll(x, (1, 2), (0, 1)).tolist() == torch.roll(t, (1, 2), (0, 1)).tolist() == md.roll(x, (1, 2), dims=[0, 1]).tolist()
+    assert idiom.roll(x, 1, axis=1).tolist() == torch.roll(t, 1, 1).tolist() and md.roll(x, 1, axis=()).tolist() == x.tolist()
+
+
 ONE_OR_NONE = {
     "gather": lambda T, x, i: x.gather(0, i), "scatter": lambda T, x, i: x.scatter(0, i, T.full_like(i, 9).double()),
     "scatter, a number": lambda T, x, i: x.scatter(0, i, 9.0), "scatter_add": lambda T, x, i: x.scatter_add(0, i, T.full_like(i, 9).double()),

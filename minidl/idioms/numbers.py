@@ -20,7 +20,7 @@ ALONG = frozenset(
 #: NumPy's words for parameters, and PyTorch's for the same.
 NUMPYS: dict[str, tuple[str, ...]] = {"axis": ("dim", "dims"), "axes": ("dim", "dims"), "keepdims": ("keepdim",), "x": ("input",)}
 #: Functions of md that PyTorch takes over all axes where its dim names none; `all` and `any` take none then, and others refuse.
-_WHOLE = frozenset("amax amin count_nonzero mean norm std sum var vector_norm".split())
+_WHOLE = frozenset("amax amin count_nonzero logsumexp mean norm roll std sum var vector_norm".split())
 
 
 def one_of(dim: Any, axis: Any) -> Any:

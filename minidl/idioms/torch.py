@@ -33,8 +33,8 @@ from minidl.idioms.numbers import ALONG, along, whole, word_all
 from minidl.idioms.shaping import Pair
 
 __all__ = [
-    "add", "argsort", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "round", "sort",
-    "squeeze", "std", "sub", "subtract", "take", "tensordot", "trace", "var",
+    "add", "argsort", "diff", "equal", "max", "median", "meshgrid", "min", "nanmedian", "nonzero", "polygamma", "roll", "round",
+    "sort", "squeeze", "std", "sub", "subtract", "take", "tensordot", "trace", "var",
 ]  # fmt: skip
 
 
@@ -101,6 +101,15 @@ def argsort(input: md.Tensor, dim: int = -1, descending: bool = False, stable: b
     [2, 0, 1]
     """
     return sort(input, dim, descending, stable)[1]
+
+
+def roll(input: md.Tensor, shifts: Any, dims: Any = ()) -> md.Tensor:
+    """The elements moved along axes, what leaves at one end coming in at the other; along all of them in a row where no axis is named.
+
+    >>> roll(md.tensor([[1, 2], [3, 4]]), 1).tolist(), roll(md.tensor([[1, 2], [3, 4]]), 1, 0).tolist()
+    ([[4, 1], [2, 3]], [[3, 4], [1, 2]])
+    """
+    return md.roll(input, shifts, axis=whole("roll", dims))
 
 
 def squeeze(input: md.Tensor, dim: Any = None) -> md.Tensor:

@@ -43,8 +43,7 @@ def squeezed(input: md.Tensor, dim: Any) -> md.Tensor:
 def respelled(f: Any, args: Sequence[Any], params: dict[str, Any]) -> Callable[[], Any] | None:
     """The call of f that these arguments mean, where a word of PyTorch's is among them that f does not have itself; else None. Raises TypeError where
     two words are for one argument."""
-    if (axis := whole(f.__name__, given_dim := params.get("dim"))) is not given_dim:
-        params = {**params, "dim": axis}
+    params = {k: whole(f.__name__, v) if k in ("dim", "dims") else v for k, v in params.items()}
     if "dim" in params and f.__name__ in ALONG and is_number(args, params):
         return lambda: of_number(f, args, params)
     known, given = f.parameters or tuple(inspect.signature(f).parameters), params
