@@ -198,6 +198,23 @@ def test_a_mode_says_where_the_channels_are(mode):
         md.jit(lambda x: x, mode="channels_first")(md.ones(2, backend="numpy"))
 
 
+@pytest.mark.parametrize("mode", [None, "channels_first", "channels_last"])
+def test_a_mode_holds_in_loops_and_branches_and_for_images_that_come_in_another_order(mode):
+    x, k = (md.asarray(a, backend="torch") for a in (drawn(0, 2, 16, 8, 8), drawn(1, 16, 16, 3, 3) / 12))
+    layer = lambda v: md.conv(v, k, padding=1)
+    for f in (
+        lambda v: md.scan(lambda v, _: (layer(v), None), v, None, length=2)[0],
+        lambda v: md.cond(v.sum() < 1e9, layer, lambda v: v, v),
+        lambda v: md.scan(lambda v, _: (md.cond(v.sum() < 1e9, layer, lambda v: v, v), None), v, None, length=2)[0],
+        layer,
+    ):
+        came = md.jit(layer, mode="channels_last")(x)
+        assert lies_last(came)
+        got = md.jit(f, mode=mode)(came)
+        assert lies_last(got) == (mode != "channels_first")
+        np.testing.assert_allclose(got.numpy(), f(came).numpy(), rtol=1e-4, atol=1e-4 * float(md.abs(got).max()))
+
+
 @pytest.mark.parametrize("winner", ["torch", "torch channels_first"])
 def test_a_contest_takes_the_quicker_order(winner, monkeypatch, tmp_path):
     monkeypatch.setenv("MINIDL_CACHE", str(tmp_path))

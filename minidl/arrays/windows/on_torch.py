@@ -20,7 +20,7 @@ from minidl.backends.torch_elementwise import NATIVE
 from minidl.backends.torch_linear import MANY, SIGNED, WORDS, carried, carrier, is_last, plus, unseen
 from minidl.backends.torch_rewrite import EMITTED, LAST, REWRITES, WAYS, Uses
 from minidl.dtypes import float32
-from minidl.graph import Emitted, Equation, Graph, Literal, Var
+from minidl.graph import Emitted, Equation, Graph, Literal, Var, subgraphs
 from minidl.passes.basic import dead_code
 from minidl.primitives.core import table
 
@@ -54,8 +54,9 @@ def wants_last(w: Ints, groups: int, dtype: Any) -> bool:
 
 def _last(w: Ints, groups: int, last: bool | None, *arrays: Tensor) -> Iterable[Tensor]:
     """The arrays of a convolution in the order that it wants, or in which it is told to have them."""
-    last = wants_last(w, groups, arrays[0].dtype) if last is None else last
-    return map(_made_last, arrays) if last and arrays[0].is_cpu else arrays
+    if not arrays[0].is_cpu or (last is None and not wants_last(w, groups, arrays[0].dtype)):
+        return arrays
+    return map(torch.Tensor.contiguous if last is False else _made_last, arrays)
 
 
 def _made_last(x: Tensor) -> Tensor:
@@ -481,13 +482,20 @@ def _lies_last(e: Equation) -> bool:
 
 
 def laid(last: bool, graph: Graph) -> Graph | None:
-    """The graph whose float32 convolutions of images all have the channels last in memory, or none has; None where `wants_last` says so of each."""
+    """The graph whose float32 convolutions of images, those of loops and branches too, all have the channels last in memory, or none has; None where
+    `wants_last` says so of each."""
 
-    def told(e: Equation) -> bool:
-        fits = e.primitive.name in ("conv", "conv_dx", "conv_dw") and len(e.inputs[0].shape) == 4 and e.outputs[0].dtype is float32
-        return fits and _lies_last(e) != last
+    def inside(value: Any) -> Any:
+        if isinstance(value, tuple) and any(isinstance(v, Graph) for v in value):
+            return tuple(map(inside, value))
+        return (laid(last, value) or value) if isinstance(value, Graph) else value
 
-    found = {e: Equation(e.primitive, e.inputs, {**e.params, "last": last}, e.outputs, e.where) for e in graph.equations if told(e)}
+    def told(e: Equation) -> dict[str, Any]:
+        if e.primitive.name in ("conv", "conv_dx", "conv_dw") and len(e.inputs[0].shape) == 4 and e.outputs[0].dtype is float32:
+            return {} if _lies_last(e) == last else {**e.params, "last": last}
+        return {k: inside(v) for k, v in e.params.items()} if any(laid(last, g) for g in subgraphs(e.params)) else {}
+
+    found = {e: Equation(e.primitive, e.inputs, params, e.outputs, e.where) for e in graph.equations if (params := told(e))}
     return Graph(graph.inputs, [found.get(e, e) for e in graph.equations], graph.outputs, graph.name) if found else None
 
 
