@@ -182,6 +182,7 @@ class Plan:
     def nested(self, graph: Graph, threads: bool = True) -> int:
         """The address of the program of a loop body or branch."""
         plan = Plan(graph, *self.fuse, threads=threads)
+        self.alone = self.alone or plan.alone  # also for products of what is decomposed there
         self.keep.append(plan)
         self.notes += ["  | " + line for line in plan.notes]
         return plan.header.ctypes.data

@@ -476,6 +476,16 @@ def test_threads_are_the_programs_or_those_of_blas(backend, monkeypatch, told):
         assert not numba_threads._inside
 
 
+def test_blas_has_one_thread_for_the_products_of_a_body_too(backend, monkeypatch):
+    """Also for those of what is decomposed there, as attention is."""
+    monkeypatch.setattr(numba_threads, "threads", lambda: 2)
+    monkeypatch.setattr(numba_threads, "blas", lambda: (int, int))
+    attend = lambda h, _: (md.scaled_dot_product_attention(h, h, h), None)
+    for n, alone in ((128, True), (8, False)):
+        graph = md.trace(lambda h: md.scan(attend, h, None, length=2)[0])(md.ones((2, n, 64)))
+        assert backend.compile(graph).plan.alone is alone
+
+
 @pytest.mark.parametrize("lanes", [1, 2, 3])
 @pytest.mark.parametrize("dtype", [f32, dtypes.float64, dtypes.complex64])
 def test_products_in_pieces_are_the_product(backend, monkeypatch, lanes, dtype):

@@ -166,6 +166,7 @@ def test_what_a_generator_tosses_are_coins_of_its_next_key(backend, p):
             assert (got.dtype, got.shape, got.backend) == (md.bool, shape, x.backend)
             assert got.tolist() == md.random.coins(keys.next_key(), p, shape).tolist()
         assert ours.key.tolist() == keys.key.tolist()
+        assert (ours.coins(p, 3).shape, ours.coins(p, [2, 3]).shape) == ((3,), (2, 3))
         with pytest.raises(ValueError, match=r"random\.coins: p must be between 0 and 1, not 1\.5"):
             ours.coins(1.5, (3,))
 

@@ -12,7 +12,7 @@ from typing import Any
 import minidl as md
 from minidl import Tensor, dtypes
 from minidl.extend import at_once, from_numpy, get_backend, home, interpreting, lanes_around, per_lane, persistent, seen, streams
-from minidl.random.keys import FEW, key, pair, split, two, words_of
+from minidl.random.keys import FEW, Shape, key, pair, size_of, split, two, words_of
 from minidl.random.uniform import coins, most_of
 
 
@@ -122,13 +122,13 @@ class Generator:
                 own.assign(following)
         return drawn
 
-    def coins(self, p: float, shape: tuple[int, ...], like: Tensor | None = None) -> Tensor:
+    def coins(self, p: float, shape: Shape, like: Tensor | None = None) -> Tensor:
         """`md.random.coins` of the next key: what dropout draws. Few of them are tossed by NumPy at once where the key may be looked at.
 
         >>> md.random.Generator(0).coins(0.5, (3,)).tolist() == md.random.coins(md.random.Generator(0).next_key(), 0.5, (3,)).tolist()
         True
         """
-        xp, most = home(like), most_of(p)
+        xp, most, shape = home(like), most_of(p), size_of(shape)
         if not at_once() or xp.device != "cpu" or most < 0 or math.prod(shape) > FEW:
             return coins(self.next_key(like), p, shape)
         with self._lock:
