@@ -2,8 +2,12 @@
 
 import contextvars
 import ctypes
+import ctypes.util
 import gc
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -119,6 +123,15 @@ def test_elsewhere_nothing_is_set(name, monkeypatch):
     elsewhere = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(elsewhere)
     assert elsewhere.SETTING is None
+
+
+def test_arrays_are_freed_where_glibc_checks_malloc():
+    library = ctypes.util.find_library("c_malloc_debug")
+    if library is None:
+        pytest.skip("this C library has no such check")
+    text = "import minidl as md; f = md.jit(lambda x: md.exp(x) * 2.0); print([f(md.ones(5000)).shape for _ in range(3)])"
+    there = os.environ | {"LD_PRELOAD": library, "MALLOC_CHECK_": "3"}
+    assert "5000" in subprocess.run([sys.executable, "-c", text], env=there, capture_output=True, text=True, check=True).stdout
 
 
 def test_without_memalign_programs_are_the_same(monkeypatch):

@@ -9,10 +9,12 @@ has no memalign (macOS, Windows), somebody else had chosen NumPy's memory when t
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import ctypes
 import functools
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +42,9 @@ def _setting() -> tuple[contextvars.ContextVar[Any], Any] | None:
     if ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     memalign = ctypes.CDLL(None).memalign
+    with contextlib.suppress(OSError):  # behind glibc's library that checks malloc, which refuses what it has not given, names without a version lie
+        ctypes.CDLL("libc_malloc_debug.so.0", os.RTLD_NOLOAD)
+        return None
     content = ctypes.pythonapi.PyCapsule_GetPointer
     content.restype, content.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
     capsule = ctypes.pythonapi.PyCapsule_New
