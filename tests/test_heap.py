@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import platform
 import subprocess
 import sys
@@ -24,9 +25,10 @@ def faults(call):
 """
 
 
-def last(text: str) -> int:
+def last(text: str, **environment: str) -> int:
     """What the text prints in a process of its own."""
-    return int(subprocess.run([sys.executable, "-c", COUNT + text], capture_output=True, text=True, check=True).stdout)
+    there = os.environ | environment
+    return int(subprocess.run([sys.executable, "-c", COUNT + text], env=there, capture_output=True, text=True, check=True).stdout)
 
 
 @pytest.mark.parametrize("backend", ["numpy", "torch"])
@@ -61,6 +63,16 @@ g = md.jit(f)
 print(min(faults(lambda: g(x).item()) for _ in range(6)))
 """
     assert last(text) < 1000, "of more than 8192 pages"
+
+
+def test_what_a_user_has_set_for_the_heap_stays():
+    text = """
+import numpy as np
+import minidl as md
+md.jit(lambda x: x + 1.0)(md.ones(3, backend="numpy"))
+print([faults(lambda: [np.ones(2**18) for _ in range(8)]) for _ in range(8)][-1])
+"""
+    assert last(text, MALLOC_MMAP_THRESHOLD_="131072") > 1000, "it gives all back, as it was told to"
 
 
 def test_where_so_much_is_not_to_be_had_the_heap_stays_as_it_is(monkeypatch):
