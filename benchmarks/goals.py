@@ -68,15 +68,15 @@ AGAINST = {"minidl torch jit": "the better of torch eager and torch.compile", "m
 WHY = {
     "tiny100: minidl jax jit": "1.3 µs beside XLA's 9.6, which leaves caches cold (warm .5): the call .6, making and freeing Tensors .5, guards .2",
     "tiny100: minidl torch eager": "torch's kernels alone take 212 of 306 µs (torch 437): .6 leaves .25 for an operation each way, Python takes .5",
-    "mlp: minidl numpy": "level: .98 alone in a process, 1.00 to 1.01 in turns; cross-entropy's law costs 14 µs and guards and results 20, of 3,820",
-    "mlp: minidl numba": "OpenBLAS takes AVX2 kernels on this processor, which has AVX-512: 131 of 253 GFLOP/s; with OPENBLAS_CORETYPE=SkylakeX .98",
-    "mlp: minidl auto": "jax, inductor and torch are level, 1.27, 1.27 and 1.30 ms; which of them a contest names is chance, and jax.jit takes 1.25",
+    "mlp: minidl numpy": "a second core saves by hand .80 of 2.19 ms, ours .66 of 2.14, in products that OpenBLAS divides; why is not found",
+    "mlp: minidl numba": "level: medians 1.25 to 1.27 ms for jax, inductor, numba and auto; the best round of a product on two cores is chance",
+    "mlp: minidl auto": "level: medians 1.25 to 1.27 ms for jax, inductor, numba and auto; the best round of a product on two cores is chance",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products take 6.9 of 11.7 ms, 4.6 on two cores, loops 2.1, Python 1.4",
     "cnn: minidl torch": "a second core saves torch eager .9 of 2.6 ms, .4 in max-pooling; ours .6; forwards eager is level, backwards 1.0 to .8 ms",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
     "memory: mlp, gradients kept": "gradients and batch stay, 3.0 MB of eager's 3.4 (numba's: 3.2); on numpy .75 lie idle, .5 of them at the peak",
+    "memory: cnn, minidl numpy": ".56 to .61 by seven processes: images' gradient .6 MB, its source .2, batch .4, an idle block for updates .2",
     "memory: cnn, gradients kept": "1.8 MB at the peak: images' gradient .6, its source .2, batch .4, gradients .2; an idle block for updates .2",
-    "backends short of 3": "torch, the third, is level with torch.compile on resnet; where it is ahead of every peer, numba or jax is further ahead",
 }
 
 
