@@ -8,7 +8,7 @@ neither in minidl nor in ABSENT, where one in ABSENT is in minidl after all, and
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -280,7 +280,8 @@ def names(room: str) -> list[str]:
     place, out = found(room), []
     if room in WIDE:
         ours = {*found("md").__all__, *idioms.NAMES["md"]} if room == "torch" else set(found(WIDE[room]).__all__)
-        return sorted(n for n in {*dir(place)} & (ours | why(room).keys()) if not n.startswith("_"))
+        there = {*dir(place)} | {n for n in why(room) if importlib.util.find_spec(f"{room}.{n}")}  # loaded or not
+        return sorted(n for n in there & (ours | why(room).keys()) if not n.startswith("_"))
     if room == "torch.Tensor":
         return [n for n in dir(place) if not n.startswith("_")]
     if isinstance(place, type):
