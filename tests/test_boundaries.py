@@ -20,6 +20,7 @@ from minidl.handover import handed
 room = pytest.importorskip("minidl.rewrites.boundaries.on_numpy")
 if room.SETTING is None:
     pytest.skip("this C library has no memalign", allow_module_level=True)
+pytestmark = pytest.mark.usefixtures("on_numpy")
 SMALL, LEAST = numpy_memory.SMALL, numpy_memory.LEAST
 
 
