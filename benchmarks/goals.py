@@ -71,6 +71,7 @@ WHY = {
     "mlp: minidl numpy": "a second core saves by hand .80 of 2.19 ms, ours .66 of 2.14, in products that OpenBLAS divides; why is not found",
     "mlp: minidl numba": "level: medians 1.25 to 1.27 ms for jax, inductor, numba and auto; the best round of a product on two cores is chance",
     "mlp: minidl auto": "level: medians 1.25 to 1.27 ms for jax, inductor, numba and auto; the best round of a product on two cores is chance",
+    "resnet: minidl auto": "level: auto takes our inductor program, medians 11.5 ms to 11.8 of torch.compile",
     "lstm: minidl torch": "torch's layer is one kernel; by inductor 131 products take 6.9 of 11.7 ms, 4.6 on two cores, loops 2.1, Python 1.4",
     "cnn: minidl torch": "a second core saves torch eager .9 of 2.6 ms, .4 in max-pooling; ours .6; forwards eager is level, backwards 1.0 to .8 ms",
     "call8": "guards and the wrapping of results, in Python, beside a C++ call of jax's",
