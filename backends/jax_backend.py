@@ -299,7 +299,7 @@ class JaxBackend(Backend):
         avals = [jax.ShapeDtypeStruct(v.shape, v.dtype.numpy, sharding=self.placement) for v in graph.inputs]
         with _Scope():
             jitted = jax.jit(program, donate_argnums=tuple(sorted(pairs.values())), out_shardings=self.placement)
-            heap = beside("minidl.modes", "jax") if self.device.startswith("cpu") else None
+            heap = beside("minidl.rewrites.heap", "jax") if self.device.startswith("cpu") else None
             compiled = heap.compiled(jitted.lower(*avals)) if heap else jitted.lower(*avals).compile()
         try:  # the C++ call behind Compiled.__call__, which adds 0.4 µs of Python and builds the same thing on first use
             call = compiled._executable.create_cpp_call(compiled._params) or compiled

@@ -62,7 +62,7 @@ class Engine:
         if self.mode is not None or xp is not self.home:  # kernels of the home's library are none of theirs
             whole = expand(graph, choose=lambda e: "kernel" in e.params)
             graph = graph if whole is graph else simplify(whole)
-        beside("minidl.modes", "numpy")  # the heap of a process that has loaded it keeps what a call makes on its way
+        beside("minidl.rewrites.heap", "numpy")  # the heap of a process that has loaded it keeps what a call makes on its way
         run = xp.compile(graph, donate, self.mode)
         if not (self.crosses and xp.takes_numpy and xp.needs_scope and any(v.dtype.name in _WIDE for v in graph.inputs)):
             return run

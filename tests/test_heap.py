@@ -79,14 +79,14 @@ def test_where_so_much_is_not_to_be_had_the_heap_stays_as_it_is(monkeypatch):
     def refused(*args):
         raise MemoryError
 
-    room = importlib.import_module("minidl.modes.on_numpy")
+    room = importlib.import_module("minidl.rewrites.heap.on_numpy")
     monkeypatch.setattr(np, "empty", refused)
     importlib.reload(room)
 
 
 def test_an_xla_without_that_option_compiles_as_ever(monkeypatch):
     pytest.importorskip("jax")
-    room = importlib.import_module("minidl.modes.on_jax")
+    room = importlib.import_module("minidl.rewrites.heap.on_jax")
     monkeypatch.setattr(room, "HEAPS", {"xla_option_of_another_year": 1})
     x = md.ones((3,), backend="jax")
     assert md.jit(lambda x: x + 1.0)(x).tolist() == [2.0] * 3

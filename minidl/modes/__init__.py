@@ -1,2 +1,2 @@
-"""Other ways to compile a graph than a backend's first choice, for md.jit(mode=...), and how memory is had on a CPU: a backend loads its own, in
-on_<backend>.py, when one is asked for."""
+"""Other ways to compile a graph than a backend's first choice, for md.jit(mode=...): a backend loads its own, in on_<backend>.py, when one is asked
+for."""

@@ -23,8 +23,7 @@ from minidl.backends.reuse import Reuse
 from minidl.graph import Equation, Graph, Var, subgraphs
 
 ALIGN = 64
-#: From how many bytes on NumPy asks for large pages, which memalign's memory has not.
-LARGE_PAGES = 1 << 22
+LARGE_PAGES = 1 << 22  # bytes from which on NumPy asks for large pages, which memalign's memory has not
 _NAME = ctypes.create_string_buffer(b"mem_handler")  # a capsule shows its name and its content, and copies neither
 
 
